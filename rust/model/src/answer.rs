@@ -1,0 +1,93 @@
+//! What a query returns.
+
+use crate::error::Span;
+use crate::labels::Labels;
+
+/// Series as compressed rows: the samples of `labels[i]` stand at `offsets[i]..offsets[i + 1]` of the
+/// two columns, in time order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Matrix {
+    pub labels: Vec<Labels>,
+    pub offsets: Vec<usize>,
+    pub timestamps: Vec<i64>,
+    pub values: Vec<f64>,
+}
+
+impl Default for Matrix {
+    fn default() -> Matrix {
+        Matrix { labels: Vec::new(), offsets: vec![0], timestamps: Vec::new(), values: Vec::new() }
+    }
+}
+
+impl Matrix {
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Labels, timestamps and values of one series.
+    pub fn row(&self, i: usize) -> (&Labels, &[i64], &[f64]) {
+        let r = self.offsets[i]..self.offsets[i + 1];
+        (&self.labels[i], &self.timestamps[r.clone()], &self.values[r])
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = (&Labels, &[i64], &[f64])> {
+        (0..self.len()).map(|i| self.row(i))
+    }
+
+    /// Ends the row whose samples were pushed onto the columns since the last call.
+    pub fn end_row(&mut self, labels: Labels) {
+        self.labels.push(labels);
+        self.offsets.push(self.timestamps.len());
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerKind {
+    /// One row without labels.
+    Scalar,
+    /// One sample a row, all at the evaluation time.
+    Vector,
+    Matrix,
+    /// `Answer::string`; the matrix holds one sample for the time.
+    String,
+}
+
+impl AnswerKind {
+    /// Prometheus' `resultType`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AnswerKind::Scalar => "scalar",
+            AnswerKind::Vector => "vector",
+            AnswerKind::Matrix => "matrix",
+            AnswerKind::String => "string",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    Warning,
+    Info,
+}
+
+/// A remark about an answer; `message` is Prometheus' wording, position included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Annotation {
+    pub severity: Severity,
+    pub message: String,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    pub kind: AnswerKind,
+    pub matrix: Matrix,
+    pub string: Option<String>,
+    /// Each message once.
+    pub annotations: Vec<Annotation>,
+    pub samples_loaded: u64,
+}

@@ -1,0 +1,161 @@
+//! What every way in becomes, and what every way in reports.
+
+use std::borrow::Cow;
+
+use crate::labels::{LabelError, Labels, LabelsBuilder};
+use crate::sample::Values;
+
+/// The samples of one request. Labels stay in the bytes that the sender wrote: a known series is found
+/// by the hash of those bytes, only an unknown one is decoded.
+pub struct Batch<'a> {
+    pub series: Vec<BatchSeries<'a>>,
+    /// Columns that `BatchSeries::samples` points into; the same length.
+    pub timestamps: Vec<i64>,
+    pub values: Vec<f64>,
+    pub metadata: Vec<Metadata>,
+    /// Tells apart how senders write labels; two dialects never share raw hashes.
+    pub dialect: u8,
+    /// Decodes `BatchSeries::raw` of this dialect.
+    pub decode: fn(&[u8], &mut LabelsBuilder) -> Result<(), LabelError>,
+    /// Added to every series (a scrape's `job` and `instance`, say).
+    pub extra: Extra,
+    /// What the decoder itself refused, and why.
+    pub report: WriteReport,
+}
+
+/// Labels that the receiver adds to what the sender wrote.
+#[derive(Clone, Debug, Default)]
+pub struct Extra {
+    pub labels: Labels,
+    /// On a clash: true keeps the sender's label; false renames it to `exported_<name>`.
+    pub honor: bool,
+}
+
+pub struct BatchSeries<'a> {
+    pub raw: Cow<'a, [u8]>,
+    /// First and one past the last sample.
+    pub samples: std::ops::Range<u32>,
+}
+
+/// Samples as columns, addressed by series id; any order.
+#[derive(Clone, Copy)]
+pub struct Columns<'a> {
+    pub ids: &'a [u64],
+    pub timestamps: &'a [i64],
+    pub values: Values<'a>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum MetricType {
+    #[default]
+    Unknown,
+    Counter,
+    Gauge,
+    Histogram,
+    GaugeHistogram,
+    Summary,
+    Info,
+    StateSet,
+}
+
+impl MetricType {
+    /// As the HTTP API and the exposition formats write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MetricType::Unknown => "unknown",
+            MetricType::Counter => "counter",
+            MetricType::Gauge => "gauge",
+            MetricType::Histogram => "histogram",
+            MetricType::GaugeHistogram => "gaugehistogram",
+            MetricType::Summary => "summary",
+            MetricType::Info => "info",
+            MetricType::StateSet => "stateset",
+        }
+    }
+}
+
+/// What a metric family says of itself; `None` where this message said nothing of it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Metadata {
+    pub metric: String,
+    pub kind: Option<MetricType>,
+    pub help: Option<String>,
+    pub unit: Option<String>,
+}
+
+/// Why a sample, a series or a line was not taken as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// The line or message cannot be read.
+    Malformed,
+    InvalidLabels,
+    UnknownSeries,
+    /// A sample at this time exists, and the policy refuses another.
+    DuplicateSample,
+    /// Part of the protocol that is not stored (exemplars, native histograms).
+    Unsupported,
+    LimitExceeded,
+}
+
+impl Reason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Malformed => "malformed",
+            Reason::InvalidLabels => "invalid_labels",
+            Reason::UnknownSeries => "unknown_series",
+            Reason::DuplicateSample => "duplicate_sample",
+            Reason::Unsupported => "unsupported",
+            Reason::LimitExceeded => "limit_exceeded",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    pub reason: Reason,
+    pub count: u64,
+    /// The first offender: its text (shortened) and what is wrong with it.
+    pub example: String,
+}
+
+/// What became of one call's samples. `accepted + rejected` is what came in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WriteReport {
+    pub accepted: u64,
+    /// Among `accepted`: samples whose time existed already (kept or replaced by the policy).
+    pub duplicates: u64,
+    /// Among `accepted`: samples older than the newest of their series.
+    pub out_of_order: u64,
+    pub series_created: u64,
+    pub rejected: Vec<Rejected>,
+}
+
+impl WriteReport {
+    /// Counts `count` offenders; `example` is only called for the first of its reason.
+    pub fn reject(&mut self, reason: Reason, count: u64, example: impl FnOnce() -> String) {
+        if count == 0 {
+            return;
+        }
+        match self.rejected.iter_mut().find(|r| r.reason == reason) {
+            Some(r) => r.count += count,
+            None => {
+                let example = example().chars().take(300).collect();
+                self.rejected.push(Rejected { reason, count, example });
+            }
+        }
+    }
+
+    pub fn rejected_total(&self) -> u64 {
+        self.rejected.iter().map(|r| r.count).sum()
+    }
+
+    pub fn merge(&mut self, other: WriteReport) {
+        self.accepted += other.accepted;
+        self.duplicates += other.duplicates;
+        self.out_of_order += other.out_of_order;
+        self.series_created += other.series_created;
+        for r in other.rejected {
+            self.reject(r.reason, r.count, || r.example);
+        }
+    }
+}

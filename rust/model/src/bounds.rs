@@ -1,0 +1,19 @@
+//! Every limit of the product, with its unit.
+
+/// Bytes of one label name, and of one label value.
+pub const LABEL_NAME_BYTES_MAX: usize = 1024;
+pub const LABEL_VALUE_BYTES_MAX: usize = 64 * 1024;
+/// Labels of one series, the metric name among them.
+pub const LABELS_PER_SERIES_MAX: usize = 256;
+/// Bytes of one request body after decompression.
+pub const BODY_BYTES_MAX: usize = 64 << 20;
+/// Depth to which expressions, selectors and regexes may nest.
+pub const NESTING_MAX: usize = 256;
+/// Bytes of one query's text.
+pub const QUERY_BYTES_MAX: usize = 1 << 20;
+/// Steps of one range query, as Prometheus allows (11,000 points per series).
+pub const STEPS_MAX: u64 = 11_000;
+/// Samples one query may load by default, as Prometheus' `--query.max-samples`.
+pub const QUERY_SAMPLES_MAX: u64 = 50_000_000;
+
+const _: () = assert!(LABEL_VALUE_BYTES_MAX < BODY_BYTES_MAX);

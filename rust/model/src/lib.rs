@@ -1,0 +1,28 @@
+//! The words that every other room shares: labels, matchers, samples, batches, answers, errors.
+//!
+//! This crate knows no storage, no protocol and no Python; everything else may name it.
+#![forbid(unsafe_code)]
+
+pub mod answer;
+pub mod batch;
+pub mod bounds;
+pub mod budget;
+pub mod error;
+pub mod labels;
+pub mod matcher;
+pub mod predicate;
+pub mod regex;
+pub mod sample;
+pub mod source;
+pub mod time;
+
+pub use answer::{Annotation, Answer, AnswerKind, Matrix, Severity};
+pub use batch::{Batch, BatchSeries, Columns, Metadata, MetricType, Reason, WriteReport};
+pub use budget::Budget;
+pub use error::{Error, Result, Span};
+pub use labels::{LabelError, Labels, LabelsBuilder, LabelsRef};
+pub use matcher::{MatchOp, Matcher};
+pub use predicate::{NumOp, Predicate};
+pub use sample::{Samples, ValueKind, Values};
+pub use source::{Grouping, Groups, SeriesSet, Source};
+pub use time::TimeRange;

@@ -1,0 +1,80 @@
+//! The one window through which a query sees storage. Memory, recalled data, other machines and tests
+//! are all a `Source`, so one evaluator serves them all.
+
+use std::collections::HashMap;
+
+use crate::budget::Budget;
+use crate::error::Result;
+use crate::labels::Labels;
+use crate::predicate::Predicate;
+use crate::sample::Samples;
+use crate::time::TimeRange;
+
+pub trait Source: Sync {
+    /// The series that satisfy `predicate` and may have a sample in `range`; a consistent view: later
+    /// writes do not show in it.
+    fn select<'a>(
+        &'a self,
+        predicate: &Predicate,
+        range: TimeRange,
+        budget: &Budget,
+    ) -> Result<Box<dyn SeriesSet + 'a>>;
+}
+
+/// Series in no particular order. All methods may be called from many threads at once.
+pub trait SeriesSet: Send + Sync {
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The whole label set, metric name included.
+    fn labels(&self, index: usize) -> Labels;
+
+    /// Appends the samples of one series in `range`, in time order, staleness markers included.
+    /// `range` lies within the one given to `select`.
+    fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()>;
+
+    /// Sorts series into groups by the labels that `grouping` keeps. Stores override it where they can
+    /// group without building label sets.
+    fn group(&self, grouping: &Grouping) -> Groups {
+        let mut groups = Groups::default();
+        let mut seen: HashMap<Labels, u32> = HashMap::new();
+        for i in 0..self.len() {
+            let labels = grouping.apply(&self.labels(i));
+            let next = groups.labels.len() as u32;
+            let id = *seen.entry(labels).or_insert_with_key(|l| {
+                groups.labels.push(l.clone());
+                next
+            });
+            groups.of.push(id);
+        }
+        groups
+    }
+}
+
+/// Which labels a grouping keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grouping {
+    /// Just these.
+    By(Vec<String>),
+    /// All but these. Name `__name__` here to drop it: nothing is dropped silently.
+    Without(Vec<String>),
+}
+
+impl Grouping {
+    pub fn apply(&self, labels: &Labels) -> Labels {
+        match self {
+            Grouping::By(names) => labels.retain(|n| names.iter().any(|x| x == n)),
+            Grouping::Without(names) => labels.retain(|n| !names.iter().any(|x| x == n)),
+        }
+    }
+}
+
+/// The result of a grouping: `labels[of[i]]` are the kept labels of series `i`.
+#[derive(Clone, Debug, Default)]
+pub struct Groups {
+    pub of: Vec<u32>,
+    pub labels: Vec<Labels>,
+}

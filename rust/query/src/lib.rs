@@ -1,0 +1,5 @@
+//! Text to answer: syntax, functions, evaluation. Sees storage only through `metricsdb_model::Source`.
+#![forbid(unsafe_code)]
+
+pub mod function;
+pub mod syntax;

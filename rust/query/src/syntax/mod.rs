@@ -1,0 +1,3 @@
+//! PromQL text to tree and back. Knows no storage and no evaluation.
+
+pub mod tree;
