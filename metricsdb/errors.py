@@ -1,0 +1,79 @@
+"""Every exception that MetricsDB raises on purpose.
+
+MetricsDBError
+├── QueryError                 a query has no answer
+│   ├── ParseError             its text is wrong; says line, column and remedy
+│   ├── ExecutionError         it is well formed, but this data does not allow an answer
+│   ├── QueryTimeout           it ran longer than allowed
+│   ├── QueryLimit             it needs more samples, steps or nesting than allowed
+│   └── QueryCancelled         the caller stopped it
+├── WriteError                 a write was refused as a whole (see WriteReport for single samples)
+├── CorruptionError            stored bytes are not what was written
+└── ConfigError                an option or a configuration file is wrong
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "CorruptionError",
+    "ExecutionError",
+    "MetricsDBError",
+    "ParseError",
+    "QueryCancelled",
+    "QueryError",
+    "QueryLimit",
+    "QueryTimeout",
+    "WriteError",
+]
+
+
+class MetricsDBError(Exception):
+    """The root: catches whatever MetricsDB refuses."""
+
+
+class QueryError(MetricsDBError):
+    """A query has no answer."""
+
+
+class ParseError(QueryError):
+    """A query's text is wrong.
+
+    Attributes:
+        line, column: 1-based place of the fault; the column counts characters.
+        remedy: what to write instead, or None.
+    """
+
+    def __init__(self, message: str, line: int = 1, column: int = 1, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+        self.column = column
+        self.remedy = remedy
+
+
+class ExecutionError(QueryError):
+    """A well-formed query cannot be answered on this data."""
+
+
+class QueryTimeout(QueryError):
+    """A query ran longer than its timeout."""
+
+
+class QueryLimit(QueryError):
+    """A query needs more samples, steps or nesting than its limits allow."""
+
+
+class QueryCancelled(QueryError):
+    """A query was stopped by its caller (Ctrl-C, a closed server)."""
+
+
+class WriteError(MetricsDBError):
+    """A write was refused as a whole: a body that cannot be read, columns of the wrong type or length."""
+
+
+class CorruptionError(MetricsDBError):
+    """Stored bytes are not what was written."""
+
+
+class ConfigError(MetricsDBError):
+    """An option or a configuration file is wrong; names file, field, value and remedy."""
