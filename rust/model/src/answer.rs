@@ -74,6 +74,15 @@ pub enum Severity {
     Info,
 }
 
+impl Severity {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Severity::Warning => "warning",
+            Severity::Info => "info",
+        }
+    }
+}
+
 /// A remark about an answer; `message` is Prometheus' wording, position included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Annotation {
