@@ -1,3 +1,68 @@
 //! The functions of the language: one table, and kernels over columns that know no storage.
+//!
+//! A kernel sees plain columns: the evaluator cuts windows, drops staleness markers, groups and names.
 
 pub mod table;
+
+/// The samples of one series in one window, and the scalars of the call.
+#[derive(Clone, Copy, Debug)]
+pub struct Window<'a> {
+    /// Ascending, all in `(start, end]`; as long as `values`.
+    pub timestamps: &'a [i64],
+    /// Without staleness markers; other NaNs are values.
+    pub values: &'a [f64],
+    /// Exclusive, milliseconds; offset and `@` are already applied.
+    pub start: i64,
+    /// Inclusive, milliseconds.
+    pub end: i64,
+    /// The evaluation time itself, milliseconds.
+    pub at: i64,
+    /// The scalar arguments in the order of the call, at this step.
+    pub args: &'a [f64],
+}
+
+/// One window to one value; `None`: no sample at this step. Never called with an empty window.
+pub type WindowFn = fn(&Window<'_>) -> Option<f64>;
+
+/// One value and the scalar arguments in the order of the call to one value; `None`: no sample at this
+/// step. A call without its vector maps over `vector(time())`; for scalar functions the first argument
+/// is the value.
+pub type MapFn = fn(f64, &[f64]) -> Option<f64>;
+
+/// How a function is computed.
+#[derive(Clone, Copy, Debug)]
+pub enum Kernel {
+    Window(WindowFn),
+    Map(MapFn),
+    Special(Special),
+}
+
+/// Functions that need more than one series' values: labels, order, the query's times. The evaluator
+/// does these, with the helpers of this room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Special {
+    Absent,
+    AbsentOverTime,
+    End,
+    HistogramFraction,
+    /// Reads native histograms only: floats are dropped.
+    HistogramNative,
+    HistogramQuantile,
+    HistogramQuantiles,
+    Info,
+    LabelJoin,
+    LabelReplace,
+    Pi,
+    Range,
+    Scalar,
+    Sort,
+    SortByLabel,
+    SortByLabelDesc,
+    SortDesc,
+    Start,
+    StartTimestamp,
+    Step,
+    Time,
+    Timestamp,
+    Vector,
+}
