@@ -1,1 +1,20 @@
+//! The binding: converts arguments, releases the GIL, calls once, maps errors, hands out arrays and frames.
+#![deny(unsafe_code)]
 
+mod call;
+mod database;
+mod error;
+mod input;
+mod output;
+mod query;
+mod scrape;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<database::NativeDatabase>()?;
+    module.add_class::<scrape::ScrapeState>()?;
+    Ok(())
+}

@@ -1,0 +1,43 @@
+"""MetricsDB: an in-memory time-series database for DevOps metrics that lives inside Python."""
+
+from metricsdb._native import __version__
+from metricsdb.database import (
+    Database,
+    QueryInfo,
+    QueryWarning,
+    RawSeries,
+    Rejected,
+    WriteReport,
+)
+from metricsdb.errors import (
+    ConfigError,
+    CorruptionError,
+    ExecutionError,
+    MetricsDBError,
+    ParseError,
+    QueryCancelled,
+    QueryError,
+    QueryLimit,
+    QueryTimeout,
+    WriteError,
+)
+
+__all__ = [
+    "ConfigError",
+    "CorruptionError",
+    "Database",
+    "ExecutionError",
+    "MetricsDBError",
+    "ParseError",
+    "QueryCancelled",
+    "QueryError",
+    "QueryInfo",
+    "QueryLimit",
+    "QueryTimeout",
+    "QueryWarning",
+    "RawSeries",
+    "Rejected",
+    "WriteError",
+    "WriteReport",
+    "__version__",
+]

@@ -1,0 +1,334 @@
+"""The one public face: samples in, PromQL out, as Polars frames."""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from metricsdb import frames
+from metricsdb import scan as scan_source
+from metricsdb._native import NativeDatabase
+from metricsdb.clock import Clock, SystemClock
+from metricsdb.errors import ConfigError, WriteError
+from metricsdb.times import DurationLike, Time, duration_ms, time_column_ms, time_ms
+
+Labels = Mapping[str, str]
+Refs = npt.NDArray[np.uint64]
+Format = Literal["prometheus", "openmetrics", "remote_write", "statsd"]
+DuplicatePolicy = Literal["last", "first", "min", "max", "sum", "error"]
+
+
+class QueryWarning(UserWarning):
+    """PromQL's warning: the answer is probably not what was meant."""
+
+
+class QueryInfo(QueryWarning):
+    """PromQL's info: the answer stands, the query may be improved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Samples refused for one reason."""
+
+    count: int
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteReport:
+    """What became of one call's samples; ``accepted`` and the counts in ``rejected`` add up to what came.
+
+    ``duplicates`` and ``out_of_order`` are counted among ``accepted``.
+    """
+
+    accepted: int
+    duplicates: int
+    out_of_order: int
+    series_created: int
+    rejected: dict[str, Rejected]
+
+    @property
+    def rejected_total(self) -> int:
+        return sum(r.count for r in self.rejected.values())
+
+
+@dataclass(frozen=True, slots=True)
+class RawSeries:
+    """Raw samples of one series: ``timestamps`` int64 ms, ``values`` float64, or int64 where all are integers."""
+
+    labels: dict[str, str]
+    timestamps: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64] | npt.NDArray[np.int64]
+
+
+class Database:
+    """An in-memory time-series database. Thread-safe; every call releases the GIL while it works.
+
+    ``duplicates`` says which value stays when a sample comes twice for one time. ``lookback``, ``query_timeout``
+    and ``max_samples`` are the defaults of every query. ``clock`` tells what ``"now"`` is.
+    """
+
+    def __init__(
+        self,
+        *,
+        duplicates: DuplicatePolicy = "last",
+        lookback: DurationLike = "5m",
+        query_timeout: DurationLike = "2m",
+        max_samples: int = 50_000_000,
+        clock: Clock | None = None,
+    ) -> None:
+        self._clock = clock or SystemClock()
+        self._lookback_ms = duration_ms(lookback, "lookback")
+        self._timeout_ms = duration_ms(query_timeout, "query_timeout")
+        if self._lookback_ms <= 0 or self._timeout_ms <= 0:
+            raise ConfigError("lookback and query_timeout must be longer than zero")
+        if max_samples <= 0:
+            raise ConfigError(f"max_samples {max_samples} must be positive")
+        self._options = (duplicates, self._timeout_ms, max_samples)
+        self._native = self._empty()
+
+    def _empty(self) -> NativeDatabase:
+        # The hash of raw label bytes is keyed at random, so that no sender can make series collide.
+        return NativeDatabase(*self._options, secrets.randbits(64))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees all samples and series; the database is empty, and usable, afterwards."""
+        self._native = self._empty()
+
+    def now_ms(self) -> int:
+        """The clock's time, in milliseconds since the epoch."""
+        return self._clock.now_ms()
+
+    # --- in -------------------------------------------------------------------------------------
+
+    def append(self, labels: Labels, timestamps: Any, values: Any) -> WriteReport:
+        """Appends samples of one series, in any order.
+
+        ``timestamps``: one time or a column of them (datetimes, ``datetime64``, or seconds). ``values``: one number
+        or a column; integer and boolean dtypes are kept as exact int64, floats as float64.
+        """
+        times = time_column_ms(timestamps, self.now_ms())
+        column = _value_column(values)
+        if len(times) != len(column):
+            raise WriteError(f"{len(times)} timestamps but {len(column)} values; give one value a timestamp")
+        ref = self.register([labels])[0]
+        return _report(self._native.append_columns(np.full(len(times), ref, dtype=np.uint64), times, column))
+
+    def register(self, series: Sequence[Labels] | pl.DataFrame) -> Refs:
+        """Makes series known and returns their references, stable as long as this process.
+
+        ``series``: label dicts, or a frame with one String column a label (null: label absent). O(labels).
+        """
+        if isinstance(series, pl.DataFrame):
+            wrong = [f"{n}: {t}" for n, t in series.schema.items() if t not in (pl.String, pl.Categorical, pl.Enum)]
+            if wrong:
+                raise WriteError(f"label columns must be String, not {', '.join(wrong)}; cast or drop them")
+            return self._native.register_frame(series.with_columns(pl.all().cast(pl.String)))
+        return self._native.register([dict(labels) for labels in series])
+
+    def append_batch(self, refs: Refs, timestamps: Any, values: Any) -> WriteReport:
+        """Appends columns of samples: ``refs[i]`` gets ``values[i]`` at ``timestamps[i]``; any order.
+
+        ``refs`` is uint64 from ``register``; ``timestamps`` may be one time for all. The fastest way in:
+        no copy of float64/int64 values and ``datetime64[ms]`` times.
+        """
+        ids = np.ascontiguousarray(refs, dtype=np.uint64)
+        times = time_column_ms(timestamps, self.now_ms())
+        if len(times) == 1 and len(ids) != 1:
+            times = np.full(len(ids), times[0], dtype=np.int64)
+        column = _value_column(values)
+        if not len(ids) == len(times) == len(column):
+            raise WriteError(
+                f"columns differ in length: {len(ids)} refs, {len(times)} timestamps, {len(column)} values"
+            )
+        return _report(self._native.append_columns(ids, times, column))
+
+    def write(
+        self, frame: Any, *, value: str = "value", timestamp: str = "timestamp", name: str | None = None
+    ) -> WriteReport:
+        """Writes a long frame: a value column, a timestamp column, every other column a label.
+
+        ``frame``: Polars, or anything with ``__arrow_c_stream__`` (pandas, pyarrow, DuckDB). ``name`` gives the
+        metric name where no ``__name__`` column does. Rows without a value are left out.
+        """
+        table = _long_frame(frame, value, timestamp)
+        labels = [c for c in table.columns if c not in (value, timestamp, "series")]
+        if name is not None:
+            table = table.with_columns(pl.lit(name).alias("__name__"))
+            labels = list(dict.fromkeys([*labels, "__name__"]))
+        if "__name__" not in labels:
+            raise WriteError("the frame has no metric name; add a '__name__' column or pass name=")
+        table = table.filter(pl.col(value).is_not_null())
+        table = table.with_columns(pl.col(labels).cast(pl.String), pl.struct(labels).rank("dense").alias("§row"))
+        keys = table.unique("§row", keep="first").sort("§row")
+        refs = self.register(keys.select(labels))
+        rows = table["§row"].to_numpy().astype(np.int64) - 1
+        return self.append_batch(refs[rows], table[timestamp], table[value].to_numpy())
+
+    def ingest(
+        self,
+        body: bytes,
+        format: Format,
+        *,
+        time: Time | None = None,
+        labels: Labels | None = None,
+        honor_labels: bool = False,
+    ) -> WriteReport:
+        """Takes a request body as a sender of the protocol writes it.
+
+        ``time`` stands in for samples without a timestamp (default: now). ``labels`` are added to every series; on a
+        clash the sender's label is renamed ``exported_<name>``, or kept with ``honor_labels``. Malformed lines are
+        reported and do not drop their neighbours where the format allows that; otherwise ``WriteError``.
+        """
+        at = self.now_ms() if time is None else time_ms(time, self.now_ms())
+        return _report(self._native.ingest(body, format, at, dict(labels or {}), honor_labels))
+
+    # --- out ------------------------------------------------------------------------------------
+
+    def query(self, expr: str, time: Time | None = None, *, wide: bool = False) -> pl.DataFrame:
+        """Evaluates PromQL at one time (default: now).
+
+        Returns label columns (String), ``timestamp`` (Datetime ms UTC), ``value`` (Float64), a row a series; a range
+        selector gives its raw samples. Annotations become ``QueryWarning`` and ``QueryInfo`` warnings.
+        """
+        now = self.now_ms()
+        at = now if time is None else time_ms(time, now)
+        return self._evaluate(expr, at, at, 0, wide)
+
+    def query_range(self, expr: str, start: Time, end: Time, step: DurationLike, *, wide: bool = False) -> pl.DataFrame:
+        """Evaluates PromQL at start, start + step, … up to end; the shape is that of ``query``.
+
+        ``wide=True`` gives one row a step and one column a series.
+        """
+        now = self.now_ms()
+        step_ms = duration_ms(step, "step")
+        if step_ms <= 0:
+            raise ConfigError(f"step {step!r} must be longer than zero")
+        return self._evaluate(expr, time_ms(start, now, "start"), time_ms(end, now, "end"), step_ms, wide)
+
+    def _evaluate(self, expr: str, start: int, end: int, step: int, wide: bool) -> pl.DataFrame:
+        frame, notes = self._native.query(expr, start, end, step, self._lookback_ms)
+        for severity, message in notes:
+            warnings.warn(message, QueryWarning if severity == "warning" else QueryInfo, stacklevel=3)
+        frame = frames.finish(frame)
+        return frames.widen(frame) if wide else frame
+
+    def select(self, selector: str, start: Time, end: Time) -> pl.DataFrame:
+        """Raw samples of the selected series in start..end, both included.
+
+        Columns: ``series`` (UInt64, as ``register`` returns it), labels, ``timestamp``, ``value`` (Float64). Staleness
+        markers are left out.
+        """
+        now = self.now_ms()
+        chosen = self._native.series_frame([selector], time_ms(start, now, "start"), time_ms(end, now, "end"))
+        labels = [c for c in chosen.columns if c != "series"]
+        return self._read_series(chosen, labels, time_ms(start, now, "start"), time_ms(end, now, "end"))
+
+    def _read_series(self, series: pl.DataFrame, labels: list[str], start: int, end: int) -> pl.DataFrame:
+        return frames.finish(self._native.read(series.select("series", *labels), start, end))
+
+    def scan(self, selector: str) -> pl.LazyFrame:
+        """The raw samples of a selector as a ``LazyFrame``; see ``metricsdb.scan.scan`` for what is pushed down."""
+        return scan_source.scan(self, selector)
+
+    def raw(self, selector: str, start: Time, end: Time) -> list[RawSeries]:
+        """Raw samples as numpy arrays, exact integers as int64; staleness markers are included."""
+        now = self.now_ms()
+        rows = self._native.raw(selector, time_ms(start, now, "start"), time_ms(end, now, "end"))
+        return [RawSeries(*row) for row in rows]
+
+    def series(self, *selectors: str, start: Time | None = None, end: Time | None = None) -> pl.DataFrame:
+        """The series that any of the selectors takes and that have samples in the range: ``series`` and labels."""
+        return self._native.series_frame(list(selectors), *self._range(start, end))
+
+    def label_names(self, *selectors: str, start: Time | None = None, end: Time | None = None) -> list[str]:
+        """Sorted names of the labels that the selected series have (no selector: all series)."""
+        return self._native.label_names(list(selectors), *self._range(start, end))
+
+    def label_values(
+        self, label: str, *selectors: str, start: Time | None = None, end: Time | None = None
+    ) -> list[str]:
+        """Sorted values of one label among the selected series (no selector: all series)."""
+        return self._native.label_values(label, list(selectors), *self._range(start, end))
+
+    def metadata(self, metric: str | None = None) -> pl.DataFrame:
+        """Columns ``metric``, ``type``, ``help``, ``unit`` as senders declared them."""
+        rows = self._native.metadata(metric)
+        schema = {"metric": pl.String, "type": pl.String, "help": pl.String, "unit": pl.String}
+        return pl.DataFrame(rows, schema=schema, orient="row")
+
+    def format_query(self, expr: str) -> str:
+        """The expression laid out as Prometheus' formatter does."""
+        return self._native.format_query(expr)
+
+    def memory(self) -> pl.DataFrame:
+        """Every byte the database holds, by part: ``part``, ``bytes``, ``items``, ``bytes_per_series``."""
+        rows = self._native.memory()
+        series = max(1, self._native.stats()["series"])
+        frame = pl.DataFrame(rows, schema={"part": pl.String, "bytes": pl.UInt64, "items": pl.UInt64}, orient="row")
+        return frame.with_columns((pl.col("bytes") / series).alias("bytes_per_series"))
+
+    def stats(self) -> pl.DataFrame:
+        """Counters of the database: ``name``, ``value`` (series, samples, chunks, bytes, …)."""
+        rows = list(self._native.stats().items())
+        return pl.DataFrame(rows, schema={"name": pl.String, "value": pl.UInt64}, orient="row")
+
+    def _range(self, start: Time | None, end: Time | None) -> tuple[int, int]:
+        now = self.now_ms()
+        first = -(2**63) if start is None else time_ms(start, now, "start")
+        last = 2**63 - 1 if end is None else time_ms(end, now, "end")
+        return first, last
+
+
+def _report(parts: tuple[int, int, int, int, list[tuple[str, int, str]]]) -> WriteReport:
+    accepted, duplicates, out_of_order, created, rejected = parts
+    return WriteReport(
+        accepted, duplicates, out_of_order, created, {r: Rejected(n, example) for r, n, example in rejected}
+    )
+
+
+def _value_column(values: Any) -> npt.NDArray[np.float64] | npt.NDArray[np.int64]:
+    """float64 for floats, int64 for integers and booleans."""
+    array = np.atleast_1d(values.to_numpy() if isinstance(values, pl.Series) else np.asarray(values))
+    if array.ndim != 1:
+        raise WriteError(f"values have {array.ndim} dimensions; give one")
+    if array.size == 0 or array.dtype.kind == "f":
+        return np.ascontiguousarray(array, dtype=np.float64)
+    if array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max:
+        raise WriteError(f"value {array.max()} does not fit int64; write it as float64")
+    if array.dtype.kind in "iub":
+        return np.ascontiguousarray(array, dtype=np.int64)
+    raise WriteError(f"values have dtype {array.dtype}; give float64, int64 or bool")
+
+
+def _long_frame(frame: Any, value: str, timestamp: str) -> pl.DataFrame:
+    if isinstance(frame, pl.LazyFrame):
+        frame = frame.collect()
+    if not isinstance(frame, pl.DataFrame):
+        if not hasattr(frame, "__arrow_c_stream__"):
+            raise WriteError(f"a {type(frame).__name__} is no frame; pass Polars or anything with __arrow_c_stream__")
+        frame = pl.DataFrame(frame)
+    for column in (value, timestamp):
+        if column not in frame.columns:
+            raise WriteError(f"the frame has no column {column!r}; it has {frame.columns}")
+    if not frame[value].dtype.is_numeric() and frame[value].dtype != pl.Boolean:
+        raise WriteError(f"column {value!r} is {frame[value].dtype}; values must be numbers")
+    if frame[timestamp].null_count():
+        raise WriteError(f"column {timestamp!r} has {frame[timestamp].null_count()} nulls; drop those rows")
+    return frame

@@ -1,0 +1,37 @@
+//! Errors of the core to Python's exception classes: one match, no wildcard.
+
+use metricsdb_model::Error;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+/// The exception of `metricsdb.errors` that stands for `error`.
+pub fn to_python(py: Python<'_>, error: Error) -> PyErr {
+    let class = match &error {
+        Error::Parse { .. } => "ParseError",
+        Error::Execution { .. } => "ExecutionError",
+        Error::Input { .. } => "ConfigError",
+        Error::Limit { .. } => "QueryLimit",
+        Error::Timeout { .. } => "QueryTimeout",
+        Error::Cancelled => "QueryCancelled",
+        Error::Corruption { .. } => "CorruptionError",
+    };
+    raise(py, class, &error).unwrap_or_else(|e| e)
+}
+
+/// As `to_python` for a write: a body or a column that is wrong is a `WriteError`.
+pub fn write_error(py: Python<'_>, error: Error) -> PyErr {
+    match error {
+        Error::Input { .. } => raise(py, "WriteError", &error).unwrap_or_else(|e| e),
+        other => to_python(py, other),
+    }
+}
+
+fn raise(py: Python<'_>, class: &str, error: &Error) -> PyResult<PyErr> {
+    let class = py.import("metricsdb.errors")?.getattr(class)?.cast_into::<PyType>()?;
+    Ok(match error {
+        Error::Parse { line, column, remedy, .. } => {
+            PyErr::from_type(class, (error.to_string(), *line, *column, remedy.clone()))
+        }
+        _ => PyErr::from_type(class, (error.to_string(),)),
+    })
+}

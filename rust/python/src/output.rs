@@ -1,0 +1,79 @@
+//! The core's answers to Polars frames. Label text is laid down once a series and gathered to rows by
+//! index, so that long frames cost views, not strings.
+
+use std::collections::BTreeSet;
+
+use metricsdb_model::{Labels, Matrix};
+use polars::prelude::*;
+use pyo3::PyErr;
+use pyo3::exceptions::PyRuntimeError;
+
+/// Columns that every long frame has: a label of the same name gets the prefix `label_`.
+const RESERVED: [&str; 3] = ["series", "timestamp", "value"];
+
+/// A frame that cannot be put together is our bug.
+pub fn frame_error(error: PolarsError) -> PyErr {
+    PyRuntimeError::new_err(format!("internal error, please report it: {error}"))
+}
+
+/// Label names of all sets: the metric name first, then in order.
+pub fn label_names<'a>(sets: impl Iterator<Item = &'a Labels>) -> Vec<String> {
+    let mut names: BTreeSet<&str> = BTreeSet::new();
+    for labels in sets {
+        names.extend(labels.iter().map(|(n, _)| n));
+    }
+    let named = names.remove("__name__");
+    let first = named.then(|| "__name__".to_owned());
+    first.into_iter().chain(names.into_iter().map(str::to_owned)).collect()
+}
+
+/// One String column per name, a row per label set; an absent label is null.
+pub fn label_columns(sets: &[Labels], names: &[String]) -> Vec<Column> {
+    names
+        .iter()
+        .map(|name| {
+            let mut column = StringChunkedBuilder::new(column_name(name), sets.len());
+            for labels in sets {
+                column.append_option(labels.get(name));
+            }
+            column.finish().into_column()
+        })
+        .collect()
+}
+
+fn column_name(label: &str) -> PlSmallStr {
+    if RESERVED.contains(&label) { format!("label_{label}").into() } else { label.into() }
+}
+
+/// The long frame of a matrix: labels, `timestamp` (Int64 ms), `value`; a row per sample.
+pub fn long_frame(matrix: Matrix) -> PolarsResult<DataFrame> {
+    let names = label_names(matrix.labels.iter());
+    let rows = gather(&matrix.offsets);
+    let mut columns = Vec::with_capacity(names.len() + 2);
+    for column in label_columns(&matrix.labels, &names) {
+        columns.push(column.take(&rows)?);
+    }
+    columns.push(Column::new("timestamp".into(), matrix.timestamps));
+    columns.push(Column::new("value".into(), matrix.values));
+    DataFrame::new_infer_height(columns)
+}
+
+/// For each row of the long form the series it belongs to.
+pub fn gather(offsets: &[usize]) -> IdxCa {
+    let mut rows = Vec::with_capacity(offsets.last().copied().unwrap_or(0));
+    for (series, pair) in offsets.windows(2).enumerate() {
+        rows.resize(pair[1], series as IdxSize);
+    }
+    IdxCa::from_vec("".into(), rows)
+}
+
+/// The frame of any answer; a string answer has its text as `value`.
+pub fn answer_frame(answer: metricsdb_model::Answer) -> PolarsResult<DataFrame> {
+    match answer.string {
+        Some(text) => DataFrame::new_infer_height(vec![
+            Column::new("timestamp".into(), answer.matrix.timestamps),
+            Column::new("value".into(), [text]),
+        ]),
+        None => long_frame(answer.matrix),
+    }
+}

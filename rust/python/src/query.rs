@@ -1,0 +1,158 @@
+//! Questions: PromQL as frames for people, as Prometheus' JSON for the server.
+
+use metricsdb_model::{Answer, Error, Result, TimeRange, bounds};
+use metricsdb_query::exec::{self, Params};
+use metricsdb_query::syntax;
+use metricsdb_wire::prom_json;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use pyo3_polars::PyDataFrame;
+
+use crate::call::{self, Limits};
+use crate::database::{NativeDatabase, predicates};
+use crate::output;
+
+type Notes = Vec<(&'static str, String)>;
+
+#[pymethods]
+impl NativeDatabase {
+    /// A long frame (labels, `timestamp` Int64 ms, `value`) and the annotations. `step_ms` 0: an instant query at
+    /// `start`.
+    fn query(
+        &self,
+        py: Python<'_>,
+        expr: &str,
+        start: i64,
+        end: i64,
+        step_ms: i64,
+        lookback_ms: i64,
+    ) -> PyResult<(PyDataFrame, Notes)> {
+        let times = Times { start, end, step_ms, lookback_ms };
+        let answer = call::run(py, self.limits, |budget| times.evaluate(self, expr, budget))?;
+        let notes =
+            answer.annotations.iter().map(|a| (a.severity.as_str(), a.message.clone())).collect::<Notes>();
+        let frame = py.detach(|| output::answer_frame(answer)).map_err(output::frame_error)?;
+        Ok((PyDataFrame(frame), notes))
+    }
+
+    /// The body of `/api/v1/query` and, with a step, `/api/v1/query_range`. `limit` 0: all series.
+    #[allow(clippy::too_many_arguments)] // the parameters of the HTTP API, one to one
+    fn api_query<'py>(
+        &self,
+        py: Python<'py>,
+        expr: &str,
+        start: i64,
+        end: i64,
+        step_ms: i64,
+        lookback_ms: i64,
+        timeout_ms: u64,
+        limit: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let times = Times { start, end, step_ms, lookback_ms };
+        let limits = Limits { timeout_ms: timeout_ms.min(self.limits.timeout_ms), ..self.limits };
+        let body = call::run(py, limits, |budget| {
+            times.check_steps()?;
+            let answer = times.evaluate(self, expr, budget)?;
+            let mut body = Vec::new();
+            prom_json::answer(&answer, limit, &mut body);
+            Ok(body)
+        })?;
+        Ok(PyBytes::new(py, &body))
+    }
+
+    /// The body of `/api/v1/series`.
+    fn api_series<'py>(
+        &self,
+        py: Python<'py>,
+        selectors: Vec<String>,
+        start: i64,
+        end: i64,
+        limit: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let body = call::run(py, self.limits, |budget| {
+            let (_, mut sets) =
+                self.store.series(&predicates(&selectors)?, TimeRange::new(start, end), budget)?;
+            sets.sort_unstable();
+            let mut body = Vec::new();
+            prom_json::series(&sets, limit, &mut body);
+            Ok(body)
+        })?;
+        Ok(PyBytes::new(py, &body))
+    }
+
+    fn label_names(
+        &self,
+        py: Python<'_>,
+        selectors: Vec<String>,
+        start: i64,
+        end: i64,
+    ) -> PyResult<Vec<String>> {
+        call::run(py, self.limits, |budget| {
+            self.store.label_names(&predicates(&selectors)?, TimeRange::new(start, end), budget)
+        })
+    }
+
+    fn label_values(
+        &self,
+        py: Python<'_>,
+        label: &str,
+        selectors: Vec<String>,
+        start: i64,
+        end: i64,
+    ) -> PyResult<Vec<String>> {
+        call::run(py, self.limits, |budget| {
+            self.store.label_values(label, &predicates(&selectors)?, TimeRange::new(start, end), budget)
+        })
+    }
+
+    /// The expression as Prometheus' formatter lays it out.
+    #[staticmethod]
+    fn format_query(py: Python<'_>, expr: &str) -> PyResult<String> {
+        call::short(py, || Ok(syntax::pretty(&syntax::parse(expr)?)))
+    }
+
+    /// The JSON tree of `/api/v1/parse_query`.
+    #[staticmethod]
+    fn parse_query(py: Python<'_>, expr: &str) -> PyResult<String> {
+        call::short(py, || Ok(syntax::json(&syntax::parse(expr)?)))
+    }
+}
+
+struct Times {
+    start: i64,
+    end: i64,
+    step_ms: i64,
+    lookback_ms: i64,
+}
+
+impl Times {
+    fn evaluate(
+        &self,
+        database: &NativeDatabase,
+        text: &str,
+        budget: &metricsdb_model::Budget,
+    ) -> Result<Answer> {
+        let expr = syntax::parse(text)?;
+        let params = Params {
+            start: self.start,
+            end: self.end,
+            step: self.step_ms,
+            lookback_ms: self.lookback_ms,
+            ..Params::default()
+        };
+        exec::evaluate(&expr, text, &params, &database.store, budget)
+    }
+
+    /// Prometheus' guard of the HTTP API: 11,000 points a series.
+    fn check_steps(&self) -> Result<()> {
+        if self.step_ms > 0 && (self.end - self.start) / self.step_ms > bounds::STEPS_MAX as i64 {
+            return Err(Error::input(
+                "step",
+                &format!("{} ms", self.step_ms),
+                "exceeded maximum resolution of 11,000 points per timeseries",
+                "Try decreasing the query resolution (?step=XX)",
+            ));
+        }
+        Ok(())
+    }
+}
