@@ -45,6 +45,54 @@ pub enum ExprKind {
     Call(Call),
 }
 
+impl ValueType {
+    /// The name that messages use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ValueType::Scalar => "scalar",
+            ValueType::Vector => "instant vector",
+            ValueType::Matrix => "range vector",
+            ValueType::String => "string",
+        }
+    }
+}
+
+impl Expr {
+    /// The type of the value: known without a check, since every node states it.
+    pub fn value_type(&self) -> ValueType {
+        let mut expr = self;
+        loop {
+            return match &expr.kind {
+                ExprKind::Number(_) => ValueType::Scalar,
+                ExprKind::String(_) => ValueType::String,
+                ExprKind::Selector(_) | ExprKind::Aggregate(_) => ValueType::Vector,
+                ExprKind::Range { .. } | ExprKind::Subquery { .. } => ValueType::Matrix,
+                ExprKind::Call(call) => call.function.returns,
+                ExprKind::Paren(inner) | ExprKind::Negate(inner) | ExprKind::Plus(inner) => {
+                    expr = inner;
+                    continue;
+                }
+                ExprKind::Binary(binary) => match binary.right.value_type() {
+                    ValueType::Scalar => {
+                        expr = &binary.left;
+                        continue;
+                    }
+                    _ => ValueType::Vector,
+                },
+            };
+        }
+    }
+
+    /// The expression without the parentheses around it.
+    pub fn unparenthesized(&self) -> &Expr {
+        let mut expr = self;
+        while let ExprKind::Paren(inner) = &expr.kind {
+            expr = inner;
+        }
+        expr
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Selector {
     /// The bare name before the braces, if written so.
@@ -92,8 +140,10 @@ pub enum Duration {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum DurationExpr {
-    /// Seconds, as written: `5m` is 300.
+    /// Seconds written with units: `5m` is 300.
     Seconds(f64),
+    /// A plain number: a factor or an exponent, or seconds.
+    Number(f64),
     Step,
     Range,
     Negate(Box<DurationExpr>),
@@ -151,6 +201,40 @@ pub enum BinaryOp {
     TrimLower,
 }
 
+impl BinaryOp {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BinaryOp::Add => "+",
+            BinaryOp::Sub => "-",
+            BinaryOp::Mul => "*",
+            BinaryOp::Div => "/",
+            BinaryOp::Mod => "%",
+            BinaryOp::Pow => "^",
+            BinaryOp::Atan2 => "atan2",
+            BinaryOp::Equal => "==",
+            BinaryOp::NotEqual => "!=",
+            BinaryOp::Greater => ">",
+            BinaryOp::GreaterEqual => ">=",
+            BinaryOp::Less => "<",
+            BinaryOp::LessEqual => "<=",
+            BinaryOp::And => "and",
+            BinaryOp::Or => "or",
+            BinaryOp::Unless => "unless",
+            BinaryOp::TrimUpper => "</",
+            BinaryOp::TrimLower => ">/",
+        }
+    }
+
+    pub fn is_comparison(self) -> bool {
+        use BinaryOp::{Equal, Greater, GreaterEqual, Less, LessEqual, NotEqual};
+        matches!(self, Equal | NotEqual | Greater | GreaterEqual | Less | LessEqual)
+    }
+
+    pub fn is_set(self) -> bool {
+        matches!(self, BinaryOp::And | BinaryOp::Or | BinaryOp::Unless)
+    }
+}
+
 /// How the two sides of a vector operation find each other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Matching {
@@ -163,6 +247,19 @@ pub struct Matching {
     /// Experimental `fill`, `fill_left`, `fill_right`: the value of a missing side.
     pub fill_left: Option<f64>,
     pub fill_right: Option<f64>,
+}
+
+/// One to one on all labels but the name, as where nothing is written.
+impl Default for Matching {
+    fn default() -> Matching {
+        Matching {
+            on: None,
+            card: Cardinality::OneToOne,
+            include: Vec::new(),
+            fill_left: None,
+            fill_right: None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +296,33 @@ pub enum AggregateOp {
     CountValues,
     Limitk,
     LimitRatio,
+}
+
+impl AggregateOp {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AggregateOp::Sum => "sum",
+            AggregateOp::Avg => "avg",
+            AggregateOp::Min => "min",
+            AggregateOp::Max => "max",
+            AggregateOp::Count => "count",
+            AggregateOp::Group => "group",
+            AggregateOp::Stddev => "stddev",
+            AggregateOp::Stdvar => "stdvar",
+            AggregateOp::Topk => "topk",
+            AggregateOp::Bottomk => "bottomk",
+            AggregateOp::Quantile => "quantile",
+            AggregateOp::CountValues => "count_values",
+            AggregateOp::Limitk => "limitk",
+            AggregateOp::LimitRatio => "limit_ratio",
+        }
+    }
+
+    /// Takes a parameter before the vector: k, q, a ratio or a label name.
+    pub fn has_param(self) -> bool {
+        use AggregateOp::{Bottomk, CountValues, LimitRatio, Limitk, Quantile, Topk};
+        matches!(self, Topk | Bottomk | Quantile | CountValues | Limitk | LimitRatio)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
