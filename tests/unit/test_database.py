@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from metricsdb.testing import FakeClock
 
 import metricsdb as mdb
-from metricsdb.testing import FakeClock
 
 T0 = 1_700_000_000
 
@@ -147,7 +147,7 @@ def test_query_errors_say_where_and_what(db: mdb.Database) -> None:
         db.query("sum(rat(x[5m]))")
     assert (caught.value.line, caught.value.column) == (1, 5)
     assert "rate" in (caught.value.remedy or "")
-    with pytest.raises(mdb.ExecutionError, match="many-to-many|duplicate series|many matches"):
+    with pytest.raises(mdb.ExecutionError, match=r"many-to-many|duplicate series|many matches"):
         db.query("http_requests_total + on (service) http_requests_total")
     with pytest.raises(mdb.ConfigError, match="step"):
         db.query_range("http_requests_total", 0, 1, "0s")

@@ -70,9 +70,9 @@ def test_a_wrong_time_is_named(wrong: object) -> None:
 
 
 def test_milliseconds_without_a_unit_are_refused_with_the_remedy() -> None:
-    with pytest.raises(ConfigError, match="looks like milliseconds.*datetime64"):
+    with pytest.raises(ConfigError, match=r"looks like milliseconds.*datetime64"):
         time_ms(NOW, NOW)
-    with pytest.raises(ConfigError, match="look like milliseconds.*datetime64"):
+    with pytest.raises(ConfigError, match=r"look like milliseconds.*datetime64"):
         time_column_ms(np.array([NOW]), NOW)
 
 
