@@ -2,7 +2,17 @@
 //!
 //! A kernel sees plain columns: the evaluator cuts windows, drops staleness markers, groups and names.
 
+pub mod compensated;
+pub mod date;
+pub mod forecast;
+pub mod math;
+pub mod over_time;
+pub mod quantile;
+pub mod rate;
+pub mod sliding;
 pub mod table;
+#[cfg(test)]
+mod test;
 
 /// The samples of one series in one window, and the scalars of the call.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,8 @@
 //! Every function, declared once: the parser, the type check, the evaluator and the docs read this.
 
+use crate::function::rate::Extrapolated;
+use crate::function::sliding::Sliding;
+use crate::function::{Kernel, Special, date, forecast, math, over_time, rate};
 use crate::syntax::tree::ValueType::{self, Matrix as M, Scalar as S, String as Str, Vector as V};
 
 /// One function of the language.
@@ -17,6 +20,9 @@ pub struct Function {
     pub keeps_name: bool,
     /// Only makes sense on counters: a metric name that doesn't look like one is remarked on.
     pub wants_counter: bool,
+    pub kernel: Kernel,
+    /// What neighbouring windows of a `Kernel::Window` share.
+    pub sliding: Sliding,
 }
 
 impl PartialEq for Function {
@@ -69,6 +75,11 @@ impl Function {
         self
     }
 
+    const fn sliding(mut self, sliding: Sliding) -> Function {
+        self.sliding = sliding;
+        self
+    }
+
     const fn wants_counter(mut self) -> Function {
         self.wants_counter = true;
         self
@@ -80,7 +91,7 @@ pub fn lookup(name: &str) -> Option<&'static Function> {
     FUNCTIONS.binary_search_by(|f| f.name.cmp(name)).ok().map(|i| &FUNCTIONS[i])
 }
 
-const fn row(name: &'static str, args: &'static [ValueType], returns: ValueType) -> Function {
+const fn row(name: &'static str, args: &'static [ValueType], returns: ValueType, kernel: Kernel) -> Function {
     Function {
         name,
         args,
@@ -90,101 +101,127 @@ const fn row(name: &'static str, args: &'static [ValueType], returns: ValueType)
         experimental: false,
         keeps_name: false,
         wants_counter: false,
+        kernel,
+        sliding: Sliding::None,
     }
+}
+
+const fn special(
+    name: &'static str,
+    args: &'static [ValueType],
+    returns: ValueType,
+    special: Special,
+) -> Function {
+    row(name, args, returns, Kernel::Special(special))
 }
 
 /// Sorted by name.
 pub static FUNCTIONS: &[Function] = &[
-    row("abs", &[V], V),
-    row("absent", &[V], V),
-    row("absent_over_time", &[M], V),
-    row("acos", &[V], V),
-    row("acosh", &[V], V),
-    row("asin", &[V], V),
-    row("asinh", &[V], V),
-    row("atan", &[V], V),
-    row("atanh", &[V], V),
-    row("avg_over_time", &[M], V),
-    row("ceil", &[V], V),
-    row("changes", &[M], V),
-    row("clamp", &[V, S, S], V),
-    row("clamp_max", &[V, S], V),
-    row("clamp_min", &[V, S], V),
-    row("cos", &[V], V),
-    row("cosh", &[V], V),
-    row("count_over_time", &[M], V),
-    row("day_of_month", &[V], V).optional(1),
-    row("day_of_week", &[V], V).optional(1),
-    row("day_of_year", &[V], V).optional(1),
-    row("days_in_month", &[V], V).optional(1),
-    row("deg", &[V], V),
-    row("delta", &[M], V),
-    row("deriv", &[M], V),
-    row("double_exponential_smoothing", &[M, S, S], V).experimental(),
-    row("end", &[], S).experimental(),
-    row("exp", &[V], V),
-    row("first_over_time", &[M], V).experimental().keeps_name(),
-    row("floor", &[V], V),
-    row("histogram_avg", &[V], V),
-    row("histogram_count", &[V], V),
-    row("histogram_fraction", &[S, S, V], V),
-    row("histogram_quantile", &[S, V], V),
-    row("histogram_quantiles", &[V, Str, S, S, S, S, S, S, S, S, S, S], V).optional(9).experimental(),
-    row("histogram_stddev", &[V], V),
-    row("histogram_stdvar", &[V], V),
-    row("histogram_sum", &[V], V),
-    row("hour", &[V], V).optional(1),
-    row("idelta", &[M], V),
-    row("increase", &[M], V).wants_counter(),
-    row("info", &[V, V], V).optional(1).experimental().keeps_name(),
-    row("irate", &[M], V),
-    row("label_join", &[V, Str, Str, Str], V).repeats().keeps_name(),
-    row("label_replace", &[V, Str, Str, Str, Str], V).keeps_name(),
-    row("last_over_time", &[M], V).keeps_name(),
-    row("ln", &[V], V),
-    row("log10", &[V], V),
-    row("log2", &[V], V),
-    row("mad_over_time", &[M], V).experimental(),
-    row("max_of", &[S, S], S).experimental(),
-    row("max_over_time", &[M], V),
-    row("min_of", &[S, S], S).experimental(),
-    row("min_over_time", &[M], V),
-    row("minute", &[V], V).optional(1),
-    row("month", &[V], V).optional(1),
-    row("pi", &[], S),
-    row("predict_linear", &[M, S], V),
-    row("present_over_time", &[M], V),
-    row("quantile_over_time", &[S, M], V),
-    row("rad", &[V], V),
-    row("range", &[], S).experimental(),
-    row("rate", &[M], V).wants_counter(),
-    row("resets", &[M], V),
-    row("round", &[V, S], V).optional(1),
-    row("scalar", &[V], S),
-    row("sgn", &[V], V),
-    row("sin", &[V], V),
-    row("sinh", &[V], V),
-    row("sort", &[V], V).keeps_name(),
-    row("sort_by_label", &[V, Str], V).repeats().experimental().keeps_name(),
-    row("sort_by_label_desc", &[V, Str], V).repeats().experimental().keeps_name(),
-    row("sort_desc", &[V], V).keeps_name(),
-    row("sqrt", &[V], V),
-    row("start", &[], S).experimental(),
-    row("start_timestamp", &[V], V).experimental(),
-    row("stddev_over_time", &[M], V),
-    row("stdvar_over_time", &[M], V),
-    row("step", &[], S).experimental(),
-    row("sum_over_time", &[M], V),
-    row("tan", &[V], V),
-    row("tanh", &[V], V),
-    row("time", &[], S),
-    row("timestamp", &[V], V),
-    row("ts_of_first_over_time", &[M], V).experimental(),
-    row("ts_of_last_over_time", &[M], V).experimental(),
-    row("ts_of_max_over_time", &[M], V).experimental(),
-    row("ts_of_min_over_time", &[M], V).experimental(),
-    row("vector", &[S], V),
-    row("year", &[V], V).optional(1),
+    row("abs", &[V], V, Kernel::Map(math::abs)),
+    special("absent", &[V], V, Special::Absent),
+    special("absent_over_time", &[M], V, Special::AbsentOverTime),
+    row("acos", &[V], V, Kernel::Map(math::acos)),
+    row("acosh", &[V], V, Kernel::Map(math::acosh)),
+    row("asin", &[V], V, Kernel::Map(math::asin)),
+    row("asinh", &[V], V, Kernel::Map(math::asinh)),
+    row("atan", &[V], V, Kernel::Map(math::atan)),
+    row("atanh", &[V], V, Kernel::Map(math::atanh)),
+    row("avg_over_time", &[M], V, Kernel::Window(over_time::avg)).sliding(Sliding::Avg),
+    row("ceil", &[V], V, Kernel::Map(math::ceil)),
+    row("changes", &[M], V, Kernel::Window(rate::changes)).sliding(Sliding::Changes),
+    row("clamp", &[V, S, S], V, Kernel::Map(math::clamp)),
+    row("clamp_max", &[V, S], V, Kernel::Map(math::clamp_max)),
+    row("clamp_min", &[V, S], V, Kernel::Map(math::clamp_min)),
+    row("cos", &[V], V, Kernel::Map(math::cos)),
+    row("cosh", &[V], V, Kernel::Map(math::cosh)),
+    row("count_over_time", &[M], V, Kernel::Window(over_time::count)),
+    row("day_of_month", &[V], V, Kernel::Map(date::day_of_month)).optional(1),
+    row("day_of_week", &[V], V, Kernel::Map(date::day_of_week)).optional(1),
+    row("day_of_year", &[V], V, Kernel::Map(date::day_of_year)).optional(1),
+    row("days_in_month", &[V], V, Kernel::Map(date::days_in_month)).optional(1),
+    row("deg", &[V], V, Kernel::Map(math::deg)),
+    row("delta", &[M], V, Kernel::Window(rate::delta)),
+    row("deriv", &[M], V, Kernel::Window(forecast::deriv)),
+    row(
+        "double_exponential_smoothing",
+        &[M, S, S],
+        V,
+        Kernel::Window(forecast::double_exponential_smoothing),
+    )
+    .experimental(),
+    special("end", &[], S, Special::End).experimental(),
+    row("exp", &[V], V, Kernel::Map(math::exp)),
+    row("first_over_time", &[M], V, Kernel::Window(over_time::first)).experimental().keeps_name(),
+    row("floor", &[V], V, Kernel::Map(math::floor)),
+    special("histogram_avg", &[V], V, Special::HistogramNative),
+    special("histogram_count", &[V], V, Special::HistogramNative),
+    special("histogram_fraction", &[S, S, V], V, Special::HistogramFraction),
+    special("histogram_quantile", &[S, V], V, Special::HistogramQuantile),
+    special("histogram_quantiles", &[V, Str, S, S, S, S, S, S, S, S, S, S], V, Special::HistogramQuantiles)
+        .optional(9)
+        .experimental(),
+    special("histogram_stddev", &[V], V, Special::HistogramNative),
+    special("histogram_stdvar", &[V], V, Special::HistogramNative),
+    special("histogram_sum", &[V], V, Special::HistogramNative),
+    row("hour", &[V], V, Kernel::Map(date::hour)).optional(1),
+    row("idelta", &[M], V, Kernel::Window(rate::idelta)),
+    row("increase", &[M], V, Kernel::Window(rate::increase))
+        .wants_counter()
+        .sliding(Sliding::Extrapolated(Extrapolated::Increase)),
+    special("info", &[V, V], V, Special::Info).optional(1).experimental().keeps_name(),
+    row("irate", &[M], V, Kernel::Window(rate::irate)),
+    special("label_join", &[V, Str, Str, Str], V, Special::LabelJoin).repeats().keeps_name(),
+    special("label_replace", &[V, Str, Str, Str, Str], V, Special::LabelReplace).keeps_name(),
+    row("last_over_time", &[M], V, Kernel::Window(over_time::last)).keeps_name(),
+    row("ln", &[V], V, Kernel::Map(math::ln)),
+    row("log10", &[V], V, Kernel::Map(math::log10)),
+    row("log2", &[V], V, Kernel::Map(math::log2)),
+    row("mad_over_time", &[M], V, Kernel::Window(over_time::mad)).experimental(),
+    row("max_of", &[S, S], S, Kernel::Map(math::max_of)).experimental(),
+    row("max_over_time", &[M], V, Kernel::Window(over_time::max)).sliding(Sliding::Max),
+    row("min_of", &[S, S], S, Kernel::Map(math::min_of)).experimental(),
+    row("min_over_time", &[M], V, Kernel::Window(over_time::min)).sliding(Sliding::Min),
+    row("minute", &[V], V, Kernel::Map(date::minute)).optional(1),
+    row("month", &[V], V, Kernel::Map(date::month)).optional(1),
+    special("pi", &[], S, Special::Pi),
+    row("predict_linear", &[M, S], V, Kernel::Window(forecast::predict_linear)),
+    row("present_over_time", &[M], V, Kernel::Window(over_time::present)),
+    row("quantile_over_time", &[S, M], V, Kernel::Window(over_time::quantile)),
+    row("rad", &[V], V, Kernel::Map(math::rad)),
+    special("range", &[], S, Special::Range).experimental(),
+    row("rate", &[M], V, Kernel::Window(rate::rate))
+        .wants_counter()
+        .sliding(Sliding::Extrapolated(Extrapolated::Rate)),
+    row("resets", &[M], V, Kernel::Window(rate::resets)).sliding(Sliding::Resets),
+    row("round", &[V, S], V, Kernel::Map(math::round)).optional(1),
+    special("scalar", &[V], S, Special::Scalar),
+    row("sgn", &[V], V, Kernel::Map(math::sgn)),
+    row("sin", &[V], V, Kernel::Map(math::sin)),
+    row("sinh", &[V], V, Kernel::Map(math::sinh)),
+    special("sort", &[V], V, Special::Sort).keeps_name(),
+    special("sort_by_label", &[V, Str], V, Special::SortByLabel).repeats().experimental().keeps_name(),
+    special("sort_by_label_desc", &[V, Str], V, Special::SortByLabelDesc)
+        .repeats()
+        .experimental()
+        .keeps_name(),
+    special("sort_desc", &[V], V, Special::SortDesc).keeps_name(),
+    row("sqrt", &[V], V, Kernel::Map(math::sqrt)),
+    special("start", &[], S, Special::Start).experimental(),
+    special("start_timestamp", &[V], V, Special::StartTimestamp).experimental(),
+    row("stddev_over_time", &[M], V, Kernel::Window(over_time::stddev)),
+    row("stdvar_over_time", &[M], V, Kernel::Window(over_time::stdvar)),
+    special("step", &[], S, Special::Step).experimental(),
+    row("sum_over_time", &[M], V, Kernel::Window(over_time::sum)).sliding(Sliding::Sum),
+    row("tan", &[V], V, Kernel::Map(math::tan)),
+    row("tanh", &[V], V, Kernel::Map(math::tanh)),
+    special("time", &[], S, Special::Time),
+    special("timestamp", &[V], V, Special::Timestamp),
+    row("ts_of_first_over_time", &[M], V, Kernel::Window(over_time::ts_of_first)).experimental(),
+    row("ts_of_last_over_time", &[M], V, Kernel::Window(over_time::ts_of_last)).experimental(),
+    row("ts_of_max_over_time", &[M], V, Kernel::Window(over_time::ts_of_max)).experimental(),
+    row("ts_of_min_over_time", &[M], V, Kernel::Window(over_time::ts_of_min)).experimental(),
+    special("vector", &[S], V, Special::Vector),
+    row("year", &[V], V, Kernel::Map(date::year)).optional(1),
 ];
 
 #[cfg(test)]

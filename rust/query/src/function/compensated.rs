@@ -1,0 +1,168 @@
+//! Neumaier's compensated summation, the one that Prometheus sums with (A. Neumaier, ZAMM 54, 1974).
+
+/// A running sum and the rounding error that it has lost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sum {
+    pub high: f64,
+    /// What `high` misses. An infinite `high` has lost nothing that matters: 0.
+    pub low: f64,
+}
+
+impl Sum {
+    pub fn new(value: f64) -> Sum {
+        Sum { high: value, low: 0.0 }
+    }
+
+    #[inline]
+    pub fn add(&mut self, value: f64) {
+        let total = self.high + value;
+        if total.is_infinite() {
+            self.low = 0.0;
+        } else if self.high.abs() >= value.abs() {
+            self.low += (self.high - total) + value;
+        } else {
+            self.low += (value - total) + self.high;
+        }
+        self.high = total;
+    }
+
+    #[inline]
+    pub fn value(self) -> f64 {
+        if self.high.is_infinite() { self.high } else { self.high + self.low }
+    }
+}
+
+impl Extend<f64> for Sum {
+    fn extend<I: IntoIterator<Item = f64>>(&mut self, values: I) {
+        for v in values {
+            self.add(v);
+        }
+    }
+}
+
+/// The mean of one value after the other. It divides a sum as long as that does not overflow, and goes
+/// on with a running mean from there, as Prometheus does, so that finite samples have a finite mean.
+#[derive(Clone, Copy, Debug)]
+pub struct Mean {
+    sum: Sum,
+    count: f64,
+    /// `sum` holds the mean itself.
+    running: bool,
+}
+
+impl Mean {
+    pub fn new(first: f64) -> Mean {
+        Mean { sum: Sum::new(first), count: 1.0, running: false }
+    }
+
+    pub fn add(&mut self, value: f64) {
+        self.count += 1.0;
+        if !self.running {
+            let mut next = self.sum;
+            next.add(value);
+            if !next.high.is_infinite() {
+                self.sum = next;
+                return;
+            }
+            self.running = true;
+            self.sum.high /= self.count - 1.0;
+            self.sum.low /= self.count - 1.0;
+        }
+        let share = (self.count - 1.0) / self.count;
+        self.sum = Sum { high: share * self.sum.high, low: share * self.sum.low };
+        self.sum.add(value / self.count);
+    }
+
+    pub fn value(self) -> f64 {
+        if self.running {
+            self.sum.high + self.sum.low
+        } else {
+            self.sum.high / self.count + self.sum.low / self.count
+        }
+    }
+}
+
+/// Welford's running variance with compensated mean and squares.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Variance {
+    count: f64,
+    mean: Sum,
+    squares: Sum,
+}
+
+impl Variance {
+    pub fn add(&mut self, value: f64) {
+        self.count += 1.0;
+        let delta = value - (self.mean.high + self.mean.low);
+        self.mean.add(delta / self.count);
+        self.squares.add(delta * (value - (self.mean.high + self.mean.low)));
+    }
+
+    /// Population variance; NaN without values.
+    pub fn value(self) -> f64 {
+        (self.squares.high + self.squares.low) / self.count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sum(values: &[f64]) -> f64 {
+        let mut s = Sum::default();
+        s.extend(values.iter().copied());
+        s.value()
+    }
+
+    fn mean(values: &[f64]) -> f64 {
+        let mut m = Mean::new(values[0]);
+        values[1..].iter().for_each(|v| m.add(*v));
+        m.value()
+    }
+
+    #[test]
+    fn small_terms_survive_beside_large_ones() {
+        assert_eq!(sum(&[1.0, 1e100, 1.0, -1e100]), 2.0);
+        assert_eq!(sum(&[1e100, 1.0, -1e100, 1.0]), 2.0);
+        assert_eq!(mean(&[1.0, 1e100, 1.0, -1e100]), 0.5);
+    }
+
+    #[test]
+    fn infinities_follow_ieee() {
+        let inf = f64::INFINITY;
+        assert_eq!(sum(&[inf, 1.0]), inf);
+        assert_eq!(sum(&[-inf, 1.0, 2.0]), -inf);
+        assert!(sum(&[inf, -inf]).is_nan());
+        assert!(sum(&[f64::NAN, 1.0]).is_nan());
+        assert_eq!(mean(&[1.0, inf, 3.0]), inf);
+        assert!(mean(&[inf, -inf]).is_nan());
+    }
+
+    #[test]
+    fn a_mean_does_not_overflow() {
+        assert!((mean(&[f64::MAX, f64::MAX, f64::MAX]) / f64::MAX - 1.0).abs() < 1e-15);
+        let m = mean(&[9.98e307, 9.97e307, -9.97e307, 9.96e307, 9.99e307]);
+        assert!((m / 5.986e307 - 1.0).abs() < 1e-12);
+    }
+
+    proptest! {
+        /// Integers up to 2^52 sum exactly in i128.
+        #[test]
+        fn sums_of_integers_are_right_to_the_last_bit(v in prop::collection::vec(-(1i64 << 52)..(1i64 << 52), 1..200)) {
+            let exact: i128 = v.iter().map(|x| i128::from(*x)).sum();
+            let values: Vec<f64> = v.iter().map(|x| *x as f64).collect();
+            prop_assert_eq!(sum(&values), exact as f64);
+        }
+
+        #[test]
+        fn variance_agrees_with_two_passes(v in prop::collection::vec(-1e6..1e6f64, 1..200)) {
+            let n = v.len() as f64;
+            let m = v.iter().sum::<f64>() / n;
+            let slow = v.iter().map(|x| (x - m) * (x - m)).sum::<f64>() / n;
+            let mut fast = Variance::default();
+            v.iter().for_each(|x| fast.add(*x));
+            prop_assert!((fast.value() - slow).abs() <= 1e-9 * slow.max(1e-3));
+        }
+    }
+}

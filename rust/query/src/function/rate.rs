@@ -1,0 +1,173 @@
+//! Differences over a window: with counter resets taken out, and extrapolated to the window's ends by
+//! Prometheus' rules.
+
+use crate::function::Window;
+
+/// The three that extrapolate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extrapolated {
+    /// Of a counter, per second.
+    Rate,
+    /// Of a counter.
+    Increase,
+    /// Of a gauge.
+    Delta,
+}
+
+/// A gap to the window's end wider than this many average intervals: the series began or ended inside.
+const GAP_INTERVALS_MAX: f64 = 1.1;
+
+/// Stretches `gain` (last minus first sample, resets added) over the window. A series that begins or ends
+/// inside is thought to go on for half an interval; a counter never to below zero. `None` under two
+/// samples.
+pub fn extrapolate(w: &Window<'_>, kind: Extrapolated, gain: f64) -> Option<f64> {
+    let (&first, &[.., last]) = w.timestamps.split_first()? else { return None };
+    let sampled = (last - first) as f64 / 1000.0;
+    let interval = sampled / (w.timestamps.len() - 1) as f64;
+    let gap_max = interval * GAP_INTERVALS_MAX;
+    let gap = |ms: i64| match ms as f64 / 1000.0 {
+        wide if wide >= gap_max => interval / 2.0,
+        narrow => narrow,
+    };
+    let mut before = gap(first - w.start);
+    let value = *w.values.first()?;
+    if kind != Extrapolated::Delta && gain > 0.0 && value >= 0.0 {
+        before = before.min(sampled * (value / gain));
+    }
+    let mut factor = (sampled + before + gap(w.end - last)) / sampled;
+    if kind == Extrapolated::Rate {
+        factor /= (w.end - w.start) as f64 / 1000.0;
+    }
+    Some(gain * factor)
+}
+
+fn difference(w: &Window<'_>) -> Option<f64> {
+    Some(w.values.last()? - w.values.first()?)
+}
+
+/// Last minus first, plus the value before each reset, in this order.
+fn counter_gain(w: &Window<'_>) -> Option<f64> {
+    let resets = w.values.windows(2).filter(|pair| pair[1] < pair[0]);
+    Some(resets.fold(difference(w)?, |gain, pair| gain + pair[0]))
+}
+
+pub fn rate(w: &Window<'_>) -> Option<f64> {
+    extrapolate(w, Extrapolated::Rate, counter_gain(w)?)
+}
+
+pub fn increase(w: &Window<'_>) -> Option<f64> {
+    extrapolate(w, Extrapolated::Increase, counter_gain(w)?)
+}
+
+pub fn delta(w: &Window<'_>) -> Option<f64> {
+    extrapolate(w, Extrapolated::Delta, difference(w)?)
+}
+
+/// The last two samples and the seconds between them.
+fn last_two(w: &Window<'_>) -> Option<(f64, f64, f64)> {
+    let (&[.., t0, t1], &[.., v0, v1]) = (w.timestamps, w.values) else { return None };
+    (t1 > t0).then(|| (v0, v1, (t1 - t0) as f64 / 1000.0))
+}
+
+/// Per second, from the last two samples; after a reset the counter counts from zero.
+pub fn irate(w: &Window<'_>) -> Option<f64> {
+    let (before, last, seconds) = last_two(w)?;
+    let gain = if last < before { last } else { last - before };
+    Some(gain / seconds)
+}
+
+pub fn idelta(w: &Window<'_>) -> Option<f64> {
+    last_two(w).map(|(before, last, _)| last - before)
+}
+
+/// Whether the counter started again between these two samples.
+pub fn is_reset(before: f64, after: f64) -> bool {
+    after < before
+}
+
+/// Whether the value changed; from NaN to NaN it did not.
+pub fn is_change(before: f64, after: f64) -> bool {
+    after != before && !(after.is_nan() && before.is_nan())
+}
+
+fn count_pairs(w: &Window<'_>, what: fn(f64, f64) -> bool) -> Option<f64> {
+    Some(w.values.windows(2).filter(|pair| what(pair[0], pair[1])).count() as f64)
+}
+
+pub fn resets(w: &Window<'_>) -> Option<f64> {
+    count_pairs(w, is_reset)
+}
+
+pub fn changes(w: &Window<'_>) -> Option<f64> {
+    count_pairs(w, is_change)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::function::test::window;
+
+    fn close(a: Option<f64>, b: f64) {
+        let a = a.unwrap();
+        assert!((a - b).abs() <= 1e-12 * b.abs(), "{a} {b}");
+    }
+
+    #[test]
+    fn a_window_full_of_samples_is_stretched_to_its_ends() {
+        // Samples at 10..50 s in (0, 60]: both gaps are 10 s, within 1.1 intervals.
+        let w = Window { end: 60_000, ..window(&[100.0, 110.0, 120.0, 130.0, 140.0]) };
+        close(increase(&w), 60.0);
+        close(rate(&w), 1.0);
+        close(delta(&w), 60.0);
+    }
+
+    #[test]
+    fn a_series_that_began_or_ended_inside_gets_half_an_interval() {
+        let w = Window { start: -100_000, end: 100_000, ..window(&[100.0, 110.0, 120.0]) };
+        close(increase(&w), 30.0);
+        close(rate(&w), 30.0 / 200.0);
+    }
+
+    #[test]
+    fn a_gap_of_exactly_the_threshold_counts_as_wide() {
+        let w = Window { start: -1000, ..window(&[100.0, 110.0, 120.0]) };
+        close(delta(&w), 25.0);
+        let w = Window { start: -999, ..w };
+        close(delta(&w), 20.0 + 10.999);
+    }
+
+    #[test]
+    fn counters_are_not_extrapolated_below_zero() {
+        let w = window(&[2.0, 12.0, 22.0]);
+        close(increase(&w), 22.0);
+        close(delta(&w), 30.0);
+        // A negative first value is no counter: the rule is off.
+        close(increase(&window(&[-2.0, 8.0, 18.0])), 30.0);
+    }
+
+    #[test]
+    fn resets_add_what_the_counter_had_reached() {
+        let w = window(&[100.0, 110.0, 5.0, 15.0, 3.0]);
+        close(increase(&w), (3.0 - 100.0 + 110.0 + 15.0) * 50.0 / 40.0);
+        assert_eq!(resets(&w), Some(2.0));
+        close(delta(&w), -97.0 * 50.0 / 40.0);
+    }
+
+    #[test]
+    fn the_instant_forms_look_at_two_samples() {
+        let w = window(&[0.0, 100.0, 50.0]);
+        assert_eq!(irate(&w), Some(5.0));
+        assert_eq!(idelta(&w), Some(-50.0));
+        assert_eq!(irate(&window(&[1.0])), None);
+        assert_eq!(rate(&window(&[1.0])), None);
+    }
+
+    #[test]
+    fn nan_changes_once() {
+        let nan = f64::NAN;
+        assert_eq!(changes(&window(&[1.0, nan, nan, 1.0, 1.0])), Some(2.0));
+        assert_eq!(resets(&window(&[1.0, nan, 0.0])), Some(0.0));
+        assert_eq!(changes(&window(&[1.0])), Some(0.0));
+    }
+}
