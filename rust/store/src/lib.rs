@@ -3,6 +3,8 @@
 
 mod arena;
 mod grow;
+pub mod chunk;
+pub mod codec;
 pub mod index;
 pub mod labelsets;
 pub mod symbols;

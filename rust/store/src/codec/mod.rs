@@ -1,0 +1,14 @@
+//! Columns of times and values as bytes. `open` is the streaming form that a chunk has while it is
+//! written; the other files are the sealed forms, one independent codec per column, and `choose` picks
+//! among them. FORMAT.md describes every byte.
+
+pub mod bits;
+pub mod decimal;
+pub mod integers;
+pub mod open;
+pub mod statistics;
+
+pub use open::{Full, OpenState};
+
+#[cfg(test)]
+pub mod testing;

@@ -1,0 +1,553 @@
+//! The chunk that is being written: a bit stream that grows by a few bits a sample, and a small state
+//! that says where it stands. One prefix bit says "the same kind of step as before" for time and value
+//! together. Integers and short decimals are coded as adaptive Rice codes of what their mean step leaves
+//! over, true doubles by XOR with the value before.
+
+use metricsdb_model::sample::STALE_NAN_BITS;
+use metricsdb_model::{Error, Result, Samples, TimeRange, ValueKind};
+
+use super::bits::{BitReader, Code, unzigzag, width, zigzag};
+use super::decimal;
+
+/// The slab slice is too small for one more sample; nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// Samples that one open chunk holds at most.
+pub const OPEN_SAMPLES_MAX: usize = u16::MAX as usize;
+
+/// Bytes that are enough for one more sample, whatever it is.
+pub const SAMPLE_BYTES_MAX: usize = 24;
+
+/// Value modes: 0..=15 decimals of that scale, the same plus `NEAR` when units in the last place follow.
+const NEAR: u8 = 16;
+const XOR: u8 = 32;
+const INT: u8 = 33;
+
+/// Kinds of steps, in the order of their codes.
+const SAME: u8 = 0;
+const CHANGED: u8 = 1;
+const IRREGULAR: u8 = 2;
+
+/// A Rice quotient of this many ones is an escape.
+const QUOTIENT_MAX: u32 = 16;
+/// What may follow an escape: a width up to 64, or one of these.
+const ESCAPE_BITS: u32 = 7;
+const ESCAPE_STALE: u64 = 65;
+const ESCAPE_RAW: u64 = 66;
+const ESCAPE_MODE: u64 = 67;
+
+/// The mean step has this many binary places.
+const SLOPE_SHIFT: u32 = 4;
+const SLOPE_MAX: i64 = 1 << 50;
+
+/// Where an open chunk stands. Together with the written bytes it is the whole chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenState {
+    last_time: i64,
+    last_bits: u64,
+    /// Decimal and integer modes: the mean step. XOR mode: leading zeros, and length << 8, of the window.
+    slope: i64,
+    /// The last step of time; 0 if it doesn't fit.
+    step: u32,
+    used_bits: u32,
+    count: u16,
+    mode: u8,
+    class: u8,
+    value_rice: u8,
+    time_rice: u8,
+}
+
+impl OpenState {
+    pub fn new(kind: ValueKind) -> OpenState {
+        let mode = if kind == ValueKind::Int { INT } else { 0 };
+        OpenState {
+            last_time: 0,
+            last_bits: 0,
+            slope: 0,
+            step: 0,
+            used_bits: 0,
+            count: 0,
+            mode,
+            class: SAME,
+            value_rice: 3,
+            time_rice: 3,
+        }
+    }
+
+    pub fn kind(&self) -> ValueKind {
+        if self.mode == INT { ValueKind::Int } else { ValueKind::Float }
+    }
+
+    pub fn count(&self) -> usize {
+        usize::from(self.count)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Meaningless while empty.
+    pub fn last_time(&self) -> i64 {
+        self.last_time
+    }
+
+    /// Meaningless while empty.
+    pub fn last_bits(&self) -> u64 {
+        self.last_bits
+    }
+
+    /// Time of the first sample, from the written bytes; `None` while empty.
+    pub fn first_time(&self, buf: &[u8]) -> Option<i64> {
+        (self.count > 0).then(|| read_first_time(&mut BitReader::new(buf)))
+    }
+
+    /// Bytes of the buffer that are in use: the prefix to keep when the slice moves.
+    pub fn used_bytes(&self) -> usize {
+        (self.used_bits as usize).div_ceil(8)
+    }
+
+    /// The name of the value codec in use.
+    pub fn codec(&self) -> &'static str {
+        match self.mode {
+            INT | 0 => "integer",
+            XOR => "xor",
+            m if m & NEAR != 0 => "decimal+ulp",
+            _ => "decimal",
+        }
+    }
+}
+
+/// Appends one sample; `t` must be greater than `last_time`. `buf` is the chunk's whole slice; bytes
+/// past `used_bytes` may hold anything. On `Full` nothing has changed: call again with a larger slice
+/// that has the same prefix. Constant time, no allocation.
+#[inline]
+pub fn append(state: &mut OpenState, buf: &mut [u8], t: i64, bits: u64) -> std::result::Result<(), Full> {
+    if state.count == u16::MAX {
+        return Err(Full);
+    }
+    let mut next = *state;
+    let mut time = Code::default();
+    let mut value = Code::default();
+    if state.count == 0 {
+        write_first_time(&mut time, t);
+        if next.mode != INT {
+            next.mode = mode_for(bits, 0);
+            value.push(u64::from(next.mode), 6);
+        }
+        push_first(&mut value, next.mode, bits);
+        next.reset_window();
+    } else {
+        next.step_time(&mut time, t, bits != state.last_bits);
+        if bits != state.last_bits {
+            next.step_value(&mut value, bits);
+        }
+    }
+    let end = state.used_bits + time.len() + value.len();
+    if end as usize > buf.len() * 8 {
+        return Err(Full);
+    }
+    time.write(buf, state.used_bits as usize);
+    if value.len() > 0 {
+        value.write(buf, (state.used_bits + time.len()) as usize);
+    }
+    next.last_time = t;
+    next.last_bits = bits;
+    next.count += 1;
+    next.used_bits = end;
+    *state = next;
+    Ok(())
+}
+
+/// Appends all samples to both columns. Errors: `Corruption` when the bytes don't belong to the state.
+pub fn decode(state: &OpenState, buf: &[u8], timestamps: &mut Vec<i64>, bits: &mut Vec<u64>) -> Result<()> {
+    timestamps.reserve(state.count());
+    bits.reserve(state.count());
+    each(state, buf, |t, b| {
+        timestamps.push(t);
+        bits.push(b);
+        true
+    })
+}
+
+/// Appends the samples in `range`, integers widened to `f64`. Stops at the end of the range.
+pub fn decode_f64(state: &OpenState, buf: &[u8], range: TimeRange, out: &mut Samples) -> Result<()> {
+    if range.is_empty() || state.is_empty() || range.start > state.last_time {
+        return Ok(());
+    }
+    let int = state.mode == INT;
+    each(state, buf, |t, b| {
+        if t > range.end {
+            return false;
+        }
+        if t >= range.start {
+            out.push(t, if int { b as i64 as f64 } else { f64::from_bits(b) });
+        }
+        true
+    })
+}
+
+/// The decoder proper: calls `sink` until it says false.
+#[inline(always)]
+fn each(state: &OpenState, buf: &[u8], mut sink: impl FnMut(i64, u64) -> bool) -> Result<()> {
+    if state.is_empty() {
+        return Ok(());
+    }
+    let used = state.used_bits as usize;
+    if used > buf.len() * 8 {
+        return Err(Error::corruption("open chunk", buf.len(), "the bytes end before the state says"));
+    }
+    let mut r = BitReader::new(buf);
+    let mut now = OpenState::new(state.kind());
+    now.last_time = read_first_time(&mut r);
+    if now.mode != INT {
+        now.mode = checked_mode(r.take(6) as u8)?;
+    }
+    now.last_bits = read_first(&mut r, now.mode);
+    now.reset_window();
+    if !sink(now.last_time, now.last_bits) {
+        return Ok(());
+    }
+    for _ in 1..state.count {
+        let changed = now.read_time(&mut r);
+        if changed {
+            now.read_value(&mut r)?;
+        }
+        if r.position() > used {
+            return Err(Error::corruption("open chunk", used / 8, "a sample runs past the end"));
+        }
+        if !sink(now.last_time, now.last_bits) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn checked_mode(mode: u8) -> Result<u8> {
+    if mode <= XOR {
+        Ok(mode)
+    } else {
+        Err(Error::corruption("open chunk", 0, format!("value mode {mode} does not exist")))
+    }
+}
+
+/// The mode for a value that no scale below `from` holds.
+#[cold]
+#[inline(never)]
+fn mode_for(bits: u64, from: u8) -> u8 {
+    let v = f64::from_bits(bits);
+    if !v.is_finite() || bits == (-0.0f64).to_bits() {
+        return 0;
+    }
+    match decimal::scale(v, from) {
+        Some(e) => e,
+        None => decimal::scale_near(v, from).map_or(XOR, |e| e | NEAR),
+    }
+}
+
+/// 44 bits hold the milliseconds of five centuries.
+fn write_first_time(code: &mut Code, t: i64) {
+    if (0..1 << 44).contains(&t) {
+        code.push(0, 1);
+        code.push(t as u64, 44);
+    } else {
+        code.push(1, 1);
+        code.push(t as u64, 64);
+    }
+}
+
+fn read_first_time(r: &mut BitReader) -> i64 {
+    let long = r.take(1) == 1;
+    r.take64(if long { 64 } else { 44 }) as i64
+}
+
+/// One bit: mantissa by its width, or all 64 bits.
+fn push_first(code: &mut Code, mode: u8, bits: u64) {
+    let m = match mode {
+        INT => Some(bits as i64),
+        m if m < NEAR => decimal::exact(f64::from_bits(bits), m),
+        _ => None,
+    };
+    match m.map(zigzag).map(|z| (z, width(z))) {
+        Some((z, n)) if n < 56 => {
+            code.push(0, 1);
+            code.push(u64::from(n), 6);
+            code.push(z, n);
+        }
+        _ => {
+            code.push(1, 1);
+            code.push(bits, 64);
+        }
+    }
+}
+
+fn read_first(r: &mut BitReader, mode: u8) -> u64 {
+    if r.take(1) == 1 {
+        return r.take64(64);
+    }
+    let n = r.take(6) as u32;
+    let m = unzigzag(r.take64(n));
+    if mode == INT { m as u64 } else { decimal::value(m, mode & 15).to_bits() }
+}
+
+/// Moves a Rice parameter towards the sizes seen: up after a long quotient, down after a short rest.
+#[inline(always)]
+fn adapt(k: &mut u8, z: u64) {
+    let q = z >> *k;
+    if q >= 2 {
+        *k = (*k + 1 + u8::from(q >= 8)).min(40);
+    } else if q == 0 && *k > 0 && z >> (*k - 1) == 0 {
+        *k -= 1;
+    }
+}
+
+#[inline(always)]
+fn push_rice(code: &mut Code, z: u64, k: &mut u8) {
+    let q = z >> *k;
+    if q < u64::from(QUOTIENT_MAX) {
+        code.push((1 << q) - 1, q as u32 + 1);
+        code.push(z & ((1 << *k) - 1), u32::from(*k));
+    } else {
+        let n = width(z);
+        code.push((1 << QUOTIENT_MAX) - 1, QUOTIENT_MAX);
+        code.push(u64::from(n), ESCAPE_BITS);
+        code.push(z, n);
+    }
+    adapt(k, z);
+}
+
+/// A number, or what else an escape says.
+enum Rice {
+    Number(u64),
+    Other(u64),
+}
+
+#[inline(always)]
+fn read_rice(r: &mut BitReader, k: &mut u8) -> Rice {
+    let word = r.peek();
+    let q = word.trailing_ones();
+    if q < QUOTIENT_MAX {
+        let z = (word >> (q + 1) & ((1 << *k) - 1)) | u64::from(q) << *k;
+        r.skip(q + 1 + u32::from(*k));
+        adapt(k, z);
+        return Rice::Number(z);
+    }
+    read_escape(r, k)
+}
+
+#[cold]
+#[inline(never)]
+fn read_escape(r: &mut BitReader, k: &mut u8) -> Rice {
+    r.skip(QUOTIENT_MAX);
+    let n = r.take(ESCAPE_BITS);
+    if n > 64 {
+        return Rice::Other(n);
+    }
+    let z = r.take64(n as u32);
+    adapt(k, z);
+    Rice::Number(z)
+}
+
+impl OpenState {
+    fn reset_window(&mut self) {
+        self.slope = 0;
+        self.value_rice = 3;
+    }
+
+    /// The code of a class: `0` the same as before, `10` and `11` the other two in their order.
+    #[inline(always)]
+    fn step_time(&mut self, code: &mut Code, t: i64, changed: bool) {
+        let delta = t.wrapping_sub(self.last_time) as u64;
+        let regular = delta == u64::from(self.step) && self.step != 0;
+        let class = if regular { u8::from(changed) } else { IRREGULAR };
+        if class == self.class {
+            code.push(0, 1);
+        } else {
+            let second = class == IRREGULAR || (class == CHANGED && self.class == IRREGULAR);
+            code.push(1 | u64::from(second) << 1, 2);
+        }
+        self.class = class;
+        if !regular {
+            push_rice(code, zigzag(delta.wrapping_sub(u64::from(self.step)) as i64), &mut self.time_rice);
+            code.push(u64::from(changed), 1);
+            self.step = u32::try_from(delta).unwrap_or(0);
+        }
+    }
+
+    /// Advances the time; whether the value changes.
+    #[inline(always)]
+    fn read_time(&mut self, r: &mut BitReader) -> bool {
+        let word = r.peek();
+        if word & 1 == 1 {
+            let second = word & 2 != 0;
+            r.skip(2);
+            self.class = match (self.class, second) {
+                (SAME, false) => CHANGED,
+                (SAME | CHANGED, true) => IRREGULAR,
+                (IRREGULAR, true) => CHANGED,
+                _ => SAME,
+            };
+        } else {
+            r.skip(1);
+        }
+        if self.class == IRREGULAR {
+            return self.read_irregular(r);
+        }
+        self.last_time = self.last_time.wrapping_add(i64::from(self.step));
+        self.class == CHANGED
+    }
+
+    #[inline(always)]
+    fn read_irregular(&mut self, r: &mut BitReader) -> bool {
+        let z = match read_rice(r, &mut self.time_rice) {
+            Rice::Number(z) | Rice::Other(z) => z,
+        };
+        let delta = u64::from(self.step).wrapping_add(unzigzag(z) as u64);
+        self.last_time = self.last_time.wrapping_add(delta as i64);
+        self.step = u32::try_from(delta).unwrap_or(0);
+        r.take(1) == 1
+    }
+
+    /// Codes a value that differs from the last.
+    #[inline(always)]
+    fn step_value(&mut self, code: &mut Code, bits: u64) {
+        if self.mode == XOR {
+            return self.step_xor(code, bits);
+        }
+        let v = f64::from_bits(bits);
+        let e = self.mode & 15;
+        let (m, away) = if self.mode == INT {
+            (bits as i64, 0)
+        } else if self.mode & NEAR == 0 {
+            match decimal::exact(v, e) {
+                Some(m) => (m, 0),
+                None => return self.escape_value(code, bits),
+            }
+        } else {
+            match decimal::near(v, e) {
+                Some(found) => found,
+                None => return self.escape_value(code, bits),
+            }
+        };
+        let delta = m.wrapping_sub(self.last_mantissa());
+        let rest = delta.wrapping_sub(self.slope >> SLOPE_SHIFT);
+        push_rice(code, zigzag(rest), &mut self.value_rice);
+        self.learn(delta);
+        if self.mode & NEAR != 0 && self.mode < XOR {
+            code.push((away + 1) as u64, 2);
+        }
+    }
+
+    #[inline(always)]
+    fn last_mantissa(&self) -> i64 {
+        if self.mode == INT {
+            self.last_bits as i64
+        } else {
+            decimal::mantissa(f64::from_bits(self.last_bits), self.mode & 15)
+        }
+    }
+
+    #[inline(always)]
+    fn learn(&mut self, delta: i64) {
+        let target = delta.clamp(-SLOPE_MAX, SLOPE_MAX) << SLOPE_SHIFT;
+        self.slope += (target - self.slope) >> 3;
+    }
+
+    /// A value that the mode can't hold: a marker, a single exception, or a new mode.
+    #[cold]
+    #[inline(never)]
+    fn escape_value(&mut self, code: &mut Code, bits: u64) {
+        code.push((1 << QUOTIENT_MAX) - 1, QUOTIENT_MAX);
+        let v = f64::from_bits(bits);
+        if bits == STALE_NAN_BITS {
+            code.push(ESCAPE_STALE, ESCAPE_BITS);
+        } else if !v.is_finite() || bits == (-0.0f64).to_bits() {
+            code.push(ESCAPE_RAW, ESCAPE_BITS);
+            code.push(bits, 64);
+        } else {
+            self.mode = mode_for(bits, self.mode & 15);
+            self.reset_window();
+            code.push(ESCAPE_MODE, ESCAPE_BITS);
+            code.push(u64::from(self.mode), 6);
+            code.push(bits, 64);
+        }
+    }
+
+    #[inline(always)]
+    fn read_value(&mut self, r: &mut BitReader) -> Result<()> {
+        if self.mode == XOR {
+            self.read_xor(r);
+            return Ok(());
+        }
+        let z = match read_rice(r, &mut self.value_rice) {
+            Rice::Number(z) => z,
+            Rice::Other(what) => return self.read_other(r, what),
+        };
+        let delta = unzigzag(z).wrapping_add(self.slope >> SLOPE_SHIFT);
+        let m = self.last_mantissa().wrapping_add(delta);
+        self.learn(delta);
+        self.last_bits = if self.mode == INT {
+            m as u64
+        } else if self.mode & NEAR == 0 {
+            decimal::value(m, self.mode).to_bits()
+        } else {
+            let away = r.take(2).wrapping_sub(1);
+            decimal::value(m, self.mode & 15).to_bits().wrapping_add(away)
+        };
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_other(&mut self, r: &mut BitReader, what: u64) -> Result<()> {
+        match what {
+            ESCAPE_STALE => self.last_bits = STALE_NAN_BITS,
+            ESCAPE_RAW => self.last_bits = r.take64(64),
+            ESCAPE_MODE if self.mode != INT => {
+                self.mode = checked_mode(r.take(6) as u8)?;
+                self.reset_window();
+                self.last_bits = r.take64(64);
+            }
+            _ => {
+                let at = r.position() / 8;
+                return Err(Error::corruption("open chunk", at, format!("escape {what} does not exist")));
+            }
+        }
+        Ok(())
+    }
+
+    /// XOR with the value before: within the last window, or with a new one.
+    #[inline(always)]
+    fn step_xor(&mut self, code: &mut Code, bits: u64) {
+        let x = bits ^ self.last_bits;
+        let (lead, tail) = (x.leading_zeros(), x.trailing_zeros());
+        let (old_lead, old_len) = (self.slope as u32 & 255, (self.slope >> 8) as u32 & 255);
+        let len = 64 - lead - tail;
+        // A window much wider than needed is given up: a new one costs 12 bits.
+        if lead >= old_lead && 64 - tail <= old_lead + old_len && old_len < len + 12 {
+            code.push(0, 1);
+            code.push(x >> (64 - old_lead - old_len), old_len);
+        } else {
+            code.push(1, 1);
+            code.push(u64::from(lead), 6);
+            code.push(u64::from(len - 1), 6);
+            code.push(x >> tail, len);
+            self.slope = i64::from(lead | len << 8);
+        }
+    }
+
+    #[inline(always)]
+    fn read_xor(&mut self, r: &mut BitReader) {
+        if r.take(1) == 1 {
+            let lead = r.take(6) as u32;
+            let len = (r.take(6) as u32 + 1).min(64 - lead);
+            self.slope = i64::from(lead | len << 8);
+        }
+        let (lead, len) = (self.slope as u32 & 255, (self.slope >> 8) as u32 & 255);
+        let x = r.take64(len);
+        self.last_bits ^= x.checked_shl(64 - lead - len).unwrap_or(0);
+    }
+}
+
+#[cfg(test)]
+mod tests;

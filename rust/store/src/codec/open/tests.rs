@@ -1,0 +1,73 @@
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::codec::testing::{columns, kind};
+
+/// Appends everything, growing the slice whenever it is full; bytes past the prefix are dirt.
+fn write(kind: ValueKind, ts: &[i64], bits: &[u64]) -> (OpenState, Vec<u8>) {
+    let (mut state, mut buf) = (OpenState::new(kind), vec![0xa5; 8]);
+    for (&t, &b) in ts.iter().zip(bits) {
+        loop {
+            let before = state;
+            match append(&mut state, &mut buf, t, b) {
+                Ok(()) => break,
+                Err(Full) => {
+                    assert_eq!(before, state);
+                    buf.truncate(state.used_bytes());
+                    let larger = buf.len() + SAMPLE_BYTES_MAX;
+                    buf.resize(larger, 0xa5);
+                }
+            }
+        }
+    }
+    (state, buf)
+}
+
+#[test]
+fn the_state_is_small() {
+    assert!(size_of::<OpenState>() <= 40);
+}
+
+#[test]
+fn a_regular_unchanged_sample_costs_one_bit() {
+    let ts: Vec<i64> = (0..1000).map(|i| 1_700_000_000_000 + i * 15_000).collect();
+    let (state, _) = write(ValueKind::Float, &ts, &vec![42.5f64.to_bits(); 1000]);
+    assert!(state.used_bytes() <= 998 / 8 + 20, "{}", state.used_bytes());
+}
+
+proptest! {
+    #[test]
+    fn every_sample_comes_back_bit_for_bit((ts, bits) in columns(200), kind in kind()) {
+        let (state, buf) = write(kind, &ts, &bits);
+        prop_assert_eq!(state.count(), ts.len());
+        prop_assert_eq!(state.first_time(&buf), ts.first().copied());
+        prop_assert_eq!(state.kind(), kind);
+        let (mut t, mut b) = (Vec::new(), Vec::new());
+        decode(&state, &buf[..state.used_bytes()], &mut t, &mut b).unwrap();
+        prop_assert_eq!(t, ts);
+        prop_assert_eq!(b, bits);
+    }
+
+    #[test]
+    fn a_range_gives_the_samples_within((ts, bits) in columns(50), kind in kind(), a in 0usize..50, b in 0usize..50) {
+        let (state, buf) = write(kind, &ts, &bits);
+        let range = TimeRange::new(ts[a.min(ts.len() - 1)], ts[b.min(ts.len() - 1)].saturating_add(1));
+        let mut out = Samples::default();
+        decode_f64(&state, &buf, range, &mut out).unwrap();
+        let wanted: Vec<i64> = ts.iter().copied().filter(|&t| range.contains(t)).collect();
+        prop_assert_eq!(out.timestamps, wanted);
+    }
+
+    #[test]
+    fn broken_bytes_never_panic((ts, bits) in columns(20), kind in kind(), at in 0usize..200, flip in 1u8..=255, cut in 0usize..200) {
+        let (state, mut buf) = write(kind, &ts, &bits);
+        let n = buf.len();
+        buf[at % n] ^= flip;
+        buf.truncate(n - cut % n);
+        let (mut t, mut b) = (Vec::new(), Vec::new());
+        let _ = decode(&state, &buf, &mut t, &mut b);
+        prop_assert!(t.len() <= ts.len());
+    }
+}
