@@ -1,0 +1,195 @@
+"""The configuration file: YAML, checked field by field; every refusal names file, field, value and remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import yaml
+
+from metricsdb.errors import ConfigError
+from metricsdb.times import duration_ms
+
+__all__ = ["Config", "Duration", "Limits", "ScrapeJob", "StatsdListener", "address", "dump", "load", "parse"]
+
+T = TypeVar("T")
+
+
+class Duration:
+    """A length of time in a configuration file: ``15s``, ``1m30s``, or a number of seconds."""
+
+    __slots__ = ("ms",)
+
+    def __init__(self, text: str | float) -> None:
+        self.ms = duration_ms(text)
+        if self.ms <= 0:
+            raise ConfigError(f"{text!r} must be longer than zero; write it as '15s' or '1m'")
+
+    @property
+    def seconds(self) -> float:
+        return self.ms / 1000
+
+    def __str__(self) -> str:
+        return f"{self.ms // 1000}s" if self.ms % 1000 == 0 else f"{self.ms}ms"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Duration) and self.ms == other.ms
+
+    def __hash__(self) -> int:
+        return hash(self.ms)
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one request may ask for."""
+
+    body_bytes_max: int = 64 << 20
+    query_concurrency: int = 20
+    query_timeout: Duration = msgspec.field(default_factory=lambda: Duration("2m"))
+    query_samples_max: int = 50_000_000
+    lookback: Duration = msgspec.field(default_factory=lambda: Duration("5m"))
+
+    def __post_init__(self) -> None:
+        for name in ("body_bytes_max", "query_concurrency", "query_samples_max"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; give a number above zero")
+
+
+class ScrapeJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Targets that are asked for their metrics every interval. Field names are Prometheus'."""
+
+    job_name: str
+    targets: list[str]
+    scrape_interval: Duration = msgspec.field(default_factory=lambda: Duration("15s"))
+    scrape_timeout: Duration | None = None
+    metrics_path: str = "/metrics"
+    scheme: Literal["http", "https"] = "http"
+    labels: dict[str, str] = {}
+    honor_labels: bool = False
+    honor_timestamps: bool = True
+    body_bytes_max: int = 64 << 20
+
+    def __post_init__(self) -> None:
+        if not self.job_name:
+            raise ValueError("`job_name` is empty; name the job")
+        if not self.targets:
+            raise ValueError(f"job {self.job_name!r} has no targets; list host:port of each")
+        for target in self.targets:
+            if "/" in target or not urlsplit(f"//{target}").hostname:
+                raise ValueError(f"target {target!r} is not host:port; path and scheme are fields of the job")
+        if self.scrape_timeout is not None and self.scrape_timeout.ms > self.scrape_interval.ms:
+            raise ValueError(
+                f"scrape_timeout {self.scrape_timeout} exceeds the interval of {self.scrape_interval}; shorten it"
+            )
+
+    @property
+    def timeout(self) -> Duration:
+        """The timeout that holds: ten seconds, or the interval if that is shorter."""
+        return self.scrape_timeout or Duration(min(10_000, self.scrape_interval.ms) / 1000)
+
+    def url(self, target: str) -> str:
+        return f"{self.scheme}://{target}{self.metrics_path}"
+
+
+class StatsdListener(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where StatsD lines come in; an address that is left out is not listened on."""
+
+    udp: str | None = None
+    tcp: str | None = None
+    queue_messages_max: int = 100_000
+    flush_interval: Duration = msgspec.field(default_factory=lambda: Duration("1s"))
+    labels: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        for text in (self.udp, self.tcp):
+            if text is not None:
+                _as_value_error(address, text)
+        if self.queue_messages_max <= 0:
+            raise ValueError(f"`queue_messages_max` is {self.queue_messages_max}; give a number above zero")
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file. An empty one is valid: every field has a default."""
+
+    listen: str = "127.0.0.1:9090"
+    duplicates: Literal["last", "first", "min", "max", "sum", "error"] = "last"
+    limits: Limits = msgspec.field(default_factory=Limits)
+    scrape: list[ScrapeJob] = []
+    statsd: StatsdListener | None = None
+
+    def __post_init__(self) -> None:
+        _as_value_error(address, self.listen)
+        names = [job.job_name for job in self.scrape]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two jobs are called {name!r}; give each its own name")
+
+
+def address(text: str) -> tuple[str, int]:
+    """Host and port of ``host:port``, ``[v6]:port`` or ``:port`` (all interfaces). Raises ConfigError."""
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]*):(\d{1,5})", text, re.ASCII)
+    if match is None or int(match[2]) > 65_535:
+        raise ConfigError(f"address {text!r} is not HOST:PORT; write for example 127.0.0.1:9090")
+    return match[1].strip("[]") or "0.0.0.0", int(match[2])
+
+
+def load(path: Path) -> Config:
+    """Reads a configuration file. Raises ConfigError."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; check the path and its rights") from None
+    return parse(text, str(path))
+
+
+def parse(text: bytes, name: str = "configuration") -> Config:
+    """As `load`, from the text of a file; `name` is what errors call it."""
+    try:
+        tree = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name}: is not YAML: {' '.join(str(error).split())}") from None
+    tree = {} if tree is None else tree
+    try:
+        return msgspec.convert(tree, Config, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name}: {_blame(str(error), tree)}") from None
+
+
+def dump(config: Config) -> str:
+    """The configuration as YAML, defaults included."""
+    return msgspec.yaml.encode(config, enc_hook=str).decode()
+
+
+def _decode(kind: type, value: Any) -> Any:
+    """Types of ours that msgspec does not know; it adds the path to the error."""
+    if kind is Duration and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return _as_value_error(Duration, value)
+    raise ValueError(f"{value!r} is not a {kind.__name__.lower()}; write it as '15s', '1m30s', or seconds")
+
+
+def _as_value_error(check: Callable[[Any], T], value: Any) -> T:
+    """msgspec adds the field's path to a ValueError, and to nothing else."""
+    try:
+        return check(value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+def _blame(message: str, tree: Any) -> str:
+    """`field: value: what is wrong`, from msgspec's `what - at `$.field``."""
+    what, _, path = message.partition(" - at `$")
+    field = path.rstrip("`").lstrip(".")
+    if not field:
+        known = ", ".join(Config.__struct_fields__)
+        return f"{what}; the fields are {known}" if "unknown field" in what else what
+    value = tree
+    for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", field):
+        try:
+            value = value[int(index)] if index else value[key]
+        except (KeyError, IndexError, TypeError):
+            return f"{field}: {what}"
+    shown = repr(value)
+    return f"{field}: {what} (it is {shown if len(shown) <= 80 else shown[:79] + '…'})"

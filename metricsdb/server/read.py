@@ -1,0 +1,144 @@
+"""Questions over HTTP: Prometheus' query API. Native code writes the JSON; Python sees bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from metricsdb.database import Database
+from metricsdb.errors import ExecutionError, MetricsDBError
+from metricsdb.server.params import MAX_TIME_MS, MIN_TIME_MS, STEPS_MAX, BadParameter, Form, read_form
+from metricsdb.server.reply import failure, json_bytes, refusal, success
+from metricsdb.server.state import Counts, Exposition
+
+__all__ = ["Read"]
+
+T = TypeVar("T")
+Answer = Callable[["Read", Request, Form], Awaitable[Response]]
+
+
+class Read:
+    """The handlers; each runs its native call in a worker thread, so that a slow query holds up nobody."""
+
+    def __init__(self, db: Database, counts: Counts, executor: Executor) -> None:
+        self._native = db._native
+        self._now_ms = db.now_ms
+        self._lookback_ms = db._lookback_ms
+        self._timeout_ms = db._timeout_ms
+        self._counts = counts
+        self._executor = executor
+
+    def endpoint(self, answer: Answer, parameter: str | None) -> Callable[[Request], Awaitable[Response]]:
+        """A Starlette handler; a text that cannot be parsed is blamed on `parameter`."""
+
+        async def handler(request: Request) -> Response:
+            try:
+                return await answer(self, request, await read_form(request))
+            except BadParameter as error:
+                return refusal("bad_data", str(error), 400)
+            except MetricsDBError as error:
+                return failure(error, parameter)
+
+        return handler
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        self._counts.query(1)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        finally:
+            self._counts.query(-1)
+
+    async def query(self, _request: Request, form: Form) -> Response:
+        limit = form.limit()
+        at = form.time_or("time", self._now_ms())
+        return await self._evaluate(form, at, at, 0, limit)
+
+    async def query_range(self, _request: Request, form: Form) -> Response:
+        limit = form.limit()
+        start, end = form.time("start"), form.time("end")
+        if end < start:
+            raise BadParameter("end timestamp must not be before start time", "end")
+        step = form.duration("step")
+        if step <= 0:
+            raise BadParameter(
+                "zero or negative query resolution step widths are not accepted. Try a positive integer", "step"
+            )
+        if (end - start) // step > STEPS_MAX:
+            raise BadParameter(
+                "exceeded maximum resolution of 11,000 points per timeseries. "
+                "Try decreasing the query resolution (?step=XX)"
+            )
+        return await self._evaluate(form, start, end, step, limit)
+
+    async def _evaluate(self, form: Form, start: int, end: int, step: int, limit: int) -> Response:
+        timeout = form.duration_or("timeout", self._timeout_ms)
+        lookback = form.duration_or("lookback_delta", self._lookback_ms)
+        expr = form.text("query")
+        work = partial(self._native.api_query, expr, start, end, step, lookback, max(timeout, 1), limit)
+        return json_bytes(await self._run(work))
+
+    async def series(self, _request: Request, form: Form) -> Response:
+        matchers = form.all("match[]")
+        if not matchers:
+            raise BadParameter("no match[] parameter provided")
+        limit, (start, end) = form.limit(), _range(form)
+        return json_bytes(await self._run(partial(self._native.api_series, matchers, start, end, limit)))
+
+    async def labels(self, _request: Request, form: Form) -> Response:
+        limit, (start, end) = form.limit(), _range(form)
+        names = await self._run(partial(self._native.label_names, form.all("match[]"), start, end))
+        return _limited(names, limit)
+
+    async def label_values(self, request: Request, form: Form) -> Response:
+        name: str = request.path_params["name"]
+        if not name:
+            raise BadParameter(f'invalid label name: "{name}"')
+        limit, (start, end) = form.limit(), _range(form)
+        values = await self._run(partial(self._native.label_values, name, form.all("match[]"), start, end))
+        return _limited(values, limit)
+
+    async def metadata(self, _request: Request, form: Form) -> Response:
+        limit, each = form.limit(), form.limit("limit_per_metric")
+        rows = await self._run(partial(self._native.metadata, form.text("metric") or None))
+        found: dict[str, list[dict[str, str]]] = {}
+        for metric, kind, text, unit in rows:
+            if limit and metric not in found and len(found) >= limit:
+                break
+            entries = found.setdefault(metric, [])
+            if not each or len(entries) < each:
+                entries.append({"type": kind, "help": text, "unit": unit})
+        return success(found)
+
+    async def format_query(self, _request: Request, form: Form) -> Response:
+        return success(self._native.format_query(form.text("query")))
+
+    async def parse_query(self, _request: Request, form: Form) -> Response:
+        return success(msgspec.Raw(self._native.parse_query(form.text("query")).encode()))
+
+    async def federate(self, request: Request) -> Response:
+        """``/federate``: the newest sample of each selected series as text; refusals are plain text too."""
+        try:
+            form = await read_form(request)
+            work = partial(self._native.federate, form.all("match[]"), self._now_ms(), self._lookback_ms)
+            return Response(await self._run(work), media_type=Exposition.CONTENT_TYPE)
+        except ExecutionError as error:
+            return Response(f"{error}\n", 500, media_type="text/plain; charset=utf-8")
+        except (BadParameter, MetricsDBError) as error:
+            return Response(f"{error}\n", 400, media_type="text/plain; charset=utf-8")
+
+
+def _range(form: Form) -> tuple[int, int]:
+    return form.time_or("start", MIN_TIME_MS), form.time_or("end", MAX_TIME_MS)
+
+
+def _limited(names: list[str], limit: int) -> Response:
+    if limit and len(names) > limit:
+        return success(names[:limit], ["results truncated due to limit"])
+    return success(names)

@@ -1,0 +1,145 @@
+"""What the server counts about itself, and its text exposition."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+from bisect import bisect_left
+from collections import defaultdict
+from pathlib import Path
+
+from metricsdb._native import Report
+
+__all__ = ["Counts", "Exposition"]
+
+# Upper bounds of the request durations, in seconds: a remote write takes about 1 ms, a dashboard query up to seconds.
+BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
+
+
+class Counts:
+    """Counters of one server. Event loop and worker threads both write, so every change takes the lock."""
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+        self._lock = threading.Lock()
+        self.requests: dict[tuple[str, int], int] = defaultdict(int)
+        self.durations: dict[str, list[int]] = {}
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.accepted: dict[str, int] = defaultdict(int)
+        self.rejected: dict[tuple[str, str], int] = defaultdict(int)
+        self.duplicates = 0
+        self.out_of_order = 0
+        self.series_created = 0
+        self.queries_running = 0
+        self.dropped: dict[str, int] = defaultdict(int)
+
+    def request(self, handler: str, status: int, seconds: float) -> None:
+        with self._lock:
+            self.requests[handler, status] += 1
+            buckets = self.durations.get(handler)
+            if buckets is None:
+                buckets = self.durations[handler] = [0] * (len(BUCKETS) + 1)
+            buckets[bisect_left(BUCKETS, seconds)] += 1
+            self.seconds[handler] += seconds
+
+    def write(self, source: str, report: Report) -> None:
+        accepted, duplicates, out_of_order, created, rejected = report
+        with self._lock:
+            self.accepted[source] += accepted
+            self.duplicates += duplicates
+            self.out_of_order += out_of_order
+            self.series_created += created
+            for reason, count, _ in rejected:
+                self.rejected[source, reason] += count
+
+    def drop(self, source: str, count: int = 1) -> None:
+        """Messages that a listener could not queue."""
+        with self._lock:
+            self.dropped[source] += count
+
+    def query(self, change: int) -> None:
+        with self._lock:
+            self.queries_running += change
+
+    def expose(self, out: Exposition) -> None:
+        with self._lock:
+            out.family("metricsdb_ingested_samples_total", "counter", "Samples taken, by way in.")
+            for source, count in sorted(self.accepted.items()):
+                out.sample({"source": source}, count)
+            out.family("metricsdb_rejected_samples_total", "counter", "Samples refused, by way in and reason.")
+            for (source, reason), count in sorted(self.rejected.items()):
+                out.sample({"source": source, "reason": reason}, count)
+            out.family("metricsdb_duplicate_samples_total", "counter", "Samples taken for a time that had one.")
+            out.sample({}, self.duplicates)
+            out.family(
+                "metricsdb_out_of_order_samples_total", "counter", "Samples taken that were older than the newest."
+            )
+            out.sample({}, self.out_of_order)
+            out.family("metricsdb_series_created_total", "counter", "Series that a write made known.")
+            out.sample({}, self.series_created)
+            out.family("metricsdb_listener_dropped_total", "counter", "Messages dropped because a queue was full.")
+            for source, count in sorted(self.dropped.items()):
+                out.sample({"source": source}, count)
+            out.family("metricsdb_queries_running", "gauge", "Queries that run or wait for a thread.")
+            out.sample({}, self.queries_running)
+            self._expose_requests(out)
+
+    def _expose_requests(self, out: Exposition) -> None:
+        out.family("metricsdb_http_requests_total", "counter", "HTTP requests, by handler and status.")
+        for (handler, status), count in sorted(self.requests.items()):
+            out.sample({"handler": handler, "code": str(status)}, count)
+        out.family("metricsdb_http_request_duration_seconds", "histogram", "Time to answer a request.")
+        for handler, buckets in sorted(self.durations.items()):
+            total = 0
+            for bound, count in zip((*map(str, BUCKETS), "+Inf"), buckets, strict=True):
+                total += count
+                out.sample({"handler": handler, "le": bound}, total, "_bucket")
+            out.sample({"handler": handler}, self.seconds[handler], "_sum")
+            out.sample({"handler": handler}, total, "_count")
+
+
+class Exposition:
+    """Writes Prometheus' text format, one family after another."""
+
+    CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._name = ""
+
+    def family(self, name: str, kind: str, text: str) -> None:
+        self._name = name
+        self._lines.append(f"# HELP {name} {text}\n# TYPE {name} {kind}\n")
+
+    def sample(self, labels: dict[str, str], value: float, suffix: str = "") -> None:
+        pairs = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
+        braces = f"{{{pairs}}}" if pairs else ""
+        self._lines.append(f"{self._name}{suffix}{braces} {value!r}\n")
+
+    def gauge(self, name: str, text: str, value: float) -> None:
+        self.family(name, "gauge", text)
+        self.sample({}, value)
+
+    def process(self, started: float) -> None:
+        """The usual process_* families, from /proc where there is one."""
+        times = os.times()
+        self.family("process_cpu_seconds_total", "counter", "User and system CPU time spent in seconds.")
+        self.sample({}, times.user + times.system)
+        self.gauge("process_start_time_seconds", "Start time since the epoch in seconds.", started)
+        status = Path("/proc/self/statm")
+        if status.exists():
+            size, resident, *_ = (int(n) * os.sysconf("SC_PAGE_SIZE") for n in status.read_text().split())
+            self.gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.", size)
+            self.gauge("process_resident_memory_bytes", "Resident memory size in bytes.", resident)
+            self.gauge("process_open_fds", "Number of open file descriptors.", len(os.listdir("/proc/self/fd")))
+        self.gauge("process_threads", "Python threads.", threading.active_count())
+        self.family("python_info", "gauge", "The Python this runs on.")
+        self.sample({"implementation": platform.python_implementation(), "version": platform.python_version()}, 1)
+
+    def text(self) -> str:
+        return "".join(self._lines)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
