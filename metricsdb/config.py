@@ -69,7 +69,6 @@ class ScrapeJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scheme: Literal["http", "https"] = "http"
     labels: dict[str, str] = {}
     honor_labels: bool = False
-    honor_timestamps: bool = True
     body_bytes_max: int = 64 << 20
 
     def __post_init__(self) -> None:

@@ -1,0 +1,170 @@
+"""Scraping: asks targets for their metrics at even times, and says what became of it.
+
+Beside the target's own series each scrape writes `up`, `scrape_duration_seconds` and `scrape_samples_scraped`.
+A series that a target no longer gives ends with a staleness marker; after a failed scrape all of them do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import httpx
+import numpy as np
+
+from metricsdb._native import NativeDatabase, Report, ScrapeState
+from metricsdb.clock import Clock
+from metricsdb.config import ScrapeJob
+from metricsdb.errors import MetricsDBError
+
+__all__ = ["ScrapeResult", "Scraper", "Target", "targets"]
+
+log = logging.getLogger("metricsdb.scrape")
+
+# Text first: one malformed line of it costs that line, of OpenMetrics the whole body.
+ACCEPT = "text/plain;version=0.0.4;q=0.7,application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1"
+# A scrape that starts this late still carries its even time: steady intervals compress far better.
+TOLERANCE_MS = 5
+_REPORTED = ("up", "scrape_duration_seconds", "scrape_samples_scraped")
+
+
+@dataclass(slots=True)
+class Target:
+    """One URL, the labels that its series get, and what its last scrape gave."""
+
+    url: str
+    labels: dict[str, str]
+    interval_ms: int
+    timeout_s: float
+    honor_labels: bool = False
+    body_bytes_max: int = 64 << 20
+    state: ScrapeState = field(default_factory=ScrapeState)
+
+    def next_ms(self, now_ms: int) -> int:
+        """The next time after `now_ms` that is this target's; targets spread evenly over their interval."""
+        offset = zlib.crc32(self.url.encode()) % self.interval_ms
+        return now_ms + self.interval_ms - (now_ms - offset) % self.interval_ms
+
+
+@dataclass(frozen=True, slots=True)
+class ScrapeResult:
+    """What one scrape did; `error` is None if the target answered with metrics."""
+
+    target: Target
+    at_ms: int
+    duration_s: float
+    samples: int
+    series_created: int
+    rejected: list[tuple[str, int, str]]
+    error: str | None
+
+
+def targets(jobs: Iterable[ScrapeJob]) -> list[Target]:
+    """All targets of the jobs, labelled `job` and `instance` as Prometheus does."""
+    return [
+        Target(
+            url=job.url(name),
+            labels={"job": job.job_name, "instance": name, **job.labels},
+            interval_ms=job.scrape_interval.ms,
+            timeout_s=job.timeout.seconds,
+            honor_labels=job.honor_labels,
+            body_bytes_max=job.body_bytes_max,
+        )
+        for job in jobs
+        for name in job.targets
+    ]
+
+
+class Scraper:
+    """Scrapes into one database. `written` is told of every report; `transport` replaces the network in tests."""
+
+    def __init__(
+        self,
+        native: NativeDatabase,
+        clock: Clock,
+        *,
+        written: Callable[[str, Report], None] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._native = native
+        self._clock = clock
+        self._written = written
+        self._client = httpx.AsyncClient(
+            transport=transport,
+            follow_redirects=True,
+            headers={"Accept": ACCEPT, "User-Agent": "MetricsDB"},
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def run(self, chosen: list[Target], done: Callable[[ScrapeResult], None] | None = None) -> None:
+        """Scrapes for ever; ends when cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for target in chosen:
+                group.create_task(self._follow(target, done))
+
+    async def _follow(self, target: Target, done: Callable[[ScrapeResult], None] | None) -> None:
+        failing = False
+        while True:
+            now = self._clock.now_ms()
+            due = target.next_ms(now)
+            await self._clock.sleep((due - now) / 1000)
+            started = self._clock.now_ms()
+            result = await self.scrape(target, due if abs(started - due) <= TOLERANCE_MS else started)
+            if done is not None:
+                done(result)
+            if (result.error is not None) != failing:
+                failing = result.error is not None
+                log.warning("%s: %s", target.url, result.error if failing else "answers again")
+
+    async def scrape(self, target: Target, at_ms: int) -> ScrapeResult:
+        """One scrape, written at `at_ms`. Never raises for what the target does."""
+        started = self._clock.monotonic()
+        body, text_format, error = b"", "prometheus", None
+        try:
+            async with asyncio.timeout(target.timeout_s):
+                body, text_format = await self._fetch(target)
+        except TimeoutError:
+            error = f"no answer within {target.timeout_s:g} s"
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as failure:
+            error = str(failure) or type(failure).__name__
+        duration = self._clock.monotonic() - started
+        try:
+            report = self._take(target, body, text_format, at_ms)
+        except MetricsDBError as failure:
+            error = str(failure)
+            report = self._take(target, b"", "prometheus", at_ms)
+        samples = report[0] + sum(count for _, count, _ in report[4])
+        self._report(target, at_ms, (float(error is None), duration, float(samples)))
+        return ScrapeResult(target, at_ms, duration, samples, report[3], report[4], error)
+
+    def _take(self, target: Target, body: bytes, text_format: str, at_ms: int) -> Report:
+        report = self._native.ingest_scrape(target.state, body, text_format, at_ms, target.labels, target.honor_labels)
+        if self._written is not None:
+            self._written("scrape", report)
+        return report
+
+    async def _fetch(self, target: Target) -> tuple[bytes, str]:
+        """The body and its format. Raises ValueError if it is no answer that can be stored."""
+        timeout = {"X-Prometheus-Scrape-Timeout-Seconds": f"{target.timeout_s:g}"}
+        async with self._client.stream("GET", target.url, headers=timeout, timeout=target.timeout_s) as answer:
+            if answer.status_code != 200:
+                raise ValueError(f"server returned HTTP status {answer.status_code} {answer.reason_phrase}")
+            parts, size = [], 0
+            async for part in answer.aiter_bytes():
+                size += len(part)
+                if size > target.body_bytes_max:
+                    raise ValueError(f"body is larger than {target.body_bytes_max} bytes; raise body_bytes_max")
+                parts.append(part)
+            kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+            return b"".join(parts), "openmetrics" if kind == "application/openmetrics-text" else "prometheus"
+
+    def _report(self, target: Target, at_ms: int, values: tuple[float, ...]) -> None:
+        refs = self._native.register([{"__name__": name, **target.labels} for name in _REPORTED])
+        times = np.full(len(refs), at_ms, dtype=np.int64)
+        self._native.append_columns(refs, times, np.array(values))

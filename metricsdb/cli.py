@@ -1,0 +1,153 @@
+"""The command line: serve, scrape, demo."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import polars as pl
+import typer
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from metricsdb import __version__
+from metricsdb.adapters.scrape import Scraper, ScrapeResult, Target
+from metricsdb.clock import SystemClock
+from metricsdb.config import Config, address, load
+from metricsdb.database import Database
+from metricsdb.errors import ConfigError, MetricsDBError
+from metricsdb.server.run import serve as run_server
+from metricsdb.times import duration_ms
+
+__all__ = ["main"]
+
+T = TypeVar("T")
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="MetricsDB: metrics in memory, PromQL over them.")
+out = Console()
+err = Console(stderr=True)
+
+
+def main() -> None:
+    """The console script: a refusal is one line and status 2, never a traceback."""
+    try:
+        app()
+    except MetricsDBError as error:
+        err.print(f"metricsdb: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        out.print(f"metricsdb {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT of the HTTP API.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Directory that keeps the data.")] = None,
+    durability: Annotated[str, typer.Option(help="How safe a write is when it is answered: none.")] = "none",
+    config: Annotated[Path | None, typer.Option(help="YAML file: listen, limits, scrape, statsd.")] = None,
+) -> None:
+    """Serve Prometheus' HTTP API: remote write in, PromQL out."""
+    chosen = Config() if config is None else load(config)
+    if listen is not None:
+        address(listen)
+        chosen = msgspec.structs.replace(chosen, listen=listen)
+    _check_storage(data, durability)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    limits = chosen.limits
+    db = Database(
+        duplicates=chosen.duplicates,
+        lookback=limits.lookback.seconds,
+        query_timeout=limits.query_timeout.seconds,
+        max_samples=limits.query_samples_max,
+    )
+    flags = {"listen": chosen.listen, "durability": durability, "config": str(config or "")}
+    with db:
+        _run(run_server(db, chosen, flags=flags))
+
+
+def _check_storage(data: Path | None, durability: str) -> None:
+    if durability != "none":
+        raise ConfigError(
+            f"durability {durability!r}: this release keeps samples in memory only; leave the option out or give 'none'"
+        )
+    if data is not None:
+        raise ConfigError(f"data {str(data)!r}: this release keeps samples in memory only; leave the option out")
+
+
+@app.command()
+def scrape(
+    urls: Annotated[list[str], typer.Argument(help="Addresses of metrics, such as http://localhost:9100/metrics.")],
+    every: Annotated[str | None, typer.Option(help="Scrape again each interval, such as 5s; Ctrl-C ends.")] = None,
+    query: Annotated[list[str] | None, typer.Option(help="PromQL to answer after each round.")] = None,
+    timeout: Annotated[str, typer.Option(help="How long to wait for a target.")] = "10s",
+) -> None:
+    """Scrape targets once, or every so often, and show what came and what PromQL says of it."""
+    interval = None if every is None else duration_ms(every, "every")
+    if interval is not None and interval <= 0:
+        raise ConfigError(f"every {every!r} must be longer than zero")
+    wait = duration_ms(timeout, "timeout") / 1000
+    chosen = [_target(url, interval or 60_000, wait) for url in urls]
+    with Database() as db:
+        failed = _run(_scrape_rounds(db, chosen, interval, query or []))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _target(url: str, interval_ms: int, timeout_s: float) -> Target:
+    url = url if "://" in url else f"http://{url}"
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"url {url!r} is not http(s)://host[:port]/path")
+    url = url if parts.path else f"{url}/metrics"
+    return Target(url, {"job": "scrape", "instance": parts.netloc}, interval_ms, timeout_s)
+
+
+async def _scrape_rounds(db: Database, chosen: list[Target], interval: int | None, queries: list[str]) -> bool:
+    """True if a target failed in the last round."""
+    clock = SystemClock()
+    scraper = Scraper(db._native, clock)
+    try:
+        while True:
+            at = clock.now_ms()
+            results = await asyncio.gather(*(scraper.scrape(target, at) for target in chosen))
+            _show(results)
+            for expr in queries:
+                out.print(f"[bold]{expr}[/bold]", highlight=False)
+                with pl.Config(tbl_rows=20, tbl_hide_dataframe_shape=True):
+                    out.print(db.query(expr, at / 1000))
+            if interval is None:
+                return any(r.error is not None for r in results)
+            await clock.sleep(max(0, at + interval - clock.now_ms()) / 1000)
+    finally:
+        await scraper.close()
+
+
+def _show(results: list[ScrapeResult]) -> None:
+    table = Table("target", "up", "ms", "samples", "new series", "rejected")
+    for r in results:
+        rejected = "; ".join(f"{reason} {count}: {example}" for reason, count, example in r.rejected)
+        up = "yes" if r.error is None else f"[red]no: {r.error}[/red]"
+        table.add_row(r.target.url, up, f"{r.duration_s * 1000:.1f}", str(r.samples), str(r.series_created), rejected)
+    out.print(table)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Runs to the end on uvloop; Ctrl-C is an ordinary end."""
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(work)
+    except KeyboardInterrupt:
+        raise typer.Exit from None
