@@ -1,5 +1,7 @@
 //! Text to answer: syntax, functions, evaluation. Sees storage only through `metricsdb_model::Source`.
 #![forbid(unsafe_code)]
 
+pub mod annotations;
 pub mod function;
+pub mod number;
 pub mod syntax;

@@ -36,6 +36,12 @@ fn date(seconds: i64) -> Date {
     Date { year, month, day }
 }
 
+/// Year, month (1 to 12) and day (1 to 31) of a time in seconds, for printing.
+pub fn civil(seconds: i64) -> (i64, i64, i64) {
+    let Date { year, month, day } = date(seconds);
+    (year, month, day)
+}
+
 fn is_leap(year: i64) -> bool {
     year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
 }

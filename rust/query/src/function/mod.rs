@@ -5,6 +5,8 @@
 pub mod compensated;
 pub mod date;
 pub mod forecast;
+pub mod histogram;
+pub mod label;
 pub mod math;
 pub mod over_time;
 pub mod quantile;
@@ -13,6 +15,10 @@ pub mod sliding;
 pub mod table;
 #[cfg(test)]
 mod test;
+
+use metricsdb_model::{Error, Result};
+
+use crate::annotations::Note;
 
 /// The samples of one series in one window, and the scalars of the call.
 #[derive(Clone, Copy, Debug)]
@@ -75,4 +81,22 @@ pub enum Special {
     Time,
     Timestamp,
     Vector,
+}
+
+/// Looks at the scalar arguments of a call at one step, once there is any series to compute: fails where the
+/// function is not defined on them, remarks where the answer will be a mere ±Inf or NaN.
+pub fn check_args(function: &table::Function, args: &[f64]) -> Result<Option<Note>> {
+    match function.name {
+        "double_exponential_smoothing" => {
+            forecast::check_smoothing(args).map_err(Error::execution)?;
+            Ok(None)
+        }
+        "quantile_over_time" => Ok(args.first().and_then(|q| check_quantile(*q))),
+        _ => Ok(None),
+    }
+}
+
+/// The remark on a q that is not within 0 to 1.
+pub fn check_quantile(q: f64) -> Option<Note> {
+    if (0.0..=1.0).contains(&q) { None } else { Some(Note::InvalidQuantile(q)) }
 }

@@ -1,0 +1,236 @@
+//! What a query remarks on beside its answer, in Prometheus' words.
+
+use std::fmt;
+
+use metricsdb_model::{Annotation, Severity, Span};
+
+use crate::function::histogram::Repair;
+use crate::number::{Shortest, TwoDigits};
+
+/// One remark, without its place.
+#[derive(Clone, Debug)]
+pub enum Note {
+    /// The q of a quantile is NaN or outside 0 to 1.
+    InvalidQuantile(f64),
+    /// The ratio of `limit_ratio`, and what it was capped to.
+    InvalidRatio { ratio: f64, capped: f64 },
+    /// `le` is the label's text, "" where there is none; `metric` may be "".
+    BadBucketLabel { metric: String, le: String },
+    /// Buckets that were not cumulative. Repairs of one metric at one place become one note.
+    ForcedMonotonicity { metric: String, repairs: Repairs },
+    /// rate or increase of a metric whose name is not a counter's.
+    PossibleNonCounter(String),
+    /// sort and its kin in a range query.
+    SortIneffective,
+}
+
+/// Some repairs of one histogram's buckets.
+#[derive(Clone, Copy, Debug)]
+pub struct Repairs {
+    pub worst: Repair,
+    pub count: u64,
+    /// Milliseconds.
+    pub first: i64,
+    pub last: i64,
+}
+
+impl Repairs {
+    pub fn one(repair: Repair, timestamp: i64) -> Repairs {
+        Repairs { worst: repair, count: 1, first: timestamp, last: timestamp }
+    }
+
+    fn merge(&mut self, other: &Repairs) {
+        self.worst.merge(other.worst);
+        self.count += other.count;
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+    }
+}
+
+impl Note {
+    pub fn severity(&self) -> Severity {
+        match self {
+            Note::InvalidQuantile(_)
+            | Note::InvalidRatio { .. }
+            | Note::BadBucketLabel { .. }
+            | Note::SortIneffective => Severity::Warning,
+            Note::ForcedMonotonicity { .. } | Note::PossibleNonCounter(_) => Severity::Info,
+        }
+    }
+
+    /// Takes `other` in if both are one remark.
+    fn absorb(&mut self, other: &Note) -> bool {
+        match (self, other) {
+            (Note::InvalidQuantile(a), Note::InvalidQuantile(b)) => a.to_bits() == b.to_bits(),
+            (Note::InvalidRatio { ratio: a, .. }, Note::InvalidRatio { ratio: b, .. }) => {
+                a.to_bits() == b.to_bits()
+            }
+            (Note::BadBucketLabel { metric, le }, Note::BadBucketLabel { metric: m, le: l }) => {
+                metric == m && le == l
+            }
+            (
+                Note::ForcedMonotonicity { metric, repairs },
+                Note::ForcedMonotonicity { metric: m, repairs: r },
+            ) => {
+                let same = metric == m;
+                if same {
+                    repairs.merge(r);
+                }
+                same
+            }
+            (Note::PossibleNonCounter(a), Note::PossibleNonCounter(b)) => a == b,
+            (Note::SortIneffective, Note::SortIneffective) => true,
+            _ => false,
+        }
+    }
+}
+
+/// ` for metric name "x"`, or nothing.
+fn of_metric(f: &mut fmt::Formatter<'_>, metric: &str) -> fmt::Result {
+    if metric.is_empty() { Ok(()) } else { write!(f, " for metric name {metric:?}") }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.severity() {
+            Severity::Warning => f.write_str("PromQL warning: ")?,
+            Severity::Info => f.write_str("PromQL info: ")?,
+        }
+        match self {
+            Note::InvalidQuantile(q) => {
+                write!(f, "quantile value should be between 0 and 1, got {}", Shortest(*q))
+            }
+            Note::InvalidRatio { ratio, capped } => {
+                let (ratio, capped) = (Shortest(*ratio), Shortest(*capped));
+                write!(f, "ratio value should be between -1 and 1, got {ratio}, capping to {capped}")
+            }
+            Note::BadBucketLabel { metric, le } => {
+                write!(f, "bucket label \"le\" is missing or has a malformed value of {le:?}")?;
+                of_metric(f, metric)
+            }
+            Note::ForcedMonotonicity { metric, repairs } => {
+                f.write_str(
+                    "input to histogram_quantile needed to be fixed for monotonicity (see \
+                     https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)",
+                )?;
+                of_metric(f, metric)?;
+                let Repairs { worst, count, first, last } = repairs;
+                let (low, high) = (Shortest(worst.lowest), Shortest(worst.highest));
+                let (drop, first, last) = (TwoDigits(worst.largest_drop), Rfc3339(*first), Rfc3339(*last));
+                write!(f, ", from buckets {low} to {high}, with a max diff of {drop}")?;
+                write!(f, ", over {count} samples from {first} to {last}")
+            }
+            Note::PossibleNonCounter(metric) => {
+                let ends = "name does not end in _total/_sum/_count/_bucket";
+                write!(f, "metric might not be a counter, {ends}: {metric:?}")
+            }
+            Note::SortIneffective => f.write_str(
+                "sort is ineffective for range queries since results are always ordered by labels",
+            ),
+        }
+    }
+}
+
+/// True for a name that a counter, a sum or a bucket would have, and for no name.
+pub fn may_be_counter(metric: &str) -> bool {
+    metric.is_empty() || ["_total", "_sum", "_count", "_bucket"].iter().any(|end| metric.ends_with(end))
+}
+
+/// Milliseconds as a time to the second.
+struct Rfc3339(i64);
+
+impl fmt::Display for Rfc3339 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.div_euclid(1000);
+        let (year, month, day) = crate::function::date::civil(seconds);
+        let of_day = seconds.rem_euclid(86_400);
+        let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+}
+
+/// The remarks of one query, each once.
+#[derive(Clone, Debug, Default)]
+pub struct Notes {
+    found: Vec<(Note, Span)>,
+}
+
+impl Notes {
+    pub fn add(&mut self, note: Note, span: Span) {
+        if !self.found.iter_mut().any(|(known, at)| *at == span && known.absorb(&note)) {
+            self.found.push((note, span));
+        }
+    }
+
+    pub fn merge(&mut self, other: Notes) {
+        other.found.into_iter().for_each(|(note, span)| self.add(note, span));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// With their places in the query's text, in the order in which they were found.
+    pub fn finish(self, text: &str) -> Vec<Annotation> {
+        let with_place = |(note, span): (Note, Span)| {
+            let (line, column) = span.line_column(text);
+            let message = format!("{note} ({line}:{column})");
+            Annotation { severity: note.severity(), message, span }
+        };
+        self.found.into_iter().map(with_place).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(notes: Notes, text: &str) -> Vec<String> {
+        notes.finish(text).into_iter().map(|a| a.message).collect()
+    }
+
+    #[test]
+    fn one_remark_at_one_place_is_made_once() {
+        let mut notes = Notes::default();
+        let (a, b) = (Span::new(4, 5), Span::new(7, 8));
+        notes.add(Note::InvalidQuantile(f64::NAN), a);
+        notes.add(Note::InvalidQuantile(f64::NAN), a);
+        notes.add(Note::InvalidQuantile(1e6), a);
+        notes.add(Note::InvalidQuantile(f64::NAN), b);
+        let expected = [
+            "PromQL warning: quantile value should be between 0 and 1, got NaN (1:5)",
+            "PromQL warning: quantile value should be between 0 and 1, got 1e+06 (1:5)",
+            "PromQL warning: quantile value should be between 0 and 1, got NaN (2:2)",
+        ];
+        assert_eq!(messages(notes, "abcde\nabc"), expected);
+    }
+
+    #[test]
+    fn repairs_of_one_metric_are_one_remark() {
+        let mut notes = Notes::default();
+        for (i, drop) in [1.0, 12.5, 3.0].iter().enumerate() {
+            let repair = Repair { lowest: 1.0 - i as f64, highest: 10.0 * i as f64, largest_drop: *drop };
+            let repairs = Repairs::one(repair, 1_000_000_000_000 + i as i64 * 60_000);
+            notes.add(Note::ForcedMonotonicity { metric: "x_bucket".to_owned(), repairs }, Span::new(0, 1));
+        }
+        let expected = "PromQL info: input to histogram_quantile needed to be fixed for monotonicity (see \
+            https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile) for metric \
+            name \"x_bucket\", from buckets -1 to 20, with a max diff of 12, over 3 samples from \
+            2001-09-09T01:46:40Z to 2001-09-09T01:48:40Z (1:1)";
+        assert_eq!(messages(notes, "x"), [expected]);
+    }
+
+    #[test]
+    fn a_missing_bucket_label_names_the_metric_if_there_is_one() {
+        let note = |metric: &str| Note::BadBucketLabel { metric: metric.to_owned(), le: String::new() };
+        let text = "PromQL warning: bucket label \"le\" is missing or has a malformed value of \"\"";
+        assert_eq!(note("").to_string(), text);
+        assert_eq!(note("x").to_string(), format!("{text} for metric name \"x\""));
+    }
+
+    #[test]
+    fn counters_are_known_by_their_name() {
+        assert!(may_be_counter("http_requests_total") && may_be_counter("x_bucket") && may_be_counter(""));
+        assert!(!may_be_counter("temperature") && !may_be_counter("total"));
+    }
+}
