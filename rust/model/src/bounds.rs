@@ -9,6 +9,9 @@ pub const LABELS_PER_SERIES_MAX: usize = 256;
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 /// Depth to which expressions, selectors and regexes may nest.
 pub const NESTING_MAX: usize = 256;
+/// Height of an expression's tree. A chain such as `a + b + c` leans one level further with each
+/// operator, so this is also the most operators of one chain.
+pub const TREE_HEIGHT_MAX: usize = 512;
 /// Bytes of one query's text.
 pub const QUERY_BYTES_MAX: usize = 1 << 20;
 /// Steps of one range query, as Prometheus allows (11,000 points per series).

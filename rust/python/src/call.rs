@@ -52,12 +52,7 @@ pub fn short<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -
 }
 
 /// Waits for the work, and returns the exception of a signal handler if one fired.
-fn watch<T>(
-    outcome: &Mutex<Option<T>>,
-    finished: &Condvar,
-    stop: &Stop,
-    timeout: Duration,
-) -> Option<PyErr> {
+fn watch<T>(outcome: &Mutex<Option<T>>, finished: &Condvar, stop: &Stop, timeout: Duration) -> Option<PyErr> {
     let started = Instant::now();
     let mut interrupt = None;
     let mut slot = outcome.lock();
@@ -70,9 +65,8 @@ fn watch<T>(
             stop.time_out();
         }
         if interrupt.is_none()
-            && let Err(signal) = parking_lot::MutexGuard::unlocked(&mut slot, || {
-                Python::attach(|py| py.check_signals())
-            })
+            && let Err(signal) =
+                parking_lot::MutexGuard::unlocked(&mut slot, || Python::attach(|py| py.check_signals()))
         {
             stop.cancel();
             interrupt = Some(signal);

@@ -6,7 +6,7 @@ use metricsdb_model::batch::Extra;
 use metricsdb_model::{Batch, Budget, Columns, Error, Labels, Predicate, Result, TimeRange, WriteReport};
 use metricsdb_store::{Database, DuplicatePolicy, Options};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
-use polars::prelude::{Column, DataFrame, UInt64Chunked, IntoColumn};
+use polars::prelude::{Column, DataFrame, IntoColumn, UInt64Chunked};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use pyo3_polars::PyDataFrame;
@@ -38,7 +38,13 @@ pub fn predicates(selectors: &[String]) -> Result<Vec<Predicate>> {
 #[pymethods]
 impl NativeDatabase {
     #[new]
-    fn new(py: Python<'_>, duplicates: &str, timeout_ms: u64, samples_max: u64, hash_key: u64) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        duplicates: &str,
+        timeout_ms: u64,
+        samples_max: u64,
+        hash_key: u64,
+    ) -> PyResult<Self> {
         let duplicates = DuplicatePolicy::from_name(duplicates).map_err(|e| error::to_python(py, e))?;
         let store = Database::new(Options { duplicates, raw_hash_key: hash_key, ..Options::default() });
         Ok(NativeDatabase { store, limits: Limits { timeout_ms, samples_max } })

@@ -1,3 +1,26 @@
 //! PromQL text to tree and back. Knows no storage and no evaluation.
 
+mod check;
+mod duration;
+mod lexer;
+mod literal;
+mod parser;
+mod predicate;
+mod printer;
 pub mod tree;
+
+use metricsdb_model::Result;
+
+pub use literal::{format_duration, format_number, quote};
+pub use predicate::predicate;
+pub use printer::pretty;
+use tree::Expr;
+
+/// The checked tree of an expression: all of PromQL with its experimental parts, and the boolean
+/// selectors. Fails with `Error::Parse`, in Prometheus' words where Prometheus has words for it, and with
+/// `Error::Limit` for a text past `QUERY_BYTES_MAX`. O(length).
+pub fn parse(text: &str) -> Result<Expr> {
+    let mut expr = parser::parse(text)?;
+    check::check(text, &mut expr)?;
+    Ok(expr)
+}

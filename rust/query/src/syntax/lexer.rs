@@ -1,0 +1,432 @@
+//! Text to tokens. Three modes, as in Prometheus' lexer: plain; between braces, where every word is a
+//! label; between brackets, where `:` separates range and step.
+
+use metricsdb_model::Span;
+
+use crate::syntax::tree::{AggregateOp, BinaryOp};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Token {
+    pub kind: TokenKind,
+    pub span: Span,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum TokenKind {
+    /// A word without a colon; between braces also every keyword.
+    Word,
+    /// A word with a colon.
+    MetricName,
+    Number,
+    Duration,
+    /// With its quotes.
+    String,
+    Keyword(Keyword),
+    Op(BinaryOp),
+    /// `=`, `=~`, `!~`; `!=` is `Op(NotEqual)`.
+    Assign,
+    MatchRegex,
+    MatchNotRegex,
+    LeftParen,
+    RightParen,
+    LeftBrace,
+    RightBrace,
+    LeftBracket,
+    RightBracket,
+    Comma,
+    Colon,
+    At,
+    End,
+    /// The text stops being PromQL here; `Lexed::error` says why. Always the last token.
+    Error,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keyword {
+    Aggregate(AggregateOp),
+    And,
+    Or,
+    Unless,
+    Atan2,
+    Offset,
+    Anchored,
+    Smoothed,
+    By,
+    Without,
+    On,
+    Ignoring,
+    GroupLeft,
+    GroupRight,
+    Bool,
+    Fill,
+    FillLeft,
+    FillRight,
+    Start,
+    End,
+    Step,
+    Range,
+    MinOf,
+    MaxOf,
+}
+
+impl Keyword {
+    /// Keywords are case-insensitive.
+    fn lookup(word: &str) -> Option<Keyword> {
+        use AggregateOp as A;
+        let lower = word.to_ascii_lowercase();
+        Some(match lower.as_str() {
+            "and" => Keyword::And,
+            "or" => Keyword::Or,
+            "unless" => Keyword::Unless,
+            "atan2" => Keyword::Atan2,
+            "offset" => Keyword::Offset,
+            "anchored" => Keyword::Anchored,
+            "smoothed" => Keyword::Smoothed,
+            "by" => Keyword::By,
+            "without" => Keyword::Without,
+            "on" => Keyword::On,
+            "ignoring" => Keyword::Ignoring,
+            "group_left" => Keyword::GroupLeft,
+            "group_right" => Keyword::GroupRight,
+            "bool" => Keyword::Bool,
+            "fill" => Keyword::Fill,
+            "fill_left" => Keyword::FillLeft,
+            "fill_right" => Keyword::FillRight,
+            "start" => Keyword::Start,
+            "end" => Keyword::End,
+            "step" => Keyword::Step,
+            "range" => Keyword::Range,
+            "min_of" => Keyword::MinOf,
+            "max_of" => Keyword::MaxOf,
+            "sum" => Keyword::Aggregate(A::Sum),
+            "avg" => Keyword::Aggregate(A::Avg),
+            "min" => Keyword::Aggregate(A::Min),
+            "max" => Keyword::Aggregate(A::Max),
+            "count" => Keyword::Aggregate(A::Count),
+            "group" => Keyword::Aggregate(A::Group),
+            "stddev" => Keyword::Aggregate(A::Stddev),
+            "stdvar" => Keyword::Aggregate(A::Stdvar),
+            "topk" => Keyword::Aggregate(A::Topk),
+            "bottomk" => Keyword::Aggregate(A::Bottomk),
+            "quantile" => Keyword::Aggregate(A::Quantile),
+            "count_values" => Keyword::Aggregate(A::CountValues),
+            "limitk" => Keyword::Aggregate(A::Limitk),
+            "limit_ratio" => Keyword::Aggregate(A::LimitRatio),
+            _ => return None,
+        })
+    }
+
+    /// Not usable as a metric name, as in Prometheus.
+    pub fn is_reserved(self) -> bool {
+        use Keyword::{Atan2, Bool, GroupLeft, GroupRight, Ignoring, On};
+        matches!(self, Atan2 | Bool | GroupLeft | GroupRight | Ignoring | On)
+    }
+}
+
+/// The tokens of a text; the last one is `End` or `Error`.
+pub(super) struct Lexed {
+    pub tokens: Vec<Token>,
+    pub error: Option<LexError>,
+}
+
+pub(super) struct LexError {
+    pub message: String,
+    pub span: Span,
+    pub remedy: Option<&'static str>,
+}
+
+/// O(length of the text).
+pub(super) fn lex(text: &str) -> Lexed {
+    let mut lexer = Lexer { text, at: 0, parens: Vec::new(), brace: None, bracket: None, seen_colon: false };
+    let mut tokens = Vec::with_capacity(text.len() / 4 + 2);
+    loop {
+        match lexer.token() {
+            Ok(token) => {
+                tokens.push(token);
+                if token.kind == TokenKind::End {
+                    return Lexed { tokens, error: None };
+                }
+            }
+            Err(error) => {
+                tokens.push(Token { kind: TokenKind::Error, span: error.span });
+                return Lexed { tokens, error: Some(error) };
+            }
+        }
+    }
+}
+
+struct Lexer<'t> {
+    text: &'t str,
+    at: usize,
+    /// Where each open parenthesis stands.
+    parens: Vec<usize>,
+    brace: Option<usize>,
+    bracket: Option<usize>,
+    seen_colon: bool,
+}
+
+fn is_word_start(c: char) -> bool {
+    c == '_' || c.is_ascii_alphabetic()
+}
+
+fn is_word(c: char) -> bool {
+    c == '_' || c.is_ascii_alphanumeric()
+}
+
+/// A character as Go's `%q` prints it.
+fn quoted(c: char) -> String {
+    match c {
+        '\'' => "'\\''".to_owned(),
+        _ if c.is_control() => format!("{:?}", c),
+        _ => format!("'{c}'"),
+    }
+}
+
+impl<'t> Lexer<'t> {
+    fn rest(&self) -> &'t str {
+        self.text.get(self.at..).unwrap_or("")
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.rest().chars().next()
+    }
+
+    fn take_while(&mut self, keep: impl Fn(char) -> bool) {
+        let rest = self.rest();
+        self.at += rest.find(|c| !keep(c)).unwrap_or(rest.len());
+    }
+
+    fn error(&self, start: usize, message: impl Into<String>) -> LexError {
+        LexError { message: message.into(), span: Span::new(start, self.at.max(start)), remedy: None }
+    }
+
+    fn error_with(&self, start: usize, message: &str, remedy: &'static str) -> LexError {
+        LexError { message: message.to_owned(), span: Span::new(start, start + 1), remedy: Some(remedy) }
+    }
+
+    fn skip_blanks(&mut self) {
+        loop {
+            self.take_while(|c| matches!(c, ' ' | '\t' | '\n' | '\r'));
+            // Prometheus knows no comments between brackets.
+            if self.bracket.is_some() || self.peek() != Some('#') {
+                return;
+            }
+            self.take_while(|c| c != '\n' && c != '\r');
+        }
+    }
+
+    fn token(&mut self) -> Result<Token, LexError> {
+        self.skip_blanks();
+        let start = self.at;
+        let Some(c) = self.peek() else { return self.end() };
+        let kind = match c {
+            '0'..='9' => self.number()?,
+            '.' if self.rest()[1..].starts_with(|d: char| d.is_ascii_digit()) => self.number()?,
+            '"' | '\'' => self.quoted(c)?,
+            '`' => self.raw()?,
+            _ if is_word_start(c) => self.word(),
+            ':' if self.bracket.is_none() && self.brace.is_none() => self.word(),
+            _ => self.symbol(c)?,
+        };
+        Ok(Token { kind, span: Span::new(start, self.at) })
+    }
+
+    fn end(&self) -> Result<Token, LexError> {
+        if let Some(at) = self.brace {
+            return Err(self.error_with(
+                at,
+                "unexpected end of input inside braces",
+                "this \"{\" is never closed",
+            ));
+        }
+        if let Some(at) = self.bracket {
+            return Err(self.error_with(at, "unclosed left bracket", "add the missing \"]\""));
+        }
+        if let Some(&at) = self.parens.last() {
+            return Err(self.error_with(at, "unclosed left parenthesis", "add the missing \")\""));
+        }
+        Ok(Token { kind: TokenKind::End, span: Span::new(self.at, self.at) })
+    }
+
+    fn word(&mut self) -> TokenKind {
+        let start = self.at;
+        if self.brace.is_some() {
+            self.take_while(is_word);
+            return TokenKind::Word;
+        }
+        let colons = self.bracket.is_none();
+        self.take_while(|c| is_word(c) || (colons && c == ':'));
+        let word = self.text.get(start..self.at).unwrap_or("");
+        if let Some(keyword) = Keyword::lookup(word) {
+            TokenKind::Keyword(keyword)
+        } else if word.eq_ignore_ascii_case("inf") || word.eq_ignore_ascii_case("nan") {
+            TokenKind::Number
+        } else if word.contains(':') {
+            TokenKind::MetricName
+        } else {
+            TokenKind::Word
+        }
+    }
+
+    /// A number or a duration: told apart here, judged by `literal`.
+    fn number(&mut self) -> Result<TokenKind, LexError> {
+        let start = self.at;
+        let bytes = self.rest().as_bytes();
+        let byte = |i: usize| bytes.get(i).copied().unwrap_or(0);
+        let mut n = 0;
+        if byte(0) == b'0' && matches!(byte(1), b'x' | b'X') {
+            n = 2;
+            while byte(n).is_ascii_hexdigit() || byte(n) == b'_' {
+                n += 1;
+            }
+        } else {
+            while byte(n).is_ascii_digit() || matches!(byte(n), b'.' | b'_') {
+                n += 1;
+            }
+            let sign = usize::from(matches!(byte(n + 1), b'+' | b'-'));
+            if matches!(byte(n), b'e' | b'E') && byte(n + 1 + sign).is_ascii_digit() {
+                n += 1 + sign;
+                while byte(n).is_ascii_digit() || byte(n) == b'_' {
+                    n += 1;
+                }
+            }
+        }
+        self.at += n;
+        let mut kind = TokenKind::Number;
+        if self.peek().is_some_and(is_word) {
+            kind = TokenKind::Duration;
+            self.take_while(is_word);
+        }
+        let word = self.text.get(start..self.at).unwrap_or("");
+        let units = word.trim_start_matches(|c: char| c.is_ascii_digit());
+        if kind == TokenKind::Duration && !units.starts_with(['s', 'm', 'h', 'd', 'w', 'y']) {
+            return Err(self.error(start, format!("bad number or duration syntax: {word:?}")));
+        }
+        Ok(kind)
+    }
+
+    fn quoted(&mut self, quote: char) -> Result<TokenKind, LexError> {
+        let start = self.at;
+        self.at += 1;
+        while let Some(c) = self.peek() {
+            match c {
+                '\n' => break,
+                '\\' => {
+                    self.at += 1;
+                    match self.peek() {
+                        None | Some('\n') => break,
+                        Some(escaped) => self.at += escaped.len_utf8(),
+                    }
+                }
+                _ => {
+                    self.at += c.len_utf8();
+                    if c == quote {
+                        return Ok(TokenKind::String);
+                    }
+                }
+            }
+        }
+        let remedy = "close the string with the quote that opened it";
+        Err(self.error_with(start, "unterminated quoted string", remedy))
+    }
+
+    fn raw(&mut self) -> Result<TokenKind, LexError> {
+        let start = self.at;
+        self.at += 1;
+        self.take_while(|c| c != '`');
+        if self.peek().is_none() {
+            return Err(self.error_with(start, "unterminated raw string", "close it with a back quote"));
+        }
+        self.at += 1;
+        Ok(TokenKind::String)
+    }
+
+    fn symbol(&mut self, c: char) -> Result<TokenKind, LexError> {
+        let start = self.at;
+        self.at += c.len_utf8();
+        let next = self.peek();
+        let (kind, two) = match (c, next) {
+            (',', _) => (TokenKind::Comma, false),
+            ('=', Some('=')) => (TokenKind::Op(BinaryOp::Equal), true),
+            ('=', Some('~')) if self.brace.is_some() => (TokenKind::MatchRegex, true),
+            ('=', Some('~')) => {
+                return Err(self.error(start, "unexpected character after '=': '~'"));
+            }
+            ('=', _) => (TokenKind::Assign, false),
+            ('!', Some('=')) => (TokenKind::Op(BinaryOp::NotEqual), true),
+            ('!', Some('~')) if self.brace.is_some() => (TokenKind::MatchNotRegex, true),
+            ('!', next) => {
+                let place = if self.brace.is_some() { " inside braces" } else { "" };
+                let found = next.map_or("end of input".to_owned(), quoted);
+                return Err(self.error(start, format!("unexpected character after '!'{place}: {found}")));
+            }
+            ('<', Some('=')) => (TokenKind::Op(BinaryOp::LessEqual), true),
+            ('>', Some('=')) => (TokenKind::Op(BinaryOp::GreaterEqual), true),
+            ('<', Some('/')) => (TokenKind::Op(BinaryOp::TrimUpper), true),
+            ('>', Some('/')) => (TokenKind::Op(BinaryOp::TrimLower), true),
+            ('<', _) => (TokenKind::Op(BinaryOp::Less), false),
+            ('>', _) => (TokenKind::Op(BinaryOp::Greater), false),
+            ('+', _) => (TokenKind::Op(BinaryOp::Add), false),
+            ('-', _) => (TokenKind::Op(BinaryOp::Sub), false),
+            ('*', _) => (TokenKind::Op(BinaryOp::Mul), false),
+            ('/', _) => (TokenKind::Op(BinaryOp::Div), false),
+            ('%', _) => (TokenKind::Op(BinaryOp::Mod), false),
+            ('^', _) => (TokenKind::Op(BinaryOp::Pow), false),
+            ('@', _) => (TokenKind::At, false),
+            (':', _) if self.bracket.is_some() => (self.colon(start)?, false),
+            ('(' | ')' | '{' | '}' | '[' | ']', _) => (self.bracketing(c, start)?, false),
+            _ => {
+                let place = if self.brace.is_some() { " inside braces" } else { "" };
+                return Err(self.error(start, format!("unexpected character{place}: {}", quoted(c))));
+            }
+        };
+        self.at += usize::from(two);
+        Ok(kind)
+    }
+
+    fn colon(&mut self, start: usize) -> Result<TokenKind, LexError> {
+        if self.seen_colon {
+            return Err(self.error(start, "unexpected colon ':'"));
+        }
+        self.seen_colon = true;
+        Ok(TokenKind::Colon)
+    }
+
+    fn bracketing(&mut self, c: char, start: usize) -> Result<TokenKind, LexError> {
+        Ok(match c {
+            '(' => {
+                self.parens.push(start);
+                TokenKind::LeftParen
+            }
+            ')' => {
+                if self.parens.pop().is_none() {
+                    return Err(self.error(start, "unexpected right parenthesis ')'"));
+                }
+                TokenKind::RightParen
+            }
+            '{' if self.brace.is_some() => return Err(self.error(start, "unexpected left brace '{'")),
+            '{' => {
+                self.brace = Some(start);
+                TokenKind::LeftBrace
+            }
+            '}' => {
+                if self.brace.take().is_none() {
+                    return Err(self.error(start, "unexpected right brace '}'"));
+                }
+                TokenKind::RightBrace
+            }
+            '[' if self.bracket.is_some() => return Err(self.error(start, "unexpected left bracket '['")),
+            '[' => {
+                self.bracket = Some(start);
+                self.seen_colon = false;
+                TokenKind::LeftBracket
+            }
+            _ => {
+                if self.bracket.take().is_none() {
+                    return Err(self.error(start, "unexpected right bracket ']'"));
+                }
+                TokenKind::RightBracket
+            }
+        })
+    }
+}

@@ -1,0 +1,114 @@
+//! Aggregations, and the lists of labels in parentheses.
+
+use metricsdb_model::{Grouping, Result};
+
+use super::Parser;
+use crate::syntax::lexer::{Keyword, TokenKind};
+use crate::syntax::literal::{self, StringError};
+use crate::syntax::tree::{Aggregate, AggregateOp, Expr, ExprKind};
+
+impl Parser<'_> {
+    /// At the name of an aggregation: whether it is one, or a metric that is called so.
+    pub(super) fn aggregates(&self) -> bool {
+        matches!(
+            self.ahead(1).kind,
+            TokenKind::LeftParen | TokenKind::Keyword(Keyword::By | Keyword::Without)
+        )
+    }
+
+    pub(super) fn aggregate(&mut self, op: AggregateOp) -> Result<Expr> {
+        let name = self.advance();
+        let mut grouping = self.grouping()?;
+        if self.kind() != TokenKind::LeftParen {
+            return Err(self.unexpected("aggregation", ""));
+        }
+        if op == AggregateOp::CountValues {
+            self.label_is_utf8()?;
+        }
+        let (mut args, _) = self.arguments()?;
+        if grouping.is_none() {
+            grouping = self.grouping()?;
+        }
+        let span = name.span.to(self.last_span());
+        let wanted = if op.has_param() { 2 } else { 1 };
+        let found = args.len();
+        let (Some(expr), true) = (args.pop(), found == wanted) else {
+            return Err(match found {
+                0 => self.error(span, "no arguments for aggregate expression provided"),
+                _ => self.error(
+                    span,
+                    format!(
+                        "wrong number of arguments for aggregate expression provided, expected {wanted}, got {found}"
+                    ),
+                ),
+            });
+        };
+        let grouping = grouping.unwrap_or(Grouping::By(Vec::new()));
+        let aggregate = Aggregate { op, expr, param: args.pop(), grouping };
+        Ok(Expr { kind: ExprKind::Aggregate(Box::new(aggregate)), span })
+    }
+
+    /// Prometheus finds a label name of broken bytes when it evaluates; here it cannot even be held.
+    fn label_is_utf8(&self) -> Result<()> {
+        let token = self.ahead(1);
+        let word = self.slice(token.span);
+        if token.kind == TokenKind::String && literal::unquote(word) == Err(StringError::NotUtf8) {
+            return Err(self.error(token.span, format!("invalid label name {word}")));
+        }
+        Ok(())
+    }
+
+    /// `by (…)` or `without (…)`, if one stands here.
+    fn grouping(&mut self) -> Result<Option<Grouping>> {
+        match self.kind() {
+            TokenKind::Keyword(Keyword::By) => {
+                self.advance();
+                Ok(Some(Grouping::By(self.grouping_labels()?)))
+            }
+            TokenKind::Keyword(Keyword::Without) => {
+                self.advance();
+                Ok(Some(Grouping::Without(self.grouping_labels()?)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// `( label, … )`, a comma at the end allowed; every keyword may be a label, and a string is one.
+    pub(super) fn grouping_labels(&mut self) -> Result<Vec<String>> {
+        self.expect(TokenKind::LeftParen, "grouping opts", "\"(\"")?;
+        let mut labels = Vec::new();
+        while self.kind() != TokenKind::RightParen {
+            labels.push(self.grouping_label()?);
+            if !self.eat(TokenKind::Comma) {
+                break;
+            }
+        }
+        self.expect(TokenKind::RightParen, "grouping opts", "\",\" or \")\"")?;
+        Ok(labels)
+    }
+
+    fn grouping_label(&mut self) -> Result<String> {
+        let token = self.token();
+        let word = self.slice(token.span);
+        // `inf` and `nan` are numbers elsewhere.
+        let numeric = word.starts_with(|c: char| c == '.' || c.is_ascii_digit());
+        match token.kind {
+            TokenKind::String => {
+                let label = self.string()?;
+                if label.is_empty() {
+                    return Err(self.error(token.span, "invalid label name for grouping: \"\""));
+                }
+                Ok(label)
+            }
+            TokenKind::Word | TokenKind::MetricName | TokenKind::Keyword(_) => {
+                self.advance();
+                Ok(word.to_owned())
+            }
+            TokenKind::Number if !numeric => {
+                self.advance();
+                Ok(word.to_owned())
+            }
+            _ => Err(self.unexpected("grouping opts", "label")),
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What may follow an operand or an operator: `[…]`, `offset`, `@`, `anchored`, `smoothed`; `bool`,
+//! `on`, `ignoring`, `group_left`, `group_right`, `fill`.
+
+use metricsdb_model::{Error, Grouping, Result, Span};
+
+use super::Parser;
+use crate::syntax::lexer::{Keyword, TokenKind};
+use crate::syntax::tree::{At, Cardinality, Duration, Expr, ExprKind, Extension, Matching, Selector};
+
+/// Where `offset` and `@` of an expression are kept.
+struct Times<'e> {
+    offset: &'e mut Option<Duration>,
+    at: &'e mut Option<At>,
+}
+
+fn times(expr: &mut Expr) -> Option<Times<'_>> {
+    match &mut expr.kind {
+        ExprKind::Selector(selector) | ExprKind::Range { selector, .. } => {
+            Some(Times { offset: &mut selector.offset, at: &mut selector.at })
+        }
+        ExprKind::Subquery { offset, at, .. } => Some(Times { offset, at }),
+        _ => None,
+    }
+}
+
+impl Parser<'_> {
+    /// A primary expression and all that is attached to it.
+    pub(super) fn postfix(&mut self) -> Result<Expr> {
+        let mut expr = self.primary()?;
+        loop {
+            match self.kind() {
+                TokenKind::LeftBracket => expr = self.brackets(expr)?,
+                TokenKind::Keyword(Keyword::Offset) => self.offset(&mut expr)?,
+                TokenKind::At => self.at_modifier(&mut expr)?,
+                TokenKind::Keyword(Keyword::Anchored) => self.extend(&mut expr, Extension::Anchored)?,
+                TokenKind::Keyword(Keyword::Smoothed) => self.extend(&mut expr, Extension::Smoothed)?,
+                _ => return Ok(expr),
+            }
+            expr.span = expr.span.to(self.last_span());
+        }
+    }
+
+    /// `[range]`, `[range:]` or `[range:step]`.
+    fn brackets(&mut self, expr: Expr) -> Result<Expr> {
+        self.advance();
+        let height = self.height;
+        let range = self.positive_duration()?;
+        let span = expr.span;
+        if self.eat(TokenKind::RightBracket) {
+            self.height = 1;
+            return Ok(Expr { kind: self.range(expr, range)?, span });
+        }
+        self.expect(TokenKind::Colon, "subquery or range", "\":\" or \"]\"")?;
+        let step = match self.kind() {
+            TokenKind::RightBracket => None,
+            _ => Some(self.positive_duration()?),
+        };
+        self.expect(TokenKind::RightBracket, "subquery selector", "\"]\"")?;
+        self.height = self.above(height, 0)?;
+        let kind = ExprKind::Subquery { expr: Box::new(expr), range, step, offset: None, at: None };
+        Ok(Expr { kind, span })
+    }
+
+    fn range(&self, expr: Expr, range: Duration) -> Result<ExprKind> {
+        let refused = match expr.kind {
+            ExprKind::Selector(Selector { offset: Some(_), .. }) => {
+                "no offset modifiers allowed before range"
+            }
+            ExprKind::Selector(Selector { at: Some(_), .. }) => "no @ modifiers allowed before range",
+            ExprKind::Selector(Selector { extension: Some(_), .. }) => {
+                "no anchored or smoothed modifiers allowed before range"
+            }
+            ExprKind::Selector(selector) => return Ok(ExprKind::Range { selector, range }),
+            _ => {
+                return Err(self
+                    .error(expr.span, "ranges only allowed for vector selectors")
+                    .with_remedy("a subquery has a colon, as in [5m:]"));
+            }
+        };
+        Err(self.error(expr.span, refused))
+    }
+
+    fn offset(&mut self, expr: &mut Expr) -> Result<()> {
+        let span = self.advance().span;
+        let height = self.height;
+        let duration = self.offset_duration()?;
+        self.height = height;
+        let Some(times) = times(expr) else { return Err(self.misplaced("offset", span)) };
+        if times.offset.is_some() {
+            return Err(self.error(span, "offset may not be set multiple times"));
+        }
+        // As in Prometheus, an offset of 0 is none: another may follow.
+        *times.offset = (duration != Duration::Ms(0)).then_some(duration);
+        Ok(())
+    }
+
+    fn at_modifier(&mut self, expr: &mut Expr) -> Result<()> {
+        let span = self.advance().span;
+        let named = match self.kind() {
+            TokenKind::Keyword(Keyword::Start) => Some(At::Start),
+            TokenKind::Keyword(Keyword::End) => Some(At::End),
+            _ => None,
+        };
+        let at = match named {
+            Some(at) => {
+                self.advance();
+                self.expect(TokenKind::LeftParen, "@", "\"(\"")?;
+                self.expect(TokenKind::RightParen, "@", "\")\"")?;
+                at
+            }
+            None => At::Time(self.timestamp()?),
+        };
+        let Some(times) = times(expr) else { return Err(self.misplaced("@", span)) };
+        if times.at.is_some() {
+            return Err(self.error(span, "@ <timestamp> may not be set multiple times"));
+        }
+        *times.at = Some(at);
+        Ok(())
+    }
+
+    /// Seconds, to the nearest millisecond.
+    fn timestamp(&mut self) -> Result<i64> {
+        let start = self.token().span;
+        let seconds = self.signed_number("@")?;
+        let ms = (seconds * 1000.0).round();
+        if ms.is_nan() || ms >= i64::MAX as f64 || ms <= i64::MIN as f64 {
+            let message = format!("timestamp out of bounds for @ modifier: {seconds:.6}");
+            return Err(self.error(start, message));
+        }
+        Ok(ms as i64)
+    }
+
+    fn misplaced(&self, modifier: &str, span: Span) -> Error {
+        let message = format!(
+            "{modifier} modifier must be preceded by an instant vector selector or range vector selector or \
+             a subquery"
+        );
+        self.error(span, message).with_remedy("put it next to the metric, inside the parentheses")
+    }
+
+    fn extend(&mut self, expr: &mut Expr, extension: Extension) -> Result<()> {
+        let token = self.advance();
+        let word = match extension {
+            Extension::Anchored => "anchored",
+            Extension::Smoothed => "smoothed",
+        };
+        let selector = match &mut expr.kind {
+            ExprKind::Selector(selector) | ExprKind::Range { selector, .. } => selector,
+            ExprKind::Subquery { .. } => {
+                return Err(
+                    self.error(token.span, format!("{word} modifier is not supported for subqueries"))
+                );
+            }
+            _ => return Err(self.error(token.span, format!("{word} modifier not implemented"))),
+        };
+        if selector.extension.is_some_and(|earlier| earlier != extension) {
+            return Err(self.error(token.span, "anchored and smoothed modifiers cannot be used together"));
+        }
+        selector.extension = Some(extension);
+        Ok(())
+    }
+
+    /// What stands between an operator and its right operand: `bool` or not, and the matching.
+    pub(super) fn binary_modifiers(&mut self) -> Result<(bool, Matching)> {
+        let return_bool = self.eat(TokenKind::Keyword(Keyword::Bool));
+        let on = match self.kind() {
+            TokenKind::Keyword(Keyword::On) => {
+                self.advance();
+                Some(Grouping::By(self.grouping_labels()?))
+            }
+            TokenKind::Keyword(Keyword::Ignoring) => {
+                self.advance();
+                Some(Grouping::Without(self.grouping_labels()?))
+            }
+            _ => None,
+        };
+        let mut matching = Matching { on, ..Matching::default() };
+        let card = match self.kind() {
+            TokenKind::Keyword(Keyword::GroupLeft) => Some(Cardinality::ManyToOne),
+            TokenKind::Keyword(Keyword::GroupRight) => Some(Cardinality::OneToMany),
+            _ => None,
+        };
+        if let Some(card) = card {
+            if matching.on.is_none() {
+                let remedy = "group_left and group_right follow on(…) or ignoring(…)";
+                return Err(self.unexpected("", "").with_remedy(remedy));
+            }
+            self.advance();
+            matching.card = card;
+            if self.kind() == TokenKind::LeftParen {
+                matching.include = self.grouping_labels()?;
+            }
+        }
+        self.fill(&mut matching)?;
+        Ok((return_bool, matching))
+    }
+
+    /// `fill(v)`, or `fill_left(v)` and `fill_right(v)` in either order. Without a parenthesis the words
+    /// are metrics.
+    fn fill(&mut self, matching: &mut Matching) -> Result<()> {
+        while self.ahead(1).kind == TokenKind::LeftParen {
+            let (left, right) = match self.kind() {
+                TokenKind::Keyword(Keyword::Fill) => (true, true),
+                TokenKind::Keyword(Keyword::FillLeft) => (true, false),
+                TokenKind::Keyword(Keyword::FillRight) => (false, true),
+                _ => return Ok(()),
+            };
+            if (left && matching.fill_left.is_some()) || (right && matching.fill_right.is_some()) {
+                return Err(self.unexpected("", ""));
+            }
+            self.at += 2;
+            let value = Some(self.signed_number("fill modifier")?);
+            self.expect(TokenKind::RightParen, "fill modifier", "\")\"")?;
+            if left {
+                matching.fill_left = value;
+            }
+            if right {
+                matching.fill_right = value;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! What stands between the braces of a selector: PromQL's matchers, and `and`, `or`, `not`, `in`,
+//! `has()`, `num()` where PromQL has only errors.
+//!
+//! Those words may all be labels too. A word is a label if an operator follows it; two or three tokens
+//! decide, so no selector that PromQL accepts changes its meaning.
+
+use metricsdb_model::labels::METRIC_NAME;
+use metricsdb_model::{MatchOp, NumOp, Result, Span};
+
+use super::Parser;
+use crate::syntax::lexer::TokenKind;
+use crate::syntax::tree::{BinaryOp, Filter};
+
+const MATCHING: &str = "label matching";
+
+impl Parser<'_> {
+    /// `{ … }`; returns the span of the closing brace.
+    pub(super) fn braces(&mut self) -> Result<(Filter, Span)> {
+        self.advance();
+        let mut filter = Filter::All(Vec::new());
+        if self.kind() != TokenKind::RightBrace {
+            let parts = self.alternatives()?;
+            filter = any_or_only(parts.into_iter().map(Filter::All).collect());
+            if let Filter::Any(parts) = filter {
+                filter = Filter::Any(parts.into_iter().map(unwrapped).collect());
+            }
+        }
+        let close = self.expect(TokenKind::RightBrace, MATCHING, "\",\" or \"}\"")?;
+        Ok((filter, close.span))
+    }
+
+    /// Whether the n-th token from here is this word, in any case.
+    fn is_word(&self, n: usize, word: &str) -> bool {
+        let token = self.ahead(n);
+        token.kind == TokenKind::Word && self.slice(token.span).eq_ignore_ascii_case(word)
+    }
+
+    /// Whether an operator that takes a label on its left begins at the n-th token from here.
+    fn label_operator(&self, n: usize) -> bool {
+        let in_list = |n: usize| self.is_word(n, "in") && self.ahead(n + 1).kind == TokenKind::LeftParen;
+        match self.ahead(n).kind {
+            TokenKind::Assign | TokenKind::MatchRegex | TokenKind::MatchNotRegex => true,
+            TokenKind::Op(BinaryOp::NotEqual) => true,
+            _ => in_list(n) || (self.is_word(n, "not") && in_list(n + 1)),
+        }
+    }
+
+    /// Whether this word stands here as a word of the language, not as a label.
+    fn is_connective(&self, word: &str) -> bool {
+        self.is_word(0, word) && !self.label_operator(1)
+    }
+
+    /// `… or …`: the conjunctions between the `or`s.
+    fn alternatives(&mut self) -> Result<Vec<Vec<Filter>>> {
+        self.enter()?;
+        let mut parts = vec![self.conjunction()?];
+        while self.is_word(0, "or") {
+            self.advance();
+            parts.push(self.conjunction()?);
+        }
+        self.depth -= 1;
+        Ok(parts)
+    }
+
+    fn conjunction(&mut self) -> Result<Vec<Filter>> {
+        let mut parts = vec![self.negation()?];
+        loop {
+            if self.eat(TokenKind::Comma) {
+                let closed = matches!(self.kind(), TokenKind::RightBrace | TokenKind::RightParen);
+                if closed || self.is_connective("or") {
+                    return Ok(parts);
+                }
+            } else if self.is_word(0, "and") {
+                self.advance();
+            } else {
+                return Ok(parts);
+            }
+            parts.push(self.negation()?);
+        }
+    }
+
+    fn negation(&mut self) -> Result<Filter> {
+        if self.is_connective("not") {
+            self.advance();
+            return Ok(Filter::Not(Box::new(self.part()?)));
+        }
+        self.part()
+    }
+
+    fn part(&mut self) -> Result<Filter> {
+        let called = self.ahead(1).kind == TokenKind::LeftParen;
+        match self.kind() {
+            TokenKind::LeftParen => {
+                self.advance();
+                let parts = self.alternatives()?;
+                self.expect(TokenKind::RightParen, MATCHING, "\")\"")?;
+                Ok(any_or_only(parts.into_iter().map(|parts| unwrapped(Filter::All(parts))).collect()))
+            }
+            TokenKind::Word | TokenKind::String if self.label_operator(1) => self.label_match(),
+            TokenKind::Word if called && self.is_word(0, "has") => {
+                self.advance();
+                Ok(Filter::Has(self.label_in_parens()?))
+            }
+            TokenKind::Word if called && self.is_word(0, "num") => {
+                self.advance();
+                let label = self.label_in_parens()?;
+                Ok(Filter::Num { label, op: self.num_op()?, value: self.num_value()? })
+            }
+            TokenKind::String => {
+                let span = self.token().span;
+                let value = self.string()?;
+                if value.is_empty() {
+                    return Err(self.error(span, "invalid metric name \"\""));
+                }
+                Ok(Filter::Match { label: METRIC_NAME.to_owned(), op: MatchOp::Equal, value })
+            }
+            TokenKind::Word => {
+                self.advance();
+                Err(self.unexpected(MATCHING, "label matching operator"))
+            }
+            _ => Err(self.unexpected(MATCHING, "identifier or \"}\"")),
+        }
+    }
+
+    fn label(&mut self) -> Result<String> {
+        let token = self.token();
+        match token.kind {
+            TokenKind::Word => {
+                self.advance();
+                Ok(self.slice(token.span).to_owned())
+            }
+            TokenKind::String => {
+                let label = self.string()?;
+                if label.is_empty() {
+                    return Err(self.error(token.span, "invalid label name \"\""));
+                }
+                Ok(label)
+            }
+            _ => Err(self.unexpected(MATCHING, "identifier")),
+        }
+    }
+
+    fn label_in_parens(&mut self) -> Result<String> {
+        self.expect(TokenKind::LeftParen, MATCHING, "\"(\"")?;
+        let label = self.label()?;
+        self.expect(TokenKind::RightParen, MATCHING, "\")\"")?;
+        Ok(label)
+    }
+
+    fn label_match(&mut self) -> Result<Filter> {
+        let label = self.label()?;
+        let op = match self.kind() {
+            TokenKind::Assign => MatchOp::Equal,
+            TokenKind::Op(BinaryOp::NotEqual) => MatchOp::NotEqual,
+            TokenKind::MatchRegex => MatchOp::Regex,
+            TokenKind::MatchNotRegex => MatchOp::NotRegex,
+            _ => return self.label_in(label),
+        };
+        self.advance();
+        Ok(Filter::Match { label, op, value: self.value()? })
+    }
+
+    fn value(&mut self) -> Result<String> {
+        if self.kind() == TokenKind::String {
+            self.string()
+        } else {
+            Err(self.unexpected(MATCHING, "string"))
+        }
+    }
+
+    /// `in ("a", "b")` or `not in (…)`.
+    fn label_in(&mut self, label: String) -> Result<Filter> {
+        let negated = self.is_word(0, "not");
+        self.at += if negated { 2 } else { 1 };
+        self.expect(TokenKind::LeftParen, MATCHING, "\"(\"")?;
+        let mut values = vec![self.value()?];
+        while self.eat(TokenKind::Comma) && self.kind() != TokenKind::RightParen {
+            values.push(self.value()?);
+        }
+        self.expect(TokenKind::RightParen, MATCHING, "\",\" or \")\"")?;
+        Ok(Filter::In { label, negated, values })
+    }
+
+    fn num_op(&mut self) -> Result<NumOp> {
+        let op = match self.kind() {
+            TokenKind::Op(BinaryOp::Greater) => NumOp::Greater,
+            TokenKind::Op(BinaryOp::GreaterEqual) => NumOp::GreaterEqual,
+            TokenKind::Op(BinaryOp::Less) => NumOp::Less,
+            TokenKind::Op(BinaryOp::LessEqual) => NumOp::LessEqual,
+            TokenKind::Op(BinaryOp::Equal) => NumOp::Equal,
+            _ => return Err(self.unexpected(MATCHING, "\">\", \">=\", \"<\", \"<=\" or \"==\"")),
+        };
+        self.advance();
+        Ok(op)
+    }
+
+    /// A number; `inf` is a word between braces.
+    fn num_value(&mut self) -> Result<f64> {
+        let negative = self.kind() == TokenKind::Op(BinaryOp::Sub);
+        let signed = negative || self.kind() == TokenKind::Op(BinaryOp::Add);
+        if self.is_word(usize::from(signed), "inf") {
+            self.at += 1 + usize::from(signed);
+            return Ok(if negative { f64::NEG_INFINITY } else { f64::INFINITY });
+        }
+        self.signed_number(MATCHING)
+    }
+}
+
+/// A conjunction of one part is that part.
+fn unwrapped(filter: Filter) -> Filter {
+    match filter {
+        Filter::All(mut parts) if parts.len() == 1 => parts.remove(0),
+        other => other,
+    }
+}
+
+fn any_or_only(mut parts: Vec<Filter>) -> Filter {
+    if parts.len() == 1 { parts.remove(0) } else { Filter::Any(parts) }
+}
