@@ -1,10 +1,32 @@
-//! Samples and index.
+//! Samples and index: what is written, kept and found again, in memory.
+//!
+//! `codec` and `chunk` turn columns into bytes; a `shard` owns series (`series`), their open chunks
+//! (`head`, `slab`) and merges late samples (`late`); `symbols`, `labelsets` and `index` know the labels;
+//! `raw` finds known series without parsing. `Database` joins them and is a `Source` for queries.
 #![deny(unsafe_code)]
 
 mod arena;
-mod grow;
+mod check;
 pub mod chunk;
 pub mod codec;
+pub mod database;
+mod grow;
+mod head;
 pub mod index;
 pub mod labelsets;
+mod late;
+pub mod memory;
+mod metadata;
+mod raw;
+mod resolve;
+mod series;
+mod shard;
+mod slab;
 pub mod symbols;
+pub mod view;
+
+pub use database::{Database, Options};
+pub use index::Cardinality;
+pub use late::DuplicatePolicy;
+pub use memory::{Part, Stats};
+pub use view::{Rows, Run, View};

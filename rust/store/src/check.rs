@@ -1,0 +1,127 @@
+//! Proves that what is derived follows from what is owned: a store that passes `check` is sound.
+
+use metricsdb_model::{Budget, Error, LabelsBuilder, MatchOp, Matcher, Predicate, Result};
+use roaring::RoaringBitmap;
+
+use crate::database::Database;
+use crate::shard::{SHARDS, SealedCount, Shard, Work, id_of};
+
+/// What `check` found wrong with a series.
+fn wrong(id: u32, message: impl Into<String>) -> Error {
+    Error::Corruption { what: format!("series {id}"), offset: 0, message: message.into() }
+}
+
+impl Database {
+    /// Compares label sets, hash tables, postings, raw hashes, chunks and counters with each other.
+    /// Decodes every sample; no writer may be at work. Errors: `Corruption`, naming the first offender.
+    pub fn check(&self) -> Result<()> {
+        let mut all = RoaringBitmap::new();
+        for number in 0..SHARDS {
+            let shard = self.shard(number);
+            self.check_rows(&shard, &mut all)?;
+            check_chunks(&shard)?;
+        }
+        if *self.index.all() != all {
+            return Err(wrong(0, "the index does not hold just the series of the shards"));
+        }
+        self.check_postings()?;
+        let mut unknown = None;
+        self.raw.for_each_id(|id| {
+            if !all.contains(id) {
+                unknown = Some(id);
+            }
+        });
+        match unknown {
+            Some(id) => Err(wrong(id, "a raw hash leads to it, but it does not exist")),
+            None if self.series_count() as u64 != all.len() => Err(wrong(0, "series are counted wrongly")),
+            None => Ok(()),
+        }
+    }
+
+    /// Each row's labels hash to its identity, its shard and its table entry.
+    fn check_rows(&self, shard: &Shard, all: &mut RoaringBitmap) -> Result<()> {
+        let mut builder = LabelsBuilder::default();
+        for row in 0..shard.series.len() as u32 {
+            let id = id_of(shard.number, row);
+            let labels = self.labels_of(shard, row, &mut builder);
+            let hash = shard.series.hashes[row];
+            if labels.hash64() != hash || (hash >> 56) as u8 != shard.number {
+                return Err(wrong(id, format!("{labels} is not what its hash says")));
+            }
+            let handle = shard.series.labels[row];
+            if shard.series.find(hash, |h| h == handle) != Some(row) {
+                return Err(wrong(id, "its label set does not lead to it"));
+            }
+            all.insert(id);
+        }
+        Ok(())
+    }
+
+    /// Each label pair's postings are just the series that carry it.
+    fn check_postings(&self) -> Result<()> {
+        let mut carriers: std::collections::HashMap<(u32, u32), RoaringBitmap> = Default::default();
+        for number in 0..SHARDS {
+            let shard = self.shard(number);
+            for row in 0..shard.series.len() as u32 {
+                for pair in shard.label_sets.pairs(&self.shapes, shard.series.labels[row]) {
+                    carriers.entry(pair).or_default().insert(id_of(shard.number, row));
+                }
+            }
+        }
+        let budget = Budget::unlimited();
+        for ((name, value), ids) in carriers {
+            let matcher = Matcher::new(&self.symbols.get(name), MatchOp::Equal, &self.symbols.get(value))?;
+            if self.index.select(&Predicate::Match(matcher), self, &budget)? != ids {
+                let first = ids.min().unwrap_or(0);
+                return Err(wrong(first, format!("postings of label symbol {name}={value} are wrong")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Chunks rise in time, are disjoint and hold what their headers and the counters say.
+fn check_chunks(shard: &Shard) -> Result<()> {
+    let mut count = SealedCount::default();
+    let mut work = Work::default();
+    let mut slabs = std::collections::HashSet::new();
+    for row in 0..shard.series.len() as u32 {
+        let id = id_of(shard.number, row);
+        let mut newest: Option<i64> = None;
+        let mut rises = |times: &[i64]| {
+            let after = newest.is_none_or(|n| times.first().is_some_and(|&t| t > n));
+            newest = times.last().copied();
+            after && !times.is_empty() && times.windows(2).all(|w| w[0] < w[1])
+        };
+        for chunk in shard.series.sealed[row].iter().flat_map(|list| list.iter()) {
+            count.add(chunk);
+            work.times.clear();
+            work.bits.clear();
+            chunk.decode_into(&mut work.times, &mut work.bits)?;
+            let ends = (work.times.first().copied(), work.times.last().copied());
+            if ends != (Some(chunk.first()), Some(chunk.last())) || work.times.len() != chunk.count() {
+                return Err(wrong(id, "a chunk's header does not describe its samples"));
+            }
+            if !rises(&work.times) {
+                return Err(wrong(id, "sealed samples do not rise in time"));
+            }
+        }
+        let head = shard.series.heads[row];
+        if head.is_open() {
+            shard.decode_open(&head.state, shard.open_bytes(&head), &mut work)?;
+            if work.times.len() != head.state.count() || !rises(&work.times) {
+                return Err(wrong(id, "open samples do not rise in time"));
+            }
+            if !slabs.insert(head.slab) {
+                return Err(wrong(id, "its slab belongs to another series too"));
+            }
+        }
+    }
+    if slabs.len() != shard.arena.len() {
+        return Err(wrong(id_of(shard.number, 0), "slabs are in use that no series of its shard holds"));
+    }
+    match count == shard.sealed_count {
+        true => Ok(()),
+        false => Err(wrong(id_of(shard.number, 0), "sealed chunks of its shard are counted wrongly")),
+    }
+}

@@ -1,0 +1,340 @@
+//! The store: 256 shards, what they share, and the ways in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use metricsdb_model::{
+    Batch, Columns, Error, Labels, LabelsBuilder, Metadata, Reason, Result, ValueKind, Values, WriteReport,
+};
+use parking_lot::{Mutex, MutexGuard};
+use rayon::prelude::*;
+
+use crate::index::{Cardinality, Index};
+use crate::labelsets::Shapes;
+use crate::late::DuplicatePolicy;
+use crate::metadata::MetadataStore;
+use crate::raw::{RawHasher, RawTable};
+use crate::resolve::Refusal;
+use crate::shard::{Rules, SHARDS, Shard, Staged, Work, place_of};
+use crate::symbols::Symbols;
+
+/// Samples that are sorted into shards at once: bounds what a write holds beside the store (3 MB).
+const BLOCK_SAMPLES: usize = 1 << 17;
+/// Blocks below this size are appended by the caller's thread alone.
+const PARALLEL_SAMPLES: usize = 1 << 15;
+/// A series that could not be found or made.
+pub(crate) const NO_SERIES: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub duplicates: DuplicatePolicy,
+    /// Samples after which an open chunk is sealed; 1 to 65535.
+    pub samples_per_chunk: usize,
+    /// Keys the hashes of raw labels. Give each process a random one: it is what keeps a sender from
+    /// making two label sets look alike.
+    pub raw_hash_key: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { duplicates: DuplicatePolicy::Last, samples_per_chunk: 360, raw_hash_key: 0 }
+    }
+}
+
+/// An in-memory store of series. All methods may be called from many threads at once; a sample is
+/// visible to readers when the call that wrote it returns.
+pub struct Database {
+    pub(crate) rules: Rules,
+    raw_hash_key: u64,
+    pub(crate) symbols: Arc<Symbols>,
+    pub(crate) shapes: Shapes,
+    pub(crate) index: Index,
+    pub(crate) raw: RawTable,
+    pub(crate) shards: Box<[Mutex<Shard>]>,
+    pub(crate) series_count: AtomicUsize,
+    pub(crate) metadata: MetadataStore,
+    /// Buffers between calls: as many as there were writers at once.
+    pub(crate) scratch: Mutex<Vec<Scratch>>,
+}
+
+/// Buffers of one write.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// Series ids of the batch, `NO_SERIES` for those refused.
+    ids: Vec<u32>,
+    staged: Vec<Staged>,
+    pub(crate) pairs: Vec<(u32, u32)>,
+    pub(crate) sender: LabelsBuilder,
+    pub(crate) merged: LabelsBuilder,
+    work: Work,
+}
+
+impl Scratch {
+    pub(crate) fn bytes(&self) -> usize {
+        self.ids.capacity() * 4
+            + self.staged.capacity() * size_of::<Staged>()
+            + self.pairs.capacity() * 8
+            + self.work.bytes()
+    }
+}
+
+impl Database {
+    pub fn new(options: Options) -> Database {
+        let symbols = Arc::new(Symbols::new());
+        Database {
+            rules: Rules {
+                duplicates: options.duplicates,
+                samples_per_chunk: options.samples_per_chunk.clamp(1, usize::from(u16::MAX)),
+            },
+            raw_hash_key: options.raw_hash_key,
+            index: Index::new(symbols.clone()),
+            symbols,
+            shapes: Shapes::default(),
+            raw: RawTable::default(),
+            shards: (0..SHARDS).map(|n| Mutex::new(Shard::new(n as u8))).collect(),
+            series_count: AtomicUsize::new(0),
+            metadata: MetadataStore::default(),
+            scratch: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn shard(&self, number: usize) -> MutexGuard<'_, Shard> {
+        self.shards[number].lock()
+    }
+
+    /// Takes a decoded request; what can't be taken is in the report, beside what the decoder refused.
+    pub fn write(&self, batch: &Batch<'_>) -> WriteReport {
+        self.with_scratch(|scratch| self.write_batch(batch, scratch))
+    }
+
+    /// As `write`; `ids` gets the id of each series of the batch, `None` for those refused.
+    pub fn write_tracked(&self, batch: &Batch<'_>, ids: &mut Vec<Option<u64>>) -> WriteReport {
+        self.with_scratch(|scratch| {
+            let report = self.write_batch(batch, scratch);
+            ids.clear();
+            ids.extend(scratch.ids.iter().map(|&id| (id != NO_SERIES).then_some(u64::from(id))));
+            report
+        })
+    }
+
+    /// Ids of label sets, made where they are new; stable as long as the store lives. Errors: `Input`
+    /// for an empty label set, `Limit` for one that is too large.
+    pub fn register(&self, labels: &[Labels]) -> Result<Vec<u64>> {
+        for set in labels {
+            crate::resolve::check_limits(set.as_ref()).map_err(Refusal::into_error)?;
+        }
+        self.with_scratch(|scratch| {
+            labels
+                .iter()
+                .map(|set| {
+                    let found = self.find_or_make(set.as_ref(), &mut scratch.pairs);
+                    found.map(|(id, _)| u64::from(id)).map_err(Refusal::into_error)
+                })
+                .collect()
+        })
+    }
+
+    /// Appends columns of samples in any order. Unknown ids are rejected in the report. Errors: `Input`
+    /// when the columns differ in length; nothing is written then.
+    pub fn append_columns(&self, columns: Columns<'_>) -> Result<WriteReport> {
+        let Columns { ids, timestamps, values } = columns;
+        if ids.len() != timestamps.len() || ids.len() != values.len() {
+            let lengths = format!("{}, {}, {}", ids.len(), timestamps.len(), values.len());
+            return Err(Error::input(
+                "columns",
+                &lengths,
+                "ids, timestamps and values differ in length",
+                "give columns of one length",
+            ));
+        }
+        Ok(self.with_scratch(|scratch| {
+            let mut report = WriteReport::default();
+            let mut from = 0;
+            while from < ids.len() {
+                let block = from..ids.len().min(from + BLOCK_SAMPLES);
+                let (ids, times) = (&ids[block.clone()], &timestamps[block.clone()]);
+                match values {
+                    Values::Float(v) => {
+                        let rows = ids.iter().zip(times).zip(v[block.clone()].iter().map(|v| v.to_bits()));
+                        self.append_block(rows, ValueKind::Float, scratch, &mut report);
+                    }
+                    Values::Int(v) => {
+                        let rows = ids.iter().zip(times).zip(v[block.clone()].iter().map(|&v| v as u64));
+                        self.append_block(rows, ValueKind::Int, scratch, &mut report);
+                    }
+                }
+                from = block.end;
+            }
+            report
+        }))
+    }
+
+    /// Type, help and unit of every metric, or of one; sorted by metric.
+    pub fn metadata(&self, metric: Option<&str>) -> Vec<Metadata> {
+        self.metadata.get(metric)
+    }
+
+    /// What makes the store large; each list is cut to `limit` entries.
+    pub fn cardinality(&self, limit: usize) -> Cardinality {
+        self.index.cardinality(limit)
+    }
+
+    pub fn series_count(&self) -> usize {
+        self.series_count.load(Relaxed)
+    }
+
+    pub(crate) fn with_scratch<T>(&self, f: impl FnOnce(&mut Scratch) -> T) -> T {
+        let mut scratch = self.scratch.lock().pop().unwrap_or_default();
+        let out = f(&mut scratch);
+        self.scratch.lock().push(scratch);
+        out
+    }
+
+    fn write_batch(&self, batch: &Batch<'_>, scratch: &mut Scratch) -> WriteReport {
+        let mut report = batch.report.clone();
+        self.metadata.learn(&batch.metadata);
+        let mut ids = std::mem::take(&mut scratch.ids);
+        self.resolve(batch, &mut ids, scratch, &mut report);
+        let mut from = 0;
+        while from < ids.len() {
+            let mut samples = 0;
+            let mut end = from;
+            while end < ids.len() && (samples < BLOCK_SAMPLES || end == from) {
+                samples += batch.series[end].samples.len();
+                end += 1;
+            }
+            let rows = (from..end).filter(|&i| ids[i] != NO_SERIES).flat_map(|i| {
+                let s = &batch.series[i].samples;
+                let range = s.start as usize..s.end as usize;
+                let times = batch.timestamps.get(range.clone()).unwrap_or(&[]);
+                let values = batch.values.get(range).unwrap_or(&[]);
+                let id = u64::from(ids[i]);
+                times.iter().zip(values).map(move |(t, v)| ((id, t), v.to_bits()))
+            });
+            self.append_block(rows, ValueKind::Float, scratch, &mut report);
+            from = end;
+        }
+        scratch.ids = ids;
+        report
+    }
+
+    /// Fills `ids` with the id of each series; those refused are counted with all their samples.
+    fn resolve(
+        &self,
+        batch: &Batch<'_>,
+        ids: &mut Vec<u32>,
+        scratch: &mut Scratch,
+        report: &mut WriteReport,
+    ) {
+        let extra = &batch.extra;
+        let hasher =
+            RawHasher::new(self.raw_hash_key, batch.dialect, extra.labels.as_ref().canonical(), extra.honor);
+        let samples = batch.timestamps.len().min(batch.values.len());
+        ids.clear();
+        ids.reserve(batch.series.len());
+        for series in &batch.series {
+            let hash = hasher.hash(&series.raw);
+            let found = match self.raw.get(hash) {
+                Some(id) => Ok(id),
+                None => self.parse_and_make(batch, &series.raw, hash, scratch, report),
+            };
+            let found = found.and_then(|id| match series.samples.end as usize <= samples {
+                true => Ok(id),
+                false => Err(Refusal::malformed("the series points past the batch's samples")),
+            });
+            ids.push(found.unwrap_or_else(|refusal| {
+                report.reject(refusal.reason, series.samples.len() as u64, || refusal.message);
+                NO_SERIES
+            }));
+        }
+    }
+
+    /// Sorts samples by shard and appends them, each shard locked once.
+    fn append_block<'a, I: Copy + IntoId + 'a>(
+        &self,
+        rows: impl Iterator<Item = ((I, &'a i64), u64)> + Clone,
+        kind: ValueKind,
+        scratch: &mut Scratch,
+        report: &mut WriteReport,
+    ) {
+        let Scratch { staged, work, .. } = scratch;
+        let mut starts = [0usize; SHARDS + 1];
+        let mut unknown = 0;
+        for ((id, _), _) in rows.clone() {
+            match id.known() {
+                Some(id) => starts[place_of(id).0 + 1] += 1,
+                None => {
+                    unknown += 1;
+                    report.reject(Reason::UnknownSeries, 1, || format!("no series has the id {}", id.id()));
+                }
+            }
+        }
+        for i in 0..SHARDS {
+            starts[i + 1] += starts[i];
+        }
+        let total = starts[SHARDS];
+        if staged.len() < total {
+            staged.resize(total, Staged { row: 0, time: 0, bits: 0 });
+        }
+        let mut next = starts;
+        for ((id, &time), bits) in rows {
+            if unknown > 0 && id.known().is_none() {
+                continue;
+            }
+            let (shard, row) = place_of(id.id() as u32);
+            staged[next[shard]] = Staged { row, time, bits };
+            next[shard] += 1;
+        }
+        let staged = &staged[..];
+        let append = |shard: usize, work: &mut Work, report: &mut WriteReport| {
+            let samples = &staged[starts[shard]..starts[shard + 1]];
+            if samples.is_empty() {
+                return;
+            }
+            if let Err(error) = self.shard(shard).append(samples, kind, &self.rules, work, report) {
+                report.reject(Reason::Malformed, samples.len() as u64, || error.to_string());
+            }
+        };
+        if total < PARALLEL_SAMPLES || rayon::current_num_threads() == 1 {
+            (0..SHARDS).for_each(|shard| append(shard, work, report));
+            return;
+        }
+        let reports: Vec<WriteReport> = (0..SHARDS)
+            .into_par_iter()
+            .with_min_len(SHARDS / 16)
+            .map_init(Work::default, |work, shard| {
+                let mut report = WriteReport::default();
+                append(shard, work, &mut report);
+                report
+            })
+            .collect();
+        reports.into_iter().for_each(|r| report.merge(r));
+    }
+}
+
+/// What samples are addressed by: the 64 bits of callers, borrowed from their column or made here.
+pub(crate) trait IntoId {
+    fn id(self) -> u64;
+
+    fn known(self) -> Option<u32>
+    where
+        Self: Sized,
+    {
+        u32::try_from(self.id()).ok().filter(|&id| id != NO_SERIES)
+    }
+}
+
+impl IntoId for u64 {
+    fn id(self) -> u64 {
+        self
+    }
+}
+
+impl IntoId for &u64 {
+    fn id(self) -> u64 {
+        *self
+    }
+}
+
+#[cfg(test)]
+mod tests;

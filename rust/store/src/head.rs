@@ -1,0 +1,145 @@
+//! Appending in order: into the open chunk, into a larger slab when it is full, into a sealed chunk
+//! when it has its number of samples.
+
+use std::sync::Arc;
+
+use metricsdb_model::{Reason, Result, ValueKind, WriteReport};
+
+use crate::chunk::Chunk;
+use crate::codec::{self, OpenState};
+use crate::late::Late;
+use crate::series::Head;
+use crate::shard::{Rules, Shard, Staged, Work, id_of};
+use crate::slab::CLASSES;
+
+/// What became of one sample.
+enum Placed {
+    Appended,
+    /// Not newer than the newest; `older` when not equal to it.
+    Late {
+        older: bool,
+    },
+}
+
+impl Shard {
+    /// Appends samples in the order given; those of one series need not be in time order. Counts what
+    /// happened into `report`.
+    pub fn append(
+        &mut self,
+        staged: &[Staged],
+        kind: ValueKind,
+        rules: &Rules,
+        work: &mut Work,
+        report: &mut WriteReport,
+    ) -> Result<()> {
+        let mut late = std::mem::take(&mut work.late);
+        late.clear();
+        let (rows, mut unknown) = (self.series.len(), 0);
+        for s in staged {
+            if s.row as usize >= rows {
+                unknown += 1;
+                let id = id_of(self.number, s.row);
+                report.reject(Reason::UnknownSeries, 1, || format!("no series has the id {id}"));
+                continue;
+            }
+            if let Placed::Late { older } = self.place(s.row, kind, s.time, s.bits, rules, work)? {
+                late.push(Late { row: s.row, time: s.time, bits: s.bits, older });
+            }
+        }
+        report.accepted += (staged.len() - unknown - late.len()) as u64;
+        if !late.is_empty() {
+            self.merge_late(&mut late, kind, rules, work, report)?;
+        }
+        work.late = late;
+        Ok(())
+    }
+
+    #[inline]
+    fn place(
+        &mut self,
+        row: u32,
+        kind: ValueKind,
+        time: i64,
+        bits: u64,
+        rules: &Rules,
+        work: &mut Work,
+    ) -> Result<Placed> {
+        let head = &mut self.series.heads[row];
+        if head.is_open() && time > head.state.last_time() && head.state.kind() == kind {
+            let bytes = self.arena.bytes_mut(head.slab, head.class);
+            if codec::open::append(&mut head.state, bytes, time, bits).is_ok() {
+                if head.state.count() >= rules.samples_per_chunk {
+                    self.seal(row, work)?;
+                }
+                return Ok(Placed::Appended);
+            }
+        } else if let Some(newest) = self.newest(row)
+            && time <= newest
+        {
+            return Ok(Placed::Late { older: time < newest });
+        }
+        self.push(row, kind, time, bits, rules, work)?;
+        Ok(Placed::Appended)
+    }
+
+    /// Appends a sample that is newer than all of its row, whatever has to grow, open or be sealed.
+    pub fn push(
+        &mut self,
+        row: u32,
+        kind: ValueKind,
+        time: i64,
+        bits: u64,
+        rules: &Rules,
+        work: &mut Work,
+    ) -> Result<()> {
+        if self.series.heads[row].is_open() && self.series.heads[row].state.kind() != kind {
+            self.seal(row, work)?;
+        }
+        loop {
+            let head = &mut self.series.heads[row];
+            if !head.is_open() {
+                *head = Head { state: OpenState::new(kind), slab: self.arena.take(0), class: 0 };
+            }
+            let bytes = self.arena.bytes_mut(head.slab, head.class);
+            if codec::open::append(&mut head.state, bytes, time, bits).is_ok() {
+                break;
+            }
+            if head.class as usize + 1 < CLASSES.len() {
+                head.slab = self.arena.grow(head.slab, head.class, head.class + 1);
+                head.class += 1;
+            } else {
+                self.seal(row, work)?;
+            }
+        }
+        if self.series.heads[row].state.count() >= rules.samples_per_chunk {
+            self.seal(row, work)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the open chunk of a row a sealed one and gives its slab back.
+    pub fn seal(&mut self, row: u32, work: &mut Work) -> Result<()> {
+        let head = self.series.heads[row];
+        if !head.is_open() {
+            return Ok(());
+        }
+        self.decode_open(&head.state, self.open_bytes(&head), work)?;
+        let chunk = Chunk::seal(head.state.kind(), &work.times, &work.bits)?;
+        self.sealed_count.add(&chunk);
+        let list = Arc::make_mut(self.series.sealed[row].get_or_insert_default());
+        if list.len() == list.capacity() {
+            list.reserve_exact(1 + list.len() / 4);
+        }
+        list.push(chunk);
+        self.close(row);
+        Ok(())
+    }
+
+    /// Forgets the open chunk of a row.
+    pub fn close(&mut self, row: u32) {
+        let head = std::mem::replace(&mut self.series.heads[row], Head::closed());
+        if head.is_open() {
+            self.arena.give(head.slab, head.class);
+        }
+    }
+}

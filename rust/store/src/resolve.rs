@@ -1,0 +1,165 @@
+//! From label bytes that are not known yet to a series: decode, add what the receiver adds, check the
+//! limits, find the series by its canonical form or make it.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use metricsdb_model::bounds::{LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_PER_SERIES_MAX};
+use metricsdb_model::{
+    Batch, Error, LabelError, LabelsBuilder, LabelsRef, Reason, WriteReport, batch::Extra,
+};
+
+use crate::database::{Database, Scratch};
+use crate::index::Forward;
+use crate::series::ROWS_MAX;
+use crate::shard::{id_of, place_of};
+
+/// Why a series can't be taken.
+pub(crate) struct Refusal {
+    pub reason: Reason,
+    pub message: String,
+}
+
+impl Refusal {
+    pub fn malformed(message: &str) -> Refusal {
+        Refusal { reason: Reason::Malformed, message: message.to_owned() }
+    }
+
+    pub fn into_error(self) -> Error {
+        Error::input("labels", &self.message, self.reason.as_str(), "send other labels")
+    }
+
+    fn limit(error: Error) -> Refusal {
+        Refusal { reason: Reason::LimitExceeded, message: error.to_string() }
+    }
+
+    fn labels(error: LabelError) -> Refusal {
+        let reason = match error {
+            LabelError::Malformed(_) => Reason::Malformed,
+            _ => Reason::InvalidLabels,
+        };
+        Refusal { reason, message: error.to_string() }
+    }
+}
+
+/// Holds a label set against the limits of `bounds`.
+pub(crate) fn check_limits(labels: LabelsRef<'_>) -> Result<(), Refusal> {
+    let refuse = |reason, message| Err(Refusal { reason, message });
+    let mut count = 0;
+    for (name, value) in labels.iter() {
+        count += 1;
+        if name.len() > LABEL_NAME_BYTES_MAX {
+            let start: String = name.chars().take(40).collect();
+            return refuse(
+                Reason::LimitExceeded,
+                format!("label name {start:?}… has {} bytes, {LABEL_NAME_BYTES_MAX} allowed", name.len()),
+            );
+        }
+        if value.len() > LABEL_VALUE_BYTES_MAX {
+            return refuse(
+                Reason::LimitExceeded,
+                format!("value of label {name:?} has {} bytes, {LABEL_VALUE_BYTES_MAX} allowed", value.len()),
+            );
+        }
+    }
+    match count {
+        0 => refuse(Reason::InvalidLabels, "a series needs at least one label with a value".to_owned()),
+        n if n > LABELS_PER_SERIES_MAX => refuse(
+            Reason::LimitExceeded,
+            format!("{} has {n} labels, {LABELS_PER_SERIES_MAX} allowed", labels.metric_name()),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Adds the receiver's labels as Prometheus does: on a clash the sender's label wins or is renamed.
+fn merge_extra(sender: &mut LabelsBuilder, extra: &Extra, out: &mut LabelsBuilder) -> Result<(), LabelError> {
+    out.clear();
+    let mut added: Vec<(&str, &str)> = extra.labels.iter().collect();
+    if extra.honor {
+        added.retain(|(name, _)| !sender.contains(name));
+    }
+    let taken: Vec<String> = sender.canonical()?.iter().map(|(n, _)| n.to_owned()).collect();
+    for (name, value) in sender.canonical()?.iter() {
+        if !added.iter().any(|(n, _)| *n == name) {
+            out.push(name, value);
+            continue;
+        }
+        let mut renamed = format!("exported_{name}");
+        while taken.contains(&renamed) || added.iter().any(|(n, _)| **n == renamed) {
+            renamed.insert_str(0, "exported_");
+        }
+        out.push(&renamed, value);
+    }
+    added.iter().for_each(|(n, v)| out.push(n, v));
+    Ok(())
+}
+
+impl Database {
+    /// The series of label bytes whose hash is not known; remembers the hash.
+    pub(crate) fn parse_and_make(
+        &self,
+        batch: &Batch<'_>,
+        raw: &[u8],
+        hash: u128,
+        scratch: &mut Scratch,
+        report: &mut WriteReport,
+    ) -> Result<u32, Refusal> {
+        let Scratch { sender, merged, pairs, .. } = scratch;
+        sender.clear();
+        (batch.decode)(raw, sender).map_err(Refusal::labels)?;
+        let builder = if batch.extra.labels.is_empty() {
+            sender
+        } else {
+            merge_extra(sender, &batch.extra, merged).map_err(Refusal::labels)?;
+            merged
+        };
+        let labels = builder.canonical().map_err(Refusal::labels)?;
+        check_limits(labels)?;
+        let (id, made) = self.find_or_make(labels, pairs)?;
+        report.series_created += u64::from(made);
+        self.raw.insert(hash, id, self.series_count());
+        Ok(id)
+    }
+
+    /// The series with this label set, and whether it was made now. The label set was checked.
+    pub(crate) fn find_or_make(
+        &self,
+        labels: LabelsRef<'_>,
+        pairs: &mut Vec<(u32, u32)>,
+    ) -> Result<(u32, bool), Refusal> {
+        pairs.clear();
+        for (name, value) in labels.iter() {
+            let name = self.symbols.intern(name).map_err(Refusal::limit)?;
+            pairs.push((name, self.symbols.intern(value).map_err(Refusal::limit)?));
+        }
+        let hash = labels.hash64();
+        let number = (hash >> 56) as u8;
+        let mut shard = self.shard(usize::from(number));
+        let same = |handle| shard.label_sets.pairs(&self.shapes, handle).eq(pairs.iter().copied());
+        if let Some(row) = shard.series.find(hash, same) {
+            return Ok((id_of(number, row), false));
+        }
+        if shard.series.len() >= ROWS_MAX {
+            return Err(Refusal {
+                reason: Reason::LimitExceeded,
+                message: format!("shard {number} has {ROWS_MAX} series, the most it can hold"),
+            });
+        }
+        let handle = shard.label_sets.push(&self.shapes, pairs).map_err(Refusal::limit)?;
+        let id = id_of(number, shard.series.len() as u32);
+        // Postings first: whoever finds the id there waits for this shard's lock.
+        self.index.add(id, pairs).map_err(Refusal::limit)?;
+        shard.series.push(hash, handle);
+        self.series_count.fetch_add(1, Relaxed);
+        Ok((id, true))
+    }
+}
+
+impl Forward for Database {
+    fn value(&self, id: u32, name: u32) -> Option<u32> {
+        let (number, row) = place_of(id);
+        let shard = self.shard(number);
+        let handle = *shard.series.labels.get(row)?;
+        shard.label_sets.value(&self.shapes, handle, name)
+    }
+}

@@ -1,0 +1,189 @@
+//! One of 256 slices of the store, by canonical hash: the unit of locking. It owns its series, their
+//! label sets and their samples; symbols, postings and the raw table are shared by all shards.
+
+use metricsdb_model::{Result, TimeRange};
+
+use crate::chunk::Chunk;
+use crate::codec::{self, OpenState};
+use crate::labelsets::LabelSets;
+use crate::late::DuplicatePolicy;
+use crate::series::{Head, SeriesTable};
+use crate::slab::{Arena, CLASSES};
+
+/// Shards of a store.
+pub const SHARDS: usize = 256;
+
+/// How samples become chunks.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    pub duplicates: DuplicatePolicy,
+    pub samples_per_chunk: usize,
+}
+
+/// A sample on its way into its shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Staged {
+    pub row: u32,
+    pub time: i64,
+    pub bits: u64,
+}
+
+/// What is in the sealed chunks of a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SealedCount {
+    pub chunks: usize,
+    pub bytes: usize,
+    pub samples: usize,
+}
+
+impl SealedCount {
+    pub fn add(&mut self, chunk: &Chunk) {
+        self.chunks += 1;
+        self.bytes += chunk.bytes();
+        self.samples += chunk.count();
+    }
+
+    pub fn remove(&mut self, chunk: &Chunk) {
+        self.chunks -= 1;
+        self.bytes -= chunk.bytes();
+        self.samples -= chunk.count();
+    }
+}
+
+pub struct Shard {
+    pub number: u8,
+    pub series: SeriesTable,
+    pub label_sets: LabelSets,
+    pub arena: Arena,
+    pub sealed_count: SealedCount,
+}
+
+/// The id by which the outside and the postings know a series.
+#[inline]
+pub fn id_of(shard: u8, row: u32) -> u32 {
+    row << 8 | u32::from(shard)
+}
+
+/// Shard and row of an id.
+#[inline]
+pub fn place_of(id: u32) -> (usize, u32) {
+    ((id & 0xff) as usize, id >> 8)
+}
+
+/// Buffers that a writer reuses from series to series.
+#[derive(Default)]
+pub struct Work {
+    pub times: Vec<i64>,
+    pub bits: Vec<u64>,
+    pub late: Vec<crate::late::Late>,
+    pub merged: Vec<crate::late::Merged>,
+}
+
+impl Work {
+    pub fn bytes(&self) -> usize {
+        self.times.capacity() * 8
+            + self.bits.capacity() * 8
+            + self.late.capacity() * size_of::<crate::late::Late>()
+            + self.merged.capacity() * size_of::<crate::late::Merged>()
+    }
+}
+
+impl Shard {
+    pub fn new(number: u8) -> Shard {
+        Shard {
+            number,
+            series: SeriesTable::default(),
+            label_sets: LabelSets::default(),
+            arena: Arena::default(),
+            sealed_count: SealedCount::default(),
+        }
+    }
+
+    /// The bytes of a row's open chunk; empty while none is open.
+    #[inline]
+    pub fn open_bytes(&self, head: &Head) -> &[u8] {
+        if head.is_open() { self.arena.bytes(head.slab, head.class) } else { &[] }
+    }
+
+    /// The span of the open chunk's times; `None` while none is open.
+    pub fn open_span(&self, head: &Head) -> Option<TimeRange> {
+        let first = head.state.first_time(self.open_bytes(head))?;
+        Some(TimeRange::new(first, head.state.last_time()))
+    }
+
+    /// Time of the newest sample of a row.
+    pub fn newest(&self, row: u32) -> Option<i64> {
+        let head = &self.series.heads[row];
+        if head.is_open() {
+            return Some(head.state.last_time());
+        }
+        Some(self.series.sealed[row].as_ref()?.last()?.last())
+    }
+
+    /// Time of the oldest sample of a row.
+    pub fn oldest(&self, row: u32) -> Option<i64> {
+        match self.series.sealed[row].as_ref().and_then(|list| list.first()) {
+            Some(chunk) => Some(chunk.first()),
+            None => self.series.heads[row].state.first_time(self.open_bytes(&self.series.heads[row])),
+        }
+    }
+
+    /// Whether the row has a sample in the range; decodes only where headers can't tell.
+    pub fn has_sample(&self, row: u32, range: TimeRange, work: &mut Work) -> Result<bool> {
+        let head = &self.series.heads[row];
+        let certain = |span: TimeRange| range.contains(span.start) || range.contains(span.end);
+        let open = self.open_span(head).filter(|span| span.overlaps(range));
+        if open.is_some_and(certain) {
+            return Ok(true);
+        }
+        let sealed = self.series.sealed[row].as_deref().map_or(&[][..], |list| list.as_slice());
+        for chunk in overlapping(sealed, range) {
+            if certain(TimeRange::new(chunk.first(), chunk.last())) {
+                return Ok(true);
+            }
+            work.times.clear();
+            work.bits.clear();
+            chunk.decode_range(range, &mut work.times, &mut work.bits)?;
+            if !work.times.is_empty() {
+                return Ok(true);
+            }
+        }
+        if open.is_none() {
+            return Ok(false);
+        }
+        self.decode_open(&head.state, self.open_bytes(head), work)?;
+        Ok(work.times.iter().any(|&t| range.contains(t)))
+    }
+
+    /// Decodes an open chunk into the buffers, which are cleared first.
+    pub fn decode_open(&self, state: &OpenState, bytes: &[u8], work: &mut Work) -> Result<()> {
+        work.times.clear();
+        work.bits.clear();
+        codec::open::decode(state, bytes, &mut work.times, &mut work.bits)
+    }
+
+    /// Samples in open chunks, and the bytes of their slabs that are written.
+    pub fn open_count(&self) -> (usize, usize) {
+        let open = self.series.heads.iter().filter(|h| h.is_open());
+        open.fold((0, 0), |(n, b), h| (n + h.state.count(), b + h.state.used_bytes()))
+    }
+
+    /// Bytes of the lists of sealed chunks, without the chunks.
+    pub fn sealed_list_bytes(&self) -> usize {
+        let lists = self.series.sealed.iter().flatten();
+        lists.map(|l| 16 + size_of::<Vec<Chunk>>() + l.capacity() * size_of::<Chunk>()).sum()
+    }
+
+    /// Slack inside slabs in use: what open chunks could still grow into.
+    pub fn slab_slack(&self) -> usize {
+        let open = self.series.heads.iter().filter(|h| h.is_open());
+        open.map(|h| CLASSES[h.class as usize] as usize - h.state.used_bytes()).sum()
+    }
+}
+
+/// The chunks of a sorted, disjoint list that overlap the range.
+pub fn overlapping(list: &[Chunk], range: TimeRange) -> &[Chunk] {
+    let from = list.partition_point(|c| c.last() < range.start);
+    let to = list.partition_point(|c| c.first() <= range.end);
+    list.get(from..to).unwrap_or(&[])
+}

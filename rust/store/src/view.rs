@@ -1,0 +1,429 @@
+//! What a query sees: series ids from the index, their sealed chunks shared, their open chunks copied
+//! under a short lock of each shard. Decoding takes no lock.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use metricsdb_model::source::Groups;
+use metricsdb_model::{
+    Budget, Error, Grouping, Labels, LabelsBuilder, Predicate, Result, Samples, SeriesSet, Source, TimeRange,
+    ValueKind,
+};
+use rayon::prelude::*;
+use roaring::RoaringBitmap;
+
+use crate::chunk::Chunk;
+use crate::codec::{self, OpenState};
+use crate::database::Database;
+use crate::shard::{SHARDS, Shard, Work, id_of, overlapping, place_of};
+
+/// Selections of fewer series are captured by the caller's thread alone.
+const PARALLEL_SERIES: usize = 1 << 14;
+/// Series that `read_many` decodes at once, before it copies them out.
+const READ_BLOCK: usize = 4096;
+
+/// A run of values of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub kind: ValueKind,
+    pub len: usize,
+}
+
+/// Samples of many series as compressed rows: row `i` stands at `offsets[i]..offsets[i + 1]`.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    pub offsets: Vec<usize>,
+    pub timestamps: Vec<i64>,
+    pub values: Vec<f64>,
+}
+
+/// Chosen series as they were at one moment.
+pub struct View<'a> {
+    store: &'a Database,
+    series: Vec<Captured>,
+    /// The open chunks' bytes, one after the other.
+    open: Vec<u8>,
+}
+
+struct Captured {
+    id: u32,
+    /// `state` counts no sample where the open chunk is outside of the range.
+    state: OpenState,
+    open: std::ops::Range<usize>,
+    sealed: Option<Arc<Vec<Chunk>>>,
+}
+
+/// Rows by shard: those of shard `s` are `rows[starts[s]..starts[s + 1]]`.
+pub(crate) struct ByShard {
+    pub starts: [usize; SHARDS + 1],
+    pub rows: Vec<u32>,
+}
+
+impl ByShard {
+    pub fn new(ids: &RoaringBitmap) -> ByShard {
+        let mut starts = [0; SHARDS + 1];
+        for id in ids {
+            starts[place_of(id).0 + 1] += 1;
+        }
+        for i in 0..SHARDS {
+            starts[i + 1] += starts[i];
+        }
+        let mut next = starts;
+        let mut rows = vec![0; starts[SHARDS]];
+        for id in ids {
+            let (shard, row) = place_of(id);
+            rows[next[shard]] = row;
+            next[shard] += 1;
+        }
+        ByShard { starts, rows }
+    }
+
+    pub fn rows(&self, shard: usize) -> &[u32] {
+        &self.rows[self.starts[shard]..self.starts[shard + 1]]
+    }
+}
+
+/// What was taken from one shard, or from all.
+#[derive(Default)]
+struct Part {
+    series: Vec<Captured>,
+    open: Vec<u8>,
+}
+
+impl Part {
+    fn capture(&mut self, shard: &Shard, row: u32, range: TimeRange) {
+        let head = &shard.series.heads[row];
+        let is_open = shard.open_span(head).is_some_and(|span| span.overlaps(range));
+        let list = &shard.series.sealed[row];
+        let sealed = list.as_ref().filter(|list| !overlapping(list, range).is_empty());
+        if !is_open && sealed.is_none() {
+            return;
+        }
+        let start = self.open.len();
+        let mut state = OpenState::new(ValueKind::Float);
+        if is_open {
+            state = head.state;
+            self.open.extend_from_slice(&shard.open_bytes(head)[..state.used_bytes()]);
+        }
+        self.series.push(Captured {
+            id: id_of(shard.number, row),
+            state,
+            open: start..self.open.len(),
+            sealed: sealed.cloned(),
+        });
+    }
+
+    fn append(&mut self, mut other: Part) {
+        let shift = self.open.len();
+        self.open.append(&mut other.open);
+        self.series.extend(other.series.into_iter().map(|mut c| {
+            c.open = c.open.start + shift..c.open.end + shift;
+            c
+        }));
+    }
+}
+
+impl Database {
+    /// As `Source::select`, for readers that need values as exact as they were written.
+    pub fn select_exact(&self, predicate: &Predicate, range: TimeRange, budget: &Budget) -> Result<View<'_>> {
+        let ids = self.index.select(predicate, self, budget)?;
+        self.capture(&ids, range, budget)
+    }
+
+    fn capture(&self, ids: &RoaringBitmap, range: TimeRange, budget: &Budget) -> Result<View<'_>> {
+        let by_shard = ByShard::new(ids);
+        let take = |part: &mut Part, number: usize| -> Result<()> {
+            let rows = by_shard.rows(number);
+            if rows.is_empty() {
+                return Ok(());
+            }
+            budget.check()?;
+            let shard = self.shard(number);
+            rows.iter().for_each(|&row| part.capture(&shard, row, range));
+            Ok(())
+        };
+        let mut all = Part::default();
+        if by_shard.rows.len() < PARALLEL_SERIES {
+            all.series.reserve(by_shard.rows.len());
+            (0..SHARDS).try_for_each(|number| take(&mut all, number))?;
+        } else {
+            let parts: Result<Vec<Part>> = (0..SHARDS)
+                .into_par_iter()
+                .map(|number| {
+                    let mut part = Part::default();
+                    take(&mut part, number)?;
+                    Ok(part)
+                })
+                .collect();
+            parts?.into_iter().for_each(|part| all.append(part));
+        }
+        Ok(View { store: self, series: all.series, open: all.open })
+    }
+
+    /// The samples of known series, row by row as asked. Errors: `Input` for an id that no series has.
+    pub fn read_many(&self, ids: &[u64], range: TimeRange, budget: &Budget) -> Result<Rows> {
+        let mut wanted = RoaringBitmap::new();
+        for &id in ids {
+            let known = u32::try_from(id).ok().filter(|&id| {
+                let (shard, row) = place_of(id);
+                (row as usize) < self.shard(shard).series.len()
+            });
+            wanted.insert(known.ok_or_else(|| {
+                Error::input("series", &id.to_string(), "no series has this id", "use ids of this database")
+            })?);
+        }
+        let view = self.capture(&wanted, range, budget)?;
+        let mut place: hashbrown::HashMap<u64, usize> = hashbrown::HashMap::with_capacity(view.len());
+        place.extend(view.series.iter().enumerate().map(|(i, c)| (u64::from(c.id), i)));
+        let mut rows = Rows { offsets: vec![0], ..Rows::default() };
+        for block in ids.chunks(READ_BLOCK) {
+            let parts: Result<Vec<(Samples, Vec<usize>)>> = block
+                .par_chunks(READ_BLOCK / 64)
+                .map(|ids| {
+                    let mut samples = Samples::default();
+                    let mut ends = Vec::with_capacity(ids.len());
+                    for id in ids {
+                        if let Some(&i) = place.get(id) {
+                            view.read(i, range, &mut samples)?;
+                        }
+                        ends.push(samples.len());
+                    }
+                    budget.take_samples(samples.len() as u64)?;
+                    Ok((samples, ends))
+                })
+                .collect();
+            for (samples, ends) in parts? {
+                let start = rows.timestamps.len();
+                rows.timestamps.extend_from_slice(&samples.timestamps);
+                rows.values.extend_from_slice(&samples.values);
+                rows.offsets.extend(ends.iter().map(|end| start + end));
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The series that satisfy one of the predicates (none given: every series) and have a sample in the
+    /// range: their ids and label sets, in no particular order.
+    pub fn series(
+        &self,
+        predicates: &[Predicate],
+        range: TimeRange,
+        budget: &Budget,
+    ) -> Result<(Vec<u64>, Vec<Labels>)> {
+        let by_shard = ByShard::new(&self.with_samples(predicates, range, budget)?);
+        let mut ids = Vec::with_capacity(by_shard.rows.len());
+        let mut sets = Vec::with_capacity(by_shard.rows.len());
+        let mut builder = LabelsBuilder::default();
+        for number in 0..SHARDS {
+            if by_shard.rows(number).is_empty() {
+                continue;
+            }
+            budget.check()?;
+            let shard = self.shard(number);
+            for &row in by_shard.rows(number) {
+                ids.push(u64::from(id_of(shard.number, row)));
+                sets.push(self.labels_of(&shard, row, &mut builder));
+            }
+        }
+        Ok((ids, sets))
+    }
+
+    /// The names of all labels of such series, sorted.
+    pub fn label_names(
+        &self,
+        predicates: &[Predicate],
+        range: TimeRange,
+        budget: &Budget,
+    ) -> Result<Vec<String>> {
+        let ids = self.with_samples(predicates, range, budget)?;
+        Ok(self.index.label_names(self.unless_all(&ids)))
+    }
+
+    /// The values of one label of such series, sorted.
+    pub fn label_values(
+        &self,
+        name: &str,
+        predicates: &[Predicate],
+        range: TimeRange,
+        budget: &Budget,
+    ) -> Result<Vec<String>> {
+        let ids = self.with_samples(predicates, range, budget)?;
+        Ok(self.index.label_values(name, self.unless_all(&ids), self))
+    }
+
+    fn unless_all<'i>(&self, ids: &'i RoaringBitmap) -> Option<&'i RoaringBitmap> {
+        (ids.len() != self.index.all().len()).then_some(ids)
+    }
+
+    fn with_samples(
+        &self,
+        predicates: &[Predicate],
+        range: TimeRange,
+        budget: &Budget,
+    ) -> Result<RoaringBitmap> {
+        let mut chosen = RoaringBitmap::new();
+        if predicates.is_empty() {
+            chosen |= &*self.index.all();
+        }
+        for predicate in predicates {
+            chosen |= self.index.select(predicate, self, budget)?;
+        }
+        let by_shard = ByShard::new(&chosen);
+        let mut work = Work::default();
+        for number in 0..SHARDS {
+            if by_shard.rows(number).is_empty() {
+                continue;
+            }
+            budget.check()?;
+            let shard = self.shard(number);
+            for &row in by_shard.rows(number) {
+                if !shard.has_sample(row, range, &mut work)? {
+                    chosen.remove(id_of(shard.number, row));
+                }
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// The label set of a row, from its symbols.
+    pub(crate) fn labels_of(&self, shard: &Shard, row: u32, builder: &mut LabelsBuilder) -> Labels {
+        builder.clear();
+        for (name, value) in shard.label_sets.pairs(&self.shapes, shard.series.labels[row]) {
+            builder.push(&self.symbols.get(name), &self.symbols.get(value));
+        }
+        // A stored set has passed this very function.
+        builder.finish().unwrap_or_default()
+    }
+}
+
+impl Source for Database {
+    fn select<'a>(
+        &'a self,
+        predicate: &Predicate,
+        range: TimeRange,
+        budget: &Budget,
+    ) -> Result<Box<dyn SeriesSet + 'a>> {
+        Ok(Box::new(self.select_exact(predicate, range, budget)?))
+    }
+}
+
+impl View<'_> {
+    /// The id of a series.
+    pub fn id(&self, index: usize) -> u64 {
+        u64::from(self.series[index].id)
+    }
+
+    fn open_bytes(&self, series: &Captured) -> &[u8] {
+        &self.open[series.open.clone()]
+    }
+
+    /// Appends the samples of one series in `range`, in time order, as exact 64 bits; returns what the
+    /// bits mean, run by run.
+    pub fn read_exact(
+        &self,
+        index: usize,
+        range: TimeRange,
+        times: &mut Vec<i64>,
+        bits: &mut Vec<u64>,
+    ) -> Result<Vec<Run>> {
+        let series = &self.series[index];
+        let mut runs: Vec<Run> = Vec::new();
+        let mut end = times.len();
+        let mut note = |kind: ValueKind, now: usize| {
+            match runs.last_mut() {
+                Some(run) if run.kind == kind => run.len += now - end,
+                _ if now > end => runs.push(Run { kind, len: now - end }),
+                _ => {}
+            }
+            end = now;
+        };
+        for chunk in overlapping(series.sealed.as_deref().map_or(&[], |list| list.as_slice()), range) {
+            chunk.decode_range(range, times, bits)?;
+            note(chunk.kind(), times.len());
+        }
+        if !series.state.is_empty() {
+            let (mut open_times, mut open_bits) = (Vec::new(), Vec::new());
+            codec::open::decode(&series.state, self.open_bytes(series), &mut open_times, &mut open_bits)?;
+            let from = open_times.partition_point(|&t| t < range.start);
+            let to = open_times.partition_point(|&t| t <= range.end).max(from);
+            times.extend_from_slice(&open_times[from..to]);
+            bits.extend_from_slice(&open_bits[from..to]);
+            note(series.state.kind(), times.len());
+        }
+        Ok(runs)
+    }
+}
+
+impl SeriesSet for View<'_> {
+    fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    fn labels(&self, index: usize) -> Labels {
+        let (number, row) = place_of(self.series[index].id);
+        let mut builder = LabelsBuilder::default();
+        self.store.labels_of(&self.store.shard(number), row, &mut builder)
+    }
+
+    fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
+        let series = &self.series[index];
+        for chunk in overlapping(series.sealed.as_deref().map_or(&[], |list| list.as_slice()), range) {
+            chunk.decode_f64(range, out)?;
+        }
+        codec::open::decode_f64(&series.state, self.open_bytes(series), range, out)
+    }
+
+    /// Groups by symbols: only the groups' label sets are built.
+    fn group(&self, grouping: &Grouping) -> Groups {
+        let store = self.store;
+        let (names, keep) = match grouping {
+            Grouping::By(names) => (names, true),
+            Grouping::Without(names) => (names, false),
+        };
+        let listed: Vec<u32> = names.iter().filter_map(|n| store.symbols.lookup(n)).collect();
+        let mut groups = Groups { of: Vec::with_capacity(self.len()), labels: Vec::new() };
+        // The kept pairs of each group, one group after the other.
+        let (mut keys, mut starts): (Vec<(u32, u32)>, Vec<usize>) = (Vec::new(), vec![0]);
+        let mut table: HashTable<u32> = HashTable::new();
+        let mut key: Vec<(u32, u32)> = Vec::new();
+        for same_shard in self.series.chunk_by(|a, b| place_of(a.id).0 == place_of(b.id).0) {
+            let shard = store.shard(place_of(same_shard[0].id).0);
+            for series in same_shard {
+                let handle = shard.series.labels[place_of(series.id).1];
+                let pairs = shard.label_sets.pairs(&store.shapes, handle);
+                key.clear();
+                key.extend(pairs.filter(|(name, _)| listed.contains(name) == keep));
+                let hash = hash_pairs(&key);
+                let known =
+                    table.find(hash, |&g| keys[starts[g as usize]..starts[g as usize + 1]] == key[..]);
+                let group = known.copied().unwrap_or_else(|| {
+                    let group = starts.len() as u32 - 1;
+                    keys.extend_from_slice(&key);
+                    starts.push(keys.len());
+                    table.insert_unique(hash, group, |&g| {
+                        hash_pairs(&keys[starts[g as usize]..starts[g as usize + 1]])
+                    });
+                    group
+                });
+                groups.of.push(group);
+            }
+        }
+        let mut builder = LabelsBuilder::default();
+        for range in starts.windows(2) {
+            builder.clear();
+            for &(name, value) in &keys[range[0]..range[1]] {
+                builder.push(&store.symbols.get(name), &store.symbols.get(value));
+            }
+            groups.labels.push(builder.finish().unwrap_or_default());
+        }
+        groups
+    }
+}
+
+fn hash_pairs(pairs: &[(u32, u32)]) -> u64 {
+    // Multiply and fold: symbols are dense numbers that no sender chooses freely.
+    pairs.iter().fold(0x9e37_79b9_7f4a_7c15, |h: u64, &(n, v)| {
+        let m = u128::from(h ^ (u64::from(n) << 32 | u64::from(v))) * 0x2d35_8dcc_aa6c_78a5;
+        (m as u64) ^ (m >> 64) as u64
+    })
+}
