@@ -7,6 +7,8 @@ pub const LABEL_VALUE_BYTES_MAX: usize = 64 * 1024;
 pub const LABELS_PER_SERIES_MAX: usize = 256;
 /// Bytes of one request body after decompression.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
+/// Samples of one request body: protobuf writes a sample in two bytes that take sixteen decoded.
+pub const BODY_SAMPLES_MAX: usize = 8 << 20;
 /// Depth to which expressions, selectors and regexes may nest.
 pub const NESTING_MAX: usize = 256;
 /// Height of an expression's tree. A chain such as `a + b + c` leans one level further with each

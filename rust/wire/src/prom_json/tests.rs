@@ -1,0 +1,121 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use metricsdb_model::{Matrix, Span};
+use proptest::prelude::*;
+
+fn row(labels: &[(&str, &str)], samples: &[(i64, f64)], m: &mut Matrix) {
+    for &(t, v) in samples {
+        m.timestamps.push(t);
+        m.values.push(v);
+    }
+    m.end_row(Labels::from_pairs(labels.iter().copied()).unwrap());
+}
+
+fn write(kind: AnswerKind, matrix: Matrix, text: Option<&str>, annotations: Vec<Annotation>) -> String {
+    let a = Answer { kind, matrix, string: text.map(str::to_owned), annotations, samples_loaded: 0 };
+    let mut out = Vec::new();
+    answer(&a, &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+// The expected texts below were answered by a running Prometheus.
+
+#[test]
+fn a_vector() {
+    let mut m = Matrix::default();
+    row(&[("a", "<é\n\t\u{1}>")], &[(1_700_000_000_500, 1.0)], &mut m);
+    assert_eq!(
+        write(AnswerKind::Vector, m, None, vec![]),
+        r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"a":"\u003cé\n\t\u0001\u003e"},"value":[1700000000.500,"1"]}]}}"#
+    );
+    assert_eq!(
+        write(AnswerKind::Vector, Matrix::default(), None, vec![]),
+        r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#
+    );
+}
+
+#[test]
+fn a_matrix_with_remarks() {
+    let mut m = Matrix::default();
+    row(&[], &[(1_699_999_950_000, 123_456_789.123), (1_699_999_980_000, f64::INFINITY)], &mut m);
+    row(&[("__name__", "up"), ("b", "\"\\")], &[(-1, 1e21)], &mut m);
+    let note =
+        |severity, message: &str| Annotation { severity, message: message.into(), span: Span::default() };
+    let notes = vec![note(Severity::Info, "i"), note(Severity::Warning, "w"), note(Severity::Info, "j")];
+    assert_eq!(
+        write(AnswerKind::Matrix, m, None, notes),
+        r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":[[1699999950,"123456789.123"],[1699999980,"+Inf"]]},{"metric":{"__name__":"up","b":"\"\\"},"values":[[-0.001,"1e+21"]]}]},"warnings":["w"],"infos":["i","j"]}"#
+    );
+}
+
+#[test]
+fn scalars_and_strings() {
+    let mut m = Matrix::default();
+    row(&[], &[(1_700_000_000_500, 1e-7)], &mut m);
+    assert_eq!(
+        write(AnswerKind::Scalar, m.clone(), None, vec![]),
+        r#"{"status":"success","data":{"resultType":"scalar","result":[1700000000.5,"0.0000001"]}}"#
+    );
+    m.timestamps[0] = 1_010;
+    assert_eq!(
+        write(AnswerKind::String, m, Some("a<b>&\u{2028}"), vec![]),
+        "{\"status\":\"success\",\"data\":{\"resultType\":\"string\",\"result\":[1.01,\"a\\u003cb\\u003e\\u0026\\u2028\"]}}"
+    );
+}
+
+#[test]
+fn lists_errors_and_metadata() {
+    let text = |f: &dyn Fn(&mut Vec<u8>)| {
+        let mut out = Vec::new();
+        f(&mut out);
+        String::from_utf8(out).unwrap()
+    };
+    let l = Labels::from_pairs([("a", "1")]).unwrap();
+    assert_eq!(text(&|o| label_sets([&l, &l], o)), r#"{"status":"success","data":[{"a":"1"},{"a":"1"}]}"#);
+    assert_eq!(text(&|o| strings([], o)), r#"{"status":"success","data":[]}"#);
+    assert_eq!(text(&|o| strings(["a", "b"], o)), r#"{"status":"success","data":["a","b"]}"#);
+    assert_eq!(
+        text(&|o| error("bad_data", "no \"x\"", o)),
+        r#"{"status":"error","errorType":"bad_data","error":"no \"x\""}"#
+    );
+    let m = |metric: &str, kind| Metadata { metric: metric.into(), kind, help: Some("h".into()), unit: None };
+    let entries = [m("a", None), m("a", Some(MetricType::Counter)), m("b", Some(MetricType::Gauge))];
+    assert_eq!(
+        text(&|o| metadata(&entries, o)),
+        r#"{"status":"success","data":{"a":[{"type":"unknown","help":"h","unit":""},{"type":"counter","help":"h","unit":""}],"b":[{"type":"gauge","help":"h","unit":""}]}}"#
+    );
+    assert_eq!(text(&|o| metadata([], o)), r#"{"status":"success","data":{}}"#);
+}
+
+/// Reads a JSON string the slow way.
+fn unquote(json: &str) -> String {
+    let inner = json.strip_prefix('"').unwrap().strip_suffix('"').unwrap();
+    let mut out = String::new();
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        assert!(c >= ' ' && c != '"');
+        out.push(match c {
+            '\\' => match chars.next().unwrap() {
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                'u' => {
+                    let hex: String = chars.by_ref().take(4).collect();
+                    char::from_u32(u32::from_str_radix(&hex, 16).unwrap()).unwrap()
+                }
+                c => c,
+            },
+            c => c,
+        });
+    }
+    out
+}
+
+proptest! {
+    #[test]
+    fn any_string_survives(text in any::<String>()) {
+        let mut out = Vec::new();
+        string(&text, &mut out);
+        prop_assert_eq!(unquote(std::str::from_utf8(&out).unwrap()), text);
+    }
+}

@@ -1,0 +1,228 @@
+//! A protobuf wire-format reader over borrowed bytes: no schema, no allocation, no panic.
+//!
+//! Every message is a prefix-bounded view of the same body, so that positions in errors are offsets
+//! into what the sender sent.
+
+/// Where and why the bytes are not protobuf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken {
+    pub at: usize,
+    pub what: &'static str,
+}
+
+pub type Read<T> = Result<T, Broken>;
+
+/// How a field's value is laid out (protobuf encoding, "message structure").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireType {
+    Varint,
+    Fixed64,
+    Bytes,
+    Fixed32,
+}
+
+/// Reads one message, field by field.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    /// The body up to this message's end.
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(body: &'a [u8]) -> Reader<'a> {
+        Reader { bytes: body, at: 0 }
+    }
+
+    /// Offset of the next byte in the body.
+    #[inline(always)]
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    #[inline(always)]
+    pub fn is_done(&self) -> bool {
+        self.at >= self.bytes.len()
+    }
+
+    /// The bytes between two offsets that this reader returned.
+    pub fn span(&self, start: usize, end: usize) -> &'a [u8] {
+        self.bytes.get(start..end).unwrap_or(&[])
+    }
+
+    pub fn broken<T>(&self, what: &'static str) -> Read<T> {
+        Err(Broken { at: self.at, what })
+    }
+
+    /// Takes the next byte if it is `expected`.
+    #[inline(always)]
+    pub fn take(&mut self, expected: u8) -> bool {
+        let hit = self.bytes.get(self.at) == Some(&expected);
+        self.at += usize::from(hit);
+        hit
+    }
+
+    #[inline(always)]
+    pub fn varint(&mut self) -> Read<u64> {
+        match self.bytes.get(self.at) {
+            Some(&b) if b < 0x80 => {
+                self.at += 1;
+                Ok(u64::from(b))
+            }
+            _ => self.varint_long(),
+        }
+    }
+
+    fn varint_long(&mut self) -> Read<u64> {
+        let mut value = 0u64;
+        for shift in (0..70).step_by(7) {
+            let Some(&b) = self.bytes.get(self.at) else {
+                return self.broken("a number is cut off");
+            };
+            if shift == 63 && b > 1 {
+                return self.broken("a number has more than 64 bits");
+            }
+            self.at += 1;
+            value |= u64::from(b & 0x7f) << shift;
+            if b < 0x80 {
+                return Ok(value);
+            }
+        }
+        self.broken("a number has more than 64 bits")
+    }
+
+    /// The next field's number and wire type.
+    #[inline(always)]
+    pub fn field(&mut self) -> Read<(u32, WireType)> {
+        let start = self.at;
+        let tag = self.varint()?;
+        let wire = match tag & 7 {
+            0 => WireType::Varint,
+            1 => WireType::Fixed64,
+            2 => WireType::Bytes,
+            5 => WireType::Fixed32,
+            _ => return Err(Broken { at: start, what: "a field has an unknown wire type" }),
+        };
+        match u32::try_from(tag >> 3) {
+            Ok(number @ 1..=0x1fff_ffff) => Ok((number, wire)),
+            _ => Err(Broken { at: start, what: "a field number is out of range" }),
+        }
+    }
+
+    /// The end of a length-delimited value that starts here, its length read and checked.
+    #[inline(always)]
+    fn length(&mut self) -> Read<usize> {
+        let start = self.at;
+        let length = self.varint()?;
+        let left = self.bytes.len() - self.at;
+        if length > left as u64 {
+            return Err(Broken { at: start, what: "a length reaches past the end" });
+        }
+        Ok(self.at + length as usize)
+    }
+
+    /// A nested message; this reader goes on behind it.
+    #[inline(always)]
+    pub fn message(&mut self) -> Read<Reader<'a>> {
+        let end = self.length()?;
+        let inner = Reader { bytes: self.bytes.get(..end).unwrap_or(&[]), at: self.at };
+        self.at = end;
+        Ok(inner)
+    }
+
+    #[inline(always)]
+    pub fn bytes(&mut self) -> Read<&'a [u8]> {
+        let end = self.length()?;
+        let value = self.bytes.get(self.at..end).unwrap_or(&[]);
+        self.at = end;
+        Ok(value)
+    }
+
+    #[inline(always)]
+    pub fn fixed64(&mut self) -> Read<u64> {
+        match self.bytes.get(self.at..).and_then(|b| b.first_chunk::<8>()) {
+            Some(b) => {
+                self.at += 8;
+                Ok(u64::from_le_bytes(*b))
+            }
+            None => self.broken("a 64-bit value is cut off"),
+        }
+    }
+
+    /// Passes over a value whose field nobody asked for.
+    #[inline(always)]
+    pub fn skip(&mut self, wire: WireType) -> Read<()> {
+        match wire {
+            WireType::Varint => self.varint().map(drop),
+            WireType::Fixed64 => self.fixed64().map(drop),
+            WireType::Bytes => self.length().map(|end| self.at = end),
+            WireType::Fixed32 if self.bytes.len() - self.at >= 4 => {
+                self.at += 4;
+                Ok(())
+            }
+            WireType::Fixed32 => self.broken("a 32-bit value is cut off"),
+        }
+    }
+
+    /// Fails unless a known field came in the wire type that its schema gives it.
+    #[inline(always)]
+    pub fn expect(&self, wire: WireType, expected: WireType) -> Read<()> {
+        if wire == expected { Ok(()) } else { self.broken("a field has another type than its schema says") }
+    }
+}
+
+/// Appends a varint.
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Appends a length-delimited field.
+pub fn put_bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
+    put_varint(out, u64::from(field) << 3 | 2);
+    put_varint(out, value.len() as u64);
+    out.extend_from_slice(value);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_survive_and_oversized_ones_are_refused() {
+        for v in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
+            let mut b = Vec::new();
+            put_varint(&mut b, v);
+            assert_eq!(Reader::new(&b).varint(), Ok(v));
+            for cut in 0..b.len() {
+                assert!(Reader::new(&b[..cut]).varint().is_err());
+            }
+        }
+        assert!(Reader::new(&[0xff; 11]).varint().is_err());
+        let mut too_big = [0xff; 10];
+        too_big[9] = 0x02;
+        assert!(Reader::new(&too_big).varint().is_err());
+    }
+
+    #[test]
+    fn a_length_past_the_end_of_its_message_is_refused() {
+        // The inner message claims two bytes; its field claims three, which the body would have.
+        let body = [0x0a, 0x02, 0x0a, 0x03, 1, 2, 3];
+        let mut outer = Reader::new(&body);
+        outer.field().unwrap();
+        let mut inner = outer.message().unwrap();
+        inner.field().unwrap();
+        assert_eq!(inner.bytes(), Err(Broken { at: 3, what: "a length reaches past the end" }));
+    }
+
+    #[test]
+    fn groups_and_field_zero_are_refused() {
+        for tag in [0x00u8, 0x02, 0x0b, 0x0c, 0x0e, 0x0f] {
+            assert!(Reader::new(&[tag, 0]).field().is_err(), "tag {tag:#x}");
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! Prometheus remote write 1.0: `prometheus.WriteRequest` in a snappy block.
+//!
+//! The body is walked once. Labels are not looked into: the span of their fields is the series' key,
+//! and [`decode_labels`] reads it only when the store has never seen it. Source: the remote write
+//! specification 1.0 and `prompb/{remote,types}.proto`.
+
+use std::borrow::Cow;
+
+use metricsdb_model::batch::Extra;
+use metricsdb_model::bounds::{BODY_BYTES_MAX, BODY_SAMPLES_MAX};
+use metricsdb_model::{
+    Batch, BatchSeries, Error, LabelError, LabelsBuilder, LabelsRef, Metadata, MetricType, Reason, Result,
+    WriteReport,
+};
+
+use crate::dialect;
+use crate::protobuf::{Broken, Read, Reader, WireType, put_bytes, put_varint};
+
+const BODY: &str = "remote write body";
+/// Tag byte of `TimeSeries.labels` and of `WriteRequest.timeseries`: field 1, length-delimited.
+const FIELD_1_BYTES: u8 = 0x0a;
+/// Tag byte of `TimeSeries.samples`: field 2, length-delimited.
+const FIELD_2_BYTES: u8 = 0x12;
+/// A snappy element of three bytes yields at most 64: a body that claims more lies.
+const SNAPPY_RATIO_MAX: usize = 32;
+
+/// Decodes a compressed body. `scratch` receives the decompressed bytes, which the batch borrows; it
+/// keeps its capacity from call to call.
+///
+/// A body that is cut off or lies about a length is refused as a whole. Exemplars and native histograms
+/// are counted as [`Reason::Unsupported`]; labels are checked when the store decodes them.
+pub fn decode<'a>(body: &[u8], scratch: &'a mut Vec<u8>) -> Result<Batch<'a>> {
+    let size = snap::raw::decompress_len(body).map_err(|e| not_snappy(body, &e))?;
+    if size > BODY_BYTES_MAX {
+        return Err(Error::Limit {
+            what: "bytes of a request body after decompression",
+            limit: BODY_BYTES_MAX as u64,
+            needed: size as u64,
+            remedy: "send fewer series per request",
+        });
+    }
+    if size / SNAPPY_RATIO_MAX > body.len() {
+        let message = format!("{} bytes cannot decompress to the {size} bytes they claim", body.len());
+        return Err(Error::input(BODY, "", message, "send the whole body"));
+    }
+    // Only growth is zeroed; what earlier calls left behind is overwritten.
+    if scratch.len() < size {
+        scratch.resize(size, 0);
+    }
+    let n = snap::raw::Decoder::new().decompress(body, scratch).map_err(|e| not_snappy(body, &e))?;
+    decode_message(scratch.get(..n).unwrap_or(&[]))
+}
+
+/// Decodes an uncompressed `WriteRequest`.
+pub fn decode_message(message: &[u8]) -> Result<Batch<'_>> {
+    if message.len() > BODY_BYTES_MAX {
+        return Err(Error::Limit {
+            what: "bytes of a request body",
+            limit: BODY_BYTES_MAX as u64,
+            needed: message.len() as u64,
+            remedy: "send fewer series per request",
+        });
+    }
+    let mut walk = Walk::default();
+    walk.request(Reader::new(message)).map_err(|Broken { at, what }| {
+        let value = format!("byte {at} of {}", message.len());
+        Error::input(BODY, &value, what, "send a WriteRequest of remote write 1.0")
+    })?;
+    if walk.timestamps.len() > BODY_SAMPLES_MAX {
+        return Err(Error::Limit {
+            what: "samples of a request body",
+            limit: BODY_SAMPLES_MAX as u64,
+            needed: walk.timestamps.len() as u64,
+            remedy: "send fewer samples per request",
+        });
+    }
+    let mut report = WriteReport::default();
+    report.reject(Reason::Unsupported, walk.histograms, || "a native histogram (not stored)".into());
+    report.reject(Reason::Unsupported, walk.exemplars, || "an exemplar (not stored)".into());
+    report.reject(Reason::InvalidLabels, walk.unlabelled, || "a series without labels".into());
+    Ok(Batch {
+        series: walk.series,
+        timestamps: walk.timestamps,
+        values: walk.values,
+        metadata: walk.metadata,
+        dialect: dialect::REMOTE_WRITE,
+        decode: decode_labels,
+        extra: Extra::default(),
+        report,
+    })
+}
+
+fn not_snappy(body: &[u8], error: &snap::Error) -> Error {
+    let value = format!("{} bytes", body.len());
+    Error::input(BODY, &value, format!("not a snappy block: {error}"), "compress with snappy's block format")
+}
+
+#[derive(Default)]
+struct Walk<'a> {
+    series: Vec<BatchSeries<'a>>,
+    timestamps: Vec<i64>,
+    values: Vec<f64>,
+    metadata: Vec<Metadata>,
+    exemplars: u64,
+    histograms: u64,
+    /// Samples of series without any label.
+    unlabelled: u64,
+}
+
+impl<'a> Walk<'a> {
+    fn request(&mut self, mut r: Reader<'a>) -> Read<()> {
+        while !r.is_done() {
+            if r.take(FIELD_1_BYTES) {
+                self.time_series(r.message()?)?;
+                // One over the limit is enough to refuse the body.
+                if self.timestamps.len() > BODY_SAMPLES_MAX {
+                    return Ok(());
+                }
+                continue;
+            }
+            match r.field()? {
+                (1, wire) => {
+                    r.expect(wire, WireType::Bytes)?;
+                    self.time_series(r.message()?)?;
+                }
+                (3, wire) => {
+                    r.expect(wire, WireType::Bytes)?;
+                    self.metadata(r.message()?)?;
+                }
+                (_, wire) => r.skip(wire)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn time_series(&mut self, mut r: Reader<'a>) -> Read<()> {
+        let first = self.timestamps.len();
+        let labels_start = r.at();
+        while r.take(FIELD_1_BYTES) {
+            r.skip(WireType::Bytes)?;
+        }
+        let mut raw = Cow::Borrowed(r.span(labels_start, r.at()));
+        while !r.is_done() {
+            if r.take(FIELD_2_BYTES) {
+                self.sample(r.message()?)?;
+                continue;
+            }
+            let start = r.at();
+            match r.field()? {
+                (1, wire) => {
+                    r.expect(wire, WireType::Bytes)?;
+                    r.skip(wire)?;
+                    append_label(&mut raw, r.span(start, r.at()));
+                }
+                (2, wire) => {
+                    r.expect(wire, WireType::Bytes)?;
+                    self.sample(r.message()?)?;
+                }
+                (3, wire) => {
+                    r.expect(wire, WireType::Bytes)?;
+                    r.skip(wire)?;
+                    self.exemplars += 1;
+                }
+                (4, wire) => {
+                    r.expect(wire, WireType::Bytes)?;
+                    r.skip(wire)?;
+                    self.histograms += 1;
+                }
+                (_, wire) => r.skip(wire)?,
+            }
+        }
+        let count = self.timestamps.len() - first;
+        if raw.is_empty() {
+            self.unlabelled += count as u64;
+            self.timestamps.truncate(first);
+            self.values.truncate(first);
+        } else if count > 0 {
+            // A body has at most BODY_BYTES_MAX / 2 samples, which fits.
+            self.series.push(BatchSeries { raw, samples: first as u32..(first + count) as u32 });
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn sample(&mut self, mut r: Reader<'a>) -> Read<()> {
+        // Fields with their default value are not sent.
+        let (mut value, mut timestamp) = (0.0, 0i64);
+        while !r.is_done() {
+            match r.field()? {
+                (1, wire) => {
+                    r.expect(wire, WireType::Fixed64)?;
+                    value = f64::from_bits(r.fixed64()?);
+                }
+                (2, wire) => {
+                    r.expect(wire, WireType::Varint)?;
+                    timestamp = r.varint()? as i64;
+                }
+                (_, wire) => r.skip(wire)?,
+            }
+        }
+        self.timestamps.push(timestamp);
+        self.values.push(value);
+        Ok(())
+    }
+
+    fn metadata(&mut self, mut r: Reader<'a>) -> Read<()> {
+        let mut entry = Metadata::default();
+        let text = |r: &mut Reader<'a>| Ok(String::from_utf8_lossy(r.bytes()?).into_owned());
+        while !r.is_done() {
+            match r.field()? {
+                (1, wire) => {
+                    r.expect(wire, WireType::Varint)?;
+                    entry.kind = Some(metric_type(r.varint()?));
+                }
+                (2, wire) => {
+                    r.expect(wire, WireType::Bytes)?;
+                    entry.metric = text(&mut r)?;
+                }
+                (4, wire) => {
+                    r.expect(wire, WireType::Bytes)?;
+                    entry.help = Some(text(&mut r)?);
+                }
+                (5, wire) => {
+                    r.expect(wire, WireType::Bytes)?;
+                    entry.unit = Some(text(&mut r)?);
+                }
+                (_, wire) => r.skip(wire)?,
+            }
+        }
+        if !entry.metric.is_empty() {
+            self.metadata.push(entry);
+        }
+        Ok(())
+    }
+}
+
+/// `MetricMetadata.MetricType`; a number from a newer sender is an unknown type.
+fn metric_type(number: u64) -> MetricType {
+    match number {
+        1 => MetricType::Counter,
+        2 => MetricType::Gauge,
+        3 => MetricType::Histogram,
+        4 => MetricType::GaugeHistogram,
+        5 => MetricType::Summary,
+        6 => MetricType::Info,
+        7 => MetricType::StateSet,
+        _ => MetricType::Unknown,
+    }
+}
+
+/// Adds a label field that does not follow the others: the key becomes a copy with all of them in order.
+fn append_label<'a>(raw: &mut Cow<'a, [u8]>, field: &'a [u8]) {
+    if raw.is_empty() {
+        *raw = Cow::Borrowed(field);
+    } else {
+        raw.to_mut().extend_from_slice(field);
+    }
+}
+
+/// Decodes the label fields of one series, as [`Batch::decode`] of this dialect.
+pub fn decode_labels(raw: &[u8], out: &mut LabelsBuilder) -> std::result::Result<(), LabelError> {
+    let malformed = |b: Broken| LabelError::Malformed(format!("{} (byte {} of the labels)", b.what, b.at));
+    let mut r = Reader::new(raw);
+    while !r.is_done() {
+        let (name, value) = label_field(&mut r).map_err(malformed)?;
+        out.push_bytes(name, value)?;
+    }
+    Ok(())
+}
+
+fn label_field<'a>(r: &mut Reader<'a>) -> Read<(&'a [u8], &'a [u8])> {
+    let (_, wire) = r.field()?;
+    r.expect(wire, WireType::Bytes)?;
+    let mut label = r.message()?;
+    let (mut name, mut value) = (&[][..], &[][..]);
+    while !label.is_done() {
+        match label.field()? {
+            (1, wire) => {
+                label.expect(wire, WireType::Bytes)?;
+                name = label.bytes()?;
+            }
+            (2, wire) => {
+                label.expect(wire, WireType::Bytes)?;
+                value = label.bytes()?;
+            }
+            (_, wire) => label.skip(wire)?,
+        }
+    }
+    Ok((name, value))
+}
+
+/// One series to send: its labels and its columns, which are equally long.
+#[derive(Clone, Copy, Debug)]
+pub struct SeriesToSend<'a> {
+    pub labels: LabelsRef<'a>,
+    pub timestamps: &'a [i64],
+    pub values: &'a [f64],
+}
+
+/// Encodes a `WriteRequest` and compresses it as a snappy block.
+///
+/// # Errors
+/// `Error::Limit` if the message is larger than a snappy block may be.
+pub fn encode<'a>(
+    series: impl IntoIterator<Item = SeriesToSend<'a>>,
+    metadata: &[Metadata],
+) -> Result<Vec<u8>> {
+    let message = encode_message(series, metadata);
+    snap::raw::Encoder::new().compress_vec(&message).map_err(|_| Error::Limit {
+        what: "bytes of a snappy block",
+        limit: u64::from(u32::MAX),
+        needed: message.len() as u64,
+        remedy: "send fewer series per request",
+    })
+}
+
+/// As [`encode`], not compressed.
+pub fn encode_message<'a>(
+    series: impl IntoIterator<Item = SeriesToSend<'a>>,
+    metadata: &[Metadata],
+) -> Vec<u8> {
+    let (mut out, mut one, mut part) = (Vec::new(), Vec::new(), Vec::new());
+    for s in series {
+        one.clear();
+        for (name, value) in s.labels.iter() {
+            part.clear();
+            put_bytes(&mut part, 1, name.as_bytes());
+            put_bytes(&mut part, 2, value.as_bytes());
+            put_bytes(&mut one, 1, &part);
+        }
+        for (&t, &v) in s.timestamps.iter().zip(s.values) {
+            part.clear();
+            part.push(0x09);
+            part.extend_from_slice(&v.to_bits().to_le_bytes());
+            part.push(0x10);
+            put_varint(&mut part, t as u64);
+            put_bytes(&mut one, 2, &part);
+        }
+        put_bytes(&mut out, 1, &one);
+    }
+    for m in metadata {
+        one.clear();
+        one.push(0x08);
+        put_varint(&mut one, type_number(m.kind.unwrap_or_default()));
+        put_bytes(&mut one, 2, m.metric.as_bytes());
+        put_bytes(&mut one, 4, m.help.as_deref().unwrap_or("").as_bytes());
+        put_bytes(&mut one, 5, m.unit.as_deref().unwrap_or("").as_bytes());
+        put_bytes(&mut out, 3, &one);
+    }
+    out
+}
+
+fn type_number(kind: MetricType) -> u64 {
+    match kind {
+        MetricType::Unknown => 0,
+        MetricType::Counter => 1,
+        MetricType::Gauge => 2,
+        MetricType::Histogram => 3,
+        MetricType::GaugeHistogram => 4,
+        MetricType::Summary => 5,
+        MetricType::Info => 6,
+        MetricType::StateSet => 7,
+    }
+}
+
+#[cfg(test)]
+mod tests;
