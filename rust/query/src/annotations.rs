@@ -1,9 +1,11 @@
 //! What a query remarks on beside its answer, in Prometheus' words.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use metricsdb_model::{Annotation, Severity, Span};
 
+use crate::function::check_quantile;
 use crate::function::histogram::Repair;
 use crate::number::{Shortest, TwoDigits};
 
@@ -149,35 +151,66 @@ impl fmt::Display for Rfc3339 {
     }
 }
 
-/// The remarks of one query, each once.
-#[derive(Clone, Debug, Default)]
-pub struct Notes {
-    found: Vec<(Note, Span)>,
+/// The remarks of one query, each once. Many threads may add to it.
+#[derive(Debug)]
+pub struct Notes<'t> {
+    /// The query, for places.
+    text: &'t str,
+    found: Mutex<Vec<(Note, Span)>>,
 }
 
-impl Notes {
-    pub fn add(&mut self, note: Note, span: Span) {
-        if !self.found.iter_mut().any(|(known, at)| *at == span && known.absorb(&note)) {
-            self.found.push((note, span));
+impl<'t> Notes<'t> {
+    pub fn new(text: &'t str) -> Notes<'t> {
+        Notes { text, found: Mutex::default() }
+    }
+
+    pub fn add(&self, note: Note, span: Span) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if !found.iter_mut().any(|(known, at)| *at == span && known.absorb(&note)) {
+            found.push((note, span));
         }
     }
 
-    pub fn merge(&mut self, other: Notes) {
-        other.found.into_iter().for_each(|(note, span)| self.add(note, span));
+    /// Remarks on the steps at which `phi` is no quantile.
+    pub fn quantiles(&self, phi: &[f64], span: Span) {
+        phi.iter().filter_map(|q| check_quantile(*q)).for_each(|note| self.add(note, span));
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.found.is_empty()
+    pub fn ratio(&self, ratio: f64, capped: f64, span: Span) {
+        self.add(Note::InvalidRatio { ratio, capped }, span);
     }
 
-    /// With their places in the query's text, in the order in which they were found.
-    pub fn finish(self, text: &str) -> Vec<Annotation> {
+    pub fn sort_is_ineffective(&self, span: Span) {
+        self.add(Note::SortIneffective, span);
+    }
+
+    /// `value` is the label's text, "" where there is none; `metric` may be "".
+    pub fn bad_bucket_label(&self, value: &str, metric: &str, span: Span) {
+        self.add(Note::BadBucketLabel { metric: metric.to_owned(), le: value.to_owned() }, span);
+    }
+
+    /// Remarks on a metric whose name is not a counter's.
+    pub fn not_a_counter(&self, metric: &str, span: Span) {
+        if !may_be_counter(metric) {
+            self.add(Note::PossibleNonCounter(metric.to_owned()), span);
+        }
+    }
+
+    /// `timestamp` is the evaluation time in milliseconds; `metric` may be "".
+    pub fn forced_monotonicity(&self, metric: &str, repair: Repair, timestamp: i64, span: Span) {
+        let repairs = Repairs::one(repair, timestamp);
+        self.add(Note::ForcedMonotonicity { metric: metric.to_owned(), repairs }, span);
+    }
+
+    /// The remarks with their places, in the order in which they were found.
+    pub fn into_list(self) -> Vec<Annotation> {
+        let found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
         let with_place = |(note, span): (Note, Span)| {
-            let (line, column) = span.line_column(text);
+            let (line, column) = span.line_column(self.text);
             let message = format!("{note} ({line}:{column})");
             Annotation { severity: note.severity(), message, span }
         };
-        self.found.into_iter().map(with_place).collect()
+        found.into_iter().map(with_place).collect()
     }
 }
 
@@ -185,39 +218,40 @@ impl Notes {
 mod tests {
     use super::*;
 
-    fn messages(notes: Notes, text: &str) -> Vec<String> {
-        notes.finish(text).into_iter().map(|a| a.message).collect()
+    fn messages(notes: Notes<'_>) -> Vec<String> {
+        notes.into_list().into_iter().map(|a| a.message).collect()
     }
 
     #[test]
     fn one_remark_at_one_place_is_made_once() {
-        let mut notes = Notes::default();
-        let (a, b) = (Span::new(4, 5), Span::new(7, 8));
-        notes.add(Note::InvalidQuantile(f64::NAN), a);
-        notes.add(Note::InvalidQuantile(f64::NAN), a);
-        notes.add(Note::InvalidQuantile(1e6), a);
-        notes.add(Note::InvalidQuantile(f64::NAN), b);
+        let notes = Notes::new("abcde\nabc");
+        notes.quantiles(&[f64::NAN, 0.5, f64::NAN, 1e6], Span::new(4, 5));
+        notes.quantiles(&[1.0, f64::NAN], Span::new(7, 8));
         let expected = [
             "PromQL warning: quantile value should be between 0 and 1, got NaN (1:5)",
             "PromQL warning: quantile value should be between 0 and 1, got 1e+06 (1:5)",
             "PromQL warning: quantile value should be between 0 and 1, got NaN (2:2)",
         ];
-        assert_eq!(messages(notes, "abcde\nabc"), expected);
+        assert_eq!(messages(notes), expected);
     }
 
     #[test]
     fn repairs_of_one_metric_are_one_remark() {
-        let mut notes = Notes::default();
+        let notes = Notes::new("x");
         for (i, drop) in [1.0, 12.5, 3.0].iter().enumerate() {
             let repair = Repair { lowest: 1.0 - i as f64, highest: 10.0 * i as f64, largest_drop: *drop };
-            let repairs = Repairs::one(repair, 1_000_000_000_000 + i as i64 * 60_000);
-            notes.add(Note::ForcedMonotonicity { metric: "x_bucket".to_owned(), repairs }, Span::new(0, 1));
+            notes.forced_monotonicity(
+                "x_bucket",
+                repair,
+                1_000_000_000_000 + i as i64 * 60_000,
+                Span::new(0, 1),
+            );
         }
         let expected = "PromQL info: input to histogram_quantile needed to be fixed for monotonicity (see \
             https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile) for metric \
             name \"x_bucket\", from buckets -1 to 20, with a max diff of 12, over 3 samples from \
             2001-09-09T01:46:40Z to 2001-09-09T01:48:40Z (1:1)";
-        assert_eq!(messages(notes, "x"), [expected]);
+        assert_eq!(messages(notes), [expected]);
     }
 
     #[test]
