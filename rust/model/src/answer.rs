@@ -100,3 +100,22 @@ pub struct Answer {
     pub annotations: Vec<Annotation>,
     pub samples_loaded: u64,
 }
+
+impl Answer {
+    /// Keeps the first `limit` series, and says so in a warning if any goes.
+    pub fn truncate(&mut self, limit: usize) {
+        if self.matrix.len() <= limit {
+            return;
+        }
+        self.matrix.labels.truncate(limit);
+        self.matrix.offsets.truncate(limit + 1);
+        let samples = self.matrix.offsets[limit];
+        self.matrix.timestamps.truncate(samples);
+        self.matrix.values.truncate(samples);
+        self.annotations.push(Annotation {
+            severity: Severity::Warning,
+            message: "results truncated due to limit".to_owned(),
+            span: Span::default(),
+        });
+    }
+}

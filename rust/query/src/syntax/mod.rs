@@ -9,12 +9,12 @@ mod predicate;
 mod printer;
 pub mod tree;
 
-use metricsdb_model::Result;
+use metricsdb_model::{Error, Predicate, Result};
 
 pub use literal::{format_duration, format_number, quote};
 pub use predicate::predicate;
 pub use printer::pretty;
-use tree::Expr;
+use tree::{Expr, ExprKind};
 
 /// The checked tree of an expression: all of PromQL with its experimental parts, and the boolean
 /// selectors. Fails with `Error::Parse`, in Prometheus' words where Prometheus has words for it, and with
@@ -23,4 +23,15 @@ pub fn parse(text: &str) -> Result<Expr> {
     let mut expr = parser::parse(text)?;
     check::check(text, &mut expr)?;
     Ok(expr)
+}
+
+/// The predicate of a text that is just a selector, as `match[]` parameters are. Fails with
+/// `Error::Parse` for any other expression, and for a selector with a modifier.
+pub fn selector(text: &str) -> Result<Predicate> {
+    let expr = parse(text)?;
+    match &expr.kind {
+        ExprKind::Selector(s) if s.offset.is_none() && s.at.is_none() && s.extension.is_none() => predicate(s),
+        _ => Err(Error::parse(text, expr.span, "expected a series selector without modifiers")
+            .with_remedy("write it as name{label=\"value\"}")),
+    }
 }
