@@ -68,6 +68,20 @@ impl Budget {
         self.check()
     }
 
+    /// Fails when `count` values may not stand in memory at once. What an evaluation makes is not
+    /// counted again in `samples_used`, but it meets the same limit.
+    pub fn hold_samples(&self, count: u64) -> Result<()> {
+        if count > self.samples_max {
+            return Err(Error::Limit {
+                what: "samples held by one query",
+                limit: self.samples_max,
+                needed: count,
+                remedy: "narrow the selector, the time range or the steps, or raise max_samples",
+            });
+        }
+        self.check()
+    }
+
     pub fn samples_used(&self) -> u64 {
         self.samples.load(Relaxed)
     }

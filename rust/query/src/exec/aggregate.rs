@@ -1,0 +1,328 @@
+//! Aggregations that fold: sum, avg, min, max, count, group, stddev, stdvar.
+//!
+//! Rows are sorted by group and cut into segments of a fixed length; each segment is folded by one
+//! thread into accumulators of its own, and these are merged in the order of the segments. So an
+//! answer does not depend on the number of threads, bit by bit.
+
+use metricsdb_model::{Budget, Grouping, Groups, Labels, Result};
+use rayon::prelude::*;
+
+use super::block::{ABSENT, Block, LabelColumn, Vector, present};
+use super::grid::reserve;
+use super::scan::Scratch;
+use crate::syntax::tree::AggregateOp;
+
+/// Rows folded by one task: enough to hide the cost of the task, few enough to share a large group.
+const SEGMENT_ROWS: usize = 128;
+/// An average whose sum overflows is taken again of values made smaller by this power of two.
+const SMALLER: f64 = 1.0 / (1u128 << 100) as f64;
+
+/// One step of Neumaier's compensated summation: adds `value` to `sum` with the lost part in `lost`.
+#[inline]
+pub(crate) fn compensated_add(value: f64, sum: &mut f64, lost: &mut f64) {
+    let next = *sum + value;
+    if next.is_infinite() {
+        *lost = 0.0;
+    } else if sum.abs() >= value.abs() {
+        *lost += (*sum - next) + value;
+    } else {
+        *lost += (value - next) + *sum;
+    }
+    *sum = next;
+}
+
+/// Accumulators of consecutive groups, `groups x steps` each; `main` is `ABSENT` until a sample came.
+struct Partial {
+    first: usize,
+    main: Vec<f64>,
+    /// The lost part of a sum, or the squared deviations.
+    side: Vec<f64>,
+    count: Vec<f64>,
+}
+
+impl Partial {
+    fn new(op: AggregateOp, first: usize, cells: usize) -> Partial {
+        use AggregateOp::{Avg, Stddev, Stdvar, Sum};
+        let has_side = matches!(op, Sum | Avg | Stddev | Stdvar);
+        let has_count = matches!(op, Avg | Stddev | Stdvar);
+        Partial {
+            first,
+            main: vec![ABSENT; cells],
+            side: vec![0.0; if has_side { cells } else { 0 }],
+            count: vec![0.0; if has_count { cells } else { 0 }],
+        }
+    }
+
+    /// Folds one row into the accumulators that begin at `at`.
+    fn fold(&mut self, op: AggregateOp, at: usize, row: &[f64], scale: f64) {
+        let cells = at..at + row.len();
+        let main = &mut self.main[cells.clone()];
+        match op {
+            AggregateOp::Sum => fold_sum(main, &mut self.side[cells], row),
+            AggregateOp::Avg => {
+                fold_avg(main, &mut self.side[cells.clone()], &mut self.count[cells], row, scale);
+            }
+            AggregateOp::Stddev | AggregateOp::Stdvar => {
+                fold_deviation(main, &mut self.side[cells.clone()], &mut self.count[cells], row);
+            }
+            AggregateOp::Min => fold_extreme(main, row, |new, old| new < old),
+            AggregateOp::Max => fold_extreme(main, row, |new, old| new > old),
+            AggregateOp::Group => {
+                for (m, _) in main.iter_mut().zip(row).filter(|(_, v)| present(**v)) {
+                    *m = 1.0;
+                }
+            }
+            _ => {
+                for (m, _) in main.iter_mut().zip(row).filter(|(_, v)| present(**v)) {
+                    *m = if present(*m) { *m + 1.0 } else { 1.0 };
+                }
+            }
+        }
+    }
+
+    /// Merges another partial result whose groups lie within this one's.
+    fn merge(&mut self, op: AggregateOp, other: &Partial, steps: usize) {
+        let base = (other.first - self.first) * steps;
+        for (i, &main) in other.main.iter().enumerate().filter(|(_, m)| present(**m)) {
+            let at = base + i;
+            let ours = &mut self.main[at];
+            if !present(*ours) {
+                *ours = main;
+                if let Some(side) = other.side.get(i) {
+                    self.side[at] = *side;
+                }
+                if let Some(count) = other.count.get(i) {
+                    self.count[at] = *count;
+                }
+                continue;
+            }
+            match op {
+                AggregateOp::Sum | AggregateOp::Avg => {
+                    compensated_add(main, ours, &mut self.side[at]);
+                    self.side[at] += other.side[i];
+                    if op == AggregateOp::Avg {
+                        self.count[at] += other.count[i];
+                    }
+                }
+                AggregateOp::Stddev | AggregateOp::Stdvar => {
+                    // Chan, Golub, LeVeque: variances of two parts make that of the whole.
+                    let (n, m) = (self.count[at], other.count[i]);
+                    let apart = main - *ours;
+                    *ours += apart * m / (n + m);
+                    self.side[at] += other.side[i] + apart * apart * n * m / (n + m);
+                    self.count[at] = n + m;
+                }
+                AggregateOp::Min if main < *ours || ours.is_nan() => *ours = main,
+                AggregateOp::Max if main > *ours || ours.is_nan() => *ours = main,
+                AggregateOp::Min | AggregateOp::Max | AggregateOp::Group => {}
+                _ => *ours += main,
+            }
+        }
+    }
+
+    fn finish(mut self, op: AggregateOp) -> Vec<f64> {
+        for (i, m) in self.main.iter_mut().enumerate().filter(|(_, m)| present(**m)) {
+            match op {
+                AggregateOp::Sum => *m += self.side[i],
+                AggregateOp::Avg => *m = *m / self.count[i] + self.side[i] / self.count[i],
+                AggregateOp::Stdvar => *m = self.side[i] / self.count[i],
+                AggregateOp::Stddev => *m = (self.side[i] / self.count[i]).sqrt(),
+                _ => {}
+            }
+        }
+        self.main
+    }
+}
+
+fn fold_sum(sum: &mut [f64], lost: &mut [f64], row: &[f64]) {
+    for ((s, l), &v) in sum.iter_mut().zip(lost).zip(row) {
+        if !present(v) {
+        } else if present(*s) {
+            compensated_add(v, s, l);
+        } else {
+            *s = v;
+        }
+    }
+}
+
+fn fold_avg(sum: &mut [f64], lost: &mut [f64], count: &mut [f64], row: &[f64], scale: f64) {
+    for (((s, l), n), &v) in sum.iter_mut().zip(lost).zip(count).zip(row) {
+        if !present(v) {
+            continue;
+        }
+        *n += 1.0;
+        if present(*s) {
+            compensated_add(v * scale, s, l);
+        } else {
+            *s = v * scale;
+        }
+    }
+}
+
+/// Welford's running mean and squared deviations.
+fn fold_deviation(mean: &mut [f64], squares: &mut [f64], count: &mut [f64], row: &[f64]) {
+    for (((m, q), n), &v) in mean.iter_mut().zip(squares).zip(count).zip(row) {
+        if !present(v) {
+            continue;
+        }
+        *n += 1.0;
+        if present(*m) {
+            let apart = v - *m;
+            *m += apart / *n;
+            *q += apart * (v - *m);
+        } else {
+            *m = v;
+            *q = if v.is_finite() { 0.0 } else { f64::NAN };
+        }
+    }
+}
+
+/// A NaN only stays where nothing else is; "absent" is a NaN too.
+fn fold_extreme(best: &mut [f64], row: &[f64], better: impl Fn(f64, f64) -> bool) {
+    for (b, &v) in best.iter_mut().zip(row) {
+        if present(v) && (better(v, *b) || b.is_nan()) {
+            *b = v;
+        }
+    }
+}
+
+/// Rows sorted by group.
+struct Order {
+    rows: Vec<u32>,
+    groups: Groups,
+}
+
+impl Order {
+    fn new(groups: Groups) -> Order {
+        let mut next = vec![0u32; groups.labels.len() + 1];
+        for &g in &groups.of {
+            next[g as usize + 1] += 1;
+        }
+        for i in 1..next.len() {
+            next[i] += next[i - 1];
+        }
+        let mut rows = vec![0u32; groups.of.len()];
+        for (row, &g) in groups.of.iter().enumerate() {
+            rows[next[g as usize] as usize] = row as u32;
+            next[g as usize] += 1;
+        }
+        Order { rows, groups }
+    }
+
+    fn group(&self, row: u32) -> usize {
+        self.groups.of[row as usize] as usize
+    }
+}
+
+/// The groups of `by` or `without`; `without` drops the metric name as well.
+pub(crate) fn groups_of(input: &Vector<'_>, grouping: &Grouping) -> Groups {
+    let grouping = match grouping {
+        Grouping::By(_) => grouping.clone(),
+        Grouping::Without(names) => {
+            let name = metricsdb_model::labels::METRIC_NAME.to_owned();
+            Grouping::Without(names.iter().cloned().chain([name]).collect())
+        }
+    };
+    match input {
+        Vector::Rows(rows) => rows.group(&grouping),
+        Vector::Block(block) => block.labels.group(&grouping),
+    }
+}
+
+/// Whether the metric name of each group goes: it does if that of any of its rows does.
+pub(crate) fn dropped_names(input: &Vector<'_>, groups: &Groups) -> Vec<bool> {
+    let mut dropped = vec![false; groups.labels.len()];
+    for (row, &g) in groups.of.iter().enumerate() {
+        dropped[g as usize] |= match input {
+            Vector::Rows(rows) => rows.drops_name(row),
+            Vector::Block(block) => block.drop_name[row],
+        };
+    }
+    dropped
+}
+
+/// Folds rows group by group; a group without any sample is left out.
+pub(crate) fn fold<'a>(
+    op: AggregateOp,
+    input: &Vector<'a>,
+    grouping: &Grouping,
+    steps: usize,
+    budget: &Budget,
+) -> Result<Block<'a>> {
+    let order = Order::new(groups_of(input, grouping));
+    let drop_name = dropped_names(input, &order.groups);
+    let mut values = fold_groups(op, input, &order, steps, 1.0, budget)?;
+    if op == AggregateOp::Avg && values.iter().any(|v| present(*v) && !v.is_finite()) {
+        let smaller = fold_groups(op, input, &order, steps, SMALLER, budget)?;
+        for (v, s) in values.iter_mut().zip(smaller).filter(|(v, _)| present(**v) && !v.is_finite()) {
+            *v = s / SMALLER;
+        }
+    }
+    let labels: Vec<Labels> = order.groups.labels;
+    let mut block = Block { steps, values, labels: LabelColumn::Ready(labels), drop_name, ordered: false };
+    block.drop_empty();
+    Ok(block)
+}
+
+fn fold_groups(
+    op: AggregateOp,
+    input: &Vector<'_>,
+    order: &Order,
+    steps: usize,
+    scale: f64,
+    budget: &Budget,
+) -> Result<Vec<f64>> {
+    let cells = reserve(budget, order.groups.labels.len(), steps)?;
+    let partials: Vec<Partial> = order
+        .rows
+        .par_chunks(SEGMENT_ROWS)
+        .map_init(
+            || (Scratch::default(), vec![ABSENT; steps]),
+            |(scratch, buffer), rows| fold_segment(op, input, order, rows, scale, budget, scratch, buffer),
+        )
+        .collect::<Result<_>>()?;
+    let mut whole = Partial::new(op, 0, cells);
+    for partial in &partials {
+        whole.merge(op, partial, steps);
+    }
+    Ok(whole.finish(op))
+}
+
+#[allow(clippy::too_many_arguments)] // The task of one thread: its rows and its buffers.
+fn fold_segment(
+    op: AggregateOp,
+    input: &Vector<'_>,
+    order: &Order,
+    rows: &[u32],
+    scale: f64,
+    budget: &Budget,
+    scratch: &mut Scratch,
+    buffer: &mut [f64],
+) -> Result<Partial> {
+    budget.check()?;
+    let steps = buffer.len();
+    let (first, last) = match rows {
+        [] => (0, 0),
+        [one] => (order.group(*one), order.group(*one)),
+        [first, .., last] => (order.group(*first), order.group(*last)),
+    };
+    let mut partial = Partial::new(op, first, (last - first + 1) * steps);
+    for &row in rows {
+        let at = (order.group(row) - first) * steps;
+        match input {
+            Vector::Rows(lazy) => {
+                lazy.fill(row as usize, scratch, budget, buffer)?;
+                partial.fold(op, at, buffer, scale);
+            }
+            Vector::Block(block) => partial.fold(op, at, block.row(row as usize), scale),
+        }
+    }
+    Ok(partial)
+}
+
+/// At which steps the vector has any sample.
+pub(crate) fn presence(input: &Vector<'_>, steps: usize, budget: &Budget) -> Result<Vec<bool>> {
+    let all = Grouping::By(Vec::new());
+    let block = fold(AggregateOp::Group, input, &all, steps, budget)?;
+    Ok((0..steps).map(|s| block.len() > 0 && present(block.row(0)[s])).collect())
+}

@@ -1,0 +1,280 @@
+//! Instant vectors over many steps: a dense block of values, one row per series.
+
+use std::sync::Arc;
+
+use metricsdb_model::sample::{STALE_NAN_BITS, is_stale};
+use metricsdb_model::{Budget, Error, Grouping, Groups, Labels, Result, Samples, SeriesSet, TimeRange};
+use rayon::prelude::*;
+
+use super::grid::Grid;
+use super::scan::Rows;
+
+/// "No sample at this step". Arithmetic never makes it: the hardware quiets a signalling NaN.
+pub(crate) const ABSENT: f64 = f64::from_bits(STALE_NAN_BITS);
+
+#[inline]
+pub(crate) fn present(value: f64) -> bool {
+    !is_stale(value)
+}
+
+/// Two samples would stand in one series at one step.
+pub(crate) fn duplicate_labelset() -> Error {
+    Error::execution("vector cannot contain metrics with the same labelset")
+}
+
+/// The label sets of rows: built, or still in the store.
+pub(crate) enum LabelColumn<'a> {
+    Ready(Vec<Labels>),
+    /// Row `i` is series `index[i]` of `set`.
+    Stored { set: Arc<dyn SeriesSet + 'a>, index: Vec<u32> },
+}
+
+impl LabelColumn<'_> {
+    pub fn len(&self) -> usize {
+        match self {
+            LabelColumn::Ready(labels) => labels.len(),
+            LabelColumn::Stored { index, .. } => index.len(),
+        }
+    }
+
+    pub fn get(&self, row: usize) -> Labels {
+        match self {
+            LabelColumn::Ready(labels) => labels[row].clone(),
+            LabelColumn::Stored { set, index } => set.labels(index[row] as usize),
+        }
+    }
+
+    pub fn build(self) -> Vec<Labels> {
+        match self {
+            LabelColumn::Ready(labels) => labels,
+            LabelColumn::Stored { set, index } => {
+                index.par_iter().with_min_len(256).map(|&i| set.labels(i as usize)).collect()
+            }
+        }
+    }
+
+    /// Sorts the rows into groups.
+    pub fn group(&self, grouping: &Grouping) -> Groups {
+        match self {
+            LabelColumn::Stored { set, index } => {
+                let whole = set.group(grouping);
+                let mut number = vec![u32::MAX; whole.labels.len()];
+                let mut groups = Groups::default();
+                for &i in index {
+                    let g = whole.of[i as usize] as usize;
+                    if number[g] == u32::MAX {
+                        number[g] = groups.labels.len() as u32;
+                        groups.labels.push(whole.labels[g].clone());
+                    }
+                    groups.of.push(number[g]);
+                }
+                groups
+            }
+            LabelColumn::Ready(labels) => {
+                let mut groups = Groups::default();
+                let mut seen = std::collections::HashMap::new();
+                for row in labels {
+                    let kept = grouping.apply(row);
+                    let next = groups.labels.len() as u32;
+                    let id = *seen.entry(kept).or_insert_with_key(|l: &Labels| {
+                        groups.labels.push(l.clone());
+                        next
+                    });
+                    groups.of.push(id);
+                }
+                groups
+            }
+        }
+    }
+}
+
+/// Rows of values at every step of a grid.
+pub(crate) struct Block<'a> {
+    pub steps: usize,
+    /// `rows x steps`, `ABSENT` where a row has no sample.
+    pub values: Vec<f64>,
+    pub labels: LabelColumn<'a>,
+    /// Rows whose metric name goes when the query ends.
+    pub drop_name: Vec<bool>,
+    /// The order of the rows is part of the answer (`sort`, `topk`).
+    pub ordered: bool,
+}
+
+impl<'a> Block<'a> {
+    pub fn empty(steps: usize) -> Block<'a> {
+        Block {
+            steps,
+            values: Vec::new(),
+            labels: LabelColumn::Ready(Vec::new()),
+            drop_name: Vec::new(),
+            ordered: false,
+        }
+    }
+
+    /// One row without labels.
+    pub fn unlabelled(values: Vec<f64>) -> Block<'a> {
+        Block {
+            steps: values.len(),
+            values,
+            labels: LabelColumn::Ready(vec![Labels::empty()]),
+            drop_name: vec![false],
+            ordered: false,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.drop_name.len()
+    }
+
+    pub fn row(&self, i: usize) -> &[f64] {
+        &self.values[i * self.steps..(i + 1) * self.steps]
+    }
+
+    pub fn row_mut(&mut self, i: usize) -> &mut [f64] {
+        &mut self.values[i * self.steps..(i + 1) * self.steps]
+    }
+
+    /// Adds a row; the labels must be `Ready`, as in a block that is being built.
+    pub fn push(&mut self, labels: Labels, drop_name: bool, values: &[f64]) {
+        debug_assert_eq!(values.len(), self.steps);
+        self.values.extend_from_slice(values);
+        self.drop_name.push(drop_name);
+        if let LabelColumn::Ready(column) = &mut self.labels {
+            column.push(labels);
+        }
+    }
+
+    /// Keeps the rows for which `keep(row)` holds, in order.
+    pub fn retain(&mut self, keep: impl Fn(usize) -> bool) {
+        let kept: Vec<usize> = (0..self.len()).filter(|&i| keep(i)).collect();
+        if kept.len() != self.len() {
+            self.reorder(&kept);
+        }
+    }
+
+    /// Drops the rows without any sample.
+    pub fn drop_empty(&mut self) {
+        let full: Vec<bool> = (0..self.len()).map(|i| self.row(i).iter().any(|&v| present(v))).collect();
+        self.retain(|i| full[i]);
+    }
+
+    /// The rows `order[0]`, `order[1]`, …: each at most once.
+    pub fn reorder(&mut self, order: &[usize]) {
+        let mut values = Vec::with_capacity(order.len() * self.steps);
+        for &i in order {
+            values.extend_from_slice(self.row(i));
+        }
+        self.values = values;
+        self.drop_name = order.iter().map(|&i| self.drop_name[i]).collect();
+        match &mut self.labels {
+            LabelColumn::Ready(labels) => {
+                *labels = order.iter().map(|&i| std::mem::take(&mut labels[i])).collect();
+            }
+            LabelColumn::Stored { index, .. } => {
+                *index = order.iter().map(|&i| index[i]).collect();
+            }
+        }
+    }
+
+    /// Builds the labels, if they are not built yet.
+    pub fn labels_ready(&mut self) -> &mut Vec<Labels> {
+        if let LabelColumn::Stored { .. } = self.labels {
+            let column = std::mem::replace(&mut self.labels, LabelColumn::Ready(Vec::new()));
+            self.labels = LabelColumn::Ready(column.build());
+        }
+        match &mut self.labels {
+            LabelColumn::Ready(labels) => labels,
+            LabelColumn::Stored { .. } => unreachable!("the column was built just above"),
+        }
+    }
+
+    /// Repeats the single step of this block, for what does not depend on the step.
+    pub fn spread(self, steps: usize) -> Block<'a> {
+        debug_assert_eq!(self.steps, 1);
+        let mut values = Vec::with_capacity(self.values.len() * steps);
+        for &v in &self.values {
+            values.resize(values.len() + steps, v);
+        }
+        Block { steps, values, ..self }
+    }
+
+    /// Joins rows of equal labels that never meet at one step; fails where two do.
+    pub fn merge_equal(mut self) -> Result<Block<'a>> {
+        let steps = self.steps;
+        let labels = self.labels_ready().clone();
+        let mut first = std::collections::HashMap::with_capacity(labels.len());
+        let mut kept = Vec::with_capacity(labels.len());
+        for (i, l) in labels.iter().enumerate() {
+            let to = *first.entry(l).or_insert(i);
+            if to == i {
+                kept.push(i);
+                continue;
+            }
+            let (head, tail) = self.values.split_at_mut(i * steps);
+            for (into, &from) in head[to * steps..(to + 1) * steps].iter_mut().zip(&tail[..steps]) {
+                if present(from) {
+                    if present(*into) {
+                        return Err(duplicate_labelset());
+                    }
+                    *into = from;
+                }
+            }
+            self.drop_name[to] |= self.drop_name[i];
+        }
+        if kept.len() != labels.len() {
+            self.reorder(&kept);
+        }
+        Ok(self)
+    }
+}
+
+/// An instant vector: still to be read, or read.
+pub(crate) enum Vector<'a> {
+    Rows(Rows<'a>),
+    Block(Block<'a>),
+}
+
+impl<'a> Vector<'a> {
+    pub fn into_block(self, budget: &Budget) -> Result<Block<'a>> {
+        match self {
+            Vector::Rows(rows) => rows.into_block(budget),
+            Vector::Block(block) => Ok(block),
+        }
+    }
+}
+
+/// A block seen as stored series, so that windows slide over a subquery as over anything else.
+pub(crate) struct GridSeries<'a> {
+    block: Block<'a>,
+    grid: Grid,
+}
+
+impl<'a> GridSeries<'a> {
+    pub fn new(block: Block<'a>, grid: Grid) -> GridSeries<'a> {
+        GridSeries { block, grid }
+    }
+}
+
+impl SeriesSet for GridSeries<'_> {
+    fn len(&self) -> usize {
+        self.block.len()
+    }
+
+    fn labels(&self, index: usize) -> Labels {
+        self.block.labels.get(index)
+    }
+
+    fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
+        for (i, &v) in self.block.row(index).iter().enumerate() {
+            let t = self.grid.time(i);
+            if present(v) && range.contains(t) {
+                out.push(t, v);
+            }
+        }
+        Ok(())
+    }
+
+    fn group(&self, grouping: &Grouping) -> Groups {
+        self.block.labels.group(grouping)
+    }
+}

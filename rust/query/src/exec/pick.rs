@@ -1,0 +1,244 @@
+//! Aggregations that need all values of a group at once: topk, bottomk, limitk, limit_ratio, quantile,
+//! count_values.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+use metricsdb_model::labels::METRIC_NAME;
+use metricsdb_model::{Budget, Error, Grouping, Groups, Labels, Result};
+use rayon::prelude::*;
+
+use super::aggregate::{dropped_names, groups_of};
+use super::block::{ABSENT, Block, LabelColumn, Vector, present};
+use super::grid::reserve;
+
+/// Which rows of a group stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pick {
+    Largest,
+    Smallest,
+    /// Any k, by label order.
+    Any,
+    /// A share of them, by the hash of the labels.
+    Share,
+}
+
+/// Rows of each group, in the order of the groups.
+fn members(groups: &Groups) -> Vec<Vec<u32>> {
+    let mut members = vec![Vec::new(); groups.labels.len()];
+    for (row, &g) in groups.of.iter().enumerate() {
+        members[g as usize].push(row as u32);
+    }
+    members
+}
+
+/// NaN comes last, whichever end is asked for.
+fn better(pick: Pick, a: f64, b: f64) -> Ordering {
+    let natural = match pick {
+        Pick::Smallest => a.partial_cmp(&b),
+        _ => b.partial_cmp(&a),
+    };
+    natural.unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+}
+
+/// topk, bottomk, limitk, limit_ratio: blanks what is not picked. `parameter` is k, or the ratio, at
+/// each step. With one step the rows come in the order of their values.
+pub(crate) fn pick<'a>(
+    pick: Pick,
+    input: Vector<'a>,
+    grouping: &Grouping,
+    parameter: &[f64],
+    budget: &Budget,
+) -> Result<Block<'a>> {
+    let input = Vector::Block(input.into_block(budget)?);
+    let members = members(&groups_of(&input, grouping));
+    let mut block = input.into_block(budget)?;
+    let steps = block.steps;
+    let mut order: Vec<usize> = Vec::new();
+    let mut keep = vec![false; block.values.len()];
+    if matches!(pick, Pick::Any | Pick::Share) {
+        block.labels_ready();
+    }
+    for rows in members {
+        budget.check()?;
+        let mut found: Vec<u32> = Vec::with_capacity(rows.len());
+        for step in 0..steps {
+            found.clear();
+            found.extend(rows.iter().filter(|&&r| present(block.row(r as usize)[step])));
+            match pick {
+                Pick::Share => {
+                    found.retain(|&r| in_share(&block.labels.get(r as usize), parameter[step]));
+                }
+                Pick::Any => {
+                    found.sort_by_key(|&r| block.labels.get(r as usize));
+                    found.truncate(count(parameter[step]));
+                }
+                Pick::Largest | Pick::Smallest => {
+                    best(&block, pick, step, count(parameter[step]), &mut found);
+                }
+            }
+            for &r in &found {
+                keep[r as usize * steps + step] = true;
+            }
+            if steps == 1 {
+                order.extend(found.iter().map(|&r| r as usize));
+            }
+        }
+    }
+    for (v, k) in block.values.iter_mut().zip(keep) {
+        if !k {
+            *v = ABSENT;
+        }
+    }
+    if steps == 1 {
+        block.reorder(&order);
+        block.ordered = matches!(pick, Pick::Largest | Pick::Smallest);
+    } else {
+        block.drop_empty();
+        block.ordered = false;
+    }
+    Ok(block)
+}
+
+fn count(k: f64) -> usize {
+    if k < 1.0 { 0 } else { k as usize }
+}
+
+/// Leaves the k best rows in `found`, best first; equal values go by labels.
+fn best(block: &Block<'_>, pick: Pick, step: usize, k: usize, found: &mut Vec<u32>) {
+    let value = |r: &u32| block.row(*r as usize)[step];
+    let by_value = |a: &u32, b: &u32| better(pick, value(a), value(b));
+    if k == 0 {
+        found.clear();
+        return;
+    }
+    if k < found.len() {
+        let (_, &mut last, _) = found.select_nth_unstable_by(k - 1, by_value);
+        // Rows as good as the last one taken compete by their labels.
+        let (sure, rest): (Vec<u32>, Vec<u32>) =
+            found.iter().partition(|r| by_value(r, &last) == Ordering::Less);
+        let mut tied: Vec<u32> = rest.into_iter().filter(|r| by_value(r, &last) == Ordering::Equal).collect();
+        if sure.len() + tied.len() > k {
+            tied.sort_by_cached_key(|&r| block.labels.get(r as usize));
+            tied.truncate(k - sure.len());
+        }
+        found.clear();
+        found.extend(sure);
+        found.extend(tied);
+    }
+    found.sort_by_cached_key(|&r| block.labels.get(r as usize));
+    found.sort_by(by_value);
+}
+
+/// Positive ratios take the hashes below, negative ones the complement: together they are everything.
+fn in_share(labels: &Labels, ratio: f64) -> bool {
+    let place = labels.hash64() as f64 / u64::MAX as f64;
+    if ratio >= 0.0 { place < ratio } else { place >= 1.0 + ratio }
+}
+
+/// The phi-quantile of values in any order, by linear interpolation; NaN counts as the smallest.
+/// Sorts `values`.
+pub(crate) fn quantile(phi: f64, values: &mut [f64]) -> f64 {
+    if values.is_empty() || phi.is_nan() {
+        return f64::NAN;
+    }
+    if phi < 0.0 {
+        return f64::NEG_INFINITY;
+    }
+    if phi > 1.0 {
+        return f64::INFINITY;
+    }
+    values.sort_unstable_by(|a, b| a.partial_cmp(b).unwrap_or_else(|| b.is_nan().cmp(&a.is_nan())));
+    let rank = phi * (values.len() - 1) as f64;
+    let low = rank.floor() as usize;
+    let high = (low + 1).min(values.len() - 1);
+    let weight = rank - rank.floor();
+    values[low] * (1.0 - weight) + values[high] * weight
+}
+
+/// quantile: one row per group.
+pub(crate) fn quantiles<'a>(
+    input: Vector<'a>,
+    grouping: &Grouping,
+    phi: &[f64],
+    budget: &Budget,
+) -> Result<Block<'a>> {
+    let input = Vector::Block(input.into_block(budget)?);
+    let groups = groups_of(&input, grouping);
+    let drop_name = dropped_names(&input, &groups);
+    let block = input.into_block(budget)?;
+    let steps = block.steps;
+    let members = members(&groups);
+    let mut values = vec![ABSENT; reserve(budget, members.len(), steps)?];
+    values.par_chunks_mut(steps).zip(&members).try_for_each_init(Vec::new, |found, (out, rows)| {
+        budget.check()?;
+        for (step, slot) in out.iter_mut().enumerate() {
+            found.clear();
+            found.extend(rows.iter().map(|&r| block.row(r as usize)[step]).filter(|&v| present(v)));
+            if !found.is_empty() {
+                *slot = quantile(phi[step], found);
+            }
+        }
+        Ok::<(), Error>(())
+    })?;
+    let mut result =
+        Block { steps, values, labels: LabelColumn::Ready(groups.labels), drop_name, ordered: false };
+    result.drop_empty();
+    Ok(result)
+}
+
+/// A value as Prometheus writes it into a label: shortest digits, no exponent.
+pub(crate) fn plain_number(value: f64) -> String {
+    if value.is_infinite() {
+        return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
+    }
+    format!("{value}")
+}
+
+/// count_values: one row per group and distinct value, which becomes the label `label`.
+pub(crate) fn count_values<'a>(
+    input: Vector<'a>,
+    grouping: &Grouping,
+    label: &str,
+    budget: &Budget,
+) -> Result<Block<'a>> {
+    if label.is_empty() {
+        return Err(Error::execution(format!("invalid label name {label:?}")));
+    }
+    let block = input.into_block(budget)?;
+    let steps = block.steps;
+    let mut rows: HashMap<Labels, usize> = HashMap::new();
+    let mut result = Block::empty(steps);
+    let blank = vec![ABSENT; steps];
+    for row in 0..block.len() {
+        budget.check()?;
+        let kept = match grouping {
+            Grouping::By(_) => grouping.apply(&block.labels.get(row)),
+            Grouping::Without(_) => {
+                grouping.apply(&block.labels.get(row)).retain(|name| name != METRIC_NAME)
+            }
+        };
+        let mut last: Option<(u64, usize)> = None;
+        for step in 0..steps {
+            let value = block.row(row)[step];
+            if !present(value) {
+                continue;
+            }
+            let to = match last {
+                Some((bits, to)) if bits == value.to_bits() => to,
+                _ => {
+                    let labels = kept.with(label, &plain_number(value));
+                    let next = rows.len();
+                    *rows.entry(labels).or_insert_with_key(|labels| {
+                        result.push(labels.clone(), false, &blank);
+                        next
+                    })
+                }
+            };
+            last = Some((value.to_bits(), to));
+            let slot = &mut result.row_mut(to)[step];
+            *slot = if present(*slot) { *slot + 1.0 } else { 1.0 };
+        }
+    }
+    Ok(result)
+}

@@ -1,0 +1,211 @@
+//! Rows that are still in the store: what to read of each series, the window function over it, and the
+//! functions over the result, applied row by row when somebody asks for the row.
+//!
+//! An aggregation folds such rows one after the other and never holds them all.
+
+use std::sync::Arc;
+
+use metricsdb_model::sample::is_stale;
+use metricsdb_model::{Budget, Groups, Grouping, Result, Samples, SeriesSet, TimeRange};
+use rayon::prelude::*;
+
+use super::block::{ABSENT, Block, LabelColumn, present};
+use super::grid::{Grid, Looks, reserve};
+use crate::function::{Window, WindowFn};
+
+/// Changes one row in place; leaves `ABSENT` as it is.
+pub(crate) type RowMap<'a> = Box<dyn Fn(&mut [f64]) + Send + Sync + 'a>;
+
+/// Scalar arguments of a call, step after step.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Args {
+    /// `steps x count`.
+    values: Vec<f64>,
+    count: usize,
+}
+
+impl Args {
+    /// From one column of `steps` values per argument.
+    pub fn new(columns: &[Vec<f64>]) -> Args {
+        let count = columns.len();
+        let steps = columns.first().map_or(0, Vec::len);
+        let values = (0..steps).flat_map(|s| columns.iter().map(move |c| c[s])).collect();
+        Args { values, count }
+    }
+
+    pub fn at(&self, step: usize) -> &[f64] {
+        &self.values[step * self.count..(step + 1) * self.count]
+    }
+}
+
+/// How a row comes out of the samples of its series.
+pub(crate) enum Leaf {
+    /// The newest sample within the lookback, or its time.
+    Instant { looks: Looks, lookback: i64, times: bool },
+    /// A function of the samples in `(t - range, t]`.
+    Window { looks: Looks, range: i64, kernel: WindowFn, args: Args, grid: Grid },
+}
+
+/// Whose metric name goes at the end of the query.
+#[derive(Clone)]
+pub(crate) enum DropName {
+    All(bool),
+    Each(Vec<bool>),
+}
+
+pub(crate) struct Rows<'a> {
+    pub set: Arc<dyn SeriesSet + 'a>,
+    pub leaf: Leaf,
+    pub maps: Vec<RowMap<'a>>,
+    pub drop_name: DropName,
+    pub steps: usize,
+}
+
+/// Buffers of one thread.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    samples: Samples,
+}
+
+impl<'a> Rows<'a> {
+    pub fn len(&self) -> usize {
+        self.set.len()
+    }
+
+    pub fn drops_name(&self, row: usize) -> bool {
+        match &self.drop_name {
+            DropName::All(all) => *all,
+            DropName::Each(each) => each[row],
+        }
+    }
+
+    pub fn group(&self, grouping: &Grouping) -> Groups {
+        self.set.group(grouping)
+    }
+
+    /// Reads and computes one row into `out`, which holds one value per step.
+    pub fn fill(&self, row: usize, scratch: &mut Scratch, budget: &Budget, out: &mut [f64]) -> Result<()> {
+        let samples = &mut scratch.samples;
+        samples.clear();
+        match &self.leaf {
+            Leaf::Instant { looks, lookback, times } => {
+                read(&*self.set, row, looks.reach(*lookback), samples, budget)?;
+                newest(samples, looks, *lookback, *times, out);
+            }
+            Leaf::Window { looks, range, kernel, args, grid } => {
+                read(&*self.set, row, looks.reach(*range), samples, budget)?;
+                drop_stale(samples);
+                slide(samples, looks, *range, *kernel, args, grid, out);
+            }
+        }
+        for map in &self.maps {
+            map(out);
+        }
+        Ok(())
+    }
+
+    /// Reads every row; those without any sample are left out.
+    pub fn into_block(self, budget: &Budget) -> Result<Block<'a>> {
+        let (rows, steps) = (self.len(), self.steps);
+        let mut values = vec![ABSENT; reserve(budget, rows, steps)?];
+        let full: Vec<bool> = values
+            .par_chunks_mut(steps)
+            .enumerate()
+            .with_min_len(16)
+            .map_init(Scratch::default, |scratch, (i, out)| {
+                self.fill(i, scratch, budget, out)?;
+                Ok(out.iter().any(|&v| present(v)))
+            })
+            .collect::<Result<_>>()?;
+        let drop_name = (0..rows).map(|i| self.drops_name(i)).collect();
+        let labels = LabelColumn::Stored { set: self.set, index: (0..rows as u32).collect() };
+        let mut block = Block { steps, values, labels, drop_name, ordered: false };
+        block.retain(|i| full[i]);
+        Ok(block)
+    }
+}
+
+fn read(
+    set: &dyn SeriesSet,
+    row: usize,
+    range: TimeRange,
+    out: &mut Samples,
+    budget: &Budget,
+) -> Result<()> {
+    set.read(row, range, out)?;
+    budget.take_samples(out.len() as u64)
+}
+
+/// Removes staleness markers: a window does not see them.
+pub(crate) fn drop_stale(samples: &mut Samples) {
+    if !samples.values.iter().any(|&v| is_stale(v)) {
+        return;
+    }
+    let mut kept = 0;
+    for i in 0..samples.len() {
+        if !is_stale(samples.values[i]) {
+            samples.values[kept] = samples.values[i];
+            samples.timestamps[kept] = samples.timestamps[i];
+            kept += 1;
+        }
+    }
+    samples.values.truncate(kept);
+    samples.timestamps.truncate(kept);
+}
+
+/// The newest sample in `(t - lookback, t]` of every look; a staleness marker ends the series.
+fn newest(samples: &Samples, looks: &Looks, lookback: i64, times: bool, out: &mut [f64]) {
+    let (ts, values) = (&samples.timestamps[..], &samples.values[..]);
+    let mut next = 0;
+    let mut look = |t: i64| {
+        while next < ts.len() && ts[next] <= t {
+            next += 1;
+        }
+        match next.checked_sub(1) {
+            Some(i) if ts[i] > t.saturating_sub(lookback) && !is_stale(values[i]) => {
+                if times { ts[i] as f64 / 1000.0 } else { values[i] }
+            }
+            _ => ABSENT,
+        }
+    };
+    if looks.count == 1 {
+        let value = look(looks.first);
+        out.fill(value);
+        return;
+    }
+    for (i, slot) in out.iter_mut().enumerate() {
+        *slot = look(looks.time(i));
+    }
+}
+
+/// Two edges move over the samples, step by step.
+fn slide(
+    samples: &Samples,
+    looks: &Looks,
+    range: i64,
+    kernel: WindowFn,
+    args: &Args,
+    grid: &Grid,
+    out: &mut [f64],
+) {
+    let (ts, values) = (&samples.timestamps[..], &samples.values[..]);
+    let (mut low, mut high) = (0, 0);
+    for (i, slot) in out.iter_mut().enumerate() {
+        let end = looks.time(i);
+        let start = end.saturating_sub(range);
+        while high < ts.len() && ts[high] <= end {
+            high += 1;
+        }
+        while low < high && ts[low] <= start {
+            low += 1;
+        }
+        *slot = ABSENT;
+        if low < high {
+            let (timestamps, values) = (&ts[low..high], &values[low..high]);
+            let window = Window { timestamps, values, start, end, at: grid.time(i), args: args.at(i) };
+            if let Some(value) = kernel(&window) {
+                *slot = value;
+            }
+        }
+    }
+}
