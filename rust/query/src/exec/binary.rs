@@ -1,0 +1,128 @@
+//! Binary operators on values, and between vectors and scalars.
+
+use super::block::{ABSENT, Block, Vector, present};
+use super::scan::{DropName, RowMap};
+use crate::syntax::tree::BinaryOp;
+
+/// The arithmetic of an operator; `None` for comparisons and set operators.
+pub(crate) fn arithmetic(op: BinaryOp) -> Option<fn(f64, f64) -> f64> {
+    Some(match op {
+        BinaryOp::Add => |a, b| a + b,
+        BinaryOp::Sub => |a, b| a - b,
+        BinaryOp::Mul => |a, b| a * b,
+        BinaryOp::Div => |a, b| a / b,
+        BinaryOp::Mod => |a, b| a % b,
+        BinaryOp::Pow => f64::powf,
+        BinaryOp::Atan2 => f64::atan2,
+        _ => return None,
+    })
+}
+
+/// The test of a comparison.
+pub(crate) fn comparison(op: BinaryOp) -> Option<fn(f64, f64) -> bool> {
+    Some(match op {
+        BinaryOp::Equal => |a, b| a == b,
+        BinaryOp::NotEqual => |a, b| a != b,
+        BinaryOp::Greater => |a, b| a > b,
+        BinaryOp::GreaterEqual => |a, b| a >= b,
+        BinaryOp::Less => |a, b| a < b,
+        BinaryOp::LessEqual => |a, b| a <= b,
+        _ => return None,
+    })
+}
+
+/// One pair of present values; `ABSENT` where a comparison filters the pair out.
+pub(crate) fn apply(op: BinaryOp, return_bool: bool, a: f64, b: f64) -> f64 {
+    if let Some(f) = arithmetic(op) {
+        return f(a, b);
+    }
+    match comparison(op) {
+        Some(f) if return_bool => f64::from(f(a, b)),
+        Some(f) if f(a, b) => a,
+        _ => ABSENT,
+    }
+}
+
+/// Two scalars, step by step.
+pub(crate) fn scalars(op: BinaryOp, mut a: Vec<f64>, b: &[f64]) -> Vec<f64> {
+    for (a, &b) in a.iter_mut().zip(b) {
+        *a = apply(op, true, *a, b);
+    }
+    a
+}
+
+/// `vector op scalar`, or `scalar op vector` with `swapped`; a filter keeps the vector's value.
+pub(crate) fn with_scalar<'a>(
+    op: BinaryOp,
+    return_bool: bool,
+    swapped: bool,
+    vector: Vector<'a>,
+    scalar: Vec<f64>,
+) -> Vector<'a> {
+    let drops = arithmetic(op).is_some() || return_bool;
+    let map: RowMap<'a> = match (arithmetic(op), comparison(op)) {
+        (Some(f), _) if swapped => each(scalar, move |v, s| f(s, v)),
+        // The commonest ones are spelt out, so that the loop over a row becomes vector instructions.
+        (Some(_), _) if op == BinaryOp::Mul => each(scalar, |v, s| v * s),
+        (Some(_), _) if op == BinaryOp::Div => each(scalar, |v, s| v / s),
+        (Some(_), _) if op == BinaryOp::Add => each(scalar, |v, s| v + s),
+        (Some(_), _) if op == BinaryOp::Sub => each(scalar, |v, s| v - s),
+        (Some(f), _) => each(scalar, f),
+        (None, Some(f)) => {
+            let test = move |v, s| if swapped { f(s, v) } else { f(v, s) };
+            if return_bool {
+                each(scalar, move |v, s| f64::from(test(v, s)))
+            } else {
+                each(scalar, move |v, s| if test(v, s) { v } else { ABSENT })
+            }
+        }
+        (None, None) => each(scalar, |_, _| ABSENT),
+    };
+    map_rows(vector, map, drops)
+}
+
+fn each<'a>(scalar: Vec<f64>, f: impl Fn(f64, f64) -> f64 + Send + Sync + 'a) -> RowMap<'a> {
+    Box::new(move |row| {
+        for (v, &s) in row.iter_mut().zip(&scalar) {
+            if present(*v) {
+                *v = f(*v, s);
+            }
+        }
+    })
+}
+
+/// Applies `map` to every row: at once to a block, later to rows that are not read yet.
+pub(crate) fn map_rows<'a>(vector: Vector<'a>, map: RowMap<'a>, drops_name: bool) -> Vector<'a> {
+    match vector {
+        Vector::Rows(mut rows) => {
+            rows.maps.push(map);
+            if drops_name {
+                rows.drop_name = DropName::All(true);
+            }
+            Vector::Rows(rows)
+        }
+        Vector::Block(mut block) => {
+            for row in block.values.chunks_mut(block.steps) {
+                map(row);
+            }
+            if drops_name {
+                block.drop_name.fill(true);
+            }
+            block.drop_empty();
+            Vector::Block(block)
+        }
+    }
+}
+
+/// Keeps the present values of `block` where `keep` holds; for the set operators.
+pub(crate) fn blank(block: &mut Block<'_>, keep: impl Fn(usize, usize) -> bool) {
+    let steps = block.steps;
+    for row in 0..block.len() {
+        for step in 0..steps {
+            if !keep(row, step) {
+                block.values[row * steps + step] = ABSENT;
+            }
+        }
+    }
+    block.drop_empty();
+}
