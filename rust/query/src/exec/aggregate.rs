@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::block::{ABSENT, Block, LabelColumn, Vector, present};
 use super::grid::reserve;
 use super::scan::Scratch;
+use crate::function::compensated::Sum;
 use crate::syntax::tree::AggregateOp;
 
 /// Rows folded by one task: enough to hide the cost of the task, few enough to share a large group.
@@ -17,18 +18,12 @@ const SEGMENT_ROWS: usize = 128;
 /// An average whose sum overflows is taken again of values made smaller by this power of two.
 const SMALLER: f64 = 1.0 / (1u128 << 100) as f64;
 
-/// One step of Neumaier's compensated summation: adds `value` to `sum` with the lost part in `lost`.
+/// Adds `value` to a compensated sum that is kept in two columns.
 #[inline]
-pub(crate) fn compensated_add(value: f64, sum: &mut f64, lost: &mut f64) {
-    let next = *sum + value;
-    if next.is_infinite() {
-        *lost = 0.0;
-    } else if sum.abs() >= value.abs() {
-        *lost += (*sum - next) + value;
-    } else {
-        *lost += (value - next) + *sum;
-    }
-    *sum = next;
+fn compensated_add(value: f64, high: &mut f64, low: &mut f64) {
+    let mut sum = Sum { high: *high, low: *low };
+    sum.add(value);
+    (*high, *low) = (sum.high, sum.low);
 }
 
 /// Accumulators of consecutive groups, `groups x steps` each; `main` is `ABSENT` until a sample came.
@@ -42,8 +37,8 @@ struct Partial {
 
 impl Partial {
     fn new(op: AggregateOp, first: usize, cells: usize) -> Partial {
-        use AggregateOp::{Avg, Stddev, Stdvar, Sum};
-        let has_side = matches!(op, Sum | Avg | Stddev | Stdvar);
+        use AggregateOp::{Avg, Stddev, Stdvar};
+        let has_side = matches!(op, AggregateOp::Sum | Avg | Stddev | Stdvar);
         let has_count = matches!(op, Avg | Stddev | Stdvar);
         Partial {
             first,
@@ -123,7 +118,7 @@ impl Partial {
     fn finish(mut self, op: AggregateOp) -> Vec<f64> {
         for (i, m) in self.main.iter_mut().enumerate().filter(|(_, m)| present(**m)) {
             match op {
-                AggregateOp::Sum => *m += self.side[i],
+                AggregateOp::Sum => *m = Sum { high: *m, low: self.side[i] }.value(),
                 AggregateOp::Avg => *m = *m / self.count[i] + self.side[i] / self.count[i],
                 AggregateOp::Stdvar => *m = self.side[i] / self.count[i],
                 AggregateOp::Stddev => *m = (self.side[i] / self.count[i]).sqrt(),

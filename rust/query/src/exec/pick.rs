@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::aggregate::{dropped_names, groups_of};
 use super::block::{ABSENT, Block, LabelColumn, Vector, present};
 use super::grid::reserve;
+use crate::function::quantile::quantile;
 
 /// Which rows of a group stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,26 +135,6 @@ fn best(block: &Block<'_>, pick: Pick, step: usize, k: usize, found: &mut Vec<u3
 fn in_share(labels: &Labels, ratio: f64) -> bool {
     let place = labels.hash64() as f64 / u64::MAX as f64;
     if ratio >= 0.0 { place < ratio } else { place >= 1.0 + ratio }
-}
-
-/// The phi-quantile of values in any order, by linear interpolation; NaN counts as the smallest.
-/// Sorts `values`.
-pub(crate) fn quantile(phi: f64, values: &mut [f64]) -> f64 {
-    if values.is_empty() || phi.is_nan() {
-        return f64::NAN;
-    }
-    if phi < 0.0 {
-        return f64::NEG_INFINITY;
-    }
-    if phi > 1.0 {
-        return f64::INFINITY;
-    }
-    values.sort_unstable_by(|a, b| a.partial_cmp(b).unwrap_or_else(|| b.is_nan().cmp(&a.is_nan())));
-    let rank = phi * (values.len() - 1) as f64;
-    let low = rank.floor() as usize;
-    let high = (low + 1).min(values.len() - 1);
-    let weight = rank - rank.floor();
-    values[low] * (1.0 - weight) + values[high] * weight
 }
 
 /// quantile: one row per group.

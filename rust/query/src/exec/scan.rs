@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::block::{ABSENT, Block, LabelColumn, present};
 use super::grid::{Grid, Looks, reserve};
+use crate::function::sliding::{Sliding, Windows};
 use crate::function::{Window, WindowFn};
 
 /// Changes one row in place; leaves `ABSENT` as it is.
@@ -43,7 +44,16 @@ pub(crate) enum Leaf {
     /// The newest sample within the lookback, or its time.
     Instant { looks: Looks, lookback: i64, times: bool },
     /// A function of the samples in `(t - range, t]`.
-    Window { looks: Looks, range: i64, kernel: WindowFn, args: Args, grid: Grid },
+    Window(WindowLeaf),
+}
+
+pub(crate) struct WindowLeaf {
+    pub looks: Looks,
+    pub range: i64,
+    pub kernel: WindowFn,
+    pub sliding: Sliding,
+    pub args: Args,
+    pub grid: Grid,
 }
 
 /// Whose metric name goes at the end of the query.
@@ -92,10 +102,10 @@ impl<'a> Rows<'a> {
                 read(&*self.set, row, looks.reach(*lookback), samples, budget)?;
                 newest(samples, looks, *lookback, *times, out);
             }
-            Leaf::Window { looks, range, kernel, args, grid } => {
-                read(&*self.set, row, looks.reach(*range), samples, budget)?;
+            Leaf::Window(window) => {
+                read(&*self.set, row, window.looks.reach(window.range), samples, budget)?;
                 drop_stale(samples);
-                slide(samples, looks, *range, *kernel, args, grid, out);
+                window.slide(samples, out);
             }
         }
         for map in &self.maps {
@@ -178,33 +188,28 @@ fn newest(samples: &Samples, looks: &Looks, lookback: i64, times: bool, out: &mu
     }
 }
 
-/// Two edges move over the samples, step by step.
-fn slide(
-    samples: &Samples,
-    looks: &Looks,
-    range: i64,
-    kernel: WindowFn,
-    args: &Args,
-    grid: &Grid,
-    out: &mut [f64],
-) {
-    let (ts, values) = (&samples.timestamps[..], &samples.values[..]);
-    let (mut low, mut high) = (0, 0);
-    for (i, slot) in out.iter_mut().enumerate() {
-        let end = looks.time(i);
-        let start = end.saturating_sub(range);
-        while high < ts.len() && ts[high] <= end {
-            high += 1;
-        }
-        while low < high && ts[low] <= start {
-            low += 1;
-        }
-        *slot = ABSENT;
-        if low < high {
-            let (timestamps, values) = (&ts[low..high], &values[low..high]);
-            let window = Window { timestamps, values, start, end, at: grid.time(i), args: args.at(i) };
-            if let Some(value) = kernel(&window) {
-                *slot = value;
+impl WindowLeaf {
+    /// Two edges move over the samples, step by step.
+    fn slide(&self, samples: &Samples, out: &mut [f64]) {
+        let ts = &samples.timestamps[..];
+        let mut windows = Windows::new(self.kernel, self.sliding, ts, &samples.values);
+        let (mut low, mut high) = (0, 0);
+        for (i, slot) in out.iter_mut().enumerate() {
+            let end = self.looks.time(i);
+            let start = end.saturating_sub(self.range);
+            while high < ts.len() && ts[high] <= end {
+                high += 1;
+            }
+            while low < high && ts[low] <= start {
+                low += 1;
+            }
+            *slot = ABSENT;
+            if low < high {
+                let (at, args) = (self.grid.time(i), self.args.at(i));
+                let bounds = Window { timestamps: &[], values: &[], start, end, at, args };
+                if let Some(value) = windows.eval(low..high, &bounds) {
+                    *slot = value;
+                }
             }
         }
     }

@@ -1,0 +1,250 @@
+//! Function calls.
+
+use metricsdb_model::labels::METRIC_NAME;
+use metricsdb_model::{Error, Grouping, Labels, MatchOp, Result, Samples, SeriesSet, Span, TimeRange};
+
+use super::aggregate::{fold, presence};
+use super::binary::map_rows;
+use super::block::{ABSENT, Block, Vector, present};
+use super::grid::Grid;
+use super::scan::{Args, DropName, Leaf, RowMap, Rows, WindowLeaf, drop_stale};
+use super::{Evaluator, Ranges, Value};
+use crate::annotations::{Note, may_be_counter};
+use crate::function::sliding::Sliding;
+use crate::function::{Kernel, MapFn, Special, WindowFn, check_args};
+use crate::syntax::tree::{AggregateOp, Call, Expr, ExprKind, Filter, Selector, ValueType};
+
+impl<'a> Evaluator<'a> {
+    pub(super) fn call(&self, call: &Call, span: Span, grid: &Grid) -> Result<Value<'a>> {
+        match call.function.kernel {
+            Kernel::Window(kernel) => self.window(call, kernel, grid).map(Value::Vector),
+            Kernel::Map(kernel) => self.map(call, kernel, grid),
+            Kernel::Special(special) => self.special(special, call, span, grid),
+        }
+    }
+
+    /// The scalar arguments of a call, in order, but for the one at `except`.
+    fn scalars(&self, args: &[Expr], except: Option<usize>, grid: &Grid) -> Result<Vec<Vec<f64>>> {
+        let scalars = args.iter().enumerate().filter(|(i, _)| Some(*i) != except);
+        scalars.map(|(_, arg)| self.scalar(arg, grid)).collect()
+    }
+
+    fn window(&self, call: &Call, kernel: WindowFn, grid: &Grid) -> Result<Vector<'a>> {
+        let function = call.function;
+        let at = function.vector_arg().unwrap_or(0);
+        let columns = self.scalars(&call.args, Some(at), grid)?;
+        let args = Args::new(&columns);
+        let ranges = self.ranges(&call.args[at], grid)?;
+        if !ranges.set.is_empty() {
+            for step in 0..if columns.is_empty() { 0 } else { grid.steps } {
+                if let Some(note) = check_args(function, args.at(step))? {
+                    self.note(note, call.args[0].span);
+                }
+            }
+            if function.wants_counter {
+                self.remark_on_names(&ranges, call.args[at].span)?;
+            }
+        }
+        Ok(Vector::Rows(self.rows(ranges, kernel, function.sliding, args, function.keeps_name, grid)))
+    }
+
+    fn rows(
+        &self,
+        ranges: Ranges<'a>,
+        kernel: WindowFn,
+        sliding: Sliding,
+        args: Args,
+        keeps_name: bool,
+        grid: &Grid,
+    ) -> Rows<'a> {
+        let Ranges { set, looks, range, drop_name } = ranges;
+        Rows {
+            set,
+            leaf: Leaf::Window(WindowLeaf { looks, range, kernel, sliding, args, grid: *grid }),
+            maps: Vec::new(),
+            drop_name: if keeps_name { drop_name } else { DropName::All(true) },
+            steps: grid.steps,
+        }
+    }
+
+    /// Remarks on metrics that have samples here, but not the name of a counter.
+    fn remark_on_names(&self, ranges: &Ranges<'a>, span: Span) -> Result<()> {
+        let groups = ranges.set.group(&Grouping::By(vec![METRIC_NAME.to_owned()]));
+        for (group, labels) in groups.labels.iter().enumerate() {
+            let name = labels.metric_name();
+            if may_be_counter(name) {
+                continue;
+            }
+            let mut samples = Samples::default();
+            for (row, _) in groups.of.iter().enumerate().filter(|(_, g)| **g as usize == group) {
+                samples.clear();
+                read_reach(&*ranges.set, row, ranges.looks.reach(ranges.range), &mut samples)?;
+                if !samples.is_empty() {
+                    self.note(Note::PossibleNonCounter(name.to_owned()), span);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn map(&self, call: &Call, kernel: MapFn, grid: &Grid) -> Result<Value<'a>> {
+        let function = call.function;
+        if function.returns == ValueType::Scalar {
+            let columns = self.scalars(&call.args, None, grid)?;
+            let args = Args::new(columns.get(1..).unwrap_or(&[]));
+            let first = columns.first().map_or(&[][..], |c| &c[..]);
+            let values = first.iter().enumerate();
+            return Ok(Value::Scalar(
+                values.map(|(s, &v)| kernel(v, args.at(s)).unwrap_or(f64::NAN)).collect(),
+            ));
+        }
+        let at = function.vector_arg().unwrap_or(0);
+        let args = Args::new(&self.scalars(&call.args, Some(at), grid)?);
+        let vector = match call.args.get(at) {
+            Some(arg) => self.vector(arg, grid)?,
+            None => Vector::Block(Block::unlabelled(seconds(grid))),
+        };
+        let map: RowMap<'a> = Box::new(move |row| {
+            for (step, v) in row.iter_mut().enumerate().filter(|(_, v)| present(**v)) {
+                *v = kernel(*v, args.at(step)).unwrap_or(ABSENT);
+            }
+        });
+        Ok(Value::Vector(map_rows(vector, map, !function.keeps_name)))
+    }
+
+    fn special(&self, special: Special, call: &Call, span: Span, grid: &Grid) -> Result<Value<'a>> {
+        let args = &call.args;
+        let constant = |value: f64| Ok(Value::Scalar(vec![value; grid.steps]));
+        let ms = |ms: i64| constant(ms as f64 / 1000.0);
+        match special {
+            Special::Pi => constant(std::f64::consts::PI),
+            Special::Start => ms(self.times.start),
+            Special::End => ms(self.times.end),
+            Special::Step => ms(self.times.step),
+            Special::Range => ms(self.times.range()),
+            Special::Time => Ok(Value::Scalar(seconds(grid))),
+            Special::Vector => Ok(Value::block(Block::unlabelled(self.scalar(&args[0], grid)?))),
+            Special::Scalar => self.to_scalar(&args[0], grid).map(Value::Scalar),
+            Special::Timestamp => self.timestamp(&args[0], grid).map(Value::Vector),
+            Special::Absent => self.absent(&args[0], grid).map(Value::block),
+            Special::AbsentOverTime => self.absent_over_time(&args[0], grid).map(Value::block),
+            Special::LabelReplace => self.label_replace(call, grid).map(Value::block),
+            Special::LabelJoin => self.label_join(call, grid).map(Value::block),
+            Special::Sort | Special::SortDesc => {
+                self.sort(&args[0], special == Special::SortDesc, span, grid).map(Value::block)
+            }
+            Special::SortByLabel | Special::SortByLabelDesc => {
+                self.sort_by_label(args, special == Special::SortByLabelDesc, span, grid).map(Value::block)
+            }
+            Special::HistogramQuantile => self.histogram_quantile(call, grid).map(Value::block),
+            Special::HistogramQuantiles => self.histogram_quantiles(call, grid).map(Value::block),
+            Special::HistogramFraction => self.histogram_fraction(call, grid).map(Value::block),
+            // Every sample is a float here: the argument is checked and gives nothing.
+            Special::HistogramNative => {
+                self.vector(&args[0], grid)?;
+                Ok(Value::block(Block::empty(grid.steps)))
+            }
+            Special::Info | Special::StartTimestamp => {
+                Err(Error::execution(format!("function {}() is not supported yet", call.function.name)))
+            }
+        }
+    }
+
+    /// The one sample of each step, or NaN.
+    fn to_scalar(&self, arg: &Expr, grid: &Grid) -> Result<Vec<f64>> {
+        let block = self.vector(arg, grid)?.into_block(self.budget)?;
+        let mut values = vec![f64::NAN; grid.steps];
+        for (step, slot) in values.iter_mut().enumerate() {
+            let mut found = (0..block.len()).map(|row| block.row(row)[step]).filter(|&v| present(v));
+            if let (Some(one), None) = (found.next(), found.next()) {
+                *slot = one;
+            }
+        }
+        Ok(values)
+    }
+
+    /// Times of the samples themselves under a selector; else the evaluation times.
+    fn timestamp(&self, arg: &Expr, grid: &Grid) -> Result<Vector<'a>> {
+        if let ExprKind::Selector(selector) = &arg.unparenthesized().kind {
+            let mut rows = self.instant(selector, grid, true)?;
+            rows.drop_name = DropName::All(true);
+            return Ok(Vector::Rows(rows));
+        }
+        let now = seconds(grid);
+        let map: RowMap<'a> = Box::new(move |row| {
+            for (v, &t) in row.iter_mut().zip(&now).filter(|(v, _)| present(**v)) {
+                *v = t;
+            }
+        });
+        Ok(map_rows(self.vector(arg, grid)?, map, true))
+    }
+
+    fn absent(&self, arg: &Expr, grid: &Grid) -> Result<Block<'a>> {
+        let seen = presence(&self.vector(arg, grid)?, grid.steps, self.budget)?;
+        absence(arg, &seen)
+    }
+
+    fn absent_over_time(&self, arg: &Expr, grid: &Grid) -> Result<Block<'a>> {
+        let ranges = self.ranges(arg, grid)?;
+        let any: WindowFn = |_| Some(1.0);
+        let rows = self.rows(ranges, any, Sliding::None, Args::default(), false, grid);
+        let seen = presence(&Vector::Rows(rows), grid.steps, self.budget)?;
+        absence(arg, &seen)
+    }
+
+    /// The vector at each step with every row's presence; for functions over whole vectors.
+    pub(super) fn block(&self, arg: &Expr, grid: &Grid) -> Result<Block<'a>> {
+        self.vector(arg, grid)?.into_block(self.budget)
+    }
+}
+
+fn read_reach(set: &dyn SeriesSet, row: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
+    set.read(row, range, out)?;
+    drop_stale(out);
+    Ok(())
+}
+
+/// The evaluation times in seconds.
+pub(crate) fn seconds(grid: &Grid) -> Vec<f64> {
+    (0..grid.steps).map(|i| grid.time(i) as f64 / 1000.0).collect()
+}
+
+/// One row of ones where nothing was seen, with the labels that the selector asks for.
+fn absence<'a>(arg: &Expr, seen: &[bool]) -> Result<Block<'a>> {
+    let mut block = Block::empty(seen.len());
+    let values: Vec<f64> = seen.iter().map(|&seen| if seen { ABSENT } else { 1.0 }).collect();
+    block.push(absent_labels(arg)?, false, &values);
+    block.drop_empty();
+    Ok(block)
+}
+
+/// Labels that a selector fixes by `=`, each matched just once.
+fn absent_labels(arg: &Expr) -> Result<Labels> {
+    let selector = match &arg.unparenthesized().kind {
+        ExprKind::Selector(selector) | ExprKind::Range { selector, .. } => selector,
+        _ => return Ok(Labels::empty()),
+    };
+    let matchers = plain_matchers(selector);
+    let mut labels = Labels::empty();
+    for (i, (name, op, value)) in matchers.iter().enumerate() {
+        if *name == METRIC_NAME {
+            continue;
+        }
+        let alone = matchers.iter().enumerate().all(|(j, (other, _, _))| i == j || other != name);
+        if *op == MatchOp::Equal && alone {
+            labels = labels.with(name, value);
+        }
+    }
+    Ok(labels)
+}
+
+/// The matchers of a plain PromQL selector; a boolean one fixes nothing.
+fn plain_matchers(selector: &Selector) -> Vec<(&str, MatchOp, &str)> {
+    let Filter::All(parts) = &selector.filter else { return Vec::new() };
+    let plain = parts.iter().filter_map(|part| match part {
+        Filter::Match { label, op, value } => Some((label.as_str(), *op, value.as_str())),
+        _ => None,
+    });
+    plain.collect()
+}

@@ -1,0 +1,325 @@
+//! The evaluator: a tree, times and a source to an answer.
+//!
+//! One evaluator serves instant queries, range queries and subqueries: each evaluates an expression over a
+//! grid of times at once. An expression over stored series stays a description of rows (`scan`) until an
+//! aggregation folds them or somebody needs them all. Metric names are dropped at the end of the query.
+
+mod aggregate;
+mod binary;
+mod block;
+mod call;
+mod grid;
+mod histogram;
+mod labels;
+mod matching;
+mod output;
+mod pick;
+mod relabel;
+mod scan;
+mod select;
+mod times;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use metricsdb_model::{Answer, Budget, Error, Grouping, Result, SeriesSet, Source, Span};
+
+use crate::annotations::{Note, Notes};
+use crate::function::check_quantile;
+use crate::syntax::tree::{Aggregate, AggregateOp, Binary, Expr, ExprKind, ValueType};
+use block::{Block, Vector, present};
+use grid::Grid;
+use pick::Pick;
+use times::{QueryTimes, is_step_invariant};
+
+/// The newest sample is looked for so far back, as in Prometheus.
+pub const LOOKBACK_MS_DEFAULT: i64 = 300_000;
+/// Step of a subquery that names none.
+pub const SUBQUERY_STEP_MS_DEFAULT: i64 = 60_000;
+
+/// When and how to evaluate. Times are milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Params<'t> {
+    /// The query's text: annotations name positions in it.
+    pub text: &'t str,
+    pub start: i64,
+    pub end: i64,
+    /// `None`: an instant query at `start`.
+    pub step: Option<i64>,
+    pub lookback_ms: i64,
+    pub subquery_step_ms: i64,
+}
+
+impl<'t> Params<'t> {
+    pub fn instant(text: &'t str, at: i64) -> Params<'t> {
+        Params {
+            text,
+            start: at,
+            end: at,
+            step: None,
+            lookback_ms: LOOKBACK_MS_DEFAULT,
+            subquery_step_ms: SUBQUERY_STEP_MS_DEFAULT,
+        }
+    }
+
+    /// Steps at `start, start + step, …`, not after `end`.
+    pub fn range(text: &'t str, start: i64, end: i64, step: i64) -> Params<'t> {
+        Params { start, end, step: Some(step), ..Params::instant(text, start) }
+    }
+}
+
+/// Evaluates an expression that passed the parser's type check. An instant query answers a scalar, a
+/// vector, a matrix or a string; a range query answers a matrix. Fails with `Error::Execution` as
+/// Prometheus does, and with the budget's errors.
+pub fn evaluate(expr: &Expr, params: &Params<'_>, source: &dyn Source, budget: &Budget) -> Result<Answer> {
+    let step = params.step.unwrap_or(0);
+    if step < 0 || params.step == Some(0) {
+        return Err(Error::input("step", &step.to_string(), "not a positive number", "use a positive step"));
+    }
+    let times = QueryTimes { start: params.start, end: params.end, step };
+    let evaluator = Evaluator { source, budget, params, times, notes: RefCell::default() };
+    let (kind, matrix, string) = evaluator.answer(expr)?;
+    Ok(Answer {
+        kind,
+        matrix,
+        string,
+        annotations: evaluator.notes.into_inner().finish(params.text),
+        samples_loaded: budget.samples_used(),
+    })
+}
+
+/// The value of an expression over a grid.
+enum Value<'a> {
+    /// One number per step.
+    Scalar(Vec<f64>),
+    String(String),
+    Vector(Vector<'a>),
+}
+
+impl<'a> Value<'a> {
+    fn block(block: Block<'a>) -> Value<'a> {
+        Value::Vector(Vector::Block(block))
+    }
+}
+
+/// A range vector: series, and how to cut windows out of them.
+struct Ranges<'a> {
+    set: Arc<dyn SeriesSet + 'a>,
+    looks: grid::Looks,
+    range: i64,
+    drop_name: scan::DropName,
+}
+
+struct Evaluator<'a> {
+    source: &'a dyn Source,
+    budget: &'a Budget,
+    params: &'a Params<'a>,
+    times: QueryTimes,
+    notes: RefCell<Notes>,
+}
+
+impl<'a> Evaluator<'a> {
+    fn eval(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
+        self.budget.check()?;
+        match &expr.kind {
+            ExprKind::Number(value) => Ok(Value::Scalar(vec![*value; grid.steps])),
+            ExprKind::String(text) => Ok(Value::String(text.clone())),
+            ExprKind::Paren(inner) | ExprKind::Plus(inner) => self.eval(inner, grid),
+            ExprKind::Selector(selector) => {
+                Ok(Value::Vector(Vector::Rows(self.instant(selector, grid, false)?)))
+            }
+            ExprKind::Range { .. } | ExprKind::Subquery { .. } => {
+                Err(Error::execution("a range vector cannot stand here"))
+            }
+            _ if grid.steps > 1 && is_step_invariant(expr) => {
+                let once = self.compute(expr, &Grid::instant(grid.start))?;
+                self.spread(once, grid.steps)
+            }
+            _ => self.compute(expr, grid),
+        }
+    }
+
+    fn compute(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
+        match &expr.kind {
+            ExprKind::Negate(inner) => self.negate(inner, grid),
+            ExprKind::Binary(_) => self.binaries(expr, grid),
+            ExprKind::Aggregate(aggregate) => self.aggregate(aggregate, grid).map(Value::block),
+            ExprKind::Call(call) => self.call(call, expr.span, grid),
+            _ => self.eval(expr, grid),
+        }
+    }
+
+    /// Repeats a value of one step.
+    fn spread(&self, value: Value<'a>, steps: usize) -> Result<Value<'a>> {
+        Ok(match value {
+            Value::Scalar(one) => Value::Scalar(vec![one[0]; steps]),
+            Value::String(text) => Value::String(text),
+            Value::Vector(vector) => {
+                let once = vector.into_block(self.budget)?;
+                grid::reserve(self.budget, once.len(), steps)?;
+                Value::block(once.spread(steps))
+            }
+        })
+    }
+
+    fn note(&self, note: Note, span: Span) {
+        self.notes.borrow_mut().add(note, span);
+    }
+
+    fn check_quantiles(&self, phi: &[f64], span: Span) {
+        phi.iter().filter_map(|&q| check_quantile(q)).for_each(|note| self.note(note, span));
+    }
+
+    fn vector(&self, expr: &Expr, grid: &Grid) -> Result<Vector<'a>> {
+        match self.eval(expr, grid)? {
+            Value::Vector(vector) => Ok(vector),
+            _ => Err(Error::execution("expected an instant vector")),
+        }
+    }
+
+    fn scalar(&self, expr: &Expr, grid: &Grid) -> Result<Vec<f64>> {
+        match self.eval(expr, grid)? {
+            Value::Scalar(values) => Ok(values),
+            _ => Err(Error::execution("expected a scalar")),
+        }
+    }
+
+    fn string(&self, expr: &Expr) -> Result<String> {
+        match &expr.unparenthesized().kind {
+            ExprKind::String(text) => Ok(text.clone()),
+            _ => Err(Error::execution("expected a string")),
+        }
+    }
+
+    fn negate(&self, inner: &Expr, grid: &Grid) -> Result<Value<'a>> {
+        Ok(match self.eval(inner, grid)? {
+            Value::Scalar(mut values) => {
+                values.iter_mut().for_each(|v| *v = -*v);
+                Value::Scalar(values)
+            }
+            Value::Vector(vector) => {
+                let negate = |row: &mut [f64]| {
+                    row.iter_mut().filter(|v| present(**v)).for_each(|v| *v = -*v);
+                };
+                Value::Vector(binary::map_rows(vector, Box::new(negate), true))
+            }
+            Value::String(_) => return Err(Error::execution("a string has no sign")),
+        })
+    }
+
+    /// A chain of operators leans to the left: its spine is walked, not recursed.
+    fn binaries(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
+        let mut spine: Vec<&Binary> = Vec::new();
+        let mut first = expr;
+        while let ExprKind::Binary(binary) = &first.kind {
+            spine.push(binary);
+            first = &binary.left;
+        }
+        let mut value = self.eval(first, grid)?;
+        for binary in spine.into_iter().rev() {
+            let right = self.eval(&binary.right, grid)?;
+            value = self.binary(binary, value, right)?;
+        }
+        Ok(value)
+    }
+
+    fn binary(&self, binary: &Binary, left: Value<'a>, right: Value<'a>) -> Result<Value<'a>> {
+        let (op, bool_) = (binary.op, binary.return_bool);
+        Ok(match (left, right) {
+            (Value::Scalar(a), Value::Scalar(b)) => Value::Scalar(binary::scalars(op, a, &b)),
+            (Value::Vector(v), Value::Scalar(s)) => {
+                Value::Vector(binary::with_scalar(op, bool_, false, v, s))
+            }
+            (Value::Scalar(s), Value::Vector(v)) => {
+                Value::Vector(binary::with_scalar(op, bool_, true, v, s))
+            }
+            (Value::Vector(a), Value::Vector(b)) => {
+                let (a, b) = (a.into_block(self.budget)?, b.into_block(self.budget)?);
+                Value::block(if op.is_set() {
+                    matching::set_operator(op, a, b, &binary.matching, self.budget)?
+                } else {
+                    matching::operator(binary, a, b, self.budget)?
+                })
+            }
+            _ => return Err(Error::execution("operators do not take strings")),
+        })
+    }
+
+    fn aggregate(&self, aggregate: &Aggregate, grid: &Grid) -> Result<Block<'a>> {
+        let Aggregate { op, expr, param, grouping } = aggregate;
+        let Some(param) = param else {
+            let input = self.vector(expr, grid)?;
+            return aggregate::fold(*op, &input, grouping, grid.steps, self.budget);
+        };
+        if *op == AggregateOp::CountValues {
+            let label = self.string(param)?;
+            let input = self.vector(expr, grid)?;
+            return pick::count_values(input, grouping, &label, self.budget);
+        }
+        let numbers = self.scalar(param, grid)?;
+        let pick = match op {
+            AggregateOp::Quantile => {
+                self.check_quantiles(&numbers, param.span);
+                let input = self.vector(expr, grid)?;
+                return pick::quantiles(input, grouping, &numbers, self.budget);
+            }
+            AggregateOp::LimitRatio => {
+                let numbers = self.ratios(numbers, param)?;
+                return self.pick(Pick::Share, expr, grouping, &numbers, grid);
+            }
+            AggregateOp::Bottomk => Pick::Smallest,
+            AggregateOp::Limitk => Pick::Any,
+            _ => Pick::Largest,
+        };
+        check_counts(&numbers)?;
+        self.pick(pick, expr, grouping, &numbers, grid)
+    }
+
+    fn pick(
+        &self,
+        pick: Pick,
+        expr: &Expr,
+        grouping: &Grouping,
+        numbers: &[f64],
+        grid: &Grid,
+    ) -> Result<Block<'a>> {
+        let input = self.vector(expr, grid)?;
+        pick::pick(pick, input, grouping, numbers, self.budget)
+    }
+
+    /// The ratios of limit_ratio, with remarks on those outside [-1, 1].
+    fn ratios(&self, mut ratios: Vec<f64>, param: &Expr) -> Result<Vec<f64>> {
+        for r in &mut ratios {
+            if r.is_nan() {
+                return Err(Error::execution("Ratio value is NaN"));
+            }
+            let capped = r.clamp(-1.0, 1.0);
+            if capped != *r {
+                self.note(Note::InvalidRatio { ratio: *r, capped }, param.span);
+                *r = capped;
+            }
+        }
+        Ok(ratios)
+    }
+}
+
+/// Refuses a k that is no 64-bit integer.
+fn check_counts(numbers: &[f64]) -> Result<()> {
+    for k in numbers {
+        if k.is_nan() {
+            return Err(Error::execution("Parameter value is NaN"));
+        }
+        if !(k.abs() < i64::MAX as f64) {
+            return Err(Error::execution(format!("Scalar value {k} overflows int64")));
+        }
+    }
+    Ok(())
+}
+
+/// What an expression of this type is called where it is refused.
+fn refuse_range_query(found: ValueType) -> Error {
+    Error::execution(format!(
+        "invalid expression type \"{}\" for range query, must be Scalar or instant Vector",
+        found.as_str()
+    ))
+}

@@ -1,0 +1,125 @@
+//! From the last value to the answer: metric names dropped, rows in order, gaps left out.
+
+use metricsdb_model::{AnswerKind, Error, Labels, Matrix, Result, Samples};
+
+use super::block::{Block, present};
+use super::grid::Grid;
+use super::labels::drop_metadata;
+use super::scan::{DropName, drop_stale};
+use super::{Evaluator, Ranges, Value, refuse_range_query};
+use crate::syntax::tree::{Expr, ValueType};
+
+type Parts = (AnswerKind, Matrix, Option<String>);
+
+impl<'a> Evaluator<'a> {
+    pub(super) fn answer(&self, expr: &Expr) -> Result<Parts> {
+        match self.params.step {
+            None => self.answer_instant(expr),
+            Some(step) => self.answer_range(expr, step),
+        }
+    }
+
+    fn answer_instant(&self, expr: &Expr) -> Result<Parts> {
+        let grid = Grid::instant(self.params.start);
+        if expr.value_type() == ValueType::Matrix {
+            let matrix = self.windows(self.ranges(expr, &grid)?)?;
+            return Ok((AnswerKind::Matrix, matrix, None));
+        }
+        match self.eval(expr, &grid)? {
+            Value::String(text) => {
+                let mut matrix = Matrix::default();
+                push_row(&mut matrix, Labels::empty(), &grid, &[f64::NAN]);
+                Ok((AnswerKind::String, matrix, Some(text)))
+            }
+            Value::Scalar(values) => {
+                let mut matrix = Matrix::default();
+                push_row(&mut matrix, Labels::empty(), &grid, &values);
+                Ok((AnswerKind::Scalar, matrix, None))
+            }
+            Value::Vector(vector) => {
+                let matrix = finish(vector.into_block(self.budget)?, &grid)?;
+                Ok((AnswerKind::Vector, matrix, None))
+            }
+        }
+    }
+
+    fn answer_range(&self, expr: &Expr, step: i64) -> Result<Parts> {
+        let found = expr.value_type();
+        if matches!(found, ValueType::Matrix | ValueType::String) {
+            return Err(refuse_range_query(found));
+        }
+        let Some(grid) = Grid::new(self.params.start, self.params.end, step)? else {
+            return Err(Error::input(
+                "end",
+                &self.params.end.to_string(),
+                "lies before the start",
+                "swap start and end",
+            ));
+        };
+        let block = match self.eval(expr, &grid)? {
+            Value::Scalar(values) => Block::unlabelled(values),
+            Value::Vector(vector) => vector.into_block(self.budget)?,
+            Value::String(_) => return Err(refuse_range_query(ValueType::String)),
+        };
+        Ok((AnswerKind::Matrix, finish(block, &grid)?, None))
+    }
+
+    /// The samples of a range vector at one step, as they are.
+    fn windows(&self, ranges: Ranges<'a>) -> Result<Matrix> {
+        let mut found: Vec<(Labels, Samples)> = Vec::new();
+        for row in 0..ranges.set.len() {
+            let mut samples = Samples::default();
+            ranges.set.read(row, ranges.looks.reach(ranges.range), &mut samples)?;
+            self.budget.take_samples(samples.len() as u64)?;
+            drop_stale(&mut samples);
+            if samples.is_empty() {
+                continue;
+            }
+            let labels = ranges.set.labels(row);
+            let drops = match &ranges.drop_name {
+                DropName::All(all) => *all,
+                DropName::Each(each) => each[row],
+            };
+            found.push((if drops { drop_metadata(&labels) } else { labels }, samples));
+        }
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut matrix = Matrix::default();
+        for (labels, samples) in found {
+            matrix.timestamps.extend(samples.timestamps);
+            matrix.values.extend(samples.values);
+            matrix.end_row(labels);
+        }
+        Ok(matrix)
+    }
+}
+
+fn finish(mut block: Block<'_>, grid: &Grid) -> Result<Matrix> {
+    if block.drop_name.iter().any(|&drops| drops) {
+        let drops = std::mem::take(&mut block.drop_name);
+        for (labels, _) in block.labels_ready().iter_mut().zip(&drops).filter(|(_, drops)| **drops) {
+            *labels = drop_metadata(labels);
+        }
+        block.drop_name = drops;
+    }
+    let mut block = block.merge_equal()?;
+    let mut order: Vec<usize> = (0..block.len()).collect();
+    let in_order = block.ordered && grid.steps == 1;
+    let labels = block.labels_ready();
+    if !in_order {
+        order.sort_by(|&a, &b| labels[a].cmp(&labels[b]));
+    }
+    let labels = std::mem::take(labels);
+    let mut matrix = Matrix::default();
+    for row in order {
+        push_row(&mut matrix, labels[row].clone(), grid, block.row(row));
+    }
+    Ok(matrix)
+}
+
+fn push_row(matrix: &mut Matrix, labels: Labels, grid: &Grid, values: &[f64]) {
+    for (step, &v) in values.iter().enumerate().filter(|(_, v)| present(**v)) {
+        matrix.timestamps.push(grid.time(step));
+        matrix.values.push(v);
+    }
+    matrix.end_row(labels);
+}

@@ -1,0 +1,79 @@
+//! Selectors and subqueries: which series are read, and when each step looks at them.
+
+use std::sync::Arc;
+
+use metricsdb_model::{Error, Result, SeriesSet};
+
+use super::block::{Block, GridSeries};
+use super::grid::{Grid, Looks};
+use super::scan::{DropName, Leaf, Rows};
+use super::{Evaluator, Ranges};
+use crate::syntax::predicate;
+use crate::syntax::tree::{Expr, ExprKind, Selector};
+
+impl<'a> Evaluator<'a> {
+    /// Where a selector looks on a grid.
+    fn looks(&self, selector: &Selector, grid: &Grid) -> Result<Looks> {
+        let offset = self.times.offset(&selector.offset)?;
+        Ok(Looks::new(grid, selector.at.as_ref().map(|at| self.times.at(at)), offset))
+    }
+
+    fn series(&self, selector: &Selector, looks: &Looks, window: i64) -> Result<Arc<dyn SeriesSet + 'a>> {
+        if selector.extension.is_some() {
+            return Err(Error::execution("anchored and smoothed selectors are not supported yet"));
+        }
+        let found = self.source.select(&predicate(selector)?, looks.reach(window), self.budget)?;
+        Ok(Arc::from(found))
+    }
+
+    /// An instant vector selector; with `times` the samples' times in seconds stand for their values.
+    pub(super) fn instant(&self, selector: &Selector, grid: &Grid, times: bool) -> Result<Rows<'a>> {
+        let looks = self.looks(selector, grid)?;
+        let lookback = self.params.lookback_ms;
+        Ok(Rows {
+            set: self.series(selector, &looks, lookback)?,
+            leaf: Leaf::Instant { looks, lookback, times },
+            maps: Vec::new(),
+            drop_name: DropName::All(false),
+            steps: grid.steps,
+        })
+    }
+
+    /// A range vector: a selector with a range, or a subquery.
+    pub(super) fn ranges(&self, expr: &Expr, grid: &Grid) -> Result<Ranges<'a>> {
+        match &expr.unparenthesized().kind {
+            ExprKind::Range { selector, range } => {
+                let looks = self.looks(selector, grid)?;
+                let range = self.times.positive(range)?;
+                let set = self.series(selector, &looks, range)?;
+                Ok(Ranges { set, looks, range, drop_name: DropName::All(false) })
+            }
+            ExprKind::Subquery { expr, range, step, offset, at } => {
+                let at = at.as_ref().map(|at| self.times.at(at));
+                let looks = Looks::new(grid, at, self.times.offset(offset)?);
+                let range = self.times.positive(range)?;
+                let step = match step {
+                    Some(step) => self.times.positive(step)?,
+                    None => self.params.subquery_step_ms,
+                };
+                let (block, inner) = match grid.inner(&looks, range, step)? {
+                    Some(inner) => (self.vector_or_scalar(expr, &inner)?, inner),
+                    None => (Block::empty(1), Grid::instant(looks.first)),
+                };
+                let drop_name = DropName::Each(block.drop_name.clone());
+                let set = Arc::new(GridSeries::new(block, inner));
+                Ok(Ranges { set, looks, range, drop_name })
+            }
+            _ => Err(Error::execution("expected a range vector")),
+        }
+    }
+
+    /// What a subquery repeats: a vector, or a scalar as a series without labels.
+    fn vector_or_scalar(&self, expr: &Expr, grid: &Grid) -> Result<Block<'a>> {
+        match self.eval(expr, grid)? {
+            super::Value::Vector(vector) => vector.into_block(self.budget),
+            super::Value::Scalar(values) => Ok(Block::unlabelled(values)),
+            super::Value::String(_) => Err(Error::execution("a string has no series")),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What a query's own times decide: durations, `@`, and which parts are the same at every step.
+
+use metricsdb_model::Result;
+
+use crate::function::{Kernel, Special};
+use crate::syntax::tree::{At, Call, Duration, Expr, ExprKind};
+
+/// The times that were asked for, in milliseconds; they hold for subqueries too.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueryTimes {
+    pub start: i64,
+    pub end: i64,
+    /// 0 for an instant query.
+    pub step: i64,
+}
+
+impl QueryTimes {
+    pub fn at(&self, at: &At) -> i64 {
+        match at {
+            At::Time(t) => *t,
+            At::Start => self.start,
+            At::End => self.end,
+        }
+    }
+
+    /// Milliseconds of an offset: any sign.
+    pub fn offset(&self, offset: &Option<Duration>) -> Result<i64> {
+        offset.as_ref().map_or(Ok(0), |duration| duration.resolve(self.step, self.range()))
+    }
+
+    /// Milliseconds of a range or a step: more than none.
+    pub fn positive(&self, duration: &Duration) -> Result<i64> {
+        duration.resolve_positive(self.step, self.range())
+    }
+
+    pub fn range(&self) -> i64 {
+        self.end.saturating_sub(self.start)
+    }
+}
+
+/// True when the value is the same at every step, because `@` pins all that is read.
+pub(crate) fn is_step_invariant(expr: &Expr) -> bool {
+    match &expr.kind {
+        ExprKind::Number(_) | ExprKind::String(_) => true,
+        ExprKind::Selector(selector) | ExprKind::Range { selector, .. } => selector.at.is_some(),
+        ExprKind::Subquery { at, .. } => at.is_some(),
+        ExprKind::Paren(inner) | ExprKind::Negate(inner) | ExprKind::Plus(inner) => is_step_invariant(inner),
+        ExprKind::Binary(binary) => is_step_invariant(&binary.left) && is_step_invariant(&binary.right),
+        ExprKind::Aggregate(aggregate) => {
+            is_step_invariant(&aggregate.expr) && aggregate.param.as_ref().is_none_or(is_step_invariant)
+        }
+        ExprKind::Call(call) => !reads_time(call) && call.args.iter().all(is_step_invariant),
+    }
+}
+
+/// Functions whose value depends on the evaluation time even when their arguments do not.
+fn reads_time(call: &Call) -> bool {
+    match call.function.kernel {
+        Kernel::Special(Special::Time | Special::Timestamp | Special::StartTimestamp) => true,
+        // A date function without its argument is one of the evaluation time.
+        Kernel::Map(_) => call.function.args.len() > call.args.len() && call.args.is_empty(),
+        Kernel::Window(_) => call.function.name == "predict_linear",
+        Kernel::Special(_) => false,
+    }
+}
