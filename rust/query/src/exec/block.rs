@@ -26,17 +26,13 @@ pub(crate) fn duplicate_labelset() -> Error {
 pub(crate) enum LabelColumn<'a> {
     Ready(Vec<Labels>),
     /// Row `i` is series `index[i]` of `set`.
-    Stored { set: Arc<dyn SeriesSet + 'a>, index: Vec<u32> },
+    Stored {
+        set: Arc<dyn SeriesSet + 'a>,
+        index: Vec<u32>,
+    },
 }
 
 impl LabelColumn<'_> {
-    pub fn len(&self) -> usize {
-        match self {
-            LabelColumn::Ready(labels) => labels.len(),
-            LabelColumn::Stored { index, .. } => index.len(),
-        }
-    }
-
     pub fn get(&self, row: usize) -> Labels {
         match self {
             LabelColumn::Ready(labels) => labels[row].clone(),

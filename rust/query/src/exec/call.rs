@@ -3,7 +3,7 @@
 use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{Error, Grouping, Labels, MatchOp, Result, Samples, SeriesSet, Span, TimeRange};
 
-use super::aggregate::{fold, presence};
+use super::aggregate::presence;
 use super::binary::map_rows;
 use super::block::{ABSENT, Block, Vector, present};
 use super::grid::Grid;
@@ -12,7 +12,7 @@ use super::{Evaluator, Ranges, Value};
 use crate::annotations::{Note, may_be_counter};
 use crate::function::sliding::Sliding;
 use crate::function::{Kernel, MapFn, Special, WindowFn, check_args};
-use crate::syntax::tree::{AggregateOp, Call, Expr, ExprKind, Filter, Selector, ValueType};
+use crate::syntax::tree::{Call, Expr, ExprKind, Filter, Selector, ValueType};
 
 impl<'a> Evaluator<'a> {
     pub(super) fn call(&self, call: &Call, span: Span, grid: &Grid) -> Result<Value<'a>> {

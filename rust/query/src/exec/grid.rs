@@ -40,10 +40,6 @@ impl Grid {
         self.start.saturating_add(self.step.saturating_mul(i as i64))
     }
 
-    pub fn end(&self) -> i64 {
-        self.time(self.steps - 1)
-    }
-
     /// The times of a subquery over this grid: the multiples of `step` in every `(t - range, t]`, from
     /// the first such time to the last.
     pub fn inner(&self, looks: &Looks, range: i64, step: i64) -> Result<Option<Grid>> {
@@ -67,11 +63,7 @@ impl Looks {
     pub fn new(grid: &Grid, at: Option<i64>, offset: i64) -> Looks {
         match at {
             Some(at) => Looks { first: at.saturating_sub(offset), step: 0, count: 1 },
-            None => Looks {
-                first: grid.start.saturating_sub(offset),
-                step: grid.step,
-                count: grid.steps,
-            },
+            None => Looks { first: grid.start.saturating_sub(offset), step: grid.step, count: grid.steps },
         }
     }
 
@@ -91,7 +83,7 @@ impl Looks {
 
 /// Refuses to hold more values at once than the query may load.
 pub(crate) fn reserve(budget: &Budget, rows: usize, steps: usize) -> Result<usize> {
-    let cells = rows.checked_mul(steps).unwrap_or(usize::MAX);
+    let cells = rows.saturating_mul(steps);
     budget.hold_samples(cells as u64)?;
     Ok(cells)
 }
@@ -106,7 +98,7 @@ mod tests {
         let grid = Grid::instant(10_000);
         let inner = |first: i64, range, step| {
             let looks = Looks { first, step: 0, count: 1 };
-            grid.inner(&looks, range, step).unwrap().map(|g| (g.start, g.end()))
+            grid.inner(&looks, range, step).unwrap().map(|g| (g.start, g.time(g.steps - 1)))
         };
         assert_eq!(inner(10_000, 50_000, 10_000), Some((-30_000, 10_000)));
         assert_eq!(inner(10_000, 10_000, 10_000), Some((10_000, 10_000)));

@@ -129,11 +129,16 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Rows by their labels but `le`; rows whose `le` is no number are remarked on and left out.
-    fn histograms(&self, arg: &crate::syntax::tree::Expr, grid: &Grid) -> Result<(Block<'a>, Vec<Histogram>)> {
+    fn histograms(
+        &self,
+        arg: &crate::syntax::tree::Expr,
+        grid: &Grid,
+    ) -> Result<(Block<'a>, Vec<Histogram>)> {
         let block = self.block(arg, grid)?;
         let groups = block.labels.group(&Grouping::Without(vec![BUCKET_LABEL.to_owned()]));
         let bounds = block.labels.group(&Grouping::By(vec![BUCKET_LABEL.to_owned()]));
-        let uppers: Vec<Option<f64>> = bounds.labels.iter().map(|l| parse_le(l.value(BUCKET_LABEL))).collect();
+        let uppers: Vec<Option<f64>> =
+            bounds.labels.iter().map(|l| parse_le(l.value(BUCKET_LABEL))).collect();
         let mut histograms: Vec<Histogram> =
             groups.labels.into_iter().map(|labels| Histogram { labels, rows: Vec::new() }).collect();
         for row in 0..block.len() {

@@ -202,7 +202,8 @@ impl Pairing<'_, '_> {
             let (Some(&a), Some(&b)) = (rows.next(), rows.next()) else { continue };
             // A step at which the other side has no sample at all is not looked at.
             let empty = (0..self.many.len()).all(|r| !present(self.many.row(r)[step]));
-            if empty && self.binary.matching.fill_left.is_none() && self.binary.matching.fill_right.is_none() {
+            if empty && self.binary.matching.fill_left.is_none() && self.binary.matching.fill_right.is_none()
+            {
                 continue;
             }
             let mut pair = [self.one.labels.get(a as usize), self.one.labels.get(b as usize)];
@@ -219,7 +220,13 @@ impl Pairing<'_, '_> {
         Ok(())
     }
 
-    fn pair_all(&mut self, id: usize, m: &Match, fill_many: Option<f64>, fill_one: Option<f64>) -> Result<()> {
+    fn pair_all(
+        &mut self,
+        id: usize,
+        m: &Match,
+        fill_many: Option<f64>,
+        fill_one: Option<f64>,
+    ) -> Result<()> {
         let steps = self.many.steps;
         for &l in &m.left {
             let left_labels = self.many.labels.get(l as usize);
@@ -278,7 +285,9 @@ impl Pairing<'_, '_> {
         for (into, &v) in self.result.row_mut(row).iter_mut().zip(values).filter(|(_, v)| present(**v)) {
             if present(*into) {
                 return Err(if from == id && self.binary.matching.card != Cardinality::OneToOne {
-                    Error::execution("multiple matches for labels: grouping labels must ensure unique matches")
+                    Error::execution(
+                        "multiple matches for labels: grouping labels must ensure unique matches",
+                    )
                 } else {
                     duplicate_labelset()
                 });
@@ -294,10 +303,8 @@ impl Pairing<'_, '_> {
         if arithmetic(self.binary.op).is_some() {
             labels = drop_metadata(&labels);
         }
-        if matching.card == Cardinality::OneToOne {
-            if let Some(on) = &matching.on {
-                labels = on.apply(&labels);
-            }
+        if let (Cardinality::OneToOne, Some(on)) = (matching.card, &matching.on) {
+            labels = on.apply(&labels);
         }
         for name in &matching.include {
             labels = labels.with(name, one.value(name));

@@ -230,9 +230,7 @@ impl<'a> Evaluator<'a> {
             (Value::Vector(v), Value::Scalar(s)) => {
                 Value::Vector(binary::with_scalar(op, bool_, false, v, s))
             }
-            (Value::Scalar(s), Value::Vector(v)) => {
-                Value::Vector(binary::with_scalar(op, bool_, true, v, s))
-            }
+            (Value::Scalar(s), Value::Vector(v)) => Value::Vector(binary::with_scalar(op, bool_, true, v, s)),
             (Value::Vector(a), Value::Vector(b)) => {
                 let (a, b) = (a.into_block(self.budget)?, b.into_block(self.budget)?);
                 Value::block(if op.is_set() {
@@ -309,7 +307,7 @@ fn check_counts(numbers: &[f64]) -> Result<()> {
         if k.is_nan() {
             return Err(Error::execution("Parameter value is NaN"));
         }
-        if !(k.abs() < i64::MAX as f64) {
+        if k.abs() >= i64::MAX as f64 {
             return Err(Error::execution(format!("Scalar value {k} overflows int64")));
         }
     }

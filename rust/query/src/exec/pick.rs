@@ -195,9 +195,7 @@ pub(crate) fn count_values<'a>(
         budget.check()?;
         let kept = match grouping {
             Grouping::By(_) => grouping.apply(&block.labels.get(row)),
-            Grouping::Without(_) => {
-                grouping.apply(&block.labels.get(row)).retain(|name| name != METRIC_NAME)
-            }
+            Grouping::Without(_) => grouping.apply(&block.labels.get(row)).retain(|name| name != METRIC_NAME),
         };
         let mut last: Option<(u64, usize)> = None;
         for step in 0..steps {

@@ -81,11 +81,7 @@ impl<'a> Evaluator<'a> {
 }
 
 /// Gives every row new labels. A metric name that is set on purpose is not one to be dropped.
-fn relabel<'a>(
-    mut block: Block<'a>,
-    target: &str,
-    change: impl Fn(&Labels) -> Labels,
-) -> Result<Block<'a>> {
+fn relabel<'a>(mut block: Block<'a>, target: &str, change: impl Fn(&Labels) -> Labels) -> Result<Block<'a>> {
     for labels in block.labels_ready() {
         *labels = change(labels);
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use metricsdb_model::sample::is_stale;
-use metricsdb_model::{Budget, Groups, Grouping, Result, Samples, SeriesSet, TimeRange};
+use metricsdb_model::{Budget, Grouping, Groups, Result, Samples, SeriesSet, TimeRange};
 use rayon::prelude::*;
 
 use super::block::{ABSENT, Block, LabelColumn, present};
@@ -135,13 +135,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-fn read(
-    set: &dyn SeriesSet,
-    row: usize,
-    range: TimeRange,
-    out: &mut Samples,
-    budget: &Budget,
-) -> Result<()> {
+fn read(set: &dyn SeriesSet, row: usize, range: TimeRange, out: &mut Samples, budget: &Budget) -> Result<()> {
     set.read(row, range, out)?;
     budget.take_samples(out.len() as u64)
 }
@@ -173,7 +167,11 @@ fn newest(samples: &Samples, looks: &Looks, lookback: i64, times: bool, out: &mu
         }
         match next.checked_sub(1) {
             Some(i) if ts[i] > t.saturating_sub(lookback) && !is_stale(values[i]) => {
-                if times { ts[i] as f64 / 1000.0 } else { values[i] }
+                if times {
+                    ts[i] as f64 / 1000.0
+                } else {
+                    values[i]
+                }
             }
             _ => ABSENT,
         }
