@@ -9,7 +9,7 @@ use super::block::{ABSENT, Block, Vector, present};
 use super::grid::Grid;
 use super::scan::{Args, DropName, Leaf, RowMap, Rows, WindowLeaf, drop_stale};
 use super::{Evaluator, Ranges, Value};
-use crate::annotations::{Note, may_be_counter};
+use crate::annotations::may_be_counter;
 use crate::function::sliding::Sliding;
 use crate::function::{Kernel, MapFn, Special, WindowFn, check_args};
 use crate::syntax::tree::{Call, Expr, ExprKind, Filter, Selector, ValueType};
@@ -38,7 +38,7 @@ impl<'a> Evaluator<'a> {
         if !ranges.set.is_empty() {
             for step in 0..if columns.is_empty() { 0 } else { grid.steps } {
                 if let Some(note) = check_args(function, args.at(step))? {
-                    self.note(note, call.args[0].span);
+                    self.notes.add(note, call.args[0].span);
                 }
             }
             if function.wants_counter {
@@ -80,7 +80,7 @@ impl<'a> Evaluator<'a> {
                 samples.clear();
                 read_reach(&*ranges.set, row, ranges.looks.reach(ranges.range), &mut samples)?;
                 if !samples.is_empty() {
-                    self.note(Note::PossibleNonCounter(name.to_owned()), span);
+                    self.notes.not_a_counter(name, span);
                     break;
                 }
             }

@@ -7,7 +7,6 @@ use metricsdb_model::{Grouping, Labels, Result, Span};
 use super::Evaluator;
 use super::block::{ABSENT, Block, present};
 use super::grid::Grid;
-use crate::annotations::{Note, Repairs};
 use crate::function::histogram::{Bucket, Repair, fraction, parse_le, quantile};
 use crate::number::open_metrics;
 use crate::syntax::tree::Call;
@@ -34,7 +33,7 @@ impl Histogram {
 impl<'a> Evaluator<'a> {
     pub(super) fn histogram_quantile(&self, call: &Call, grid: &Grid) -> Result<Block<'a>> {
         let phi = self.scalar(&call.args[0], grid)?;
-        self.check_quantiles(&phi, call.args[0].span);
+        self.notes.quantiles(&phi, call.args[0].span);
         let (block, histograms) = self.histograms(&call.args[1], grid)?;
         let mut result = Block::empty(grid.steps);
         self.quantile_rows(&block, &histograms, &phi, call.args[1].span, grid, |labels, row| {
@@ -52,7 +51,7 @@ impl<'a> Evaluator<'a> {
         let mut result = Block::empty(grid.steps);
         for arg in &call.args[2..] {
             let phi = self.scalar(arg, grid)?;
-            self.check_quantiles(&phi, arg.span);
+            self.notes.quantiles(&phi, arg.span);
             self.quantile_rows(&block, &histograms, &phi, call.args[0].span, grid, |labels, row| {
                 for (step, &value) in row.iter().enumerate().filter(|(_, v)| present(**v)) {
                     let labels = labels.with(&label, &open_metrics(phi[step]));
@@ -119,9 +118,8 @@ impl<'a> Evaluator<'a> {
         for histogram in histograms {
             let (row, repairs) = compute(&mut buckets, histogram)?;
             for (step, repair) in repairs {
-                let metric = histogram.labels.metric_name().to_owned();
-                let repairs = Repairs::one(repair, grid.time(step));
-                self.note(Note::ForcedMonotonicity { metric, repairs }, span);
+                let metric = histogram.labels.metric_name();
+                self.notes.forced_monotonicity(metric, repair, grid.time(step), span);
             }
             emit(&histogram.labels, &row);
         }
@@ -147,9 +145,8 @@ impl<'a> Evaluator<'a> {
             match uppers[bound] {
                 Some(upper) => histogram.rows.push((row, upper)),
                 None => {
-                    let metric = histogram.labels.metric_name().to_owned();
-                    let le = bounds.labels[bound].value(BUCKET_LABEL).to_owned();
-                    self.note(Note::BadBucketLabel { metric, le }, arg.span);
+                    let le = bounds.labels[bound].value(BUCKET_LABEL);
+                    self.notes.bad_bucket_label(le, histogram.labels.metric_name(), arg.span);
                 }
             }
         }

@@ -19,13 +19,11 @@ mod scan;
 mod select;
 mod times;
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
-use metricsdb_model::{Answer, Budget, Error, Grouping, Result, SeriesSet, Source, Span};
+use metricsdb_model::{Answer, Budget, Error, Grouping, Result, SeriesSet, Source};
 
-use crate::annotations::{Note, Notes};
-use crate::function::check_quantile;
+use crate::annotations::Notes;
 use crate::syntax::tree::{Aggregate, AggregateOp, Binary, Expr, ExprKind, ValueType};
 use block::{Block, Vector, present};
 use grid::Grid;
@@ -77,13 +75,13 @@ pub fn evaluate(expr: &Expr, params: &Params<'_>, source: &dyn Source, budget: &
         return Err(Error::input("step", &step.to_string(), "not a positive number", "use a positive step"));
     }
     let times = QueryTimes { start: params.start, end: params.end, step };
-    let evaluator = Evaluator { source, budget, params, times, notes: RefCell::default() };
+    let evaluator = Evaluator { source, budget, params, times, notes: Notes::new(params.text) };
     let (kind, matrix, string) = evaluator.answer(expr)?;
     Ok(Answer {
         kind,
         matrix,
         string,
-        annotations: evaluator.notes.into_inner().finish(params.text),
+        annotations: evaluator.notes.into_list(),
         samples_loaded: budget.samples_used(),
     })
 }
@@ -115,7 +113,7 @@ struct Evaluator<'a> {
     budget: &'a Budget,
     params: &'a Params<'a>,
     times: QueryTimes,
-    notes: RefCell<Notes>,
+    notes: Notes<'a>,
 }
 
 impl<'a> Evaluator<'a> {
@@ -160,14 +158,6 @@ impl<'a> Evaluator<'a> {
                 Value::block(once.spread(steps))
             }
         })
-    }
-
-    fn note(&self, note: Note, span: Span) {
-        self.notes.borrow_mut().add(note, span);
-    }
-
-    fn check_quantiles(&self, phi: &[f64], span: Span) {
-        phi.iter().filter_map(|&q| check_quantile(q)).for_each(|note| self.note(note, span));
     }
 
     fn vector(&self, expr: &Expr, grid: &Grid) -> Result<Vector<'a>> {
@@ -257,7 +247,7 @@ impl<'a> Evaluator<'a> {
         let numbers = self.scalar(param, grid)?;
         let pick = match op {
             AggregateOp::Quantile => {
-                self.check_quantiles(&numbers, param.span);
+                self.notes.quantiles(&numbers, param.span);
                 let input = self.vector(expr, grid)?;
                 return pick::quantiles(input, grouping, &numbers, self.budget);
             }
@@ -293,7 +283,7 @@ impl<'a> Evaluator<'a> {
             }
             let capped = r.clamp(-1.0, 1.0);
             if capped != *r {
-                self.note(Note::InvalidRatio { ratio: *r, capped }, param.span);
+                self.notes.ratio(*r, capped, param.span);
                 *r = capped;
             }
         }

@@ -9,7 +9,6 @@ use super::Evaluator;
 use super::block::Block;
 use super::grid::Grid;
 use super::labels::natural;
-use crate::annotations::Note;
 use crate::function::label::{LabelJoin, LabelReplace};
 use crate::syntax::tree::{Call, Expr};
 
@@ -65,7 +64,7 @@ impl<'a> Evaluator<'a> {
         compare: impl Fn(&Block<'a>, usize, usize) -> Ordering,
     ) -> Result<Block<'a>> {
         if self.params.step.is_some() {
-            self.note(Note::SortIneffective, span);
+            self.notes.sort_is_ineffective(span);
             return Ok(block);
         }
         if block.steps > 1 {
