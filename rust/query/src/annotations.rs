@@ -8,6 +8,7 @@ use metricsdb_model::{Annotation, Severity, Span};
 use crate::function::check_quantile;
 use crate::function::histogram::Repair;
 use crate::number::{Shortest, TwoDigits};
+use crate::syntax::quote;
 
 /// One remark, without its place.
 #[derive(Clone, Debug)]
@@ -89,7 +90,7 @@ impl Note {
 
 /// ` for metric name "x"`, or nothing.
 fn of_metric(f: &mut fmt::Formatter<'_>, metric: &str) -> fmt::Result {
-    if metric.is_empty() { Ok(()) } else { write!(f, " for metric name {metric:?}") }
+    if metric.is_empty() { Ok(()) } else { write!(f, " for metric name {}", quote(metric)) }
 }
 
 impl fmt::Display for Note {
@@ -107,7 +108,7 @@ impl fmt::Display for Note {
                 write!(f, "ratio value should be between -1 and 1, got {ratio}, capping to {capped}")
             }
             Note::BadBucketLabel { metric, le } => {
-                write!(f, "bucket label \"le\" is missing or has a malformed value of {le:?}")?;
+                write!(f, "bucket label \"le\" is missing or has a malformed value of {}", quote(le))?;
                 of_metric(f, metric)
             }
             Note::ForcedMonotonicity { metric, repairs } => {
@@ -124,7 +125,7 @@ impl fmt::Display for Note {
             }
             Note::PossibleNonCounter(metric) => {
                 let ends = "name does not end in _total/_sum/_count/_bucket";
-                write!(f, "metric might not be a counter, {ends}: {metric:?}")
+                write!(f, "metric might not be a counter, {ends}: {}", quote(metric))
             }
             Note::SortIneffective => f.write_str(
                 "sort is ineffective for range queries since results are always ordered by labels",
