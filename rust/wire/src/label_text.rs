@@ -157,7 +157,8 @@ fn label_name_end(line: &[u8], at: usize) -> Scan<usize> {
     }
 }
 
-fn no_duplicate(line: &[u8], labels: &[Span]) -> Scan<()> {
+/// Fails if a name occurs twice.
+pub fn no_duplicate(line: &[u8], labels: &[Span]) -> Scan<()> {
     // Names seldom agree in their length and last byte: one bit each tells most sets apart at once.
     let mut seen = 0u64;
     let name = |s: &Span| line.get(s.name.0..s.name.1).unwrap_or(&[]);

@@ -8,6 +8,7 @@ pub mod exposition;
 pub mod exposition_writer;
 pub mod label_text;
 pub mod number;
+pub mod openmetrics;
 pub mod prom_json;
 pub mod protobuf;
 pub mod remote_write;

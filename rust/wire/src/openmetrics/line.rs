@@ -1,0 +1,145 @@
+//! One sample line: `name{labels} value [timestamp] [# {labels} value [timestamp]]`, single blanks.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::{Judged, Refusal, refuse};
+use crate::label_text::{Span, Style, block_end, metric_name_end, no_duplicate, series_end, unescape};
+use crate::number::{parse_real, parse_value};
+
+/// Characters that the labels of one exemplar may have, names and values together.
+const EXEMPLAR_CHARACTERS_MAX: usize = 128;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    /// The whole series as it was written.
+    pub raw: &'a [u8],
+    pub name: &'a [u8],
+    pub value: f64,
+    /// Seconds.
+    pub time: Option<f64>,
+    pub has_exemplar: bool,
+    line: &'a [u8],
+}
+
+/// Reads lines, and keeps the spans of the last one's labels.
+#[derive(Default)]
+pub struct SampleReader {
+    labels: Vec<Span>,
+    exemplar: Vec<Span>,
+}
+
+impl SampleReader {
+    pub fn read<'a>(&mut self, line: &'a [u8]) -> Judged<Sample<'a>> {
+        const LABELS: &str = "write name{label=\"value\",label=\"value\"} without blanks";
+        let end = series_end(line, 0, Style::Strict, &mut self.labels)
+            .map_err(|what| Refusal { what, remedy: LABELS })?;
+        let mut fields = Fields { rest: line.get(end..).unwrap_or(&[]) };
+        let value = fields.next().and_then(parse_value);
+        let Some(value) = value else {
+            return refuse("the value is missing or not a number", "write one blank and a decimal number");
+        };
+        let mut time = None;
+        if fields.next_is_field() {
+            time = fields.next().and_then(parse_real);
+            if time.is_none() {
+                return refuse("the timestamp is not a number", "write Unix seconds");
+            }
+        }
+        let has_exemplar = !fields.rest.is_empty();
+        if has_exemplar {
+            self.exemplar(line, line.len() - fields.rest.len())?;
+        }
+        Ok(Sample {
+            raw: line.get(..end).unwrap_or(&[]),
+            name: line.get(..metric_name_end(line, 0).unwrap_or(0)).unwrap_or(&[]),
+            value,
+            time,
+            has_exemplar,
+            line,
+        })
+    }
+
+    fn exemplar(&mut self, line: &[u8], at: usize) -> Judged<()> {
+        const FORM: &str = "write value # {label=\"value\"} number, and perhaps a timestamp";
+        let wrong = |what| Refusal { what, remedy: FORM };
+        if !line.get(at..).is_some_and(|rest| rest.starts_with(b" # {")) {
+            return Err(wrong("there is text behind the sample that is no exemplar"));
+        }
+        self.exemplar.clear();
+        let (end, _) = block_end(line, at + 3, Style::Strict, &mut self.exemplar).map_err(wrong)?;
+        no_duplicate(line, &self.exemplar).map_err(wrong)?;
+        let mut fields = Fields { rest: line.get(end..).unwrap_or(&[]) };
+        if fields.next().and_then(parse_value).is_none() {
+            return Err(wrong("the value of the exemplar is missing or not a number"));
+        }
+        if !fields.rest.is_empty()
+            && (fields.next().and_then(parse_real).is_none() || !fields.rest.is_empty())
+        {
+            return Err(wrong("the timestamp of the exemplar is not a number"));
+        }
+        let mut characters = 0;
+        for span in &self.exemplar {
+            characters += count_characters(line, span.name) + count_characters(line, span.value);
+        }
+        if characters > EXEMPLAR_CHARACTERS_MAX {
+            return refuse("the labels of the exemplar have more than 128 characters", "shorten them");
+        }
+        Ok(())
+    }
+
+    /// The text of a label of `sample`, which must be the last line that was read.
+    pub fn label<'a>(&self, sample: &Sample<'a>, name: &[u8]) -> Option<&'a [u8]> {
+        let span = self.labels.iter().find(|s| sample.line.get(s.name.0..s.name.1) == Some(name))?;
+        sample.line.get(span.value.0..span.value.1)
+    }
+
+    /// A hash of the label set without the label `except`; the order of labels does not matter, and an
+    /// empty label is the same as none.
+    pub fn labels_hash(&self, sample: &Sample, except: Option<&[u8]>) -> u64 {
+        let mut sum = 0u64;
+        for span in &self.labels {
+            let name = sample.line.get(span.name.0..span.name.1).unwrap_or(&[]);
+            let value = sample.line.get(span.value.0..span.value.1).unwrap_or(&[]);
+            if Some(name) == except || value.is_empty() {
+                continue;
+            }
+            let mut hasher = DefaultHasher::new();
+            name.hash(&mut hasher);
+            if value.contains(&b'\\') {
+                let mut text = Vec::new();
+                unescape(value, &mut text);
+                text.hash(&mut hasher);
+            } else {
+                value.hash(&mut hasher);
+            }
+            sum = sum.wrapping_add(hasher.finish());
+        }
+        sum
+    }
+}
+
+fn count_characters(line: &[u8], span: (usize, usize)) -> usize {
+    let mut text = Vec::new();
+    unescape(line.get(span.0..span.1).unwrap_or(&[]), &mut text);
+    String::from_utf8_lossy(&text).chars().count()
+}
+
+/// What follows the labels: fields, each after exactly one blank.
+struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let field = self.rest.strip_prefix(b" ")?;
+        let end = field.iter().position(|&b| b == b' ').unwrap_or(field.len());
+        let (field, rest) = field.split_at(end);
+        self.rest = rest;
+        Some(field)
+    }
+
+    /// False at the end of the line and where an exemplar begins.
+    fn next_is_field(&self) -> bool {
+        !self.rest.is_empty() && !self.rest.starts_with(b" #")
+    }
+}
