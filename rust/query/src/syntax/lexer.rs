@@ -116,6 +116,12 @@ impl Keyword {
         })
     }
 
+    /// Names a function where a parenthesis follows.
+    pub fn is_function(self) -> bool {
+        use Keyword::{End, MaxOf, MinOf, Range, Start, Step};
+        matches!(self, Start | End | Step | Range | MinOf | MaxOf)
+    }
+
     /// Not usable as a metric name, as in Prometheus.
     pub fn is_reserved(self) -> bool {
         use Keyword::{Atan2, Bool, GroupLeft, GroupRight, Ignoring, On};
@@ -132,7 +138,7 @@ pub(super) struct Lexed {
 pub(super) struct LexError {
     pub message: String,
     pub span: Span,
-    pub remedy: Option<&'static str>,
+    pub remedy: Option<String>,
 }
 
 /// O(length of the text).
@@ -200,8 +206,13 @@ impl<'t> Lexer<'t> {
         LexError { message: message.into(), span: Span::new(start, self.at.max(start)), remedy: None }
     }
 
-    fn error_with(&self, start: usize, message: &str, remedy: &'static str) -> LexError {
-        LexError { message: message.to_owned(), span: Span::new(start, start + 1), remedy: Some(remedy) }
+    /// Something that opens at `open` is never closed: reported at the end, where it is missing.
+    fn unclosed(&self, open: usize, message: &str, closing: &str) -> LexError {
+        let (line, column) = Span::new(open, open).line_column(self.text);
+        let opening = self.text.get(open..).and_then(|rest| rest.chars().next()).unwrap_or(' ');
+        let remedy = format!("add {closing} for the {opening} at {line}:{column}");
+        let end = self.text.len();
+        LexError { message: message.to_owned(), span: Span::new(end, end), remedy: Some(remedy) }
     }
 
     fn skip_blanks(&mut self) {
@@ -233,17 +244,13 @@ impl<'t> Lexer<'t> {
 
     fn end(&self) -> Result<Token, LexError> {
         if let Some(at) = self.brace {
-            return Err(self.error_with(
-                at,
-                "unexpected end of input inside braces",
-                "this \"{\" is never closed",
-            ));
+            return Err(self.unclosed(at, "unexpected end of input inside braces", "}"));
         }
         if let Some(at) = self.bracket {
-            return Err(self.error_with(at, "unclosed left bracket", "add the missing \"]\""));
+            return Err(self.unclosed(at, "unclosed left bracket", "]"));
         }
         if let Some(&at) = self.parens.last() {
-            return Err(self.error_with(at, "unclosed left parenthesis", "add the missing \")\""));
+            return Err(self.unclosed(at, "unclosed left parenthesis", ")"));
         }
         Ok(Token { kind: TokenKind::End, span: Span::new(self.at, self.at) })
     }
@@ -326,8 +333,9 @@ impl<'t> Lexer<'t> {
                 }
             }
         }
-        let remedy = "close the string with the quote that opened it";
-        Err(self.error_with(start, "unterminated quoted string", remedy))
+        let remedy = format!("close it with {quote}");
+        let error = self.error(start, "unterminated quoted string");
+        Err(LexError { remedy: Some(remedy), ..error })
     }
 
     fn raw(&mut self) -> Result<TokenKind, LexError> {
@@ -335,7 +343,8 @@ impl<'t> Lexer<'t> {
         self.at += 1;
         self.take_while(|c| c != '`');
         if self.peek().is_none() {
-            return Err(self.error_with(start, "unterminated raw string", "close it with a back quote"));
+            let remedy = Some("close it with a back quote".to_owned());
+            return Err(LexError { remedy, ..self.error(start, "unterminated raw string") });
         }
         self.at += 1;
         Ok(TokenKind::String)
@@ -411,7 +420,7 @@ impl<'t> Lexer<'t> {
             }
             '}' => {
                 if self.brace.take().is_none() {
-                    return Err(self.error(start, "unexpected right brace '}'"));
+                    return Err(self.error(start, "unexpected character: '}'"));
                 }
                 TokenKind::RightBrace
             }

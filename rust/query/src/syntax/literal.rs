@@ -105,14 +105,23 @@ pub fn format_duration(ms: i64) -> String {
     out
 }
 
-/// As Go's `FormatFloat(v, 'f', -1, 64)`: the shortest digits that read back, never an exponent.
+/// As Go's `%v`, which Prometheus prints numbers with: the shortest digits that read back, with an
+/// exponent from 1e+06 on and below 1e-04.
 pub fn format_number(value: f64) -> String {
     if value.is_nan() {
-        "NaN".to_owned()
-    } else if value.is_infinite() {
-        if value > 0.0 { "+Inf".to_owned() } else { "-Inf".to_owned() }
-    } else {
-        format!("{value}")
+        return "NaN".to_owned();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { "+Inf".to_owned() } else { "-Inf".to_owned() };
+    }
+    let scientific = format!("{value:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    match exponent.parse::<i32>() {
+        Ok(exponent) if value != 0.0 && !(-4..6).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.unsigned_abs())
+        }
+        _ => format!("{value}"),
     }
 }
 

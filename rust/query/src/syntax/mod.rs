@@ -2,6 +2,7 @@
 
 mod check;
 mod duration;
+mod json;
 mod lexer;
 mod literal;
 mod parser;
@@ -11,6 +12,7 @@ pub mod tree;
 
 use metricsdb_model::{Error, Predicate, Result};
 
+pub use json::to_json;
 pub use literal::{format_duration, format_number, quote};
 pub use predicate::predicate;
 pub use printer::pretty;

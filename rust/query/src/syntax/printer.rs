@@ -56,18 +56,17 @@ impl Display for Expr {
     }
 }
 
-/// `name{…}`.
+/// `name{…}`; plain matchers are sorted, as Prometheus prints them.
 fn write_name(f: &mut Formatter<'_>, selector: &Selector) -> fmt::Result {
     f.write_str(selector.name.as_deref().unwrap_or(""))?;
     match &selector.filter {
         Filter::All(parts) if parts.is_empty() && selector.name.is_some() => Ok(()),
         Filter::All(parts) => {
-            f.write_str("{")?;
-            for (i, part) in parts.iter().enumerate() {
-                f.write_str(if i > 0 { "," } else { "" })?;
-                write_part(f, part)?;
+            let mut texts: Vec<String> = parts.iter().map(|part| Part(part).to_string()).collect();
+            if parts.iter().all(|part| matches!(part, Filter::Match { .. })) {
+                texts.sort_unstable();
             }
-            f.write_str("}")
+            write!(f, "{{{}}}", texts.join(","))
         }
         other => write!(f, "{{{other}}}"),
     }
@@ -192,7 +191,7 @@ impl Display for Filter {
                 f.write_str("not ")?;
                 match **part {
                     Filter::Not(_) => write!(f, "({part})"),
-                    _ => write_part(f, part),
+                    _ => write!(f, "{}", Part(part)),
                 }
             }
             Filter::Match { label, op, value } => {
@@ -236,16 +235,20 @@ impl Display for Filter {
 fn write_joined(f: &mut Formatter<'_>, parts: &[Filter], word: &str) -> fmt::Result {
     for (i, part) in parts.iter().enumerate() {
         f.write_str(if i > 0 { word } else { "" })?;
-        write_part(f, part)?;
+        write!(f, "{}", Part(part))?;
     }
     Ok(())
 }
 
 /// A part of a larger filter: in parentheses where it has parts itself.
-fn write_part(f: &mut Formatter<'_>, part: &Filter) -> fmt::Result {
-    match part {
-        Filter::All(_) | Filter::Any(_) => write!(f, "({part})"),
-        _ => write!(f, "{part}"),
+struct Part<'e>(&'e Filter);
+
+impl Display for Part<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Filter::All(_) | Filter::Any(_) => write!(f, "({})", self.0),
+            _ => write!(f, "{}", self.0),
+        }
     }
 }
 

@@ -110,8 +110,8 @@ impl<'t> Parser<'t> {
         let token = self.token();
         if let (TokenKind::Error, Some(error)) = (token.kind, &self.lexed.error) {
             let found = self.error(error.span, error.message.clone());
-            return match error.remedy {
-                Some(remedy) => found.with_remedy(remedy),
+            return match &error.remedy {
+                Some(remedy) => found.with_remedy(remedy.as_str()),
                 None => found,
             };
         }
@@ -136,7 +136,7 @@ impl<'t> Parser<'t> {
         };
         match token.kind {
             TokenKind::End | TokenKind::Error => "end of input".to_owned(),
-            TokenKind::Word => format!("identifier {}", short()),
+            TokenKind::Word => format!("identifier {}", literal::quote(word)),
             TokenKind::MetricName => format!("metric identifier {}", literal::quote(word)),
             TokenKind::Number => format!("number {}", short()),
             TokenKind::Duration => format!("duration {}", short()),
@@ -146,6 +146,7 @@ impl<'t> Parser<'t> {
             TokenKind::Keyword(Keyword::And | Keyword::Or | Keyword::Unless | Keyword::Atan2) => {
                 format!("<op:{word}>")
             }
+            TokenKind::Keyword(keyword) if keyword.is_function() => literal::quote(word),
             TokenKind::Keyword(_) => format!("<{word}>"),
             _ => short(),
         }
@@ -263,7 +264,7 @@ impl<'t> Parser<'t> {
     }
 
     /// A number that may have a sign.
-    fn signed_number(&mut self, context: &str) -> Result<f64> {
+    fn signed_number(&mut self, context: &str, expected: &str) -> Result<f64> {
         let negative = self.kind() == TokenKind::Op(BinaryOp::Sub);
         if negative || self.kind() == TokenKind::Op(BinaryOp::Add) {
             self.advance();
@@ -273,7 +274,7 @@ impl<'t> Parser<'t> {
                 let value = self.number()?;
                 Ok(if negative { -value } else { value })
             }
-            _ => Err(self.unexpected(context, "number")),
+            _ => Err(self.unexpected(context, expected)),
         }
     }
 

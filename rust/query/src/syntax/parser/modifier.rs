@@ -121,7 +121,7 @@ impl Parser<'_> {
     /// Seconds, to the nearest millisecond.
     fn timestamp(&mut self) -> Result<i64> {
         let start = self.token().span;
-        let seconds = self.signed_number("@")?;
+        let seconds = self.signed_number("@", "timestamp")?;
         let ms = (seconds * 1000.0).round();
         if ms.is_nan() || ms >= i64::MAX as f64 || ms <= i64::MIN as f64 {
             let message = format!("timestamp out of bounds for @ modifier: {seconds:.6}");
@@ -209,7 +209,7 @@ impl Parser<'_> {
                 return Err(self.unexpected("", ""));
             }
             self.at += 2;
-            let value = Some(self.signed_number("fill modifier")?);
+            let value = Some(self.signed_number("fill modifier", "number")?);
             self.expect(TokenKind::RightParen, "fill modifier", "\")\"")?;
             if left {
                 matching.fill_left = value;

@@ -5,7 +5,7 @@
 //! decide, so no selector that PromQL accepts changes its meaning.
 
 use metricsdb_model::labels::METRIC_NAME;
-use metricsdb_model::{MatchOp, NumOp, Result, Span};
+use metricsdb_model::{Error, MatchOp, NumOp, Result, Span};
 
 use super::Parser;
 use crate::syntax::lexer::TokenKind;
@@ -25,8 +25,28 @@ impl Parser<'_> {
                 filter = Filter::Any(parts.into_iter().map(unwrapped).collect());
             }
         }
-        let close = self.expect(TokenKind::RightBrace, MATCHING, "\",\" or \"}\"")?;
-        Ok((filter, close.span))
+        if self.kind() != TokenKind::RightBrace {
+            return Err(self.unexpected_match("\",\" or \"}\""));
+        }
+        Ok((filter, self.advance().span))
+    }
+
+    /// What only the boolean selectors know is no token to Prometheus: where it stands wrong, its lexer
+    /// says so.
+    fn unexpected_match(&self, expected: &str) -> Error {
+        let span = self.token().span;
+        match (self.kind(), self.slice(span).chars().next()) {
+            (TokenKind::Op(BinaryOp::NotEqual | BinaryOp::Equal), _) => self.unexpected(MATCHING, expected),
+            (
+                TokenKind::Op(_)
+                | TokenKind::LeftParen
+                | TokenKind::Number
+                | TokenKind::Duration
+                | TokenKind::At,
+                Some(c),
+            ) => self.error(span, format!("unexpected character inside braces: '{c}'")),
+            _ => self.unexpected(MATCHING, expected),
+        }
     }
 
     /// Whether the n-th token from here is this word, in any case.
@@ -116,9 +136,9 @@ impl Parser<'_> {
             }
             TokenKind::Word => {
                 self.advance();
-                Err(self.unexpected(MATCHING, "label matching operator"))
+                Err(self.unexpected_match("label matching operator"))
             }
-            _ => Err(self.unexpected(MATCHING, "identifier or \"}\"")),
+            _ => Err(self.unexpected_match("identifier or \"}\"")),
         }
     }
 
@@ -161,11 +181,7 @@ impl Parser<'_> {
     }
 
     fn value(&mut self) -> Result<String> {
-        if self.kind() == TokenKind::String {
-            self.string()
-        } else {
-            Err(self.unexpected(MATCHING, "string"))
-        }
+        if self.kind() == TokenKind::String { self.string() } else { Err(self.unexpected_match("string")) }
     }
 
     /// `in ("a", "b")` or `not in (…)`.
@@ -202,7 +218,7 @@ impl Parser<'_> {
             self.at += 1 + usize::from(signed);
             return Ok(if negative { f64::NEG_INFINITY } else { f64::INFINITY });
         }
-        self.signed_number(MATCHING)
+        self.signed_number(MATCHING, "number")
     }
 }
 
