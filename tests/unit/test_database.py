@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-from metricsdb.testing import FakeClock
 
 import metricsdb as mdb
+from metricsdb.testing import FakeClock
 
 T0 = 1_700_000_000
 
