@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from metricsdb._native import NativeDatabase, Report
+from metricsdb._native import NativeDatabase
 from metricsdb.clock import Clock
 from metricsdb.config import StatsdListener, address
 from metricsdb.errors import MetricsDBError
+
+if TYPE_CHECKING:
+    from metricsdb._native import Report
 
 __all__ = ["Statsd"]
 

@@ -11,14 +11,18 @@ import logging
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
 
-from metricsdb._native import NativeDatabase, Report, ScrapeState
+from metricsdb._native import NativeDatabase, ScrapeState
 from metricsdb.clock import Clock
 from metricsdb.config import ScrapeJob
 from metricsdb.errors import MetricsDBError
+
+if TYPE_CHECKING:
+    from metricsdb._native import Report
 
 __all__ = ["ScrapeResult", "Scraper", "Target", "targets"]
 

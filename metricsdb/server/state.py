@@ -8,8 +8,11 @@ import threading
 from bisect import bisect_left
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from metricsdb._native import Report
+if TYPE_CHECKING:
+    from metricsdb._native import Report
+
 
 __all__ = ["Counts", "Exposition"]
 

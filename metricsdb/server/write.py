@@ -12,17 +12,20 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from metricsdb._native import NativeDatabase, Report
+from metricsdb._native import NativeDatabase
 from metricsdb.errors import MetricsDBError, WriteError
 from metricsdb.server.params import BadParameter, url_form
 from metricsdb.server.state import Counts
+
+if TYPE_CHECKING:
+    from metricsdb._native import Report
 
 __all__ = ["RemoteWrite", "TextImport"]
 
