@@ -1,16 +1,30 @@
 //! Which series carry which labels: postings per label value, and selectors answered from them.
 //!
-//! Derived from the shards' label sets. A series is visible when `add` returns.
+//! Derived from the shards' label sets; `check` proves it. A series is visible when `add` returns. Each
+//! label has its own lock, held for one series or one block of values at a time, so that a spike of new
+//! series and a long scan do not stop each other.
 
-use std::collections::{BTreeSet, HashMap};
+mod gather;
+mod label;
+mod lists;
+mod report;
+mod select;
+mod test;
+
+#[cfg(test)]
+mod naive;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use metricsdb_model::predicate::num_matches;
 use metricsdb_model::{Budget, Predicate, Result};
 use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
 
 use crate::symbols::Symbols;
+use label::Label;
+pub use report::Cardinality;
+use select::{Selection, Set};
 
 /// The way back from a series to its labels, which the shards own.
 pub trait Forward: Sync {
@@ -19,42 +33,52 @@ pub trait Forward: Sync {
     fn value(&self, id: u32, name: u32) -> Option<u32>;
 }
 
-/// Figures for `/api/v1/status/tsdb`: each list is sorted by figure, largest first.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Cardinality {
-    pub series: u64,
-    pub label_pairs: u64,
-    /// Label name and its number of values.
-    pub values_by_label: Vec<(String, u64)>,
-    /// `name=value` and its number of series.
-    pub series_by_pair: Vec<(String, u64)>,
-    /// Metric name and its number of series.
-    pub series_by_metric: Vec<(String, u64)>,
-    /// Label name and the bytes of its values' text over all series, as Prometheus counts them.
-    pub bytes_by_label: Vec<(String, u64)>,
-}
-
 pub struct Index {
     symbols: Arc<Symbols>,
-    labels: RwLock<HashMap<u32, Arc<RwLock<HashMap<u32, RoaringBitmap>>>>>,
-    /// Every series that is complete in all postings.
+    /// By name symbol.
+    labels: RwLock<HashMap<u32, Arc<Label>>>,
+    /// Every series that is complete in all postings. Whoever selects keeps a snapshot, so that a series
+    /// that is being added meanwhile is not judged by half of its labels.
     all: Mutex<Arc<RoaringBitmap>>,
+    /// Labels with a long tail of unsorted values.
+    unsorted: Mutex<Vec<Arc<Label>>>,
 }
 
 impl Index {
+    /// A label without values, its place in the table included.
+    const LABEL_BYTES: usize = size_of::<Label>() + size_of::<(u32, Arc<Label>)>() + 16;
+
     pub fn new(symbols: Arc<Symbols>) -> Index {
-        Index { symbols, labels: RwLock::default(), all: Mutex::default() }
+        Index { symbols, labels: RwLock::default(), all: Mutex::default(), unsorted: Mutex::default() }
     }
 
     /// Makes the series `id` findable by its name and value symbols. Fails with `Error::Limit` when the
-    /// memory that 32-bit addresses reach is used up.
+    /// memory that 32-bit addresses reach is used up. Call `settle` after a batch of new series.
     pub fn add(&self, id: u32, pairs: &[(u32, u32)]) -> Result<()> {
         for &(name, value) in pairs {
-            let label = self.labels.write().entry(name).or_default().clone();
-            label.write().entry(value).or_default().insert(id);
+            let known = self.labels.read();
+            let long = match known.get(&name) {
+                Some(label) => label.insert(value, id)?.then(|| label.clone()),
+                None => {
+                    drop(known);
+                    let label = self.labels.write().entry(name).or_default().clone();
+                    label.insert(value, id)?.then_some(label)
+                }
+            };
+            if let Some(label) = long {
+                self.unsorted.lock().push(label);
+            }
         }
         Arc::make_mut(&mut self.all.lock()).insert(id);
         Ok(())
+    }
+
+    /// Sorts the values that came lately, where they are many. Nothing is wrong without it, but prefixes
+    /// are then looked for among unsorted values. Costs a microsecond or two a new value; call it once a
+    /// batch, with no lock held: it stops neither readers nor writers.
+    pub fn settle(&self) {
+        let labels = std::mem::take(&mut *self.unsorted.lock());
+        labels.iter().for_each(|label| label.sort_tail(&self.symbols));
     }
 
     /// Every series there is.
@@ -62,54 +86,41 @@ impl Index {
         self.all.lock().clone()
     }
 
-    /// The series that satisfy `predicate`, by Prometheus' rule that an absent label is "".
+    /// The series that satisfy `predicate`, by Prometheus' rule that an absent label is "". Fails when
+    /// `budget` runs out.
     pub fn select(
         &self,
         predicate: &Predicate,
-        _forward: &dyn Forward,
-        _budget: &Budget,
+        forward: &dyn Forward,
+        budget: &Budget,
     ) -> Result<RoaringBitmap> {
         let all = self.all();
-        Ok(self.eval(predicate, &all) & &*all)
+        let selection = Selection { index: self, forward, budget };
+        Ok(match selection.eval(predicate, None)? {
+            Set::In(ids) => ids & &*all,
+            Set::Out(ids) => &*all - ids,
+        })
     }
 
-    fn by_value(&self, name: &str, all: &RoaringBitmap, test: impl Fn(&str) -> bool) -> RoaringBitmap {
-        let mut out = RoaringBitmap::new();
-        let mut has = RoaringBitmap::new();
-        let label = self.symbols.lookup(name).and_then(|n| self.labels.read().get(&n).cloned());
-        if let Some(label) = label {
-            for (&value, ids) in label.read().iter() {
-                has |= ids;
-                if test(&self.symbols.get(value)) {
-                    out |= ids;
-                }
-            }
-        }
-        if test("") { out | (all - has) } else { out }
+    fn label(&self, name: &str) -> Option<Arc<Label>> {
+        let name = self.symbols.lookup(name)?;
+        self.labels.read().get(&name).cloned()
     }
 
-    fn eval(&self, predicate: &Predicate, all: &RoaringBitmap) -> RoaringBitmap {
-        match predicate {
-            Predicate::All(parts) => parts.iter().fold(all.clone(), |acc, p| acc & self.eval(p, all)),
-            Predicate::Any(parts) => {
-                parts.iter().fold(RoaringBitmap::new(), |acc, p| acc | self.eval(p, all))
-            }
-            Predicate::Not(part) => all - self.eval(part, all),
-            Predicate::Match(m) => self.by_value(&m.name, all, |v| m.matches(v)),
-            Predicate::OneOf { name, values } => self.by_value(name, all, |v| values.iter().any(|x| x == v)),
-            Predicate::Num { name, op, value } => self.by_value(name, all, |v| num_matches(v, *op, *value)),
-        }
+    fn labels_by_number(&self) -> Vec<(u32, Arc<Label>)> {
+        let mut labels: Vec<_> = self.labels.read().iter().map(|(n, l)| (*n, l.clone())).collect();
+        labels.sort_unstable_by_key(|l| l.0);
+        labels
     }
 
     /// The names of the labels that occur in `ids` (`None`: in any series), sorted.
     pub fn label_names(&self, ids: Option<&RoaringBitmap>) -> Vec<String> {
-        let labels = self.labels.read();
-        let names: BTreeSet<String> = labels
-            .iter()
-            .filter(|(_, l)| l.read().values().any(|p| ids.is_none_or(|ids| !p.is_disjoint(ids))))
-            .map(|(&n, _)| self.symbols.get(n).to_owned())
-            .collect();
-        names.into_iter().collect()
+        let occurs = |label: &Label| ids.is_none_or(|ids| !label.read().has.is_disjoint(ids));
+        let labels = self.labels_by_number();
+        let names = labels.iter().filter(|l| occurs(&l.1)).map(|l| self.symbols.get(l.0).to_owned());
+        let mut names: Vec<String> = names.collect();
+        names.sort_unstable();
+        names
     }
 
     /// The values of one label that occur in `ids` (`None`: in any series), sorted.
@@ -117,27 +128,29 @@ impl Index {
         &self,
         name: &str,
         ids: Option<&RoaringBitmap>,
-        _forward: &dyn Forward,
+        forward: &dyn Forward,
     ) -> Vec<String> {
-        let label = self.symbols.lookup(name).and_then(|n| self.labels.read().get(&n).cloned());
-        let Some(label) = label else { return Vec::new() };
-        let label = label.read();
-        let values: BTreeSet<String> = label
-            .iter()
-            .filter(|(_, p)| ids.is_none_or(|ids| !p.is_disjoint(ids)))
-            .map(|(&v, _)| self.symbols.get(v).to_owned())
-            .collect();
-        values.into_iter().collect()
-    }
-
-    /// What makes the store large; lists are cut to `limit` entries.
-    pub fn cardinality(&self, limit: usize) -> Cardinality {
-        let _ = limit;
-        Cardinality { series: self.all().len(), ..Cardinality::default() }
-    }
-
-    /// Bytes by part, spare capacity included.
-    pub fn bytes(&self) -> Vec<(&'static str, usize)> {
-        vec![("postings", 0)]
+        let (Some(label), Some(name)) = (self.label(name), self.symbols.lookup(name)) else {
+            return Vec::new();
+        };
+        let mut values: Vec<u32> = Vec::new();
+        let few = |ids: &&RoaringBitmap| ids.len() < label.read().entries.len() as u64 / 4;
+        if let Some(ids) = ids.filter(few) {
+            values.extend(ids.iter().filter_map(|id| forward.value(id, name)));
+            values.sort_unstable();
+            values.dedup();
+        } else {
+            let positions = label.read().positions();
+            for block in positions.chunks(2048) {
+                let state = label.read();
+                let occurring =
+                    block.iter().filter(|&&at| ids.is_none_or(|ids| test::meets(state.ids(at), ids)));
+                values.extend(occurring.map(|&at| state.value(at)));
+            }
+        }
+        let mut values: Vec<String> = values.into_iter().map(|v| self.symbols.get(v).to_owned()).collect();
+        // Stable, because it merges stretches that are sorted already.
+        values.sort();
+        values
     }
 }

@@ -1,0 +1,62 @@
+//! The union of many posting lists.
+
+use roaring::RoaringBitmap;
+
+use super::lists::Ids;
+
+/// One id in so many of the id space: denser, and marking bits beats sorting ids.
+const SPARSE: usize = 512;
+
+/// Collects posting lists; the union is made once, at the end.
+#[derive(Default)]
+pub(super) struct Gather {
+    ids: Vec<u32>,
+    bitmap: RoaringBitmap,
+}
+
+impl Gather {
+    pub(super) fn add(&mut self, ids: Ids<'_>) {
+        match ids {
+            Ids::List(ids) => self.ids.extend_from_slice(ids),
+            Ids::Bitmap(ids) if self.bitmap.is_empty() => self.bitmap = ids.clone(),
+            Ids::Bitmap(ids) => self.bitmap |= ids,
+        }
+    }
+
+    pub(super) fn finish(self) -> RoaringBitmap {
+        let Gather { ids, bitmap } = self;
+        let small = union(ids);
+        if bitmap.is_empty() { small } else { bitmap | small }
+    }
+}
+
+/// The set of `ids`, which come in any order.
+pub(super) fn union(mut ids: Vec<u32>) -> RoaringBitmap {
+    let top = ids.iter().copied().max().unwrap_or(0) as usize;
+    if ids.len() > 64 && ids.len() > top / SPARSE {
+        let mut bits = vec![0u8; top / 8 + 1];
+        for id in ids {
+            bits[id as usize / 8] |= 1 << (id % 8);
+        }
+        return RoaringBitmap::from_lsb0_bytes(0, &bits);
+    }
+    if !ids.is_sorted() {
+        ids.sort_unstable();
+    }
+    ids.dedup();
+    ids.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dense_and_sparse_ids_make_the_same_set() {
+        for (count, step) in [(0u32, 1), (1, 9), (5000, 3), (5000, 100_003), (300, 64), (70, 1)] {
+            let ids: Vec<u32> = (0..count).map(|i| (i * 7919 % count.max(1)) * step).collect();
+            let expected: RoaringBitmap = ids.iter().copied().collect();
+            assert_eq!(union(ids), expected);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! One label name: its values, their postings, and the values in order.
+//!
+//! Values stay in the order of their arrival for ever, so a position means the same value for good and
+//! a scan may let go of the lock between blocks. The sorted order is made of a few runs; values that
+//! came since the last run was made are the unsorted tail, which `sort_tail` keeps short.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use metricsdb_model::Result;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use roaring::RoaringBitmap;
+
+use super::lists::{Ids, Lists, Posting};
+use crate::symbols::Symbols;
+
+/// Values of the unsorted tail above which it is sorted.
+const TAIL_VALUES: usize = 1024;
+/// Two runs are merged when the older is at most so many times as long: few runs, few merges.
+const RUN_RATIO: usize = 3;
+
+pub(super) struct Label {
+    state: RwLock<State>,
+    /// Held by the one who sorts.
+    sorting: Mutex<()>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Entry {
+    pub value: u32,
+    pub posting: Posting,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    /// In order of arrival.
+    pub entries: Vec<Entry>,
+    /// Value symbol to position among the entries.
+    table: HashTable<u32>,
+    lists: Lists,
+    /// Every series that has the label.
+    pub has: RoaringBitmap,
+    /// Positions sorted by text, of all entries but the tail.
+    runs: Vec<Arc<[u32]>>,
+    tail_start: usize,
+}
+
+/// Symbols are dense numbers that we gave out ourselves: a multiplication spreads them.
+fn hash(value: u32) -> u64 {
+    u64::from(value).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+impl State {
+    /// The position of a value symbol.
+    pub(super) fn find(&self, value: u32) -> Option<u32> {
+        self.table.find(hash(value), |&at| self.value(at) == value).copied()
+    }
+
+    pub(super) fn value(&self, at: u32) -> u32 {
+        self.entries.get(at as usize).map_or(u32::MAX, |e| e.value)
+    }
+
+    pub(super) fn ids(&self, at: u32) -> Ids<'_> {
+        self.entries.get(at as usize).map_or(Ids::List(&[]), |e| self.lists.ids(&e.posting))
+    }
+
+    pub(super) fn ids_len(&self, at: u32) -> u64 {
+        self.entries.get(at as usize).map_or(0, |e| e.posting.len.into())
+    }
+
+    fn insert(&mut self, value: u32, id: u32) -> Result<()> {
+        let at = match self.find(value) {
+            Some(at) => at as usize,
+            None => {
+                let at = self.entries.len();
+                if at == self.entries.capacity() {
+                    // By an eighth, not by doubling: millions of values are where memory matters.
+                    self.entries.reserve_exact((at / 8).max(4));
+                }
+                self.entries.push(Entry { value, posting: Posting::default() });
+                let entries = &self.entries;
+                let rehash = |&at: &u32| hash(entries.get(at as usize).map_or(0, |e| e.value));
+                self.table.insert_unique(hash(value), at as u32, rehash);
+                at
+            }
+        };
+        if let Some(entry) = self.entries.get_mut(at) {
+            self.lists.insert(&mut entry.posting, id)?;
+        }
+        self.has.insert(id);
+        Ok(())
+    }
+
+    fn tail(&self) -> std::ops::Range<u32> {
+        self.tail_start as u32..self.entries.len() as u32
+    }
+
+    /// Positions of the values that begin with `prefix`: slices of the sorted runs.
+    fn sorted_with<'a>(&'a self, symbols: &'a Symbols, prefix: &'a str) -> impl Iterator<Item = &'a [u32]> {
+        let text = |at: u32| symbols.get(self.value(at));
+        self.runs.iter().map(move |run| {
+            let start = run.partition_point(|&at| &*text(at) < prefix);
+            let hits = run[start..].partition_point(|&at| text(at).starts_with(prefix));
+            &run[start..start + hits]
+        })
+    }
+
+    /// Positions of the values that begin with `prefix`, in any order. Logarithmic in the values, plus
+    /// the hits, plus the tail.
+    pub(super) fn with_prefix(&self, symbols: &Symbols, prefix: &str, out: &mut Vec<u32>) {
+        self.sorted_with(symbols, prefix).for_each(|hits| out.extend_from_slice(hits));
+        out.extend(self.tail().filter(|&at| symbols.get(self.value(at)).starts_with(prefix)));
+    }
+
+    /// About how many values begin with `prefix`: the tail is counted whole.
+    pub(super) fn count_prefix(&self, symbols: &Symbols, prefix: &str) -> u64 {
+        let sorted: usize = self.sorted_with(symbols, prefix).map(<[u32]>::len).sum();
+        (sorted + self.tail().len()) as u64
+    }
+
+    /// Every value's position, in sorted stretches of which the last is not sorted.
+    pub(super) fn positions(&self) -> Vec<u32> {
+        let mut out = Vec::with_capacity(self.entries.len());
+        self.runs.iter().for_each(|run| out.extend_from_slice(run));
+        out.extend(self.tail());
+        out
+    }
+
+    pub(super) fn entry_bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>() + self.table.allocation_size()
+    }
+
+    pub(super) fn order_bytes(&self) -> usize {
+        self.runs.iter().map(|r| 16 + size_of_val(&**r)).sum()
+    }
+
+    pub(super) fn lists(&self) -> &Lists {
+        &self.lists
+    }
+}
+
+impl Default for Label {
+    fn default() -> Label {
+        Label { state: RwLock::default(), sorting: Mutex::new(()) }
+    }
+}
+
+impl Label {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
+        // Recursive, because one selector may name a label twice.
+        self.state.read_recursive()
+    }
+
+    /// Adds the series to the value's postings. True when the tail has become long just now.
+    pub(super) fn insert(&self, value: u32, id: u32) -> Result<bool> {
+        let mut state = self.state.write();
+        let before = state.entries.len();
+        state.insert(value, id)?;
+        let tail = state.entries.len() - state.tail_start;
+        Ok(state.entries.len() > before && tail.is_multiple_of(TAIL_VALUES))
+    }
+
+    /// Sorts the tail into a run and merges runs of like length: amortised a logarithmic number of text
+    /// comparisons a value. Nobody waits meanwhile but others who would sort.
+    pub(super) fn sort_tail(&self, symbols: &Symbols) {
+        let Some(_alone) = self.sorting.try_lock() else { return };
+        let (mut sorted, kept, end) = {
+            let state = self.read();
+            let tail = state.tail();
+            if tail.len() < TAIL_VALUES {
+                return;
+            }
+            let mut kept = state.runs.len();
+            let mut length = tail.len();
+            while kept > 0 && state.runs[kept - 1].len() <= RUN_RATIO * length {
+                kept -= 1;
+                length += state.runs[kept].len();
+            }
+            let merged = state.runs[kept..].iter().flat_map(|run| run.iter().copied());
+            let end = tail.end as usize;
+            let keyed = merged.chain(tail).map(|at| (at, state.value(at)));
+            (keyed.collect::<Vec<(u32, u32)>>(), kept, end)
+        };
+        // A stable sort finds the runs that are sorted already and merges them.
+        sorted.sort_by(|a, b| symbols.get(a.1).cmp(&symbols.get(b.1)));
+        let run: Arc<[u32]> = sorted.iter().map(|s| s.0).collect();
+        let mut state = self.state.write();
+        state.runs.truncate(kept);
+        state.runs.push(run);
+        state.tail_start = end;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_found_in_every_run_and_in_the_tail() {
+        let symbols = Symbols::new();
+        let label = Label::default();
+        let text = |i: u32| format!("{}-{i}", ["api", "web", "db"][i as usize % 3]);
+        for i in 0..20_000u32 {
+            let long = label.insert(symbols.intern(&text(i)).unwrap(), i).unwrap();
+            if long && i < 18_000 {
+                label.sort_tail(&symbols);
+            }
+        }
+        let state = label.read();
+        assert!(state.runs.len() > 1 && !state.tail().is_empty());
+        assert!(state.runs.iter().all(|r| r.is_sorted_by_key(|&at| symbols.get(state.value(at)).to_owned())));
+        for prefix in ["", "api-1", "web", "db-19999", "x"] {
+            let mut got = Vec::new();
+            state.with_prefix(&symbols, prefix, &mut got);
+            got.sort_unstable();
+            let expected: Vec<u32> = (0..20_000).filter(|&i| text(i).starts_with(prefix)).collect();
+            assert_eq!(got, expected, "{prefix}");
+        }
+        let mut all = state.positions();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..20_000));
+    }
+}

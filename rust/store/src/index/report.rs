@@ -1,0 +1,104 @@
+//! What makes the store large: figures for `/api/v1/status/tsdb` and for the memory account.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use metricsdb_model::labels::METRIC_NAME;
+
+use super::lists::bitmap_bytes;
+use super::{Index, label::Entry};
+
+/// Figures for `/api/v1/status/tsdb`: each list is sorted by figure, largest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Cardinality {
+    pub series: u64,
+    pub label_pairs: u64,
+    /// Label name and its number of values.
+    pub values_by_label: Vec<(String, u64)>,
+    /// `name=value` and its number of series.
+    pub series_by_pair: Vec<(String, u64)>,
+    /// Metric name and its number of series.
+    pub series_by_metric: Vec<(String, u64)>,
+    /// Label name and the bytes of its values' text over all series, as Prometheus counts them.
+    pub bytes_by_label: Vec<(String, u64)>,
+}
+
+/// The largest `limit` of what is pushed; among equals the first.
+struct Top<K> {
+    limit: usize,
+    heap: BinaryHeap<Reverse<(u64, Reverse<K>)>>,
+}
+
+impl<K: Ord> Top<K> {
+    fn new(limit: usize) -> Top<K> {
+        Top { limit, heap: BinaryHeap::new() }
+    }
+
+    fn push(&mut self, count: u64, key: K) {
+        self.heap.push(Reverse((count, Reverse(key))));
+        if self.heap.len() > self.limit {
+            self.heap.pop();
+        }
+    }
+
+    fn finish(self, text: impl Fn(K) -> String) -> Vec<(String, u64)> {
+        self.heap.into_sorted_vec().into_iter().map(|Reverse((n, Reverse(k)))| (text(k), n)).collect()
+    }
+}
+
+impl Index {
+    /// What makes the store large; each list is cut to `limit` entries. Linear in the number of label
+    /// values.
+    pub fn cardinality(&self, limit: usize) -> Cardinality {
+        let text = |symbol: u32| self.symbols.get(symbol).to_owned();
+        let metric = self.symbols.lookup(METRIC_NAME);
+        let (mut values, mut bytes) = (Top::new(limit), Top::new(limit));
+        let (mut pairs, mut metrics) = (Top::new(limit), Top::new(limit));
+        let mut label_pairs = 0;
+        for (name, label) in self.labels_by_number() {
+            let state = label.read();
+            values.push(state.entries.len() as u64, name);
+            label_pairs += state.entries.len() as u64;
+            let mut size = 0;
+            for Entry { value, posting } in &state.entries {
+                let series = u64::from(posting.len);
+                size += series * self.symbols.get(*value).len() as u64;
+                pairs.push(series, (name, *value));
+                if Some(name) == metric {
+                    metrics.push(series, *value);
+                }
+            }
+            bytes.push(size, name);
+        }
+        Cardinality {
+            series: self.all().len(),
+            label_pairs,
+            values_by_label: values.finish(text),
+            series_by_pair: pairs.finish(|(name, value)| format!("{}={}", text(name), text(value))),
+            series_by_metric: metrics.finish(text),
+            bytes_by_label: bytes.finish(text),
+        }
+    }
+
+    /// Bytes by part, spare capacity included. Linear in the number of labels and of bitmap containers.
+    pub fn bytes(&self) -> Vec<(&'static str, usize)> {
+        let mut parts = [("values", 0), ("posting lists", 0), ("posting bitmaps", 0), ("sorted values", 0)];
+        let labels = self.labels_by_number();
+        let table = size_of::<Index>() + labels.len() * Index::LABEL_BYTES;
+        for (_, label) in &labels {
+            let state = label.read();
+            let has = bitmap_bytes(&state.has);
+            let sizes = [
+                state.entry_bytes(),
+                state.lists().list_bytes(),
+                state.lists().bitmap_bytes() + has,
+                state.order_bytes(),
+            ];
+            parts.iter_mut().zip(sizes).for_each(|(part, size)| part.1 += size);
+        }
+        let mut out = parts.to_vec();
+        out.push(("all series", bitmap_bytes(&self.all())));
+        out.push(("table of labels", table));
+        out
+    }
+}
