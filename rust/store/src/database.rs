@@ -187,6 +187,8 @@ impl Database {
         let mut scratch = self.scratch.lock().pop().unwrap_or_default();
         let out = f(&mut scratch);
         self.scratch.lock().push(scratch);
+        // Here no lock is held: the label values that are new find their place in the order.
+        self.index.settle();
         out
     }
 

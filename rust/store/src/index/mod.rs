@@ -1,6 +1,6 @@
 //! Which series carry which labels: postings per label value, and selectors answered from them.
 //!
-//! Derived from the shards' label sets; `check` proves it. A series is visible when `add` returns. Each
+//! Derived from the shards' label sets; `Database::check` proves it. A series is visible when `add` returns. Each
 //! label has its own lock, held for one series or one block of values at a time, so that a spike of new
 //! series and a long scan do not stop each other.
 
