@@ -129,6 +129,9 @@ impl<'a> Parser<'a> {
         if line.is_empty() {
             return refuse("a line is empty", "leave it out");
         }
+        if line.ends_with(b"\r") {
+            return refuse("a line ends in a carriage return", "end lines with a line feed alone");
+        }
         match line.strip_prefix(b"# ") {
             Some(descriptor) => self.descriptor(descriptor, number),
             None if line.starts_with(b"#") => {
@@ -205,7 +208,7 @@ impl<'a> Parser<'a> {
             None => Some(self.default_time_ms),
             Some(seconds) => seconds_to_millis(seconds),
         };
-        if sample.has_exemplar {
+        if sample.exemplar.is_some() {
             self.report.reject(Reason::Unsupported, 1, || "an exemplar (not stored)".into());
         }
         let Some(timestamp) = timestamp else {
@@ -247,7 +250,10 @@ impl<'a> Parser<'a> {
         if let Err(refusal) = judged {
             self.ended.get_or_insert((family.line(), refusal));
         }
-        let about = std::mem::take(family.about());
+        let mut about = std::mem::take(family.about());
+        // An empty text counts as no line at all.
+        about.help = about.help.filter(|h| !h.is_empty());
+        about.unit = about.unit.filter(|u| !u.is_empty());
         if about.kind.is_some() || about.help.is_some() || about.unit.is_some() {
             self.metadata.push(about);
         }

@@ -58,7 +58,7 @@ pub struct Family {
     time: Option<f64>,
     /// Hashes of this metric's samples; kept while they have no timestamps.
     samples: HashSet<u64>,
-    histogram: Histogram,
+    point: Point,
 }
 
 impl Family {
@@ -71,7 +71,7 @@ impl Family {
             metric: None,
             time: None,
             samples: HashSet::new(),
-            histogram: Histogram::default(),
+            point: Point::default(),
         }
     }
 
@@ -129,13 +129,26 @@ impl Family {
                 "put the state into that label",
             );
         }
-        if kind == MetricType::Summary && part == Part::Plain {
-            quantile(reader.label(sample, b"quantile"))?;
+        if kind == MetricType::Summary {
+            let text = reader.label(sample, b"quantile");
+            if part == Part::Plain {
+                quantile(text)?;
+            } else if text.is_some() {
+                return refuse("a count or a sum has a label quantile", "give it to quantiles alone");
+            }
         }
         check_value(kind, part, sample.value)?;
-        let may_have_exemplar = matches!(part, Part::Bucket | Part::Total);
-        if sample.has_exemplar && !may_have_exemplar {
-            return refuse("this sample may not have an exemplar", "give it to counters and buckets alone");
+        match sample.exemplar {
+            Some(_) if !matches!(part, Part::Bucket | Part::Total) => {
+                return refuse(
+                    "this sample may not have an exemplar",
+                    "give it to counters and buckets alone",
+                );
+            }
+            Some(v) if part == Part::Bucket && !(v <= bound) => {
+                return refuse("the exemplar lies outside its bucket", "put it into a bucket that covers it");
+            }
+            _ => (),
         }
         let apart: Option<&[u8]> = match (kind, part) {
             (_, Part::Bucket) => Some(b"le"),
@@ -146,12 +159,10 @@ impl Family {
         // The labels of an info and those of its metric cannot be told apart: all are one metric.
         let metric = if kind == MetricType::Info { 0 } else { reader.labels_hash(sample, apart) };
         let new_point = self.order(metric, sample, reader)?;
-        if matches!(kind, MetricType::Histogram | MetricType::GaugeHistogram) {
-            if new_point {
-                self.histogram.end()?;
-            }
-            self.histogram.take(part, bound, sample.value)?;
+        if new_point {
+            self.point.end(kind)?;
         }
+        self.point.take(part, bound, sample.value)?;
         Ok(())
     }
 
@@ -196,7 +207,7 @@ impl Family {
         if has_unit && matches!(self.kind(), MetricType::Info | MetricType::StateSet) {
             return refuse("an info or a state set has a unit", "leave UNIT out");
         }
-        self.histogram.end()
+        self.point.end(self.kind())
     }
 }
 
@@ -245,10 +256,11 @@ fn check_value(kind: MetricType, part: Part, v: f64) -> Judged<()> {
     }
 }
 
-/// One point of a histogram, collected sample by sample.
+/// The samples of one metric at one time.
 #[derive(Default)]
-struct Histogram {
-    started: bool,
+struct Point {
+    has_samples: bool,
+    has_total: bool,
     /// Bound and value of the last bucket.
     bucket: Option<(f64, f64)>,
     count: Option<f64>,
@@ -257,10 +269,11 @@ struct Histogram {
     has_negative_bound: bool,
 }
 
-impl Histogram {
+impl Point {
     fn take(&mut self, part: Part, bound: f64, v: f64) -> Judged<()> {
-        self.started = true;
+        self.has_samples = true;
         match part {
+            Part::Total => self.has_total = true,
             Part::Bucket => {
                 if self.bucket.is_some_and(|(b, _)| bound <= b) {
                     return refuse("the buckets are out of order", "sort them by le");
@@ -280,25 +293,33 @@ impl Histogram {
     }
 
     /// Judges the point and forgets it.
-    fn end(&mut self) -> Judged<()> {
-        let h = std::mem::take(self);
-        if !h.started {
-            return Ok(());
+    fn end(&mut self, kind: MetricType) -> Judged<()> {
+        let point = std::mem::take(self);
+        match kind {
+            _ if !point.has_samples => Ok(()),
+            MetricType::Counter if !point.has_total => {
+                refuse("a counter has no sample _total", "write its value, too")
+            }
+            MetricType::Histogram | MetricType::GaugeHistogram => point.check_histogram(),
+            _ => Ok(()),
         }
-        let Some((_, total)) = h.bucket.filter(|(bound, _)| *bound == f64::INFINITY) else {
+    }
+
+    fn check_histogram(&self) -> Judged<()> {
+        let Some((_, total)) = self.bucket.filter(|(bound, _)| *bound == f64::INFINITY) else {
             return refuse("a histogram has no bucket le=\"+Inf\"", "write it as the last bucket");
         };
-        let summed = h.has_sum || h.gauge_sum.is_some();
-        if h.count.is_some_and(|c| c != total) {
+        let summed = self.has_sum || self.gauge_sum.is_some();
+        if self.count.is_some_and(|c| c != total) {
             return refuse("the count differs from the bucket le=\"+Inf\"", "they count the same");
         }
-        if h.count.is_some() != summed {
+        if self.count.is_some() != summed {
             return refuse("a histogram has only one of count and sum", "write both or neither");
         }
-        if h.has_sum && h.has_negative_bound {
+        if self.has_sum && self.has_negative_bound {
             return refuse("a histogram with negative bounds has a _sum", "leave _sum and _count out");
         }
-        if h.gauge_sum.is_some_and(|s| s < 0.0) && !h.has_negative_bound {
+        if self.gauge_sum.is_some_and(|s| s < 0.0) && !self.has_negative_bound {
             return refuse("a gauge histogram without negative bounds has a negative sum", "mend the sum");
         }
         Ok(())

@@ -17,7 +17,8 @@ pub struct Sample<'a> {
     pub value: f64,
     /// Seconds.
     pub time: Option<f64>,
-    pub has_exemplar: bool,
+    /// The value of the exemplar.
+    pub exemplar: Option<f64>,
     line: &'a [u8],
 }
 
@@ -45,21 +46,21 @@ impl SampleReader {
                 return refuse("the timestamp is not a number", "write Unix seconds");
             }
         }
-        let has_exemplar = !fields.rest.is_empty();
-        if has_exemplar {
-            self.exemplar(line, line.len() - fields.rest.len())?;
-        }
+        let exemplar = match fields.rest.len() {
+            0 => None,
+            left => Some(self.exemplar(line, line.len() - left)?),
+        };
         Ok(Sample {
             raw: line.get(..end).unwrap_or(&[]),
             name: line.get(..metric_name_end(line, 0).unwrap_or(0)).unwrap_or(&[]),
             value,
             time,
-            has_exemplar,
+            exemplar,
             line,
         })
     }
 
-    fn exemplar(&mut self, line: &[u8], at: usize) -> Judged<()> {
+    fn exemplar(&mut self, line: &[u8], at: usize) -> Judged<f64> {
         const FORM: &str = "write value # {label=\"value\"} number, and perhaps a timestamp";
         let wrong = |what| Refusal { what, remedy: FORM };
         if !line.get(at..).is_some_and(|rest| rest.starts_with(b" # {")) {
@@ -69,9 +70,9 @@ impl SampleReader {
         let (end, _) = block_end(line, at + 3, Style::Strict, &mut self.exemplar).map_err(wrong)?;
         no_duplicate(line, &self.exemplar).map_err(wrong)?;
         let mut fields = Fields { rest: line.get(end..).unwrap_or(&[]) };
-        if fields.next().and_then(parse_value).is_none() {
+        let Some(value) = fields.next().and_then(parse_value) else {
             return Err(wrong("the value of the exemplar is missing or not a number"));
-        }
+        };
         if !fields.rest.is_empty()
             && (fields.next().and_then(parse_real).is_none() || !fields.rest.is_empty())
         {
@@ -84,7 +85,7 @@ impl SampleReader {
         if characters > EXEMPLAR_CHARACTERS_MAX {
             return refuse("the labels of the exemplar have more than 128 characters", "shorten them");
         }
-        Ok(())
+        Ok(value)
     }
 
     /// The text of a label of `sample`, which must be the last line that was read.
