@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use metricsdb_model::batch::Extra;
-use metricsdb_model::{Batch, Budget, Columns, Error, Labels, Predicate, Result, TimeRange, WriteReport};
-use metricsdb_store::{Database, DuplicatePolicy, Options};
+use metricsdb_model::{Batch, Columns, Error, Labels, Predicate, Result, SeriesSet, TimeRange, ValueKind};
+use metricsdb_model::{WriteReport, bounds};
+use metricsdb_query::syntax;
+use metricsdb_store::{Database, DuplicatePolicy, Options, View};
+use metricsdb_wire::{exposition, openmetrics, remote_write};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use polars::prelude::{Column, DataFrame, IntoColumn, UInt64Chunked};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::PyDict;
 use pyo3_polars::PyDataFrame;
 
 use crate::call::{self, Limits};
@@ -32,7 +35,27 @@ pub fn report(report: WriteReport) -> Report {
 
 /// One predicate per selector text.
 pub fn predicates(selectors: &[String]) -> Result<Vec<Predicate>> {
-    selectors.iter().map(|text| metricsdb_query::syntax::selector(text)).collect()
+    selectors.iter().map(|text| syntax::selector(text)).collect()
+}
+
+/// A body in any format that carries labels as text or protobuf.
+pub fn decode<'a>(body: &'a [u8], format: &str, now_ms: i64, scratch: &'a mut Vec<u8>) -> Result<Batch<'a>> {
+    if body.len() > bounds::BODY_BYTES_MAX {
+        return Err(Error::input(
+            "body",
+            &format!("{} bytes", body.len()),
+            format!("is larger than {} bytes", bounds::BODY_BYTES_MAX),
+            "send it in parts",
+        ));
+    }
+    match format {
+        "prometheus" => Ok(exposition::parse(body, now_ms)),
+        "openmetrics" => openmetrics::parse(body, now_ms),
+        "remote_write" => remote_write::decode(body, scratch),
+        other => {
+            Err(Error::input("format", other, "is not known", "use prometheus, openmetrics or remote_write"))
+        }
+    }
 }
 
 #[pymethods]
@@ -104,7 +127,7 @@ impl NativeDatabase {
     fn write_remote(&self, py: Python<'_>, body: &[u8]) -> PyResult<Report> {
         let written = py.detach(|| {
             let mut scratch = Vec::new();
-            let batch = metricsdb_wire::remote_write::decode(body, &mut scratch)?;
+            let batch = remote_write::decode(body, &mut scratch)?;
             Ok(self.store.write(&batch))
         });
         written.map(report).map_err(|e| error::write_error(py, e))
@@ -145,5 +168,139 @@ impl NativeDatabase {
         columns.push(Column::new("timestamp".into(), matrix.timestamps));
         columns.push(Column::new("value".into(), matrix.values));
         Ok(PyDataFrame(DataFrame::new_infer_height(columns).map_err(output::frame_error)?))
+    }
+
+    /// Per series its labels, times, and values: int64 where every sample is an integer, else float64.
+    #[allow(clippy::type_complexity)] // one tuple a series, unpacked at once in Python
+    fn raw<'py>(
+        &self,
+        py: Python<'py>,
+        selector: &str,
+        start: i64,
+        end: i64,
+    ) -> PyResult<Vec<(BTreeMap<String, String>, Bound<'py, PyArray1<i64>>, Bound<'py, PyAny>)>> {
+        let range = TimeRange::new(start, end);
+        let series = call::run(py, self.limits, |budget| {
+            let view = self.store.select_exact(&syntax::selector(selector)?, range, budget)?;
+            let mut series = Vec::with_capacity(view.len());
+            for i in 0..view.len() {
+                let one = RawSeries::read(&view, i, range)?;
+                budget.take_samples(one.times.len() as u64)?;
+                if !one.times.is_empty() {
+                    series.push(one);
+                }
+            }
+            series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+            Ok(series)
+        })?;
+        Ok(series
+            .into_iter()
+            .map(|s| {
+                let labels = s.labels.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+                let values = match s.values {
+                    RawValues::Float(v) => v.into_pyarray(py).into_any(),
+                    RawValues::Int(v) => v.into_pyarray(py).into_any(),
+                };
+                (labels, s.times.into_pyarray(py), values)
+            })
+            .collect())
+    }
+
+    /// (metric, type, help, unit), sorted by metric.
+    fn metadata(&self, py: Python<'_>, metric: Option<&str>) -> Vec<(String, &'static str, String, String)> {
+        py.detach(|| self.store.metadata(metric))
+            .into_iter()
+            .map(|m| {
+                (
+                    m.metric,
+                    m.kind.unwrap_or_default().as_str(),
+                    m.help.unwrap_or_default(),
+                    m.unit.unwrap_or_default(),
+                )
+            })
+            .collect()
+    }
+
+    /// (part, bytes, items)
+    fn memory(&self, py: Python<'_>) -> Vec<(&'static str, usize, usize)> {
+        py.detach(|| self.store.memory()).into_iter().map(|p| (p.name, p.bytes, p.items)).collect()
+    }
+
+    fn stats(&self, py: Python<'_>) -> BTreeMap<&'static str, i64> {
+        let (stats, label_pairs) = py.detach(|| (self.store.stats(), self.store.cardinality(0).label_pairs));
+        BTreeMap::from([
+            ("series", stats.series as i64),
+            ("samples", stats.samples as i64),
+            ("chunks", (stats.open_chunks + stats.sealed_chunks) as i64),
+            ("open_chunks", stats.open_chunks as i64),
+            ("open_samples", stats.open_samples as i64),
+            ("sealed_chunks", stats.sealed_chunks as i64),
+            ("sealed_samples", stats.sealed_samples as i64),
+            ("symbols", stats.symbols as i64),
+            ("label_pairs", label_pairs as i64),
+            ("first_ms", stats.oldest.unwrap_or(0)),
+            ("last_ms", stats.newest.unwrap_or(0)),
+        ])
+    }
+
+    /// The lists of `/api/v1/status/tsdb`, each cut to `limit` entries.
+    fn cardinality(&self, py: Python<'_>, limit: usize) -> BTreeMap<&'static str, Vec<(String, u64)>> {
+        let found = py.detach(|| self.store.cardinality(limit));
+        BTreeMap::from([
+            ("seriesCountByMetricName", found.series_by_metric),
+            ("labelValueCountByLabelName", found.values_by_label),
+            ("memoryInBytesByLabelName", found.bytes_by_label),
+            ("seriesCountByLabelValuePair", found.series_by_pair),
+        ])
+    }
+
+    /// Proves what is derived (postings, hashes, order of chunks) from what is stored.
+    fn check(&self, py: Python<'_>) -> PyResult<()> {
+        call::short(py, || self.store.check())
+    }
+}
+
+impl NativeDatabase {
+    fn register_labels<'py>(
+        &self,
+        py: Python<'py>,
+        labels: Result<Vec<Labels>>,
+    ) -> PyResult<Bound<'py, PyArray1<u64>>> {
+        let ids = py.detach(|| self.store.register(&labels?)).map_err(|e| error::write_error(py, e))?;
+        Ok(ids.into_pyarray(py))
+    }
+}
+
+struct RawSeries {
+    labels: Labels,
+    times: Vec<i64>,
+    values: RawValues,
+}
+
+enum RawValues {
+    Float(Vec<f64>),
+    Int(Vec<i64>),
+}
+
+impl RawSeries {
+    fn read(view: &View<'_>, index: usize, range: TimeRange) -> Result<RawSeries> {
+        let (mut times, mut bits) = (Vec::new(), Vec::new());
+        let runs = view.read_exact(index, range, &mut times, &mut bits)?;
+        let values = if !runs.is_empty() && runs.iter().all(|r| r.kind == ValueKind::Int) {
+            RawValues::Int(bits.into_iter().map(|b| b as i64).collect())
+        } else {
+            let mut values = Vec::with_capacity(bits.len());
+            let mut rest = bits.as_slice();
+            for run in runs {
+                let (these, others) = rest.split_at(run.len.min(rest.len()));
+                values.extend(these.iter().map(|&b| match run.kind {
+                    ValueKind::Float => f64::from_bits(b),
+                    ValueKind::Int => b as i64 as f64,
+                }));
+                rest = others;
+            }
+            RawValues::Float(values)
+        };
+        Ok(RawSeries { labels: view.labels(index), times, values })
     }
 }

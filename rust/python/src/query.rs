@@ -1,9 +1,10 @@
 //! Questions: PromQL as frames for people, as Prometheus' JSON for the server.
 
-use metricsdb_model::{Answer, Error, Result, TimeRange, bounds};
+use metricsdb_model::sample::is_stale;
+use metricsdb_model::{Answer, Error, Labels, Predicate, Result, Samples, Source, TimeRange, bounds};
 use metricsdb_query::exec::{self, Params};
 use metricsdb_query::syntax;
-use metricsdb_wire::prom_json;
+use metricsdb_wire::{exposition_writer, prom_json};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use pyo3_polars::PyDataFrame;
@@ -52,9 +53,12 @@ impl NativeDatabase {
         let limits = Limits { timeout_ms: timeout_ms.min(self.limits.timeout_ms), ..self.limits };
         let body = call::run(py, limits, |budget| {
             times.check_steps()?;
-            let answer = times.evaluate(self, expr, budget)?;
+            let mut answer = times.evaluate(self, expr, budget)?;
+            if limit > 0 {
+                answer.truncate(limit);
+            }
             let mut body = Vec::new();
-            prom_json::answer(&answer, limit, &mut body);
+            prom_json::answer(&answer, &mut body);
             Ok(body)
         })?;
         Ok(PyBytes::new(py, &body))
@@ -73,9 +77,42 @@ impl NativeDatabase {
             let (_, mut sets) =
                 self.store.series(&predicates(&selectors)?, TimeRange::new(start, end), budget)?;
             sets.sort_unstable();
+            if limit > 0 {
+                sets.truncate(limit);
+            }
             let mut body = Vec::new();
-            prom_json::series(&sets, limit, &mut body);
+            prom_json::label_sets(&sets, &mut body);
             Ok(body)
+        })?;
+        Ok(PyBytes::new(py, &body))
+    }
+
+    /// The newest sample of each selected series at `at`, as text exposition: `/federate`.
+    fn federate<'py>(
+        &self,
+        py: Python<'py>,
+        selectors: Vec<String>,
+        at: i64,
+        lookback_ms: i64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let body = call::run(py, self.limits, |budget| {
+            let predicate = Predicate::Any(predicates(&selectors)?);
+            let range = TimeRange::new(at.saturating_sub(lookback_ms) + 1, at);
+            let set = self.store.select(&predicate, range, budget)?;
+            let mut newest = Vec::with_capacity(set.len());
+            let mut samples = Samples::default();
+            for i in 0..set.len() {
+                samples.clear();
+                set.read(i, range, &mut samples)?;
+                budget.take_samples(samples.len() as u64)?;
+                if let (Some(&t), Some(&v)) = (samples.timestamps.last(), samples.values.last())
+                    && !is_stale(v)
+                {
+                    newest.push((set.labels(i), t, v));
+                }
+            }
+            newest.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+            Ok(self.exposition(&newest))
         })?;
         Ok(PyBytes::new(py, &body))
     }
@@ -114,7 +151,25 @@ impl NativeDatabase {
     /// The JSON tree of `/api/v1/parse_query`.
     #[staticmethod]
     fn parse_query(py: Python<'_>, expr: &str) -> PyResult<String> {
-        call::short(py, || Ok(syntax::json(&syntax::parse(expr)?)))
+        call::short(py, || Ok(syntax::to_json(&syntax::parse(expr)?)))
+    }
+}
+
+impl NativeDatabase {
+    /// Families in the order of their names, each under its type.
+    fn exposition(&self, newest: &[(Labels, i64, f64)]) -> Vec<u8> {
+        let mut body = Vec::new();
+        let mut family = None;
+        for (labels, at, value) in newest {
+            let name = labels.metric_name();
+            if family != Some(name) {
+                let kind = self.store.metadata(Some(name)).pop().and_then(|m| m.kind);
+                exposition_writer::type_line(name, kind.unwrap_or_default(), &mut body);
+                family = Some(name);
+            }
+            exposition_writer::sample(labels, *value, Some(*at), &mut body);
+        }
+        body
     }
 }
 
@@ -134,13 +189,12 @@ impl Times {
     ) -> Result<Answer> {
         let expr = syntax::parse(text)?;
         let params = Params {
-            start: self.start,
             end: self.end,
-            step: self.step_ms,
+            step: (self.step_ms > 0).then_some(self.step_ms),
             lookback_ms: self.lookback_ms,
-            ..Params::default()
+            ..Params::instant(text, self.start)
         };
-        exec::evaluate(&expr, text, &params, &database.store, budget)
+        exec::evaluate(&expr, &params, &database.store, budget)
     }
 
     /// Prometheus' guard of the HTTP API: 11,000 points a series.
