@@ -22,6 +22,7 @@ from metricsdb.adapters.scrape import Scraper, ScrapeResult, Target
 from metricsdb.clock import SystemClock
 from metricsdb.config import Config, address, load
 from metricsdb.database import Database
+from metricsdb.demo import run as run_demo
 from metricsdb.errors import ConfigError, MetricsDBError
 from metricsdb.server.run import serve as run_server
 from metricsdb.times import duration_ms
@@ -104,6 +105,15 @@ def scrape(
         failed = _run(_scrape_rounds(db, chosen, interval, query or []))
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    series: Annotated[int | None, typer.Option(help="Active series; by default a million, or what fits.")] = None,
+    minutes: Annotated[float, typer.Option(help="How much history to stream in, at a scrape each 15 s.")] = 20,
+) -> None:
+    """A fleet of real node_exporter data streams in, and answers what an operator would ask."""
+    run_demo(series, minutes, out)
 
 
 def _target(url: str, interval_ms: int, timeout_s: float) -> Target:
