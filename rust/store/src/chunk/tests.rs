@@ -4,6 +4,102 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec::testing::{columns, kind};
+use metricsdb_model::sample::STALE_NAN_BITS;
+
+const START: i64 = 1_700_000_000_000;
+
+fn regular(n: usize) -> Vec<i64> {
+    (0..n as i64).map(|i| START + i * 15_000).collect()
+}
+
+fn floats(chunk: &Chunk) -> Vec<u64> {
+    let (mut t, mut b) = (Vec::new(), Vec::new());
+    chunk.decode_into(&mut t, &mut b).unwrap();
+    b
+}
+
+fn seal(values: impl IntoIterator<Item = f64>) -> Chunk {
+    let bits: Vec<u64> = values.into_iter().map(f64::to_bits).collect();
+    let chunk = Chunk::seal(ValueKind::Float, &regular(bits.len()), &bits).unwrap();
+    assert_eq!(floats(&chunk), bits);
+    chunk
+}
+
+/// A header computed the slow way.
+fn plain_statistics(kind: ValueKind, bits: &[u64]) -> Statistics {
+    let all: Vec<f64> = bits.iter().map(|&b| widen(kind, b)).collect();
+    let numbers: Vec<f64> = all.iter().copied().filter(|v| !v.is_nan()).collect();
+    let stale = bits.iter().filter(|&&b| kind == ValueKind::Float && b == STALE_NAN_BITS).count() as u32;
+    Statistics {
+        first: all[0],
+        last: all[all.len() - 1],
+        min: numbers.iter().copied().fold(f64::NAN, f64::min),
+        max: numbers.iter().copied().fold(f64::NAN, f64::max),
+        sum: numbers.iter().sum(),
+        resets: numbers.windows(2).filter(|w| w[1] < w[0]).count() as u32,
+        stale,
+        nan: (all.len() - numbers.len()) as u32 - stale,
+    }
+}
+
+fn same(a: f64, b: f64) -> bool {
+    a == b || (a.is_nan() && b.is_nan())
+}
+
+#[test]
+fn a_constant_costs_no_more_than_its_head() {
+    assert!(seal(vec![42.0; 512]).to_bytes().len() <= 18);
+    assert!(seal(vec![f64::from_bits(STALE_NAN_BITS); 2]).to_bytes().len() <= 24);
+}
+
+#[test]
+fn each_kind_of_series_finds_its_codec() {
+    let codec = |f: &dyn Fn(f64) -> f64| seal((0..500).map(|i| f(f64::from(i)))).codecs().1;
+    assert_eq!(codec(&|_| 0.1), "constant");
+    assert_eq!(codec(&|i| i * i), "integer");
+    assert_eq!(codec(&|i| (i * 17.0 % 1000.0) / 100.0), "decimal");
+    assert_eq!(codec(&|i| (i * 17.0 % 1000.0) * 0.001), "product");
+    assert_eq!(codec(&|i| (i % 7.0) / 100.0 + 0.1 + 0.2), "near");
+    assert_eq!(codec(&|i| (i + 2.0).sqrt()), "bits");
+}
+
+#[test]
+fn a_marker_or_an_exception_does_not_change_the_codec() {
+    for odd in [f64::from_bits(STALE_NAN_BITS), f64::NAN, f64::INFINITY, -0.0, 1e300] {
+        let plain = seal((0..500).map(|i| f64::from(i % 50) / 100.0));
+        for at in [0, 250, 499] {
+            let chunk = seal((0..500).map(|i| if i == at { odd } else { f64::from(i % 50) / 100.0 }));
+            assert_eq!(chunk.codecs().1, "decimal");
+            assert!(chunk.bytes() <= plain.bytes() + 60, "{odd} {} {}", chunk.bytes(), plain.bytes());
+        }
+    }
+}
+
+#[test]
+fn jitter_costs_bits_and_a_gap_bytes() {
+    let n = 512;
+    let ts: Vec<i64> = (0..n).map(|i| START + i * 15_000 + i * i * 7919 % 104_729 % 11 - 5).collect();
+    let flat = vec![1.0f64.to_bits(); ts.len()];
+    let jitter = Chunk::seal(ValueKind::Float, &ts, &flat).unwrap();
+    assert!(jitter.bytes() <= 330, "{}", jitter.bytes());
+    let late: Vec<i64> = ts.iter().map(|&t| if t > START + 3_000_000 { t + 45_000 } else { t }).collect();
+    let gap = Chunk::seal(ValueKind::Float, &late, &flat).unwrap();
+    assert!(
+        gap.bytes() <= jitter.bytes() + 8,
+        "{:?} {:?}",
+        (gap.bytes(), gap.codecs()),
+        (jitter.bytes(), jitter.codecs())
+    );
+}
+
+#[test]
+fn wrong_columns_are_refused() {
+    assert!(Chunk::seal(ValueKind::Float, &[], &[]).is_err());
+    assert!(Chunk::seal(ValueKind::Float, &[1, 2], &[0]).is_err());
+    assert!(Chunk::seal(ValueKind::Float, &[2, 2], &[0, 0]).is_err());
+    let many = vec![0; CHUNK_SAMPLES_MAX + 1];
+    assert!(Chunk::seal(ValueKind::Float, &(0..many.len() as i64).collect::<Vec<_>>(), &many).is_err());
+}
 
 proptest! {
     #[test]
@@ -12,10 +108,86 @@ proptest! {
         prop_assert_eq!((chunk.kind(), chunk.count()), (kind, ts.len()));
         prop_assert_eq!((chunk.first(), chunk.last()), (ts[0], *ts.last().unwrap()));
         for chunk in [chunk.clone(), Chunk::from_bytes(chunk.to_bytes()).unwrap()] {
+            let (mut t, mut b) = (vec![7], vec![8]);
+            chunk.decode_into(&mut t, &mut b).unwrap();
+            prop_assert_eq!(&t[1..], &ts[..]);
+            prop_assert_eq!(&b[1..], &bits[..]);
+        }
+    }
+
+    #[test]
+    fn a_range_gives_the_samples_within(
+        (ts, bits) in columns(200), kind in kind(), a in 0usize..200, b in 0usize..200, off in -2i64..3,
+    ) {
+        let chunk = Chunk::seal(kind, &ts, &bits).unwrap();
+        let at = |i: usize| ts[i.min(ts.len() - 1)].saturating_add(off);
+        let range = TimeRange::new(at(a), at(b));
+        let wanted: Vec<usize> = (0..ts.len()).filter(|&i| range.contains(ts[i])).collect();
+        let (mut t, mut v) = (Vec::new(), Vec::new());
+        chunk.decode_range(range, &mut t, &mut v).unwrap();
+        prop_assert_eq!(t, wanted.iter().map(|&i| ts[i]).collect::<Vec<_>>());
+        prop_assert_eq!(v, wanted.iter().map(|&i| bits[i]).collect::<Vec<_>>());
+        let mut out = Samples::default();
+        chunk.decode_f64(range, &mut out).unwrap();
+        let values: Vec<u64> = out.values.iter().map(|v| v.to_bits()).collect();
+        prop_assert_eq!(values, wanted.iter().map(|&i| widen(kind, bits[i]).to_bits()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_header_knows_what_a_plain_loop_finds((ts, bits) in columns(200), kind in kind()) {
+        let header = Chunk::seal(kind, &ts, &bits).unwrap().header().unwrap();
+        let (found, wanted) = (header.values, plain_statistics(kind, &bits));
+        prop_assert_eq!(header.count, ts.len());
+        for (a, b) in [(found.first, wanted.first), (found.last, wanted.last)] {
+            prop_assert_eq!(a.to_bits(), b.to_bits());
+        }
+        prop_assert!(same(found.min, wanted.min) && same(found.max, wanted.max), "{:?} {:?}", found, wanted);
+        prop_assert_eq!((found.resets, found.stale, found.nan), (wanted.resets, wanted.stale, wanted.nan));
+        let size: f64 = bits.iter().map(|&b| widen(kind, b).abs()).filter(|v| !v.is_nan()).sum();
+        if size.is_finite() {
+            prop_assert!((found.sum - wanted.sum).abs() <= size * 1e-13, "{:?} {:?}", found, wanted);
+        }
+    }
+
+    #[test]
+    fn broken_bytes_give_an_error_or_a_sound_chunk(
+        (ts, bits) in columns(60), kind in kind(), at in 0usize..4000, flip in 1u8..=255, cut in 0usize..4000,
+    ) {
+        let mut bytes = Chunk::seal(kind, &ts, &bits).unwrap().to_bytes().to_vec();
+        let n = bytes.len();
+        bytes[at % n] ^= flip;
+        for bytes in [&bytes[..], &bytes[..cut % n]] {
+            let Ok(chunk) = Chunk::from_bytes(bytes) else { continue };
             let (mut t, mut b) = (Vec::new(), Vec::new());
             chunk.decode_into(&mut t, &mut b).unwrap();
-            prop_assert_eq!(&t, &ts);
-            prop_assert_eq!(&b, &bits);
+            chunk.header().unwrap();
+            prop_assert!(t.windows(2).all(|w| w[0] < w[1]));
+            prop_assert_eq!((t.len(), b.len()), (chunk.count(), chunk.count()));
+        }
+    }
+}
+
+#[test]
+fn every_flip_and_every_cut_of_small_chunks_is_survived() {
+    let columns: [Vec<f64>; 4] = [
+        vec![1.5; 3],
+        (0..70).map(|i| f64::from(i % 9) * 0.01).collect(),
+        (0..70).map(|i| if i == 5 { f64::NAN } else { f64::from(i * i) }).collect(),
+        (0..20).map(|i| f64::from(i).sqrt()).collect(),
+    ];
+    for values in columns {
+        let irregular: Vec<i64> = regular(values.len()).iter().map(|t| t + t / 15_000 % 3).collect();
+        let bits: Vec<u64> = values.iter().map(|v| v.to_bits()).collect();
+        let good = Chunk::seal(ValueKind::Float, &irregular, &bits).unwrap();
+        for at in 0..good.to_bytes().len() {
+            assert!(Chunk::from_bytes(&good.to_bytes()[..at]).is_err());
+            for bit in 0..8 {
+                let mut bytes = good.to_bytes().to_vec();
+                bytes[at] ^= 1 << bit;
+                if let Ok(chunk) = Chunk::from_bytes(&bytes) {
+                    assert_eq!(floats(&chunk).len(), chunk.count());
+                }
+            }
         }
     }
 }

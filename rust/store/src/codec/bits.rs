@@ -104,7 +104,7 @@ impl Code {
     }
 
     #[inline(always)]
-    pub fn len(&self) -> u32 {
+    pub fn bits(&self) -> u32 {
         self.len
     }
 
@@ -127,4 +127,80 @@ impl Code {
         let n = (total as usize).div_ceil(8).min(tail.len());
         tail[..n].copy_from_slice(&word[..n]);
     }
+}
+
+/// Integers of one block.
+pub const BLOCK: usize = 64;
+
+/// Bytes that hold `count` integers of `width` bits.
+#[inline(always)]
+pub fn packed_bytes(count: usize, width: u32) -> usize {
+    (count * width as usize).div_ceil(8)
+}
+
+/// Appends the low `width` bits of each value.
+pub fn pack(values: &[u64], width: u32, out: &mut Vec<u8>) {
+    if width == 0 {
+        return;
+    }
+    let m = mask(width);
+    let mut held = 0u64;
+    let mut n = 0u32;
+    for &v in values {
+        let v = v & m;
+        held |= v << n;
+        n += width;
+        if n >= 64 {
+            out.extend_from_slice(&held.to_le_bytes());
+            n -= 64;
+            held = if n == 0 { 0 } else { v >> (width - n) };
+        }
+    }
+    out.extend_from_slice(&held.to_le_bytes()[..(n as usize).div_ceil(8)]);
+}
+
+/// A block's bytes with room for whole-word reads past its end.
+type Padded = [u8; BLOCK * 8 + 8];
+
+/// Unpacks integers of `width` bits (64 at most) from the start of `bytes` into the whole block; those
+/// past the end of `bytes` are zero.
+#[inline]
+pub fn unpack(bytes: &[u8], width: u32, block: &mut [u64; BLOCK]) {
+    let mut padded: Padded = [0; BLOCK * 8 + 8];
+    let n = bytes.len().min(BLOCK * 8);
+    padded[..n].copy_from_slice(&bytes[..n]);
+    unpack_padded(&padded, width, block);
+}
+
+#[inline(always)]
+fn word(bytes: &Padded, at: usize) -> u64 {
+    let b = &bytes[at..at + 8];
+    u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]])
+}
+
+/// One width, known when compiled: a straight line of loads, shifts and masks.
+#[inline(always)]
+fn unpack_width<const W: usize>(bytes: &Padded, block: &mut [u64; BLOCK]) {
+    for (i, slot) in block.iter_mut().enumerate() {
+        let bit = i * W;
+        let (at, shift) = (bit / 8, bit % 8);
+        let low = word(bytes, at) >> shift;
+        let high = if shift + W > 64 { u64::from(bytes[at + 8]) << (64 - shift) } else { 0 };
+        *slot = (low | high) & mask(W as u32);
+    }
+}
+
+macro_rules! widths {
+    ($width:expr, $bytes:expr, $block:expr, $($w:literal)*) => {
+        match $width {
+            $($w => unpack_width::<$w>($bytes, $block),)*
+            _ => unpack_width::<64>($bytes, $block),
+        }
+    };
+}
+
+fn unpack_padded(bytes: &Padded, width: u32, block: &mut [u64; BLOCK]) {
+    widths!(width, bytes, block, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27
+        28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60
+        61 62 63);
 }

@@ -1,17 +1,26 @@
-//! A double as `m / 10^e` with an integer mantissa `m`: most values of monitoring are short decimals.
-//! The division of two exactly represented numbers is rounded once, so the nearest double of a short
-//! decimal comes back bit for bit; every conversion is checked all the same.
+//! Doubles as integers: most values of monitoring are short decimals with an integer mantissa `m`. There
+//! are three readings of a double. `Quotient`: `m / 10^e`, what a parser makes of decimal text; the
+//! division of two exact numbers is rounded once, so it comes back bit for bit. `Product`: `m * 10^-e`
+//! with the inexact constant, what an exporter makes that multiplies by 0.001. `Near`: a quotient and up
+//! to one unit in the last place, what sums and averages make. Every conversion is checked all the same.
 
-/// Powers of ten that are exact in a double and useful as a scale.
-pub const POW10: [f64; 16] =
+/// Powers of ten that are exact in a double.
+const POW10: [f64; 16] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
-/// Scales that are tried: 10^-9 is the finest that exporters print.
-pub const SCALE_MAX: u8 = 9;
+/// The doubles nearest to negative powers of ten.
+const TENTH: [f64; 16] =
+    [1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-11, 1e-12, 1e-13, 1e-14, 1e-15];
+
+/// Scales that are tried: 10^-12 is a picosecond where the unit is seconds.
+pub const SCALE_MAX: u8 = 12;
 
 /// Mantissas of scaled values stay below this, so that a double that is no short decimal seldom passes
 /// for one.
-pub const MANTISSA_MAX: f64 = (1u64 << 47) as f64;
+const MANTISSA_MAX: f64 = (1u64 << 47) as f64;
+
+/// The mantissa of a double that is a unit in the last place off is shorter still.
+const NEAR_MAX: u64 = 1 << 40;
 
 /// Adding and subtracting it rounds to the nearest integer; exact below 2^51.
 const ROUND: f64 = 6_755_399_441_055_744.0;
@@ -26,10 +35,21 @@ pub fn mantissa(value: f64, e: u8) -> i64 {
     if x.abs() < MANTISSA_MAX { (x + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i64 } else { 0 }
 }
 
-/// The value of a mantissa.
+/// 10^e.
+pub fn power(e: u8) -> f64 {
+    POW10[e as usize & 15]
+}
+
+/// The value of a mantissa, read as a quotient.
 #[inline(always)]
 pub fn value(m: i64, e: u8) -> f64 {
     if e == 0 { m as f64 } else { m as f64 / POW10[e as usize & 15] }
+}
+
+/// The value of a mantissa, read as a product.
+#[inline(always)]
+pub fn product(m: i64, e: u8) -> f64 {
+    m as f64 * TENTH[e as usize & 15]
 }
 
 /// Whether `m / 10^e` gives the value bit for bit.
@@ -39,15 +59,11 @@ pub fn exact(v: f64, e: u8) -> Option<i64> {
     (value(m, e).to_bits() == v.to_bits()).then_some(m)
 }
 
-/// The smallest scale from `from` on that holds the value exactly.
-pub fn scale(v: f64, from: u8) -> Option<u8> {
-    (from..=SCALE_MAX).find(|&e| exact(v, e).is_some())
-}
-
-/// Sums and averages of decimals lie a unit in the last place beside one: the smallest scale whose
-/// decimal is at most one away, when the mantissa is short enough for that to be no accident.
-pub fn scale_near(v: f64, from: u8) -> Option<u8> {
-    (from.max(1)..=SCALE_MAX).find(|&e| near(v, e).is_some_and(|(m, _)| m.unsigned_abs() < 1 << 40))
+/// Whether `m * 10^-e` gives the value bit for bit.
+#[inline(always)]
+pub fn exact_product(v: f64, e: u8) -> Option<i64> {
+    let m = mantissa(v, e);
+    (product(m, e).to_bits() == v.to_bits()).then_some(m)
 }
 
 /// Mantissa and distance in units of the last place (-1, 0 or 1).
@@ -56,4 +72,110 @@ pub fn near(v: f64, e: u8) -> Option<(i64, i64)> {
     let m = mantissa(v, e);
     let away = v.to_bits().wrapping_sub(value(m, e).to_bits()) as i64;
     (-1..=1).contains(&away).then_some((m, away))
+}
+
+/// The smallest scale from `from` on that holds the value exactly.
+pub fn scale(v: f64, from: u8) -> Option<u8> {
+    (from..=SCALE_MAX).find(|&e| exact(v, e).is_some())
+}
+
+/// The smallest scale from `from` on whose product is the value.
+pub fn scale_product(v: f64, from: u8) -> Option<u8> {
+    (from.max(1)..=SCALE_MAX).find(|&e| exact_product(v, e).is_some())
+}
+
+/// The smallest scale whose decimal is at most one unit in the last place away, when the mantissa is
+/// short enough for that to be no accident.
+pub fn scale_near(v: f64, from: u8) -> Option<u8> {
+    (from.max(1)..=SCALE_MAX).find(|&e| near(v, e).is_some_and(|(m, _)| m.unsigned_abs() < NEAR_MAX))
+}
+
+/// How mantissas and doubles belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Reading {
+    Quotient = 0,
+    Product = 1,
+    Near = 2,
+}
+
+/// A column of doubles as mantissas of one scale. Exceptions stand at their positions with the mantissa
+/// before them, so that they disturb no step.
+#[derive(Clone, Debug)]
+pub struct Mantissas {
+    pub reading: Reading,
+    pub scale: u8,
+    pub column: Vec<i64>,
+    /// Units in the last place to add; empty but for `Near`.
+    pub away: Vec<i64>,
+    /// Positions of values that are not of this form.
+    pub exceptions: Vec<u32>,
+}
+
+/// NaNs, infinities and -0.0 have no mantissa in any reading.
+pub fn is_special(bits: u64) -> bool {
+    !f64::from_bits(bits).is_finite() || bits == 1 << 63
+}
+
+/// The column in one reading; `None` if more than every eighth value is an exception.
+pub fn read(column: &[u64], reading: Reading) -> Option<Mantissas> {
+    let scale = common_scale(column, reading)?;
+    let mut found = Mantissas {
+        reading,
+        scale,
+        column: Vec::with_capacity(column.len()),
+        away: Vec::new(),
+        exceptions: Vec::new(),
+    };
+    let mut before = 0;
+    for (i, &bits) in column.iter().enumerate() {
+        let v = f64::from_bits(bits);
+        let (m, away) = match reading {
+            Reading::Quotient => (exact(v, scale), 0),
+            Reading::Product => (exact_product(v, scale), 0),
+            Reading::Near => near(v, scale).map_or((None, 0), |(m, away)| (Some(m), away)),
+        };
+        match m {
+            Some(m) => before = m,
+            None => found.exceptions.push(i as u32),
+        }
+        found.column.push(before);
+        if reading == Reading::Near {
+            found.away.push(away);
+        }
+    }
+    if found.exceptions.len() * 8 > column.len() {
+        return None;
+    }
+    // Exceptions at the start take the first mantissa that there is.
+    let lead = found.exceptions.iter().zip(0..).take_while(|(e, i)| *e == i).count();
+    let first = *found.column.get(lead)?;
+    found.column.iter_mut().take(lead).for_each(|m| *m = first);
+    Some(found)
+}
+
+/// The scale that all values share; `None` once too many have none.
+fn common_scale(column: &[u64], reading: Reading) -> Option<u8> {
+    let mut e = if reading == Reading::Quotient { 0 } else { 1 };
+    let mut without = 0;
+    for &bits in column {
+        let v = f64::from_bits(bits);
+        let found = match reading {
+            Reading::Quotient if exact(v, e).is_some() => continue,
+            Reading::Product if exact_product(v, e).is_some() => continue,
+            Reading::Near if near(v, e).is_some() => continue,
+            _ if is_special(bits) => None,
+            Reading::Quotient => scale(v, e),
+            Reading::Product => scale_product(v, e),
+            Reading::Near => scale_near(v, e),
+        };
+        match found {
+            Some(larger) => e = larger,
+            None => without += 1,
+        }
+        if without * 8 > column.len() {
+            return None;
+        }
+    }
+    Some(e)
 }

@@ -1,119 +1,340 @@
-//! Columns of 64-bit integers: the residuals of order 0 (values), 1 (steps) or 2 (steps of steps), in
-//! blocks of 64, each with its own base and width.
+//! Columns of 64-bit integers. The residuals of order 0 (distance from the first), 1 (steps) or 2 (steps
+//! of steps), freed of their common divisor, are packed in blocks of 64, each with its own width; the
+//! few that are too wide keep their high bits in a list behind their block.
 
-use super::bits::{load64, mask, unzigzag, width, zigzag};
-use metricsdb_model::{Error, Result};
+use metricsdb_model::Result;
 
-pub const BLOCK: usize = 64;
+use super::bits::{BLOCK, mask, pack, packed_bytes, unpack, unzigzag, width, zigzag};
+use super::cursor::{Cursor, put_signed, put_varint};
 
-pub fn put_varint(out: &mut Vec<u8>, mut v: u64) {
-    while v >= 0x80 {
-        out.push(v as u8 | 0x80);
-        v >>= 7;
-    }
-    out.push(v as u8);
+/// Control byte: order in bits 0 and 1, the form of residuals in bits 2 and 3, then these.
+const DIVISOR: u8 = 16;
+const UNIFORM: u8 = 32;
+
+/// How residuals become small unsigned numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Form {
+    /// Distance above the block's smallest.
+    Block = 0,
+    /// Distance above the column's smallest.
+    Column = 1,
+    /// Zigzag of the distance from a value in the middle.
+    Centre = 2,
 }
 
-/// Reads at `*at` and moves it on.
-pub fn take_varint(bytes: &[u8], at: &mut usize) -> Result<u64> {
-    let mut v = 0u64;
-    for shift in (0..64).step_by(7) {
-        let Some(&b) = bytes.get(*at) else { break };
-        *at += 1;
-        v |= u64::from(b & 0x7f) << shift;
-        if b < 0x80 {
-            return Ok(v);
-        }
-    }
-    Err(Error::corruption("chunk", *at, "a number doesn't end"))
-}
+const FORMS: [Form; 3] = [Form::Block, Form::Column, Form::Centre];
 
-/// Appends a column of at least one integer.
+/// A block's width byte: the width, and whether patches follow.
+const PATCHED: u8 = 128;
+
+/// Bits of a position within a block.
+const POSITION_BITS: u32 = 6;
+
+/// Appends a column. Its first integer is not written: the decoder is told it.
 pub fn encode(column: &[i64], out: &mut Vec<u8>) {
-    let best = (0..3u8).min_by_key(|&k| cost(&residuals(column, k))).unwrap_or(0);
-    let rest = residuals(column, best);
-    out.push(best);
-    for block in rest.chunks(BLOCK) {
-        let (base, w) = frame(block);
-        out.push(w as u8);
-        put_varint(out, zigzag(base));
-        pack(block, base, w, out);
+    let Some(&first) = column.first() else { return };
+    let divisor = divisor(column, first);
+    let scaled: Vec<i64> = column.iter().map(|&v| v.wrapping_sub(first)).collect();
+    let scaled = if divisor > 1 { scaled.iter().map(|v| v / divisor as i64).collect() } else { scaled };
+    let mut best: Option<Plan> = None;
+    for order in 0..=2u8.min((column.len() - 1) as u8) {
+        let rest = residuals(&scaled, order);
+        for form in FORMS {
+            let plan = Plan::new(&rest, order, form);
+            if best.as_ref().is_none_or(|b| plan.bits < b.bits) {
+                best = Some(plan);
+            }
+        }
     }
+    let Some(plan) = best else { return };
+    plan.write(&scaled, divisor, out);
 }
 
+/// The greatest common divisor of all distances; 1 where some distance overflows.
+fn divisor(column: &[i64], first: i64) -> u64 {
+    let mut d = 0u64;
+    for &v in column {
+        let Some(distance) = v.checked_sub(first) else { return 1 };
+        d = gcd(distance.unsigned_abs(), d);
+        if d == 1 {
+            break;
+        }
+    }
+    if d > i64::MAX as u64 { 1 } else { d.max(1) }
+}
+
+fn gcd(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+/// Residuals after the values that the decoder knows: the first, and for order 2 the second.
 fn residuals(column: &[i64], order: u8) -> Vec<i64> {
-    let mut rest = column.to_vec();
-    for k in 0..order {
-        for i in (usize::from(k) + 1..rest.len()).rev() {
-            rest[i] = rest[i].wrapping_sub(rest[i - 1]);
+    match order {
+        0 => column[1..].to_vec(),
+        1 => column.windows(2).map(|w| w[1].wrapping_sub(w[0])).collect(),
+        _ => {
+            column.windows(3).map(|w| w[2].wrapping_sub(w[1]).wrapping_sub(w[1].wrapping_sub(w[0]))).collect()
         }
-    }
-    rest
-}
-
-fn frame(block: &[i64]) -> (i64, u32) {
-    let base = block.iter().copied().min().unwrap_or(0);
-    let top = block.iter().map(|&v| v.wrapping_sub(base) as u64).max().unwrap_or(0);
-    (base, width(top))
-}
-
-fn cost(rest: &[i64]) -> usize {
-    rest.chunks(BLOCK)
-        .map(|b| {
-            let (base, w) = frame(b);
-            16 + width(zigzag(base)) as usize + b.len() * w as usize
-        })
-        .sum()
-}
-
-fn pack(block: &[i64], base: i64, w: u32, out: &mut Vec<u8>) {
-    let mut held = 0u128;
-    let mut n = 0;
-    for &v in block {
-        held |= u128::from(v.wrapping_sub(base) as u64) << n;
-        n += w;
-        while n >= 8 {
-            out.push(held as u8);
-            held >>= 8;
-            n -= 8;
-        }
-    }
-    if n > 0 {
-        out.push(held as u8);
     }
 }
 
-/// Appends `count` integers that begin at `*at`, and moves it past them.
-pub fn decode(bytes: &[u8], at: &mut usize, count: usize, out: &mut Vec<i64>) -> Result<()> {
-    let start = out.len();
-    let order = *bytes.get(*at).ok_or_else(|| Error::corruption("chunk", *at, "no order"))?;
-    if order > 2 {
-        return Err(Error::corruption("chunk", *at, "order over 2"));
+/// One way to write a column, and what it costs.
+struct Plan {
+    order: u8,
+    form: Form,
+    /// The column's smallest or middle residual.
+    base: i64,
+    /// Width of all blocks, where they share one and none has patches.
+    uniform: Option<u32>,
+    blocks: Vec<Block>,
+    bits: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Block {
+    base: i64,
+    width: u32,
+    patches: u32,
+    patch_width: u32,
+}
+
+impl Plan {
+    fn new(rest: &[i64], order: u8, form: Form) -> Plan {
+        let base = match form {
+            Form::Block => 0,
+            Form::Column => rest.iter().copied().min().unwrap_or(0),
+            Form::Centre => centre(rest),
+        };
+        let mut blocks = Vec::with_capacity(rest.len().div_ceil(BLOCK));
+        let mut bits = 8;
+        let mut flat = 0;
+        let mut flat_width = 0;
+        let mut scratch = [0u64; BLOCK];
+        for chunk in rest.chunks(BLOCK) {
+            let base = if form == Form::Block { chunk.iter().copied().min().unwrap_or(0) } else { base };
+            let small = &mut scratch[..chunk.len()];
+            for (slot, &r) in small.iter_mut().zip(chunk) {
+                *slot = shrink(r, base, form);
+            }
+            let (block, cost, top) = plan_block(small, base);
+            let base_bits = if form == Form::Block { 8 * varint_bytes(zigzag(base)) } else { 0 };
+            bits += cost + base_bits;
+            flat += base_bits;
+            flat_width = flat_width.max(top);
+            blocks.push(block);
+        }
+        flat += 16 + rest.chunks(BLOCK).map(|c| 8 * packed_bytes(c.len(), flat_width)).sum::<usize>();
+        let uniform = (flat <= bits).then_some(flat_width);
+        let column_bits = if form == Form::Block { 0 } else { 8 * varint_bytes(zigzag(base)) };
+        Plan { order, form, base, uniform, blocks, bits: bits.min(flat) + column_bits }
     }
-    *at += 1;
-    let mut left = count;
-    while left > 0 {
-        let n = left.min(BLOCK);
-        let w = u32::from(*bytes.get(*at).ok_or_else(|| Error::corruption("chunk", *at, "no width"))?);
-        *at += 1;
-        let base = unzigzag(take_varint(bytes, at)?);
-        let end = *at + (n * w as usize).div_ceil(8);
-        if w > 64 || end > bytes.len() {
-            return Err(Error::corruption("chunk", *at, "a block runs past the end"));
+
+    fn write(&self, column: &[i64], divisor: u64, out: &mut Vec<u8>) {
+        let flags = if divisor > 1 { DIVISOR } else { 0 } | if self.uniform.is_some() { UNIFORM } else { 0 };
+        out.push(self.order | (self.form as u8) << 2 | flags);
+        if divisor > 1 {
+            put_varint(out, divisor);
         }
-        for i in 0..n {
-            let bit = i * w as usize;
-            let low = load64(bytes, *at + bit / 8) >> (bit % 8);
-            let high = if bit % 8 > 0 { load64(bytes, *at + bit / 8 + 8) << (64 - bit % 8) } else { 0 };
-            out.push(base.wrapping_add(((low | high) & mask(w)) as i64));
+        if self.order == 2 {
+            put_signed(out, column[1]);
         }
-        *at = end;
-        left -= n;
+        if self.form != Form::Block {
+            put_signed(out, self.base);
+        }
+        if let Some(w) = self.uniform {
+            out.push(w as u8);
+        }
+        let rest = residuals(column, self.order);
+        for (chunk, block) in rest.chunks(BLOCK).zip(&self.blocks) {
+            let small: Vec<u64> = chunk.iter().map(|&r| shrink(r, block.base, self.form)).collect();
+            let block = match self.uniform {
+                Some(width) => Block { width, patches: 0, ..*block },
+                None => *block,
+            };
+            if self.uniform.is_none() {
+                out.push(block.width as u8 | if block.patches > 0 { PATCHED } else { 0 });
+            }
+            if self.form == Form::Block {
+                put_signed(out, block.base);
+            }
+            pack(&small, block.width, out);
+            if block.patches > 0 {
+                write_patches(&small, &block, out);
+            }
+        }
     }
-    for k in (0..usize::from(order)).rev() {
-        for i in start + k + 1..out.len() {
-            out[i] = out[i].wrapping_add(out[i - 1]);
+}
+
+fn write_patches(small: &[u64], block: &Block, out: &mut Vec<u8>) {
+    let wide = || small.iter().enumerate().filter(|(_, z)| width(**z) > block.width);
+    out.push(block.patches as u8);
+    out.push(block.patch_width as u8);
+    pack(&wide().map(|(i, _)| i as u64).collect::<Vec<_>>(), POSITION_BITS, out);
+    pack(&wide().map(|(_, z)| z >> block.width).collect::<Vec<_>>(), block.patch_width, out);
+}
+
+#[inline(always)]
+fn shrink(r: i64, base: i64, form: Form) -> u64 {
+    let d = r.wrapping_sub(base);
+    if form == Form::Centre { zigzag(d) } else { d as u64 }
+}
+
+fn varint_bytes(v: u64) -> usize {
+    width(v | 1).div_ceil(7) as usize
+}
+
+/// The median of up to 33 residuals spread over the column.
+fn centre(rest: &[i64]) -> i64 {
+    let step = rest.len().div_ceil(33).max(1);
+    let mut some: Vec<i64> = rest.iter().copied().step_by(step).collect();
+    some.sort_unstable();
+    some.get(some.len() / 2).copied().unwrap_or(0)
+}
+
+/// The width that makes a block smallest, its cost in bits, and the width that needs no patch.
+fn plan_block(small: &[u64], base: i64) -> (Block, usize, u32) {
+    let mut of_width = [0u8; 65];
+    for &z in small {
+        of_width[width(z) as usize] += 1;
+    }
+    let top = of_width.iter().rposition(|&n| n > 0).unwrap_or(0) as u32;
+    let mut best = (Block { base, width: top, patches: 0, patch_width: 0 }, packed_bytes(small.len(), top));
+    let mut patches = 0;
+    for w in (0..top).rev() {
+        patches += u32::from(of_width[w as usize + 1]);
+        if patches as usize * 8 > small.len() * 3 {
+            break;
         }
+        let patch_width = top - w;
+        let bytes = 2
+            + packed_bytes(small.len(), w)
+            + packed_bytes(patches as usize, POSITION_BITS)
+            + packed_bytes(patches as usize, patch_width);
+        if bytes < best.1 {
+            best = (Block { base, width: w, patches, patch_width }, bytes);
+        }
+    }
+    (best.0, 8 + 8 * best.1, top)
+}
+
+/// Decodes the first `limit` of `count` integers, in order, in pieces of 64 at most. The cursor then
+/// stands after the last block that was needed.
+#[inline(always)]
+pub fn decode(
+    cursor: &mut Cursor,
+    first: i64,
+    count: usize,
+    limit: usize,
+    mut sink: impl FnMut(&mut [u64]),
+) -> Result<()> {
+    let head = Head::read(cursor, count)?;
+    let order = head.order;
+    let (mut last, mut step) = (first as u64, head.step);
+    sink(&mut [last]);
+    let mut done = 1;
+    if order == 2 && count > 1 {
+        last = last.wrapping_add(step);
+        sink(&mut [last]);
+        done = 2;
+    }
+    let mut block = [0u64; BLOCK];
+    while done < limit.min(count) {
+        let n = (count - done).min(BLOCK);
+        head.read_block(cursor, n, &mut block)?;
+        match order {
+            0 => block.iter_mut().for_each(|v| *v = v.wrapping_add(last)),
+            1 => {
+                for v in &mut block {
+                    last = last.wrapping_add(*v);
+                    *v = last;
+                }
+            }
+            _ => {
+                for v in &mut block {
+                    step = step.wrapping_add(*v);
+                    last = last.wrapping_add(step);
+                    *v = last;
+                }
+            }
+        }
+        sink(&mut block[..n]);
+        done += n;
+    }
+    Ok(())
+}
+
+/// What stands before the blocks.
+struct Head {
+    order: u8,
+    form: u8,
+    uniform: Option<u32>,
+    divisor: u64,
+    /// Times the divisor, as all that leaves `read_block`.
+    step: u64,
+    base: i64,
+}
+
+impl Head {
+    fn read(cursor: &mut Cursor, count: usize) -> Result<Head> {
+        let control = cursor.byte()?;
+        let (order, form) = (control & 3, control >> 2 & 3);
+        if order > 2 || form > 2 || control >= 64 || count == 0 {
+            return Err(cursor.wrong("no such order or form of integers"));
+        }
+        let divisor = if control & DIVISOR != 0 { cursor.varint()? } else { 1 };
+        let step = if order == 2 { (cursor.signed()? as u64).wrapping_mul(divisor) } else { 0 };
+        let base = if form != Form::Block as u8 { cursor.signed()? } else { 0 };
+        let uniform = if control & UNIFORM != 0 { Some(u32::from(cursor.byte()?)) } else { None };
+        if uniform.is_some_and(|w| w > 64) {
+            return Err(cursor.wrong("a width over 64"));
+        }
+        Ok(Head { order, form, uniform, divisor, step, base })
+    }
+
+    /// Residuals of one block of `n`; what follows them in `block` is undefined.
+    #[inline(always)]
+    fn read_block(&self, cursor: &mut Cursor, n: usize, block: &mut [u64; BLOCK]) -> Result<()> {
+        let tag = match self.uniform {
+            Some(w) => w as u8,
+            None => cursor.byte()?,
+        };
+        let width = u32::from(tag & !PATCHED);
+        if width > 64 {
+            return Err(cursor.wrong("a width over 64"));
+        }
+        let base = if self.form == Form::Block as u8 { cursor.signed()? } else { self.base } as u64;
+        unpack(cursor.take(packed_bytes(n, width))?, width, block);
+        if tag & PATCHED != 0 {
+            read_patches(cursor, width, block)?;
+        }
+        if self.form == Form::Centre as u8 {
+            block.iter_mut().for_each(|v| *v = (unzigzag(*v) as u64).wrapping_add(base));
+        } else {
+            block.iter_mut().for_each(|v| *v = v.wrapping_add(base));
+        }
+        if self.divisor != 1 {
+            block.iter_mut().for_each(|v| *v = v.wrapping_mul(self.divisor));
+        }
+        Ok(())
+    }
+}
+
+#[inline(never)]
+fn read_patches(cursor: &mut Cursor, width: u32, block: &mut [u64; BLOCK]) -> Result<()> {
+    let count = usize::from(cursor.byte()?);
+    let patch_width = u32::from(cursor.byte()?);
+    if count > BLOCK || width + patch_width > 64 {
+        return Err(cursor.wrong("patches that no block has"));
+    }
+    let (mut at, mut high) = ([0; BLOCK], [0; BLOCK]);
+    unpack(cursor.take(packed_bytes(count, POSITION_BITS))?, POSITION_BITS, &mut at);
+    unpack(cursor.take(packed_bytes(count, patch_width))?, patch_width, &mut high);
+    for (&i, &h) in at.iter().zip(&high).take(count) {
+        block[(i & mask(POSITION_BITS)) as usize] |= h.checked_shl(width).unwrap_or(0);
     }
     Ok(())
 }

@@ -3,10 +3,14 @@
 //! among them. FORMAT.md describes every byte.
 
 pub mod bits;
+pub mod choose;
+pub mod cursor;
 pub mod decimal;
 pub mod integers;
 pub mod open;
 pub mod statistics;
+pub mod timestamps;
+pub mod values;
 
 pub use open::{Full, OpenState};
 

@@ -143,13 +143,13 @@ pub fn append(state: &mut OpenState, buf: &mut [u8], t: i64, bits: u64) -> std::
             next.step_value(&mut value, bits);
         }
     }
-    let end = state.used_bits + time.len() + value.len();
+    let end = state.used_bits + time.bits() + value.bits();
     if end as usize > buf.len() * 8 {
         return Err(Full);
     }
     time.write(buf, state.used_bits as usize);
-    if value.len() > 0 {
-        value.write(buf, (state.used_bits + time.len()) as usize);
+    if value.bits() > 0 {
+        value.write(buf, (state.used_bits + time.bits()) as usize);
     }
     next.last_time = t;
     next.last_bits = bits;

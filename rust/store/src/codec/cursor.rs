@@ -1,0 +1,96 @@
+//! Reading bytes from outside: every step is checked, and says where it failed.
+
+use metricsdb_model::{Error, Result};
+
+use super::bits::unzigzag;
+
+/// A position in bytes that only moves forward.
+#[derive(Clone, Copy)]
+pub struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub fn new(bytes: &'a [u8]) -> Cursor<'a> {
+        Cursor { bytes, at: 0 }
+    }
+
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    pub fn wrong(&self, message: &str) -> Error {
+        Error::corruption("chunk", self.at, message)
+    }
+
+    /// The next `n` bytes.
+    #[inline]
+    pub fn take(&mut self, n: usize) -> Result<&'a [u8]> {
+        let rest = self.bytes.get(self.at..).unwrap_or(&[]);
+        let Some(taken) = rest.get(..n) else { return Err(self.wrong("the bytes end too early")) };
+        self.at += n;
+        Ok(taken)
+    }
+
+    /// All bytes that are left.
+    pub fn rest(&mut self) -> &'a [u8] {
+        let rest = self.bytes.get(self.at..).unwrap_or(&[]);
+        self.at = self.bytes.len();
+        rest
+    }
+
+    #[inline]
+    pub fn byte(&mut self) -> Result<u8> {
+        let Some(&b) = self.bytes.get(self.at) else { return Err(self.wrong("the bytes end too early")) };
+        self.at += 1;
+        Ok(b)
+    }
+
+    /// Little endian, `n` bytes, 8 at most.
+    #[inline]
+    pub fn word(&mut self, n: usize) -> Result<u64> {
+        Ok(self.take(n)?.iter().rev().fold(0, |acc, &b| acc << 8 | u64::from(b)))
+    }
+
+    /// Seven bits a byte, the lowest first; the high bit says that more follow.
+    #[inline]
+    pub fn varint(&mut self) -> Result<u64> {
+        let mut v = 0u64;
+        for shift in (0..64).step_by(7) {
+            let b = self.byte()?;
+            v |= u64::from(b & 0x7f) << shift;
+            if b < 0x80 {
+                return Ok(v);
+            }
+        }
+        Err(self.wrong("a number doesn't end"))
+    }
+
+    #[inline]
+    pub fn signed(&mut self) -> Result<i64> {
+        self.varint().map(unzigzag)
+    }
+
+    /// A number of things of which each takes at least one of the bytes left.
+    pub fn count(&mut self) -> Result<usize> {
+        let n = self.varint()?;
+        let left = self.bytes.len() - self.at;
+        match usize::try_from(n) {
+            Ok(n) if n <= left => Ok(n),
+            _ => Err(self.wrong("a count is larger than what follows")),
+        }
+    }
+}
+
+pub fn put_varint(out: &mut Vec<u8>, mut v: u64) {
+    while v >= 0x80 {
+        out.push(v as u8 | 0x80);
+        v >>= 7;
+    }
+    out.push(v as u8);
+}
+
+pub fn put_signed(out: &mut Vec<u8>, v: i64) {
+    put_varint(out, super::bits::zigzag(v));
+}
