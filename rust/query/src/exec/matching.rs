@@ -124,10 +124,8 @@ pub(crate) fn operator<'a>(
     // From here on the right side is the one whose samples must be unique.
     let swapped = binary.matching.card == Cardinality::OneToMany;
     let (many, one) = if swapped { (right, left) } else { (left, right) };
-    let (mut fill_many, mut fill_one) = (binary.matching.fill_left, binary.matching.fill_right);
-    if swapped {
-        std::mem::swap(&mut fill_many, &mut fill_one);
-    }
+    // As in Prometheus, fill_left means the many side and fill_right the one side, also when swapped.
+    let (fill_many, fill_one) = (binary.matching.fill_left, binary.matching.fill_right);
     let matches = matches(&many, &one, &binary.matching);
     let mut pairing = Pairing {
         binary,
