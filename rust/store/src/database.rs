@@ -13,7 +13,7 @@ use crate::index::{Cardinality, Index};
 use crate::labelsets::Shapes;
 use crate::late::DuplicatePolicy;
 use crate::metadata::MetadataStore;
-use crate::raw::{RawHasher, RawTable};
+use crate::raw::{FREE, RawHasher, RawTable};
 use crate::resolve::Refusal;
 use crate::shard::{Rules, SHARDS, Shard, Staged, Work, place_of};
 use crate::symbols::Symbols;
@@ -22,8 +22,8 @@ use crate::symbols::Symbols;
 const BLOCK_SAMPLES: usize = 1 << 17;
 /// Blocks below this size are appended by the caller's thread alone.
 const PARALLEL_SAMPLES: usize = 1 << 15;
-/// A series that could not be found or made.
-pub(crate) const NO_SERIES: u32 = u32::MAX;
+/// A series that could not be found or made; what the raw table says of a hash it doesn't know.
+const NO_SERIES: u32 = FREE;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -62,6 +62,8 @@ pub struct Database {
 pub(crate) struct Scratch {
     /// Series ids of the batch, `NO_SERIES` for those refused.
     ids: Vec<u32>,
+    hashes: Vec<u128>,
+    order: Vec<u32>,
     staged: Vec<Staged>,
     pub(crate) pairs: Vec<(u32, u32)>,
     pub(crate) sender: LabelsBuilder,
@@ -71,7 +73,8 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn bytes(&self) -> usize {
-        self.ids.capacity() * 4
+        (self.ids.capacity() + self.order.capacity()) * 4
+            + self.hashes.capacity() * 16
             + self.staged.capacity() * size_of::<Staged>()
             + self.pairs.capacity() * 8
             + self.work.bytes()
@@ -232,22 +235,21 @@ impl Database {
         let hasher =
             RawHasher::new(self.raw_hash_key, batch.dialect, extra.labels.as_ref().canonical(), extra.honor);
         let samples = batch.timestamps.len().min(batch.values.len());
-        ids.clear();
-        ids.reserve(batch.series.len());
-        for series in &batch.series {
-            let hash = hasher.hash(&series.raw);
-            let found = match self.raw.get(hash) {
-                Some(id) => Ok(id),
-                None => self.parse_and_make(batch, &series.raw, hash, scratch, report),
+        scratch.hashes.clear();
+        scratch.hashes.extend(batch.series.iter().map(|s| hasher.hash(&s.raw)));
+        self.raw.get_all(&scratch.hashes, ids, &mut scratch.order);
+        for (i, series) in batch.series.iter().enumerate() {
+            let found = if series.samples.end as usize > samples {
+                Err(Refusal::malformed("the series points past the batch's samples"))
+            } else if ids[i] == NO_SERIES {
+                self.parse_and_make(batch, &series.raw, scratch.hashes[i], scratch, report)
+            } else {
+                continue;
             };
-            let found = found.and_then(|id| match series.samples.end as usize <= samples {
-                true => Ok(id),
-                false => Err(Refusal::malformed("the series points past the batch's samples")),
-            });
-            ids.push(found.unwrap_or_else(|refusal| {
+            ids[i] = found.unwrap_or_else(|refusal| {
                 report.reject(refusal.reason, series.samples.len() as u64, || refusal.message);
                 NO_SERIES
-            }));
+            });
         }
     }
 

@@ -44,11 +44,13 @@ impl Refusal {
 /// Holds a label set against the limits of `bounds`.
 pub(crate) fn check_limits(labels: LabelsRef<'_>) -> Result<(), Refusal> {
     let refuse = |reason, message| Err(Refusal { reason, message });
+    // Lengths need no look at the text: the canonical bytes are name, 0xFF, value, 0xFF.
+    let mut parts = labels.canonical().split(|&b| b == 0xff);
     let mut count = 0;
-    for (name, value) in labels.iter() {
+    while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
         count += 1;
         if name.len() > LABEL_NAME_BYTES_MAX {
-            let start: String = name.chars().take(40).collect();
+            let start = String::from_utf8_lossy(&name[..40]);
             return refuse(
                 Reason::LimitExceeded,
                 format!("label name {start:?}… has {} bytes, {LABEL_NAME_BYTES_MAX} allowed", name.len()),
@@ -57,7 +59,11 @@ pub(crate) fn check_limits(labels: LabelsRef<'_>) -> Result<(), Refusal> {
         if value.len() > LABEL_VALUE_BYTES_MAX {
             return refuse(
                 Reason::LimitExceeded,
-                format!("value of label {name:?} has {} bytes, {LABEL_VALUE_BYTES_MAX} allowed", value.len()),
+                format!(
+                    "value of label {:?} has {} bytes, {LABEL_VALUE_BYTES_MAX} allowed",
+                    String::from_utf8_lossy(name),
+                    value.len()
+                ),
             );
         }
     }

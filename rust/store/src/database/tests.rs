@@ -382,7 +382,7 @@ fn make(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
     fn the_store_reads_back_bit_for_bit_what_a_plain_map_holds(
