@@ -12,6 +12,7 @@ pub mod openmetrics;
 pub mod prom_json;
 pub mod protobuf;
 pub mod remote_write;
+pub mod statsd;
 
 /// `Batch::dialect` of each way to write labels. Prometheus text and OpenMetrics write them alike.
 pub mod dialect {

@@ -145,7 +145,7 @@ impl Family {
                     "give it to counters and buckets alone",
                 );
             }
-            Some(v) if part == Part::Bucket && !(v <= bound) => {
+            Some(v) if part == Part::Bucket && (v.is_nan() || v > bound) => {
                 return refuse("the exemplar lies outside its bucket", "put it into a bucket that covers it");
             }
             _ => (),
