@@ -145,7 +145,8 @@ impl<'a> Evaluator<'a> {
                 self.vector(&args[0], grid)?;
                 Ok(Value::block(Block::empty(grid.steps)))
             }
-            Special::Info | Special::StartTimestamp => {
+            Special::Info => self.info(call, grid).map(Value::block),
+            Special::StartTimestamp => {
                 Err(Error::execution(format!("function {}() is not supported yet", call.function.name)))
             }
         }

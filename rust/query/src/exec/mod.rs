@@ -10,6 +10,7 @@ mod block;
 mod call;
 mod grid;
 mod histogram;
+mod info;
 mod labels;
 mod matching;
 mod output;

@@ -1,0 +1,280 @@
+//! info: series take over the labels of the info series of their instance and job.
+
+use std::collections::{BTreeMap, HashMap};
+
+use metricsdb_model::labels::METRIC_NAME;
+use metricsdb_model::{Error, Labels, MatchOp, Matcher, Predicate, Result};
+
+use super::Evaluator;
+use super::block::{ABSENT, Block, present};
+use super::grid::{Grid, Looks};
+use super::labels::label_text;
+use super::scan::{DropName, Leaf, Rows};
+use crate::syntax::predicate;
+use crate::syntax::tree::{Call, Expr, ExprKind, Filter, Selector};
+
+/// An info series and the series that it describes agree in these.
+const IDENTITY: [&str; 2] = ["instance", "job"];
+const INFO_METRIC_DEFAULT: &str = "target_info";
+/// What may be an info metric where a selector only says what is not.
+const INFO_METRIC_PATTERN: &str = ".+_info";
+
+/// What the second argument asks for.
+struct Wanted {
+    /// On the metric name alone.
+    names: Predicate,
+    data: Predicate,
+    /// Labels to take over; empty: all.
+    labels: Vec<String>,
+}
+
+impl Wanted {
+    fn new(selector: Option<&Selector>) -> Result<Wanted> {
+        let parts: &[Filter] = match selector.map(|s| &s.filter) {
+            Some(Filter::All(parts)) => parts,
+            Some(other) => std::slice::from_ref(other),
+            None => &[],
+        };
+        let named = selector.and_then(|s| s.name.as_deref());
+        let (mut names, mut data, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+        let mut positive = named.is_some();
+        for part in parts {
+            let mut mentioned = Vec::new();
+            mention(part, &mut mentioned);
+            if mentioned.iter().all(|l| *l == METRIC_NAME) {
+                positive |= is_positive(part);
+                names.push(part.clone());
+            } else {
+                labels.extend(mentioned.into_iter().filter(|l| *l != METRIC_NAME).map(str::to_owned));
+                data.push(part.clone());
+            }
+        }
+        let given = !names.is_empty() || named.is_some();
+        let mut names = lower(named, names)?;
+        if !positive {
+            let (op, value) = match given {
+                true => (MatchOp::Regex, INFO_METRIC_PATTERN),
+                false => (MatchOp::Equal, INFO_METRIC_DEFAULT),
+            };
+            names = Predicate::All(vec![names, Predicate::Match(Matcher::new(METRIC_NAME, op, value)?)]);
+        }
+        Ok(Wanted { names, data: lower(None, data)?, labels })
+    }
+
+    fn takes(&self, label: &str) -> bool {
+        label != METRIC_NAME
+            && !IDENTITY.contains(&label)
+            && (self.labels.is_empty() || self.labels.iter().any(|l| l == label))
+    }
+}
+
+fn lower(name: Option<&str>, parts: Vec<Filter>) -> Result<Predicate> {
+    let name = name.map(str::to_owned);
+    predicate(&Selector { name, filter: Filter::All(parts), offset: None, at: None, extension: None })
+}
+
+/// The labels that a filter looks at.
+fn mention<'f>(filter: &'f Filter, into: &mut Vec<&'f str>) {
+    match filter {
+        Filter::All(parts) | Filter::Any(parts) => parts.iter().for_each(|p| mention(p, into)),
+        Filter::Not(part) => mention(part, into),
+        Filter::Match { label, .. }
+        | Filter::In { label, .. }
+        | Filter::Has(label)
+        | Filter::Num { label, .. } => into.push(label),
+    }
+}
+
+/// Whether a filter on the name says what the name is, and not only what it is not.
+fn is_positive(filter: &Filter) -> bool {
+    match filter {
+        Filter::Match { op, .. } => !op.is_negative(),
+        Filter::In { negated, .. } => !negated,
+        Filter::Not(_) => false,
+        Filter::All(parts) | Filter::Any(parts) => parts.iter().any(is_positive),
+        Filter::Has(_) | Filter::Num { .. } => true,
+    }
+}
+
+/// The info series, their samples' times, and who describes whom.
+struct Infos {
+    /// Rows of `times` by identity and metric name.
+    of: HashMap<Labels, BTreeMap<String, Vec<usize>>>,
+    labels: Vec<Labels>,
+}
+
+fn identity(labels: &Labels) -> Labels {
+    labels.retain(|name| IDENTITY.contains(&name))
+}
+
+impl Infos {
+    fn new(times: &mut Block<'_>) -> Infos {
+        let labels = times.labels_ready().clone();
+        let mut of: HashMap<Labels, BTreeMap<String, Vec<usize>>> = HashMap::new();
+        for (row, l) in labels.iter().enumerate() {
+            let metrics = of.entry(identity(l)).or_default();
+            metrics.entry(l.metric_name().to_owned()).or_default().push(row);
+        }
+        Infos { of, labels }
+    }
+
+    /// Of each info metric the series with the newest sample at this step.
+    fn newest(
+        &self,
+        metrics: &BTreeMap<String, Vec<usize>>,
+        times: &Block<'_>,
+        step: usize,
+    ) -> Result<Vec<usize>> {
+        let mut chosen = Vec::with_capacity(metrics.len());
+        for rows in metrics.values() {
+            let mut best: Option<(usize, f64)> = None;
+            for &row in rows {
+                let time = times.row(row)[step];
+                match best {
+                    _ if !present(time) => {}
+                    Some((other, at)) if at == time => {
+                        let (a, b) = (label_text(&self.labels[other]), label_text(&self.labels[row]));
+                        let ms = (time * 1000.0).round();
+                        return Err(Error::execution(format!(
+                            "found duplicate series for info metric: existing {a} @ {ms}, new {b} @ {ms}"
+                        )));
+                    }
+                    Some((_, at)) if at > time => {}
+                    _ => best = Some((row, time)),
+                }
+            }
+            chosen.extend(best.map(|(row, _)| row));
+        }
+        Ok(chosen)
+    }
+
+    /// The labels of `base` and those it lacks from `rows`, which must not contradict one another.
+    fn enrich(&self, base: &Labels, rows: &[usize], wanted: &Wanted) -> Result<Labels> {
+        let mut result = base.clone();
+        for &row in rows {
+            for (name, value) in self.labels[row].iter().filter(|(name, _)| wanted.takes(name)) {
+                if base.get(name).is_some() {
+                    continue;
+                }
+                match result.get(name) {
+                    Some(other) if other != value => {
+                        return Err(Error::execution(format!("conflicting label: {name}")));
+                    }
+                    Some(_) => {}
+                    None => result = result.with(name, value),
+                }
+            }
+        }
+        Ok(result)
+    }
+}
+
+impl<'a> Evaluator<'a> {
+    /// A series that is an info series itself stays as it is. A series without a matching info series does
+    /// so too, unless a matcher on data labels insists on a value: then it goes.
+    pub(super) fn info(&self, call: &Call, grid: &Grid) -> Result<Block<'a>> {
+        let selector = match call.args.get(1).map(|arg| &arg.unparenthesized().kind) {
+            Some(ExprKind::Selector(selector)) => Some(selector),
+            _ => None,
+        };
+        let wanted = Wanted::new(selector)?;
+        let mut base = self.block(&call.args[0], grid)?;
+        let labels = base.labels_ready().clone();
+        let plain: Vec<bool> = labels.iter().map(|l| wanted.names.matches(l.as_ref())).collect();
+        let described = labels.iter().zip(&plain).filter(|(_, plain)| !**plain).map(|(l, _)| l);
+        let mut times = self.info_times(&wanted, described, &call.args[0], grid)?;
+        let infos = Infos::new(&mut times);
+        let (none, optional) = (BTreeMap::new(), wanted.data.matches_empty());
+        let mut result = Block::empty(grid.steps);
+        for (row, of) in labels.iter().enumerate() {
+            self.budget.check()?;
+            if plain[row] {
+                result.push(of.clone(), base.drop_name[row], base.row(row));
+                continue;
+            }
+            let metrics = infos.of.get(&identity(of)).unwrap_or(&none);
+            // Rows of the result by the info series that made them: few, as long as these do not churn.
+            let mut made: HashMap<Vec<usize>, usize> = HashMap::new();
+            for (step, &value) in base.row(row).iter().enumerate().filter(|(_, v)| present(**v)) {
+                let chosen = infos.newest(metrics, &times, step)?;
+                if chosen.is_empty() && !optional {
+                    continue;
+                }
+                let to = match made.get(&chosen) {
+                    Some(&to) => to,
+                    None => {
+                        let labels = infos.enrich(of, &chosen, &wanted)?;
+                        result.push(labels, base.drop_name[row], &vec![ABSENT; grid.steps]);
+                        made.insert(chosen, result.len() - 1);
+                        result.len() - 1
+                    }
+                };
+                result.row_mut(to)[step] = value;
+            }
+        }
+        result.merge_equal()
+    }
+
+    /// The times of the info series' samples that `described` may take labels from, as of the times that
+    /// `base` reads at.
+    fn info_times<'l>(
+        &self,
+        wanted: &Wanted,
+        described: impl Iterator<Item = &'l Labels> + Clone,
+        base: &Expr,
+        grid: &Grid,
+    ) -> Result<Block<'a>> {
+        if described.clone().next().is_none() {
+            return Ok(Block::empty(grid.steps));
+        }
+        let same = |name: &&str| {
+            let mut values: Vec<String> = described.clone().map(|l| l.value(name).to_owned()).collect();
+            values.sort_unstable();
+            values.dedup();
+            Predicate::OneOf { name: (*name).to_owned(), values }
+        };
+        let mut parts = vec![wanted.names.clone(), wanted.data.clone()];
+        parts.extend(IDENTITY.iter().map(same));
+        let (at, offset) = self.reference(base)?.unwrap_or_default();
+        let looks = Looks::new(grid, at, offset);
+        let lookback = self.params.lookback_ms;
+        let set = self.source.select(&Predicate::All(parts), looks.reach(lookback), self.budget)?;
+        let rows = Rows {
+            set: set.into(),
+            leaf: Leaf::Instant { looks, lookback, times: true },
+            maps: Vec::new(),
+            drop_name: DropName::All(false),
+            steps: grid.steps,
+        };
+        rows.into_block(self.budget)
+    }
+
+    /// `@` and offset (ms) of the first selector in an expression, those of subqueries around it added.
+    fn reference(&self, expr: &Expr) -> Result<Option<(Option<i64>, i64)>> {
+        match &expr.kind {
+            ExprKind::Number(_) | ExprKind::String(_) => Ok(None),
+            ExprKind::Selector(s) | ExprKind::Range { selector: s, .. } => {
+                Ok(Some((s.at.as_ref().map(|at| self.times.at(at)), self.times.offset(&s.offset)?)))
+            }
+            ExprKind::Subquery { expr, offset, at, .. } => {
+                let Some((inner_at, inner)) = self.reference(expr)? else { return Ok(None) };
+                if inner_at.is_some() {
+                    return Ok(Some((inner_at, inner)));
+                }
+                let at = at.as_ref().map(|at| self.times.at(at));
+                Ok(Some((at, inner.saturating_add(self.times.offset(offset)?))))
+            }
+            ExprKind::Paren(e) | ExprKind::Negate(e) | ExprKind::Plus(e) => self.reference(e),
+            ExprKind::Binary(b) => self.first_reference([&b.left, &b.right].into_iter()),
+            ExprKind::Aggregate(a) => self.reference(&a.expr),
+            ExprKind::Call(call) => self.first_reference(call.args.iter()),
+        }
+    }
+
+    fn first_reference<'e>(
+        &self,
+        mut exprs: impl Iterator<Item = &'e Expr>,
+    ) -> Result<Option<(Option<i64>, i64)>> {
+        exprs.find_map(|e| self.reference(e).transpose()).transpose()
+    }
+}
