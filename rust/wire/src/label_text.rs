@@ -31,8 +31,19 @@ pub fn is_name_start(b: u8) -> bool {
 
 #[inline]
 pub fn is_name_byte(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b == b'_'
+    NAME_BYTES[b as usize]
 }
+
+/// One load a byte instead of three comparisons: names are half of an exposition.
+const NAME_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0;
+    while b < 256 {
+        table[b] = (b as u8).is_ascii_alphanumeric() || b as u8 == b'_';
+        b += 1;
+    }
+    table
+};
 
 /// `[a-zA-Z_:][a-zA-Z0-9_:]*`
 pub fn is_metric_name(name: &[u8]) -> bool {

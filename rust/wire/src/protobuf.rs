@@ -62,6 +62,31 @@ impl<'a> Reader<'a> {
         hit
     }
 
+    /// Passes over the length-delimited fields with this one-byte tag that follow each other here. Two
+    /// bytes are looked at per field where its length is below 128.
+    #[inline(always)]
+    pub fn skip_all(&mut self, tag: u8) -> Read<()> {
+        let mut at = self.at;
+        loop {
+            while let Some(&[t, length]) = self.bytes.get(at..).and_then(|b| b.first_chunk::<2>())
+                && t == tag
+                && length < 0x80
+            {
+                at += 2 + usize::from(length);
+            }
+            // A field that reaches past the end is found here: `at` is the next field's start.
+            if at > self.bytes.len() {
+                return self.broken("a length reaches past the end");
+            }
+            self.at = at;
+            if !self.take(tag) {
+                return Ok(());
+            }
+            self.skip(WireType::Bytes)?;
+            at = self.at;
+        }
+    }
+
     #[inline(always)]
     pub fn varint(&mut self) -> Read<u64> {
         match self.bytes.get(self.at) {
@@ -73,7 +98,27 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Numbers of several bytes, all at once: eight bytes are loaded, cut behind the first one without the
+    /// continuation bit, and their groups of seven bits pushed together.
+    #[inline]
     fn varint_long(&mut self) -> Read<u64> {
+        let Some(chunk) = self.bytes.get(self.at..).and_then(|b| b.first_chunk::<8>()) else {
+            return self.varint_bytewise();
+        };
+        let x = u64::from_le_bytes(*chunk);
+        let stops = !x & 0x8080_8080_8080_8080;
+        if stops == 0 {
+            return self.varint_bytewise();
+        }
+        let bits = stops.trailing_zeros() + 1;
+        self.at += (bits / 8) as usize;
+        let x = x & (u64::MAX >> (64 - bits)) & 0x7f7f_7f7f_7f7f_7f7f;
+        let x = (x & 0x007f_007f_007f_007f) | (x & 0x7f00_7f00_7f00_7f00) >> 1;
+        let x = (x & 0x0000_3fff_0000_3fff) | (x & 0x3fff_0000_3fff_0000) >> 2;
+        Ok((x & 0x0fff_ffff) | (x & 0x0fff_ffff_0000_0000) >> 4)
+    }
+
+    fn varint_bytewise(&mut self) -> Read<u64> {
         let mut value = 0u64;
         for shift in (0..70).step_by(7) {
             let Some(&b) = self.bytes.get(self.at) else {
@@ -194,12 +239,24 @@ mod tests {
 
     #[test]
     fn numbers_survive_and_oversized_ones_are_refused() {
-        for v in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
-            let mut b = Vec::new();
-            put_varint(&mut b, v);
-            assert_eq!(Reader::new(&b).varint(), Ok(v));
-            for cut in 0..b.len() {
-                assert!(Reader::new(&b[..cut]).varint().is_err());
+        for bits in 0..=64u32 {
+            for v in [
+                u64::MAX.checked_shr(64 - bits).unwrap_or(0),
+                1u64.checked_shl(bits).unwrap_or(0),
+                0x0123_4567_89ab_cdef,
+            ] {
+                let mut b = Vec::new();
+                put_varint(&mut b, v);
+                let length = b.len();
+                for cut in 0..length {
+                    assert!(Reader::new(&b[..cut]).varint().is_err());
+                }
+                // Alone the last bytes of a body, and with more behind.
+                for _ in 0..2 {
+                    let mut r = Reader::new(&b);
+                    assert_eq!((r.varint(), r.at()), (Ok(v), length), "{v:#x}");
+                    b.extend([0xff; 12]);
+                }
             }
         }
         assert!(Reader::new(&[0xff; 11]).varint().is_err());

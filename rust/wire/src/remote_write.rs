@@ -21,6 +21,9 @@ const BODY: &str = "remote write body";
 const FIELD_1_BYTES: u8 = 0x0a;
 /// Tag byte of `TimeSeries.samples`: field 2, length-delimited.
 const FIELD_2_BYTES: u8 = 0x12;
+/// Tag bytes of `Sample.value` and `Sample.timestamp`.
+const FIELD_1_FIXED64: u8 = 0x09;
+const FIELD_2_VARINT: u8 = 0x10;
 /// A snappy element of three bytes yields at most 64: a body that claims more lies.
 const SNAPPY_RATIO_MAX: usize = 32;
 
@@ -61,7 +64,7 @@ pub fn decode_message(message: &[u8]) -> Result<Batch<'_>> {
             remedy: "send fewer series per request",
         });
     }
-    let mut walk = Walk::default();
+    let mut walk = Walk::new(message.len());
     walk.request(Reader::new(message)).map_err(|Broken { at, what }| {
         let value = format!("byte {at} of {}", message.len());
         Error::input(BODY, &value, what, "send a WriteRequest of remote write 1.0")
@@ -108,6 +111,17 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
+    /// Reserves at most as much as the body itself takes: a sample is seldom below 32 bytes with its
+    /// share of the labels, a series seldom below 128.
+    fn new(bytes: usize) -> Walk<'a> {
+        Walk {
+            series: Vec::with_capacity(bytes / 128),
+            timestamps: Vec::with_capacity(bytes / 32),
+            values: Vec::with_capacity(bytes / 32),
+            ..Walk::default()
+        }
+    }
+
     fn request(&mut self, mut r: Reader<'a>) -> Read<()> {
         while !r.is_done() {
             if r.take(FIELD_1_BYTES) {
@@ -136,9 +150,7 @@ impl<'a> Walk<'a> {
     fn time_series(&mut self, mut r: Reader<'a>) -> Read<()> {
         let first = self.timestamps.len();
         let labels_start = r.at();
-        while r.take(FIELD_1_BYTES) {
-            r.skip(WireType::Bytes)?;
-        }
+        r.skip_all(FIELD_1_BYTES)?;
         let mut raw = Cow::Borrowed(r.span(labels_start, r.at()));
         while !r.is_done() {
             if r.take(FIELD_2_BYTES) {
@@ -185,6 +197,13 @@ impl<'a> Walk<'a> {
     fn sample(&mut self, mut r: Reader<'a>) -> Read<()> {
         // Fields with their default value are not sent.
         let (mut value, mut timestamp) = (0.0, 0i64);
+        // The two fields in their order, as every known sender writes them; then whatever else there is.
+        if r.take(FIELD_1_FIXED64) {
+            value = f64::from_bits(r.fixed64()?);
+        }
+        if r.take(FIELD_2_VARINT) {
+            timestamp = r.varint()? as i64;
+        }
         while !r.is_done() {
             match r.field()? {
                 (1, wire) => {
@@ -330,9 +349,9 @@ pub fn encode_message<'a>(
         }
         for (&t, &v) in s.timestamps.iter().zip(s.values) {
             part.clear();
-            part.push(0x09);
+            part.push(FIELD_1_FIXED64);
             part.extend_from_slice(&v.to_bits().to_le_bytes());
-            part.push(0x10);
+            part.push(FIELD_2_VARINT);
             put_varint(&mut part, t as u64);
             put_bytes(&mut one, 2, &part);
         }

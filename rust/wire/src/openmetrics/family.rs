@@ -156,9 +156,10 @@ impl Family {
             (MetricType::StateSet, _) => Some(self.name()),
             _ => None,
         };
+        let (metric, series) = reader.labels_hash(sample, apart);
         // The labels of an info and those of its metric cannot be told apart: all are one metric.
-        let metric = if kind == MetricType::Info { 0 } else { reader.labels_hash(sample, apart) };
-        let new_point = self.order(metric, sample, reader)?;
+        let metric = if kind == MetricType::Info { 0 } else { metric };
+        let new_point = self.order(metric, sample.time, series.wrapping_add(part as u64))?;
         if new_point {
             self.point.end(kind)?;
         }
@@ -168,15 +169,15 @@ impl Family {
 
     /// Metrics are not interleaved, times do not go back, no sample comes twice. True if a new point
     /// (another metric or another time) begins.
-    fn order(&mut self, metric: u64, sample: &Sample, reader: &SampleReader) -> Judged<bool> {
+    fn order(&mut self, metric: u64, time: Option<f64>, series: u64) -> Judged<bool> {
         const TOGETHER: &str = "write all samples of one label set together";
         let same_metric = self.metric == Some(metric);
         if !same_metric && !self.metrics.insert(metric) {
             return refuse("samples of one metric are interleaved with another's", TOGETHER);
         }
-        let new_point = !same_metric || self.time != sample.time;
+        let new_point = !same_metric || self.time != time;
         if same_metric && self.kind() != MetricType::Info {
-            match (self.time, sample.time) {
+            match (self.time, time) {
                 (Some(before), Some(now)) if now < before => {
                     return refuse("the timestamps of a metric go backwards", "sort its points by time");
                 }
@@ -187,16 +188,13 @@ impl Family {
             }
         }
         self.metric = Some(metric);
-        self.time = sample.time;
+        self.time = time;
         if new_point && !self.samples.is_empty() {
             // Not cleared: clearing costs the capacity that a large metric left behind, every time.
             self.samples = HashSet::new();
         }
-        if sample.time.is_none() {
-            let part = self.suffix_of(sample.name).map_or(0, |p| p as u64);
-            if !self.samples.insert(reader.labels_hash(sample, None).wrapping_mul(31).wrapping_add(part)) {
-                return refuse("a sample without a timestamp occurs twice", "write each series once");
-            }
+        if time.is_none() && !self.samples.insert(series) {
+            return refuse("a sample without a timestamp occurs twice", "write each series once");
         }
         Ok(new_point)
     }

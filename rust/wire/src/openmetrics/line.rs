@@ -1,6 +1,6 @@
 //! One sample line: `name{labels} value [timestamp] [# {labels} value [timestamp]]`, single blanks.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Judged, Refusal, refuse};
 use crate::label_text::{Span, Style, block_end, metric_name_end, no_duplicate, series_end, unescape};
@@ -94,28 +94,31 @@ impl SampleReader {
         sample.line.get(span.value.0..span.value.1)
     }
 
-    /// A hash of the label set without the label `except`; the order of labels does not matter, and an
-    /// empty label is the same as none.
-    pub fn labels_hash(&self, sample: &Sample, except: Option<&[u8]>) -> u64 {
-        let mut sum = 0u64;
+    /// Hashes of the label set without the label `except`, and with it. The order of labels does not
+    /// matter, and an empty label is the same as none.
+    pub fn labels_hash(&self, sample: &Sample, except: Option<&[u8]>) -> (u64, u64) {
+        let mut kept = 0u64;
+        let mut excepted = 0u64;
         for span in &self.labels {
-            let name = sample.line.get(span.name.0..span.name.1).unwrap_or(&[]);
-            let value = sample.line.get(span.value.0..span.value.1).unwrap_or(&[]);
-            if Some(name) == except || value.is_empty() {
+            if span.value.0 == span.value.1 {
                 continue;
             }
-            let mut hasher = DefaultHasher::new();
-            name.hash(&mut hasher);
-            if value.contains(&b'\\') {
-                let mut text = Vec::new();
-                unescape(value, &mut text);
-                text.hash(&mut hasher);
+            // From the name to the end of the value: `name="value`.
+            let text = sample.line.get(span.name.0..span.value.1).unwrap_or(&[]);
+            let hash = if text.contains(&b'\\') {
+                let mut plain = Vec::new();
+                unescape(text, &mut plain);
+                xxh3_64(&plain)
             } else {
-                value.hash(&mut hasher);
+                xxh3_64(text)
+            };
+            if except.is_some() && sample.line.get(span.name.0..span.name.1) == except {
+                excepted = hash;
+            } else {
+                kept = kept.wrapping_add(hash);
             }
-            sum = sum.wrapping_add(hasher.finish());
         }
-        sum
+        (kept, kept.wrapping_add(excepted))
     }
 }
 
