@@ -10,9 +10,10 @@ use super::grid::Grid;
 use super::scan::{Args, DropName, Leaf, RowMap, Rows, WindowLeaf, drop_stale};
 use super::{Evaluator, Ranges, Value};
 use crate::annotations::may_be_counter;
+use crate::function::edges;
 use crate::function::sliding::Sliding;
 use crate::function::{Kernel, MapFn, Special, WindowFn, check_args};
-use crate::syntax::tree::{Call, Expr, ExprKind, Filter, Selector, ValueType};
+use crate::syntax::tree::{Call, Expr, ExprKind, Extension, Filter, Selector, ValueType};
 
 impl<'a> Evaluator<'a> {
     pub(super) fn call(&self, call: &Call, span: Span, grid: &Grid) -> Result<Value<'a>> {
@@ -35,6 +36,9 @@ impl<'a> Evaluator<'a> {
         let columns = self.scalars(&call.args, Some(at), grid)?;
         let args = Args::new(&columns);
         let ranges = self.ranges(&call.args[at], grid)?;
+        if let Some(edges) = ranges.edges {
+            edges::check(edges.extension, function.name, function.sliding).map_err(Error::execution)?;
+        }
         if !ranges.set.is_empty() {
             for step in 0..if columns.is_empty() { 0 } else { grid.steps } {
                 if let Some(note) = check_args(function, args.at(step))? {
@@ -57,10 +61,10 @@ impl<'a> Evaluator<'a> {
         keeps_name: bool,
         grid: &Grid,
     ) -> Rows<'a> {
-        let Ranges { set, looks, range, drop_name } = ranges;
+        let Ranges { set, looks, range, drop_name, edges } = ranges;
         Rows {
             set,
-            leaf: Leaf::Window(WindowLeaf { looks, range, kernel, sliding, args, grid: *grid }),
+            leaf: Leaf::Window(WindowLeaf { looks, range, kernel, sliding, edges, args, grid: *grid }),
             maps: Vec::new(),
             drop_name: if keeps_name { drop_name } else { DropName::All(true) },
             steps: grid.steps,
@@ -167,7 +171,9 @@ impl<'a> Evaluator<'a> {
 
     /// Times of the samples themselves under a selector; else the evaluation times.
     fn timestamp(&self, arg: &Expr, grid: &Grid) -> Result<Vector<'a>> {
-        if let ExprKind::Selector(selector) = &arg.unparenthesized().kind {
+        if let ExprKind::Selector(selector) = &arg.unparenthesized().kind
+            && selector.extension != Some(Extension::Smoothed)
+        {
             let mut rows = self.instant(selector, grid, true)?;
             rows.drop_name = DropName::All(true);
             return Ok(Vector::Rows(rows));
@@ -188,6 +194,9 @@ impl<'a> Evaluator<'a> {
 
     fn absent_over_time(&self, arg: &Expr, grid: &Grid) -> Result<Block<'a>> {
         let ranges = self.ranges(arg, grid)?;
+        if let Some(edges) = ranges.edges {
+            edges::check(edges.extension, "absent_over_time", Sliding::None).map_err(Error::execution)?;
+        }
         let any: WindowFn = |_| Some(1.0);
         let rows = self.rows(ranges, any, Sliding::None, Args::default(), false, grid);
         let seen = presence(&Vector::Rows(rows), grid.steps, self.budget)?;

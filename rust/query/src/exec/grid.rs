@@ -77,7 +77,13 @@ impl Looks {
 
     /// All sample times that some look can see through left-open windows of `window` milliseconds.
     pub fn reach(&self, window: i64) -> TimeRange {
-        TimeRange::new(self.first.saturating_sub(window).saturating_add(1), self.last())
+        self.around(window, 0)
+    }
+
+    /// The same for windows that go on for `after` milliseconds behind the look.
+    pub fn around(&self, before: i64, after: i64) -> TimeRange {
+        let start = self.first.saturating_sub(before).saturating_add(1);
+        TimeRange::new(start, self.last().saturating_add(after))
     }
 }
 

@@ -8,6 +8,7 @@ mod aggregate;
 mod binary;
 mod block;
 mod call;
+mod edges;
 mod grid;
 mod histogram;
 mod info;
@@ -107,6 +108,7 @@ struct Ranges<'a> {
     looks: grid::Looks,
     range: i64,
     drop_name: scan::DropName,
+    edges: Option<edges::Edges>,
 }
 
 struct Evaluator<'a> {

@@ -10,6 +10,7 @@ use metricsdb_model::{Budget, Grouping, Groups, Result, Samples, SeriesSet, Time
 use rayon::prelude::*;
 
 use super::block::{ABSENT, Block, LabelColumn, present};
+use super::edges::{self, Edges};
 use super::grid::{Grid, Looks, reserve};
 use crate::function::sliding::{Sliding, Windows};
 use crate::function::{Window, WindowFn};
@@ -43,6 +44,8 @@ impl Args {
 pub(crate) enum Leaf {
     /// The newest sample within the lookback, or its time.
     Instant { looks: Looks, lookback: i64, times: bool },
+    /// The line between the samples around each time.
+    Smoothed { looks: Looks, lookback: i64 },
     /// A function of the samples in `(t - range, t]`.
     Window(WindowLeaf),
 }
@@ -52,6 +55,7 @@ pub(crate) struct WindowLeaf {
     pub range: i64,
     pub kernel: WindowFn,
     pub sliding: Sliding,
+    pub edges: Option<Edges>,
     pub args: Args,
     pub grid: Grid,
 }
@@ -102,10 +106,18 @@ impl<'a> Rows<'a> {
                 read(&*self.set, row, looks.reach(*lookback), samples, budget)?;
                 newest(samples, looks, *lookback, *times, out);
             }
-            Leaf::Window(window) => {
-                read(&*self.set, row, window.looks.reach(window.range), samples, budget)?;
+            Leaf::Smoothed { looks, lookback } => {
+                read(&*self.set, row, looks.around(*lookback, *lookback), samples, budget)?;
                 drop_stale(samples);
-                window.slide(samples, out);
+                edges::smooth(samples, looks, *lookback, out);
+            }
+            Leaf::Window(window) => {
+                read(&*self.set, row, window.reach(), samples, budget)?;
+                drop_stale(samples);
+                match window.edges {
+                    Some(edges) => edges.slide(window, samples, out),
+                    None => window.slide(samples, out),
+                }
             }
         }
         for map in &self.maps {
@@ -187,6 +199,13 @@ fn newest(samples: &Samples, looks: &Looks, lookback: i64, times: bool, out: &mu
 }
 
 impl WindowLeaf {
+    fn reach(&self) -> TimeRange {
+        match self.edges {
+            Some(edges) => edges.reach(&self.looks, self.range),
+            None => self.looks.reach(self.range),
+        }
+    }
+
     /// Two edges move over the samples, step by step.
     fn slide(&self, samples: &Samples, out: &mut [f64]) {
         let ts = &samples.timestamps[..];

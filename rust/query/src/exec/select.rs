@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use metricsdb_model::{Error, Result, SeriesSet};
+use metricsdb_model::{Error, Result, SeriesSet, TimeRange};
 
 use super::block::{Block, GridSeries};
+use super::edges::Edges;
 use super::grid::{Grid, Looks};
 use super::scan::{DropName, Leaf, Rows};
 use super::{Evaluator, Ranges};
 use crate::syntax::predicate;
-use crate::syntax::tree::{Expr, ExprKind, Selector};
+use crate::syntax::tree::{Expr, ExprKind, Extension, Selector};
 
 impl<'a> Evaluator<'a> {
     /// Where a selector looks on a grid.
@@ -18,21 +19,28 @@ impl<'a> Evaluator<'a> {
         Ok(Looks::new(grid, selector.at.as_ref().map(|at| self.times.at(at)), offset))
     }
 
-    fn series(&self, selector: &Selector, looks: &Looks, window: i64) -> Result<Arc<dyn SeriesSet + 'a>> {
-        if selector.extension.is_some() {
-            return Err(Error::execution("anchored and smoothed selectors are not supported yet"));
-        }
-        let found = self.source.select(&predicate(selector)?, looks.reach(window), self.budget)?;
-        Ok(Arc::from(found))
+    fn series(&self, selector: &Selector, reach: TimeRange) -> Result<Arc<dyn SeriesSet + 'a>> {
+        Ok(Arc::from(self.source.select(&predicate(selector)?, reach, self.budget)?))
+    }
+
+    fn edges(&self, selector: &Selector) -> Option<Edges> {
+        let lookback = self.params.lookback_ms;
+        selector.extension.map(|extension| Edges { extension, lookback })
     }
 
     /// An instant vector selector; with `times` the samples' times in seconds stand for their values.
     pub(super) fn instant(&self, selector: &Selector, grid: &Grid, times: bool) -> Result<Rows<'a>> {
         let looks = self.looks(selector, grid)?;
         let lookback = self.params.lookback_ms;
+        let smoothed = selector.extension == Some(Extension::Smoothed);
+        let after = if smoothed { lookback } else { 0 };
+        let set = self.series(selector, looks.around(lookback, after))?;
         Ok(Rows {
-            set: self.series(selector, &looks, lookback)?,
-            leaf: Leaf::Instant { looks, lookback, times },
+            set,
+            leaf: match smoothed {
+                true => Leaf::Smoothed { looks, lookback },
+                false => Leaf::Instant { looks, lookback, times },
+            },
             maps: Vec::new(),
             drop_name: DropName::All(false),
             steps: grid.steps,
@@ -45,8 +53,10 @@ impl<'a> Evaluator<'a> {
             ExprKind::Range { selector, range } => {
                 let looks = self.looks(selector, grid)?;
                 let range = self.times.positive(range)?;
-                let set = self.series(selector, &looks, range)?;
-                Ok(Ranges { set, looks, range, drop_name: DropName::All(false) })
+                let edges = self.edges(selector);
+                let reach = edges.map_or(looks.reach(range), |edges| edges.reach(&looks, range));
+                let set = self.series(selector, reach)?;
+                Ok(Ranges { set, looks, range, drop_name: DropName::All(false), edges })
             }
             ExprKind::Subquery { expr, range, step, offset, at } => {
                 let at = at.as_ref().map(|at| self.times.at(at));
@@ -62,7 +72,7 @@ impl<'a> Evaluator<'a> {
                 };
                 let drop_name = DropName::Each(block.drop_name.clone());
                 let set = Arc::new(GridSeries::new(block, inner));
-                Ok(Ranges { set, looks, range, drop_name })
+                Ok(Ranges { set, looks, range, drop_name, edges: None })
             }
             _ => Err(Error::execution("expected a range vector")),
         }

@@ -4,6 +4,7 @@
 
 pub mod compensated;
 pub mod date;
+pub mod edges;
 pub mod forecast;
 pub mod histogram;
 pub mod label;

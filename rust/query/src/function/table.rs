@@ -140,7 +140,7 @@ pub static FUNCTIONS: &[Function] = &[
     row("day_of_year", &[V], V, Kernel::Map(date::day_of_year)).optional(1),
     row("days_in_month", &[V], V, Kernel::Map(date::days_in_month)).optional(1),
     row("deg", &[V], V, Kernel::Map(math::deg)),
-    row("delta", &[M], V, Kernel::Window(rate::delta)),
+    row("delta", &[M], V, Kernel::Window(rate::delta)).sliding(Sliding::Extrapolated(Extrapolated::Delta)),
     row("deriv", &[M], V, Kernel::Window(forecast::deriv)),
     row(
         "double_exponential_smoothing",
