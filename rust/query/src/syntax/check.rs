@@ -26,51 +26,53 @@ impl Check<'_> {
         Error::parse(self.text, span, message)
     }
 
+    // As in the parser, what calls itself is cut small, and errors are made elsewhere.
     fn expr(&self, expr: &mut Expr) -> Result<ValueType> {
         let span = expr.span;
         match &mut expr.kind {
             ExprKind::Number(_) => Ok(ValueType::Scalar),
             ExprKind::String(_) => Ok(ValueType::String),
-            ExprKind::Selector(selector) => {
-                self.selector(selector, span)?;
-                Ok(ValueType::Vector)
-            }
-            ExprKind::Range { selector, .. } => {
-                self.selector(selector, span)?;
-                Ok(ValueType::Matrix)
-            }
-            ExprKind::Subquery { expr, .. } => match self.expr(expr)? {
-                ValueType::Vector => Ok(ValueType::Matrix),
-                found => Err(self.error(
-                    span,
-                    format!("subquery is only allowed on instant vector, got {} instead", found.as_str()),
-                )),
-            },
+            ExprKind::Selector(selector) => self.selector(selector, span).map(|()| ValueType::Vector),
+            ExprKind::Range { selector, .. } => self.selector(selector, span).map(|()| ValueType::Matrix),
+            ExprKind::Subquery { expr, .. } => self.expr(expr).and_then(|found| self.subquery(found, span)),
             ExprKind::Paren(inner) => self.expr(inner),
-            ExprKind::Negate(inner) | ExprKind::Plus(inner) => match self.expr(inner)? {
-                found @ (ValueType::Scalar | ValueType::Vector) => Ok(found),
-                found => Err(self.error(
-                    span,
-                    format!(
-                        "unary expression only allowed on expressions of type scalar or instant vector, got {}",
-                        quote(found.as_str())
-                    ),
-                )),
-            },
+            ExprKind::Negate(inner) | ExprKind::Plus(inner) => {
+                self.expr(inner).and_then(|found| self.signed(found, span))
+            }
             ExprKind::Binary(binary) => self.binary(binary, span),
             ExprKind::Aggregate(aggregate) => self.aggregate(aggregate),
             ExprKind::Call(call) => self.call(call, span),
         }
     }
 
+    fn subquery(&self, found: ValueType, span: Span) -> Result<ValueType> {
+        if found == ValueType::Vector {
+            return Ok(ValueType::Matrix);
+        }
+        let message = format!("subquery is only allowed on instant vector, got {} instead", found.as_str());
+        Err(self.error(span, message))
+    }
+
+    fn signed(&self, found: ValueType, span: Span) -> Result<ValueType> {
+        if matches!(found, ValueType::Scalar | ValueType::Vector) {
+            return Ok(found);
+        }
+        let message = format!(
+            "unary expression only allowed on expressions of type scalar or instant vector, got {}",
+            quote(found.as_str())
+        );
+        Err(self.error(span, message))
+    }
+
     fn expect(&self, expr: &mut Expr, wanted: ValueType, context: &str) -> Result<()> {
         let found = self.expr(expr)?;
-        if found == wanted {
-            return Ok(());
-        }
+        if found == wanted { Ok(()) } else { Err(self.mistyped(expr.span, wanted, found, context)) }
+    }
+
+    fn mistyped(&self, span: Span, wanted: ValueType, found: ValueType, context: &str) -> Error {
         let message = format!("expected type {} in {context}, got {}", wanted.as_str(), found.as_str());
-        let error = self.error(expr.span, message);
-        Err(match (wanted, found) {
+        let error = self.error(span, message);
+        match (wanted, found) {
             (ValueType::Matrix, ValueType::Vector) => error.with_remedy("give it a range, as in x[5m]"),
             (ValueType::Vector, ValueType::Matrix) => {
                 error.with_remedy("leave the range out, or apply a function")
@@ -82,7 +84,7 @@ impl Check<'_> {
                 error.with_remedy("scalar(…) makes a scalar of a vector")
             }
             _ => error,
-        })
+        }
     }
 
     fn aggregate(&self, aggregate: &mut Aggregate) -> Result<ValueType> {
@@ -98,45 +100,54 @@ impl Check<'_> {
     }
 
     fn call(&self, call: &mut Call, span: Span) -> Result<ValueType> {
-        let (function, found) = (call.function, call.args.len());
-        let (min, max) = (function.args_min(), function.args_max());
-        let name = quote(function.name);
-        if max == Some(min) && found != min {
-            let message = format!("expected {min} argument(s) in call to {name}, got {found}");
-            return Err(self.error(span, message));
+        self.argument_count(call, span)?;
+        for i in 0..call.args.len() {
+            self.argument(call, i)?;
         }
-        if found < min {
-            let message = format!("expected at least {min} argument(s) in call to {name}, got {found}");
-            return Err(self.error(span, message));
+        Ok(call.function.returns)
+    }
+
+    fn argument(&self, call: &mut Call, i: usize) -> Result<()> {
+        let function = call.function;
+        let Some(arg) = call.args.get_mut(i) else { return Ok(()) };
+        if function.name == "info" && i == 1 {
+            return self.info_selector(arg);
         }
-        if let Some(max) = max.filter(|max| found > *max) {
-            let message = format!("expected at most {max} argument(s) in call to {name}, got {found}");
-            return Err(self.error(span, message));
-        }
-        let bare_labels = function.name == "info";
-        for (i, arg) in call.args.iter_mut().enumerate() {
-            match &arg.kind {
-                ExprKind::Selector(selector) if bare_labels && i == 1 => {
-                    self.info_selector(selector, arg.span)?;
-                }
-                _ => {
-                    let wanted = function.arg_type(i).unwrap_or(ValueType::Vector);
-                    self.expect(arg, wanted, &format!("call to function {name}"))?;
-                    if bare_labels && i == 1 {
-                        return Err(self.error(arg.span, "expected label selectors only"));
-                    }
-                }
+        let found = self.expr(arg)?;
+        match function.arg_type(i) {
+            Some(wanted) if wanted != found => {
+                let context = format!("call to function {}", quote(function.name));
+                Err(self.mistyped(arg.span, wanted, found, &context))
             }
+            _ => Ok(()),
         }
-        Ok(function.returns)
+    }
+
+    fn argument_count(&self, call: &Call, span: Span) -> Result<()> {
+        let (min, max, found) = (call.function.args_min(), call.function.args_max(), call.args.len());
+        let (bound, wanted) = match max {
+            Some(max) if max == min && found != min => ("", min),
+            _ if found < min => ("at least ", min),
+            Some(max) if found > max => ("at most ", max),
+            _ => return Ok(()),
+        };
+        let name = quote(call.function.name);
+        let message = format!("expected {bound}{wanted} argument(s) in call to {name}, got {found}");
+        Err(self.error(span, message))
     }
 
     /// The second argument of `info` says which labels to take: it may match everything.
-    fn info_selector(&self, selector: &Selector, span: Span) -> Result<()> {
-        if selector.name.is_some() {
-            return Err(self.error(span, "expected label selectors only, got vector selector instead"));
+    fn info_selector(&self, arg: &Expr) -> Result<()> {
+        match &arg.kind {
+            ExprKind::Selector(selector) if selector.name.is_none() => {
+                predicate(selector).map(|_| ()).map_err(|error| self.input(arg.span, error))
+            }
+            ExprKind::Selector(_) => {
+                let message = "expected label selectors only, got vector selector instead";
+                Err(self.error(arg.span, message))
+            }
+            _ => Err(self.error(arg.span, "expected label selectors only")),
         }
-        predicate(selector).map(|_| ()).map_err(|error| self.input(span, error))
     }
 
     fn selector(&self, selector: &Selector, span: Span) -> Result<()> {
@@ -169,22 +180,33 @@ impl Check<'_> {
     fn binary(&self, binary: &mut Binary, span: Span) -> Result<ValueType> {
         let left = self.expr(&mut binary.left)?;
         let right = self.expr(&mut binary.right)?;
-        let op_span = self.op_span(binary);
-        let scalars = left == ValueType::Scalar && right == ValueType::Scalar;
-        if binary.return_bool && !binary.op.is_comparison() {
-            let message = "bool modifier can only be used on comparison operators";
-            return Err(self.error(op_span, message));
+        self.operator(binary, left, right)?;
+        if left == ValueType::Vector && right == ValueType::Vector {
+            self.vector_matching(&mut binary.matching, binary.op, span)?;
+            return Ok(ValueType::Vector);
         }
-        if scalars && binary.op.is_comparison() && !binary.return_bool {
-            return Err(self
-                .error(op_span, "comparisons between scalars must use BOOL modifier")
-                .with_remedy(format!("write {} bool", binary.op.as_str())));
+        self.no_matching(binary, span)?;
+        binary.matching = Matching::default();
+        Ok(if left == right { ValueType::Scalar } else { ValueType::Vector })
+    }
+
+    fn operator(&self, binary: &Binary, left: ValueType, right: ValueType) -> Result<()> {
+        let comparison = binary.op.is_comparison();
+        if binary.return_bool && !comparison {
+            let message = "bool modifier can only be used on comparison operators";
+            return Err(self.error(self.op_span(binary), message));
+        }
+        let scalars = left == ValueType::Scalar && right == ValueType::Scalar;
+        if scalars && comparison && !binary.return_bool {
+            let message = "comparisons between scalars must use BOOL modifier";
+            let remedy = format!("write {} bool", binary.op.as_str());
+            return Err(self.error(self.op_span(binary), message).with_remedy(remedy));
         }
         if let Some(Grouping::By(on)) = &binary.matching.on
             && let Some(label) = on.iter().find(|label| binary.matching.include.contains(label))
         {
             let message = format!("label {} must not occur in ON and GROUP clause at once", quote(label));
-            return Err(self.error(op_span, message));
+            return Err(self.error(self.op_span(binary), message));
         }
         for (side, operand) in [(left, &binary.left), (right, &binary.right)] {
             if !matches!(side, ValueType::Scalar | ValueType::Vector) {
@@ -192,13 +214,14 @@ impl Check<'_> {
                 return Err(self.error(operand.span, message));
             }
         }
-        if left == ValueType::Vector && right == ValueType::Vector {
-            self.vector_matching(&mut binary.matching, binary.op, span)?;
-            return Ok(ValueType::Vector);
-        }
+        Ok(())
+    }
+
+    /// With a scalar on one side there is nothing to match.
+    fn no_matching(&self, binary: &Binary, span: Span) -> Result<()> {
         if binary.op.is_set() {
-            let message =
-                format!("set operator {} not allowed in binary scalar expression", quote(binary.op.as_str()));
+            let op = quote(binary.op.as_str());
+            let message = format!("set operator {op} not allowed in binary scalar expression");
             return Err(self.error(span, message));
         }
         let labels = match &binary.matching.on {
@@ -212,8 +235,7 @@ impl Check<'_> {
             let message = "filling in missing series only allowed between instant vectors";
             return Err(self.error(span, message));
         }
-        binary.matching = Matching::default();
-        Ok(if scalars { ValueType::Scalar } else { ValueType::Vector })
+        Ok(())
     }
 
     fn vector_matching(&self, matching: &mut Matching, op: BinaryOp, span: Span) -> Result<()> {

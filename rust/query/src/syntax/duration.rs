@@ -14,7 +14,7 @@ pub(super) fn milliseconds(seconds: f64) -> Option<i64> {
     let ms = seconds * 1e3;
     let nearest = ms.round();
     // Half a nanosecond, or more where the number is too large to tell nanoseconds apart.
-    let close = (ms - nearest).abs() <= 5e-7 || nearest.abs() > 1e12;
+    let close = (ms - nearest).abs() <= f64::max(5e-7, ms.abs() * (2.0 * f64::EPSILON));
     Some(if close { nearest } else { ms.trunc() } as i64)
 }
 

@@ -116,10 +116,17 @@ impl Keyword {
         })
     }
 
-    /// Names a function where a parenthesis follows.
-    pub fn is_function(self) -> bool {
-        use Keyword::{End, MaxOf, MinOf, Range, Start, Step};
-        matches!(self, Start | End | Step | Range | MinOf | MaxOf)
+    /// The function that the word names where a parenthesis follows.
+    pub fn function_name(self) -> Option<&'static str> {
+        match self {
+            Keyword::Start => Some("start"),
+            Keyword::End => Some("end"),
+            Keyword::Step => Some("step"),
+            Keyword::Range => Some("range"),
+            Keyword::MinOf => Some("min_of"),
+            Keyword::MaxOf => Some("max_of"),
+            _ => None,
+        }
     }
 
     /// Not usable as a metric name, as in Prometheus.

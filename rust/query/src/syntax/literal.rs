@@ -250,3 +250,6 @@ fn is_printable(c: char) -> bool {
         Err(_) => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

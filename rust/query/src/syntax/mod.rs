@@ -39,3 +39,6 @@ pub fn selector(text: &str) -> Result<Predicate> {
             .with_remedy("write it as name{label=\"value\"}")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Aggregations, and the lists of labels in parentheses.
 
-use metricsdb_model::{Grouping, Result};
+use metricsdb_model::{Grouping, Result, Span};
 
 use super::Parser;
 use crate::syntax::lexer::{Keyword, TokenKind};
@@ -17,35 +17,52 @@ impl Parser<'_> {
     }
 
     pub(super) fn aggregate(&mut self, op: AggregateOp) -> Result<Expr> {
+        let (start, grouping) = self.aggregate_head(op)?;
+        let (args, _) = self.arguments()?;
+        self.aggregate_tail(op, start, grouping, args)
+    }
+
+    /// The name, and the grouping where it comes first.
+    fn aggregate_head(&mut self, op: AggregateOp) -> Result<(Span, Option<Grouping>)> {
         let name = self.advance();
-        let mut grouping = self.grouping()?;
+        let grouping = self.grouping()?;
         if self.kind() != TokenKind::LeftParen {
             return Err(self.unexpected("aggregation", ""));
         }
         if op == AggregateOp::CountValues {
             self.label_is_utf8()?;
         }
-        let (mut args, _) = self.arguments()?;
+        Ok((name.span, grouping))
+    }
+
+    /// The grouping where it comes last, and the count of the arguments.
+    fn aggregate_tail(
+        &mut self,
+        op: AggregateOp,
+        start: Span,
+        mut grouping: Option<Grouping>,
+        mut args: Vec<Expr>,
+    ) -> Result<Expr> {
         if grouping.is_none() {
             grouping = self.grouping()?;
         }
-        let span = name.span.to(self.last_span());
+        let grouping = grouping.unwrap_or(Grouping::By(Vec::new()));
+        let span = start.to(self.last_span());
         let wanted = if op.has_param() { 2 } else { 1 };
         let found = args.len();
-        let (Some(expr), true) = (args.pop(), found == wanted) else {
-            return Err(match found {
-                0 => self.error(span, "no arguments for aggregate expression provided"),
-                _ => self.error(
-                    span,
-                    format!(
-                        "wrong number of arguments for aggregate expression provided, expected {wanted}, got {found}"
-                    ),
+        match (args.pop(), found == wanted) {
+            (Some(expr), true) => {
+                let aggregate = Aggregate { op, expr, param: args.pop(), grouping };
+                Ok(Expr { kind: ExprKind::Aggregate(Box::new(aggregate)), span })
+            }
+            (None, _) => Err(self.error(span, "no arguments for aggregate expression provided")),
+            (Some(_), false) => Err(self.error(
+                span,
+                format!(
+                    "wrong number of arguments for aggregate expression provided, expected {wanted}, got {found}"
                 ),
-            });
-        };
-        let grouping = grouping.unwrap_or(Grouping::By(Vec::new()));
-        let aggregate = Aggregate { op, expr, param: args.pop(), grouping };
-        Ok(Expr { kind: ExprKind::Aggregate(Box::new(aggregate)), span })
+            )),
+        }
     }
 
     /// Prometheus finds a label name of broken bytes when it evaluates; here it cannot even be held.

@@ -11,7 +11,7 @@ use metricsdb_model::{Error, Result, Span};
 use crate::function::table;
 use crate::syntax::lexer::{self, Keyword, Lexed, Token, TokenKind};
 use crate::syntax::literal::{self, StringError};
-use crate::syntax::tree::{Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, Filter, Selector};
+use crate::syntax::tree::{Binary, BinaryOp, Call, Expr, ExprKind, Filter, Selector};
 
 /// The tree of a text, its types not yet checked.
 pub(super) fn parse(text: &str) -> Result<Expr> {
@@ -146,7 +146,7 @@ impl<'t> Parser<'t> {
             TokenKind::Keyword(Keyword::And | Keyword::Or | Keyword::Unless | Keyword::Atan2) => {
                 format!("<op:{word}>")
             }
-            TokenKind::Keyword(keyword) if keyword.is_function() => literal::quote(word),
+            TokenKind::Keyword(keyword) if keyword.function_name().is_some() => literal::quote(word),
             TokenKind::Keyword(_) => format!("<{word}>"),
             _ => short(),
         }
@@ -174,25 +174,28 @@ impl<'t> Parser<'t> {
         Ok(height)
     }
 
+    // What calls itself is cut small: the frames of `expr`, `unary`, `postfix`, `primary` lie on the stack
+    // once per level of nesting, and without optimization each temporary has its own place in them.
     fn expr(&mut self, min: u8) -> Result<Expr> {
         self.enter()?;
         let mut left = self.unary()?;
-        let mut height = self.height;
         while let Some(op) = self.binary_op().filter(|op| precedence(*op) >= min) {
-            self.advance();
-            let (return_bool, mut matching) = self.binary_modifiers()?;
-            if op.is_set() && matching.card == Cardinality::OneToOne {
-                matching.card = Cardinality::ManyToMany;
-            }
-            let right = self.expr(if op == BinaryOp::Pow { POW } else { precedence(op) + 1 })?;
-            height = self.above(height, self.height)?;
-            let span = left.span.to(right.span);
-            let binary = Binary { op, left, right, return_bool, matching };
-            left = Expr { kind: ExprKind::Binary(Box::new(binary)), span };
+            left = self.operation(op, left)?;
         }
-        self.height = height;
         self.depth -= 1;
         Ok(left)
+    }
+
+    /// The operator and its right operand, after the left one.
+    fn operation(&mut self, op: BinaryOp, left: Expr) -> Result<Expr> {
+        let height = self.height;
+        self.advance();
+        let (return_bool, matching) = self.binary_modifiers(op)?;
+        let right = self.expr(if op == BinaryOp::Pow { POW } else { precedence(op) + 1 })?;
+        self.height = self.above(height, self.height)?;
+        let span = left.span.to(right.span);
+        let binary = Binary { op, left, right, return_bool, matching };
+        Ok(Expr { kind: ExprKind::Binary(Box::new(binary)), span })
     }
 
     fn binary_op(&self) -> Option<BinaryOp> {
@@ -208,15 +211,17 @@ impl<'t> Parser<'t> {
 
     /// A sign binds as `*` does: `-a^b` is `-(a^b)`, `-a*b` is `(-a)*b`.
     fn unary(&mut self) -> Result<Expr> {
-        let token = self.token();
-        let negative = match token.kind {
-            TokenKind::Op(BinaryOp::Sub) => true,
-            TokenKind::Op(BinaryOp::Add) => false,
-            _ => return self.postfix(),
-        };
-        self.advance();
+        match self.kind() {
+            TokenKind::Op(BinaryOp::Sub) => self.signed(true),
+            TokenKind::Op(BinaryOp::Add) => self.signed(false),
+            _ => self.postfix(),
+        }
+    }
+
+    fn signed(&mut self, negative: bool) -> Result<Expr> {
+        let sign = self.advance().span;
         let operand = self.expr(POW)?;
-        let span = token.span.to(operand.span);
+        let span = sign.to(operand.span);
         if let ExprKind::Number(value) = operand.kind {
             let value = if negative { -value } else { value };
             return Ok(Expr { kind: ExprKind::Number(value), span });
@@ -228,22 +233,37 @@ impl<'t> Parser<'t> {
     }
 
     fn primary(&mut self) -> Result<Expr> {
+        if self.kind() == TokenKind::LeftParen {
+            return self.paren();
+        }
+        if let Some(name) = self.function_name() {
+            return self.call(name);
+        }
+        match self.kind() {
+            TokenKind::Keyword(Keyword::Aggregate(op)) if self.aggregates() => self.aggregate(op),
+            _ => self.leaf(),
+        }
+    }
+
+    /// The name of the function that is called here, if one is.
+    fn function_name(&self) -> Option<&'t str> {
+        if self.ahead(1).kind != TokenKind::LeftParen {
+            return None;
+        }
+        match self.kind() {
+            TokenKind::Word => Some(self.slice(self.token().span)),
+            TokenKind::Keyword(keyword) => keyword.function_name(),
+            _ => None,
+        }
+    }
+
+    fn leaf(&mut self) -> Result<Expr> {
         let token = self.token();
-        let called = self.ahead(1).kind == TokenKind::LeftParen;
         let kind = match token.kind {
             TokenKind::Number | TokenKind::Duration => ExprKind::Number(self.number()?),
             TokenKind::String => ExprKind::String(self.string()?),
-            TokenKind::LeftParen => return self.paren(),
             TokenKind::LeftBrace => return self.selector(None),
-            TokenKind::Word if called => return self.call(self.slice(token.span)),
             TokenKind::Word | TokenKind::MetricName => return self.selector(Some(token)),
-            TokenKind::Keyword(Keyword::Aggregate(op)) if self.aggregates() => return self.aggregate(op),
-            TokenKind::Keyword(Keyword::Start) if called => return self.call("start"),
-            TokenKind::Keyword(Keyword::End) if called => return self.call("end"),
-            TokenKind::Keyword(Keyword::Step) if called => return self.call("step"),
-            TokenKind::Keyword(Keyword::Range) if called => return self.call("range"),
-            TokenKind::Keyword(Keyword::MinOf) if called => return self.call("min_of"),
-            TokenKind::Keyword(Keyword::MaxOf) if called => return self.call("max_of"),
             TokenKind::Keyword(keyword) if !keyword.is_reserved() => return self.selector(Some(token)),
             _ => return Err(self.unexpected("", "")),
         };
@@ -302,17 +322,18 @@ impl<'t> Parser<'t> {
 
     fn call(&mut self, name: &str) -> Result<Expr> {
         let name_span = self.advance().span;
-        let Some(function) = table::lookup(name) else {
-            let message = format!("unknown function with name {}", literal::quote(name));
-            let error = self.error(name_span, message);
-            return Err(match nearest_function(name) {
-                Some(known) => error.with_remedy(format!("did you mean {known}?")),
-                None => error,
-            });
-        };
+        let Some(function) = table::lookup(name) else { return Err(self.unknown(name, name_span)) };
         let (args, close) = self.arguments()?;
         let kind = ExprKind::Call(Call { function, args, name_span });
         Ok(Expr { kind, span: name_span.to(close) })
+    }
+
+    fn unknown(&self, name: &str, span: Span) -> Error {
+        let error = self.error(span, format!("unknown function with name {}", literal::quote(name)));
+        match nearest_function(name) {
+            Some(known) => error.with_remedy(format!("did you mean {known}?")),
+            None => error,
+        }
     }
 
     /// `( expr, … )`; returns the span of the closing parenthesis.
@@ -320,23 +341,29 @@ impl<'t> Parser<'t> {
         self.expect(TokenKind::LeftParen, "", "")?;
         let mut args = Vec::new();
         let mut height = 0;
-        if self.kind() != TokenKind::RightParen {
-            loop {
-                args.push(self.expr(0)?);
-                height = self.height.max(height);
-                if self.kind() != TokenKind::Comma {
-                    break;
-                }
-                let comma = self.advance();
-                if self.kind() == TokenKind::RightParen {
-                    let message = "trailing commas not allowed in function call args";
-                    return Err(self.error(comma.span, message));
-                }
+        while self.kind() != TokenKind::RightParen {
+            args.push(self.expr(0)?);
+            height = self.height.max(height);
+            if !self.argument_follows()? {
+                break;
             }
         }
         let close = self.expect(TokenKind::RightParen, "", "")?;
         self.height = self.above(height, 0)?;
         Ok((args, close.span))
+    }
+
+    /// After an argument: whether a comma and another one follow.
+    fn argument_follows(&mut self) -> Result<bool> {
+        if self.kind() != TokenKind::Comma {
+            return Ok(false);
+        }
+        let comma = self.advance();
+        if self.kind() == TokenKind::RightParen {
+            let message = "trailing commas not allowed in function call args";
+            return Err(self.error(comma.span, message));
+        }
+        Ok(true)
     }
 
     /// A selector whose name, if any, is the next token.

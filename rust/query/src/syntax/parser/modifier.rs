@@ -5,7 +5,9 @@ use metricsdb_model::{Error, Grouping, Result, Span};
 
 use super::Parser;
 use crate::syntax::lexer::{Keyword, TokenKind};
-use crate::syntax::tree::{At, Cardinality, Duration, Expr, ExprKind, Extension, Matching, Selector};
+use crate::syntax::tree::{
+    At, BinaryOp, Cardinality, Duration, Expr, ExprKind, Extension, Matching, Selector,
+};
 
 /// Where `offset` and `@` of an expression are kept.
 struct Times<'e> {
@@ -26,7 +28,11 @@ fn times(expr: &mut Expr) -> Option<Times<'_>> {
 impl Parser<'_> {
     /// A primary expression and all that is attached to it.
     pub(super) fn postfix(&mut self) -> Result<Expr> {
-        let mut expr = self.primary()?;
+        let expr = self.primary()?;
+        self.attached(expr)
+    }
+
+    fn attached(&mut self, mut expr: Expr) -> Result<Expr> {
         loop {
             match self.kind() {
                 TokenKind::LeftBracket => expr = self.brackets(expr)?,
@@ -161,7 +167,7 @@ impl Parser<'_> {
     }
 
     /// What stands between an operator and its right operand: `bool` or not, and the matching.
-    pub(super) fn binary_modifiers(&mut self) -> Result<(bool, Matching)> {
+    pub(super) fn binary_modifiers(&mut self, op: BinaryOp) -> Result<(bool, Matching)> {
         let return_bool = self.eat(TokenKind::Keyword(Keyword::Bool));
         let on = match self.kind() {
             TokenKind::Keyword(Keyword::On) => {
@@ -192,6 +198,9 @@ impl Parser<'_> {
             }
         }
         self.fill(&mut matching)?;
+        if op.is_set() && matching.card == Cardinality::OneToOne {
+            matching.card = Cardinality::ManyToMany;
+        }
         Ok((return_bool, matching))
     }
 
