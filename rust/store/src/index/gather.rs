@@ -1,13 +1,13 @@
 //! The union of many posting lists.
 
-use roaring::RoaringBitmap;
+use roaring::{MultiOps, RoaringBitmap};
 
 use super::lists::Ids;
 
 /// One id in so many of the id space: denser, and marking bits beats sorting ids.
 const SPARSE: usize = 512;
 
-/// Collects posting lists; the union is made once, at the end.
+/// Collects posting lists; the union of the short ones is made once, at the end.
 #[derive(Default)]
 pub(super) struct Gather {
     ids: Vec<u32>,
@@ -15,11 +15,18 @@ pub(super) struct Gather {
 }
 
 impl Gather {
-    pub(super) fn add(&mut self, ids: Ids<'_>) {
-        match ids {
-            Ids::List(ids) => self.ids.extend_from_slice(ids),
-            Ids::Bitmap(ids) if self.bitmap.is_empty() => self.bitmap = ids.clone(),
-            Ids::Bitmap(ids) => self.bitmap |= ids,
+    pub(super) fn add<'a>(&mut self, lists: impl Iterator<Item = Ids<'a>>) {
+        let mut bitmaps: Vec<&RoaringBitmap> = Vec::new();
+        for list in lists {
+            match list {
+                Ids::List(ids) => self.ids.extend_from_slice(ids),
+                Ids::Bitmap(ids) => bitmaps.push(ids),
+            }
+        }
+        match bitmaps.as_slice() {
+            [] => {}
+            [one] if self.bitmap.is_empty() => self.bitmap = (*one).clone(),
+            _ => self.bitmap |= bitmaps.union(),
         }
     }
 

@@ -19,10 +19,26 @@ const TAIL_VALUES: usize = 1024;
 /// Two runs are merged when the older is at most so many times as long: few runs, few merges.
 const RUN_RATIO: usize = 3;
 
+/// Outcomes of tests that a label remembers at most.
+const REMEMBERED_MAX: usize = 8;
+
+#[derive(Default)]
 pub(super) struct Label {
     state: RwLock<State>,
     /// Held by the one who sorts.
     sorting: Mutex<()>,
+    /// Newest first.
+    remembered: Mutex<Vec<(String, Outcome)>>,
+}
+
+/// Which values pass a test. It cannot go stale: a position means one value for good, and a test has no
+/// state; values past `seen` are still to be tested.
+#[derive(Clone, Default)]
+pub(super) struct Outcome {
+    /// So many entries were tested.
+    pub seen: usize,
+    /// Positions that passed, ascending.
+    pub hits: Arc<Vec<u32>>,
 }
 
 #[derive(Clone, Copy)]
@@ -139,12 +155,6 @@ impl State {
     }
 }
 
-impl Default for Label {
-    fn default() -> Label {
-        Label { state: RwLock::default(), sorting: Mutex::new(()) }
-    }
-}
-
 impl Label {
     pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
         // Recursive, because one selector may name a label twice.
@@ -158,6 +168,34 @@ impl Label {
         state.insert(value, id)?;
         let tail = state.entries.len() - state.tail_start;
         Ok(state.entries.len() > before && tail.is_multiple_of(TAIL_VALUES))
+    }
+
+    /// What is known of the test with this key.
+    pub(super) fn recall(&self, key: &str) -> Option<Outcome> {
+        let mut remembered = self.remembered.lock();
+        let at = remembered.iter().position(|r| r.0 == key)?;
+        remembered[..=at].rotate_right(1);
+        remembered.first().map(|r| r.1.clone())
+    }
+
+    /// Keeps an outcome, and forgets the oldest: together they hold a position for each value at most.
+    pub(super) fn remember(&self, key: String, outcome: Outcome) {
+        let mut left = outcome.seen;
+        let mut remembered = self.remembered.lock();
+        remembered.retain(|r| r.0 != key);
+        remembered.insert(0, (key, outcome));
+        remembered.truncate(REMEMBERED_MAX);
+        remembered.retain(|r| {
+            let fits = r.1.hits.len() <= left;
+            left = left.saturating_sub(r.1.hits.len());
+            fits
+        });
+    }
+
+    pub(super) fn remembered_bytes(&self) -> usize {
+        let remembered = self.remembered.lock();
+        let owned: usize = remembered.iter().map(|r| r.0.capacity() + r.1.hits.capacity() * 4 + 40).sum();
+        owned + remembered.capacity() * size_of::<(String, Outcome)>()
     }
 
     /// Sorts the tail into a run and merges runs of like length: amortised a logarithmic number of text

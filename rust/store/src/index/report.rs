@@ -82,7 +82,8 @@ impl Index {
 
     /// Bytes by part, spare capacity included. Linear in the number of labels and of bitmap containers.
     pub fn bytes(&self) -> Vec<(&'static str, usize)> {
-        let mut parts = [("values", 0), ("posting lists", 0), ("posting bitmaps", 0), ("sorted values", 0)];
+        let mut parts = ["values", "posting lists", "posting bitmaps", "sorted values", "remembered tests"]
+            .map(|part| (part, 0));
         let labels = self.labels_by_number();
         let table = size_of::<Index>() + labels.len() * Index::LABEL_BYTES;
         for (_, label) in &labels {
@@ -93,6 +94,7 @@ impl Index {
                 state.lists().list_bytes(),
                 state.lists().bitmap_bytes() + has,
                 state.order_bytes(),
+                label.remembered_bytes(),
             ];
             parts.iter_mut().zip(sizes).for_each(|(part, size)| part.1 += size);
         }

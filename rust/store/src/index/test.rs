@@ -1,17 +1,22 @@
 //! What a selector asks of one label, and which posting lists answer it.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use metricsdb_model::predicate::num_matches;
 use metricsdb_model::regex::Regex;
 use metricsdb_model::{Budget, MatchOp, NumOp, Predicate, Result};
 use roaring::RoaringBitmap;
 
 use super::gather::Gather;
-use super::label::{Label, State};
+use super::label::{Label, Outcome, State};
 use super::lists::Ids;
 use crate::symbols::Symbols;
 
 /// Values or lists handled under one hold of a label's lock, and between two looks at the budget.
 const BLOCK: usize = 2048;
+/// Values of a label from which on the outcomes of its tests are remembered.
+const REMEMBER_VALUES_MIN: usize = 512;
 
 /// A test of a label's value; "" where the label is absent.
 #[derive(Clone, Copy)]
@@ -88,44 +93,93 @@ impl Test<'_> {
             Test::Word(word) => Ok(words(label, symbols, [*word].into_iter())),
             Test::Words(list) => Ok(words(label, symbols, list.iter().map(String::as_str))),
             Test::Pattern(regex) if regex.takes_any() => Ok(label.read().has.clone()),
-            Test::Pattern(regex) => match candidates(regex, label, symbols) {
-                Some(positions) => {
-                    let mut out = Gather::default();
-                    for block in positions.chunks(BLOCK) {
-                        budget.check()?;
-                        let state = label.read();
-                        let passing =
-                            block.iter().filter(|&&at| regex.is_match(&symbols.get(state.value(at))));
-                        passing.for_each(|&at| out.add(state.ids(at)));
-                    }
-                    Ok(out.finish())
+            Test::Pattern(_) | Test::Number(..) => {
+                let Outcome { seen, hits } = self.outcome(label, symbols, budget)?;
+                if hits.len() <= seen / 2 {
+                    return gather(label, hits.iter().copied(), budget);
                 }
-                None => self.scan(label, symbols, budget),
-            },
-            Test::Number(..) => self.scan(label, symbols, budget),
+                // Most values pass: the series of the others, taken from all that have the label, are fewer.
+                let mut passing = hits.iter().copied().peekable();
+                let failing = (0..seen as u32).filter(|at| passing.next_if_eq(at).is_none());
+                let failing = gather(label, failing, budget)?;
+                Ok(&label.read().has - failing)
+            }
         }
     }
 
-    /// Tests every value, in the order of arrival, in which texts lie side by side.
-    fn scan(&self, label: &Label, symbols: &Symbols, budget: &Budget) -> Result<RoaringBitmap> {
+    /// What tells this test from others of its kind.
+    fn key(&self) -> Option<String> {
+        match self {
+            Test::Pattern(regex) => Some(format!("~{}", regex.pattern())),
+            Test::Number(op, than) => Some(format!("{op:?} {:x}", than.to_bits())),
+            Test::Word(_) | Test::Words(_) => None,
+        }
+    }
+
+    /// Which of the label's values pass.
+    fn outcome(&self, label: &Label, symbols: &Symbols, budget: &Budget) -> Result<Outcome> {
         let count = label.read().entries.len();
-        let mut hits: Vec<u32> = Vec::new();
-        for start in (0..count).step_by(BLOCK) {
+        let key = self.key().filter(|_| count >= REMEMBER_VALUES_MIN);
+        let known = key.as_ref().and_then(|k| label.recall(k));
+        if let Some(outcome) = known.as_ref().filter(|o| o.seen >= count) {
+            return Ok(outcome.clone());
+        }
+        let begun = match known {
+            Some(outcome) => outcome,
+            None => self.by_prefix(label, symbols, budget)?.unwrap_or_default(),
+        };
+        let count = count.max(begun.seen);
+        let mut hits = Arc::unwrap_or_clone(begun.hits);
+        self.scan(begun.seen..count, label, symbols, budget, &mut hits)?;
+        let outcome = Outcome { seen: count, hits: Arc::new(hits) };
+        if let Some(key) = key {
+            label.remember(key, outcome.clone());
+        }
+        Ok(outcome)
+    }
+
+    /// Tests values in the order of their arrival, in which texts lie side by side.
+    fn scan(
+        &self,
+        range: Range<usize>,
+        label: &Label,
+        symbols: &Symbols,
+        budget: &Budget,
+        hits: &mut Vec<u32>,
+    ) -> Result<()> {
+        for start in range.clone().step_by(BLOCK) {
             budget.check()?;
             let state = label.read();
-            let block = state.entries.get(start..count.min(start + BLOCK)).unwrap_or(&[]);
+            let block = state.entries.get(start..range.end.min(start + BLOCK)).unwrap_or(&[]);
             let passing =
                 block.iter().zip(start as u32..).filter(|(e, _)| self.accepts(&symbols.get(e.value)));
             hits.extend(passing.map(|(_, at)| at));
         }
-        if hits.len() <= count / 2 {
-            return gather(label, hits.iter().copied(), budget);
+        Ok(())
+    }
+
+    /// The outcome for a regex that names the beginnings of its texts, unless so many values begin like
+    /// that that a scan is as good.
+    fn by_prefix(&self, label: &Label, symbols: &Symbols, budget: &Budget) -> Result<Option<Outcome>> {
+        let Test::Pattern(regex) = self else { return Ok(None) };
+        let Some(prefixes) = regex.prefixes() else { return Ok(None) };
+        let mut positions = Vec::new();
+        let seen = {
+            let state = label.read();
+            prefixes.iter().for_each(|p| state.with_prefix(symbols, p, &mut positions));
+            state.entries.len()
+        };
+        if positions.len() > seen / 4 + 64 {
+            return Ok(None);
         }
-        // Most values pass: the series of the others, taken from all that have the label, are fewer.
-        let mut passing = hits.iter().copied().peekable();
-        let failing = (0..count as u32).filter(|at| passing.next_if_eq(at).is_none());
-        let failing = gather(label, failing, budget)?;
-        Ok(&label.read().has - failing)
+        let mut hits = Vec::with_capacity(positions.len());
+        for block in positions.chunks(BLOCK) {
+            budget.check()?;
+            let state = label.read();
+            hits.extend(block.iter().copied().filter(|&at| regex.is_match(&symbols.get(state.value(at)))));
+        }
+        hits.sort_unstable();
+        Ok(Some(Outcome { seen, hits: Arc::new(hits) }))
     }
 }
 
@@ -133,23 +187,10 @@ pub(super) fn find(state: &State, symbols: &Symbols, word: &str) -> Option<u32> 
     symbols.lookup(word).and_then(|value| state.find(value))
 }
 
-/// The values that begin as the regex demands; `None` when that is no help.
-fn candidates(regex: &Regex, label: &Label, symbols: &Symbols) -> Option<Vec<u32>> {
-    let state = label.read();
-    let mut positions = Vec::new();
-    for prefix in regex.prefixes()? {
-        state.with_prefix(symbols, prefix, &mut positions);
-    }
-    // Values side by side are tested four times as fast as values in order of their text.
-    (positions.len() <= state.entries.len() / 4 + 64).then_some(positions)
-}
-
 fn words<'w>(label: &Label, symbols: &Symbols, words: impl Iterator<Item = &'w str>) -> RoaringBitmap {
     let mut out = Gather::default();
     let state = label.read();
-    for at in words.filter_map(|w| find(&state, symbols, w)) {
-        out.add(state.ids(at));
-    }
+    out.add(words.filter_map(|w| find(&state, symbols, w)).map(|at| state.ids(at)));
     out.finish()
 }
 
@@ -159,7 +200,7 @@ fn gather(label: &Label, positions: impl Iterator<Item = u32>, budget: &Budget) 
     while positions.peek().is_some() {
         budget.check()?;
         let state = label.read();
-        positions.by_ref().take(BLOCK).for_each(|at| out.add(state.ids(at)));
+        out.add(positions.by_ref().take(BLOCK).map(|at| state.ids(at)));
     }
     Ok(out.finish())
 }
