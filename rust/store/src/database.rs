@@ -18,8 +18,8 @@ use crate::resolve::Refusal;
 use crate::shard::{Rules, SHARDS, Shard, Staged, Work, place_of};
 use crate::symbols::Symbols;
 
-/// Samples that are sorted into shards at once: bounds what a write holds beside the store (3 MB).
-const BLOCK_SAMPLES: usize = 1 << 17;
+/// Samples that are sorted into shards at once: bounds what a write holds beside the store (12 MB).
+const BLOCK_SAMPLES: usize = 1 << 19;
 /// Blocks below this size are appended by the caller's thread alone.
 const PARALLEL_SAMPLES: usize = 1 << 15;
 /// A series that could not be found or made; what the raw table says of a hash it doesn't know.
