@@ -20,7 +20,7 @@ impl Grid {
             return Ok(None);
         }
         let step = step.max(1);
-        let count = end.saturating_sub(start) / step + 1;
+        let count = (end.saturating_sub(start) / step).saturating_add(1);
         if count > GRID_STEPS_MAX {
             return Err(Error::Limit {
                 what: "steps of one evaluation",

@@ -1,6 +1,6 @@
 //! Aggregations, and the lists of labels in parentheses.
 
-use metricsdb_model::{Grouping, Result, Span};
+use metricsdb_model::{Error, Grouping, Result, Span};
 
 use super::Parser;
 use crate::syntax::lexer::{Keyword, TokenKind};
@@ -65,12 +65,13 @@ impl Parser<'_> {
         }
     }
 
-    /// Prometheus finds a label name of broken bytes when it evaluates; here it cannot even be held.
+    /// Prometheus finds a label name of broken bytes when it evaluates, and says so without a place; here
+    /// it cannot even be held.
     fn label_is_utf8(&self) -> Result<()> {
         let token = self.ahead(1);
         let word = self.slice(token.span);
         if token.kind == TokenKind::String && literal::unquote(word) == Err(StringError::NotUtf8) {
-            return Err(self.error(token.span, format!("invalid label name {word}")));
+            return Err(Error::execution(format!("invalid label name {word}")));
         }
         Ok(())
     }
