@@ -21,9 +21,7 @@ pub fn skip_reason(eval: &Eval, storage: &Storage) -> Option<&'static str> {
         ExprKind::Selector(selector) | ExprKind::Range { selector, .. } => {
             let Ok(predicate) = predicate(selector) else { return };
             let reads = |series: &[Labels]| series.iter().any(|l| predicate.matches(l.as_ref()));
-            if selector.extension.is_some() && eval.fail.is_none() {
-                reason = Some("anchored and smoothed selectors");
-            } else if reads(&storage.native) {
+            if reads(&storage.native) {
                 reason = Some("native histograms");
             } else if reads(&storage.started) {
                 reason = reason.or(Some("start timestamps"));
@@ -32,7 +30,6 @@ pub fn skip_reason(eval: &Eval, storage: &Storage) -> Option<&'static str> {
         ExprKind::Call(call) if is(call, Special::StartTimestamp) => {
             reason = reason.or(Some("start timestamps"));
         }
-        ExprKind::Call(call) if is(call, Special::Info) => reason = Some("info()"),
         _ => {}
     });
     reason
