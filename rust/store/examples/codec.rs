@@ -217,10 +217,10 @@ fn report(name: &str, set: &[Series], per_chunk: usize) {
     println!("    {}", list.collect::<Vec<_>>().join(", "));
 }
 
-/// Seconds of the fastest of five runs.
+/// Seconds of the fastest of nine runs.
 fn timed(mut f: impl FnMut()) -> f64 {
     let mut best = f64::INFINITY;
-    for _ in 0..5 {
+    for _ in 0..9 {
         let start = Instant::now();
         f();
         best = best.min(start.elapsed().as_secs_f64());

@@ -105,8 +105,8 @@ impl<'a> Parts<'a> {
         let from = if range.start <= self.first { 0 } else { position(range.start).div_ceil(step.max(1)) };
         let to =
             if range.end >= self.last { self.count as u64 - 1 } else { position(range.end) / step.max(1) };
-        let time = |i: u64| self.first.wrapping_add(step.wrapping_mul(i) as i64);
-        out.extend((from..to + 1).map(time));
+        let start = self.first.wrapping_add(step.wrapping_mul(from) as i64);
+        timestamps::extend_regular(start, step, (to + 1 - from) as usize, out);
         Ok((from as usize, to as usize + 1))
     }
 

@@ -4,7 +4,7 @@
 
 use metricsdb_model::Result;
 
-use super::bits::{BLOCK, mask, pack, packed_bytes, unpack, unzigzag, width, zigzag};
+use super::bits::{BLOCK, Kernel, dispatch, mask, pack, packed_bytes, unpack, unzigzag, width, zigzag};
 use super::cursor::{Cursor, put_signed, put_varint};
 
 /// Control byte: order in bits 0 and 1, the form of residuals in bits 2 and 3, then these.
@@ -37,16 +37,12 @@ pub fn encode(column: &[i64], out: &mut Vec<u8>) {
     let divisor = divisor(column, first);
     let scaled: Vec<i64> = column.iter().map(|&v| v.wrapping_sub(first)).collect();
     let scaled = if divisor > 1 { scaled.iter().map(|v| v / divisor as i64).collect() } else { scaled };
-    let mut best: Option<Plan> = None;
-    for order in 0..=2u8.min((column.len() - 1) as u8) {
-        let rest = residuals(&scaled, order);
-        for form in FORMS {
-            let plan = Plan::new(&rest, order, form);
-            if best.as_ref().is_none_or(|b| plan.bits < b.bits) {
-                best = Some(plan);
-            }
-        }
-    }
+    // The order by an estimate, the form by trying.
+    let orders = (0..=2u8.min((column.len() - 1) as u8)).map(|order| (order, residuals(&scaled, order)));
+    let estimated =
+        orders.map(|(order, rest)| (dispatch(Estimate { rest: &rest, centre: centre(&rest) }), order, rest));
+    let Some((_, order, rest)) = estimated.min_by_key(|(bits, ..)| *bits) else { return };
+    let best = FORMS.iter().map(|&form| Plan::new(&rest, order, form)).min_by_key(|plan| plan.bits);
     let Some(plan) = best else { return };
     plan.write(&scaled, divisor, out);
 }
@@ -82,6 +78,44 @@ fn residuals(column: &[i64], order: u8) -> Vec<i64> {
     }
 }
 
+/// About the bits that residuals take: each at its own width.
+struct Estimate<'a> {
+    rest: &'a [i64],
+    centre: i64,
+}
+
+impl Kernel for Estimate<'_> {
+    type Output = u64;
+
+    #[inline(always)]
+    fn run(self) -> u64 {
+        self.rest.iter().map(|r| u64::from(width(zigzag(r.wrapping_sub(self.centre))))).sum()
+    }
+}
+
+/// Residuals as they are packed, and their widths.
+struct Shrink<'a> {
+    rest: &'a [i64],
+    base: i64,
+    form: Form,
+    small: &'a mut [u64; BLOCK],
+    widths: &'a mut [u8; BLOCK],
+}
+
+impl Kernel for Shrink<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        if self.form == Form::Centre {
+            self.small.iter_mut().zip(self.rest).for_each(|(s, r)| *s = zigzag(r.wrapping_sub(self.base)));
+        } else {
+            self.small.iter_mut().zip(self.rest).for_each(|(s, r)| *s = r.wrapping_sub(self.base) as u64);
+        }
+        self.widths.iter_mut().zip(self.small.iter()).for_each(|(w, s)| *w = width(*s) as u8);
+    }
+}
+
 /// One way to write a column, and what it costs.
 struct Plan {
     order: u8,
@@ -113,14 +147,11 @@ impl Plan {
         let mut bits = 8;
         let mut flat = 0;
         let mut flat_width = 0;
-        let mut scratch = [0u64; BLOCK];
+        let (mut small, mut widths) = ([0; BLOCK], [0; BLOCK]);
         for chunk in rest.chunks(BLOCK) {
             let base = if form == Form::Block { chunk.iter().copied().min().unwrap_or(0) } else { base };
-            let small = &mut scratch[..chunk.len()];
-            for (slot, &r) in small.iter_mut().zip(chunk) {
-                *slot = shrink(r, base, form);
-            }
-            let (block, cost, top) = plan_block(small, base);
+            dispatch(Shrink { rest: chunk, base, form, small: &mut small, widths: &mut widths });
+            let (block, cost, top) = plan_block(&widths[..chunk.len()], base);
             let base_bits = if form == Form::Block { 8 * varint_bytes(zigzag(base)) } else { 0 };
             bits += cost + base_bits;
             flat += base_bits;
@@ -149,8 +180,11 @@ impl Plan {
             out.push(w as u8);
         }
         let rest = residuals(column, self.order);
+        let (mut small, mut widths) = ([0; BLOCK], [0; BLOCK]);
         for (chunk, block) in rest.chunks(BLOCK).zip(&self.blocks) {
-            let small: Vec<u64> = chunk.iter().map(|&r| shrink(r, block.base, self.form)).collect();
+            let (base, form) = (block.base, self.form);
+            dispatch(Shrink { rest: chunk, base, form, small: &mut small, widths: &mut widths });
+            let small = &small[..chunk.len()];
             let block = match self.uniform {
                 Some(width) => Block { width, patches: 0, ..*block },
                 None => *block,
@@ -161,9 +195,9 @@ impl Plan {
             if self.form == Form::Block {
                 put_signed(out, block.base);
             }
-            pack(&small, block.width, out);
+            pack(small, block.width, out);
             if block.patches > 0 {
-                write_patches(&small, &block, out);
+                write_patches(small, &block, out);
             }
         }
     }
@@ -175,12 +209,6 @@ fn write_patches(small: &[u64], block: &Block, out: &mut Vec<u8>) {
     out.push(block.patch_width as u8);
     pack(&wide().map(|(i, _)| i as u64).collect::<Vec<_>>(), POSITION_BITS, out);
     pack(&wide().map(|(_, z)| z >> block.width).collect::<Vec<_>>(), block.patch_width, out);
-}
-
-#[inline(always)]
-fn shrink(r: i64, base: i64, form: Form) -> u64 {
-    let d = r.wrapping_sub(base);
-    if form == Form::Centre { zigzag(d) } else { d as u64 }
 }
 
 fn varint_bytes(v: u64) -> usize {
@@ -196,22 +224,22 @@ fn centre(rest: &[i64]) -> i64 {
 }
 
 /// The width that makes a block smallest, its cost in bits, and the width that needs no patch.
-fn plan_block(small: &[u64], base: i64) -> (Block, usize, u32) {
-    let mut of_width = [0u8; 65];
-    for &z in small {
-        of_width[width(z) as usize] += 1;
+fn plan_block(widths: &[u8], base: i64) -> (Block, usize, u32) {
+    let mut of_width = [0u8; 256];
+    for &w in widths {
+        of_width[usize::from(w)] += 1;
     }
     let top = of_width.iter().rposition(|&n| n > 0).unwrap_or(0) as u32;
-    let mut best = (Block { base, width: top, patches: 0, patch_width: 0 }, packed_bytes(small.len(), top));
+    let mut best = (Block { base, width: top, patches: 0, patch_width: 0 }, packed_bytes(widths.len(), top));
     let mut patches = 0;
     for w in (0..top).rev() {
         patches += u32::from(of_width[w as usize + 1]);
-        if patches as usize * 8 > small.len() * 3 {
+        if patches as usize * 8 > widths.len() * 3 {
             break;
         }
         let patch_width = top - w;
         let bytes = 2
-            + packed_bytes(small.len(), w)
+            + packed_bytes(widths.len(), w)
             + packed_bytes(patches as usize, POSITION_BITS)
             + packed_bytes(patches as usize, patch_width);
         if bytes < best.1 {
@@ -221,50 +249,123 @@ fn plan_block(small: &[u64], base: i64) -> (Block, usize, u32) {
     (best.0, 8 + 8 * best.1, top)
 }
 
-/// Decodes the first `limit` of `count` integers, in order, in pieces of 64 at most. The cursor then
-/// stands after the last block that was needed.
-#[inline(always)]
-pub fn decode(
-    cursor: &mut Cursor,
-    first: i64,
+/// A column that is decoded block by block.
+pub struct Blocks<'a> {
+    head: Head,
+    cursor: Cursor<'a>,
     count: usize,
-    limit: usize,
-    mut sink: impl FnMut(&mut [u64]),
-) -> Result<()> {
-    let head = Head::read(cursor, count)?;
-    let order = head.order;
-    let (mut last, mut step) = (first as u64, head.step);
-    sink(&mut [last]);
-    let mut done = 1;
-    if order == 2 && count > 1 {
-        last = last.wrapping_add(step);
-        sink(&mut [last]);
-        done = 2;
+    done: usize,
+    last: u64,
+    step: u64,
+}
+
+impl<'a> Blocks<'a> {
+    /// `first` is the integer that isn't written; `count` at least one.
+    pub fn new(cursor: Cursor<'a>, first: i64, count: usize) -> Result<Blocks<'a>> {
+        let mut cursor = cursor;
+        let head = Head::read(&mut cursor, count)?;
+        let step = head.step;
+        Ok(Blocks { head, cursor, count, done: 0, last: first as u64, step })
     }
-    let mut block = [0u64; BLOCK];
-    while done < limit.min(count) {
-        let n = (count - done).min(BLOCK);
-        head.read_block(cursor, n, &mut block)?;
-        match order {
-            0 => block.iter_mut().for_each(|v| *v = v.wrapping_add(last)),
+
+    /// The next integers, in order; how many there are, 0 at the end. Those behind them are undefined.
+    #[inline(always)]
+    pub fn next(&mut self, block: &mut [u64; BLOCK]) -> Result<usize> {
+        let n = (self.count - self.done).min(BLOCK);
+        if n == 0 {
+            return Ok(0);
+        }
+        if self.done == 0 {
+            return Ok(self.start(n, block));
+        }
+        self.head.read_block(&mut self.cursor, n, block)?;
+        match self.head.order {
+            0 => block.iter_mut().for_each(|v| *v = v.wrapping_add(self.last)),
             1 => {
-                for v in &mut block {
-                    last = last.wrapping_add(*v);
-                    *v = last;
+                for v in block.iter_mut() {
+                    self.last = self.last.wrapping_add(*v);
+                    *v = self.last;
                 }
             }
             _ => {
-                for v in &mut block {
-                    step = step.wrapping_add(*v);
-                    last = last.wrapping_add(step);
-                    *v = last;
+                for v in block.iter_mut() {
+                    self.step = self.step.wrapping_add(*v);
+                    self.last = self.last.wrapping_add(self.step);
+                    *v = self.last;
                 }
             }
         }
-        sink(&mut block[..n]);
-        done += n;
+        self.done += n;
+        Ok(n)
     }
+
+    /// The one or two integers before the blocks.
+    #[inline(never)]
+    fn start(&mut self, n: usize, block: &mut [u64; BLOCK]) -> usize {
+        let n = n.min(if self.head.order == 2 { 2 } else { 1 });
+        block[0] = self.last;
+        if n == 2 {
+            self.last = self.last.wrapping_add(self.step);
+            block[1] = self.last;
+        }
+        self.done = n;
+        n
+    }
+
+    /// Where the bytes go on behind the last block that was read.
+    pub fn cursor(self) -> Cursor<'a> {
+        self.cursor
+    }
+}
+
+/// Appends a whole column, and moves the cursor behind it. On an error `out` may hold a part of it.
+pub fn decode<T: FromWord>(cursor: &mut Cursor, first: i64, count: usize, out: &mut Vec<T>) -> Result<()> {
+    *cursor = dispatch(Whole { cursor: *cursor, first, count, out })?;
     Ok(())
+}
+
+/// Both types of a column's integers.
+pub trait FromWord {
+    fn from_word(v: u64) -> Self;
+}
+
+impl FromWord for u64 {
+    #[inline(always)]
+    fn from_word(v: u64) -> u64 {
+        v
+    }
+}
+
+impl FromWord for i64 {
+    #[inline(always)]
+    fn from_word(v: u64) -> i64 {
+        v as i64
+    }
+}
+
+struct Whole<'a, 'o, T> {
+    cursor: Cursor<'a>,
+    first: i64,
+    count: usize,
+    out: &'o mut Vec<T>,
+}
+
+impl<'a, T: FromWord> Kernel for Whole<'a, '_, T> {
+    type Output = Result<Cursor<'a>>;
+
+    #[inline(always)]
+    fn run(self) -> Result<Cursor<'a>> {
+        let mut blocks = Blocks::new(self.cursor, self.first, self.count)?;
+        let mut block = [0; BLOCK];
+        self.out.reserve(self.count);
+        loop {
+            let n = blocks.next(&mut block)?;
+            if n == 0 {
+                return Ok(blocks.cursor());
+            }
+            self.out.extend(block[..n].iter().map(|&v| T::from_word(v)));
+        }
+    }
 }
 
 /// What stands before the blocks.

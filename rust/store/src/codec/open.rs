@@ -22,7 +22,7 @@ pub const SAMPLE_BYTES_MAX: usize = 24;
 /// Value modes: 0..=15 decimals of that scale, the same plus `NEAR` when units in the last place follow.
 const NEAR: u8 = 16;
 const XOR: u8 = 32;
-const INT: u8 = 33;
+const INT: u8 = 40;
 
 /// Kinds of steps, in the order of their codes.
 const SAME: u8 = 0;
@@ -208,10 +208,42 @@ fn each(state: &OpenState, buf: &[u8], mut sink: impl FnMut(i64, u64) -> bool) -
     if !sink(now.last_time, now.last_bits) {
         return Ok(());
     }
-    for _ in 1..state.count {
-        let changed = now.read_time(&mut r);
-        if changed {
-            now.read_value(&mut r)?;
+    // The mantissa is carried along: going back to it through a division would be the longest chain.
+    let mut m = now.last_mantissa();
+    let mut left = state.count - 1;
+    while left > 0 {
+        let word = r.peek();
+        // A run of samples that are regular and unchanged.
+        if now.class == SAME && word & 1 == 0 {
+            let run = word.trailing_zeros().min(56).min(u32::from(left));
+            r.skip(run);
+            left -= run as u16;
+            if r.position() > used {
+                return Err(Error::corruption("open chunk", used / 8, "a sample runs past the end"));
+            }
+            for _ in 0..run {
+                now.last_time = now.last_time.wrapping_add(i64::from(now.step));
+                if !sink(now.last_time, now.last_bits) {
+                    return Ok(());
+                }
+            }
+            continue;
+        }
+        left -= 1;
+        let prefix = now.read_class(word);
+        if now.class != IRREGULAR {
+            now.last_time = now.last_time.wrapping_add(i64::from(now.step));
+            if now.class == CHANGED && !now.read_short(&mut r, word >> prefix, prefix, &mut m) {
+                r.skip(prefix);
+                now.read_value(&mut r, &mut m)?;
+            } else if now.class == SAME {
+                r.skip(prefix);
+            }
+        } else {
+            r.skip(prefix);
+            if now.read_irregular(&mut r) {
+                now.read_value(&mut r, &mut m)?;
+            }
         }
         if r.position() > used {
             return Err(Error::corruption("open chunk", used / 8, "a sample runs past the end"));
@@ -236,7 +268,7 @@ fn checked_mode(mode: u8) -> Result<u8> {
 #[inline(never)]
 fn mode_for(bits: u64, from: u8) -> u8 {
     let v = f64::from_bits(bits);
-    if !v.is_finite() || bits == (-0.0f64).to_bits() {
+    if decimal::is_special(bits) {
         return 0;
     }
     match decimal::scale(v, from) {
@@ -332,20 +364,62 @@ fn read_rice(r: &mut BitReader, k: &mut u8) -> Rice {
         adapt(k, z);
         return Rice::Number(z);
     }
-    read_escape(r, k)
+    let (after, number) = read_escape(*r);
+    *r = after;
+    if let Rice::Number(z) = number {
+        adapt(k, z);
+    }
+    number
 }
 
+/// By value, so that the reader of the fast path stays in registers.
 #[cold]
 #[inline(never)]
-fn read_escape(r: &mut BitReader, k: &mut u8) -> Rice {
+fn read_escape(mut r: BitReader) -> (BitReader, Rice) {
     r.skip(QUOTIENT_MAX);
     let n = r.take(ESCAPE_BITS);
-    if n > 64 {
-        return Rice::Other(n);
+    let found = if n > 64 { Rice::Other(n) } else { Rice::Number(r.take64(n as u32)) };
+    (r, found)
+}
+
+/// A value that the mode can't hold: a marker, a single exception, or a new mode, which is returned.
+#[cold]
+#[inline(never)]
+fn escape_value(mode: u8, bits: u64) -> (Code, u8) {
+    let mut code = Code::default();
+    let mut next = mode;
+    code.push((1 << QUOTIENT_MAX) - 1, QUOTIENT_MAX);
+    if bits == STALE_NAN_BITS {
+        code.push(ESCAPE_STALE, ESCAPE_BITS);
+    } else if decimal::is_special(bits) {
+        code.push(ESCAPE_RAW, ESCAPE_BITS);
+        code.push(bits, 64);
+    } else {
+        next = mode_for(bits, mode & 15);
+        code.push(ESCAPE_MODE, ESCAPE_BITS);
+        code.push(u64::from(next), 6);
+        code.push(bits, 64);
     }
-    let z = r.take64(n as u32);
-    adapt(k, z);
-    Rice::Number(z)
+    (code, next)
+}
+
+/// What follows an escape that is no number: the reader behind it, the mode from now on, the value.
+#[cold]
+#[inline(never)]
+fn read_other(mut r: BitReader, what: u64, mut mode: u8) -> Result<(BitReader, u8, u64)> {
+    let bits = match what {
+        ESCAPE_STALE => STALE_NAN_BITS,
+        ESCAPE_RAW => r.take64(64),
+        ESCAPE_MODE if mode != INT => {
+            mode = checked_mode(r.take(6) as u8)?;
+            r.take64(64)
+        }
+        _ => {
+            let at = r.position() / 8;
+            return Err(Error::corruption("open chunk", at, format!("escape {what} does not exist")));
+        }
+    };
+    Ok((r, mode, bits))
 }
 
 impl OpenState {
@@ -374,27 +448,39 @@ impl OpenState {
         }
     }
 
-    /// Advances the time; whether the value changes.
+    /// Reads the class; the bits that its code takes.
     #[inline(always)]
-    fn read_time(&mut self, r: &mut BitReader) -> bool {
-        let word = r.peek();
-        if word & 1 == 1 {
-            let second = word & 2 != 0;
-            r.skip(2);
-            self.class = match (self.class, second) {
-                (SAME, false) => CHANGED,
-                (SAME | CHANGED, true) => IRREGULAR,
-                (IRREGULAR, true) => CHANGED,
-                _ => SAME,
-            };
-        } else {
-            r.skip(1);
+    fn read_class(&mut self, word: u64) -> u32 {
+        if word & 1 == 0 {
+            return 1;
         }
-        if self.class == IRREGULAR {
-            return self.read_irregular(r);
+        self.class = match (self.class, word & 2 != 0) {
+            (SAME, false) => CHANGED,
+            (SAME | CHANGED, true) => IRREGULAR,
+            (IRREGULAR, true) => CHANGED,
+            _ => SAME,
+        };
+        2
+    }
+
+    /// Reads a changed value when its code lies within a word that was already read, `used` bits behind
+    /// the reader. False, and nothing read, for escapes and modes that need more.
+    #[inline(always)]
+    fn read_short(&mut self, r: &mut BitReader, word: u64, used: u32, m: &mut i64) -> bool {
+        let k = u32::from(self.value_rice);
+        let q = word.trailing_ones();
+        // Escapes have no end within the limit; 57 bits of a word are sure to be there.
+        if q >= QUOTIENT_MAX || used + q + 1 + k > 57 || self.mode & NEAR != 0 || self.mode == XOR {
+            return false;
         }
-        self.last_time = self.last_time.wrapping_add(i64::from(self.step));
-        self.class == CHANGED
+        let z = (word >> (q + 1) & ((1 << k) - 1)) | u64::from(q) << k;
+        r.skip(used + q + 1 + k);
+        adapt(&mut self.value_rice, z);
+        let delta = unzigzag(z).wrapping_add(self.slope >> SLOPE_SHIFT);
+        *m = m.wrapping_add(delta);
+        self.learn(delta);
+        self.last_bits = if self.mode == INT { *m as u64 } else { decimal::value(*m, self.mode).to_bits() };
+        true
     }
 
     #[inline(always)]
@@ -421,12 +507,12 @@ impl OpenState {
         } else if self.mode & NEAR == 0 {
             match decimal::exact(v, e) {
                 Some(m) => (m, 0),
-                None => return self.escape_value(code, bits),
+                None => return self.escape(code, bits),
             }
         } else {
             match decimal::near(v, e) {
                 Some(found) => found,
-                None => return self.escape_value(code, bits),
+                None => return self.escape(code, bits),
             }
         };
         let delta = m.wrapping_sub(self.last_mantissa());
@@ -453,66 +539,46 @@ impl OpenState {
         self.slope += (target - self.slope) >> 3;
     }
 
-    /// A value that the mode can't hold: a marker, a single exception, or a new mode.
-    #[cold]
-    #[inline(never)]
-    fn escape_value(&mut self, code: &mut Code, bits: u64) {
-        code.push((1 << QUOTIENT_MAX) - 1, QUOTIENT_MAX);
-        let v = f64::from_bits(bits);
-        if bits == STALE_NAN_BITS {
-            code.push(ESCAPE_STALE, ESCAPE_BITS);
-        } else if !v.is_finite() || bits == (-0.0f64).to_bits() {
-            code.push(ESCAPE_RAW, ESCAPE_BITS);
-            code.push(bits, 64);
-        } else {
-            self.mode = mode_for(bits, self.mode & 15);
+    #[inline(always)]
+    fn escape(&mut self, code: &mut Code, bits: u64) {
+        let mode;
+        (*code, mode) = escape_value(self.mode, bits);
+        if mode != self.mode {
+            self.mode = mode;
             self.reset_window();
-            code.push(ESCAPE_MODE, ESCAPE_BITS);
-            code.push(u64::from(self.mode), 6);
-            code.push(bits, 64);
         }
     }
 
     #[inline(always)]
-    fn read_value(&mut self, r: &mut BitReader) -> Result<()> {
+    fn read_value(&mut self, r: &mut BitReader, m: &mut i64) -> Result<()> {
         if self.mode == XOR {
             self.read_xor(r);
             return Ok(());
         }
         let z = match read_rice(r, &mut self.value_rice) {
             Rice::Number(z) => z,
-            Rice::Other(what) => return self.read_other(r, what),
+            Rice::Other(what) => {
+                let found = read_other(*r, what, self.mode)?;
+                (*r, self.last_bits) = (found.0, found.2);
+                if found.1 != self.mode {
+                    self.mode = found.1;
+                    self.reset_window();
+                }
+                *m = self.last_mantissa();
+                return Ok(());
+            }
         };
         let delta = unzigzag(z).wrapping_add(self.slope >> SLOPE_SHIFT);
-        let m = self.last_mantissa().wrapping_add(delta);
+        *m = m.wrapping_add(delta);
         self.learn(delta);
         self.last_bits = if self.mode == INT {
-            m as u64
+            *m as u64
         } else if self.mode & NEAR == 0 {
-            decimal::value(m, self.mode).to_bits()
+            decimal::value(*m, self.mode).to_bits()
         } else {
             let away = r.take(2).wrapping_sub(1);
-            decimal::value(m, self.mode & 15).to_bits().wrapping_add(away)
+            decimal::value(*m, self.mode & 15).to_bits().wrapping_add(away)
         };
-        Ok(())
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn read_other(&mut self, r: &mut BitReader, what: u64) -> Result<()> {
-        match what {
-            ESCAPE_STALE => self.last_bits = STALE_NAN_BITS,
-            ESCAPE_RAW => self.last_bits = r.take64(64),
-            ESCAPE_MODE if self.mode != INT => {
-                self.mode = checked_mode(r.take(6) as u8)?;
-                self.reset_window();
-                self.last_bits = r.take64(64);
-            }
-            _ => {
-                let at = r.position() / 8;
-                return Err(Error::corruption("open chunk", at, format!("escape {what} does not exist")));
-            }
-        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 
 use metricsdb_model::Result;
 
+use super::bits::{Kernel, dispatch};
 use super::cursor::{Cursor, put_signed, put_varint};
 use super::integers;
 
@@ -79,9 +80,7 @@ fn encode_grid(timestamps: &[i64], out: &mut Vec<u8>) -> bool {
 pub fn decode(bytes: &[u8], first: i64, count: usize, out: &mut Vec<i64>) -> Result<()> {
     let mut cursor = Cursor::new(bytes);
     match cursor.byte()? {
-        PACKED => integers::decode(&mut cursor, first, count, count, |block| {
-            out.extend(block.iter().map(|&t| t as i64));
-        }),
+        PACKED => integers::decode(&mut cursor, first, count, out),
         GRID => decode_grid(&mut cursor, first, count, out),
         _ => Err(cursor.wrong("no such codec of times")),
     }
@@ -96,7 +95,7 @@ fn decode_grid(cursor: &mut Cursor, first: i64, count: usize, out: &mut Vec<i64>
         cursor.signed()?;
     }
     let from = out.len();
-    integers::decode(cursor, 0, count, count, |block| out.extend(block.iter().map(|&t| t as i64)))?;
+    integers::decode(cursor, 0, count, out)?;
     let mut rest = out.get_mut(from..).unwrap_or(&mut []);
     let mut tick = first as u64;
     for _ in 0..gaps {
@@ -115,10 +114,33 @@ fn decode_grid(cursor: &mut Cursor, first: i64, count: usize, out: &mut Vec<i64>
 
 /// Adds `tick`, `tick + step`, … and returns the next.
 fn add_ticks(piece: &mut [i64], tick: u64, step: u64) -> u64 {
-    for (i, t) in piece.iter_mut().enumerate() {
-        *t = t.wrapping_add(tick.wrapping_add(step.wrapping_mul(i as u64)) as i64);
+    let next = tick.wrapping_add(step.wrapping_mul(piece.len() as u64));
+    dispatch(Ticks { piece, tick, step });
+    next
+}
+
+struct Ticks<'a> {
+    piece: &'a mut [i64],
+    tick: u64,
+    step: u64,
+}
+
+impl Kernel for Ticks<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (i, t) in self.piece.iter_mut().enumerate() {
+            *t = t.wrapping_add(self.tick.wrapping_add(self.step.wrapping_mul(i as u64)) as i64);
+        }
     }
-    tick.wrapping_add(step.wrapping_mul(piece.len() as u64))
+}
+
+/// Appends `count` times that are `step` apart.
+pub fn extend_regular(first: i64, step: u64, count: usize, out: &mut Vec<i64>) {
+    let start = out.len();
+    out.resize(start + count, 0);
+    add_ticks(out.get_mut(start..).unwrap_or(&mut []), first as u64, step);
 }
 
 /// The name of the codec of an encoded column.

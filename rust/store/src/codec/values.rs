@@ -3,10 +3,10 @@
 use metricsdb_model::sample::STALE_NAN_BITS;
 use metricsdb_model::{Result, ValueKind};
 
-use super::bits::width;
+use super::bits::{BLOCK, Kernel, dispatch, width};
 use super::cursor::{Cursor, put_signed, put_varint};
 use super::decimal::{self, Mantissas, Reading};
-use super::integers;
+use super::integers::{self, Blocks};
 use super::statistics::{Statistics, widen};
 
 /// Codec bytes.
@@ -328,7 +328,6 @@ impl<'a> Section<'a> {
 
     /// Appends the values at positions `from..to`, `to` at most the count, each passed through `convert`
     /// as bits. On an error `out` may hold a part of them.
-    #[inline(always)]
     pub fn decode<T: Copy>(
         &self,
         from: usize,
@@ -345,22 +344,7 @@ impl<'a> Section<'a> {
             return Ok(());
         }
         let start = out.len();
-        out.reserve(to - from);
-        let mut cursor = self.packed;
-        let mut away = Vec::new();
-        if self.codec == NEAR {
-            let first = cursor.signed()?;
-            away.reserve(self.count);
-            integers::decode(&mut cursor, first, self.count, self.count, |b| away.extend_from_slice(b))?;
-        }
-        let mut done = 0;
-        integers::decode(&mut cursor, self.first, self.count, to, |block| {
-            let (a, b) = (from.clamp(done, done + block.len()) - done, to.min(done + block.len()) - done);
-            let piece = block.get_mut(a..b).unwrap_or(&mut []);
-            self.to_bits(piece, away.get(done + a..done + b).unwrap_or(&[]));
-            out.extend(piece.iter().map(|&v| convert(v)));
-            done += block.len();
-        })?;
+        dispatch(Decode { section: self, from, to, convert, out })?;
         let made = out.get_mut(start..).unwrap_or(&mut []);
         self.each_exception(|i, bits| {
             if let Some(slot) = i.checked_sub(from).and_then(|i| made.get_mut(i)) {
@@ -371,7 +355,7 @@ impl<'a> Section<'a> {
 
     /// Mantissas become bits, in place.
     #[inline(always)]
-    fn to_bits(&self, block: &mut [u64], away: &[u64]) {
+    fn to_bits(&self, block: &mut [u64; BLOCK], away: &[u64]) {
         let power = decimal::power(self.scale);
         match self.codec {
             _ if self.kind == ValueKind::Int => {}
@@ -398,6 +382,44 @@ impl<'a> Section<'a> {
         let nan = if v.is_nan() { n - stale } else { 0 };
         let sum = if v.is_nan() { 0.0 } else { v * f64::from(n) };
         Statistics { first: v, last: v, min: v, max: v, sum, resets: 0, stale, nan }
+    }
+}
+
+/// The loop over packed blocks, without exceptions.
+struct Decode<'s, 'a, 'o, T, F> {
+    section: &'s Section<'a>,
+    from: usize,
+    to: usize,
+    convert: F,
+    out: &'o mut Vec<T>,
+}
+
+impl<T: Copy, F: Fn(u64) -> T + Copy> Kernel for Decode<'_, '_, '_, T, F> {
+    type Output = Result<()>;
+
+    #[inline(always)]
+    fn run(self) -> Result<()> {
+        let Decode { section, from, to, convert, out } = self;
+        out.reserve(to - from);
+        let mut cursor = section.packed;
+        let mut away = Vec::new();
+        if section.codec == NEAR {
+            let first = cursor.signed()?;
+            integers::decode(&mut cursor, first, section.count, &mut away)?;
+        }
+        let mut blocks = Blocks::new(cursor, section.first, section.count)?;
+        let mut block = [0; BLOCK];
+        let mut done = 0;
+        while done < to {
+            let n = blocks.next(&mut block)?;
+            section.to_bits(&mut block, away.get(done..).unwrap_or(&[]));
+            let (a, b) = (from.clamp(done, done + n) - done, to.min(done + n) - done);
+            if let Some(piece) = block.get(a..b) {
+                out.extend(piece.iter().map(|&v| convert(v)));
+            }
+            done += n;
+        }
+        Ok(())
     }
 }
 
