@@ -1,6 +1,6 @@
 //! Proves that what is derived follows from what is owned: a store that passes `check` is sound.
 
-use metricsdb_model::{Budget, Error, LabelsBuilder, MatchOp, Matcher, Predicate, Result};
+use metricsdb_model::{Budget, Error, MatchOp, Matcher, Predicate, Result};
 use roaring::RoaringBitmap;
 
 use crate::database::Database;
@@ -40,10 +40,10 @@ impl Database {
 
     /// Each row's labels hash to its identity, its shard and its table entry.
     fn check_rows(&self, shard: &Shard, all: &mut RoaringBitmap) -> Result<()> {
-        let mut builder = LabelsBuilder::default();
+        let mut text = Vec::new();
         for row in 0..shard.series.len() as u32 {
             let id = id_of(shard.number, row);
-            let labels = self.labels_of(shard, row, &mut builder);
+            let labels = self.labels_of(shard, row, &mut text);
             let hash = shard.series.hashes[row];
             if labels.hash64() != hash || (hash >> 56) as u8 != shard.number {
                 return Err(wrong(id, format!("{labels} is not what its hash says")));

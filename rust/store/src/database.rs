@@ -126,7 +126,7 @@ impl Database {
         for set in labels {
             crate::resolve::check_limits(set.as_ref()).map_err(Refusal::into_error)?;
         }
-        self.with_scratch(|scratch| {
+        let ids = self.with_scratch(|scratch| {
             labels
                 .iter()
                 .map(|set| {
@@ -134,7 +134,9 @@ impl Database {
                     found.map(|(id, _)| u64::from(id)).map_err(Refusal::into_error)
                 })
                 .collect()
-        })
+        });
+        self.index.settle();
+        ids
     }
 
     /// Appends columns of samples in any order. Unknown ids are rejected in the report. Errors: `Input`

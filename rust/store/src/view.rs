@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use metricsdb_model::source::Groups;
 use metricsdb_model::{
-    Budget, Error, Grouping, Labels, LabelsBuilder, Predicate, Result, Samples, SeriesSet, Source, TimeRange,
+    Budget, Error, Grouping, Labels, LabelsRef, Predicate, Result, Samples, SeriesSet, Source, TimeRange,
     ValueKind,
 };
 use rayon::prelude::*;
@@ -213,7 +213,7 @@ impl Database {
         let by_shard = ByShard::new(&self.with_samples(predicates, range, budget)?);
         let mut ids = Vec::with_capacity(by_shard.rows.len());
         let mut sets = Vec::with_capacity(by_shard.rows.len());
-        let mut builder = LabelsBuilder::default();
+        let mut text = Vec::new();
         for number in 0..SHARDS {
             if by_shard.rows(number).is_empty() {
                 continue;
@@ -222,7 +222,7 @@ impl Database {
             let shard = self.shard(number);
             for &row in by_shard.rows(number) {
                 ids.push(u64::from(id_of(shard.number, row)));
-                sets.push(self.labels_of(&shard, row, &mut builder));
+                sets.push(self.labels_of(&shard, row, &mut text));
             }
         }
         Ok((ids, sets))
@@ -285,14 +285,19 @@ impl Database {
         Ok(chosen)
     }
 
-    /// The label set of a row, from its symbols.
-    pub(crate) fn labels_of(&self, shard: &Shard, row: u32, builder: &mut LabelsBuilder) -> Labels {
-        builder.clear();
-        for (name, value) in shard.label_sets.pairs(&self.shapes, shard.series.labels[row]) {
-            builder.push(&self.symbols.get(name), &self.symbols.get(value));
+    /// The label set of a row, from its symbols; `text` is a buffer.
+    pub(crate) fn labels_of(&self, shard: &Shard, row: u32, text: &mut Vec<u8>) -> Labels {
+        self.labels_from(shard.label_sets.pairs(&self.shapes, shard.series.labels[row]), text)
+    }
+
+    /// Pairs in name order, as they are stored, are in canonical form already.
+    fn labels_from(&self, pairs: impl Iterator<Item = (u32, u32)>, text: &mut Vec<u8>) -> Labels {
+        text.clear();
+        for symbol in pairs.flat_map(|(name, value)| [name, value]) {
+            text.extend_from_slice(self.symbols.get(symbol).as_bytes());
+            text.push(0xff);
         }
-        // A stored set has passed this very function.
-        builder.finish().unwrap_or_default()
+        LabelsRef::from_canonical(text).to_owned()
     }
 }
 
@@ -361,8 +366,7 @@ impl SeriesSet for View<'_> {
 
     fn labels(&self, index: usize) -> Labels {
         let (number, row) = place_of(self.series[index].id);
-        let mut builder = LabelsBuilder::default();
-        self.store.labels_of(&self.store.shard(number), row, &mut builder)
+        self.store.labels_of(&self.store.shard(number), row, &mut Vec::new())
     }
 
     fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
@@ -408,13 +412,9 @@ impl SeriesSet for View<'_> {
                 groups.of.push(group);
             }
         }
-        let mut builder = LabelsBuilder::default();
+        let mut text = Vec::new();
         for range in starts.windows(2) {
-            builder.clear();
-            for &(name, value) in &keys[range[0]..range[1]] {
-                builder.push(&store.symbols.get(name), &store.symbols.get(value));
-            }
-            groups.labels.push(builder.finish().unwrap_or_default());
+            groups.labels.push(store.labels_from(keys[range[0]..range[1]].iter().copied(), &mut text));
         }
         groups
     }

@@ -485,3 +485,47 @@ fn readers_beside_writers_see_whole_samples_in_order() {
     db.check().unwrap();
     assert!(content(&db, TimeRange::ALL).values().all(|samples| samples.len() == 1200));
 }
+
+#[test]
+fn late_samples_go_into_the_chunk_that_covers_them_and_split_it_when_it_is_full() {
+    let db = Database::new(Options { samples_per_chunk: 10, ..Options::default() });
+    let ids = db.register(&[Labels::from_pairs([("a", "1")]).unwrap()]).unwrap();
+    let write = |times: &[i64], values: Values<'_>| {
+        let ids = vec![ids[0]; times.len()];
+        db.append_columns(Columns { ids: &ids, timestamps: times, values }).unwrap()
+    };
+    let times: Vec<i64> = (0..25).map(|i| i * 10).collect();
+    write(&times, Values::Float(&[1.0; 25]));
+    assert_eq!((db.stats().sealed_chunks, db.stats().open_samples), (2, 5));
+    // One into the first chunk, one between the two, one into the open chunk.
+    let report = write(&[45, 95, 215], Values::Float(&[2.0; 3]));
+    assert_eq!((report.accepted, report.out_of_order, report.duplicates), (3, 3, 0));
+    assert_eq!((db.stats().sealed_chunks, db.stats().open_samples), (3, 6));
+    // An integer in the middle of floats parts the chunk.
+    write(&[150], Values::Int(&[i64::MAX]));
+    assert_eq!((db.stats().sealed_chunks, db.stats().samples), (5, 28));
+    let samples = &content(&db, TimeRange::new(140, 160))[r#"{a="1"}"#];
+    assert_eq!(samples[1], (150, i64::MAX as u64, ValueKind::Int));
+    db.check().unwrap();
+}
+
+#[test]
+fn memory_names_each_part_once_and_grows_with_what_is_written() {
+    let db = Database::new(Options::default());
+    let sum = || db.memory().iter().map(|p| p.bytes).sum::<usize>();
+    let empty = sum();
+    let raws: Vec<String> = (0..5000).map(|i| format!("__name__=m,i={i}")).collect();
+    for t in 0..500 {
+        let samples = [(t * 10, (t * 7919 % 1000) as f64)];
+        let series: Vec<_> = raws.iter().map(|r| (r.as_str(), &samples[..])).collect();
+        db.write(&batch(&series));
+    }
+    let parts = db.memory();
+    let names: std::collections::HashSet<&str> = parts.iter().map(|p| p.name).collect();
+    assert_eq!(names.len(), parts.len());
+    let part = |name: &str| *parts.iter().find(|p| p.name == name).map(|p| (&p.bytes, &p.items)).unwrap().1;
+    assert_eq!((part("sealed chunks"), part("open chunks: written")), (5000, 5000));
+    // Ten bits a value of this kind can't be beaten, and nobody should need the sixteen bytes of plain columns.
+    let grown = sum() - empty;
+    assert!(grown > 5000 * 500 * 10 / 8 && grown < 5000 * 500 * 16, "{grown}");
+}
