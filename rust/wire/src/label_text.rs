@@ -3,6 +3,7 @@
 //!
 //! Both text formats share this; they differ in which liberties they allow ([`Style`]).
 
+use metricsdb_model::bounds::LABELS_PER_SERIES_MAX;
 use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{LabelError, LabelsBuilder};
 
@@ -138,6 +139,10 @@ pub fn block_end(line: &[u8], at: usize, style: Style, labels: &mut Vec<Span>) -
             i = blanks(i + 1);
             let open = i;
             i = string_end(line, i)?;
+            // Beyond this the store refuses the series anyway, and looking for doubles would get slow.
+            if labels.len() >= LABELS_PER_SERIES_MAX {
+                return Err("a series has more than 256 labels");
+            }
             labels.push(Span { name, value: (open + 1, i - 1) });
         } else if quoted && !quoted_name {
             quoted_name = true;
@@ -285,6 +290,15 @@ mod tests {
             assert!(read(text, Style::Tolerant).is_ok_and(|(_, rest)| rest.is_empty()), "{text}");
             assert!(!read(text, Style::Strict).is_ok_and(|(_, rest)| rest.is_empty()), "{text}");
         }
+    }
+
+    #[test]
+    fn a_series_of_too_many_labels_is_refused() {
+        let with = |n: usize| {
+            format!("a{{{}}}", (0..n).map(|i| format!("l{i}=\"1\"")).collect::<Vec<_>>().join(","))
+        };
+        assert!(read(&with(LABELS_PER_SERIES_MAX), Style::Strict).is_ok());
+        assert!(read(&with(LABELS_PER_SERIES_MAX + 1), Style::Strict).is_err());
     }
 
     #[test]

@@ -26,12 +26,14 @@ pub enum WireType {
 pub struct Reader<'a> {
     /// The body up to this message's end.
     bytes: &'a [u8],
+    /// The whole body: a number at the end of a message is loaded with the bytes behind it.
+    body: &'a [u8],
     at: usize,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(body: &'a [u8]) -> Reader<'a> {
-        Reader { bytes: body, at: 0 }
+        Reader { bytes: body, body, at: 0 }
     }
 
     /// Offset of the next byte in the body.
@@ -102,7 +104,7 @@ impl<'a> Reader<'a> {
     /// continuation bit, and their groups of seven bits pushed together.
     #[inline]
     fn varint_long(&mut self) -> Read<u64> {
-        let Some(chunk) = self.bytes.get(self.at..).and_then(|b| b.first_chunk::<8>()) else {
+        let Some(chunk) = self.body.get(self.at..).and_then(|b| b.first_chunk::<8>()) else {
             return self.varint_bytewise();
         };
         let x = u64::from_le_bytes(*chunk);
@@ -111,7 +113,11 @@ impl<'a> Reader<'a> {
             return self.varint_bytewise();
         }
         let bits = stops.trailing_zeros() + 1;
-        self.at += (bits / 8) as usize;
+        let end = self.at + (bits / 8) as usize;
+        if end > self.bytes.len() {
+            return self.broken("a number is cut off");
+        }
+        self.at = end;
         let x = x & (u64::MAX >> (64 - bits)) & 0x7f7f_7f7f_7f7f_7f7f;
         let x = (x & 0x007f_007f_007f_007f) | (x & 0x7f00_7f00_7f00_7f00) >> 1;
         let x = (x & 0x0000_3fff_0000_3fff) | (x & 0x3fff_0000_3fff_0000) >> 2;
@@ -170,7 +176,7 @@ impl<'a> Reader<'a> {
     #[inline(always)]
     pub fn message(&mut self) -> Read<Reader<'a>> {
         let end = self.length()?;
-        let inner = Reader { bytes: self.bytes.get(..end).unwrap_or(&[]), at: self.at };
+        let inner = Reader { bytes: self.bytes.get(..end).unwrap_or(&[]), body: self.body, at: self.at };
         self.at = end;
         Ok(inner)
     }
@@ -263,6 +269,16 @@ mod tests {
         let mut too_big = [0xff; 10];
         too_big[9] = 0x02;
         assert!(Reader::new(&too_big).varint().is_err());
+    }
+
+    #[test]
+    fn a_number_may_not_reach_past_its_message() {
+        let body = [0x0a, 0x02, 0x08, 0x80, 0x01, 0, 0, 0, 0, 0, 0, 0];
+        let mut outer = Reader::new(&body);
+        outer.field().unwrap();
+        let mut inner = outer.message().unwrap();
+        inner.field().unwrap();
+        assert_eq!(inner.varint(), Err(Broken { at: 3, what: "a number is cut off" }));
     }
 
     #[test]

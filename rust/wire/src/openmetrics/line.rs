@@ -105,7 +105,7 @@ impl SampleReader {
             }
             // From the name to the end of the value: `name="value`.
             let text = sample.line.get(span.name.0..span.value.1).unwrap_or(&[]);
-            let hash = if text.contains(&b'\\') {
+            let hash = if memchr::memchr(b'\\', text).is_some() {
                 let mut plain = Vec::new();
                 unescape(text, &mut plain);
                 xxh3_64(&plain)

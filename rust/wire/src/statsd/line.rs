@@ -1,6 +1,7 @@
 //! One StatsD line, its dialects included: `name:1|c|@0.1`, `name:1:2:3|h|#tag:value`, and the older way
 //! to put several events into one line, `name:1|c:2|ms`.
 
+use metricsdb_model::bounds::LABELS_PER_SERIES_MAX;
 use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{LabelsBuilder, Reason};
 
@@ -116,6 +117,9 @@ impl<'a> LineReader<'a> {
             let (field, after) = text.split_at(memchr::memchr(b'|', text).unwrap_or(text.len()));
             rest = after;
             if let Some(tags) = field.strip_prefix(b"#") {
+                if memchr::memchr_iter(b',', tags).count() >= LABELS_PER_SERIES_MAX {
+                    return Err((Reason::InvalidLabels, "a metric has more than 256 tags"));
+                }
                 segment.tags = tags;
             } else if field.starts_with(b"T") {
                 return Err((Reason::Unsupported, "a time of its own is not stored: events are aggregated"));
