@@ -232,7 +232,7 @@ impl Pairing<'_, '_> {
             for &r in &m.right {
                 let right = self.one.row(r as usize);
                 let values: Vec<f64> = left.iter().zip(right).map(|(&a, &b)| self.value(a, b)).collect();
-                self.emit(id, &left_labels, left_drops, &self.one.labels.get(r as usize), &values)?;
+                self.emit(id, &left_labels, left_drops, &self.one_labels(r), &values)?;
             }
             if let Some(fill) = fill_one {
                 let values: Vec<f64> = (0..steps)
@@ -253,10 +253,18 @@ impl Pairing<'_, '_> {
                         if found { ABSENT } else { self.value(fill, right[s]) }
                     })
                     .collect();
-                self.emit(id, &m.signature, false, &self.one.labels.get(r as usize), &values)?;
+                self.emit(id, &m.signature, false, &self.one_labels(r), &values)?;
             }
         }
         Ok(())
+    }
+
+    /// The labels of a row of the one side, if any are taken over.
+    fn one_labels(&self, row: u32) -> Labels {
+        match self.binary.matching.include.is_empty() {
+            true => Labels::empty(),
+            false => self.one.labels.get(row as usize),
+        }
     }
 
     fn value(&self, many: f64, one: f64) -> f64 {

@@ -101,19 +101,28 @@ fn finish(mut block: Block<'_>, grid: &Grid) -> Result<Matrix> {
         }
         block.drop_name = drops;
     }
-    let mut block = block.merge_equal()?;
-    let mut order: Vec<usize> = (0..block.len()).collect();
-    let in_order = block.ordered && grid.steps == 1;
+    let mut order = order_by_labels(&mut block);
     let labels = block.labels_ready();
-    if !in_order {
-        order.sort_by(|&a, &b| labels[a].cmp(&labels[b]));
+    if order.windows(2).any(|pair| labels[pair[0]] == labels[pair[1]]) {
+        block = block.merge_equal()?;
+        order = order_by_labels(&mut block);
     }
-    let labels = std::mem::take(labels);
+    if block.ordered && grid.steps == 1 {
+        order.sort_unstable();
+    }
+    let labels = std::mem::take(block.labels_ready());
     let mut matrix = Matrix::default();
     for row in order {
         push_row(&mut matrix, labels[row].clone(), grid, block.row(row));
     }
     Ok(matrix)
+}
+
+fn order_by_labels(block: &mut Block<'_>) -> Vec<usize> {
+    let labels = block.labels_ready();
+    let mut order: Vec<usize> = (0..labels.len()).collect();
+    order.sort_unstable_by(|&a, &b| labels[a].cmp(&labels[b]));
+    order
 }
 
 fn push_row(matrix: &mut Matrix, labels: Labels, grid: &Grid, values: &[f64]) {

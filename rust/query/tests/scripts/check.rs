@@ -145,7 +145,7 @@ fn check_answer(eval: &Eval, answer: &Answer) -> Result<(), String> {
     if eval.ordered && expected.iter().map(|(l, _)| l).ne(answer.matrix.labels.iter()) {
         return Err(format!("comes in another order: {}", show(answer)));
     }
-    same(&expected, &answer.matrix).or_else(|e| Err(format!("{e}; answers {}", show(answer))))
+    same(&expected, &answer.matrix).map_err(|e| format!("{e}; answers {}", show(answer)))
 }
 
 fn rows(matrix: &Matrix) -> Vec<(Labels, Vec<(i64, f64)>)> {
