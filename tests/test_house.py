@@ -56,7 +56,7 @@ def rust_files(*crates: str) -> list[Path]:
 
 
 def is_rust_test(path: Path) -> bool:
-    return path.stem in ("tests", "testing") or "tests" in path.parts
+    return path.stem in ("tests", "testing", "naive") or "tests" in path.parts
 
 
 def rust_product(path: Path) -> str:

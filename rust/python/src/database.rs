@@ -7,8 +7,10 @@ use metricsdb_model::{Batch, Columns, Error, Labels, Predicate, Result, SeriesSe
 use metricsdb_model::{WriteReport, bounds};
 use metricsdb_query::syntax;
 use metricsdb_store::{Database, DuplicatePolicy, Options, View};
+use metricsdb_wire::statsd::{StatsdAggregator, StatsdOptions};
 use metricsdb_wire::{exposition, openmetrics, remote_write};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use parking_lot::Mutex;
 use polars::prelude::{Column, DataFrame, IntoColumn, UInt64Chunked};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -23,6 +25,8 @@ use crate::output;
 pub struct NativeDatabase {
     pub store: Database,
     pub limits: Limits,
+    /// StatsD's counters and sets add up from body to body.
+    statsd: Mutex<StatsdAggregator>,
 }
 
 /// accepted, duplicates, out_of_order, series_created, [(reason, count, example)]
@@ -52,9 +56,12 @@ pub fn decode<'a>(body: &'a [u8], format: &str, now_ms: i64, scratch: &'a mut Ve
         "prometheus" => Ok(exposition::parse(body, now_ms)),
         "openmetrics" => openmetrics::parse(body, now_ms),
         "remote_write" => remote_write::decode(body, scratch),
-        other => {
-            Err(Error::input("format", other, "is not known", "use prometheus, openmetrics or remote_write"))
-        }
+        other => Err(Error::input(
+            "format",
+            other,
+            "is not known",
+            "use prometheus, openmetrics, remote_write or statsd",
+        )),
     }
 }
 
@@ -70,7 +77,8 @@ impl NativeDatabase {
     ) -> PyResult<Self> {
         let duplicates = DuplicatePolicy::from_name(duplicates).map_err(|e| error::to_python(py, e))?;
         let store = Database::new(Options { duplicates, raw_hash_key: hash_key, ..Options::default() });
-        Ok(NativeDatabase { store, limits: Limits { timeout_ms, samples_max } })
+        let statsd = StatsdAggregator::new(StatsdOptions::default()).map_err(|e| error::to_python(py, e))?;
+        Ok(NativeDatabase { store, limits: Limits { timeout_ms, samples_max }, statsd: Mutex::new(statsd) })
     }
 
     fn register<'py>(
@@ -115,6 +123,9 @@ impl NativeDatabase {
     ) -> PyResult<Report> {
         let written = py.detach(|| {
             let extra = Extra { labels: input::label_map(&labels)?, honor: honor_labels };
+            if format == "statsd" {
+                return Ok(self.ingest_statsd(body, now_ms, extra));
+            }
             let mut scratch = Vec::new();
             let mut batch = decode(body, format, now_ms, &mut scratch)?;
             batch.extra = extra;
@@ -261,6 +272,17 @@ impl NativeDatabase {
 }
 
 impl NativeDatabase {
+    /// Adds the events up, then writes every metric's value at `now_ms`. The report's `accepted` counts events.
+    fn ingest_statsd(&self, body: &[u8], now_ms: i64, extra: Extra) -> WriteReport {
+        let mut aggregator = self.statsd.lock();
+        let mut added = aggregator.add(body);
+        let mut batch = aggregator.flush(now_ms);
+        batch.extra = extra;
+        let written = self.store.write(&batch);
+        added.merge(WriteReport { accepted: 0, ..written });
+        added
+    }
+
     fn register_labels<'py>(
         &self,
         py: Python<'py>,

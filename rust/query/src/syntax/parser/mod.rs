@@ -391,10 +391,10 @@ fn nearest_function(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_lowercase();
     table::FUNCTIONS
         .iter()
-        .map(|f| (edits(&name, f.name), f.name))
-        .filter(|(distance, _)| *distance <= few)
+        .map(|f| (edits(&name, f.name), !f.name.starts_with(&name), f.name))
+        .filter(|(distance, ..)| *distance <= few)
         .min()
-        .map(|(_, known)| known)
+        .map(|(_, _, known)| known)
 }
 
 /// Levenshtein distance over bytes; `a` is cut to 64.
