@@ -206,10 +206,8 @@ proptest! {
         for text in texts.iter().map(String::as_str).chain(["", "a", "b", "é"]) {
             let expected = slow.is_match(text);
             prop_assert_eq!(regex.is_match(text), expected, "{:?} on {:?}", &pattern, text);
-            if expected && !text.is_empty() {
-                if let Some(prefixes) = regex.prefixes() {
-                    prop_assert!(prefixes.iter().any(|p| text.starts_with(p.as_str())));
-                }
+            if let (true, Some(prefixes)) = (expected && !text.is_empty(), regex.prefixes()) {
+                prop_assert!(prefixes.iter().any(|p| text.starts_with(p.as_str())));
             }
             if let Some(literals) = regex.literals() {
                 prop_assert_eq!(literals.iter().any(|l| l == text), expected);
