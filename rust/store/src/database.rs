@@ -53,7 +53,7 @@ pub struct Database {
     pub(crate) shards: Box<[Mutex<Shard>]>,
     pub(crate) series_count: AtomicUsize,
     pub(crate) metadata: MetadataStore,
-    /// Buffers between calls: as many as there were writers at once.
+    /// Buffers between calls: as many as there were writers at once, but not more than threads compute.
     pub(crate) scratch: Mutex<Vec<Scratch>>,
 }
 
