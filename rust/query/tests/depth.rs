@@ -1,0 +1,67 @@
+//! Whatever the parser lets through can be evaluated on the smallest stack that a thread has.
+#![allow(clippy::unwrap_used)]
+
+use metricsdb_model::bounds::{NESTING_MAX, TREE_HEIGHT_MAX};
+use metricsdb_model::{Budget, Labels, Predicate, Result, Samples, SeriesSet, Source, TimeRange};
+use metricsdb_query::exec::{Params, evaluate};
+use metricsdb_query::syntax::parse;
+
+/// One series of any name, with the value 1 at every time.
+struct Constant;
+
+impl Source for Constant {
+    fn select<'a>(&'a self, _: &Predicate, _: TimeRange, _: &Budget) -> Result<Box<dyn SeriesSet + 'a>> {
+        Ok(Box::new(Constant))
+    }
+}
+
+impl SeriesSet for Constant {
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn labels(&self, _: usize) -> Labels {
+        Labels::from_pairs([("__name__", "x")]).unwrap()
+    }
+
+    fn read(&self, _: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
+        out.push(range.end, 1.0);
+        Ok(())
+    }
+}
+
+/// Threads have 2 MB at least; code that is not optimized takes twice the stack.
+const STACK_BYTES: usize = if cfg!(debug_assertions) { 4 << 20 } else { 2 << 20 };
+
+fn evaluates(text: String) {
+    let run = move || {
+        let expr = parse(&text).unwrap();
+        let params = Params::range(&text, 0, 60_000, 30_000);
+        let answer = evaluate(&expr, &params, &Constant, &Budget::unlimited());
+        assert!(answer.is_ok(), "{answer:?}");
+    };
+    std::thread::Builder::new().stack_size(STACK_BYTES).spawn(run).unwrap().join().unwrap();
+}
+
+#[test]
+fn the_deepest_and_the_longest_expressions_are_evaluated() {
+    let deepest = NESTING_MAX - 1;
+    for (open, inner, close) in [
+        ("(", "x", ")"),
+        ("-", "x", ""),
+        ("abs(", "x", ")"),
+        ("sum(", "x", ")"),
+        ("topk(1, ", "x", ")"),
+        ("x or ", "x", ""),
+        ("1 ^ ", "1", ""),
+        ("absent(", "x", ")"),
+        ("label_replace(", "x", ", \"a\", \"b\", \"c\", \"d\")"),
+    ] {
+        let levels = if open == "x or " { 500 } else { deepest };
+        evaluates(open.repeat(levels) + inner + &close.repeat(levels));
+    }
+    for link in [" + x", " or x", " + 1", " > bool x", " and on () x"] {
+        evaluates("x".to_owned() + &link.repeat(TREE_HEIGHT_MAX - 2));
+    }
+    evaluates("x and (".repeat(deepest / 2) + "x" + &")".repeat(deepest / 2));
+}
