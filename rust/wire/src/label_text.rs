@@ -18,11 +18,14 @@ pub enum Style {
 
 pub type Scan<T> = Result<T, &'static str>;
 
+/// Where some text stands in a line.
+pub type Place = (usize, usize);
+
 /// One label while a line is scanned: where its name and its value stand (quotes excluded).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    pub name: (usize, usize),
-    pub value: (usize, usize),
+    pub name: Place,
+    pub value: Place,
 }
 
 #[inline]
@@ -105,21 +108,28 @@ pub fn series_end(line: &[u8], at: usize, style: Style, labels: &mut Vec<Span>) 
     if line.get(i) != Some(&b'{') {
         return name_end.ok_or("a metric name must start the line");
     }
-    let (end, quoted_name) = block_end(line, i, style, labels)?;
-    if name_end.is_some() == quoted_name {
-        return Err(if quoted_name { "a metric has two names" } else { "a metric has no name" });
+    let (end, quoted) = block_end(line, i, style, labels)?;
+    match (name_end, quoted) {
+        (Some(_), Some(_)) => return Err("a metric has two names"),
+        (None, None) => return Err("a metric has no name"),
+        _ => (),
     }
     no_duplicate(line, labels)?;
     Ok(end)
 }
 
-/// Scans `{…}` from its opening brace: past its end, and whether it held a quoted metric name.
-pub fn block_end(line: &[u8], at: usize, style: Style, labels: &mut Vec<Span>) -> Scan<(usize, bool)> {
+/// Scans `{…}` from its opening brace: past its end, and the metric name if one stood there in quotes.
+pub fn block_end(
+    line: &[u8],
+    at: usize,
+    style: Style,
+    labels: &mut Vec<Span>,
+) -> Scan<(usize, Option<Place>)> {
     let blanks = |i| if style == Style::Tolerant { skip_blanks(line, i) } else { i };
-    let mut quoted_name = false;
+    let mut metric = None;
     let mut i = blanks(at + 1);
     if line.get(i) == Some(&b'}') {
-        return Ok((i + 1, false));
+        return Ok((i + 1, None));
     }
     loop {
         let start = i;
@@ -144,20 +154,20 @@ pub fn block_end(line: &[u8], at: usize, style: Style, labels: &mut Vec<Span>) -
                 return Err("a series has more than 256 labels");
             }
             labels.push(Span { name, value: (open + 1, i - 1) });
-        } else if quoted && !quoted_name {
-            quoted_name = true;
+        } else if quoted && metric.is_none() {
+            metric = Some(name);
         } else {
             return Err("a label name is not followed by =");
         }
         i = blanks(i);
         match line.get(i) {
-            Some(b'}') => return Ok((i + 1, quoted_name)),
+            Some(b'}') => return Ok((i + 1, metric)),
             Some(b',') => i = blanks(i + 1),
             None => return Err("the label block has no end"),
             Some(_) => return Err("a label is not followed by a comma or a closing brace"),
         }
         if style == Style::Tolerant && line.get(i) == Some(&b'}') {
-            return Ok((i + 1, quoted_name));
+            return Ok((i + 1, metric));
         }
     }
 }
@@ -220,10 +230,9 @@ pub fn decode_labels(raw: &[u8], out: &mut LabelsBuilder) -> Result<(), LabelErr
         return Ok(());
     }
     let mut labels = Vec::new();
-    let (_, quoted_name) = block_end(raw, open, Style::Tolerant, &mut labels).map_err(malformed)?;
-    if quoted_name {
-        value.clear();
-        unescape(quoted_metric_name(raw, open, &labels), &mut value);
+    let (_, quoted) = block_end(raw, open, Style::Tolerant, &mut labels).map_err(malformed)?;
+    if let Some((start, end)) = quoted {
+        unescape(raw.get(start..end).unwrap_or(&[]), &mut value);
         out.push_bytes(METRIC_NAME.as_bytes(), &value)?;
     }
     for span in &labels {
@@ -234,21 +243,6 @@ pub fn decode_labels(raw: &[u8], out: &mut LabelsBuilder) -> Result<(), LabelErr
         out.push_bytes(&name, &value)?;
     }
     Ok(())
-}
-
-/// The text between the quotes of the one string in the block that is neither a label's name nor value.
-fn quoted_metric_name<'a>(raw: &'a [u8], open: usize, labels: &[Span]) -> &'a [u8] {
-    let mut i = open + 1;
-    while let Some(next) = raw.get(i..).and_then(|rest| memchr::memchr(b'"', rest)) {
-        let start = i + next;
-        let Ok(end) = string_end(raw, start) else { break };
-        let text = (start + 1, end - 1);
-        if !labels.iter().any(|l| l.name == text || l.value == text) {
-            return raw.get(text.0..text.1).unwrap_or(&[]);
-        }
-        i = end;
-    }
-    &[]
 }
 
 #[cfg(test)]
