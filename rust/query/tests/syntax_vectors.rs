@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use metricsdb_query::syntax::{parse, pretty};
+use metricsdb_query::syntax::{parse, pretty, to_json};
 
 /// The folder of vectors beside the repository, at whatever height it lies.
 fn vectors() -> Option<PathBuf> {
@@ -58,6 +58,9 @@ fn fault(query: &str) -> Option<String> {
         Ok(expr) => expr,
         Err(error) => return Some(format!("{query}\n    {error}")),
     };
+    if to_json(&expr).contains("\"filter\":") {
+        return Some(format!("{query}\n    is taken for a boolean selector"));
+    }
     for printed in [expr.to_string(), pretty(&expr)] {
         match parse(&printed) {
             Ok(again) if again.to_string() == expr.to_string() => {}

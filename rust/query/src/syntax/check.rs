@@ -170,9 +170,7 @@ impl Check<'_> {
     /// A regex that does not compile, as an error at its selector.
     fn input(&self, span: Span, error: Error) -> Error {
         match error {
-            Error::Input { message, remedy, .. } => {
-                self.error(span, format!("error parsing regexp: {message}")).with_remedy(remedy)
-            }
+            Error::Input { message, remedy, .. } => self.error(span, message).with_remedy(remedy),
             other => other,
         }
     }

@@ -68,13 +68,14 @@ impl Parser<'_> {
     }
 
     fn range(&self, expr: Expr, range: Duration) -> Result<ExprKind> {
+        // Prometheus looks for plain offsets and times only: `x @ start()[5m]` and `x offset step()[5m]`
+        // mean what they mean with the range in front.
         let refused = match expr.kind {
-            ExprKind::Selector(Selector { offset: Some(_), .. }) => {
+            ExprKind::Selector(Selector { offset: Some(Duration::Ms(_)), .. }) => {
                 "no offset modifiers allowed before range"
             }
-            ExprKind::Selector(Selector { at: Some(_), .. }) => "no @ modifiers allowed before range",
-            ExprKind::Selector(Selector { extension: Some(_), .. }) => {
-                "no anchored or smoothed modifiers allowed before range"
+            ExprKind::Selector(Selector { at: Some(At::Time(_)), .. }) => {
+                "no @ modifiers allowed before range"
             }
             ExprKind::Selector(selector) => return Ok(ExprKind::Range { selector, range }),
             _ => {
