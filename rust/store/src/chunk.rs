@@ -142,9 +142,6 @@ impl Chunk {
         if timestamps.windows(2).any(|w| w[0] >= w[1]) {
             return Err(refused(count, "times must increase"));
         }
-        let Some(statistics) = Statistics::of(kind, bits) else {
-            return Err(refused(count, "a chunk has at least one sample"));
-        };
         let mut out = Vec::with_capacity(64 + count * 2);
         let regular = timestamps::regular(timestamps);
         let long = short(first as u64) != first;
@@ -166,7 +163,7 @@ impl Chunk {
                 out.extend_from_slice(&column);
             }
         }
-        choose::encode(kind, bits, &statistics, &mut out);
+        choose::encode(kind, bits, &mut out);
         Ok(Chunk { bytes: out.into() })
     }
 

@@ -36,7 +36,10 @@ fn plain_statistics(kind: ValueKind, bits: &[u64]) -> Statistics {
         min: numbers.iter().copied().fold(f64::NAN, f64::min),
         max: numbers.iter().copied().fold(f64::NAN, f64::max),
         sum: numbers.iter().sum(),
-        resets: numbers.windows(2).filter(|w| w[1] < w[0]).count() as u32,
+        resets: match kind {
+            ValueKind::Float => numbers.windows(2).filter(|w| w[1] < w[0]).count() as u32,
+            ValueKind::Int => bits.windows(2).filter(|w| (w[1] as i64) < (w[0] as i64)).count() as u32,
+        },
         stale,
         nan: (all.len() - numbers.len()) as u32 - stale,
     }

@@ -4,27 +4,26 @@
 use metricsdb_model::ValueKind;
 
 use super::decimal::{self, Mantissas, Reading};
-use super::statistics::Statistics;
 use super::values;
 
 /// Mantissas of as many bytes a value may be larger than the doubles' own bits: both are tried.
 const LONG_BYTES: usize = 4;
 
 /// Appends the value section of a chunk with at least one value.
-pub fn encode(kind: ValueKind, bits: &[u64], statistics: &Statistics, out: &mut Vec<u8>) {
+pub fn encode(kind: ValueKind, bits: &[u64], out: &mut Vec<u8>) {
     let Some(&first) = bits.first() else { return };
     if bits.iter().all(|&b| b == first) {
         return values::encode_constant(first, out);
     }
     if kind == ValueKind::Int {
-        return values::encode_integers(bits, statistics, out);
+        return values::encode_integers(bits, out);
     }
     let start = out.len();
-    let Some(found) = mantissas(bits) else { return values::encode_bits(bits, statistics, out) };
-    values::encode_decimals(&found, bits, statistics, out);
+    let Some(found) = mantissas(bits) else { return values::encode_bits(bits, out) };
+    values::encode_decimals(&found, bits, out);
     if out.len() - start > LONG_BYTES * bits.len() {
         let mut other = Vec::new();
-        values::encode_bits(bits, statistics, &mut other);
+        values::encode_bits(bits, &mut other);
         if other.len() < out.len() - start {
             out.truncate(start);
             out.extend_from_slice(&other);

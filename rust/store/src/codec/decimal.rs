@@ -4,6 +4,8 @@
 //! with the inexact constant, what an exporter makes that multiplies by 0.001. `Near`: a quotient and up
 //! to one unit in the last place, what sums and averages make. Every conversion is checked all the same.
 
+use super::bits::{Kernel, dispatch};
+
 /// Powers of ten that are exact in a double.
 const POW10: [f64; 16] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
@@ -119,43 +121,89 @@ pub fn is_special(bits: u64) -> bool {
 
 /// The column in one reading; `None` if more than every eighth value is an exception.
 pub fn read(column: &[u64], reading: Reading) -> Option<Mantissas> {
-    let scale = common_scale(column, reading)?;
-    let mut found = Mantissas {
-        reading,
-        scale,
-        column: Vec::with_capacity(column.len()),
-        away: Vec::new(),
-        exceptions: Vec::new(),
-    };
-    let mut before = 0;
-    for (i, &bits) in column.iter().enumerate() {
-        let v = f64::from_bits(bits);
-        let (m, away) = match reading {
-            Reading::Quotient => (exact(v, scale), 0),
-            Reading::Product => (exact_product(v, scale), 0),
-            Reading::Near => near(v, scale).map_or((None, 0), |(m, away)| (Some(m), away)),
-        };
-        match m {
-            Some(m) => before = m,
-            None => found.exceptions.push(i as u32),
-        }
-        found.column.push(before);
-        if reading == Reading::Near {
-            found.away.push(away);
+    let spread = column.len().div_ceil(16).max(1);
+    // The scale of a few values is mostly that of all; only if it isn't all are asked. When most of the
+    // few have none, no reading holds seven eighths of all.
+    let few: Vec<u64> = column.iter().copied().step_by(spread).collect();
+    let guess = common_scale(&few, reading, 2)?;
+    let mut found = read_at(column, reading, guess);
+    let special = found.exceptions.iter().all(|&i| is_special(column[i as usize]));
+    if !special {
+        let scale = common_scale(column, reading, 8)?;
+        if scale != guess {
+            found = read_at(column, reading, scale);
         }
     }
     if found.exceptions.len() * 8 > column.len() {
         return None;
     }
-    // Exceptions at the start take the first mantissa that there is.
+    // Exceptions repeat the mantissa before them, those at the start the first real one.
     let lead = found.exceptions.iter().zip(0..).take_while(|(e, i)| *e == i).count();
     let first = *found.column.get(lead)?;
     found.column.iter_mut().take(lead).for_each(|m| *m = first);
+    for &i in found.exceptions.iter().skip(lead) {
+        found.column[i as usize] = found.column[i as usize - 1];
+    }
     Some(found)
 }
 
-/// The scale that all values share; `None` once too many have none.
-fn common_scale(column: &[u64], reading: Reading) -> Option<u8> {
+/// The column at one scale; exceptions still have mantissas of their own.
+fn read_at(column: &[u64], reading: Reading, scale: u8) -> Mantissas {
+    let n = column.len();
+    let mut found =
+        Mantissas { reading, scale, column: vec![0; n], away: Vec::new(), exceptions: Vec::new() };
+    let mut offs = vec![0; n];
+    dispatch(Convert { bits: column, reading, scale, mantissas: &mut found.column, offs: &mut offs });
+    let limit = if reading == Reading::Near { 1 } else { 0 };
+    let far = |off: i64| off.unsigned_abs() > limit;
+    if offs.iter().any(|&off| far(off)) {
+        found.exceptions = (0..).zip(&offs).filter(|(_, off)| far(**off)).map(|(i, _)| i).collect();
+    }
+    if reading == Reading::Near {
+        found.exceptions.iter().for_each(|&i| offs[i as usize] = 0);
+        found.away = offs;
+    }
+    found
+}
+
+/// Mantissas, and how far each value's bits are from the mantissa's.
+struct Convert<'a> {
+    bits: &'a [u64],
+    reading: Reading,
+    scale: u8,
+    mantissas: &'a mut [i64],
+    offs: &'a mut [i64],
+}
+
+impl Kernel for Convert<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let e = self.scale;
+        let columns = || self.bits.iter().zip(self.mantissas).zip(self.offs);
+        if self.reading == Reading::Product {
+            columns().for_each(|((bits, m), off)| {
+                *m = mantissa(f64::from_bits(*bits), e);
+                *off = bits.wrapping_sub(product(*m, e).to_bits()) as i64;
+            });
+        } else if e == 0 {
+            columns().for_each(|((bits, m), off)| {
+                *m = f64::from_bits(*bits) as i64;
+                *off = bits.wrapping_sub((*m as f64).to_bits()) as i64;
+            });
+        } else {
+            let power = power(e);
+            columns().for_each(|((bits, m), off)| {
+                *m = mantissa(f64::from_bits(*bits), e);
+                *off = bits.wrapping_sub((*m as f64 / power).to_bits()) as i64;
+            });
+        }
+    }
+}
+
+/// The scale that all values share; `None` once more than one in `few` have none.
+fn common_scale(column: &[u64], reading: Reading, few: usize) -> Option<u8> {
     let mut e = if reading == Reading::Quotient { 0 } else { 1 };
     let mut without = 0;
     for &bits in column {
@@ -173,7 +221,7 @@ fn common_scale(column: &[u64], reading: Reading) -> Option<u8> {
             Some(larger) => e = larger,
             None => without += 1,
         }
-        if without * 8 > column.len() {
+        if without * few > column.len() {
             return None;
         }
     }

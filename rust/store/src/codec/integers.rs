@@ -28,6 +28,9 @@ const FORMS: [Form; 3] = [Form::Block, Form::Column, Form::Centre];
 /// A block's width byte: the width, and whether patches follow.
 const PATCHED: u8 = 128;
 
+/// An order is tried if its estimate is within this part of the best.
+const NEAR_BEST: u64 = 16;
+
 /// Bits of a position within a block.
 const POSITION_BITS: u32 = 6;
 
@@ -37,12 +40,16 @@ pub fn encode(column: &[i64], out: &mut Vec<u8>) {
     let divisor = divisor(column, first);
     let scaled: Vec<i64> = column.iter().map(|&v| v.wrapping_sub(first)).collect();
     let scaled = if divisor > 1 { scaled.iter().map(|v| v / divisor as i64).collect() } else { scaled };
-    // The order by an estimate, the form by trying.
-    let orders = (0..=2u8.min((column.len() - 1) as u8)).map(|order| (order, residuals(&scaled, order)));
-    let estimated =
-        orders.map(|(order, rest)| (dispatch(Estimate { rest: &rest, centre: centre(&rest) }), order, rest));
-    let Some((_, order, rest)) = estimated.min_by_key(|(bits, ..)| *bits) else { return };
-    let best = FORMS.iter().map(|&form| Plan::new(&rest, order, form)).min_by_key(|plan| plan.bits);
+    // Orders are estimated; those that come near the best are tried in every form.
+    let mut tried: Vec<(u64, u8, Vec<i64>)> = Vec::with_capacity(3);
+    for order in 0..=2u8.min((column.len() - 1) as u8) {
+        let rest = residuals(&scaled, order);
+        tried.push((dispatch(Estimate { rest: &rest, centre: centre(&rest) }), order, rest));
+    }
+    let least = tried.iter().map(|t| t.0).min().unwrap_or(0);
+    tried.retain(|t| t.0 <= least + least / NEAR_BEST + 8);
+    let plans = tried.iter().flat_map(|(_, order, rest)| FORMS.map(|form| Plan::new(rest, *order, form)));
+    let best = plans.min_by_key(|plan| plan.bits);
     let Some(plan) = best else { return };
     plan.write(&scaled, divisor, out);
 }

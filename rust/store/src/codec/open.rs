@@ -8,6 +8,7 @@ use metricsdb_model::{Error, Result, Samples, TimeRange, ValueKind};
 
 use super::bits::{BitReader, Code, unzigzag, width, zigzag};
 use super::decimal;
+use super::statistics::widen;
 
 /// The slab slice is too small for one more sample; nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,13 +176,17 @@ pub fn decode_f64(state: &OpenState, buf: &[u8], range: TimeRange, out: &mut Sam
     if range.is_empty() || state.is_empty() || range.start > state.last_time {
         return Ok(());
     }
-    let int = state.mode == INT;
+    let kind = state.kind();
+    let Samples { timestamps, values } = out;
+    timestamps.reserve(state.count());
+    values.reserve(state.count());
     each(state, buf, |t, b| {
         if t > range.end {
             return false;
         }
         if t >= range.start {
-            out.push(t, if int { b as i64 as f64 } else { f64::from_bits(b) });
+            timestamps.push(t);
+            values.push(widen(kind, b));
         }
         true
     })

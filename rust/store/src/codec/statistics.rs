@@ -15,7 +15,7 @@ pub struct Statistics {
     pub max: f64,
     /// Compensated sum of the numbers; 0 when there is none.
     pub sum: f64,
-    /// How often a number is smaller than the number before it.
+    /// How often a number is smaller than the number before it; integers are compared exactly.
     pub resets: u32,
     /// Staleness markers.
     pub stale: u32,
@@ -47,7 +47,7 @@ impl Statistics {
             nan: 0,
         };
         let mut lost = 0.0;
-        let mut before = f64::NAN;
+        let mut before = None;
         for &bits in column {
             let v = widen(kind, bits);
             if v.is_nan() {
@@ -58,8 +58,11 @@ impl Statistics {
             }
             s.min = s.min.min(v);
             s.max = s.max.max(v);
-            s.resets += u32::from(v < before);
-            before = v;
+            s.resets += u32::from(before.is_some_and(|b| match kind {
+                ValueKind::Float => v < f64::from_bits(b),
+                ValueKind::Int => (bits as i64) < (b as i64),
+            }));
+            before = Some(bits);
             add(&mut s.sum, &mut lost, v);
         }
         if s.sum.is_finite() && lost.is_finite() {

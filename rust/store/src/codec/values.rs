@@ -39,16 +39,16 @@ pub fn encode_constant(bits: u64, out: &mut Vec<u8>) {
 }
 
 /// Exact integers.
-pub fn encode_integers(bits: &[u64], statistics: &Statistics, out: &mut Vec<u8>) {
+pub fn encode_integers(bits: &[u64], out: &mut Vec<u8>) {
     let column: Vec<i64> = bits.iter().map(|&b| b as i64).collect();
     out.push(QUOTIENT);
     out.push(0);
-    encode_section(&column, &[], bits, statistics, true, out);
+    encode_section(ValueKind::Int, &column, &[], bits, true, out);
     integers::encode(&column, out);
 }
 
 /// Doubles as mantissas.
-pub fn encode_decimals(found: &Mantissas, bits: &[u64], statistics: &Statistics, out: &mut Vec<u8>) {
+pub fn encode_decimals(found: &Mantissas, bits: &[u64], out: &mut Vec<u8>) {
     out.push(match found.reading {
         Reading::Quotient => QUOTIENT,
         Reading::Product => PRODUCT,
@@ -56,7 +56,7 @@ pub fn encode_decimals(found: &Mantissas, bits: &[u64], statistics: &Statistics,
     });
     out.push(found.scale);
     let narrow = found.reading != Reading::Near;
-    encode_section(&found.column, &found.exceptions, bits, statistics, narrow, out);
+    encode_section(ValueKind::Float, &found.column, &found.exceptions, bits, narrow, out);
     if let Some(&first) = found.away.first() {
         put_signed(out, first);
         integers::encode(&found.away, out);
@@ -65,7 +65,7 @@ pub fn encode_decimals(found: &Mantissas, bits: &[u64], statistics: &Statistics,
 }
 
 /// Doubles as integers whose order is the order of the doubles: for those that are no decimals.
-pub fn encode_bits(bits: &[u64], statistics: &Statistics, out: &mut Vec<u8>) {
+pub fn encode_bits(bits: &[u64], out: &mut Vec<u8>) {
     let mut column: Vec<i64> = bits.iter().map(|&b| ordered(b)).collect();
     let nans = (0..).zip(bits).filter(|(_, b)| f64::from_bits(**b).is_nan()).map(|(i, _)| i);
     let mut exceptions: Vec<u32> = nans.collect();
@@ -77,7 +77,7 @@ pub fn encode_bits(bits: &[u64], statistics: &Statistics, out: &mut Vec<u8>) {
         column[i] = if i > 0 { column[i - 1] } else { 0 };
     }
     out.push(BITS);
-    encode_section(&column, &exceptions, bits, statistics, false, out);
+    encode_section(ValueKind::Float, &column, &exceptions, bits, false, out);
     integers::encode(&column, out);
 }
 
@@ -87,45 +87,72 @@ fn ordered(bits: u64) -> i64 {
     (bits ^ ((bits as i64 >> 63) as u64 >> 1)) as i64
 }
 
-/// First mantissa, statistics, exceptions.
+/// First mantissa, statistics, exceptions. Where exceptions are NaNs, whose mantissas repeat the one
+/// before them, the column's own statistics are those of the values.
 fn encode_section(
+    kind: ValueKind,
     column: &[i64],
     exceptions: &[u32],
     bits: &[u64],
-    s: &Statistics,
     narrow: bool,
     out: &mut Vec<u8>,
 ) {
-    let (first, last) = (column.first().copied().unwrap_or(0), column.last().copied().unwrap_or(0));
-    let numbers = exceptions.iter().all(|&i| f64::from_bits(bits[i as usize]).is_nan());
-    let regular =
-        || column.iter().enumerate().filter(|(i, _)| exceptions.binary_search(&(*i as u32)).is_err());
-    let low = regular().map(|(_, &m)| m).min().unwrap_or(first);
-    let high = regular().map(|(_, &m)| m).max().unwrap_or(first);
-    let range = high.wrapping_sub(low) as u64;
-    let narrow = narrow && numbers && range < RANGE_MAX;
-    let flags = if narrow { 0 } else { WIDE }
-        | if s.resets > 0 { RESETS } else { 0 }
-        | if exceptions.is_empty() { 0 } else { EXCEPTIONS };
-    out.push(flags);
-    put_signed(out, first);
-    if narrow {
+    let Some((&first, &last)) = column.first().zip(column.last()) else { return };
+    let narrow = narrow && exceptions.iter().all(|&i| f64::from_bits(bits[i as usize]).is_nan());
+    let own = dispatch(OwnStatistics { column });
+    let range = own.high.wrapping_sub(own.low) as u64;
+    let some = if exceptions.is_empty() { 0 } else { EXCEPTIONS };
+    if narrow && range < RANGE_MAX {
+        out.push(some | if own.resets > 0 { RESETS } else { 0 });
+        put_signed(out, first);
         put_signed(out, last.wrapping_sub(first));
-        put_varint(out, first.wrapping_sub(low) as u64);
-        put_varint(out, high.wrapping_sub(low) as u64);
-        put_varint(out, regular().map(|(_, &m)| m.wrapping_sub(low) as u64).sum());
-    } else {
+        put_varint(out, first.wrapping_sub(own.low) as u64);
+        put_varint(out, range);
+        let above_low = |m: i64| m.wrapping_sub(own.low) as u64;
+        let excepted: u64 = exceptions.iter().map(|&i| above_low(column[i as usize])).sum();
+        put_varint(out, own.above_low - excepted);
+        if own.resets > 0 {
+            put_varint(out, u64::from(own.resets));
+        }
+    } else if let Some(s) = Statistics::of(kind, bits) {
+        out.push(WIDE | some | if s.resets > 0 { RESETS } else { 0 });
+        put_signed(out, first);
         for v in [s.first, s.last, s.min, s.max, s.sum] {
             out.extend_from_slice(&v.to_le_bytes());
         }
         put_varint(out, u64::from(s.stale));
         put_varint(out, u64::from(s.nan));
-    }
-    if s.resets > 0 {
-        put_varint(out, u64::from(s.resets));
+        if s.resets > 0 {
+            put_varint(out, u64::from(s.resets));
+        }
     }
     if !exceptions.is_empty() {
         encode_exceptions(exceptions, bits, out);
+    }
+}
+
+/// What a column of mantissas says of itself; the sum may wrap if the range is `RANGE_MAX` or more.
+struct Own {
+    low: i64,
+    high: i64,
+    above_low: u64,
+    resets: u32,
+}
+
+struct OwnStatistics<'a> {
+    column: &'a [i64],
+}
+
+impl Kernel for OwnStatistics<'_> {
+    type Output = Own;
+
+    #[inline(always)]
+    fn run(self) -> Own {
+        let low = self.column.iter().copied().fold(i64::MAX, i64::min);
+        let high = self.column.iter().copied().fold(i64::MIN, i64::max);
+        let above_low = self.column.iter().fold(0u64, |sum, m| sum.wrapping_add(m.wrapping_sub(low) as u64));
+        let resets = self.column.windows(2).fold(0, |n, w| n + u32::from(w[1] < w[0]));
+        Own { low, high, above_low, resets }
     }
 }
 
