@@ -14,7 +14,7 @@ use crate::labelsets::Shapes;
 use crate::late::DuplicatePolicy;
 use crate::metadata::MetadataStore;
 use crate::raw::{FREE, RawHasher, RawTable};
-use crate::resolve::Refusal;
+use crate::resolve::{Interned, Refusal};
 use crate::shard::{Rules, SHARDS, Shard, Staged, Work, place_of};
 use crate::symbols::Symbols;
 
@@ -65,7 +65,7 @@ pub(crate) struct Scratch {
     hashes: Vec<u128>,
     order: Vec<u32>,
     staged: Vec<Staged>,
-    pub(crate) pairs: Vec<(u32, u32)>,
+    pub(crate) last: Interned,
     pub(crate) sender: LabelsBuilder,
     pub(crate) merged: LabelsBuilder,
     work: Work,
@@ -76,7 +76,7 @@ impl Scratch {
         (self.ids.capacity() + self.order.capacity()) * 4
             + self.hashes.capacity() * 16
             + self.staged.capacity() * size_of::<Staged>()
-            + self.pairs.capacity() * 8
+            + self.last.bytes()
             + self.work.bytes()
     }
 }
@@ -130,7 +130,7 @@ impl Database {
             labels
                 .iter()
                 .map(|set| {
-                    let found = self.find_or_make(set.as_ref(), &mut scratch.pairs);
+                    let found = self.find_or_make(set.as_ref(), &mut scratch.last);
                     found.map(|(id, _)| u64::from(id)).map_err(Refusal::into_error)
                 })
                 .collect()

@@ -12,6 +12,7 @@ use crate::database::{Database, Scratch};
 use crate::index::Forward;
 use crate::series::ROWS_MAX;
 use crate::shard::{id_of, place_of};
+use crate::symbols::Symbols;
 
 /// Why a series can't be taken.
 pub(crate) struct Refusal {
@@ -77,6 +78,60 @@ pub(crate) fn check_limits(labels: LabelsRef<'_>) -> Result<(), Refusal> {
     }
 }
 
+/// The label set that was looked up last, and its symbols. Neighbours in a request share most of their
+/// labels, so that comparing them saves nine out of ten look-ups.
+#[derive(Default)]
+pub(crate) struct Interned {
+    canonical: Vec<u8>,
+    pairs: Vec<(u32, u32)>,
+}
+
+impl Interned {
+    pub fn bytes(&self) -> usize {
+        self.canonical.capacity() + self.pairs.capacity() * size_of::<(u32, u32)>()
+    }
+
+    /// The symbols of a label set, in name order.
+    fn intern(&mut self, labels: LabelsRef<'_>, symbols: &Symbols) -> Result<&[(u32, u32)], Refusal> {
+        let replaced = self.replace(labels, symbols);
+        self.canonical.clear();
+        match replaced {
+            Ok(count) => {
+                self.pairs.truncate(count);
+                self.canonical.extend_from_slice(labels.canonical());
+                Ok(&self.pairs)
+            }
+            Err(error) => {
+                self.pairs.clear();
+                Err(Refusal::limit(error))
+            }
+        }
+    }
+
+    /// Overwrites `pairs` one by one; returns how many there are now.
+    fn replace(&mut self, labels: LabelsRef<'_>, symbols: &Symbols) -> metricsdb_model::Result<usize> {
+        let Interned { canonical, pairs } = self;
+        let mut before = canonical.split(|&b| b == 0xff);
+        let mut now = labels.canonical().split(|&b| b == 0xff);
+        let symbol = |text: &[u8], before: Option<&[u8]>, known: Option<u32>| match known {
+            Some(symbol) if before == Some(text) => Ok(symbol),
+            _ => symbols.intern(std::str::from_utf8(text).unwrap_or("")),
+        };
+        let mut count = 0;
+        while let (Some(name), Some(value)) = (now.next(), now.next()) {
+            let known = pairs.get(count).copied();
+            let name = symbol(name, before.next(), known.map(|pair| pair.0))?;
+            let pair = (name, symbol(value, before.next(), known.map(|pair| pair.1))?);
+            match pairs.get_mut(count) {
+                Some(place) => *place = pair,
+                None => pairs.push(pair),
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
 /// Adds the receiver's labels as Prometheus does: on a clash the sender's label wins or is renamed.
 fn merge_extra(sender: &mut LabelsBuilder, extra: &Extra, out: &mut LabelsBuilder) -> Result<(), LabelError> {
     out.clear();
@@ -110,7 +165,7 @@ impl Database {
         scratch: &mut Scratch,
         report: &mut WriteReport,
     ) -> Result<u32, Refusal> {
-        let Scratch { sender, merged, pairs, .. } = scratch;
+        let Scratch { sender, merged, last, .. } = scratch;
         sender.clear();
         (batch.decode)(raw, sender).map_err(Refusal::labels)?;
         let builder = if batch.extra.labels.is_empty() {
@@ -121,7 +176,7 @@ impl Database {
         };
         let labels = builder.canonical().map_err(Refusal::labels)?;
         check_limits(labels)?;
-        let (id, made) = self.find_or_make(labels, pairs)?;
+        let (id, made) = self.find_or_make(labels, last)?;
         report.series_created += u64::from(made);
         self.raw.insert(hash, id, self.series_count());
         Ok(id)
@@ -131,13 +186,9 @@ impl Database {
     pub(crate) fn find_or_make(
         &self,
         labels: LabelsRef<'_>,
-        pairs: &mut Vec<(u32, u32)>,
+        last: &mut Interned,
     ) -> Result<(u32, bool), Refusal> {
-        pairs.clear();
-        for (name, value) in labels.iter() {
-            let name = self.symbols.intern(name).map_err(Refusal::limit)?;
-            pairs.push((name, self.symbols.intern(value).map_err(Refusal::limit)?));
-        }
+        let pairs = last.intern(labels, &self.symbols)?;
         let hash = labels.hash64();
         let number = (hash >> 56) as u8;
         let mut shard = self.shard(usize::from(number));

@@ -170,6 +170,35 @@ fn a_selection_does_not_see_later_writes() {
 }
 
 #[test]
+fn label_sets_that_follow_each_other_never_borrow_labels() {
+    let db = Database::new(Options::default());
+    let mut random = 7u64;
+    let mut expected = std::collections::BTreeSet::new();
+    for _ in 0..2000 {
+        let mut next = |n: u64| {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (random >> 33) % n
+        };
+        let mut pairs = Vec::new();
+        for i in 0..6 {
+            if next(3) > 0 {
+                pairs.push((format!("n{i}"), format!("n{}", next(4))));
+            }
+        }
+        let set = Labels::from_pairs(pairs.clone()).unwrap();
+        if set.is_empty() {
+            assert!(matches!(db.register(&[set]), Err(Error::Input { .. })));
+            continue;
+        }
+        let raw: String = pairs.iter().map(|(n, v)| format!("{n}={v},")).collect();
+        db.write(&batch(&[(&raw, &[(1, 1.0)])]));
+        expected.insert(set.to_string());
+    }
+    assert!(content(&db, TimeRange::ALL).into_keys().eq(expected));
+    db.check().unwrap();
+}
+
+#[test]
 fn grouping_by_symbols_equals_grouping_by_labels() {
     let db = Database::new(Options::default());
     for i in 0..500 {
