@@ -2,7 +2,7 @@
 
 use roaring::{MultiOps, RoaringBitmap};
 
-use super::lists::Ids;
+use super::postings::Ids;
 
 /// One id in so many of the id space: denser, and marking bits beats sorting ids.
 const SPARSE: usize = 512;

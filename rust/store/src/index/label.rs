@@ -11,7 +11,7 @@ use metricsdb_model::Result;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use roaring::RoaringBitmap;
 
-use super::lists::{Ids, Lists, Posting};
+use super::postings::{Ids, Lists, Posting};
 use crate::symbols::Symbols;
 
 /// Values of the unsorted tail above which it is sorted.
@@ -157,8 +157,8 @@ impl State {
 
 impl Label {
     pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
-        // Recursive, because one selector may name a label twice.
-        self.state.read_recursive()
+        // Not recursive, so that readers cannot keep a writer out: a thread holds one label at a time.
+        self.state.read()
     }
 
     /// Adds the series to the value's postings. True when the tail has become long just now.

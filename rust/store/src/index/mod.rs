@@ -6,10 +6,10 @@
 
 mod gather;
 mod label;
-mod lists;
+mod leaf;
+mod postings;
 mod report;
 mod select;
-mod test;
 
 #[cfg(test)]
 mod naive;
@@ -144,7 +144,7 @@ impl Index {
             for block in positions.chunks(2048) {
                 let state = label.read();
                 let occurring =
-                    block.iter().filter(|&&at| ids.is_none_or(|ids| test::meets(state.ids(at), ids)));
+                    block.iter().filter(|&&at| ids.is_none_or(|ids| leaf::meets(state.ids(at), ids)));
                 values.extend(occurring.map(|&at| state.value(at)));
             }
         }

@@ -235,6 +235,26 @@ fn large_labels_are_answered_as_small_ones() {
 }
 
 #[test]
+fn values_that_come_after_a_test_was_remembered_are_tested_too() {
+    let mut twin = large();
+    let is = |op, value| Predicate::Match(Matcher::new("pod", op, value).unwrap());
+    let predicates =
+        [is(MatchOp::Regex, ".*7"), is(MatchOp::Regex, "pod-29.*"), is(MatchOp::NotRegex, "pod-.*8")];
+    for round in 0..4u32 {
+        for predicate in &predicates {
+            twin.agree(predicate).unwrap();
+        }
+        for i in 0..300 {
+            let id = 100_000 * (round + 1) + i;
+            let labels = Labels::from_pairs([("pod", format!("pod-29x{round}{i}"))]).unwrap();
+            twin.index.add(id, &pairs(&twin.symbols, &labels)).unwrap();
+            twin.series.push((id, labels));
+        }
+    }
+    assert!(twin.index.bytes().iter().any(|part| part.0 == "remembered tests" && part.1 > 0));
+}
+
+#[test]
 fn figures_are_counted_as_prometheus_counts_them() {
     let figures = large().index.cardinality(2);
     assert_eq!(figures.series, 6000);

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use metricsdb_model::labels::METRIC_NAME;
 
-use super::lists::bitmap_bytes;
+use super::postings::bitmap_bytes;
 use super::{Index, label::Entry};
 
 /// Figures for `/api/v1/status/tsdb`: each list is sorted by figure, largest first.
@@ -35,9 +35,11 @@ impl<K: Ord> Top<K> {
     }
 
     fn push(&mut self, count: u64, key: K) {
-        self.heap.push(Reverse((count, Reverse(key))));
-        if self.heap.len() > self.limit {
-            self.heap.pop();
+        let item = Reverse((count, Reverse(key)));
+        if self.heap.len() < self.limit {
+            self.heap.push(item);
+        } else if let Some(mut least) = self.heap.peek_mut().filter(|least| item < **least) {
+            *least = item;
         }
     }
 

@@ -9,8 +9,8 @@ use metricsdb_model::{Budget, Predicate, Result};
 use roaring::RoaringBitmap;
 
 use super::label::Label;
-use super::lists::Ids;
-use super::test::{Leaf, Test, find};
+use super::leaf::{Leaf, Test, find};
+use super::postings::Ids;
 use super::{Forward, Index};
 
 /// How many values are tested in the time that one series' label is fetched and tested.

@@ -10,7 +10,7 @@ use roaring::RoaringBitmap;
 
 use super::gather::Gather;
 use super::label::{Label, Outcome, State};
-use super::lists::Ids;
+use super::postings::Ids;
 use crate::symbols::Symbols;
 
 /// Values or lists handled under one hold of a label's lock, and between two looks at the budget.
