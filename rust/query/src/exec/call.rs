@@ -74,18 +74,21 @@ impl<'a> Evaluator<'a> {
     /// Remarks on metrics that have samples here, but not the name of a counter.
     fn remark_on_names(&self, ranges: &Ranges<'a>, span: Span) -> Result<()> {
         let groups = ranges.set.group(&Grouping::By(vec![METRIC_NAME.to_owned()]));
-        for (group, labels) in groups.labels.iter().enumerate() {
-            let name = labels.metric_name();
-            if may_be_counter(name) {
-                continue;
-            }
-            let mut samples = Samples::default();
-            for (row, _) in groups.of.iter().enumerate().filter(|(_, g)| **g as usize == group) {
+        let names = groups.labels.iter().map(|l| l.metric_name());
+        let mut open: Vec<bool> = names.map(|name| !may_be_counter(name)).collect();
+        if !open.contains(&true) {
+            return Ok(());
+        }
+        let mut samples = Samples::default();
+        for (row, &group) in groups.of.iter().enumerate() {
+            let group = group as usize;
+            if open[group] {
+                self.budget.check()?;
                 samples.clear();
                 read_reach(&*ranges.set, row, ranges.looks.reach(ranges.range), &mut samples)?;
                 if !samples.is_empty() {
-                    self.notes.not_a_counter(name, span);
-                    break;
+                    self.notes.not_a_counter(groups.labels[group].metric_name(), span);
+                    open[group] = false;
                 }
             }
         }

@@ -72,39 +72,6 @@ impl<'t> Params<'t> {
 /// vector, a matrix or a string; a range query answers a matrix. Fails with `Error::Execution` as
 /// Prometheus does, and with the budget's errors.
 pub fn evaluate(expr: &Expr, params: &Params<'_>, source: &dyn Source, budget: &Budget) -> Result<Answer> {
-    if !is_higher(expr, CALLER_STACK_HEIGHT) {
-        return evaluate_here(expr, params, source, budget);
-    }
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(HIGH_TREE_STACK_BYTES);
-        let running = thread
-            .spawn_scoped(scope, || evaluate_here(expr, params, source, budget))
-            .map_err(|e| Error::execution(format!("no thread for a deeply nested query: {e}")))?;
-        running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
-/// Trees up to this height are evaluated on the caller's stack, whatever thread that is.
-const CALLER_STACK_HEIGHT: usize = 24;
-/// Enough for a tree of `TREE_HEIGHT_MAX`: a level takes up to 10 KiB in an unoptimised build.
-const HIGH_TREE_STACK_BYTES: usize = 16 << 20;
-
-/// Whether the tree has more levels than `levels`; looks no deeper.
-fn is_higher(expr: &Expr, levels: usize) -> bool {
-    let Some(below) = levels.checked_sub(1) else { return true };
-    match &expr.kind {
-        ExprKind::Paren(inner) | ExprKind::Negate(inner) | ExprKind::Plus(inner) => is_higher(inner, below),
-        ExprKind::Subquery { expr, .. } => is_higher(expr, below),
-        ExprKind::Binary(binary) => is_higher(&binary.left, below) || is_higher(&binary.right, below),
-        ExprKind::Aggregate(aggregate) => {
-            is_higher(&aggregate.expr, below) || aggregate.param.iter().any(|p| is_higher(p, below))
-        }
-        ExprKind::Call(call) => call.args.iter().any(|arg| is_higher(arg, below)),
-        ExprKind::Number(_) | ExprKind::String(_) | ExprKind::Selector(_) | ExprKind::Range { .. } => false,
-    }
-}
-
-fn evaluate_here(expr: &Expr, params: &Params<'_>, source: &dyn Source, budget: &Budget) -> Result<Answer> {
     let step = params.step.unwrap_or(0);
     if step < 0 || params.step == Some(0) {
         return Err(Error::input("step", &step.to_string(), "not a positive number", "use a positive step"));
