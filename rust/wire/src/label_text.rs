@@ -16,6 +16,7 @@ pub enum Style {
     Strict,
 }
 
+/// What a scan found, or what is wrong with the line.
 pub type Scan<T> = Result<T, &'static str>;
 
 /// Where some text stands in a line.
@@ -28,11 +29,13 @@ pub struct Span {
     pub value: Place,
 }
 
+/// A byte that a bare name may begin with; metric names also with a colon.
 #[inline]
 pub fn is_name_start(b: u8) -> bool {
     b.is_ascii_alphabetic() || b == b'_'
 }
 
+/// A byte that may follow in a bare name; in metric names also a colon.
 #[inline]
 pub fn is_name_byte(b: u8) -> bool {
     NAME_BYTES[b as usize]
@@ -71,6 +74,7 @@ pub fn metric_name_end(line: &[u8], at: usize) -> Option<usize> {
     Some(at + length)
 }
 
+/// Past the blanks and tabs that stand at `at`.
 pub fn skip_blanks(line: &[u8], mut at: usize) -> usize {
     while matches!(line.get(at), Some(b' ' | b'\t')) {
         at += 1;

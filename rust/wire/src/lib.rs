@@ -6,17 +6,19 @@
 
 pub mod exposition;
 pub mod exposition_writer;
-pub mod label_text;
-pub mod number;
+mod label_text;
+mod number;
 pub mod openmetrics;
 pub mod prom_json;
-pub mod protobuf;
+mod protobuf;
 pub mod remote_write;
 pub mod statsd;
 
 /// `Batch::dialect` of each way to write labels. Prometheus text and OpenMetrics write them alike.
 pub mod dialect {
+    /// The label fields of a protobuf `TimeSeries`.
     pub const REMOTE_WRITE: u8 = 1;
+    /// `name{label="value"}`.
     pub const TEXT: u8 = 2;
     /// The canonical form of `metricsdb_model::labels`.
     pub const CANONICAL: u8 = 3;

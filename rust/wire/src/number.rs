@@ -137,6 +137,7 @@ pub fn write_seconds(out: &mut Vec<u8>, ms: i64) {
     }
 }
 
+/// Appends a whole number.
 pub fn write_integer(out: &mut Vec<u8>, v: i64) {
     out.extend_from_slice(itoa::Buffer::new().format(v).as_bytes());
 }

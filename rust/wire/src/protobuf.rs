@@ -6,10 +6,12 @@
 /// Where and why the bytes are not protobuf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken {
+    /// Offset in the body.
     pub at: usize,
     pub what: &'static str,
 }
 
+/// What was read, or where the body is broken.
 pub type Read<T> = Result<T, Broken>;
 
 /// How a field's value is laid out (protobuf encoding, "message structure").
@@ -32,6 +34,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// Starts at the beginning of a body.
     pub fn new(body: &'a [u8]) -> Reader<'a> {
         Reader { bytes: body, body, at: 0 }
     }
@@ -42,6 +45,7 @@ impl<'a> Reader<'a> {
         self.at
     }
 
+    /// True at the end of the message.
     #[inline(always)]
     pub fn is_done(&self) -> bool {
         self.at >= self.bytes.len()
@@ -52,6 +56,7 @@ impl<'a> Reader<'a> {
         self.bytes.get(start..end).unwrap_or(&[])
     }
 
+    /// Fails at this place.
     pub fn broken<T>(&self, what: &'static str) -> Read<T> {
         Err(Broken { at: self.at, what })
     }
@@ -89,6 +94,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A base-128 number of up to 64 bits.
     #[inline(always)]
     pub fn varint(&mut self) -> Read<u64> {
         match self.bytes.get(self.at) {
@@ -181,6 +187,7 @@ impl<'a> Reader<'a> {
         Ok(inner)
     }
 
+    /// A length-delimited value.
     #[inline(always)]
     pub fn bytes(&mut self) -> Read<&'a [u8]> {
         let end = self.length()?;
@@ -189,6 +196,7 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
+    /// Eight bytes, the lowest first.
     #[inline(always)]
     pub fn fixed64(&mut self) -> Read<u64> {
         match self.bytes.get(self.at..).and_then(|b| b.first_chunk::<8>()) {

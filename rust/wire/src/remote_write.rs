@@ -311,8 +311,11 @@ fn label_field<'a>(r: &mut Reader<'a>) -> Read<(&'a [u8], &'a [u8])> {
 /// One series to send: its labels and its columns, which are equally long.
 #[derive(Clone, Copy, Debug)]
 pub struct SeriesToSend<'a> {
+    /// The metric name among them.
     pub labels: LabelsRef<'a>,
+    /// Milliseconds.
     pub timestamps: &'a [i64],
+    /// One a timestamp.
     pub values: &'a [f64],
 }
 

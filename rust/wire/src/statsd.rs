@@ -123,6 +123,7 @@ impl StatsdAggregator {
         self.metrics.len()
     }
 
+    /// True before the first event.
     pub fn is_empty(&self) -> bool {
         self.metrics.is_empty()
     }
