@@ -256,7 +256,7 @@ fn absent_labels(arg: &Expr) -> Result<Labels> {
 fn plain_matchers(selector: &Selector) -> Vec<(&str, MatchOp, &str)> {
     let Filter::All(parts) = &selector.filter else { return Vec::new() };
     let plain = parts.iter().filter_map(|part| match part {
-        Filter::Match { label, op, value } => Some((label.as_str(), *op, value.as_str())),
+        Filter::Match(m) => Some((m.name.as_str(), m.op, m.value.as_str())),
         _ => None,
     });
     plain.collect()

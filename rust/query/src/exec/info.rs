@@ -50,7 +50,7 @@ impl Wanted {
             }
         }
         let given = !names.is_empty() || named.is_some();
-        let mut names = lower(named, names)?;
+        let mut names = lower(named, names);
         if !positive {
             let (op, value) = match given {
                 true => (MatchOp::Regex, INFO_METRIC_PATTERN),
@@ -58,7 +58,7 @@ impl Wanted {
             };
             names = Predicate::All(vec![names, Predicate::Match(Matcher::new(METRIC_NAME, op, value)?)]);
         }
-        Ok(Wanted { names, data: lower(None, data)?, labels })
+        Ok(Wanted { names, data: lower(None, data), labels })
     }
 
     fn takes(&self, label: &str) -> bool {
@@ -68,7 +68,7 @@ impl Wanted {
     }
 }
 
-fn lower(name: Option<&str>, parts: Vec<Filter>) -> Result<Predicate> {
+fn lower(name: Option<&str>, parts: Vec<Filter>) -> Predicate {
     let name = name.map(str::to_owned);
     predicate(&Selector { name, filter: Filter::All(parts), offset: None, at: None, extension: None })
 }
@@ -78,17 +78,15 @@ fn mention<'f>(filter: &'f Filter, into: &mut Vec<&'f str>) {
     match filter {
         Filter::All(parts) | Filter::Any(parts) => parts.iter().for_each(|p| mention(p, into)),
         Filter::Not(part) => mention(part, into),
-        Filter::Match { label, .. }
-        | Filter::In { label, .. }
-        | Filter::Has(label)
-        | Filter::Num { label, .. } => into.push(label),
+        Filter::Match(matcher) => into.push(&matcher.name),
+        Filter::In { label, .. } | Filter::Has(label) | Filter::Num { label, .. } => into.push(label),
     }
 }
 
 /// Whether a filter on the name says what the name is, and not only what it is not.
 fn is_positive(filter: &Filter) -> bool {
     match filter {
-        Filter::Match { op, .. } => !op.is_negative(),
+        Filter::Match(matcher) => !matcher.op.is_negative(),
         Filter::In { negated, .. } => !negated,
         Filter::Not(_) => false,
         Filter::All(parts) | Filter::Any(parts) => parts.iter().any(is_positive),

@@ -20,7 +20,7 @@ impl<'a> Evaluator<'a> {
     }
 
     fn series(&self, selector: &Selector, reach: TimeRange) -> Result<Arc<dyn SeriesSet + 'a>> {
-        Ok(Arc::from(self.source.select(&predicate(selector)?, reach, self.budget)?))
+        Ok(Arc::from(self.source.select(&predicate(selector), reach, self.budget)?))
     }
 
     fn edges(&self, selector: &Selector) -> Option<Edges> {

@@ -139,9 +139,7 @@ impl Check<'_> {
     /// The second argument of `info` says which labels to take: it may match everything.
     fn info_selector(&self, arg: &Expr) -> Result<()> {
         match &arg.kind {
-            ExprKind::Selector(selector) if selector.name.is_none() => {
-                predicate(selector).map(|_| ()).map_err(|error| self.input(arg.span, error))
-            }
+            ExprKind::Selector(selector) if selector.name.is_none() => Ok(()),
             ExprKind::Selector(_) => {
                 let message = "expected label selectors only, got vector selector instead";
                 Err(self.error(arg.span, message))
@@ -151,28 +149,19 @@ impl Check<'_> {
     }
 
     fn selector(&self, selector: &Selector, span: Span) -> Result<()> {
-        let predicate = predicate(selector).map_err(|error| self.input(span, error))?;
         if let Some(name) = &selector.name {
             if let Some(second) = second_name(&selector.filter) {
                 let message =
                     format!("metric name must not be set twice: {} or {}", quote(name), quote(second));
                 return Err(self.error(span, message));
             }
-        } else if predicate.matches_empty() {
+        } else if predicate(selector).matches_empty() {
             let message = "vector selector must contain at least one non-empty matcher";
             return Err(self
                 .error(span, message)
                 .with_remedy("name a metric, or a label that must be there, as in {job=~\".+\"}"));
         }
         Ok(())
-    }
-
-    /// A regex that does not compile, as an error at its selector.
-    fn input(&self, span: Span, error: Error) -> Error {
-        match error {
-            Error::Input { message, remedy, .. } => self.error(span, message).with_remedy(remedy),
-            other => other,
-        }
     }
 
     fn binary(&self, binary: &mut Binary, span: Span) -> Result<ValueType> {
@@ -265,7 +254,7 @@ fn second_name(filter: &Filter) -> Option<&str> {
     match filter {
         Filter::All(parts) | Filter::Any(parts) => parts.iter().find_map(second_name),
         Filter::Not(part) => second_name(part),
-        Filter::Match { label, value, .. } if label == METRIC_NAME => Some(value),
+        Filter::Match(matcher) if matcher.name == METRIC_NAME => Some(&matcher.value),
         Filter::In { label, .. } | Filter::Num { label, .. } | Filter::Has(label) if label == METRIC_NAME => {
             Some(label)
         }

@@ -229,9 +229,7 @@ fn write_binary(node: &mut Object<'_>, binary: &Binary) {
 fn write_selector(node: &mut Object<'_>, selector: &Selector, range: Option<&Duration>, kind: &str) {
     node.bool("anchored", selector.extension == Some(Extension::Anchored));
     let plain = match &selector.filter {
-        Filter::All(parts) if parts.iter().all(|part| matches!(part, Filter::Match { .. })) => {
-            parts.as_slice()
-        }
+        Filter::All(parts) if parts.iter().all(|part| matches!(part, Filter::Match(_))) => parts.as_slice(),
         _ => &[],
     };
     if plain.is_empty() && selector.filter != Filter::All(Vec::new()) {
@@ -241,7 +239,7 @@ fn write_selector(node: &mut Object<'_>, selector: &Selector, range: Option<&Dur
     let matchers: Vec<(&str, MatchOp, &str)> = plain
         .iter()
         .filter_map(|part| match part {
-            Filter::Match { label, op, value } => Some((label.as_str(), *op, value.as_str())),
+            Filter::Match(m) => Some((m.name.as_str(), m.op, m.value.as_str())),
             _ => None,
         })
         .chain(name)

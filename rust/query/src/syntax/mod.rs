@@ -33,7 +33,7 @@ pub fn selector(text: &str) -> Result<Predicate> {
     let expr = parse(text)?;
     match &expr.kind {
         ExprKind::Selector(s) if s.offset.is_none() && s.at.is_none() && s.extension.is_none() => {
-            predicate(s)
+            Ok(predicate(s))
         }
         _ => Err(Error::parse(text, expr.span, "expected a series selector without modifiers")
             .with_remedy("write it as name{label=\"value\"}")),

@@ -63,7 +63,7 @@ fn write_name(f: &mut Formatter<'_>, selector: &Selector) -> fmt::Result {
         Filter::All(parts) if parts.is_empty() && selector.name.is_some() => Ok(()),
         Filter::All(parts) => {
             let mut texts: Vec<String> = parts.iter().map(|part| Part(part).to_string()).collect();
-            if parts.iter().all(|part| matches!(part, Filter::Match { .. })) {
+            if parts.iter().all(|part| matches!(part, Filter::Match(_))) {
                 texts.sort_unstable();
             }
             write!(f, "{{{}}}", texts.join(","))
@@ -194,9 +194,9 @@ impl Display for Filter {
                     _ => write!(f, "{}", Part(part)),
                 }
             }
-            Filter::Match { label, op, value } => {
-                write_label(f, label)?;
-                write!(f, "{}{}", op.as_str(), quote(value))
+            Filter::Match(matcher) => {
+                write_label(f, &matcher.name)?;
+                write!(f, "{}{}", matcher.op.as_str(), quote(&matcher.value))
             }
             Filter::In { label, negated, values } => {
                 if WORDS.iter().any(|word| word.eq_ignore_ascii_case(label)) {

@@ -1,6 +1,6 @@
 //! The tree of an expression. Every node carries its span in the text.
 
-use metricsdb_model::{Grouping, MatchOp, NumOp, Span};
+use metricsdb_model::{Grouping, Matcher, NumOp, Span};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expr {
@@ -116,10 +116,19 @@ pub enum Filter {
     All(Vec<Filter>),
     Any(Vec<Filter>),
     Not(Box<Filter>),
-    Match { label: String, op: MatchOp, value: String },
-    In { label: String, negated: bool, values: Vec<String> },
+    /// Its regex, if any, is compiled by the parser.
+    Match(Matcher),
+    In {
+        label: String,
+        negated: bool,
+        values: Vec<String>,
+    },
     Has(String),
-    Num { label: String, op: NumOp, value: f64 },
+    Num {
+        label: String,
+        op: NumOp,
+        value: f64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]

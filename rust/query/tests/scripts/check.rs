@@ -19,7 +19,7 @@ pub fn skip_reason(eval: &Eval, storage: &Storage) -> Option<&'static str> {
     let mut reason = None;
     visit(&expr, &mut |expr| match &expr.kind {
         ExprKind::Selector(selector) | ExprKind::Range { selector, .. } => {
-            let Ok(predicate) = predicate(selector) else { return };
+            let predicate = predicate(selector);
             let reads = |series: &[Labels]| series.iter().any(|l| predicate.matches(l.as_ref()));
             if reads(&storage.native) {
                 reason = Some("native histograms");

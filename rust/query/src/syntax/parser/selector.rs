@@ -5,7 +5,7 @@
 //! decide, so no selector that PromQL accepts changes its meaning.
 
 use metricsdb_model::labels::METRIC_NAME;
-use metricsdb_model::{Error, MatchOp, NumOp, Result, Span};
+use metricsdb_model::{Error, MatchOp, Matcher, NumOp, Result, Span};
 
 use super::Parser;
 use crate::syntax::lexer::TokenKind;
@@ -132,7 +132,8 @@ impl Parser<'_> {
                 if value.is_empty() {
                     return Err(self.error(span, "invalid metric name \"\""));
                 }
-                Ok(Filter::Match { label: METRIC_NAME.to_owned(), op: MatchOp::Equal, value })
+                let (name, op) = (METRIC_NAME.to_owned(), MatchOp::Equal);
+                Ok(Filter::Match(Matcher { name, op, value, regex: None }))
             }
             TokenKind::Word => {
                 self.advance();
@@ -168,6 +169,7 @@ impl Parser<'_> {
     }
 
     fn label_match(&mut self) -> Result<Filter> {
+        let start = self.token().span;
         let label = self.label()?;
         let op = match self.kind() {
             TokenKind::Assign => MatchOp::Equal,
@@ -177,7 +179,18 @@ impl Parser<'_> {
             _ => return self.label_in(label),
         };
         self.advance();
-        Ok(Filter::Match { label, op, value: self.value()? })
+        let value = self.value()?;
+        let matcher = Matcher::new(&label, op, &value);
+        Ok(Filter::Match(matcher.map_err(|error| self.regex_error(start, error))?))
+    }
+
+    fn regex_error(&self, start: Span, error: Error) -> Error {
+        match error {
+            Error::Input { message, remedy, .. } => {
+                self.error(start.to(self.last_span()), message).with_remedy(remedy)
+            }
+            other => other,
+        }
     }
 
     fn value(&mut self) -> Result<String> {

@@ -1,6 +1,6 @@
 //! Random trees, in the form that the parser gives them.
 
-use metricsdb_model::{Grouping, MatchOp, NumOp, Span};
+use metricsdb_model::{Grouping, MatchOp, Matcher, NumOp, Span};
 use proptest::prelude::*;
 
 use crate::function::table::{self, Function};
@@ -34,6 +34,10 @@ fn label() -> impl Strategy<Value = String> {
     .prop_filter("the metric name is no label here", |name| name != "__name__")
 }
 
+fn matching_label(label: &str, op: MatchOp, value: &str) -> Filter {
+    Filter::Match(Matcher::new(label, op, value).unwrap())
+}
+
 fn filter() -> impl Strategy<Value = Filter> {
     let op = prop::sample::select(vec![MatchOp::Equal, MatchOp::NotEqual]);
     let regex = (label(), prop::sample::select(vec![MatchOp::Regex, MatchOp::NotRegex]), "[a-z.|*]{0,5}");
@@ -45,10 +49,10 @@ fn filter() -> impl Strategy<Value = Filter> {
         NumOp::Equal,
     ]);
     let leaf = prop_oneof![
-        4 => (label(), op, text()).prop_map(|(label, op, value)| Filter::Match { label, op, value }),
+        4 => (label(), op, text()).prop_map(|(label, op, value)| matching_label(&label, op, &value)),
         2 => regex
             .prop_filter("a regex", |(_, _, value)| metricsdb_model::regex::Regex::new(value).is_ok())
-            .prop_map(|(label, op, value)| Filter::Match { label, op, value }),
+            .prop_map(|(label, op, value)| matching_label(&label, op, &value)),
         1 => (label(), any::<bool>(), prop::collection::vec(text(), 1..3))
             .prop_map(|(label, negated, values)| Filter::In { label, negated, values }),
         1 => label().prop_map(Filter::Has),
@@ -183,7 +187,7 @@ fn selector() -> impl Strategy<Value = Selector> {
             let filter = match (named, filter) {
                 (true, filter) => filter,
                 (false, Filter::All(mut parts)) => {
-                    parts.push(Filter::Match { label: "job".into(), op: MatchOp::Equal, value: "x".into() });
+                    parts.push(matching_label("job", MatchOp::Equal, "x"));
                     Filter::All(parts)
                 }
                 (false, _) => Filter::All(vec![Filter::Has("job".into())]),

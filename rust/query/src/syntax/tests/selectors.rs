@@ -24,7 +24,7 @@ fn taken(text: &str) -> String {
         ("c", [("env", "dev"), ("service", "api"), ("region", ""), ("code", "5e2")]),
         ("d", [("env", ""), ("service", "batch"), ("region", "ap"), ("code", "none")]),
     ];
-    let predicate = predicate(&selector(text)).unwrap();
+    let predicate = predicate(&selector(text));
     let matches = |(id, pairs): &&(&str, [(&str, &str); 4])| {
         let labels = pairs.iter().copied().chain([("__name__", "m"), ("id", *id)]);
         predicate.matches(Labels::from_pairs(labels).unwrap().as_ref())
@@ -81,7 +81,7 @@ fn words_are_labels_where_an_operator_follows() {
         Filter::All(parts) => parts,
         other => panic!("{text}: {other:?}"),
     };
-    let plain = |name: &str| Filter::Match { label: name.into(), op: MatchOp::Equal, value: "1".into() };
+    let plain = |name: &str| Filter::Match(Matcher::new(name, MatchOp::Equal, "1").unwrap());
     let not = |filter: Filter| Filter::Not(Box::new(filter));
     let within = |name: &str, negated| Filter::In { label: name.into(), negated, values: vec!["1".into()] };
     assert_eq!(label("m{or=\"1\",and=\"1\",not=\"1\",in=\"1\"}"), ["or", "and", "not", "in"].map(plain));
@@ -121,10 +121,10 @@ proptest! {
         text.push_str(if comma && !matchers.is_empty() { ",}" } else { "}" });
         let expected: Vec<Filter> = matchers
             .iter()
-            .map(|(label, op, value)| Filter::Match { label: (*label).into(), op: *op, value: (*value).into() })
+            .map(|(label, op, value)| Filter::Match(Matcher::new(label, *op, value).unwrap()))
             .collect();
         prop_assert_eq!(selector(&text).filter, Filter::All(expected));
-        let found = predicate(&selector(&text)).unwrap();
+        let found = predicate(&selector(&text));
         let series = Labels::from_pairs([("__name__", "m"), ("or", "a"), ("job", "or")]).unwrap();
         let obvious = matchers
             .iter()
