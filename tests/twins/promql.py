@@ -363,11 +363,10 @@ class Match(Node):
             key = self.key(labels)
             if key not in one:
                 continue
+            insert(matched, key, value)
             if self.op in ARITHMETIC:
-                insert(matched, key, value)
                 insert(result, key, ARITHMETIC[self.op](value, one[key]))
             elif COMPARISONS[self.op](value, one[key]):
-                insert(matched, key, value)
                 insert(result, tuple(p for p in labels if (p[0] in self.labels) == self.on), value)
         return result
 

@@ -175,13 +175,15 @@ impl Pairing<'_, '_> {
         if self.binary.matching.card != Cardinality::OneToOne || found.left.len() < 2 {
             return Ok(());
         }
+        // Also where a comparison would filter all of them out: whether a query fails must not hang on values.
         for step in 0..self.many.steps {
-            let rights = found.right.iter().map(|&r| self.one.row(r as usize)[step]);
-            let right = rights.into_iter().find(|&v| present(v)).or(self.binary.matching.fill_right);
-            let Some(right) = right else { continue };
-            // What a comparison filters out matches nothing.
-            let lefts = found.left.iter().map(|&l| self.value(self.many.row(l as usize)[step], right));
-            if lefts.filter(|&v| present(v)).count() > 1 {
+            let lefts = found.left.iter().filter(|&&r| present(self.many.row(r as usize)[step])).count();
+            if lefts < 2 {
+                continue;
+            }
+            let met = self.binary.matching.fill_right.is_some()
+                || found.right.iter().any(|&r| present(self.one.row(r as usize)[step]));
+            if met {
                 return Err(Error::execution(
                     "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
                 ));
