@@ -1,0 +1,163 @@
+"""Scraping against targets that behave, and targets that do not."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import struct
+
+import httpx
+import pytest
+
+import metricsdb as mdb
+from metricsdb import config
+from metricsdb.adapters.scrape import Scraper, Target, targets
+from metricsdb.testing import FakeClock
+
+T0 = 1_700_000_000
+
+
+def target(**changes) -> Target:
+    return Target("http://host:9100/metrics", {"job": "node", "instance": "host:9100"}, 15_000, 5.0, **changes)
+
+
+def scrape(db: mdb.Database, chosen: Target, *replies, step_s: int = 15):
+    """One scrape after another, each with the next reply (a response, or an exception)."""
+    clock, left = FakeClock(T0 * 1000), list(replies)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        reply = left.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def story():
+        scraper = Scraper(db._native, clock, transport=httpx.MockTransport(answer))
+        results = [await scraper.scrape(chosen, (T0 + i * step_s) * 1000) for i in range(len(replies))]
+        await scraper.close()
+        return results
+
+    return asyncio.run(story())
+
+
+def raw(db: mdb.Database, selector: str) -> list[float]:
+    found = db.raw(selector, T0 - 10, T0 + 1000)
+    return [v for series in found for v in series.values]
+
+
+def is_stale(value: float) -> bool:
+    return struct.pack("<d", value) == struct.pack("<Q", 0x7FF0000000000002)
+
+
+def test_a_good_scrape_stores_samples_with_the_targets_labels():
+    db = mdb.Database()
+    [result] = scrape(db, target(), httpx.Response(200, text='a 1\nb{x="y"} 2\n'))
+    assert (result.error, result.samples, result.rejected) == (None, 2, [])
+    assert raw(db, 'a{job="node",instance="host:9100"}') == [1]
+    assert raw(db, 'b{job="node",x="y"}') == [2]
+    assert raw(db, 'up{job="node",instance="host:9100"}') == [1]
+    assert raw(db, "scrape_samples_scraped") == [2]
+    assert len(raw(db, "scrape_duration_seconds")) == 1
+
+
+def test_a_series_that_vanishes_ends_with_a_marker_and_the_others_go_on():
+    db = mdb.Database()
+    _, second = scrape(db, target(), httpx.Response(200, text="a 1\nb 2\n"), httpx.Response(200, text="a 3\n"))
+    assert raw(db, "a") == [1, 3]
+    two, marker = raw(db, "b")
+    assert two == 2
+    assert is_stale(marker)
+    assert second.samples == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (httpx.Response(500, text="a 9\n"), "HTTP status 500"),
+        (httpx.ConnectError("refused"), "refused"),
+        (httpx.ReadTimeout("slow"), "slow"),
+        (httpx.Response(200, text="a{ 1\n", headers={"content-type": "application/openmetrics-text"}), ""),
+    ],
+)
+def test_a_failed_scrape_ends_all_series_and_says_why(reply, words):
+    db = mdb.Database()
+    _, failed = scrape(db, target(), httpx.Response(200, text="a 1\n"), reply)
+    assert failed.error is not None
+    assert words in failed.error
+    assert raw(db, "up") == [1, 0]
+    one, marker = raw(db, "a")
+    assert one == 1
+    assert is_stale(marker)
+
+
+def test_a_target_that_never_ends_is_given_up():
+    db = mdb.Database()
+
+    async def story():
+        async def hang(request: httpx.Request) -> httpx.Response:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        scraper = Scraper(db._native, FakeClock(T0 * 1000), transport=httpx.MockTransport(hang))
+        chosen = target()
+        chosen.timeout_s = 0.05
+        result = await scraper.scrape(chosen, T0 * 1000)
+        await scraper.close()
+        return result
+
+    assert asyncio.run(story()).error == "no answer within 0.05 s"
+    assert raw(db, "up") == [0]
+
+
+def test_a_body_over_the_limit_is_refused():
+    db = mdb.Database()
+    [result] = scrape(db, target(body_bytes_max=10), httpx.Response(200, text="a 1\n" * 10))
+    assert "larger than 10 bytes" in (result.error or "")
+    assert raw(db, "a") == []
+
+
+def test_the_senders_labels_give_way_or_are_honoured():
+    db = mdb.Database()
+    scrape(db, target(), httpx.Response(200, text='a{job="own"} 1\n'))
+    assert raw(db, 'a{job="node",exported_job="own"}') == [1]
+    db = mdb.Database()
+    scrape(db, target(honor_labels=True), httpx.Response(200, text='a{job="own"} 1\n'))
+    assert raw(db, 'a{job="own"}') == [1]
+
+
+def test_a_malformed_line_is_counted_and_its_neighbours_are_stored():
+    db = mdb.Database()
+    [result] = scrape(db, target(), httpx.Response(200, text="a 1\nb{ 2\nc 3\n"))
+    assert result.error is None
+    assert [(reason, count) for reason, count, _ in result.rejected] == [("malformed", 1)]
+    assert raw(db, "a") == [1]
+    assert raw(db, "c") == [3]
+
+
+def test_jobs_become_targets_with_prometheus_labels():
+    parsed = config.parse(b"scrape: [{job_name: j, targets: ['a:1', 'b:2'], scrape_interval: 10s, labels: {team: x}}]")
+    first, second = targets(parsed.scrape)
+    assert first.url == "http://a:1/metrics"
+    assert first.labels == {"job": "j", "instance": "a:1", "team": "x"}
+    assert (first.interval_ms, first.timeout_s) == (10_000, 10.0)
+    assert second.labels["instance"] == "b:2"
+
+
+def test_targets_are_asked_at_even_times_for_ever():
+    db, clock, seen = mdb.Database(), FakeClock(T0 * 1000 + 123), []
+
+    async def story() -> None:
+        transport = httpx.MockTransport(lambda request: httpx.Response(200, text="a 1\n"))
+        scraper = Scraper(db._native, clock, transport=transport)
+        task = asyncio.create_task(scraper.run([target()], lambda result: seen.append(result.at_ms)))
+        for _ in range(4):
+            await clock.advance(15)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await scraper.close()
+
+    asyncio.run(story())
+    assert len(seen) == 4
+    assert {b - a for a, b in itertools.pairwise(seen)} == {15_000}
+    assert not math.isnan(raw(db, "a")[0])
