@@ -90,9 +90,7 @@ class Statsd:
         self._queue.append(message)
 
     def flush(self) -> None:
-        """Writes what is queued, at the clock's time."""
-        if not self._queue:
-            return
+        """Writes every metric at the clock's time: what is queued is counted first, what is idle stands as it was."""
         body = b"\n".join(self._queue)
         self._queue.clear()
         try:

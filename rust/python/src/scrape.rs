@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use metricsdb_model::batch::Extra;
 use metricsdb_model::sample::stale;
-use metricsdb_model::{Columns, Values};
+use metricsdb_model::{Columns, Values, WriteReport};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
@@ -52,11 +52,13 @@ impl NativeDatabase {
             let mut last = state.series.lock();
             let gone: Vec<u64> = last.difference(&now).copied().collect();
             *last = now;
-            written.merge(self.store.append_columns(Columns {
+            let ended = self.store.append_columns(Columns {
                 ids: &gone,
                 timestamps: &vec![now_ms; gone.len()],
                 values: Values::Float(&vec![stale(); gone.len()]),
-            })?);
+            })?;
+            // The markers are ours: the report counts what the target gave.
+            written.merge(WriteReport { accepted: 0, ..ended });
             Ok(written)
         });
         written.map(report).map_err(|e| error::write_error(py, e))
