@@ -165,14 +165,29 @@ pub fn pack(values: &[u64], width: u32, out: &mut Vec<u8>) {
 /// A block's bytes with room for whole-word reads past its end.
 type Padded = [u8; BLOCK * 8 + 8];
 
-/// Unpacks integers of `width` bits (64 at most) from the start of `bytes` into the whole block; those
-/// past the end of `bytes` are zero.
+/// Unpacks 64 integers of `width` bits (64 at most) that begin with `bytes`. What lies behind a shorter
+/// block may be there too; integers that aren't wholly within `bytes` are undefined.
 #[inline]
 pub fn unpack(bytes: &[u8], width: u32, block: &mut [u64; BLOCK]) {
+    #[cfg(target_arch = "x86_64")]
+    if width <= LANE_WIDTH_MAX && wide::available() {
+        if bytes.len() >= 7 * width as usize + 64 {
+            return wide::unpack(bytes, width, block);
+        }
+        return wide::unpack(&padded(bytes), width, block);
+    }
+    match bytes.first_chunk() {
+        Some(whole) => unpack_portable(whole, width, block),
+        None => unpack_portable(&padded(bytes), width, block),
+    }
+}
+
+#[inline(always)]
+fn padded(bytes: &[u8]) -> Padded {
     let mut padded: Padded = [0; BLOCK * 8 + 8];
     let n = bytes.len().min(BLOCK * 8);
     padded[..n].copy_from_slice(&bytes[..n]);
-    unpack_padded(&padded, width, block);
+    padded
 }
 
 #[inline(always)]
@@ -206,11 +221,7 @@ macro_rules! widths {
 #[cfg(target_arch = "x86_64")]
 const LANE_WIDTH_MAX: u32 = 57;
 
-fn unpack_padded(bytes: &Padded, width: u32, block: &mut [u64; BLOCK]) {
-    #[cfg(target_arch = "x86_64")]
-    if width <= LANE_WIDTH_MAX && wide::available() {
-        return wide::unpack(bytes, width, block);
-    }
+fn unpack_portable(bytes: &Padded, width: u32, block: &mut [u64; BLOCK]) {
     widths!(width, bytes, block, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27
         28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60
         61 62 63);
@@ -242,7 +253,7 @@ mod wide {
         _mm512_set1_epi64, _mm512_setr_epi64, _mm512_srli_epi64, _mm512_srlv_epi64,
     };
 
-    use super::{BLOCK, Kernel, Padded, mask};
+    use super::{BLOCK, Kernel, mask};
 
     #[inline(always)]
     pub fn available() -> bool {
@@ -266,9 +277,9 @@ mod wide {
         kernel.run()
     }
 
-    /// The caller has seen `available`, and `width` is 57 at most.
+    /// The caller has seen `available`; `width` is 57 at most, and there are `7 * width + 64` bytes.
     #[inline]
-    pub fn unpack(bytes: &Padded, width: u32, block: &mut [u64; BLOCK]) {
+    pub fn unpack(bytes: &[u8], width: u32, block: &mut [u64; BLOCK]) {
         // SAFETY: the processor has every feature that `unpack_wide` was compiled with.
         unsafe { unpack_wide(bytes, width, block) }
     }
@@ -276,7 +287,7 @@ mod wide {
     /// Eight values take exactly `width` bytes: one load, one permutation that brings to each lane the
     /// eight bytes in which its value begins, one shift by lane, one mask.
     #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vbmi")]
-    fn unpack_wide(bytes: &Padded, width: u32, block: &mut [u64; BLOCK]) {
+    fn unpack_wide(bytes: &[u8], width: u32, block: &mut [u64; BLOCK]) {
         let ones = _mm512_set1_epi64(0x0101_0101_0101_0101);
         let lanes = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
         let bits = _mm512_mullo_epi64(lanes, _mm512_set1_epi64(i64::from(width)));
@@ -286,12 +297,75 @@ mod wide {
         let keep = _mm512_set1_epi64(mask(width) as i64);
         let (groups, _) = block.as_chunks_mut::<8>();
         for (i, group) in groups.iter_mut().enumerate() {
-            let Some((from, _)) = bytes[i * width as usize..].split_first_chunk::<64>() else { return };
+            let Some(from) = bytes.get(i * width as usize..).and_then(|b| b.first_chunk::<64>()) else {
+                return;
+            };
             // SAFETY: both are 64 plain bytes; any bits are a value of either.
             let word: __m512i = unsafe { std::mem::transmute::<[u8; 64], __m512i>(*from) };
             let lane = _mm512_srlv_epi64(_mm512_permutexvar_epi8(which, word), shifts);
             // SAFETY: as above.
             *group = unsafe { std::mem::transmute::<__m512i, [u64; 8]>(_mm512_and_si512(lane, keep)) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers of all sizes, the same in every run.
+    fn numbers(seed: u64) -> [u64; BLOCK] {
+        let mut x = seed | 1;
+        std::array::from_fn(|i| {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            x.rotate_left(i as u32)
+        })
+    }
+
+    #[test]
+    fn what_is_packed_comes_back_at_every_width_on_every_processor() {
+        for width in 0..=64 {
+            for n in [1, 7, 63, BLOCK] {
+                let wanted: Vec<u64> =
+                    numbers(u64::from(width))[..n].iter().map(|v| v & mask(width)).collect();
+                let mut bytes = Vec::new();
+                pack(&wanted, width, &mut bytes);
+                assert_eq!(bytes.len(), packed_bytes(n, width));
+                let mut block = [1; BLOCK];
+                unpack(&bytes, width, &mut block);
+                assert_eq!(block[..n], wanted, "width {width}");
+                let mut padded: Padded = [0; BLOCK * 8 + 8];
+                padded[..bytes.len()].copy_from_slice(&bytes);
+                let mut portable = [1; BLOCK];
+                unpack_portable(&padded, width, &mut portable);
+                assert_eq!(portable, block, "width {width}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_code_keeps_what_stands_before_it() {
+        for position in 0..70 {
+            for len in [1u32, 13, 56, 57, 64] {
+                let mut buf = [0xff; 24];
+                let mut code = Code::default();
+                code.push(0x5555_5555_5555_5555 & mask(len), len);
+                code.push(1, 1);
+                code.write(&mut buf, position);
+                let mut r = BitReader::new(&buf);
+                r.skip(position as u32);
+                assert_eq!(r.take64(len), 0x5555_5555_5555_5555 & mask(len));
+                assert_eq!(r.take(1), 1);
+                let mut before = BitReader::new(&buf);
+                assert!((0..position).all(|_| before.take(1) == 1), "at {position}");
+            }
+        }
+    }
+
+    #[test]
+    fn reads_past_the_end_see_zeros() {
+        assert_eq!(load64(&[1, 2, 3], 1), 0x0302);
+        assert_eq!(load64(&[1, 2, 3], 7), 0);
+        assert_eq!(load64(&[1], usize::MAX), 0);
     }
 }

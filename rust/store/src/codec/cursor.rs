@@ -20,6 +20,7 @@ impl<'a> Cursor<'a> {
         self.at
     }
 
+    #[cold]
     pub fn wrong(&self, message: &str) -> Error {
         Error::corruption("chunk", self.at, message)
     }
@@ -31,6 +32,17 @@ impl<'a> Cursor<'a> {
         let Some(taken) = rest.get(..n) else { return Err(self.wrong("the bytes end too early")) };
         self.at += n;
         Ok(taken)
+    }
+
+    /// Moves past the next `n` bytes; all that were left, the `n` among them.
+    #[inline(always)]
+    pub fn pass(&mut self, n: usize) -> Result<&'a [u8]> {
+        let rest = self.bytes.get(self.at..).unwrap_or(&[]);
+        if n > rest.len() {
+            return Err(self.wrong("the bytes end too early"));
+        }
+        self.at += n;
+        Ok(rest)
     }
 
     /// All bytes that are left.

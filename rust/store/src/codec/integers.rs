@@ -4,7 +4,7 @@
 
 use metricsdb_model::Result;
 
-use super::bits::{BLOCK, Kernel, dispatch, mask, pack, packed_bytes, unpack, unzigzag, width, zigzag};
+use super::bits::{BLOCK, BitReader, Kernel, dispatch, pack, packed_bytes, unpack, unzigzag, width, zigzag};
 use super::cursor::{Cursor, put_signed, put_varint};
 
 /// Control byte: order in bits 0 and 1, the form of residuals in bits 2 and 3, then these.
@@ -415,7 +415,7 @@ impl Head {
             return Err(cursor.wrong("a width over 64"));
         }
         let base = if self.form == Form::Block as u8 { cursor.signed()? } else { self.base } as u64;
-        unpack(cursor.take(packed_bytes(n, width))?, width, block);
+        unpack(cursor.pass(packed_bytes(n, width))?, width, block);
         if tag & PATCHED != 0 {
             read_patches(cursor, width, block)?;
         }
@@ -438,11 +438,11 @@ fn read_patches(cursor: &mut Cursor, width: u32, block: &mut [u64; BLOCK]) -> Re
     if count > BLOCK || width + patch_width > 64 {
         return Err(cursor.wrong("patches that no block has"));
     }
-    let (mut at, mut high) = ([0; BLOCK], [0; BLOCK]);
-    unpack(cursor.take(packed_bytes(count, POSITION_BITS))?, POSITION_BITS, &mut at);
-    unpack(cursor.take(packed_bytes(count, patch_width))?, patch_width, &mut high);
-    for (&i, &h) in at.iter().zip(&high).take(count) {
-        block[(i & mask(POSITION_BITS)) as usize] |= h.checked_shl(width).unwrap_or(0);
+    let mut at = BitReader::new(cursor.take(packed_bytes(count, POSITION_BITS))?);
+    let mut high = BitReader::new(cursor.take(packed_bytes(count, patch_width))?);
+    for _ in 0..count {
+        let patch = high.take64(patch_width);
+        block[at.take(POSITION_BITS) as usize & (BLOCK - 1)] |= patch.checked_shl(width).unwrap_or(0);
     }
     Ok(())
 }
