@@ -250,7 +250,7 @@ impl<'a> Evaluator<'a> {
     /// `@` and offset (ms) of the first selector in an expression, those of subqueries around it added.
     fn reference(&self, expr: &Expr) -> Result<Option<(Option<i64>, i64)>> {
         match &expr.kind {
-            ExprKind::Number(_) | ExprKind::String(_) => Ok(None),
+            ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_) => Ok(None),
             ExprKind::Selector(s) | ExprKind::Range { selector: s, .. } => {
                 Ok(Some((s.at.as_ref().map(|at| self.times.at(at)), self.times.offset(&s.offset)?)))
             }

@@ -123,7 +123,7 @@ impl<'a> Evaluator<'a> {
     fn eval(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
         self.budget.check()?;
         match &expr.kind {
-            ExprKind::Number(value) => Ok(Value::Scalar(vec![*value; grid.steps])),
+            ExprKind::Number(value) | ExprKind::Seconds(value) => Ok(Value::Scalar(vec![*value; grid.steps])),
             ExprKind::String(text) => Ok(Value::String(text.clone())),
             ExprKind::Paren(inner) | ExprKind::Plus(inner) => self.eval(inner, grid),
             ExprKind::Selector(selector) => {

@@ -41,7 +41,7 @@ impl QueryTimes {
 /// True when the value is the same at every step, because `@` pins all that is read.
 pub(crate) fn is_step_invariant(expr: &Expr) -> bool {
     match &expr.kind {
-        ExprKind::Number(_) | ExprKind::String(_) => true,
+        ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_) => true,
         ExprKind::Selector(selector) | ExprKind::Range { selector, .. } => selector.at.is_some(),
         ExprKind::Subquery { at, .. } => at.is_some(),
         ExprKind::Paren(inner) | ExprKind::Negate(inner) | ExprKind::Plus(inner) => is_step_invariant(inner),

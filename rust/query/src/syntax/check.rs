@@ -30,7 +30,7 @@ impl Check<'_> {
     fn expr(&self, expr: &mut Expr) -> Result<ValueType> {
         let span = expr.span;
         match &mut expr.kind {
-            ExprKind::Number(_) => Ok(ValueType::Scalar),
+            ExprKind::Number(_) | ExprKind::Seconds(_) => Ok(ValueType::Scalar),
             ExprKind::String(_) => Ok(ValueType::String),
             ExprKind::Selector(selector) => self.selector(selector, span).map(|()| ValueType::Vector),
             ExprKind::Range { selector, .. } => self.selector(selector, span).map(|()| ValueType::Matrix),

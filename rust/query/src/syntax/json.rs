@@ -114,7 +114,7 @@ fn plain_number(value: f64) -> String {
 fn write_expr(out: &mut String, expr: &Expr) {
     let mut node = Object::new(out);
     match &expr.kind {
-        ExprKind::Number(value) => {
+        ExprKind::Number(value) | ExprKind::Seconds(value) => {
             node.string("type", "numberLiteral");
             node.string("val", &plain_number(*value));
         }

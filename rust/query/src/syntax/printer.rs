@@ -15,6 +15,7 @@ impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.kind {
             ExprKind::Number(value) => f.write_str(&format_number(*value)),
+            ExprKind::Seconds(value) => write_seconds(f, *value),
             ExprKind::String(text) => f.write_str(&quote(text)),
             ExprKind::Selector(selector) => {
                 write_name(f, selector)?;
@@ -54,6 +55,12 @@ impl Display for Expr {
             }
         }
     }
+}
+
+fn write_seconds(f: &mut Formatter<'_>, seconds: f64) -> fmt::Result {
+    // -0 is not 0: one divided by it tells.
+    f.write_str(if seconds == 0.0 && seconds.is_sign_negative() { "-" } else { "" })?;
+    f.write_str(&format_duration((seconds * 1e3).round() as i64))
 }
 
 /// `name{…}`; plain matchers are sorted, as Prometheus prints them.
@@ -264,7 +271,7 @@ impl Display for Duration {
 impl Display for DurationExpr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            DurationExpr::Seconds(seconds) => f.write_str(&format_duration((seconds * 1e3).round() as i64)),
+            DurationExpr::Seconds(value) => write_seconds(f, *value),
             DurationExpr::Number(value) => f.write_str(&format_number(*value)),
             DurationExpr::Step => f.write_str("step()"),
             DurationExpr::Range => f.write_str("range()"),
@@ -338,7 +345,11 @@ fn write_pretty(out: &mut String, expr: &Expr, level: usize) {
             out.push(if matches!(expr.kind, ExprKind::Negate(_)) { '-' } else { '+' });
             out.push_str(child.trim_start());
         }
-        ExprKind::Number(_) | ExprKind::String(_) | ExprKind::Selector(_) | ExprKind::Range { .. } => {
+        ExprKind::Number(_)
+        | ExprKind::Seconds(_)
+        | ExprKind::String(_)
+        | ExprKind::Selector(_)
+        | ExprKind::Range { .. } => {
             indent(out, level);
             out.push_str(&line);
         }

@@ -21,6 +21,8 @@ pub enum ValueType {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExprKind {
     Number(f64),
+    /// A duration where a number stands: `5m` is the scalar 300, and prints as it was written.
+    Seconds(f64),
     String(String),
     Selector(Selector),
     /// `selector[range]`; offset and `@` stand in the selector.
@@ -63,7 +65,7 @@ impl Expr {
         let mut expr = self;
         loop {
             return match &expr.kind {
-                ExprKind::Number(_) => ValueType::Scalar,
+                ExprKind::Number(_) | ExprKind::Seconds(_) => ValueType::Scalar,
                 ExprKind::String(_) => ValueType::String,
                 ExprKind::Selector(_) | ExprKind::Aggregate(_) => ValueType::Vector,
                 ExprKind::Range { .. } | ExprKind::Subquery { .. } => ValueType::Matrix,

@@ -317,7 +317,7 @@ fn pin(expr: &mut Expr, time: i64) {
             pin(&mut aggregate.expr, time);
         }
         ExprKind::Call(call) => call.args.iter_mut().for_each(|a| pin(a, time)),
-        ExprKind::Number(_) | ExprKind::String(_) => {}
+        ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_) => {}
     }
 }
 

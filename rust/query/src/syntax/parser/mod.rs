@@ -219,12 +219,14 @@ impl<'t> Parser<'t> {
     }
 
     fn signed(&mut self, negative: bool) -> Result<Expr> {
-        let sign = self.advance().span;
+        let start = self.advance().span;
         let operand = self.expr(POW)?;
-        let span = sign.to(operand.span);
-        if let ExprKind::Number(value) = operand.kind {
-            let value = if negative { -value } else { value };
-            return Ok(Expr { kind: ExprKind::Number(value), span });
+        let span = start.to(operand.span);
+        let sign = if negative { -1.0 } else { 1.0 };
+        match operand.kind {
+            ExprKind::Number(value) => return Ok(Expr { kind: ExprKind::Number(sign * value), span }),
+            ExprKind::Seconds(value) => return Ok(Expr { kind: ExprKind::Seconds(sign * value), span }),
+            _ => {}
         }
         self.height = self.above(self.height, 0)?;
         let operand = Box::new(operand);
@@ -260,7 +262,8 @@ impl<'t> Parser<'t> {
     fn leaf(&mut self) -> Result<Expr> {
         let token = self.token();
         let kind = match token.kind {
-            TokenKind::Number | TokenKind::Duration => ExprKind::Number(self.number()?),
+            TokenKind::Number => ExprKind::Number(self.number()?),
+            TokenKind::Duration => ExprKind::Seconds(self.number()?),
             TokenKind::String => ExprKind::String(self.string()?),
             TokenKind::LeftBrace => return self.selector(None),
             TokenKind::Word | TokenKind::MetricName => return self.selector(Some(token)),

@@ -16,7 +16,9 @@ fn operand(expr: Expr) -> Expr {
         ExprKind::Binary(_) | ExprKind::Negate(_) | ExprKind::Plus(_) => {
             node(ExprKind::Paren(Box::new(expr)))
         }
-        ExprKind::Number(value) if value.is_sign_negative() => node(ExprKind::Paren(Box::new(expr))),
+        ExprKind::Number(value) | ExprKind::Seconds(value) if value.is_sign_negative() => {
+            node(ExprKind::Paren(Box::new(expr)))
+        }
         _ => expr,
     }
 }
@@ -257,6 +259,7 @@ fn binary(op: BinaryOp, left: Expr, right: Expr, return_bool: bool, matching: Ma
 fn scalar(depth: u32) -> BoxedStrategy<Expr> {
     let leaf = prop_oneof![
         4 => number().prop_map(|v| node(ExprKind::Number(v))),
+        1 => (-10_000_000i64..10_000_000).prop_map(|ms| node(ExprKind::Seconds(ms as f64 / 1e3))),
         1 => Just(call("time", Vec::new())),
     ];
     if depth == 0 {

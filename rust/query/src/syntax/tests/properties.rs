@@ -47,7 +47,7 @@ fn bare(mut expr: Expr) -> Expr {
             name_span: Span::default(),
             ..call
         }),
-        leaf @ (ExprKind::Number(_) | ExprKind::String(_)) => leaf,
+        leaf @ (ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_)) => leaf,
     };
     expr
 }
