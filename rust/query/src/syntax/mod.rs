@@ -13,7 +13,7 @@ pub mod tree;
 use metricsdb_model::{Error, Predicate, Result};
 
 pub use json::to_json;
-pub use literal::{format_duration, format_number, quote};
+pub use literal::quote;
 pub use predicate::predicate;
 pub use printer::pretty;
 use tree::{Expr, ExprKind};
