@@ -15,6 +15,8 @@ use crate::syntax::tree::AggregateOp;
 
 /// Rows folded by one task: enough to hide the cost of the task, few enough to share a large group.
 const SEGMENT_ROWS: usize = 128;
+/// Segments whose results wait to be merged: what they take together is bounded by it.
+const SEGMENTS_HELD: usize = 512;
 /// An average whose sum overflows is taken again of values made smaller by this power of two.
 const SMALLER: f64 = 1.0 / (1u128 << 100) as f64;
 
@@ -268,17 +270,20 @@ fn fold_groups(
     budget: &Budget,
 ) -> Result<Vec<f64>> {
     let cells = reserve(budget, order.groups.labels.len(), steps)?;
-    let partials: Vec<Partial> = order
-        .rows
-        .par_chunks(SEGMENT_ROWS)
-        .map_init(
-            || (Scratch::default(), vec![ABSENT; steps]),
-            |(scratch, buffer), rows| fold_segment(op, input, order, rows, scale, budget, scratch, buffer),
-        )
-        .collect::<Result<_>>()?;
     let mut whole = Partial::new(op, 0, cells);
-    for partial in &partials {
-        whole.merge(op, partial, steps);
+    for batch in order.rows.chunks(SEGMENT_ROWS * SEGMENTS_HELD) {
+        let partials: Vec<Partial> = batch
+            .par_chunks(SEGMENT_ROWS)
+            .map_init(
+                || (Scratch::default(), vec![ABSENT; steps]),
+                |(scratch, buffer), rows| {
+                    fold_segment(op, input, order, rows, scale, budget, scratch, buffer)
+                },
+            )
+            .collect::<Result<_>>()?;
+        for partial in &partials {
+            whole.merge(op, partial, steps);
+        }
     }
     Ok(whole.finish(op))
 }

@@ -3,7 +3,7 @@
 use metricsdb_model::{Budget, Error, Result, TimeRange};
 
 /// More steps than this are refused before anything is allocated for them (subqueries make their own).
-const GRID_STEPS_MAX: i64 = 16 << 20;
+const GRID_STEPS_MAX: i64 = 4 << 20;
 
 /// Evenly spaced evaluation times, in milliseconds. At least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

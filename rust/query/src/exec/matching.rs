@@ -130,6 +130,7 @@ pub(crate) fn operator<'a>(
     let mut pairing = Pairing {
         binary,
         swapped,
+        budget,
         some: [fill_many.is_some() || any_sample(&many), fill_one.is_some() || any_sample(&one)],
         many: &many,
         one: &one,
@@ -160,6 +161,7 @@ fn any_sample(block: &Block<'_>) -> bool {
 struct Pairing<'b, 'a> {
     binary: &'b Binary,
     swapped: bool,
+    budget: &'b Budget,
     some: [bool; 2],
     many: &'b Block<'a>,
     one: &'b Block<'a>,
@@ -228,6 +230,7 @@ impl Pairing<'_, '_> {
     ) -> Result<()> {
         let steps = self.many.steps;
         for &l in &m.left {
+            self.budget.check()?;
             let left_labels = self.many.labels.get(l as usize);
             let left = self.many.row(l as usize);
             let left_drops = self.many.drop_name[l as usize];

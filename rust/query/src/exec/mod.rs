@@ -21,9 +21,10 @@ mod scan;
 mod select;
 mod times;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
-use metricsdb_model::{Answer, Budget, Error, Grouping, Result, SeriesSet, Source};
+use metricsdb_model::{Answer, Budget, Error, Grouping, Predicate, Result, SeriesSet, Source, TimeRange};
 
 use crate::annotations::Notes;
 use crate::syntax::tree::{Aggregate, AggregateOp, Binary, Expr, ExprKind, ValueType};
@@ -77,7 +78,14 @@ pub fn evaluate(expr: &Expr, params: &Params<'_>, source: &dyn Source, budget: &
         return Err(Error::input("step", &step.to_string(), "not a positive number", "use a positive step"));
     }
     let times = QueryTimes { start: params.start, end: params.end, step };
-    let evaluator = Evaluator { source, budget, params, times, notes: Notes::new(params.text) };
+    let evaluator = Evaluator {
+        source,
+        budget,
+        params,
+        times,
+        notes: Notes::new(params.text),
+        selected: RefCell::default(),
+    };
     let (kind, matrix, string) = evaluator.answer(expr)?;
     Ok(Answer {
         kind,
@@ -117,7 +125,11 @@ struct Evaluator<'a> {
     params: &'a Params<'a>,
     times: QueryTimes,
     notes: Notes<'a>,
+    /// What was selected so far: equal selectors share one view, and see the same samples.
+    selected: RefCell<Vec<Selected<'a>>>,
 }
+
+type Selected<'a> = (Predicate, TimeRange, Arc<dyn SeriesSet + 'a>);
 
 impl<'a> Evaluator<'a> {
     fn eval(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {

@@ -61,9 +61,9 @@ pub(crate) fn pick<'a>(
         block.labels_ready();
     }
     for rows in members {
-        budget.check()?;
         let mut found: Vec<u32> = Vec::with_capacity(rows.len());
         for step in 0..steps {
+            budget.check()?;
             found.clear();
             found.extend(rows.iter().filter(|&&r| present(block.row(r as usize)[step])));
             match pick {
@@ -152,8 +152,8 @@ pub(crate) fn quantiles<'a>(
     let members = members(&groups);
     let mut values = vec![ABSENT; reserve(budget, members.len(), steps)?];
     values.par_chunks_mut(steps).zip(&members).try_for_each_init(Vec::new, |found, (out, rows)| {
-        budget.check()?;
         for (step, slot) in out.iter_mut().enumerate() {
+            budget.check()?;
             found.clear();
             found.extend(rows.iter().map(|&r| block.row(r as usize)[step]).filter(|&v| present(v)));
             if !found.is_empty() {

@@ -20,7 +20,14 @@ impl<'a> Evaluator<'a> {
     }
 
     fn series(&self, selector: &Selector, reach: TimeRange) -> Result<Arc<dyn SeriesSet + 'a>> {
-        Ok(Arc::from(self.source.select(&predicate(selector), reach, self.budget)?))
+        let predicate = predicate(selector);
+        let mut selected = self.selected.borrow_mut();
+        if let Some((_, _, set)) = selected.iter().find(|(p, r, _)| *r == reach && *p == predicate) {
+            return Ok(set.clone());
+        }
+        let set: Arc<dyn SeriesSet + 'a> = self.source.select(&predicate, reach, self.budget)?.into();
+        selected.push((predicate, reach, set.clone()));
+        Ok(set)
     }
 
     fn edges(&self, selector: &Selector) -> Option<Edges> {
