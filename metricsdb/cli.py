@@ -110,7 +110,7 @@ def scrape(
 @app.command()
 def demo(
     series: Annotated[int | None, typer.Option(help="Active series; by default a million, or what fits.")] = None,
-    minutes: Annotated[float, typer.Option(help="How much history to stream in, at a scrape each 15 s.")] = 20,
+    minutes: Annotated[float, typer.Option(help="How much history to stream in, at a scrape each 5 s (up to 10).")] = 6,
 ) -> None:
     """A fleet of real node_exporter data streams in, and answers what an operator would ask."""
     run_demo(series, minutes, out)

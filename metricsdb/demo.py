@@ -1,7 +1,7 @@
 """`metricsdb demo`: a fleet of real node_exporter data streams in, then answers what an operator would ask.
 
-A packaged capture of one machine is replayed for many: row i of it becomes the scrape at i x 15 s, and each
-instance begins at its own row and scrapes at its own moment, so that values and their steps stay real.
+A packaged capture of one machine, a scrape a second, is replayed for many: each begins at its own second of it,
+takes every fifth scrape, and scrapes at its own moment. Values and rates stay what the machine had.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ __all__ = ["QUESTIONS", "Fleet", "run"]
 Times = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
 
-INTERVAL_MS = 15_000
+CAPTURE_INTERVAL_MS = 1_000
+INTERVAL_MS = 5_000
+# Rows of the capture between two scrapes of a machine.
+STRIDE = INTERVAL_MS // CAPTURE_INTERVAL_MS
 SERIES_DEFAULT = 1_000_000
 # What a batch holds: instances of one block, steps of one batch; some 600,000 samples.
 BLOCK_INSTANCES = 100
@@ -45,36 +48,39 @@ SERIES_BYTES, SAMPLE_BYTES = 800, 3
 
 # What Carlos wants to know, and how he asks.
 QUESTIONS = [
-    ("How busy is the fleet, by kind of CPU time?", "sum by (mode) (rate(node_cpu_seconds_total[5m]))"),
+    ("How busy is the fleet, by kind of CPU time?", "sum by (mode) (rate(node_cpu_seconds_total[1m]))"),
     (
-        "Which five machines are busiest?",
-        'topk(5, 1 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[5m])))',
+        "Which five racks are busiest?",
+        'topk(5, avg by (rack) (sum by (rack, instance) (rate(node_cpu_seconds_total{mode!="idle"}[1m]))))',
     ),
     (
         "How much memory is left, by data centre and environment?",
         "avg by (dc, env) (node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes)",
     ),
     (
-        "Which disks will be full within four hours?",
-        'count by (dc) (predict_linear(node_filesystem_avail_bytes{mountpoint="/"}[10m], 4 * 3600) < 0) or vector(0)',
+        "Which root disks fill up fastest, in GB an hour?",
+        'bottomk(5, sum by (instance) (deriv(node_filesystem_avail_bytes{mountpoint="/"}[3m])) * 3600) / 1e9',
     ),
     (
         "What goes over the network, in MB/s, by data centre?",
-        'sum by (dc) (rate(node_network_receive_bytes_total{device!="lo"}[5m])) / 1e6',
+        'sum by (dc) (rate(node_network_receive_bytes_total{device!="lo"}[1m])) / 1e6',
     ),
     (
         "How is load spread over production?",
         'quantile by (dc) (0.95, node_load1{env="prod" and not dc in ("iad")})',
     ),
     (
-        "Where do disks make processes wait?",
-        'topk(3, sum by (rack) (rate(node_cpu_seconds_total{mode="iowait"}[5m])))',
+        "What did disk writes do at their busiest in five minutes, in MB/s?",
+        "max_over_time(sum(rate(node_disk_written_bytes_total[1m]))[5m:30s]) / 1e6",
     ),
     ("How many series does each collector give?", 'topk(5, count by (__name__) ({__name__=~"node_.+"}))'),
 ]
 LIVE_QUESTIONS = [
-    ("And this very process, right now: memory by part?", 'topk(5, metricsdb_memory_bytes{job="metricsdb"}) / 1e6'),
-    ("CPU that it takes, in cores?", 'rate(process_cpu_seconds_total{job="metricsdb"}[30s])'),
+    (
+        "And this very process, right now: where does its memory go, in MB?",
+        "topk(5, sum by (part) (metricsdb_memory_bytes)) / 1e6",
+    ),
+    ("How many cores did it keep busy in the last seconds?", "sum by (job) (deriv(process_cpu_seconds_total{job="metricsdb"}[30s]))"),
 ]
 
 
@@ -129,11 +135,11 @@ class Fleet:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Times and values [instances, series, steps] of `count` machines from `first` on, from `step` on."""
         machines = np.arange(first, first + count)
-        rows_free = len(self.capture.values) - self.steps + 1
+        rows_free = len(self.capture.values) - (self.steps - 1) * STRIDE
         begin = machines * 37 % rows_free
         phase = machines * 7_919 % INTERVAL_MS
         at = np.arange(step, step + steps)
-        values = self.capture.values[begin[:, None] + at].transpose(0, 2, 1)
+        values = self.capture.values[begin[:, None] + at * STRIDE].transpose(0, 2, 1)
         times = self.start_ms + phase[:, None, None] + (at * INTERVAL_MS)[None, None, :]
         return np.broadcast_to(times, values.shape), values
 
@@ -170,9 +176,9 @@ def run(series: int | None, minutes: float, console: Console, clock: Clock | Non
     clock = clock or SystemClock()
     capture, text_bytes = read_capture()
     steps = round(minutes * 60_000 / INTERVAL_MS)
-    if not 1 <= steps <= len(capture.values):
-        longest = len(capture.values) * INTERVAL_MS // 60_000
-        raise ConfigError(f"minutes {minutes:g} is out of range; give 0.25 to {longest}")
+    if not 1 <= steps <= len(capture.values) // STRIDE:
+        longest = len(capture.values) * CAPTURE_INTERVAL_MS // 60_000
+        raise ConfigError(f"minutes {minutes:g} is out of range; give 0.1 to {longest}")
     if series is None:
         series = default_series(steps, available_bytes())
     if series <= 0:
@@ -182,7 +188,7 @@ def run(series: int | None, minutes: float, console: Console, clock: Clock | Non
     console.print(
         Panel(
             f"One real node_exporter ({len(capture.labels)} series, {text_bytes / 1e6:.0f} MB of text) becomes "
-            f"[bold]{fleet.instances:,} machines, {fleet.series:,} series[/bold], a scrape each 15 s for "
+            f"[bold]{fleet.instances:,} machines, {fleet.series:,} series[/bold], a scrape each 5 s for "
             f"{minutes:g} minutes: [bold]{fleet.samples:,} samples[/bold].",
             title="MetricsDB",
         )
@@ -242,8 +248,14 @@ def _ask(db: Database, questions: list[tuple[str, str]], console: Console, clock
         frame = db.query(expr)
         took = clock.monotonic() - started
         console.print(f"[bold]{question}[/bold]  [green]{took * 1000:.1f} ms[/green]\n  [cyan]{expr}[/cyan]")
-        with pl.Config(tbl_rows=8, tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True, float_precision=3):
-            console.print(str(frame), markup=False, highlight=False)
+        with pl.Config(
+            tbl_rows=8,
+            tbl_hide_column_data_types=True,
+            tbl_hide_dataframe_shape=True,
+            float_precision=3,
+            tbl_width_chars=120,
+        ):
+            console.print(str(frame), markup=False, highlight=False, soft_wrap=True)
         console.print()
 
 
