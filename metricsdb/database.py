@@ -320,15 +320,14 @@ def _value_column(values: Any) -> npt.NDArray[np.float64] | npt.NDArray[np.int64
 def _long_frame(frame: Any, value: str, timestamp: str) -> pl.DataFrame:
     if isinstance(frame, pl.LazyFrame):
         frame = frame.collect()
-    if not isinstance(frame, pl.DataFrame):
-        if not hasattr(frame, "__arrow_c_stream__"):
-            raise WriteError(f"a {type(frame).__name__} is no frame; pass Polars or anything with __arrow_c_stream__")
-        frame = pl.DataFrame(frame)
+    if not isinstance(frame, pl.DataFrame) and not hasattr(frame, "__arrow_c_stream__"):
+        raise WriteError(f"a {type(frame).__name__} is no frame; pass Polars or anything with __arrow_c_stream__")
+    table = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(frame)
     for column in (value, timestamp):
-        if column not in frame.columns:
-            raise WriteError(f"the frame has no column {column!r}; it has {frame.columns}")
-    if not frame[value].dtype.is_numeric() and frame[value].dtype != pl.Boolean:
-        raise WriteError(f"column {value!r} is {frame[value].dtype}; values must be numbers")
-    if frame[timestamp].null_count():
-        raise WriteError(f"column {timestamp!r} has {frame[timestamp].null_count()} nulls; drop those rows")
-    return frame
+        if column not in table.columns:
+            raise WriteError(f"the frame has no column {column!r}; it has {table.columns}")
+    if not table[value].dtype.is_numeric() and table[value].dtype != pl.Boolean:
+        raise WriteError(f"column {value!r} is {table[value].dtype}; values must be numbers")
+    if table[timestamp].null_count():
+        raise WriteError(f"column {timestamp!r} has {table[timestamp].null_count()} nulls; drop those rows")
+    return table

@@ -80,7 +80,10 @@ LIVE_QUESTIONS = [
         "And this very process, right now: where does its memory go, in MB?",
         "topk(5, sum by (part) (metricsdb_memory_bytes)) / 1e6",
     ),
-    ("How many cores did it keep busy in the last seconds?", "sum by (job) (deriv(process_cpu_seconds_total{job="metricsdb"}[30s]))"),
+    (
+        "How many cores did it keep busy in the last seconds?",
+        'sum by (job) (deriv(process_cpu_seconds_total{job="metricsdb"}[30s]))',
+    ),
 ]
 
 
