@@ -31,7 +31,7 @@ const CHANGED: u8 = 1;
 const IRREGULAR: u8 = 2;
 
 /// A Rice quotient of this many ones is an escape.
-const QUOTIENT_MAX: u32 = 16;
+const QUOTIENT_MAX: u32 = 10;
 /// What may follow an escape: a width up to 64, or one of these.
 const ESCAPE_BITS: u32 = 7;
 const ESCAPE_STALE: u64 = 65;
@@ -403,7 +403,7 @@ fn escape_value(mode: u8, bits: u64) -> (Code, u8) {
         next = mode_for(bits, mode & 15);
         code.push(ESCAPE_MODE, ESCAPE_BITS);
         code.push(u64::from(next), 6);
-        code.push(bits, 64);
+        push_first(&mut code, next, bits);
     }
     (code, next)
 }
@@ -417,7 +417,7 @@ fn read_other(mut r: BitReader, what: u64, mut mode: u8) -> Result<(BitReader, u
         ESCAPE_RAW => r.take64(64),
         ESCAPE_MODE if mode != INT => {
             mode = checked_mode(r.take(6) as u8)?;
-            r.take64(64)
+            read_first(&mut r, mode)
         }
         _ => {
             let at = r.position() / 8;
