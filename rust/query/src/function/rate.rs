@@ -19,26 +19,33 @@ const GAP_INTERVALS_MAX: f64 = 1.1;
 
 /// Stretches `gain` (last minus first sample, resets added) over the window. A series that begins or ends
 /// inside is thought to go on for half an interval; a counter never to below zero. `None` under two
-/// samples.
+/// samples. Divisions are what this costs: one in the common case.
+#[inline]
 pub fn extrapolate(w: &Window<'_>, kind: Extrapolated, gain: f64) -> Option<f64> {
     let (&first, &[.., last]) = w.timestamps.split_first()? else { return None };
-    let sampled = (last - first) as f64 / 1000.0;
-    let interval = sampled / (w.timestamps.len() - 1) as f64;
-    let gap_max = interval * GAP_INTERVALS_MAX;
-    let gap = |ms: i64| match ms as f64 / 1000.0 {
-        wide if wide >= gap_max => interval / 2.0,
-        narrow => narrow,
+    let value = *w.values.first()?;
+    let sampled = (last - first) as f64;
+    let intervals = (w.timestamps.len() - 1) as f64;
+    let gap = |ms: i64| {
+        let (gap, border) = (ms as f64 * intervals, sampled * GAP_INTERVALS_MAX);
+        let wide = if (gap - border).abs() > border * 1e-9 {
+            gap > border
+        } else {
+            // On the border Prometheus' own rounding decides.
+            ms as f64 / 1000.0 >= sampled / 1000.0 / intervals * GAP_INTERVALS_MAX
+        };
+        if wide { sampled / intervals / 2.0 } else { ms as f64 }
     };
     let mut before = gap(first - w.start);
-    let value = *w.values.first()?;
-    if kind != Extrapolated::Delta && gain > 0.0 && value >= 0.0 {
+    // A gap is at most 1.1 times `sampled`: zero can only lie in it under a gain as large as the value.
+    if kind != Extrapolated::Delta && gain > 0.0 && value >= 0.0 && value < 2.0 * gain {
         before = before.min(sampled * (value / gain));
     }
-    let mut factor = (sampled + before + gap(w.end - last)) / sampled;
-    if kind == Extrapolated::Rate {
-        factor /= (w.end - w.start) as f64 / 1000.0;
-    }
-    Some(gain * factor)
+    let stretched = sampled + before + gap(w.end - last);
+    Some(match kind {
+        Extrapolated::Rate => gain * (stretched * 1000.0 / (sampled * (w.end - w.start) as f64)),
+        Extrapolated::Increase | Extrapolated::Delta => gain * (stretched / sampled),
+    })
 }
 
 fn difference(w: &Window<'_>) -> Option<f64> {
@@ -81,6 +88,7 @@ pub fn idelta(w: &Window<'_>) -> Option<f64> {
 }
 
 /// Whether the counter started again between these two samples.
+#[inline]
 pub fn is_reset(before: f64, after: f64) -> bool {
     after < before
 }
