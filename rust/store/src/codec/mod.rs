@@ -8,9 +8,11 @@ pub mod cursor;
 pub mod decimal;
 pub mod integers;
 pub mod open;
+pub mod rice;
 pub mod statistics;
 pub mod timestamps;
 pub mod values;
+pub mod xor;
 
 pub use open::{Full, OpenState};
 

@@ -8,7 +8,9 @@ use metricsdb_model::{Error, Result, Samples, TimeRange, ValueKind};
 
 use super::bits::{BitReader, Code, unzigzag, width, zigzag};
 use super::decimal;
+use super::rice::{self, Rice};
 use super::statistics::widen;
+use super::xor;
 
 /// The slab slice is too small for one more sample; nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +32,7 @@ const SAME: u8 = 0;
 const CHANGED: u8 = 1;
 const IRREGULAR: u8 = 2;
 
-/// A Rice quotient of this many ones is an escape.
-const QUOTIENT_MAX: u32 = 10;
-/// What may follow an escape: a width up to 64, or one of these.
-const ESCAPE_BITS: u32 = 7;
+/// What an escape means when it isn't a number.
 const ESCAPE_STALE: u64 = 65;
 const ESCAPE_RAW: u64 = 66;
 const ESCAPE_MODE: u64 = 67;
@@ -327,81 +326,20 @@ fn read_first(r: &mut BitReader, mode: u8) -> u64 {
     if mode == INT { m as u64 } else { decimal::value(m, mode & 15).to_bits() }
 }
 
-/// Moves a Rice parameter towards the sizes seen: up after a long quotient, down after a short rest.
-#[inline(always)]
-fn adapt(k: &mut u8, z: u64) {
-    let q = z >> *k;
-    if q >= 2 {
-        *k = (*k + 1 + u8::from(q >= 8)).min(40);
-    } else if q == 0 && *k > 0 && z >> (*k - 1) == 0 {
-        *k -= 1;
-    }
-}
-
-#[inline(always)]
-fn push_rice(code: &mut Code, z: u64, k: &mut u8) {
-    let q = z >> *k;
-    if q < u64::from(QUOTIENT_MAX) {
-        code.push((1 << q) - 1, q as u32 + 1);
-        code.push(z & ((1 << *k) - 1), u32::from(*k));
-    } else {
-        let n = width(z);
-        code.push((1 << QUOTIENT_MAX) - 1, QUOTIENT_MAX);
-        code.push(u64::from(n), ESCAPE_BITS);
-        code.push(z, n);
-    }
-    adapt(k, z);
-}
-
-/// A number, or what else an escape says.
-enum Rice {
-    Number(u64),
-    Other(u64),
-}
-
-#[inline(always)]
-fn read_rice(r: &mut BitReader, k: &mut u8) -> Rice {
-    let word = r.peek();
-    let q = word.trailing_ones();
-    if q < QUOTIENT_MAX {
-        let z = (word >> (q + 1) & ((1 << *k) - 1)) | u64::from(q) << *k;
-        r.skip(q + 1 + u32::from(*k));
-        adapt(k, z);
-        return Rice::Number(z);
-    }
-    let (after, number) = read_escape(*r);
-    *r = after;
-    if let Rice::Number(z) = number {
-        adapt(k, z);
-    }
-    number
-}
-
-/// By value, so that the reader of the fast path stays in registers.
-#[cold]
-#[inline(never)]
-fn read_escape(mut r: BitReader) -> (BitReader, Rice) {
-    r.skip(QUOTIENT_MAX);
-    let n = r.take(ESCAPE_BITS);
-    let found = if n > 64 { Rice::Other(n) } else { Rice::Number(r.take64(n as u32)) };
-    (r, found)
-}
-
 /// A value that the mode can't hold: a marker, a single exception, or a new mode, which is returned.
 #[cold]
 #[inline(never)]
 fn escape_value(mode: u8, bits: u64) -> (Code, u8) {
     let mut code = Code::default();
     let mut next = mode;
-    code.push((1 << QUOTIENT_MAX) - 1, QUOTIENT_MAX);
     if bits == STALE_NAN_BITS {
-        code.push(ESCAPE_STALE, ESCAPE_BITS);
+        rice::push_escape(&mut code, ESCAPE_STALE);
     } else if decimal::is_special(bits) {
-        code.push(ESCAPE_RAW, ESCAPE_BITS);
+        rice::push_escape(&mut code, ESCAPE_RAW);
         code.push(bits, 64);
     } else {
         next = mode_for(bits, mode & 15);
-        code.push(ESCAPE_MODE, ESCAPE_BITS);
+        rice::push_escape(&mut code, ESCAPE_MODE);
         code.push(u64::from(next), 6);
         push_first(&mut code, next, bits);
     }
@@ -447,7 +385,7 @@ impl OpenState {
         }
         self.class = class;
         if !regular {
-            push_rice(code, zigzag(delta.wrapping_sub(u64::from(self.step)) as i64), &mut self.time_rice);
+            rice::push(code, zigzag(delta.wrapping_sub(u64::from(self.step)) as i64), &mut self.time_rice);
             code.push(u64::from(changed), 1);
             self.step = u32::try_from(delta).unwrap_or(0);
         }
@@ -475,12 +413,12 @@ impl OpenState {
         let k = u32::from(self.value_rice);
         let q = word.trailing_ones();
         // Escapes have no end within the limit; 57 bits of a word are sure to be there.
-        if q >= QUOTIENT_MAX || used + q + 1 + k > 57 || self.mode & NEAR != 0 || self.mode == XOR {
+        if q >= rice::QUOTIENT_MAX || used + q + 1 + k > 57 || self.mode & NEAR != 0 || self.mode == XOR {
             return false;
         }
         let z = (word >> (q + 1) & ((1 << k) - 1)) | u64::from(q) << k;
         r.skip(used + q + 1 + k);
-        adapt(&mut self.value_rice, z);
+        rice::adapt(&mut self.value_rice, z);
         let delta = unzigzag(z).wrapping_add(self.slope >> SLOPE_SHIFT);
         *m = m.wrapping_add(delta);
         self.learn(delta);
@@ -490,7 +428,7 @@ impl OpenState {
 
     #[inline(always)]
     fn read_irregular(&mut self, r: &mut BitReader) -> bool {
-        let z = match read_rice(r, &mut self.time_rice) {
+        let z = match rice::read(r, &mut self.time_rice) {
             Rice::Number(z) | Rice::Other(z) => z,
         };
         let delta = u64::from(self.step).wrapping_add(unzigzag(z) as u64);
@@ -503,7 +441,8 @@ impl OpenState {
     #[inline(always)]
     fn step_value(&mut self, code: &mut Code, bits: u64) {
         if self.mode == XOR {
-            return self.step_xor(code, bits);
+            xor::push(code, bits ^ self.last_bits, &mut self.slope);
+            return;
         }
         let v = f64::from_bits(bits);
         let e = self.mode & 15;
@@ -522,7 +461,7 @@ impl OpenState {
         };
         let delta = m.wrapping_sub(self.last_mantissa());
         let rest = delta.wrapping_sub(self.slope >> SLOPE_SHIFT);
-        push_rice(code, zigzag(rest), &mut self.value_rice);
+        rice::push(code, zigzag(rest), &mut self.value_rice);
         self.learn(delta);
         if self.mode & NEAR != 0 && self.mode < XOR {
             code.push((away + 1) as u64, 2);
@@ -557,10 +496,10 @@ impl OpenState {
     #[inline(always)]
     fn read_value(&mut self, r: &mut BitReader, m: &mut i64) -> Result<()> {
         if self.mode == XOR {
-            self.read_xor(r);
+            self.last_bits ^= xor::read(r, &mut self.slope);
             return Ok(());
         }
-        let z = match read_rice(r, &mut self.value_rice) {
+        let z = match rice::read(r, &mut self.value_rice) {
             Rice::Number(z) => z,
             Rice::Other(what) => {
                 let found = read_other(*r, what, self.mode)?;
@@ -585,38 +524,6 @@ impl OpenState {
             decimal::value(*m, self.mode & 15).to_bits().wrapping_add(away)
         };
         Ok(())
-    }
-
-    /// XOR with the value before: within the last window, or with a new one.
-    #[inline(always)]
-    fn step_xor(&mut self, code: &mut Code, bits: u64) {
-        let x = bits ^ self.last_bits;
-        let (lead, tail) = (x.leading_zeros(), x.trailing_zeros());
-        let (old_lead, old_len) = (self.slope as u32 & 255, (self.slope >> 8) as u32 & 255);
-        let len = 64 - lead - tail;
-        // A window much wider than needed is given up: a new one costs 12 bits.
-        if lead >= old_lead && 64 - tail <= old_lead + old_len && old_len < len + 12 {
-            code.push(0, 1);
-            code.push(x >> (64 - old_lead - old_len), old_len);
-        } else {
-            code.push(1, 1);
-            code.push(u64::from(lead), 6);
-            code.push(u64::from(len - 1), 6);
-            code.push(x >> tail, len);
-            self.slope = i64::from(lead | len << 8);
-        }
-    }
-
-    #[inline(always)]
-    fn read_xor(&mut self, r: &mut BitReader) {
-        if r.take(1) == 1 {
-            let lead = r.take(6) as u32;
-            let len = (r.take(6) as u32 + 1).min(64 - lead);
-            self.slope = i64::from(lead | len << 8);
-        }
-        let (lead, len) = (self.slope as u32 & 255, (self.slope >> 8) as u32 & 255);
-        let x = r.take64(len);
-        self.last_bits ^= x.checked_shl(64 - lead - len).unwrap_or(0);
     }
 }
 
