@@ -11,6 +11,8 @@ pub(super) enum Item {
     Class(ClassUnicode),
 }
 
+const ESCAPE: &str = "invalid escape sequence";
+
 const PERL: [(char, &str); 3] = [('d', "09"), ('s', "\t\n\x0c\r  "), ('w', "09AZaz__")];
 
 /// Pairs of first and last character.
@@ -100,7 +102,10 @@ pub(super) fn bracketed(rest: &mut &str, fold: bool) -> Result<ClassUnicode, Ref
                     *rest = after;
                     high = match class_item(rest, fold)?.ok_or_else(missing)? {
                         Item::Code(high) if high >= low => high,
-                        _ => return Err(Refusal::new("invalid character class range", read(start, rest))),
+                        Item::Code(_) => {
+                            return Err(Refusal::new("invalid character class range", read(start, rest)));
+                        }
+                        Item::Class(_) => return Err(Refusal::new(ESCAPE, read(after, rest))),
                     };
                 }
                 add_codes(&mut class, low, high);
@@ -170,7 +175,7 @@ pub(super) fn escape(rest: &mut &str, fold: bool) -> Result<Item, Refusal> {
         _ if c.is_ascii() && !c.is_ascii_alphanumeric() => Some(c.into()),
         _ => None,
     };
-    code.map(Item::Code).ok_or_else(|| Refusal::new("invalid escape sequence", read(before, rest)))
+    code.map(Item::Code).ok_or_else(|| Refusal::new(ESCAPE, read(before, rest)))
 }
 
 /// Up to three octal digits, of which one is read.

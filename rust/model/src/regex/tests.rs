@@ -95,6 +95,7 @@ fn what_go_refuses_is_refused_in_its_words() {
         ("a{1001}", "invalid repeat count: `{1001}`"),
         ("a{2,1}", "invalid repeat count: `{2,1}`"),
         ("(a{100}){11}", "invalid repeat count: `{11}`"),
+        (r"[a-\d]", r"invalid escape sequence: `\d`"),
         (r"\1", r"invalid escape sequence: `\1`"),
         (r"\8", r"invalid escape sequence: `\8`"),
         (r"\C", r"invalid escape sequence: `\C`"),
