@@ -153,9 +153,7 @@ impl<'a> Evaluator<'a> {
                 Ok(Value::block(Block::empty(grid.steps)))
             }
             Special::Info => self.info(call, grid).map(Value::block),
-            Special::StartTimestamp => {
-                Err(Error::execution(format!("function {}() is not supported yet", call.function.name)))
-            }
+            Special::StartTimestamp => self.start_timestamp(&args[0], grid).map(Value::Vector),
         }
     }
 
@@ -188,6 +186,16 @@ impl<'a> Evaluator<'a> {
             }
         });
         Ok(map_rows(self.vector(arg, grid)?, map, true))
+    }
+
+    /// Stored samples have no start time, which reads as 0; values that were computed have none at all.
+    fn start_timestamp(&self, arg: &Expr, grid: &Grid) -> Result<Vector<'a>> {
+        let vector = self.vector(arg, grid)?;
+        let stored = matches!(arg.unparenthesized().kind, ExprKind::Selector(_));
+        let map: RowMap<'a> = Box::new(move |row| {
+            row.iter_mut().filter(|v| present(**v)).for_each(|v| *v = if stored { 0.0 } else { ABSENT });
+        });
+        Ok(map_rows(vector, map, true))
     }
 
     fn absent(&self, arg: &Expr, grid: &Grid) -> Result<Block<'a>> {

@@ -119,6 +119,7 @@ struct Ranges<'a> {
     edges: Option<edges::Edges>,
 }
 
+/// One evaluation: what is asked of which storage, and what there was to remark on.
 struct Evaluator<'a> {
     source: &'a dyn Source,
     budget: &'a Budget,

@@ -27,9 +27,6 @@ pub fn skip_reason(eval: &Eval, storage: &Storage) -> Option<&'static str> {
                 reason = reason.or(Some("start timestamps"));
             }
         }
-        ExprKind::Call(call) if is(call, Special::StartTimestamp) => {
-            reason = reason.or(Some("start timestamps"));
-        }
         _ => {}
     });
     reason
