@@ -17,8 +17,10 @@ UNIVERSES = 20
 
 NAMES = ["env", "code", "pod", "absent"]
 VALUES = ["", "prod", "prod-eu", "prod\nx", "staging", "200", "404", "5e2", "-0.5", "NaN", "pröd", "pod-7"]
-PATTERNS = ["", ".*", ".+", "prod", "prod.*", "prod.+", ".*7", ".*o.*", "prod|200", "prod|", "(prod|stag).*", "[0-9]+", "4..",
-     "(?i)PROD", "p.+d", ".*-.*-.*", "x|.*", "^prod$", "pr(o|ö)d", "(prod)?", "[^p].*", ".", "(a|b)", r"\w+", r"\D*"]  # fmt: skip
+PATTERNS = [
+    "", ".*", ".+", "prod", "prod.*", "prod.+", ".*7", ".*o.*", "prod|200", "prod|", "(prod|stag).*", "[0-9]+", "4..",
+    "(?i)PROD", "p.+d", ".*-.*-.*", "x|.*", "^prod$", "pr(o|ö)d", "(prod)?", "[^p].*", ".", "(a|b)", r"\w+", r"\D*",
+]  # fmt: skip
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">": lambda a, b: a > b,
     ">=": lambda a, b: a >= b,
