@@ -14,8 +14,8 @@ const POW10: [f64; 16] =
 const TENTH: [f64; 16] =
     [1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-11, 1e-12, 1e-13, 1e-14, 1e-15];
 
-/// Scales that are tried: 10^-12 is a picosecond where the unit is seconds.
-pub const SCALE_MAX: u8 = 12;
+/// Scales that are tried: quotients of small numbers are often printed with twelve or so digits.
+pub const SCALE_MAX: u8 = 14;
 
 /// Mantissas of scaled values stay below this, so that a double that is no short decimal seldom passes
 /// for one.
@@ -23,6 +23,9 @@ const MANTISSA_MAX: f64 = (1u64 << 47) as f64;
 
 /// The mantissa of a double that is a unit in the last place off is shorter still.
 const NEAR_MAX: u64 = 1 << 40;
+
+/// Units in the last place that a sum or an average of decimals may be away from one.
+pub const AWAY_MAX: i64 = 9;
 
 /// Adding and subtracting it rounds to the nearest integer; exact below 2^51.
 const ROUND: f64 = 6_755_399_441_055_744.0;
@@ -68,12 +71,12 @@ pub fn exact_product(v: f64, e: u8) -> Option<i64> {
     (product(m, e).to_bits() == v.to_bits()).then_some(m)
 }
 
-/// Mantissa and distance in units of the last place (-1, 0 or 1).
+/// Mantissa and distance in units of the last place, at most `AWAY_MAX`.
 #[inline(always)]
 pub fn near(v: f64, e: u8) -> Option<(i64, i64)> {
     let m = mantissa(v, e);
     let away = v.to_bits().wrapping_sub(value(m, e).to_bits()) as i64;
-    (-1..=1).contains(&away).then_some((m, away))
+    (-AWAY_MAX..=AWAY_MAX).contains(&away).then_some((m, away))
 }
 
 /// The smallest scale from `from` on that holds the value exactly.
@@ -86,7 +89,7 @@ pub fn scale_product(v: f64, from: u8) -> Option<u8> {
     (from.max(1)..=SCALE_MAX).find(|&e| exact_product(v, e).is_some())
 }
 
-/// The smallest scale whose decimal is at most one unit in the last place away, when the mantissa is
+/// The smallest scale whose decimal is a few units in the last place away, when the mantissa is
 /// short enough for that to be no accident.
 pub fn scale_near(v: f64, from: u8) -> Option<u8> {
     (from.max(1)..=SCALE_MAX).find(|&e| near(v, e).is_some_and(|(m, _)| m.unsigned_abs() < NEAR_MAX))
@@ -154,7 +157,7 @@ fn read_at(column: &[u64], reading: Reading, scale: u8) -> Mantissas {
         Mantissas { reading, scale, column: vec![0; n], away: Vec::new(), exceptions: Vec::new() };
     let mut offs = vec![0; n];
     dispatch(Convert { bits: column, reading, scale, mantissas: &mut found.column, offs: &mut offs });
-    let limit = if reading == Reading::Near { 1 } else { 0 };
+    let limit = if reading == Reading::Near { AWAY_MAX as u64 } else { 0 };
     let far = |off: i64| off.unsigned_abs() > limit;
     if offs.iter().any(|&off| far(off)) {
         found.exceptions = (0..).zip(&offs).filter(|(_, off)| far(**off)).map(|(i, _)| i).collect();

@@ -22,7 +22,7 @@ pub const OPEN_SAMPLES_MAX: usize = u16::MAX as usize;
 /// Bytes that are enough for one more sample, whatever it is.
 pub const SAMPLE_BYTES_MAX: usize = 24;
 
-/// Value modes: 0..=15 decimals of that scale, the same plus `NEAR` when units in the last place follow.
+/// Value modes: 0..=14 decimals of that scale, the same plus `NEAR` when units in the last place follow.
 const NEAR: u8 = 16;
 const XOR: u8 = 32;
 const INT: u8 = 40;
@@ -326,6 +326,26 @@ fn read_first(r: &mut BitReader, mode: u8) -> u64 {
     if mode == INT { m as u64 } else { decimal::value(m, mode & 15).to_bits() }
 }
 
+/// Two bits for 0, 1 and -1; 3 and four bits more, the lowest of them the sign, for 2 to 9.
+fn push_away(code: &mut Code, away: i64) {
+    match away {
+        0 | 1 => code.push(away as u64, 2),
+        -1 => code.push(2, 2),
+        _ => code.push(3 | (away.unsigned_abs() - 2) << 3 | u64::from(away < 0) << 2, 6),
+    }
+}
+
+fn read_away(r: &mut BitReader) -> i64 {
+    match r.take(2) {
+        2 => -1,
+        3 => {
+            let (negative, size) = (r.take(1) == 1, r.take(3) as i64 + 2);
+            if negative { -size } else { size }
+        }
+        small => small as i64,
+    }
+}
+
 /// A value that the mode can't hold: a marker, a single exception, or a new mode, which is returned.
 #[cold]
 #[inline(never)]
@@ -464,7 +484,7 @@ impl OpenState {
         rice::push(code, zigzag(rest), &mut self.value_rice);
         self.learn(delta);
         if self.mode & NEAR != 0 && self.mode < XOR {
-            code.push((away + 1) as u64, 2);
+            push_away(code, away);
         }
     }
 
@@ -520,8 +540,8 @@ impl OpenState {
         } else if self.mode & NEAR == 0 {
             decimal::value(*m, self.mode).to_bits()
         } else {
-            let away = r.take(2).wrapping_sub(1);
-            decimal::value(*m, self.mode & 15).to_bits().wrapping_add(away)
+            let away = read_away(r);
+            decimal::value(*m, self.mode & 15).to_bits().wrapping_add(away as u64)
         };
         Ok(())
     }

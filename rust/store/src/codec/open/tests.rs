@@ -37,6 +37,19 @@ fn a_regular_unchanged_sample_costs_one_bit() {
     assert!(state.used_bytes() <= 998 / 8 + 20, "{}", state.used_bytes());
 }
 
+#[test]
+fn values_a_few_units_beside_a_decimal_stay_cheap() {
+    let bits: Vec<u64> =
+        (0..190).map(|i| (f64::from(1000 + i % 7) / 100.0).to_bits() + i as u64 % 19 - 9).collect();
+    let ts: Vec<i64> = (0..190).map(|i| 1_700_000_000_000 + i * 15_000).collect();
+    let (state, buf) = write(ValueKind::Float, &ts, &bits);
+    let (mut t, mut b) = (Vec::new(), Vec::new());
+    decode(&state, &buf, &mut t, &mut b).unwrap();
+    assert_eq!(b, bits);
+    assert_eq!(state.codec(), "decimal+ulp");
+    assert!(state.used_bytes() < 190 * 2, "{}", state.used_bytes());
+}
+
 proptest! {
     #[test]
     fn every_sample_comes_back_bit_for_bit((ts, bits) in columns(200), kind in kind()) {
