@@ -30,6 +30,7 @@ impl<'a> Evaluator<'a> {
         scalars.map(|(_, arg)| self.scalar(arg, grid)).collect()
     }
 
+    #[inline(never)]
     fn window(&self, call: &Call, kernel: WindowFn, grid: &Grid) -> Result<Vector<'a>> {
         let function = call.function;
         let at = function.vector_arg().unwrap_or(0);
@@ -72,6 +73,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Remarks on metrics that have samples here, but not the name of a counter.
+    #[inline(never)]
     fn remark_on_names(&self, ranges: &Ranges<'a>, span: Span) -> Result<()> {
         let groups = ranges.set.group(&Grouping::By(vec![METRIC_NAME.to_owned()]));
         let names = groups.labels.iter().map(|l| l.metric_name());
@@ -95,6 +97,7 @@ impl<'a> Evaluator<'a> {
         Ok(())
     }
 
+    #[inline(never)]
     fn map(&self, call: &Call, kernel: MapFn, grid: &Grid) -> Result<Value<'a>> {
         let function = call.function;
         if function.returns == ValueType::Scalar {
@@ -158,6 +161,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// The one sample of each step, or NaN.
+    #[inline(never)]
     fn to_scalar(&self, arg: &Expr, grid: &Grid) -> Result<Vec<f64>> {
         let block = self.vector(arg, grid)?.into_block(self.budget)?;
         let mut values = vec![f64::NAN; grid.steps];
@@ -171,6 +175,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Times of the samples themselves under a selector; else the evaluation times.
+    #[inline(never)]
     fn timestamp(&self, arg: &Expr, grid: &Grid) -> Result<Vector<'a>> {
         if let ExprKind::Selector(selector) = &arg.unparenthesized().kind
             && selector.extension != Some(Extension::Smoothed)
@@ -189,6 +194,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Stored samples have no start time, which reads as 0; values that were computed have none at all.
+    #[inline(never)]
     fn start_timestamp(&self, arg: &Expr, grid: &Grid) -> Result<Vector<'a>> {
         let vector = self.vector(arg, grid)?;
         let stored = matches!(arg.unparenthesized().kind, ExprKind::Selector(_));
@@ -198,11 +204,13 @@ impl<'a> Evaluator<'a> {
         Ok(map_rows(vector, map, true))
     }
 
+    #[inline(never)]
     fn absent(&self, arg: &Expr, grid: &Grid) -> Result<Block<'a>> {
         let seen = presence(&self.vector(arg, grid)?, grid.steps, self.budget)?;
         absence(arg, &seen)
     }
 
+    #[inline(never)]
     fn absent_over_time(&self, arg: &Expr, grid: &Grid) -> Result<Block<'a>> {
         let ranges = self.ranges(arg, grid)?;
         if let Some(edges) = ranges.edges {

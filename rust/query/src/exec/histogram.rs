@@ -31,6 +31,7 @@ impl Histogram {
 }
 
 impl<'a> Evaluator<'a> {
+    #[inline(never)]
     pub(super) fn histogram_quantile(&self, call: &Call, grid: &Grid) -> Result<Block<'a>> {
         let phi = self.scalar(&call.args[0], grid)?;
         self.notes.quantiles(&phi, call.args[0].span);
@@ -44,6 +45,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// One row per quantile; its number becomes a label.
+    #[inline(never)]
     pub(super) fn histogram_quantiles(&self, call: &Call, grid: &Grid) -> Result<Block<'a>> {
         let label = self.string(&call.args[1])?;
         let (block, histograms) = self.histograms(&call.args[0], grid)?;
@@ -67,6 +69,7 @@ impl<'a> Evaluator<'a> {
         Ok(result)
     }
 
+    #[inline(never)]
     pub(super) fn histogram_fraction(&self, call: &Call, grid: &Grid) -> Result<Block<'a>> {
         let lower = self.scalar(&call.args[0], grid)?;
         let upper = self.scalar(&call.args[1], grid)?;
@@ -91,6 +94,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Hands out one row per histogram, and remarks on the buckets that had to be repaired.
+    #[inline(never)]
     fn quantile_rows(
         &self,
         block: &Block<'a>,
@@ -127,6 +131,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Rows by their labels but `le`; rows whose `le` is no number are remarked on and left out.
+    #[inline(never)]
     fn histograms(
         &self,
         arg: &crate::syntax::tree::Expr,

@@ -170,6 +170,7 @@ impl Infos {
 impl<'a> Evaluator<'a> {
     /// A series that is an info series itself stays as it is. A series without a matching info series does
     /// so too, unless a matcher on data labels insists on a value: then it goes.
+    #[inline(never)]
     pub(super) fn info(&self, call: &Call, grid: &Grid) -> Result<Block<'a>> {
         let selector = match call.args.get(1).map(|arg| &arg.unparenthesized().kind) {
             Some(ExprKind::Selector(selector)) => Some(selector),

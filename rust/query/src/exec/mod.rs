@@ -3,6 +3,9 @@
 //! One evaluator serves instant queries, range queries and subqueries: each evaluates an expression over a
 //! grid of times at once. An expression over stored series stays a description of rows (`scan`) until an
 //! aggregation folds them or somebody needs them all. Metric names are dropped at the end of the query.
+//!
+//! `#[inline(never)]` stands where inlining would add a function's frame to that of a caller that recurses:
+//! the deepest tree then needs a fraction of the stack.
 
 mod aggregate;
 mod binary;
@@ -197,6 +200,7 @@ impl<'a> Evaluator<'a> {
         }
     }
 
+    #[inline(never)]
     fn negate(&self, inner: &Expr, grid: &Grid) -> Result<Value<'a>> {
         Ok(match self.eval(inner, grid)? {
             Value::Scalar(mut values) => {
@@ -214,6 +218,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// A chain of operators leans to the left: its spine is walked, not recursed.
+    #[inline(never)]
     fn binaries(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
         let mut spine: Vec<&Binary> = Vec::new();
         let mut first = expr;
@@ -229,6 +234,7 @@ impl<'a> Evaluator<'a> {
         Ok(value)
     }
 
+    #[inline(never)]
     fn binary(&self, binary: &Binary, left: Value<'a>, right: Value<'a>) -> Result<Value<'a>> {
         let (op, bool_) = (binary.op, binary.return_bool);
         Ok(match (left, right) {
@@ -249,6 +255,7 @@ impl<'a> Evaluator<'a> {
         })
     }
 
+    #[inline(never)]
     fn aggregate(&self, aggregate: &Aggregate, grid: &Grid) -> Result<Block<'a>> {
         let Aggregate { op, expr, param, grouping } = aggregate;
         let Some(param) = param else {

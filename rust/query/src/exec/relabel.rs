@@ -13,11 +13,13 @@ use crate::function::label::{LabelJoin, LabelReplace};
 use crate::syntax::tree::{Call, Expr};
 
 impl<'a> Evaluator<'a> {
+    #[inline(never)]
     pub(super) fn label_replace(&self, call: &Call, grid: &Grid) -> Result<Block<'a>> {
         let replace = LabelReplace::new(&self.strings(&call.args[1..])?)?;
         relabel(self.block(&call.args[0], grid)?, replace.target(), |labels| replace.apply(labels))
     }
 
+    #[inline(never)]
     pub(super) fn label_join(&self, call: &Call, grid: &Grid) -> Result<Block<'a>> {
         let join = LabelJoin::new(&self.strings(&call.args[1..])?)?;
         relabel(self.block(&call.args[0], grid)?, join.target(), |labels| join.apply(labels))
@@ -28,6 +30,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// By value; NaN last either way.
+    #[inline(never)]
     pub(super) fn sort(&self, arg: &Expr, descending: bool, span: Span, grid: &Grid) -> Result<Block<'a>> {
         let block = self.block(arg, grid)?;
         self.order_rows(block, span, |block, a, b| {
@@ -38,6 +41,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// By the values of labels, numbers in them by size; then by all labels.
+    #[inline(never)]
     pub(super) fn sort_by_label(
         &self,
         args: &[Expr],
@@ -57,6 +61,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Only the answer of an instant query has an order of its own.
+    #[inline(never)]
     fn order_rows(
         &self,
         mut block: Block<'a>,
