@@ -18,7 +18,7 @@ $(VENV)/.tools: pyproject.toml
 
 # Editable: Python sources are used as they stand, only a change of Rust builds again.
 $(VENV)/.built: $(VENV)/.tools $(RUST)
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin develop --release --extras dev
+	PIP_QUIET=1 VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin develop --release --extras dev
 	@touch $@
 
 test: test-rust lint test-python

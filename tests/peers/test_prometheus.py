@@ -193,6 +193,43 @@ def test_the_left_edge_of_a_range_is_the_one_known_difference(pair: Pair) -> Non
     assert int(theirs) - int(ours) == on_the_edge
 
 
+# Path and parameters of requests that are refused; both say so in the same words, but for the text of parse errors.
+REFUSED: list[tuple[str, dict[str, str], bool]] = [
+    ("query", {"query": "up", "time": "soon"}, True),
+    ("query", {"query": "up", "timeout": "soon"}, True),
+    ("query", {"query": "sum("}, False),
+    ("query", {"query": ""}, False),
+    ("query", {"query": "rate(up)"}, False),
+    ("query", {"query": "up + on (x) group_left () up offset 1h or vector(1) and up{"}, False),
+    ("query", {"query": 'label_replace(up, "~", "", "", "(")'}, False),
+    ("query", {"query": "prometheus_http_requests_total + on (job) prometheus_http_requests_total"}, False),
+    ("query_range", {"query": "up"}, True),
+    ("query_range", {"query": "up", "start": "0", "end": "x"}, True),
+    ("query_range", {"query": "up", "start": "0", "end": "1"}, True),
+    ("query_range", {"query": "up", "start": "2", "end": "1", "step": "1"}, True),
+    ("query_range", {"query": "up", "start": "0", "end": "1", "step": "0"}, True),
+    ("query_range", {"query": "up", "start": "0", "end": "1", "step": "1h1d"}, True),
+    ("query_range", {"query": "up", "start": "0", "end": "11001", "step": "1"}, True),
+    ("query_range", {"query": "up[1m]", "start": "0", "end": "1", "step": "1"}, False),
+    ("series", {}, True),
+    ("series", {"match[]": "{"}, False),
+    ("series", {"match[]": "up", "start": "2020-01-01"}, True),
+    ("labels", {"match[]": "{}"}, False),
+    ("label/job/values", {"end": "x"}, True),
+    ("format_query", {"query": "sum("}, False),
+]
+
+
+@pytest.mark.parametrize(("path", "parameters", "same_words"), REFUSED)
+def test_both_refuse_alike(pair: Pair, path: str, parameters: dict[str, str], same_words: bool) -> None:
+    ours = httpx.get(f"{pair.ours}/api/v1/{path}", params=parameters)
+    theirs = httpx.get(f"{pair.theirs}/api/v1/{path}", params=parameters)
+    assert ours.status_code == theirs.status_code
+    assert ours.json()["errorType"] == theirs.json()["errorType"]
+    if same_words:
+        assert ours.json() == theirs.json()
+
+
 def test_labels_series_and_metadata_are_the_same(pair: Pair) -> None:
     for path in ("labels", "label/job/values", "label/__name__/values"):
         ours, theirs = pair.ask(pair.ours, path), pair.ask(pair.theirs, path)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import httpx
 import pytest
 
+from metricsdb.server import create_app
 from tests.server.conftest import T0
 
 
@@ -206,6 +210,21 @@ def test_a_query_past_its_timeout_is_a_503(call, db):
     expr = "sum_over_time(sqrt(abs(sqrt(abs(sqrt(vector(time()))))))[10000s:1ms])"
     answer = call("GET", "/api/v1/query", params={"query": expr, "timeout": "1ms"})
     refused(answer, 503, "timeout", "timed out")
+
+
+def test_a_slow_query_holds_up_nobody(db):
+    async def story() -> None:
+        transport = httpx.ASGITransport(app=create_app(db))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            parameters = {"query": "sum_over_time(sqrt(abs(sqrt(vector(time()))))[10000s:1ms])", "timeout": "500ms"}
+            slow = asyncio.create_task(client.get("/api/v1/query", params=parameters))
+            while "metricsdb_queries_running 1" not in (await client.get("/metrics")).text:
+                pass
+            assert (await client.get("/-/ready")).status_code == 200
+            assert not slow.done()
+            await slow
+
+    asyncio.run(story())
 
 
 def test_unknown_paths_and_methods_are_told_apart(call):

@@ -4,6 +4,7 @@ use metricsdb_model::sample::is_stale;
 use metricsdb_model::{Answer, Error, Labels, Predicate, Result, Samples, Source, TimeRange, bounds};
 use metricsdb_query::exec::{self, Params};
 use metricsdb_query::syntax;
+use metricsdb_query::syntax::tree::{Expr, ValueType};
 use metricsdb_wire::{exposition_writer, prom_json};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -29,7 +30,8 @@ impl NativeDatabase {
         lookback_ms: i64,
     ) -> PyResult<(PyDataFrame, Notes)> {
         let times = Times { start, end, step_ms, lookback_ms };
-        let answer = call::run(py, self.limits, |budget| times.evaluate(self, expr, budget))?;
+        let answer =
+            call::run(py, self.limits, |budget| times.evaluate(self, &syntax::parse(expr)?, expr, budget))?;
         let notes =
             answer.annotations.iter().map(|a| (a.severity.as_str(), a.message.clone())).collect::<Notes>();
         let frame = py.detach(|| output::answer_frame(answer)).map_err(output::frame_error)?;
@@ -53,7 +55,9 @@ impl NativeDatabase {
         let limits = Limits { timeout_ms: timeout_ms.min(self.limits.timeout_ms), ..self.limits };
         let body = call::run(py, limits, |budget| {
             times.check_steps()?;
-            let mut answer = times.evaluate(self, expr, budget)?;
+            let tree = syntax::parse(expr)?;
+            times.check_type(&tree, expr)?;
+            let mut answer = times.evaluate(self, &tree, expr, budget)?;
             if limit > 0 {
                 answer.truncate(limit);
             }
@@ -184,17 +188,29 @@ impl Times {
     fn evaluate(
         &self,
         database: &NativeDatabase,
+        expr: &Expr,
         text: &str,
         budget: &metricsdb_model::Budget,
     ) -> Result<Answer> {
-        let expr = syntax::parse(text)?;
         let params = Params {
             end: self.end,
             step: (self.step_ms > 0).then_some(self.step_ms),
             lookback_ms: self.lookback_ms,
             ..Params::instant(text, self.start)
         };
-        exec::evaluate(&expr, &params, &database.store, budget)
+        exec::evaluate(expr, &params, &database.store, budget)
+    }
+
+    /// Over HTTP a range query of a range vector or string is bad data (400), before it is an evaluation that failed.
+    fn check_type(&self, expr: &Expr, text: &str) -> Result<()> {
+        let found = expr.value_type();
+        if self.step_ms == 0 || matches!(found, ValueType::Scalar | ValueType::Vector) {
+            return Ok(());
+        }
+        let found = found.as_str();
+        let message =
+            format!("invalid expression type \"{found}\" for range query, must be Scalar or instant Vector");
+        Err(Error::parse(text, expr.span, message))
     }
 
     /// Prometheus' guard of the HTTP API: 11,000 points a series.
