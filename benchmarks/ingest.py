@@ -52,7 +52,7 @@ def _metricsdb(fleet: workloads.Workload, steps_per_batch: int = 10) -> float:
 
 def _duckdb(fleet: workloads.Workload, steps_per_batch: int = 10) -> float:
     con = duckdb.connect()
-    con.execute("create table samples(series uinteger, at timestamp_ms, value double)")
+    con.execute('create table samples(series uinteger, "at" timestamp_ms, value double)')
     cpu = 0.0
     for refs, times, values in _batches(fleet, np.arange(fleet.series, dtype=np.uint32), steps_per_batch):
         batch = pl.DataFrame({"series": refs, "at": times, "value": values})  # noqa: F841 - named in the SQL

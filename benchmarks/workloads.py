@@ -168,9 +168,10 @@ def svc(services: int = 12_000, steps: int = 61, seed: int = 1) -> Workload:
 
 def node(instances: int = 60, steps: int = 240) -> Workload:
     """Each instance replays the capture from its own row on, at its own phase of the scrape interval."""
-    from metricsdb.demo import capture
+    from metricsdb.demo import read_capture
 
-    base, rows = capture()
+    capture, _ = read_capture()
+    base, rows = pl.DataFrame(capture.labels, infer_schema_length=None), capture.values
     steps = min(steps, len(rows))
     blocks, labels, phase = [], [], []
     for i in range(instances):

@@ -36,6 +36,14 @@ pub trait SeriesSet: Send + Sync {
     /// `range` lies within the one given to `select`.
     fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()>;
 
+    /// The newest sample of one series in `range`, be it a staleness marker. Stores override it where they know
+    /// it without decoding.
+    fn newest(&self, index: usize, range: TimeRange) -> Result<Option<(i64, f64)>> {
+        let mut samples = Samples::default();
+        self.read(index, range, &mut samples)?;
+        Ok(samples.timestamps.last().copied().zip(samples.values.last().copied()))
+    }
+
     /// Sorts series into groups by the labels that `grouping` keeps. Stores override it where they can
     /// group without building label sets.
     fn group(&self, grouping: &Grouping) -> Groups {

@@ -377,6 +377,22 @@ impl SeriesSet for View<'_> {
         codec::open::decode_f64(&series.state, self.open_bytes(series), range, out)
     }
 
+    /// The open chunk's state holds its last sample; only where that is too new anything is decoded.
+    fn newest(&self, index: usize, range: TimeRange) -> Result<Option<(i64, f64)>> {
+        let series = &self.series[index];
+        let state = &series.state;
+        if !state.is_empty() && range.contains(state.last_time()) {
+            let value = match state.kind() {
+                ValueKind::Float => f64::from_bits(state.last_bits()),
+                ValueKind::Int => state.last_bits() as i64 as f64,
+            };
+            return Ok(Some((state.last_time(), value)));
+        }
+        let mut samples = Samples::default();
+        self.read(index, range, &mut samples)?;
+        Ok(samples.timestamps.last().copied().zip(samples.values.last().copied()))
+    }
+
     /// Groups by symbols: only the groups' label sets are built.
     fn group(&self, grouping: &Grouping) -> Groups {
         let store = self.store;

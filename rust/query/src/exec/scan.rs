@@ -102,6 +102,14 @@ impl<'a> Rows<'a> {
         let samples = &mut scratch.samples;
         samples.clear();
         match &self.leaf {
+            Leaf::Instant { looks, lookback, times } if looks.count == 1 => {
+                let found = self.set.newest(row, looks.reach(*lookback))?;
+                budget.take_samples(u64::from(found.is_some()))?;
+                out.fill(match found {
+                    Some((t, v)) if !is_stale(v) => instant_value(t, v, *times),
+                    _ => ABSENT,
+                });
+            }
             Leaf::Instant { looks, lookback, times } => {
                 read(&*self.set, row, looks.reach(*lookback), samples, budget)?;
                 newest(samples, looks, *lookback, *times, out);
@@ -169,6 +177,10 @@ pub(crate) fn drop_stale(samples: &mut Samples) {
     samples.timestamps.truncate(kept);
 }
 
+fn instant_value(t: i64, value: f64, times: bool) -> f64 {
+    if times { t as f64 / 1000.0 } else { value }
+}
+
 /// The newest sample in `(t - lookback, t]` of every look; a staleness marker ends the series.
 fn newest(samples: &Samples, looks: &Looks, lookback: i64, times: bool, out: &mut [f64]) {
     let (ts, values) = (&samples.timestamps[..], &samples.values[..]);
@@ -179,20 +191,11 @@ fn newest(samples: &Samples, looks: &Looks, lookback: i64, times: bool, out: &mu
         }
         match next.checked_sub(1) {
             Some(i) if ts[i] > t.saturating_sub(lookback) && !is_stale(values[i]) => {
-                if times {
-                    ts[i] as f64 / 1000.0
-                } else {
-                    values[i]
-                }
+                instant_value(ts[i], values[i], times)
             }
             _ => ABSENT,
         }
     };
-    if looks.count == 1 {
-        let value = look(looks.first);
-        out.fill(value);
-        return;
-    }
     for (i, slot) in out.iter_mut().enumerate() {
         *slot = look(looks.time(i));
     }
