@@ -232,15 +232,17 @@ fn centre(rest: &[i64]) -> i64 {
 
 /// The width that makes a block smallest, its cost in bits, and the width that needs no patch.
 fn plan_block(widths: &[u8], base: i64) -> (Block, usize, u32) {
-    let mut of_width = [0u8; 256];
-    for &w in widths {
-        of_width[usize::from(w)] += 1;
+    // Four tables, since the widths of neighbours are often equal and each count waits for the last.
+    let mut tables = [[0u8; 128]; 4];
+    for (i, &w) in widths.iter().enumerate() {
+        tables[i % 4][usize::from(w & 127)] += 1;
     }
-    let top = of_width.iter().rposition(|&n| n > 0).unwrap_or(0) as u32;
+    let of_width = |w: u32| tables.iter().map(|t| u32::from(t[w as usize & 127])).sum::<u32>();
+    let top = u32::from(widths.iter().copied().max().unwrap_or(0));
     let mut best = (Block { base, width: top, patches: 0, patch_width: 0 }, packed_bytes(widths.len(), top));
     let mut patches = 0;
     for w in (0..top).rev() {
-        patches += u32::from(of_width[w as usize + 1]);
+        patches += of_width(w + 1);
         if patches as usize * 8 > widths.len() * 3 {
             break;
         }
