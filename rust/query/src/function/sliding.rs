@@ -123,8 +123,15 @@ impl<'a> Windows<'a> {
 
 /// Where the second of two neighbours makes `what` true.
 fn places(values: &[f64], what: impl Fn(f64, f64) -> bool) -> Vec<usize> {
-    let pairs = values.windows(2).enumerate();
-    pairs.filter(|(_, pair)| what(pair[0], pair[1])).map(|(i, _)| i + 1).collect()
+    let pairs = || values.iter().zip(values.iter().skip(1));
+    // Counting alone runs in vector registers, and mostly there is nothing to note.
+    let count: usize = pairs().map(|(a, b)| usize::from(what(*a, *b))).sum();
+    let mut places = Vec::with_capacity(count);
+    if count > 0 {
+        let found = pairs().enumerate().filter(|(_, (a, b))| what(**a, **b));
+        places.extend(found.map(|(i, _)| i + 1));
+    }
+    places
 }
 
 /// Of ascending places those that have their left neighbour in the window too.
@@ -140,13 +147,13 @@ fn inside<'p>(places: &'p [usize], samples: &Range<usize>) -> &'p [usize] {
 
 /// Below this many samples a new sum is cheaper than prefix sums.
 const PREFIX_SAMPLES_MIN: usize = 32;
-/// Prefix sums lose about `samples * 2^-104` of the sum of magnitudes. A window's sum smaller than that
-/// sum by more than this factor is added up anew; so with at most 2^20 samples the relative error stays
-/// under 2^-44 (6e-14).
-const PREFIX_CANCELLATION_MAX: f64 = (1u64 << 40) as f64;
-const PREFIX_SAMPLES_MAX: usize = 1 << 20;
+/// With n samples and M the sum of their magnitudes, each addition takes at most 2^-53 M from the high part
+/// of a prefix sum; the low part collects that but for n^2 2^-106 M. A window's sum smaller than M by more
+/// than this factor is added up anew, so the relative error stays under 2^(32 - 106 + 30) = 6e-14.
+const PREFIX_CANCELLATION_MAX: f64 = (1u64 << 30) as f64;
+const PREFIX_SAMPLES_MAX: usize = 1 << 16;
 
-/// Sums of all samples before each place, as unevaluated pairs of twice the precision.
+/// Sums of all samples before each place, and what rounding took from them.
 enum Prefix {
     Unbuilt,
     /// Infinities, NaNs or too many samples: every window for itself.
@@ -178,8 +185,7 @@ impl Prefix {
         sums.push(sum);
         for v in values {
             let (high, error) = two_sum(sum.high, *v);
-            let (high, low) = two_sum(high, sum.low + error);
-            sum = Sum { high, low };
+            sum = Sum { high, low: sum.low + error };
             magnitude += v.abs();
             sums.push(sum);
         }
