@@ -194,34 +194,43 @@ impl<'a> Block<'a> {
         Block { steps, values, ..self }
     }
 
-    /// Joins rows of equal labels that never meet at one step; fails where two do.
+    /// Joins rows of equal labels that never meet at one step; fails where two do. Where only one of them
+    /// is to lose its name, they meet no more than others, but stay two.
     pub fn merge_equal(mut self) -> Result<Block<'a>> {
         let steps = self.steps;
         let labels = self.labels_ready().clone();
         let mut first = std::collections::HashMap::with_capacity(labels.len());
         let mut kept = Vec::with_capacity(labels.len());
         for (i, l) in labels.iter().enumerate() {
-            let to = *first.entry(l).or_insert(i);
-            if to == i {
-                kept.push(i);
-                continue;
-            }
+            let drops = self.drop_name[i];
+            let known: &mut [Option<usize>; 2] = first.entry(l).or_default();
             let (head, tail) = self.values.split_at_mut(i * steps);
-            for (into, &from) in head[to * steps..(to + 1) * steps].iter_mut().zip(&tail[..steps]) {
-                if present(from) {
-                    if present(*into) {
-                        return Err(duplicate_labelset());
-                    }
-                    *into = from;
+            for to in known.iter().flatten() {
+                if meet(&head[to * steps..(to + 1) * steps], &tail[..steps]) {
+                    return Err(duplicate_labelset());
                 }
             }
-            self.drop_name[to] |= self.drop_name[i];
+            match known[usize::from(drops)] {
+                None => {
+                    known[usize::from(drops)] = Some(i);
+                    kept.push(i);
+                }
+                Some(to) => {
+                    let into = head[to * steps..(to + 1) * steps].iter_mut();
+                    into.zip(&tail[..steps]).filter(|(_, v)| present(**v)).for_each(|(into, &v)| *into = v);
+                }
+            }
         }
         if kept.len() != labels.len() {
             self.reorder(&kept);
         }
         Ok(self)
     }
+}
+
+/// Whether both rows have a sample at some step.
+fn meet(a: &[f64], b: &[f64]) -> bool {
+    a.iter().zip(b).any(|(&a, &b)| present(a) && present(b))
 }
 
 /// An instant vector: still to be read, or read.

@@ -99,7 +99,7 @@ fn finish(mut block: Block<'_>, grid: &Grid) -> Result<Matrix> {
         for (labels, _) in block.labels_ready().iter_mut().zip(&drops).filter(|(_, drops)| **drops) {
             *labels = drop_metadata(labels);
         }
-        block.drop_name = drops;
+        block.drop_name = vec![false; drops.len()];
     }
     let mut order = order_by_labels(&mut block);
     let labels = block.labels_ready();
