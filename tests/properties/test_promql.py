@@ -122,7 +122,7 @@ def close(a: float, b: float) -> bool:
     return (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9)
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data(), queries, st.sampled_from([0, 301_000, 600_123]), st.integers(0, 12), st.sampled_from([7_000, 60_000]))
 def test_random_queries_answer_as_the_twin_does(
     samples: twin.Data, query: twin.Node, start: int, steps: int, step: int
