@@ -13,7 +13,7 @@ pub struct Statistics {
     /// NaN when there is no number at all.
     pub min: f64,
     pub max: f64,
-    /// Compensated sum of the numbers; 0 when there is none.
+    /// Sum of the numbers, compensated or, from mantissas, exact and rounded twice; 0 when there is none.
     pub sum: f64,
     /// How often a number is smaller than the number before it; integers are compared exactly.
     pub resets: u32,

@@ -19,11 +19,16 @@ pub fn regular(timestamps: &[i64]) -> Option<u64> {
 
 /// Appends a column of at least two; the first is not written.
 pub fn encode(timestamps: &[i64], out: &mut Vec<u8>) {
+    let mut grid = vec![GRID];
+    let fits = encode_grid(timestamps, &mut grid);
+    // Jitter of up to a byte a sample can't be packed better than on its grid.
+    if fits && grid.len() <= timestamps.len() {
+        return out.extend_from_slice(&grid);
+    }
     let start = out.len();
     out.push(PACKED);
     integers::encode(timestamps, out);
-    let mut grid = vec![GRID];
-    if encode_grid(timestamps, &mut grid) && grid.len() < out.len() - start {
+    if fits && grid.len() < out.len() - start {
         out.truncate(start);
         out.extend_from_slice(&grid);
     }
