@@ -15,6 +15,9 @@ use super::grid::{Grid, Looks, reserve};
 use crate::function::sliding::{Sliding, Windows};
 use crate::function::{Window, WindowFn};
 
+/// Windows of one row between two looks at the budget.
+const STEPS_PER_CHECK: usize = 64;
+
 /// Changes one row in place; leaves `ABSENT` as it is.
 pub(crate) type RowMap<'a> = Box<dyn Fn(&mut [f64]) + Send + Sync + 'a>;
 
@@ -124,7 +127,7 @@ impl<'a> Rows<'a> {
                 drop_stale(samples);
                 match window.edges {
                     Some(edges) => edges.slide(window, samples, out),
-                    None => window.slide(samples, out),
+                    None => window.slide(samples, budget, out)?,
                 }
             }
         }
@@ -210,7 +213,11 @@ impl WindowLeaf {
     }
 
     /// Two edges move over the samples, step by step.
-    fn slide(&self, samples: &Samples, out: &mut [f64]) {
+    fn slide(&self, samples: &Samples, budget: &Budget, out: &mut [f64]) -> Result<()> {
+        if samples.is_empty() {
+            out.fill(ABSENT);
+            return Ok(());
+        }
         let ts = &samples.timestamps[..];
         let mut windows = Windows::new(self.kernel, self.sliding, ts, &samples.values);
         let (mut low, mut high) = (0, 0);
@@ -223,6 +230,10 @@ impl WindowLeaf {
             while low < high && ts[low] <= start {
                 low += 1;
             }
+            // A window may hold years: a row of them can take long.
+            if i % STEPS_PER_CHECK == STEPS_PER_CHECK - 1 {
+                budget.check()?;
+            }
             *slot = ABSENT;
             if low < high {
                 let (at, args) = (self.grid.time(i), self.args.at(i));
@@ -232,5 +243,6 @@ impl WindowLeaf {
                 }
             }
         }
+        Ok(())
     }
 }
