@@ -16,7 +16,7 @@ import urllib.parse
 
 TICKS = os.sysconf("SC_CLK_TCK")
 COMMANDS = {
-    "metricsdb": [sys.executable, "-m", "metricsdb.cli", "serve", "--listen", "127.0.0.1:{port}"],
+    "metricsdb": [sys.executable, "-m", "metricsdb", "serve", "--listen", "127.0.0.1:{port}"],
     "victoria-metrics": [
         "victoria-metrics", "-storageDataPath={data}", "-httpListenAddr=127.0.0.1:{port}", "-retentionPeriod=100y",
     ],

@@ -50,12 +50,12 @@ class Workload:
 
     @cached_property
     def _templates(self) -> list[_Template]:
-        names = self.labels.columns
+        names = sorted(self.labels.columns)
         rows = [
             b"".join(
                 _field(1, _field(1, n.encode()) + _field(2, v.encode())) for n, v in zip(names, row, strict=True) if v
             )
-            for row in self.labels.select(sorted(names)).rows()
+            for row in self.labels.select(names).rows()
         ]
         return [_Template(rows[i : i + SERIES_PER_BODY]) for i in range(0, len(rows), SERIES_PER_BODY)]
 

@@ -13,6 +13,14 @@ use crate::error;
 /// How often a waiting call looks for Ctrl-C: well under the 50 ms that a person notices.
 const SIGNAL_POLL: Duration = Duration::from_millis(20);
 
+/// Kernel threads evaluate trees of any allowed height, and may take up another query while they wait in one.
+const KERNEL_STACK_BYTES: usize = 16 << 20;
+
+/// Called once, when the module is loaded. A host that has made rayon's pool already keeps its own.
+pub fn size_kernel_stacks() {
+    let _ = rayon::ThreadPoolBuilder::new().stack_size(KERNEL_STACK_BYTES).build_global();
+}
+
 #[derive(Clone, Copy)]
 pub struct Limits {
     pub timeout_ms: u64,
