@@ -11,7 +11,7 @@ import lzma
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 
@@ -30,7 +30,7 @@ from metricsdb.database import Database, Refs
 from metricsdb.errors import ConfigError
 from metricsdb.server.app import create_app
 
-__all__ = ["QUESTIONS", "Fleet", "run"]
+__all__ = ["QUESTIONS", "Capture", "Fleet", "read_capture", "run"]
 
 Times = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
@@ -220,18 +220,23 @@ def _stream(db: Database, fleet: Fleet, console: Console, clock: Clock) -> None:
             _advance(progress, task, refs.size, started, clock, "series")
         cpu, started = _cpu_s(), clock.monotonic()
         task = progress.add_task("samples", total=fleet.samples, rate="")
-        for step in range(0, fleet.steps, BATCH_STEPS):
-            steps = min(BATCH_STEPS, fleet.steps - step)
-            for number, refs in enumerate(blocks):
-                times, values = fleet.batch(number * BLOCK_INSTANCES, len(refs), step, steps)
-                ids = np.repeat(refs.reshape(-1), steps)
-                db.append_batch(ids, times.reshape(-1).view("datetime64[ms]"), values.reshape(-1))
-                _advance(progress, task, ids.size, started, clock, "samples")
+        stream_steps(db, fleet, blocks, lambda count: _advance(progress, task, count, started, clock, "samples"))
     wall, cpu = clock.monotonic() - started, _cpu_s() - cpu
     console.print(
         f"[bold green]{fleet.samples / wall / 1e6:.1f} million samples/s[/bold green] "
         f"({wall:.1f} s; {fleet.samples / cpu / 1e6:.1f} million per CPU-second, making them in numpy included)\n"
     )
+
+
+def stream_steps(db: Database, fleet: Fleet, blocks: list[Refs], done: Callable[[int], None]) -> None:
+    """Writes all samples as a fleet sends them: step by step over all machines; `done` is told of each batch."""
+    for step in range(0, fleet.steps, BATCH_STEPS):
+        steps = min(BATCH_STEPS, fleet.steps - step)
+        for number, refs in enumerate(blocks):
+            times, values = fleet.batch(number * BLOCK_INSTANCES, len(refs), step, steps)
+            ids = np.repeat(refs.reshape(-1), steps)
+            db.append_batch(ids, times.reshape(-1).view("datetime64[ms]"), values.reshape(-1))
+            done(ids.size)
 
 
 def _advance(progress: Progress, task: TaskID, count: int, started: float, clock: Clock, unit: str) -> None:
@@ -250,7 +255,8 @@ def _ask(db: Database, questions: list[tuple[str, str]], console: Console, clock
         started = clock.monotonic()
         frame = db.query(expr)
         took = clock.monotonic() - started
-        console.print(f"[bold]{question}[/bold]  [green]{took * 1000:.1f} ms[/green]\n  [cyan]{expr}[/cyan]")
+        console.print(f"[bold]{question}[/bold]  [green]{took * 1000:.1f} ms[/green]")
+        console.print(f"  {expr}", style="cyan", markup=False, highlight=False, soft_wrap=True)
         with pl.Config(
             tbl_rows=8,
             tbl_hide_column_data_types=True,
