@@ -18,6 +18,9 @@ __all__ = ["Config", "Duration", "Limits", "ScrapeJob", "StatsdListener", "addre
 
 T = TypeVar("T")
 
+# Native code takes no larger body (BODY_BYTES_MAX of rust/model/src/bounds.rs).
+BODY_BYTES_MAX = 64 << 20
+
 
 class Duration:
     """A length of time in a configuration file: ``15s``, ``1m30s``, or a number of seconds."""
@@ -46,16 +49,17 @@ class Duration:
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one request may ask for."""
 
-    body_bytes_max: int = 64 << 20
+    body_bytes_max: int = BODY_BYTES_MAX
     query_concurrency: int = 20
     query_timeout: Duration = msgspec.field(default_factory=lambda: Duration("2m"))
     query_samples_max: int = 50_000_000
     lookback: Duration = msgspec.field(default_factory=lambda: Duration("5m"))
 
     def __post_init__(self) -> None:
-        for name in ("body_bytes_max", "query_concurrency", "query_samples_max"):
+        for name in ("query_concurrency", "query_samples_max"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; give a number above zero")
+        _check_body_bytes_max(self.body_bytes_max)
 
 
 class ScrapeJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,11 +73,12 @@ class ScrapeJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scheme: Literal["http", "https"] = "http"
     labels: dict[str, str] = {}
     honor_labels: bool = False
-    body_bytes_max: int = 64 << 20
+    body_bytes_max: int = BODY_BYTES_MAX
 
     def __post_init__(self) -> None:
         if not self.job_name:
             raise ValueError("`job_name` is empty; name the job")
+        _check_body_bytes_max(self.body_bytes_max)
         if not self.targets:
             raise ValueError(f"job {self.job_name!r} has no targets; list host:port of each")
         for target in self.targets:
@@ -125,6 +130,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two jobs are called {name!r}; give each its own name")
+
+
+def _check_body_bytes_max(value: int) -> None:
+    if not 0 < value <= BODY_BYTES_MAX:
+        raise ValueError(f"`body_bytes_max` is {value}; give a number above zero, at most {BODY_BYTES_MAX} (64 MiB)")
 
 
 def address(text: str) -> tuple[str, int]:

@@ -20,7 +20,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from metricsdb._native import NativeDatabase
-from metricsdb.errors import MetricsDBError, WriteError
+from metricsdb.errors import MetricsDBError
 from metricsdb.server.params import BadParameter, url_form
 from metricsdb.server.state import Counts
 
@@ -33,6 +33,10 @@ __all__ = ["RemoteWrite", "TextImport"]
 # a usual one (2,000 samples take about 30 kB and under a millisecond).
 INLINE_BYTES_MAX = 256 * 1024
 _PROTOBUF = "application/x-protobuf"
+_GZIP = ("gzip", "x-gzip")
+# Bytes of gzip given to zlib at once: what follows the end of a member is copied, so many small members
+# would take time by the square of the body if it were all of the rest.
+_GZIP_WINDOW = 8192
 
 
 class RemoteWrite:
@@ -78,7 +82,9 @@ class RemoteWrite:
             return _unsupported(
                 f"Content-Type {kind.decode('latin-1')!r}; send {_PROTOBUF} (remote write 1.0, prometheus.WriteRequest)"
             )
-        if int(length) > self._body_bytes_max:
+        if not length.isdigit():
+            return PlainTextResponse(f"Content-Length {length.decode('latin-1')!r} is no number of bytes\n", 400)
+        if len(length) > 18 or int(length) > self._body_bytes_max:
             return _too_large(self._body_bytes_max)
         return None
 
@@ -89,7 +95,8 @@ class RemoteWrite:
             else:
                 loop = asyncio.get_running_loop()
                 report = await loop.run_in_executor(self._executor, self._native.write_remote, body)
-        except WriteError as error:
+        except MetricsDBError as error:
+            # Limits too: a sender repeats what is answered with 5xx, and this body will never fit.
             return PlainTextResponse(f"{error}\n", 400)
         self._counts.write("remote_write", report)
         return _partly(report) if report[4] else None
@@ -148,11 +155,11 @@ async def read_body(receive: Receive, bytes_max: int) -> bytes | None:
 
 
 class TextImport:
-    """``POST /api/v1/import/prometheus``: Prometheus or OpenMetrics text, by content type; gzip is taken.
+    """``POST /api/v1/import/prometheus``: Prometheus or OpenMetrics text, by content type, plain or as gzip.
 
     ``timestamp`` (Unix milliseconds) stands in for samples without one; each ``extra_label=name=value`` is added
     to all series, a label of that name that the sender wrote becomes ``exported_<name>``. 204 when all was taken,
-    400 names the lines that were not (the rest is stored).
+    400 names the lines that were not (the rest is stored); 413 and 415 as for remote write.
     """
 
     def __init__(
@@ -170,18 +177,22 @@ class TextImport:
             at, labels = _import_options(form.text("timestamp"), form.all("extra_label"))
         except BadParameter as error:
             return PlainTextResponse(f"{error}\n", 400)
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("", "identity", *_GZIP):
+            return _unsupported(f"Content-Encoding {encoding!r}; send gzip, or the text as it is")
+        loop = asyncio.get_running_loop()
         body = await read_body(request.receive, self._body_bytes_max)
-        if body is not None and request.headers.get("content-encoding", "").lower() == "gzip":
+        if body is not None and encoding in _GZIP:
             try:
-                body = _gunzip(body, self._body_bytes_max)
+                body = await loop.run_in_executor(self._executor, gunzip, body, self._body_bytes_max)
             except zlib.error as error:
-                return PlainTextResponse(f"body is not gzip: {error}\n", 400)
+                return PlainTextResponse(f"body cannot be unpacked as gzip, nothing is stored: {error}\n", 400)
         if body is None:
             return _too_large(self._body_bytes_max)
         now = self._now_ms() if at is None else at
         work = partial(self._native.ingest, body, _text_format(request.headers), now, labels, False)
         try:
-            report = await asyncio.get_running_loop().run_in_executor(self._executor, work)
+            report = await loop.run_in_executor(self._executor, work)
         except MetricsDBError as error:
             return PlainTextResponse(f"{error}\n", 400)
         self._counts.write("import", report)
@@ -205,8 +216,21 @@ def _import_options(timestamp: str, extra: list[str]) -> tuple[int | None, dict[
     return (int(timestamp) if timestamp else None), labels
 
 
-def _gunzip(body: bytes, bytes_max: int) -> bytes | None:
-    """The text, or None if it is larger than allowed; never more than that is held."""
-    decoder = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    text = decoder.decompress(body, bytes_max + 1)
-    return text if len(text) <= bytes_max else None
+def gunzip(body: bytes, bytes_max: int) -> bytes | None:
+    """The text of all members, or None if it is larger than allowed; never more than that is held.
+
+    Raises zlib.error for what is not gzip from its first byte to its last, an empty body and a cut one included.
+    """
+    text, packed, at = bytearray(), memoryview(body), 0
+    while True:
+        decoder = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        while not decoder.eof:
+            window = packed[at : at + _GZIP_WINDOW]
+            if not window:
+                raise zlib.error("it ends before its end mark")
+            text += decoder.decompress(window, bytes_max + 1 - len(text))
+            if len(text) > bytes_max:
+                return None
+            at += len(window) - len(decoder.unused_data)
+        if at == len(body):
+            return bytes(text)

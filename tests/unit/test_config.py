@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+import metricsdb as mdb
 from metricsdb import config
-from metricsdb.errors import ConfigError
+from metricsdb.errors import ConfigError, MetricsDBError
 
 
 def test_an_empty_file_gives_the_defaults():
@@ -53,6 +54,12 @@ def test_what_is_dumped_is_read_back():
         (b"limits: {query_timeout: [1]}", ["limits.query_timeout", "[1]"]),
         (b"limits: {query_concurrency: -1}", ["query_concurrency", "-1", "above zero"]),
         (b"limits: {body_bytes: 1}", ["limits", "body_bytes"]),
+        (b"limits: {body_bytes_max: 0}", ["limits", "`body_bytes_max` is 0", "above zero"]),
+        (b"limits: {body_bytes_max: 67108865}", ["limits", "`body_bytes_max` is 67108865", "at most 67108864"]),
+        (
+            b"scrape: [{job_name: a, targets: ['b:1'], body_bytes_max: 67108865}]",
+            ["scrape[0]", "`body_bytes_max` is 67108865", "at most 67108864"],
+        ),
         (b"scrape: [{job_name: a}]", ["scrape[0]", "targets"]),
         (b"scrape: [{job_name: a, targets: []}]", ["a", "host:port"]),
         (b"scrape: [{job_name: a, targets: ['http://b/']}]", ["http://b/", "host:port"]),
@@ -72,6 +79,14 @@ def test_a_refusal_says_what_where_and_how(text, words):
         config.parse(text, "x.yml")
     for word in ["x.yml", *words]:
         assert word in str(caught.value)
+
+
+def test_the_largest_body_of_a_configuration_is_the_largest_that_is_taken():
+    config.parse(b"limits: {body_bytes_max: %d}" % config.BODY_BYTES_MAX)
+    with mdb.Database() as db:
+        db.ingest(b"\n" * config.BODY_BYTES_MAX, "prometheus")
+        with pytest.raises(MetricsDBError, match=str(config.BODY_BYTES_MAX)):
+            db.ingest(b"\n" * (config.BODY_BYTES_MAX + 1), "prometheus")
 
 
 def test_a_file_that_is_not_there_is_a_config_error(tmp_path: Path):
