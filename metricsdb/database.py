@@ -127,14 +127,19 @@ class Database:
         column = _value_column(values)
         if len(times) != len(column):
             raise WriteError(f"{len(times)} timestamps but {len(column)} values; give one value a timestamp")
-        ref = self.register([labels])[0]
-        return _report(self._native.append_columns(np.full(len(times), ref, dtype=np.uint64), times, column))
+        refs, created = self._register([labels])
+        ids = np.full(len(times), refs[0], dtype=np.uint64)
+        return _report(self._native.append_columns(ids, times, column), created)
 
     def register(self, series: Sequence[Labels] | pl.DataFrame) -> Refs:
         """Makes series known and returns their references, stable as long as this process.
 
         ``series``: label dicts, or a frame with one String column a label (null: label absent). O(labels).
         """
+        return self._register(series)[0]
+
+    def _register(self, series: Sequence[Labels] | pl.DataFrame) -> tuple[Refs, int]:
+        """References, and how many of the series are new."""
         if isinstance(series, pl.DataFrame):
             wrong = [f"{n}: {t}" for n, t in series.schema.items() if t not in (pl.String, pl.Categorical, pl.Enum)]
             if wrong:
@@ -148,7 +153,12 @@ class Database:
         ``refs`` is uint64 from ``register``; ``timestamps`` may be one time for all. The fastest way in:
         no copy of float64/int64 values and ``datetime64[ms]`` times.
         """
-        ids = np.ascontiguousarray(refs, dtype=np.uint64)
+        ids = np.atleast_1d(np.asarray(refs))
+        if ids.dtype.kind not in "ui" or (ids.dtype.kind == "i" and ids.size and ids.min() < 0):
+            raise WriteError(f"refs have dtype {ids.dtype}; pass the uint64 array that register returned")
+        return self._append_batch(np.ascontiguousarray(ids, dtype=np.uint64), timestamps, values, 0)
+
+    def _append_batch(self, ids: Refs, timestamps: Any, values: Any, created: int) -> WriteReport:
         times = time_column_ms(timestamps, self.now_ms())
         if len(times) == 1 and len(ids) != 1:
             times = np.full(len(ids), times[0], dtype=np.int64)
@@ -157,7 +167,7 @@ class Database:
             raise WriteError(
                 f"columns differ in length: {len(ids)} refs, {len(times)} timestamps, {len(column)} values"
             )
-        return _report(self._native.append_columns(ids, times, column))
+        return _report(self._native.append_columns(ids, times, column), created)
 
     def write(
         self, frame: Any, *, value: str = "value", timestamp: str = "timestamp", name: str | None = None
@@ -174,12 +184,15 @@ class Database:
             labels = list(dict.fromkeys([*labels, "__name__"]))
         if "__name__" not in labels:
             raise WriteError("the frame has no metric name; add a '__name__' column or pass name=")
+        wrong = [f"{n}: {table[n].dtype}" for n in labels if table[n].dtype.is_nested()]
+        if wrong:
+            raise WriteError(f"label columns must be text or plain values, not {', '.join(wrong)}; cast or drop them")
         table = table.filter(pl.col(value).is_not_null())
         table = table.with_columns(pl.col(labels).cast(pl.String), pl.struct(labels).rank("dense").alias("§row"))
         keys = table.unique("§row", keep="first").sort("§row")
-        refs = self.register(keys.select(labels))
+        refs, created = self._register(keys.select(labels))
         rows = table["§row"].to_numpy().astype(np.int64) - 1
-        return self.append_batch(refs[rows], table[timestamp], table[value].to_numpy())
+        return self._append_batch(refs[rows], table[timestamp], table[value], created)
 
     def ingest(
         self,
@@ -196,6 +209,8 @@ class Database:
         clash the sender's label is renamed ``exported_<name>``, or kept with ``honor_labels``. Malformed lines are
         reported and do not drop their neighbours where the format allows that; otherwise ``WriteError``.
         """
+        if not isinstance(body, bytes):
+            raise WriteError(f"body is {type(body).__name__}; give bytes (text is UTF-8: body.encode())")
         at = self.now_ms() if time is None else time_ms(time, self.now_ms())
         return _report(self._native.ingest(body, format, at, dict(labels or {}), honor_labels))
 
@@ -287,7 +302,7 @@ class Database:
     def stats(self) -> pl.DataFrame:
         """Counters of the database: ``name``, ``value`` (series, samples, chunks, bytes, …)."""
         rows = list(self._native.stats().items())
-        return pl.DataFrame(rows, schema={"name": pl.String, "value": pl.UInt64}, orient="row")
+        return pl.DataFrame(rows, schema={"name": pl.String, "value": pl.Int64}, orient="row")
 
     def _range(self, start: Time | None, end: Time | None) -> tuple[int, int]:
         now = self.now_ms()
@@ -296,16 +311,24 @@ class Database:
         return first, last
 
 
-def _report(parts: tuple[int, int, int, int, list[tuple[str, int, str]]]) -> WriteReport:
+def _report(parts: tuple[int, int, int, int, list[tuple[str, int, str]]], registered: int = 0) -> WriteReport:
     accepted, duplicates, out_of_order, created, rejected = parts
     return WriteReport(
-        accepted, duplicates, out_of_order, created, {r: Rejected(n, example) for r, n, example in rejected}
+        accepted,
+        duplicates,
+        out_of_order,
+        created + registered,
+        {r: Rejected(n, example) for r, n, example in rejected},
     )
 
 
 def _value_column(values: Any) -> npt.NDArray[np.float64] | npt.NDArray[np.int64]:
     """float64 for floats, int64 for integers and booleans."""
-    array = np.atleast_1d(values.to_numpy() if isinstance(values, pl.Series) else np.asarray(values))
+    if isinstance(values, pl.Series):
+        if values.null_count():
+            raise WriteError(f"values hold {values.null_count()} nulls; drop those rows")
+        values = values.to_numpy()
+    array = np.atleast_1d(np.asarray(values))
     if array.ndim != 1:
         raise WriteError(f"values have {array.ndim} dimensions; give one")
     if array.size == 0 or array.dtype.kind == "f":
@@ -328,6 +351,4 @@ def _long_frame(frame: Any, value: str, timestamp: str) -> pl.DataFrame:
             raise WriteError(f"the frame has no column {column!r}; it has {table.columns}")
     if not table[value].dtype.is_numeric() and table[value].dtype != pl.Boolean:
         raise WriteError(f"column {value!r} is {table[value].dtype}; values must be numbers")
-    if table[timestamp].null_count():
-        raise WriteError(f"column {timestamp!r} has {table[timestamp].null_count()} nulls; drop those rows")
     return table

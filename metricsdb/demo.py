@@ -221,7 +221,8 @@ def _stream(db: Database, fleet: Fleet, console: Console, clock: Clock) -> None:
         cpu, started = _cpu_s(), clock.monotonic()
         task = progress.add_task("samples", total=fleet.samples, rate="")
         stream_steps(db, fleet, blocks, lambda count: _advance(progress, task, count, started, clock, "samples"))
-    wall, cpu = clock.monotonic() - started, _cpu_s() - cpu
+    # The kernel counts CPU time in ticks: a tiny fleet may take none.
+    wall, cpu = clock.monotonic() - started, max(_cpu_s() - cpu, 0.01)
     console.print(
         f"[bold green]{fleet.samples / wall / 1e6:.1f} million samples/s[/bold green] "
         f"({wall:.1f} s; {fleet.samples / cpu / 1e6:.1f} million per CPU-second, making them in numpy included)\n"

@@ -27,9 +27,16 @@ def widen(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _escaped(text: pl.Expr) -> pl.Expr:
+    """Quotes, backslashes and line breaks as PromQL writes them inside a string."""
+    for plain, written in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n")):
+        text = text.str.replace_all(plain, written, literal=True)
+    return text
+
+
 def _series_text(labels: list[str]) -> pl.Expr:
     pairs = [
-        pl.when(pl.col(c).is_not_null()).then(pl.concat_str(pl.lit(f'{c}="'), pl.col(c), pl.lit('"')))
+        pl.when(pl.col(c).is_not_null()).then(pl.concat_str(pl.lit(f'{c}="'), _escaped(pl.col(c)), pl.lit('"')))
         for c in labels
         if c != "__name__"
     ]

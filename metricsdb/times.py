@@ -112,11 +112,13 @@ def time_column_ms(values: Any, now_ms: int, what: str = "timestamps") -> npt.ND
     ``datetime64`` columns keep their unit (finer units are floored); numeric columns are seconds.
     """
     if isinstance(values, pl.Series):
+        if values.null_count():
+            raise ConfigError(f"{what} hold {values.null_count()} nulls; drop those rows")
         if isinstance(values.dtype, pl.Datetime):
             values = values.dt.timestamp("ms").to_numpy()
             return np.ascontiguousarray(values, dtype=np.int64)
         values = values.to_numpy()
-    if isinstance(values, (list, tuple)) and values and isinstance(values[0], (datetime, str)):
+    if isinstance(values, (list, tuple)) and any(isinstance(v, (datetime, str)) for v in values):
         return np.array([time_ms(v, now_ms, what) for v in values], dtype=np.int64)
     if isinstance(values, (datetime, str)):
         return np.array([time_ms(values, now_ms, what)], dtype=np.int64)
@@ -137,7 +139,7 @@ def time_column_ms(values: Any, now_ms: int, what: str = "timestamps") -> npt.ND
 def _seconds_column_ms(array: npt.NDArray[Any], what: str) -> npt.NDArray[np.int64]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ConfigError(f"{what} holds a time that is not finite; drop such rows")
-    if np.abs(array[[array.argmin(), array.argmax()]]).max() > _SECONDS_MAX:
+    if array.min() < -_SECONDS_MAX or array.max() > _SECONDS_MAX:
         raise ConfigError(
             f"{what} look like milliseconds; bare numbers are seconds: use "
             "array.view('datetime64[ms]') (int64) to say that they are milliseconds"

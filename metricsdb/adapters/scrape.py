@@ -169,6 +169,6 @@ class Scraper:
             return b"".join(parts), "openmetrics" if kind == "application/openmetrics-text" else "prometheus"
 
     def _report(self, target: Target, at_ms: int, values: tuple[float, ...]) -> None:
-        refs = self._native.register([{"__name__": name, **target.labels} for name in _REPORTED])
+        refs, _ = self._native.register([{"__name__": name, **target.labels} for name in _REPORTED])
         times = np.full(len(refs), at_ms, dtype=np.int64)
         self._native.append_columns(refs, times, np.array(values))

@@ -115,7 +115,7 @@ def test_any_arrow_frame_can_be_written() -> None:
         (pl.DataFrame({"timestamp": [1.0], "__name__": ["m"]}), "no column 'value'"),
         (pl.DataFrame({"timestamp": [1.0], "value": [1.0]}), "no metric name"),
         (pl.DataFrame({"timestamp": [1.0], "value": ["x"], "__name__": ["m"]}), "must be numbers"),
-        (pl.DataFrame({"timestamp": [None], "value": [1.0], "__name__": ["m"]}), "nulls"),
+        (pl.DataFrame({"timestamp": [1.0], "value": [1.0], "__name__": ["m"], "tags": [["a"]]}), "tags: List"),
         ([1, 2], "is no frame"),
     ],
 )
@@ -190,3 +190,70 @@ def test_a_wrong_option_is_named(options: dict) -> None:
 def test_every_export_has_a_docstring() -> None:
     for name in set(mdb.__all__) - {"__version__"}:
         assert inspect.getdoc(getattr(mdb, name)), name
+
+
+def test_nulls_and_times_out_of_bounds_are_refused_not_guessed() -> None:
+    db = mdb.Database()
+    times = pl.Series([1_000, None], dtype=pl.Datetime("ms"))
+    with pytest.raises(mdb.ConfigError, match="1 nulls"):
+        db.write(pl.DataFrame({"timestamp": times, "value": [1.0, 2.0], "__name__": ["m", "m"]}))
+    with pytest.raises(mdb.WriteError, match="1 nulls"):
+        db.append({"__name__": "m"}, [1.0, 2.0], pl.Series([1, None]))
+    with pytest.raises(mdb.ConfigError, match="look like milliseconds"):
+        db.append({"__name__": "m"}, np.array([np.iinfo(np.int64).min]), [1.0])
+    with pytest.raises(mdb.WriteError, match="refs have dtype float64"):
+        db.append_batch(np.array([1.5]), [1.0], [1.0])
+    with pytest.raises(mdb.WriteError, match="refs have dtype int64"):
+        db.append_batch(np.array([-1]), [1.0], [1.0])
+    assert db.series().height == 0
+
+
+def test_wrong_types_are_refused_in_words() -> None:
+    db = mdb.Database()
+    with pytest.raises(mdb.WriteError, match=r"code=200.*must be text"):
+        db.append({"__name__": "m", "code": 200}, [1.0], [1.0])
+    with pytest.raises(mdb.WriteError, match="body is str"):
+        db.ingest("m 1", "prometheus")
+    with pytest.raises(mdb.WriteError, match=r"format.*use prometheus"):
+        db.ingest(b"m 1", "csv")
+
+
+def test_a_mixed_list_of_times_is_taken() -> None:
+    db = mdb.Database(clock=FakeClock(T0 * 1000))
+    assert db.append({"__name__": "m"}, [5, "now"], [1.0, 2.0]).series_created == 1
+    assert db.append({"__name__": "m"}, ["now", 5], [1.0, 2.0]).series_created == 0
+
+
+def test_times_before_1970_are_ordinary() -> None:
+    db = mdb.Database()
+    db.append({"__name__": "m"}, [-5.0], [1.0])
+    assert dict(db.stats().iter_rows())["first_ms"] == -5_000
+
+
+def test_staleness_markers_are_no_samples_of_a_frame() -> None:
+    db = mdb.Database()
+    stale = np.array([0x7FF0000000000002], dtype=np.uint64).view(np.float64)
+    db.append({"__name__": "m"}, [1.0, 2.0, 3.0], np.array([1.0, stale[0], float("nan")]))
+    assert db.select("m", 0, 10)["value"].to_list()[0] == 1.0
+    assert db.select("m", 0, 10).height == 2
+    assert db.scan("m").collect().height == 2
+    assert len(db.raw("m", 0, 10)[0].values) == 3
+
+
+def test_labels_that_look_like_columns_or_quotes_stay_apart() -> None:
+    db = mdb.Database()
+    db.append({"__name__": "m", "value": "a", "label_value": "b"}, [1.0], [1.0])
+    assert db.select("m", 0, 10).columns == [
+        "series", "__name__", "label_label_value", "label_value", "timestamp", "value",
+    ]  # fmt: skip
+    db.append({"__name__": "q", "a": 'x", b="y'}, [1.0], [1.0])
+    db.append({"__name__": "q", "a": "x", "b": "y"}, [1.0], [1.0])
+    assert db.query("q", time=1, wide=True).width == 3
+
+
+def test_statsd_counters_add_up_apart_for_each_set_of_added_labels() -> None:
+    db = mdb.Database()
+    for host, count in (("a", 2), ("b", 5), ("a", 1)):
+        assert db.ingest(b"hits:%d|c" % count, "statsd", time=count, labels={"host": host}).accepted == 1
+    most = {row.labels["host"]: row.values.max() for row in db.raw('hits{host!=""}', 0, 10)}
+    assert most == {"a": 3.0, "b": 5.0}

@@ -69,6 +69,23 @@ impl Samples {
         self.values.push(value);
     }
 
+    /// Removes the staleness markers from row `from` on.
+    pub fn drop_stale(&mut self, from: usize) {
+        if !self.values[from..].iter().any(|&v| is_stale(v)) {
+            return;
+        }
+        let mut kept = from;
+        for i in from..self.len() {
+            if !is_stale(self.values[i]) {
+                self.values[kept] = self.values[i];
+                self.timestamps[kept] = self.timestamps[i];
+                kept += 1;
+            }
+        }
+        self.values.truncate(kept);
+        self.timestamps.truncate(kept);
+    }
+
     pub fn len(&self) -> usize {
         self.timestamps.len()
     }

@@ -1,6 +1,7 @@
 //! The database as Python sees it: samples in, series and their raw samples out.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use metricsdb_model::batch::Extra;
 use metricsdb_model::{Batch, Columns, Error, Labels, Predicate, Result, SeriesSet, TimeRange, ValueKind};
@@ -25,8 +26,8 @@ use crate::output;
 pub struct NativeDatabase {
     pub store: Database,
     pub limits: Limits,
-    /// StatsD's counters and sets add up from body to body.
-    statsd: Mutex<StatsdAggregator>,
+    /// StatsD's counters and sets add up from body to body, apart for each set of labels that a listener adds.
+    statsd: Mutex<HashMap<Labels, StatsdAggregator>>,
 }
 
 /// accepted, duplicates, out_of_order, series_created, [(reason, count, example)]
@@ -77,15 +78,14 @@ impl NativeDatabase {
     ) -> PyResult<Self> {
         let duplicates = DuplicatePolicy::from_name(duplicates).map_err(|e| error::to_python(py, e))?;
         let store = Database::new(Options { duplicates, raw_hash_key: hash_key, ..Options::default() });
-        let statsd = StatsdAggregator::new(StatsdOptions::default()).map_err(|e| error::to_python(py, e))?;
-        Ok(NativeDatabase { store, limits: Limits { timeout_ms, samples_max }, statsd: Mutex::new(statsd) })
+        Ok(NativeDatabase { store, limits: Limits { timeout_ms, samples_max }, statsd: Mutex::default() })
     }
 
     fn register<'py>(
         &self,
         py: Python<'py>,
         series: Vec<Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyArray1<u64>>> {
+    ) -> PyResult<(Bound<'py, PyArray1<u64>>, u64)> {
         let labels: Result<Vec<Labels>> = input::label_dicts(&series)?.into_iter().collect();
         self.register_labels(py, labels)
     }
@@ -94,7 +94,7 @@ impl NativeDatabase {
         &self,
         py: Python<'py>,
         frame: PyDataFrame,
-    ) -> PyResult<Bound<'py, PyArray1<u64>>> {
+    ) -> PyResult<(Bound<'py, PyArray1<u64>>, u64)> {
         let labels = py.detach(|| input::label_rows(&frame.0));
         self.register_labels(py, labels)
     }
@@ -124,7 +124,7 @@ impl NativeDatabase {
         let written = py.detach(|| {
             let extra = Extra { labels: input::label_map(&labels)?, honor: honor_labels };
             if format == "statsd" {
-                return Ok(self.ingest_statsd(body, now_ms, extra));
+                return self.ingest_statsd(body, now_ms, extra);
             }
             let mut scratch = Vec::new();
             let mut batch = decode(body, format, now_ms, &mut scratch)?;
@@ -273,23 +273,28 @@ impl NativeDatabase {
 
 impl NativeDatabase {
     /// Adds the events up, then writes every metric's value at `now_ms`. The report's `accepted` counts events.
-    fn ingest_statsd(&self, body: &[u8], now_ms: i64, extra: Extra) -> WriteReport {
-        let mut aggregator = self.statsd.lock();
+    fn ingest_statsd(&self, body: &[u8], now_ms: i64, extra: Extra) -> Result<WriteReport> {
+        let mut aggregators = self.statsd.lock();
+        let aggregator = match aggregators.entry(extra.labels.clone()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(StatsdAggregator::new(StatsdOptions::default())?),
+        };
         let mut added = aggregator.add(body);
         let mut batch = aggregator.flush(now_ms);
         batch.extra = extra;
         let written = self.store.write(&batch);
         added.merge(WriteReport { accepted: 0, ..written });
-        added
+        Ok(added)
     }
 
     fn register_labels<'py>(
         &self,
         py: Python<'py>,
         labels: Result<Vec<Labels>>,
-    ) -> PyResult<Bound<'py, PyArray1<u64>>> {
-        let ids = py.detach(|| self.store.register(&labels?)).map_err(|e| error::write_error(py, e))?;
-        Ok(ids.into_pyarray(py))
+    ) -> PyResult<(Bound<'py, PyArray1<u64>>, u64)> {
+        let (ids, created) =
+            py.detach(|| self.store.register(&labels?)).map_err(|e| error::write_error(py, e))?;
+        Ok((ids.into_pyarray(py), created))
     }
 }
 

@@ -18,10 +18,10 @@ pub fn to_python(py: Python<'_>, error: Error) -> PyErr {
     raise(py, class, &error).unwrap_or_else(|e| e)
 }
 
-/// As `to_python` for a write: a body or a column that is wrong is a `WriteError`.
+/// As `to_python` for a write: a body or a column that is wrong or too large is a `WriteError`.
 pub fn write_error(py: Python<'_>, error: Error) -> PyErr {
     match error {
-        Error::Input { .. } => raise(py, "WriteError", &error).unwrap_or_else(|e| e),
+        Error::Input { .. } | Error::Limit { .. } => raise(py, "WriteError", &error).unwrap_or_else(|e| e),
         other => to_python(py, other),
     }
 }

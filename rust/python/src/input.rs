@@ -32,7 +32,15 @@ pub fn label_dicts(series: &[Bound<'_, PyDict>]) -> PyResult<Vec<Result<Labels>>
         .map(|dict| {
             builder.clear();
             for (name, value) in dict.iter() {
-                builder.push(name.extract()?, value.extract()?);
+                let (Ok(n), Ok(v)) = (name.extract::<&str>(), value.extract::<&str>()) else {
+                    return Ok(Err(Error::input(
+                        "label",
+                        &format!("{name}={value}"),
+                        "name and value must be text",
+                        "convert them with str()",
+                    )));
+                };
+                builder.push(n, v);
             }
             Ok(finish(&mut builder, || dict.to_string()))
         })

@@ -41,8 +41,13 @@ pub fn label_columns(sets: &[Labels], names: &[String]) -> Vec<Column> {
         .collect()
 }
 
+/// `value` becomes `label_value`, `label_value` becomes `label_label_value`: two labels never share a column.
 fn column_name(label: &str) -> PlSmallStr {
-    if RESERVED.contains(&label) { format!("label_{label}").into() } else { label.into() }
+    let mut bare = label;
+    while let Some(rest) = bare.strip_prefix("label_") {
+        bare = rest;
+    }
+    if RESERVED.contains(&bare) { format!("label_{label}").into() } else { label.into() }
 }
 
 /// The long frame of a matrix: labels, `timestamp` (Int64 ms), `value`; a row per sample.

@@ -215,7 +215,7 @@ fn registered(hosts_count: usize) -> (Database, Vec<u64>, Vec<String>) {
         decode(raw, &mut builder).unwrap();
         sets.push(builder.finish().unwrap());
     }
-    let ids = db.register(&sets).unwrap();
+    let ids = db.register(&sets).unwrap().0;
     (db, ids, sets.iter().map(|s| s.to_string()).collect())
 }
 

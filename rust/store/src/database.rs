@@ -121,22 +121,25 @@ impl Database {
     }
 
     /// Ids of label sets, made where they are new; stable as long as the store lives. Errors: `Input`
-    /// for an empty label set, `Limit` for one that is too large.
-    pub fn register(&self, labels: &[Labels]) -> Result<Vec<u64>> {
+    /// for an empty label set, `Limit` for one that is too large. Also says how many series are new.
+    pub fn register(&self, labels: &[Labels]) -> Result<(Vec<u64>, u64)> {
         for set in labels {
             crate::resolve::check_limits(set.as_ref()).map_err(Refusal::into_error)?;
         }
-        let ids = self.with_scratch(|scratch| {
+        let mut created = 0;
+        let ids: Result<Vec<u64>> = self.with_scratch(|scratch| {
             labels
                 .iter()
                 .map(|set| {
                     let found = self.find_or_make(set.as_ref(), &mut scratch.last);
-                    found.map(|(id, _)| u64::from(id)).map_err(Refusal::into_error)
+                    let (id, new) = found.map_err(Refusal::into_error)?;
+                    created += u64::from(new);
+                    Ok(u64::from(id))
                 })
                 .collect()
         });
         self.index.settle();
-        ids
+        Ok((ids?, created))
     }
 
     /// Appends columns of samples in any order. Unknown ids are rejected in the report. Errors: `Input`

@@ -160,7 +160,7 @@ impl Database {
         Ok(View { store: self, series: all.series, open: all.open })
     }
 
-    /// The samples of known series, row by row as asked. Errors: `Input` for an id that no series has.
+    /// The samples of known series, row by row as asked, without staleness markers. Errors: `Input` for an id that no series has.
     pub fn read_many(&self, ids: &[u64], range: TimeRange, budget: &Budget) -> Result<Rows> {
         let mut wanted = RoaringBitmap::new();
         for &id in ids {
@@ -183,8 +183,10 @@ impl Database {
                     let mut samples = Samples::default();
                     let mut ends = Vec::with_capacity(ids.len());
                     for id in ids {
+                        let from = samples.len();
                         if let Some(&i) = place.get(id) {
                             view.read(i, range, &mut samples)?;
+                            samples.drop_stale(from);
                         }
                         ends.push(samples.len());
                     }

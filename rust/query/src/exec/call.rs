@@ -7,7 +7,7 @@ use super::aggregate::presence;
 use super::binary::map_rows;
 use super::block::{ABSENT, Block, Vector, present};
 use super::grid::Grid;
-use super::scan::{Args, DropName, Leaf, RowMap, Rows, WindowLeaf, drop_stale};
+use super::scan::{Args, DropName, Leaf, RowMap, Rows, WindowLeaf};
 use super::{Evaluator, Ranges, Value};
 use crate::annotations::may_be_counter;
 use crate::function::edges;
@@ -230,7 +230,7 @@ impl<'a> Evaluator<'a> {
 
 fn read_reach(set: &dyn SeriesSet, row: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
     set.read(row, range, out)?;
-    drop_stale(out);
+    out.drop_stale(0);
     Ok(())
 }
 

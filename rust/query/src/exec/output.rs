@@ -5,7 +5,7 @@ use metricsdb_model::{AnswerKind, Error, Labels, Matrix, Result, Samples};
 use super::block::{Block, present};
 use super::grid::Grid;
 use super::labels::drop_metadata;
-use super::scan::{DropName, drop_stale};
+use super::scan::DropName;
 use super::{Evaluator, Ranges, Value, refuse_range_query};
 use crate::syntax::tree::{Expr, ValueType};
 
@@ -71,7 +71,7 @@ impl<'a> Evaluator<'a> {
             let mut samples = Samples::default();
             ranges.set.read(row, ranges.looks.reach(ranges.range), &mut samples)?;
             self.budget.take_samples(samples.len() as u64)?;
-            drop_stale(&mut samples);
+            samples.drop_stale(0);
             if samples.is_empty() {
                 continue;
             }

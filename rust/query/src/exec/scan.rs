@@ -119,12 +119,12 @@ impl<'a> Rows<'a> {
             }
             Leaf::Smoothed { looks, lookback } => {
                 read(&*self.set, row, looks.around(*lookback, *lookback), samples, budget)?;
-                drop_stale(samples);
+                samples.drop_stale(0);
                 edges::smooth(samples, looks, *lookback, out);
             }
             Leaf::Window(window) => {
                 read(&*self.set, row, window.reach(), samples, budget)?;
-                drop_stale(samples);
+                samples.drop_stale(0);
                 match window.edges {
                     Some(edges) => edges.slide(window, samples, out),
                     None => window.slide(samples, budget, out)?,
@@ -161,23 +161,6 @@ impl<'a> Rows<'a> {
 fn read(set: &dyn SeriesSet, row: usize, range: TimeRange, out: &mut Samples, budget: &Budget) -> Result<()> {
     set.read(row, range, out)?;
     budget.take_samples(out.len() as u64)
-}
-
-/// Removes staleness markers: a window does not see them.
-pub(crate) fn drop_stale(samples: &mut Samples) {
-    if !samples.values.iter().any(|&v| is_stale(v)) {
-        return;
-    }
-    let mut kept = 0;
-    for i in 0..samples.len() {
-        if !is_stale(samples.values[i]) {
-            samples.values[kept] = samples.values[i];
-            samples.timestamps[kept] = samples.timestamps[i];
-            kept += 1;
-        }
-    }
-    samples.values.truncate(kept);
-    samples.timestamps.truncate(kept);
 }
 
 fn instant_value(t: i64, value: f64, times: bool) -> f64 {

@@ -96,7 +96,7 @@ fn what_was_written_is_read_back_and_known_series_are_not_made_again() {
     let budget = Budget::unlimited();
     let (ids, sets) = db.series(&[named("job", "b")], TimeRange::ALL, &budget).unwrap();
     assert_eq!((ids.len(), sets[0].to_string()), (1, r#"up{job="b"}"#.to_owned()));
-    assert_eq!(db.register(&sets).unwrap(), ids);
+    assert_eq!(db.register(&sets).unwrap().0, ids);
     assert_eq!(db.label_names(&[], TimeRange::ALL, &budget).unwrap(), ["__name__", "job"]);
     assert_eq!(db.label_values("job", &[], TimeRange::new(0, 3), &budget).unwrap(), ["a"]);
     let rows = db.read_many(&[ids[0], ids[0]], TimeRange::ALL, &budget).unwrap();
@@ -429,7 +429,7 @@ proptest! {
                 builder.finish().unwrap()
             })
             .collect();
-        let ids = db.register(&sets).unwrap();
+        let ids = db.register(&sets).unwrap().0;
         let mut model = Model { policy, series: BTreeMap::new() };
         for call in &calls {
             make(&db, &mut model, call, &ids)?;
@@ -457,8 +457,8 @@ proptest! {
 fn large_columns_are_appended_in_parallel_as_small_ones_are() {
     let (many, one) = (Database::new(Options::default()), Database::new(Options::default()));
     let sets: Vec<Labels> = (0..1000).map(|i| Labels::from_pairs([("i", i.to_string())]).unwrap()).collect();
-    let ids = many.register(&sets).unwrap();
-    assert_eq!(one.register(&sets).unwrap(), ids);
+    let ids = many.register(&sets).unwrap().0;
+    assert_eq!(one.register(&sets).unwrap().0, ids);
     let all: Vec<u64> = (0..300).flat_map(|_| ids.iter().copied()).collect();
     let times: Vec<i64> = (0..300_000).map(|i| i / 1000 * 10_000 + i % 7).collect();
     let values: Vec<f64> = (0..300_000).map(|i| f64::from(i % 911) / 8.0).collect();
@@ -518,7 +518,7 @@ fn readers_beside_writers_see_whole_samples_in_order() {
 #[test]
 fn late_samples_go_into_the_chunk_that_covers_them_and_split_it_when_it_is_full() {
     let db = Database::new(Options { samples_per_chunk: 10, ..Options::default() });
-    let ids = db.register(&[Labels::from_pairs([("a", "1")]).unwrap()]).unwrap();
+    let ids = db.register(&[Labels::from_pairs([("a", "1")]).unwrap()]).unwrap().0;
     let write = |times: &[i64], values: Values<'_>| {
         let ids = vec![ids[0]; times.len()];
         db.append_columns(Columns { ids: &ids, timestamps: times, values }).unwrap()
