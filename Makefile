@@ -24,8 +24,10 @@ $(VENV)/.built: $(VENV)/.tools $(RUST)
 
 test: test-rust lint test-python
 
+# The scripts once more with their report: which of Prometheus' evals are not run yet, and why.
 test-rust:
 	cargo test --quiet
+	cargo test --quiet -p metricsdb-query --test scripts -- --nocapture
 
 test-python: build
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered

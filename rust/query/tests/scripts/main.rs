@@ -19,7 +19,8 @@ use storage::Storage;
 #[derive(Default)]
 struct Report {
     passed: usize,
-    skipped: BTreeMap<&'static str, usize>,
+    /// Lines of the evals that are not run, by reason and script.
+    skipped: BTreeMap<(&'static str, String), Vec<usize>>,
     failed: Vec<String>,
 }
 
@@ -46,7 +47,7 @@ fn run(path: &Path, report: &mut Report) {
             Command::Clear => storage = Storage::default(),
             Command::Load(load) => store(load, &mut storage),
             Command::Eval(eval) => match check::skip_reason(&eval, &storage) {
-                Some(reason) => *report.skipped.entry(reason).or_default() += 1,
+                Some(reason) => report.skipped.entry((reason, name.clone())).or_default().push(eval.line),
                 None => match check::run(&eval, &storage) {
                     Ok(()) => report.passed += 1,
                     Err(e) => report.failed.push(format!("{name}:{} {}\n    {e}", eval.line, eval.query)),
@@ -82,12 +83,12 @@ fn native_twin(labels: &Labels) -> Option<Labels> {
 }
 
 fn finish(what: &str, report: &Report) {
-    println!(
-        "{what}: {} passed, {} failed, skipped: {:?}",
-        report.passed,
-        report.failed.len(),
-        report.skipped
-    );
+    let skipped: usize = report.skipped.values().map(Vec::len).sum();
+    println!("{what}: {} passed, {} failed, {skipped} skipped", report.passed, report.failed.len());
+    for ((reason, script), lines) in &report.skipped {
+        let lines: Vec<String> = lines.iter().map(usize::to_string).collect();
+        println!("  {reason}: {} of {script}, at lines {}", lines.len(), lines.join(" "));
+    }
     assert!(report.failed.is_empty(), "{} evals differ:\n{}", report.failed.len(), report.failed.join("\n"));
 }
 
