@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import warnings
 
 import numpy as np
@@ -162,6 +163,24 @@ def test_a_query_that_runs_too_long_times_out() -> None:
     db.append({"__name__": "m"}, np.arange(20_000.0), np.arange(20_000.0))
     with pytest.raises(mdb.QueryTimeout, match="50 ms"):
         db.query("sum_over_time(quantile_over_time(0.5, m[1h])[5h:10ms])", time=20_000)
+
+
+def test_ctrl_c_stops_a_query_and_the_database_goes_on() -> None:
+    db = mdb.Database()
+    db.append({"__name__": "m"}, np.arange(20_000.0), np.arange(20_000.0))
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            db.query("sum_over_time(quantile_over_time(0.5, m[1h])[5h:10ms])", time=20_000)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert db.query("count_over_time(m[1h])", time=19_999)["value"].to_list() == [3600.0]
 
 
 def test_memory_and_stats_account_for_what_is_there(db: mdb.Database) -> None:
