@@ -7,8 +7,8 @@ use metricsdb_model::{Grouping, NumOp};
 
 use crate::syntax::literal::{format_duration, format_number, quote};
 use crate::syntax::tree::{
-    Aggregate, At, Binary, Cardinality, Duration, DurationExpr, DurationOp, Expr, ExprKind, Extension,
-    Filter, Matching, Selector,
+    Aggregate, At, Binary, BinaryOp, Cardinality, Duration, DurationExpr, DurationOp, Expr, ExprKind,
+    Extension, Filter, Matching, Selector,
 };
 
 impl Display for Expr {
@@ -34,7 +34,10 @@ impl Display for Expr {
             ExprKind::Negate(inner) => write!(f, "-{inner}"),
             ExprKind::Plus(inner) => write!(f, "+{inner}"),
             ExprKind::Binary(binary) => {
-                write!(f, "{} ", binary.left)?;
+                match is_infinite_base(binary) {
+                    true => f.write_str("Inf ")?,
+                    false => write!(f, "{} ", binary.left)?,
+                }
                 write_operator(f, binary)?;
                 write!(f, " {}", binary.right)
             }
@@ -55,6 +58,11 @@ impl Display for Expr {
             }
         }
     }
+}
+
+/// `Inf ^ x`: written `+Inf ^ x`, the plus would bind the whole power.
+fn is_infinite_base(binary: &Binary) -> bool {
+    binary.op == BinaryOp::Pow && matches!(binary.left.kind, ExprKind::Number(v) if v == f64::INFINITY)
 }
 
 fn write_seconds(f: &mut Formatter<'_>, seconds: f64) -> fmt::Result {
@@ -319,7 +327,13 @@ fn write_pretty(out: &mut String, expr: &Expr, level: usize) {
     }
     match &expr.kind {
         ExprKind::Binary(binary) => {
-            write_pretty(out, &binary.left, level + 1);
+            match is_infinite_base(binary) {
+                true => {
+                    indent(out, level + 1);
+                    out.push_str("Inf");
+                }
+                false => write_pretty(out, &binary.left, level + 1),
+            }
             out.push('\n');
             indent(out, level);
             let _ = write!(out, "{}", Operator(binary));

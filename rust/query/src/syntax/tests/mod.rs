@@ -102,6 +102,8 @@ fn expressions_print_in_prometheus_form() {
         ("1 / -0s", "1 / -0s"),
         ("0x10 + 017", "16 + 15"),
         ("-INF", "-Inf"),
+        ("inf ^ x", "Inf ^ x"),
+        ("a + inf", "a + +Inf"),
         ("`a\\b`", "\"a\\\\b\""),
         ("{\"my.metric\", \"a b\"='x'}", "{\"a b\"=\"x\",__name__=\"my.metric\"}"),
         ("sum by (\"a b\", c) (x)", "sum by (\"a b\", c) (x)"),
