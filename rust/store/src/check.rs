@@ -93,7 +93,7 @@ fn check_chunks(shard: &Shard) -> Result<()> {
             newest = times.last().copied();
             after && !times.is_empty() && times.windows(2).all(|w| w[0] < w[1])
         };
-        for chunk in shard.series.sealed[row].iter().flat_map(|list| list.iter()) {
+        for chunk in shard.series.sealed[row].iter() {
             count.add(chunk);
             work.times.clear();
             work.bits.clear();

@@ -1,27 +1,39 @@
-//! A sealed chunk: one immutable block of bytes, one allocation, cheap to share. FORMAT.md describes the
-//! bytes: a head with the times' bounds, the time column unless it is regular, and the value column with
-//! what the statistics need.
+//! A sealed chunk: an immutable block of bytes, one allocation, cheap to share. FORMAT.md describes the
+//! bytes: a head with the times' bounds, the blocks of values, and, unless times are regular, a column of
+//! them that chunks share.
+
+mod build;
+mod column;
+mod shared;
 
 use std::fmt;
 use std::sync::Arc;
 
 use metricsdb_model::{Error, Result, Samples, TimeRange, ValueKind};
+use triomphe::ThinArc;
+
+pub use build::Builder;
+pub use column::ValueBlock;
+pub use shared::{SharedTimes, Times};
 
 use crate::codec::bits::load64;
-use crate::codec::choose;
 use crate::codec::cursor::{Cursor, put_varint};
 use crate::codec::statistics::{Statistics, widen};
 use crate::codec::timestamps;
-use crate::codec::values::Section;
+use column::{TimeBlocks, ValueBlocks};
 
 /// Samples that one chunk holds at most.
 pub const CHUNK_SAMPLES_MAX: usize = 1 << 16;
+/// Samples of a full block of times or values.
+pub const BLOCK_SAMPLES: usize = 512;
+/// A chunk of this many bytes gets no more samples.
+pub const CHUNK_BYTES: usize = 4096;
 
-/// Heap bytes around the block: the two counters of the `Arc`.
-const ARC_BYTES: usize = 16;
+/// Heap bytes before the block: the counter, the pointer to shared times, the length.
+const HEAD_BYTES: usize = 24;
 
 /// The high half of the first byte.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Flags in the first byte.
 const INT: u8 = 1;
@@ -33,12 +45,21 @@ const LONG_TIME: u8 = 4;
 const FIRST_AT: usize = 3;
 const LONG_BYTES: usize = 8;
 const SHORT_BYTES: usize = 6;
+/// The checksum at the end of a chunk outside of memory.
+const CHECKSUM_BYTES: usize = 4;
+
+/// Bytes that the allocator takes for so many: its own word, and steps of 16.
+pub fn allocated(bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) }
+}
 
 /// An immutable block of samples of one series, strictly increasing in time. A clone shares the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Chunk {
-    bytes: Arc<[u8]>,
+    body: ThinArc<Option<Arc<Times>>, u8>,
 }
+
+const _: () = assert!(size_of::<Option<Chunk>>() == 8, "a series without sealed samples pays 8 bytes");
 
 /// What a chunk knows without decoding.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,7 +84,14 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn parse(bytes: &'a [u8]) -> Result<Parts<'a>> {
+    fn parse(chunk: &'a Chunk) -> Result<Parts<'a>> {
+        let mut parts = Parts::head(&chunk.body.slice)?;
+        parts.times = chunk.body.header.header.as_ref().map_or(&[], |times| &times.blocks);
+        Ok(parts)
+    }
+
+    /// All but the times.
+    fn head(bytes: &'a [u8]) -> Result<Parts<'a>> {
         let mut c = Cursor::new(bytes);
         let flags = c.byte()?;
         if flags >> 4 != VERSION || flags & 8 != 0 {
@@ -78,21 +106,15 @@ impl<'a> Parts<'a> {
         let Some(last) = span.and_then(|s| first.checked_add_unsigned(s)) else {
             return Err(c.wrong("times past the end of time"));
         };
-        if count > 1 && last <= first {
+        if (count > 1) != (last > first) {
             return Err(c.wrong("times that don't increase"));
         }
-        let times = if regular {
-            &[]
-        } else {
-            let n = c.count()?;
-            c.take(n)?
-        };
         let kind = if flags & INT != 0 { ValueKind::Int } else { ValueKind::Float };
-        Ok(Parts { kind, count, first, last, step: regular.then_some(number), times, values: c.rest() })
+        Ok(Parts { kind, count, first, last, step: regular.then_some(number), times: &[], values: c.rest() })
     }
 
-    fn section(&self) -> Result<Section<'a>> {
-        Section::parse(self.values, self.kind, self.count)
+    fn value_blocks(&self) -> ValueBlocks<'a> {
+        ValueBlocks::new(self.values, self.kind, self.count)
     }
 
     /// Appends the times in `range`; their positions.
@@ -100,26 +122,17 @@ impl<'a> Parts<'a> {
         if range.is_empty() || range.start > self.last || range.end < self.first {
             return Ok((0, 0));
         }
-        let Some(step) = self.step else { return self.decode_irregular(range, out) };
+        let Some(step) = self.step else {
+            return column::decode_times(TimeBlocks::new(self.times, self.first, self.count), range, out);
+        };
         let position = |t: i64| t.wrapping_sub(self.first) as u64;
         let from = if range.start <= self.first { 0 } else { position(range.start).div_ceil(step.max(1)) };
         let to =
             if range.end >= self.last { self.count as u64 - 1 } else { position(range.end) / step.max(1) };
+        let count = (to + 1).saturating_sub(from) as usize;
         let start = self.first.wrapping_add(step.wrapping_mul(from) as i64);
-        timestamps::extend_regular(start, step, (to + 1 - from) as usize, out);
-        Ok((from as usize, to as usize + 1))
-    }
-
-    fn decode_irregular(&self, range: TimeRange, out: &mut Vec<i64>) -> Result<(usize, usize)> {
-        let start = out.len();
-        out.reserve(self.count);
-        timestamps::decode(self.times, self.first, self.count, out)?;
-        let made = out.get(start..).unwrap_or(&[]);
-        let from = made.partition_point(|&t| t < range.start);
-        let to = made.partition_point(|&t| t <= range.end).max(from);
-        out.truncate(start + to);
-        out.drain(start..start + from);
-        Ok((from, to))
+        timestamps::extend_regular(start, step, count, out);
+        Ok((from as usize, from as usize + count))
     }
 }
 
@@ -129,103 +142,154 @@ fn short(word: u64) -> i64 {
 }
 
 impl Chunk {
-    /// Encodes a pair of columns with the smallest codecs. Errors: `Input` when the columns are of
-    /// different lengths, empty, longer than `CHUNK_SAMPLES_MAX`, or times don't strictly increase.
+    /// Encodes a pair of columns with the smallest codecs; times are not shared with other chunks. Errors:
+    /// `Input` when the columns are of different lengths, empty, longer than `CHUNK_SAMPLES_MAX`, or times
+    /// don't strictly increase.
     pub fn seal(kind: ValueKind, timestamps: &[i64], bits: &[u64]) -> Result<Chunk> {
         let count = timestamps.len();
-        let (Some(&first), Some(&last)) = (timestamps.first(), timestamps.last()) else {
+        if count == 0 {
             return Err(refused(count, "a chunk has at least one sample"));
-        };
+        }
         if count > CHUNK_SAMPLES_MAX || bits.len() != count {
             return Err(refused(count, "a chunk has at most 65536 samples, and a value for each time"));
         }
         if timestamps.windows(2).any(|w| w[0] >= w[1]) {
             return Err(refused(count, "times must increase"));
         }
-        let mut out = Vec::with_capacity(64 + count * 2);
-        let regular = timestamps::regular(timestamps);
-        let long = short(first as u64) != first;
-        out.push(
-            VERSION << 4
-                | if kind == ValueKind::Int { INT } else { 0 }
-                | if regular.is_some() { REGULAR } else { 0 }
-                | if long { LONG_TIME } else { 0 },
-        );
-        out.extend_from_slice(&((count - 1) as u16).to_le_bytes());
-        out.extend_from_slice(&first.to_le_bytes()[..if long { LONG_BYTES } else { SHORT_BYTES }]);
-        match regular {
-            Some(step) => put_varint(&mut out, step),
-            None => {
-                put_varint(&mut out, last.wrapping_sub(first) as u64);
-                let mut column = Vec::with_capacity(count);
-                timestamps::encode(timestamps, &mut column);
-                put_varint(&mut out, column.len() as u64);
-                out.extend_from_slice(&column);
-            }
-        }
-        choose::encode(kind, bits, &mut out);
-        Ok(Chunk { bytes: out.into() })
+        Ok(Builder::new(kind, timestamps, bits).finish(&SharedTimes::default()))
     }
 
-    /// Takes bytes from outside. Both columns are decoded once, so that no later call fails and times are
-    /// sure to increase. Errors: `Corruption`. Allocates at most 16 bytes for each sample of a full chunk.
+    /// Takes bytes from outside. The checksum must hold, and both columns are decoded once, so that no later
+    /// call fails and times are sure to increase. Errors: `Corruption`. Allocates at most 16 bytes for each
+    /// sample of a full chunk.
     pub fn from_bytes(bytes: &[u8]) -> Result<Chunk> {
-        let chunk = Chunk { bytes: bytes.into() };
-        let parts = Parts::parse(bytes)?;
-        let (mut times, mut values) = (Vec::new(), Vec::new());
-        parts.section()?.statistics()?;
-        chunk.decode_into(&mut times, &mut values)?;
-        if times.last() != Some(&parts.last) || times.windows(2).any(|w| w[0] >= w[1]) {
-            return Err(Error::corruption("chunk", 0, "times don't increase to the last"));
+        let body_len = bytes.len().saturating_sub(CHECKSUM_BYTES);
+        let (body, sum) = bytes.split_at(body_len);
+        if sum != checksum(body) {
+            return Err(Error::corruption("chunk", body_len, "the checksum is another"));
         }
+        let mut c = Cursor::new(body);
+        let times_len = c.count()?;
+        let times = c.take(times_len)?;
+        let body = c.rest();
+        let parts = Parts::head(body)?;
+        if parts.step.is_some() != times.is_empty() {
+            return Err(c.wrong("regular times and a column of times"));
+        }
+        let times = (!times.is_empty()).then(|| Arc::new(Times { blocks: times.into() }));
+        let chunk = Chunk { body: ThinArc::from_header_and_slice(times, body) };
+        chunk.validate()?;
         Ok(chunk)
     }
 
-    /// The bytes that `from_bytes` takes.
-    pub fn to_bytes(&self) -> &[u8] {
-        &self.bytes
+    fn validate(&self) -> Result<()> {
+        let parts = Parts::parse(self)?;
+        let (mut times, mut values) = (Vec::new(), Vec::new());
+        let mut blocks = parts.value_blocks();
+        for block in blocks.by_ref() {
+            let block = block?;
+            values.clear();
+            let section = block.section()?;
+            section.statistics()?;
+            section.decode(0, block.count, |b| b, &mut values)?;
+        }
+        blocks.finish()?;
+        let mut last = parts.first;
+        if parts.step.is_none() {
+            let mut blocks = TimeBlocks::new(parts.times, parts.first, parts.count);
+            for block in blocks.by_ref() {
+                let block = block?;
+                times.clear();
+                block.decode(&mut times)?;
+                last = block.last;
+                if times.first() != Some(&block.first) || times.windows(2).any(|w| w[0] >= w[1]) {
+                    return Err(Error::corruption("chunk", block.at, "times that don't increase"));
+                }
+            }
+            blocks.finish()?;
+            if last != parts.last {
+                return Err(Error::corruption("chunk", 0, "times don't increase to the last"));
+            }
+        }
+        Ok(())
     }
 
-    /// All heap bytes of this chunk, whoever shares them.
+    /// The bytes that `from_bytes` takes: the time column, the block and a checksum.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let times = self.times().map_or(&[][..], |times| &times.blocks);
+        let mut out = Vec::with_capacity(self.body.slice.len() + times.len() + 8);
+        put_varint(&mut out, times.len() as u64);
+        out.extend_from_slice(times);
+        out.extend_from_slice(&self.body.slice);
+        let sum = checksum(&out);
+        out.extend_from_slice(&sum);
+        out
+    }
+
+    /// Heap bytes of this chunk, without its times where they are shared.
     pub fn bytes(&self) -> usize {
-        self.bytes.len() + ARC_BYTES
+        allocated(self.body.slice.len() + HEAD_BYTES)
+    }
+
+    /// Bytes of the encoded block alone: head and values, no allocator and no counters.
+    pub fn encoded_bytes(&self) -> usize {
+        self.body.slice.len()
+    }
+
+    /// The column of times that other chunks may hold too; `None` where times are regular.
+    pub fn times(&self) -> Option<&Arc<Times>> {
+        self.body.header.header.as_ref()
+    }
+
+    /// Chunks of several series whose bytes are one.
+    pub fn shares_bytes_with(&self, other: &Chunk) -> bool {
+        std::ptr::eq(self.body.slice.as_ptr(), other.body.slice.as_ptr())
     }
 
     pub fn kind(&self) -> ValueKind {
-        if self.bytes.first().is_some_and(|b| b & INT != 0) { ValueKind::Int } else { ValueKind::Float }
+        if self.body.slice.first().is_some_and(|b| b & INT != 0) { ValueKind::Int } else { ValueKind::Float }
     }
 
     pub fn count(&self) -> usize {
-        (load64(&self.bytes, 1) & 0xffff) as usize + 1
+        (load64(&self.body.slice, 1) & 0xffff) as usize + 1
     }
 
     pub fn first(&self) -> i64 {
-        let word = load64(&self.bytes, FIRST_AT);
-        if self.bytes.first().is_some_and(|b| b & LONG_TIME != 0) { word as i64 } else { short(word) }
+        let word = load64(&self.body.slice, FIRST_AT);
+        if self.body.slice.first().is_some_and(|b| b & LONG_TIME != 0) { word as i64 } else { short(word) }
     }
 
     pub fn last(&self) -> i64 {
-        Parts::parse(&self.bytes).map_or(i64::MIN, |p| p.last)
+        Parts::head(&self.body.slice).map_or(i64::MIN, |p| p.last)
     }
 
-    /// Names of the time and of the value codec.
+    /// Names of the time codec and of the first block's value codec.
     pub fn codecs(&self) -> (&'static str, &'static str) {
-        let Ok(parts) = Parts::parse(&self.bytes) else { return ("", "") };
-        let times = if parts.step.is_some() { "regular" } else { timestamps::name(parts.times) };
-        (times, parts.section().map_or("", |s| s.name()))
+        let Ok(parts) = Parts::parse(self) else { return ("", "") };
+        let times = if parts.step.is_some() { "regular" } else { "column" };
+        let first = parts.value_blocks().next().and_then(Result::ok).and_then(|b| b.section().ok());
+        (times, first.map_or("", |s| s.name()))
+    }
+
+    /// The blocks of values, in order.
+    pub fn blocks(&self) -> Result<ValueBlocks<'_>> {
+        Ok(Parts::parse(self)?.value_blocks())
     }
 
     /// What is known without decoding a column. Errors: `Corruption`, never for a chunk that was sealed
     /// here or came through `from_bytes`.
     pub fn header(&self) -> Result<Header> {
-        let p = Parts::parse(&self.bytes)?;
-        Ok(Header {
-            kind: p.kind,
-            count: p.count,
-            first: p.first,
-            last: p.last,
-            values: p.section()?.statistics()?,
-        })
+        let p = Parts::parse(self)?;
+        let mut all: Option<Statistics> = None;
+        for block in p.value_blocks() {
+            let next = block?.section()?.statistics()?;
+            match &mut all {
+                Some(all) => all.merge(&next),
+                None => all = Some(next),
+            }
+        }
+        let values = all.ok_or_else(|| Error::corruption("chunk", 0, "a chunk without samples"))?;
+        Ok(Header { kind: p.kind, count: p.count, first: p.first, last: p.last, values })
     }
 
     /// Appends all samples. Errors: `Corruption`; both columns are then as they were.
@@ -263,9 +327,9 @@ impl Chunk {
     ) -> Result<()> {
         let (times_before, values_before) = (timestamps.len(), values.len());
         let mut run = || -> Result<()> {
-            let parts = Parts::parse(&self.bytes)?;
+            let parts = Parts::parse(self)?;
             let (from, to) = parts.decode_times(range, timestamps)?;
-            parts.section()?.decode(from, to, convert, values)
+            column::decode_values(parts.value_blocks(), from, to, convert, values)
         };
         let result = run();
         if result.is_err() {
@@ -274,6 +338,11 @@ impl Chunk {
         }
         result
     }
+}
+
+/// CRC-32 of a chunk outside of memory.
+fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    crc32fast::hash(bytes).to_le_bytes()
 }
 
 fn refused(count: usize, message: &str) -> Error {

@@ -9,6 +9,8 @@ use metricsdb_model::{
 use parking_lot::{Mutex, MutexGuard};
 use rayon::prelude::*;
 
+use crate::chunk::{BLOCK_SAMPLES, SharedTimes};
+use crate::codec::open::OPEN_SAMPLES_MAX;
 use crate::index::{Cardinality, Index};
 use crate::labelsets::Shapes;
 use crate::late::DuplicatePolicy;
@@ -19,7 +21,7 @@ use crate::shard::{Rules, SHARDS, Shard, Staged, Work, place_of};
 use crate::symbols::Symbols;
 
 /// Samples that are sorted into shards at once: bounds what a write holds beside the store (12 MB).
-const BLOCK_SAMPLES: usize = 1 << 19;
+const BATCH_SAMPLES: usize = 1 << 19;
 /// Blocks below this size are appended by the caller's thread alone.
 const PARALLEL_SAMPLES: usize = 1 << 15;
 /// A series that could not be found or made; what the raw table says of a hash it doesn't know.
@@ -28,7 +30,7 @@ const NO_SERIES: u32 = FREE;
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     pub duplicates: DuplicatePolicy,
-    /// Samples after which an open chunk is sealed; 1 to 65535.
+    /// Samples after which an open chunk is sealed; 1 to 4096.
     pub samples_per_chunk: usize,
     /// Keys the hashes of raw labels. Give each process a random one: it is what keeps a sender from
     /// making two label sets look alike.
@@ -37,7 +39,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { duplicates: DuplicatePolicy::Last, samples_per_chunk: 360, raw_hash_key: 0 }
+        Options { duplicates: DuplicatePolicy::Last, samples_per_chunk: BLOCK_SAMPLES, raw_hash_key: 0 }
     }
 }
 
@@ -55,6 +57,8 @@ pub struct Database {
     pub(crate) metadata: MetadataStore,
     /// Buffers between calls: as many as there were writers at once, but not more than threads compute.
     pub(crate) scratch: Mutex<Vec<Scratch>>,
+    /// The times of sealed chunks where they are not regular.
+    pub(crate) times: Arc<SharedTimes>,
 }
 
 /// Buffers of one write.
@@ -84,20 +88,22 @@ impl Scratch {
 impl Database {
     pub fn new(options: Options) -> Database {
         let symbols = Arc::new(Symbols::new());
+        let times = Arc::new(SharedTimes::default());
         Database {
             rules: Rules {
                 duplicates: options.duplicates,
-                samples_per_chunk: options.samples_per_chunk.clamp(1, usize::from(u16::MAX)),
+                samples_per_chunk: options.samples_per_chunk.clamp(1, OPEN_SAMPLES_MAX),
             },
             raw_hash_key: options.raw_hash_key,
             index: Index::new(symbols.clone()),
             symbols,
             shapes: Shapes::default(),
             raw: RawTable::default(),
-            shards: (0..SHARDS).map(|n| Mutex::new(Shard::new(n as u8))).collect(),
+            shards: (0..SHARDS).map(|n| Mutex::new(Shard::new(n as u8, times.clone()))).collect(),
             series_count: AtomicUsize::new(0),
             metadata: MetadataStore::default(),
             scratch: Mutex::default(),
+            times,
         }
     }
 
@@ -159,7 +165,7 @@ impl Database {
             let mut report = WriteReport::default();
             let mut from = 0;
             while from < ids.len() {
-                let block = from..ids.len().min(from + BLOCK_SAMPLES);
+                let block = from..ids.len().min(from + BATCH_SAMPLES);
                 let (ids, times) = (&ids[block.clone()], &timestamps[block.clone()]);
                 match values {
                     Values::Float(v) => {
@@ -209,7 +215,7 @@ impl Database {
         while from < ids.len() {
             let mut samples = 0;
             let mut end = from;
-            while end < ids.len() && (samples < BLOCK_SAMPLES || end == from) {
+            while end < ids.len() && (samples < BATCH_SAMPLES || end == from) {
                 samples += batch.series[end].samples.len();
                 end += 1;
             }

@@ -1,13 +1,11 @@
-//! Appending in order: into the open chunk, into a larger slab when it is full, into a sealed chunk
-//! when it has its number of samples.
-
-use std::sync::Arc;
+//! Appending in order: into the open chunk, into a larger slab when it is full, behind the last sealed
+//! chunk when it has its number of samples.
 
 use metricsdb_model::{Reason, Result, ValueKind, WriteReport};
 
-use crate::chunk::Chunk;
 use crate::codec::{self, OpenState};
 use crate::late::Late;
+use crate::sealed::{chunks_of, grown};
 use crate::series::Head;
 use crate::shard::{Rules, Shard, Staged, Work, id_of};
 use crate::slab::CLASSES;
@@ -22,6 +20,8 @@ enum Placed {
     Late {
         older: bool,
     },
+    /// The newest sample once more, to the bit.
+    Repeated,
 }
 
 impl Shard {
@@ -47,8 +47,12 @@ impl Shard {
                     report.reject(Reason::UnknownSeries, 1, || format!("no series has the id {id}"));
                     continue;
                 }
-                if let Placed::Late { older } = self.place(s.row, kind, s.time, s.bits, rules, work)? {
-                    late.push(Late { row: s.row, time: s.time, bits: s.bits, older });
+                match self.place(s.row, kind, s.time, s.bits, rules, work)? {
+                    Placed::Appended => {}
+                    Placed::Late { older } => {
+                        late.push(Late { row: s.row, time: s.time, bits: s.bits, older })
+                    }
+                    Placed::Repeated => report.duplicates += 1,
                 }
             }
         }
@@ -87,7 +91,7 @@ impl Shard {
         if head.is_open() && time > head.state.last_time() && head.state.kind() == kind {
             let bytes = self.arena.bytes_mut(head.slab, head.class);
             if codec::open::append(&mut head.state, bytes, time, bits).is_ok() {
-                if head.state.count() >= rules.samples_per_chunk {
+                if head.state.is_due(rules.samples_per_chunk) {
                     self.seal(row, work)?;
                 }
                 return Ok(Placed::Appended);
@@ -95,6 +99,12 @@ impl Shard {
         } else if let Some(newest) = self.newest(row)
             && time <= newest
         {
+            // Two senders of the same samples are usual: nothing has to be decoded for the second.
+            let state = &self.series.heads[row].state;
+            let same = time == state.last_time() && bits == state.last_bits() && state.kind() == kind;
+            if same && self.series.heads[row].is_open() && rules.duplicates.keeps_equals() {
+                return Ok(Placed::Repeated);
+            }
             return Ok(Placed::Late { older: time < newest });
         }
         self.push(row, kind, time, bits, rules, work)?;
@@ -123,14 +133,14 @@ impl Shard {
             if codec::open::append(&mut head.state, bytes, time, bits).is_ok() {
                 break;
             }
-            if head.class as usize + 1 < CLASSES.len() {
+            if head.class as usize + 1 < CLASSES.len() && !head.state.holds_long_run() {
                 head.slab = self.arena.grow(head.slab, head.class, head.class + 1);
                 head.class += 1;
             } else {
                 self.seal(row, work)?;
             }
         }
-        if self.series.heads[row].state.count() >= rules.samples_per_chunk {
+        if self.series.heads[row].state.is_due(rules.samples_per_chunk) {
             self.seal(row, work)?;
         }
         Ok(())
@@ -143,13 +153,23 @@ impl Shard {
             return Ok(());
         }
         self.decode_open(&head.state, self.open_bytes(&head), work)?;
-        let chunk = Chunk::seal(head.state.kind(), &work.times, &work.bits)?;
-        self.sealed_count.add(&chunk);
-        let list = Arc::make_mut(self.series.sealed[row].get_or_insert_default());
-        if list.len() == list.capacity() {
-            list.reserve_exact(1 + list.len() / 4);
+        let kind = head.state.kind();
+        let sealed = &mut self.series.sealed[row];
+        let larger = match sealed.last() {
+            Some(last) => grown(last, kind, &work.times, &work.bits, &self.times)?,
+            None => None,
+        };
+        if let Some(chunk) = larger {
+            self.sealed_count.add(&chunk);
+            if let Some(old) = sealed.replace_last(chunk) {
+                self.sealed_count.remove(&old);
+            }
+        } else {
+            for chunk in chunks_of(kind, &work.times, &work.bits, &self.times)? {
+                self.sealed_count.add(&chunk);
+                sealed.push(chunk);
+            }
         }
-        list.push(chunk);
         self.close(row);
         Ok(())
     }

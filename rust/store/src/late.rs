@@ -2,12 +2,11 @@
 //! the chunks of a series stay disjoint and sorted; and what becomes of two samples at one time.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 use metricsdb_model::sample::is_stale;
 use metricsdb_model::{Error, Reason, Result, ValueKind, WriteReport};
 
-use crate::chunk::Chunk;
+use crate::sealed::chunks_of;
 use crate::shard::{Rules, SealedCount, Shard, Work, id_of};
 
 /// Which value stands where two samples of one series have the same time.
@@ -29,6 +28,11 @@ pub enum DuplicatePolicy {
 }
 
 impl DuplicatePolicy {
+    /// Whether a value written twice leaves everything as it is.
+    pub fn keeps_equals(self) -> bool {
+        !matches!(self, DuplicatePolicy::Sum | DuplicatePolicy::Error)
+    }
+
     /// The policy of this name. Errors: `Input`.
     pub fn from_name(name: &str) -> Result<DuplicatePolicy> {
         match name {
@@ -171,7 +175,7 @@ impl Shard {
                         self.push(row, m.value.kind, m.time, m.value.bits, rules, work)?;
                     }
                 }
-                Target::Sealed(at) => self.replace(row, at, &merged, rules, work)?,
+                Target::Sealed(at) => self.replace(row, at, &merged, work)?,
             }
         }
         work.merged = merged;
@@ -181,18 +185,18 @@ impl Shard {
     /// The chunk for a late sample, and the time from which the next chunk is responsible.
     fn target(&self, row: u32, time: i64) -> (Target, Option<i64>) {
         let open = self.open_span(&self.series.heads[row]).map(|span| span.start);
-        let list = self.series.sealed[row].as_deref().map_or(&[][..], |list| list.as_slice());
+        let list = &self.series.sealed[row];
         if list.is_empty() || open.is_some_and(|first| time >= first) {
             return (Target::Open, None);
         }
-        let at = list.partition_point(|c| c.first() <= time).saturating_sub(1);
+        let at = list.begun(time).saturating_sub(1);
         (Target::Sealed(at), list.get(at + 1).map(|c| c.first()).or(open))
     }
 
     fn decode_sealed(&self, row: u32, at: usize, work: &mut Work) -> Result<ValueKind> {
         work.times.clear();
         work.bits.clear();
-        match self.series.sealed[row].as_ref().and_then(|list| list.get(at)) {
+        match self.series.sealed[row].get(at) {
             Some(chunk) => {
                 chunk.decode_into(&mut work.times, &mut work.bits)?;
                 Ok(chunk.kind())
@@ -247,33 +251,20 @@ impl Shard {
         changed
     }
 
-    /// Puts chunks made of `merged` in the place of one sealed chunk: one per run of a kind, each of at
-    /// most `samples_per_chunk` samples and all of a run about equally long.
-    fn replace(
-        &mut self,
-        row: u32,
-        at: usize,
-        merged: &[Merged],
-        rules: &Rules,
-        work: &mut Work,
-    ) -> Result<()> {
+    /// Puts chunks made of `merged` in the place of one sealed chunk: one or more per run of a kind.
+    fn replace(&mut self, row: u32, at: usize, merged: &[Merged], work: &mut Work) -> Result<()> {
         let mut chunks = Vec::new();
         let mut added = SealedCount::default();
         for run in merged.chunk_by(|a, b| a.value.kind == b.value.kind) {
-            let pieces = run.len().div_ceil(rules.samples_per_chunk).max(1);
-            for piece in run.chunks(run.len().div_ceil(pieces)) {
-                work.times.clear();
-                work.bits.clear();
-                work.times.extend(piece.iter().map(|m| m.time));
-                work.bits.extend(piece.iter().map(|m| m.value.bits));
-                let chunk = Chunk::seal(piece[0].value.kind, &work.times, &work.bits)?;
-                added.add(&chunk);
-                chunks.push(chunk);
-            }
+            work.times.clear();
+            work.bits.clear();
+            work.times.extend(run.iter().map(|m| m.time));
+            work.bits.extend(run.iter().map(|m| m.value.bits));
+            let kind = run.first().map_or(ValueKind::Float, |m| m.value.kind);
+            chunks.extend(chunks_of(kind, &work.times, &work.bits, &self.times)?);
         }
-        let list = Arc::make_mut(self.series.sealed[row].get_or_insert_default());
-        let end = (at + 1).min(list.len());
-        for old in list.splice(at.min(end)..end, chunks) {
+        chunks.iter().for_each(|chunk| added.add(chunk));
+        if let Some(old) = self.series.sealed[row].splice(at, chunks) {
             self.sealed_count.remove(&old);
         }
         self.sealed_count.chunks += added.chunks;

@@ -19,6 +19,7 @@ pub mod memory;
 mod metadata;
 mod raw;
 mod resolve;
+mod sealed;
 mod series;
 mod shard;
 mod slab;

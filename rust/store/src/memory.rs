@@ -62,6 +62,7 @@ impl Database {
         (0..SHARDS).for_each(|number| bytes.add(&self.shard(number)));
         let series = self.series_count();
         let (raw, raw_bytes) = self.raw.size();
+        let (times, times_bytes) = self.times.size();
         let (families, metadata) = self.metadata.size();
         let part = |name, bytes, items| Part { name, bytes, items };
         let mut parts = vec![
@@ -74,6 +75,7 @@ impl Database {
             part("open chunks: free slabs and pages", bytes.open_pages, 0),
             part("sealed chunks", bytes.sealed, bytes.sealed_chunks),
             part("sealed chunk lists", bytes.lists, bytes.sealed_chunks),
+            part("shared times", times_bytes, times),
             part("metadata", metadata, families),
             part("shards", SHARDS * size_of::<parking_lot::Mutex<Shard>>() + size_of::<Database>(), SHARDS),
         ];

@@ -1,13 +1,11 @@
 //! The series of one shard as columns: no heap object per series, and what an append touches lies
 //! together in one row of `heads`.
 
-use std::sync::Arc;
-
 use hashbrown::HashTable;
 use metricsdb_model::ValueKind;
 
-use crate::chunk::Chunk;
 use crate::codec::OpenState;
+use crate::sealed::Sealed;
 use crate::slab::Slab;
 
 /// Rows of one segment of a column.
@@ -101,14 +99,11 @@ impl Head {
     }
 }
 
-/// Sealed chunks in time order, disjoint; shared with readers, copied on write. 8 bytes when empty.
-pub type SealedList = Option<Arc<Vec<Chunk>>>;
-
 /// The table of series of one shard. Row numbers are dense and never reused.
 #[derive(Default)]
 pub struct SeriesTable {
     pub heads: Segments<Head>,
-    pub sealed: Segments<SealedList>,
+    pub sealed: Segments<Sealed>,
     /// Handles of `LabelSets`.
     pub labels: Segments<u32>,
     /// Canonical hashes: the identity of a series across processes.
@@ -136,7 +131,7 @@ impl SeriesTable {
         }
         let row = row as u32;
         self.heads.push(Head::closed());
-        self.sealed.push(None);
+        self.sealed.push(Sealed::default());
         self.labels.push(labels);
         self.hashes.push(hash);
         let hashes = &self.hashes;

@@ -1,9 +1,11 @@
 //! One of 256 slices of the store, by canonical hash: the unit of locking. It owns its series, their
 //! label sets and their samples; symbols, postings and the raw table are shared by all shards.
 
+use std::sync::Arc;
+
 use metricsdb_model::{Result, TimeRange};
 
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, SharedTimes};
 use crate::codec::{self, OpenState};
 use crate::labelsets::LabelSets;
 use crate::late::DuplicatePolicy;
@@ -56,6 +58,8 @@ pub struct Shard {
     pub label_sets: LabelSets,
     pub arena: Arena,
     pub sealed_count: SealedCount,
+    /// The times of sealed chunks: one table for all shards.
+    pub times: Arc<SharedTimes>,
 }
 
 /// The id by which the outside and the postings know a series.
@@ -89,13 +93,14 @@ impl Work {
 }
 
 impl Shard {
-    pub fn new(number: u8) -> Shard {
+    pub fn new(number: u8, times: Arc<SharedTimes>) -> Shard {
         Shard {
             number,
             series: SeriesTable::default(),
             label_sets: LabelSets::default(),
             arena: Arena::default(),
             sealed_count: SealedCount::default(),
+            times,
         }
     }
 
@@ -117,12 +122,12 @@ impl Shard {
         if head.is_open() {
             return Some(head.state.last_time());
         }
-        Some(self.series.sealed[row].as_ref()?.last()?.last())
+        Some(self.series.sealed[row].last()?.last())
     }
 
     /// Time of the oldest sample of a row.
     pub fn oldest(&self, row: u32) -> Option<i64> {
-        match self.series.sealed[row].as_ref().and_then(|list| list.first()) {
+        match self.series.sealed[row].first() {
             Some(chunk) => Some(chunk.first()),
             None => self.series.heads[row].state.first_time(self.open_bytes(&self.series.heads[row])),
         }
@@ -136,8 +141,7 @@ impl Shard {
         if open.is_some_and(certain) {
             return Ok(true);
         }
-        let sealed = self.series.sealed[row].as_deref().map_or(&[][..], |list| list.as_slice());
-        for chunk in overlapping(sealed, range) {
+        for chunk in self.series.sealed[row].overlapping(range) {
             if certain(TimeRange::new(chunk.first(), chunk.last())) {
                 return Ok(true);
             }
@@ -170,8 +174,7 @@ impl Shard {
 
     /// Bytes of the lists of sealed chunks, without the chunks.
     pub fn sealed_list_bytes(&self) -> usize {
-        let lists = self.series.sealed.iter().flatten();
-        lists.map(|l| 16 + size_of::<Vec<Chunk>>() + l.capacity() * size_of::<Chunk>()).sum()
+        self.series.sealed.iter().map(|sealed| sealed.list_bytes()).sum()
     }
 
     /// Slack inside slabs in use: what open chunks could still grow into.
@@ -179,11 +182,4 @@ impl Shard {
         let open = self.series.heads.iter().filter(|h| h.is_open());
         open.map(|h| CLASSES[h.class as usize] as usize - h.state.used_bytes()).sum()
     }
-}
-
-/// The chunks of a sorted, disjoint list that overlap the range.
-pub fn overlapping(list: &[Chunk], range: TimeRange) -> &[Chunk] {
-    let from = list.partition_point(|c| c.last() < range.start);
-    let to = list.partition_point(|c| c.first() <= range.end);
-    list.get(from..to).unwrap_or(&[])
 }

@@ -1,8 +1,6 @@
 //! What a query sees: series ids from the index, their sealed chunks shared, their open chunks copied
 //! under a short lock of each shard. Decoding takes no lock.
 
-use std::sync::Arc;
-
 use hashbrown::HashTable;
 use metricsdb_model::source::Groups;
 use metricsdb_model::{
@@ -12,10 +10,10 @@ use metricsdb_model::{
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
 
-use crate::chunk::Chunk;
 use crate::codec::{self, OpenState};
 use crate::database::Database;
-use crate::shard::{SHARDS, Shard, Work, id_of, overlapping, place_of};
+use crate::sealed::Sealed;
+use crate::shard::{SHARDS, Shard, Work, id_of, place_of};
 
 /// Selections of fewer series are captured by the caller's thread alone.
 const PARALLEL_SERIES: usize = 1 << 14;
@@ -50,7 +48,7 @@ struct Captured {
     /// `state` counts no sample where the open chunk is outside of the range.
     state: OpenState,
     open: std::ops::Range<usize>,
-    sealed: Option<Arc<Vec<Chunk>>>,
+    sealed: Sealed,
 }
 
 /// Rows by shard: those of shard `s` are `rows[starts[s]..starts[s + 1]]`.
@@ -94,9 +92,9 @@ impl Part {
     fn capture(&mut self, shard: &Shard, row: u32, range: TimeRange) {
         let head = &shard.series.heads[row];
         let is_open = shard.open_span(head).is_some_and(|span| span.overlaps(range));
-        let list = &shard.series.sealed[row];
-        let sealed = list.as_ref().filter(|list| !overlapping(list, range).is_empty());
-        if !is_open && sealed.is_none() {
+        let sealed = &shard.series.sealed[row];
+        let is_sealed = sealed.overlaps(range);
+        if !is_open && !is_sealed {
             return;
         }
         let start = self.open.len();
@@ -109,7 +107,7 @@ impl Part {
             id: id_of(shard.number, row),
             state,
             open: start..self.open.len(),
-            sealed: sealed.cloned(),
+            sealed: if is_sealed { sealed.clone() } else { Sealed::default() },
         });
     }
 
@@ -344,7 +342,7 @@ impl View<'_> {
             }
             end = now;
         };
-        for chunk in overlapping(series.sealed.as_deref().map_or(&[], |list| list.as_slice()), range) {
+        for chunk in series.sealed.overlapping(range) {
             chunk.decode_range(range, times, bits)?;
             note(chunk.kind(), times.len());
         }
@@ -373,7 +371,7 @@ impl SeriesSet for View<'_> {
 
     fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
         let series = &self.series[index];
-        for chunk in overlapping(series.sealed.as_deref().map_or(&[], |list| list.as_slice()), range) {
+        for chunk in series.sealed.overlapping(range) {
             chunk.decode_f64(range, out)?;
         }
         codec::open::decode_f64(&series.state, self.open_bytes(series), range, out)

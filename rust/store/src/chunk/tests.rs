@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec::testing::{columns, kind};
+use crate::sealed::{chunks_of, grown};
 use metricsdb_model::sample::STALE_NAN_BITS;
 
 const START: i64 = 1_700_000_000_000;
@@ -45,14 +46,20 @@ fn plain_statistics(kind: ValueKind, bits: &[u64]) -> Statistics {
     }
 }
 
+/// Broken bytes with a checksum that holds, so that the decoders behind it are reached.
+fn sealed_again(bytes: &[u8]) -> Vec<u8> {
+    let body = &bytes[..bytes.len().saturating_sub(CHECKSUM_BYTES)];
+    [body, &checksum(body)].concat()
+}
+
 fn same(a: f64, b: f64) -> bool {
     a == b || (a.is_nan() && b.is_nan())
 }
 
 #[test]
 fn a_constant_costs_no_more_than_its_head() {
-    assert!(seal(vec![42.0; 512]).to_bytes().len() <= 18);
-    assert!(seal(vec![f64::from_bits(STALE_NAN_BITS); 2]).to_bytes().len() <= 24);
+    assert!(seal(vec![42.0; 512]).to_bytes().len() <= 22);
+    assert!(seal(vec![f64::from_bits(STALE_NAN_BITS); 2]).to_bytes().len() <= 29);
 }
 
 #[test]
@@ -84,7 +91,7 @@ fn jitter_costs_bits_and_a_gap_bytes() {
     let ts: Vec<i64> = (0..n).map(|i| START + i * 15_000 + i * i * 7919 % 104_729 % 11 - 5).collect();
     let flat = vec![1.0f64.to_bits(); ts.len()];
     let jitter = Chunk::seal(ValueKind::Float, &ts, &flat).unwrap();
-    assert!(jitter.bytes() <= 330, "{}", jitter.bytes());
+    assert!(jitter.bytes() + jitter.times().unwrap().bytes() <= 420, "{}", jitter.bytes());
     let late: Vec<i64> = ts.iter().map(|&t| if t > START + 3_000_000 { t + 45_000 } else { t }).collect();
     let gap = Chunk::seal(ValueKind::Float, &late, &flat).unwrap();
     assert!(
@@ -110,7 +117,7 @@ proptest! {
         let chunk = Chunk::seal(kind, &ts, &bits).unwrap();
         prop_assert_eq!((chunk.kind(), chunk.count()), (kind, ts.len()));
         prop_assert_eq!((chunk.first(), chunk.last()), (ts[0], *ts.last().unwrap()));
-        for chunk in [chunk.clone(), Chunk::from_bytes(chunk.to_bytes()).unwrap()] {
+        for chunk in [chunk.clone(), Chunk::from_bytes(&chunk.to_bytes()).unwrap()] {
             let (mut t, mut b) = (vec![7], vec![8]);
             chunk.decode_into(&mut t, &mut b).unwrap();
             prop_assert_eq!(&t[1..], &ts[..]);
@@ -156,17 +163,56 @@ proptest! {
     fn broken_bytes_give_an_error_or_a_sound_chunk(
         (ts, bits) in columns(60), kind in kind(), at in 0usize..4000, flip in 1u8..=255, cut in 0usize..4000,
     ) {
-        let mut bytes = Chunk::seal(kind, &ts, &bits).unwrap().to_bytes().to_vec();
+        let mut bytes = Chunk::seal(kind, &ts, &bits).unwrap().to_bytes();
         let n = bytes.len();
         bytes[at % n] ^= flip;
-        for bytes in [&bytes[..], &bytes[..cut % n]] {
-            let Ok(chunk) = Chunk::from_bytes(bytes) else { continue };
+        prop_assert!(Chunk::from_bytes(&bytes).is_err(), "the checksum is broken");
+        for bytes in [sealed_again(&bytes), sealed_again(&bytes[..cut % n])] {
+            let Ok(chunk) = Chunk::from_bytes(&bytes) else { continue };
             let (mut t, mut b) = (Vec::new(), Vec::new());
             chunk.decode_into(&mut t, &mut b).unwrap();
             chunk.header().unwrap();
             prop_assert!(t.windows(2).all(|w| w[0] < w[1]));
             prop_assert_eq!((t.len(), b.len()), (chunk.count(), chunk.count()));
         }
+    }
+}
+
+proptest! {
+    /// Samples that are added bit by bit make the same chunk as samples that come at once.
+    #[test]
+    fn a_chunk_that_grows_holds_what_it_was_given(
+        (ts, bits) in columns(1500), kind in kind(), cuts in prop::collection::vec(1usize..600, 1..12),
+    ) {
+        let shared = SharedTimes::default();
+        let mut chunks: Vec<Chunk> = Vec::new();
+        let (mut rest_t, mut rest_b) = (&ts[..], &bits[..]);
+        for cut in cuts.into_iter().chain([usize::MAX]) {
+            let n = cut.min(rest_t.len());
+            if n == 0 {
+                break;
+            }
+            let (t, b);
+            ((t, rest_t), (b, rest_b)) = (rest_t.split_at(n), rest_b.split_at(n));
+            let larger = match chunks.last() {
+                Some(last) => grown(last, kind, t, b, &shared).unwrap(),
+                None => None,
+            };
+            match larger {
+                Some(chunk) => *chunks.last_mut().unwrap() = chunk,
+                None => chunks.extend(chunks_of(kind, t, b, &shared).unwrap()),
+            }
+        }
+        let (mut t, mut b) = (Vec::new(), Vec::new());
+        let mut last = None;
+        for chunk in &chunks {
+            prop_assert!(last.is_none_or(|l| l < chunk.first()));
+            last = Some(chunk.last());
+            let chunk = Chunk::from_bytes(&chunk.to_bytes()).unwrap();
+            chunk.decode_into(&mut t, &mut b).unwrap();
+        }
+        prop_assert_eq!(t, ts);
+        prop_assert_eq!(b, bits);
     }
 }
 
@@ -185,9 +231,10 @@ fn every_flip_and_every_cut_of_small_chunks_is_survived() {
         for at in 0..good.to_bytes().len() {
             assert!(Chunk::from_bytes(&good.to_bytes()[..at]).is_err());
             for bit in 0..8 {
-                let mut bytes = good.to_bytes().to_vec();
+                let mut bytes = good.to_bytes();
                 bytes[at] ^= 1 << bit;
-                if let Ok(chunk) = Chunk::from_bytes(&bytes) {
+                assert!(Chunk::from_bytes(&bytes).is_err());
+                if let Ok(chunk) = Chunk::from_bytes(&sealed_again(&bytes)) {
                     assert_eq!(floats(&chunk).len(), chunk.count());
                 }
             }

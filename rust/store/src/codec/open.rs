@@ -10,14 +10,19 @@ use super::bits::{BitReader, Code, unzigzag, width, zigzag};
 use super::decimal;
 use super::rice::{self, Rice};
 use super::statistics::widen;
+use super::timestamps::extend_regular;
 use super::xor;
 
 /// The slab slice is too small for one more sample; nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// Samples that one open chunk holds at most.
-pub const OPEN_SAMPLES_MAX: usize = u16::MAX as usize;
+/// Samples that one open chunk holds at most: a late sample among them writes all of them anew.
+pub const OPEN_SAMPLES_MAX: usize = 4096;
+
+/// A run of regular, unchanged samples up to this length is written out when it ends; after a longer one
+/// another chunk begins.
+const RUN_MAX: u16 = 512;
 
 /// Bytes that are enough for one more sample, whatever it is.
 pub const SAMPLE_BYTES_MAX: usize = 24;
@@ -52,6 +57,8 @@ pub struct OpenState {
     step: u32,
     used_bits: u32,
     count: u16,
+    /// How many of the last samples are regular, unchanged and not written yet: they cost nothing.
+    run: u16,
     mode: u8,
     class: u8,
     value_rice: u8,
@@ -68,6 +75,7 @@ impl OpenState {
             step: 0,
             used_bits: 0,
             count: 0,
+            run: 0,
             mode,
             class: SAME,
             value_rice: 3,
@@ -102,6 +110,19 @@ impl OpenState {
         (self.count > 0).then(|| read_first_time(&mut BitReader::new(buf)))
     }
 
+    /// Whether the chunk has `samples` samples and should be sealed. One that holds a single value is
+    /// cheapest as it is, so it goes on.
+    #[inline]
+    pub fn is_due(&self, samples: usize) -> bool {
+        let count = self.count();
+        count >= samples && (usize::from(self.run) + 2 < count || count >= OPEN_SAMPLES_MAX.max(samples))
+    }
+
+    /// Whether the last samples are a run that is too long to be written out.
+    pub fn holds_long_run(&self) -> bool {
+        self.run > RUN_MAX
+    }
+
     /// Bytes of the buffer that are in use: the prefix to keep when the slice moves.
     pub fn used_bytes(&self) -> usize {
         (self.used_bits as usize).div_ceil(8)
@@ -120,13 +141,24 @@ impl OpenState {
 
 /// Appends one sample; `t` must be greater than `last_time`. `buf` is the chunk's whole slice; bytes
 /// past `used_bytes` may hold anything. On `Full` nothing has changed: call again with a larger slice
-/// that has the same prefix. Constant time, no allocation.
+/// that has the same prefix, or with a new chunk where the old one `holds_long_run`. Constant time, no
+/// allocation.
 #[inline]
 pub fn append(state: &mut OpenState, buf: &mut [u8], t: i64, bits: u64) -> std::result::Result<(), Full> {
     if state.count == u16::MAX {
         return Err(Full);
     }
+    let delta = t.wrapping_sub(state.last_time) as u64;
+    if bits == state.last_bits && delta == u64::from(state.step) && state.step != 0 {
+        state.last_time = t;
+        state.count += 1;
+        state.run += 1;
+        return Ok(());
+    }
     let mut next = *state;
+    if state.run > 0 && !next.write_run(buf) {
+        return Err(Full);
+    }
     let mut time = Code::default();
     let mut value = Code::default();
     if state.count == 0 {
@@ -143,13 +175,14 @@ pub fn append(state: &mut OpenState, buf: &mut [u8], t: i64, bits: u64) -> std::
             next.step_value(&mut value, bits);
         }
     }
-    let end = state.used_bits + time.bits() + value.bits();
+    let start = next.used_bits;
+    let end = start + time.bits() + value.bits();
     if end as usize > buf.len() * 8 {
         return Err(Full);
     }
-    time.write(buf, state.used_bits as usize);
+    time.write(buf, start as usize);
     if value.bits() > 0 {
-        value.write(buf, (state.used_bits + time.bits()) as usize);
+        value.write(buf, (start + time.bits()) as usize);
     }
     next.last_time = t;
     next.last_bits = bits;
@@ -167,7 +200,10 @@ pub fn decode(state: &OpenState, buf: &[u8], timestamps: &mut Vec<i64>, bits: &m
         timestamps.push(t);
         bits.push(b);
         true
-    })
+    })?;
+    extend_regular(state.run_start(), u64::from(state.step), usize::from(state.run), timestamps);
+    bits.resize(bits.len() + usize::from(state.run), state.last_bits);
+    Ok(())
 }
 
 /// Appends the samples in `range`, integers widened to `f64`. Stops at the end of the range.
@@ -188,10 +224,20 @@ pub fn decode_f64(state: &OpenState, buf: &[u8], range: TimeRange, out: &mut Sam
             values.push(widen(kind, b));
         }
         true
-    })
+    })?;
+    let (start, step) = (state.run_start(), u64::from(state.step).max(1));
+    if state.run > 0 && start <= range.end {
+        let after = |t: i64| t.wrapping_sub(start) as u64;
+        let from = if range.start <= start { 0 } else { after(range.start).div_ceil(step) };
+        let to = (after(range.end.min(state.last_time)) / step + 1).max(from);
+        let first = start.wrapping_add(step.wrapping_mul(from) as i64);
+        extend_regular(first, step, (to - from) as usize, timestamps);
+        values.resize(values.len() + (to - from) as usize, widen(kind, state.last_bits));
+    }
+    Ok(())
 }
 
-/// The decoder proper: calls `sink` until it says false.
+/// The decoder proper, for the samples that are written: calls `sink` until it says false.
 #[inline(always)]
 fn each(state: &OpenState, buf: &[u8], mut sink: impl FnMut(i64, u64) -> bool) -> Result<()> {
     if state.is_empty() {
@@ -214,7 +260,7 @@ fn each(state: &OpenState, buf: &[u8], mut sink: impl FnMut(i64, u64) -> bool) -
     }
     // The mantissa is carried along: going back to it through a division would be the longest chain.
     let mut m = now.last_mantissa();
-    let mut left = state.count - 1;
+    let mut left = state.count - state.run - 1;
     while left > 0 {
         let word = r.peek();
         // A run of samples that are regular and unchanged.
@@ -386,6 +432,40 @@ fn read_other(mut r: BitReader, what: u64, mut mode: u8) -> Result<(BitReader, u
 }
 
 impl OpenState {
+    /// Time of the first sample of the run.
+    fn run_start(&self) -> i64 {
+        let back = u64::from(self.step).wrapping_mul(u64::from(self.run.saturating_sub(1)));
+        self.last_time.wrapping_sub(back as i64)
+    }
+
+    /// Writes the run out as it would stand there had each sample been written by itself; false where
+    /// there is no room or the run is too long. Bytes past `used_bits` may then hold anything.
+    #[cold]
+    #[inline(never)]
+    fn write_run(&mut self, buf: &mut [u8]) -> bool {
+        let (code, mut zeros) = if self.class == SAME { (None, self.run) } else { (Some(1), self.run - 1) };
+        let bits = u32::from(zeros) + if code.is_some() { 2 } else { 0 };
+        if self.run > RUN_MAX || (self.used_bits + bits) as usize > buf.len() * 8 {
+            return false;
+        }
+        let mut put = |bits: u64, len: u32| {
+            let mut piece = Code::default();
+            piece.push(bits, len);
+            piece.write(buf, self.used_bits as usize);
+            self.used_bits += len;
+        };
+        if let Some(code) = code {
+            put(code, 2);
+        }
+        while zeros > 0 {
+            let len = zeros.min(64);
+            put(0, u32::from(len));
+            zeros -= len;
+        }
+        (self.class, self.run) = (SAME, 0);
+        true
+    }
+
     fn reset_window(&mut self) {
         self.slope = 0;
         self.value_rice = 3;

@@ -70,6 +70,18 @@ impl Statistics {
         }
         Some(s)
     }
+
+    /// Adds what is known of the values that follow. `resets` then misses what may lie at the border of
+    /// the two where a NaN stands there.
+    pub fn merge(&mut self, next: &Statistics) {
+        self.resets += next.resets + u32::from(next.first < self.last);
+        self.last = next.last;
+        self.min = self.min.min(next.min);
+        self.max = self.max.max(next.max);
+        self.sum += next.sum;
+        self.stale += next.stale;
+        self.nan += next.nan;
+    }
 }
 
 /// One step of Neumaier's compensated summation.

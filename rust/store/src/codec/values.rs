@@ -283,6 +283,11 @@ impl<'a> Section<'a> {
         Ok(())
     }
 
+    /// The bits of all values, where they are the same.
+    pub fn constant(&self) -> Option<u64> {
+        (self.codec == CONSTANT).then_some(self.first as u64)
+    }
+
     pub fn name(&self) -> &'static str {
         match (self.codec, self.kind, self.scale) {
             (CONSTANT, ..) => "constant",

@@ -516,7 +516,7 @@ fn readers_beside_writers_see_whole_samples_in_order() {
 }
 
 #[test]
-fn late_samples_go_into_the_chunk_that_covers_them_and_split_it_when_it_is_full() {
+fn late_samples_go_into_the_chunk_that_covers_them() {
     let db = Database::new(Options { samples_per_chunk: 10, ..Options::default() });
     let ids = db.register(&[Labels::from_pairs([("a", "1")]).unwrap()]).unwrap().0;
     let write = |times: &[i64], values: Values<'_>| {
@@ -524,17 +524,78 @@ fn late_samples_go_into_the_chunk_that_covers_them_and_split_it_when_it_is_full(
         db.append_columns(Columns { ids: &ids, timestamps: times, values }).unwrap()
     };
     let times: Vec<i64> = (0..25).map(|i| i * 10).collect();
-    write(&times, Values::Float(&[1.0; 25]));
-    assert_eq!((db.stats().sealed_chunks, db.stats().open_samples), (2, 5));
-    // One into the first chunk, one between the two, one into the open chunk.
+    let values: Vec<f64> = (0..25).map(f64::from).collect();
+    write(&times, Values::Float(&values));
+    // The second ten samples are in the chunk of the first.
+    assert_eq!((db.stats().sealed_chunks, db.stats().open_samples), (1, 5));
+    // Two into the sealed chunk, one into the open chunk.
     let report = write(&[45, 95, 215], Values::Float(&[2.0; 3]));
     assert_eq!((report.accepted, report.out_of_order, report.duplicates), (3, 3, 0));
-    assert_eq!((db.stats().sealed_chunks, db.stats().open_samples), (3, 6));
+    assert_eq!((db.stats().sealed_chunks, db.stats().open_samples), (1, 6));
     // An integer in the middle of floats parts the chunk.
     write(&[150], Values::Int(&[i64::MAX]));
-    assert_eq!((db.stats().sealed_chunks, db.stats().samples), (5, 28));
+    assert_eq!((db.stats().sealed_chunks, db.stats().samples), (3, 28));
     let samples = &content(&db, TimeRange::new(140, 160))[r#"{a="1"}"#];
     assert_eq!(samples[1], (150, i64::MAX as u64, ValueKind::Int));
+    db.check().unwrap();
+}
+
+#[test]
+fn a_series_that_never_changes_costs_nothing_more() {
+    let db = Database::new(Options::default());
+    let id = db.register(&[Labels::from_pairs([("a", "1")]).unwrap()]).unwrap().0[0];
+    let write = |from: i64, to: i64, value: f64| {
+        let times: Vec<i64> = (from..to).map(|i| i * 15_000).collect();
+        let n = times.len();
+        let (ids, values) = (vec![id; n], vec![value; n]);
+        db.append_columns(Columns { ids: &ids, timestamps: &times, values: Values::Float(&values) }).unwrap();
+    };
+    write(0, 10, 42.5);
+    let bytes = || db.memory().iter().filter(|p| p.name.contains("chunk")).map(|p| p.bytes).sum::<usize>();
+    let before = bytes();
+    write(10, 4000, 42.5);
+    assert_eq!(bytes(), before);
+    // Past the open chunk's limit one small chunk holds all that came before.
+    write(4000, 60_000, 42.5);
+    assert_eq!((db.stats().sealed_chunks, db.stats().samples), (1, 60_000));
+    assert!(bytes() < before + 100, "{} {before}", bytes());
+    write(60_000, 60_001, 43.5);
+    write(60_001, 60_700, 42.5);
+    db.check().unwrap();
+    let all = &content(&db, TimeRange::ALL)[r#"{a="1"}"#];
+    assert_eq!(all.len(), 60_700);
+    let odd: Vec<i64> = all.iter().filter(|s| s.1 != 42.5f64.to_bits()).map(|s| s.0 / 15_000).collect();
+    assert_eq!(odd, [60_000]);
+    let some = &content(&db, TimeRange::new(59_990 * 15_000 + 1, 60_010 * 15_000 - 1))[r#"{a="1"}"#];
+    assert_eq!((some[0].0 / 15_000, some.len()), (59_991, 19));
+}
+
+#[test]
+fn the_newest_sample_twice_is_a_duplicate() {
+    for (policy, accepted) in [(DuplicatePolicy::Last, 2), (DuplicatePolicy::Error, 1)] {
+        let db = Database::new(Options { duplicates: policy, ..Options::default() });
+        let mut total = WriteReport::default();
+        for _ in 0..2 {
+            total.merge(db.write(&batch(&[("a=1", &[(5, 1.5)])])));
+        }
+        assert_eq!((total.accepted, total.duplicates), (accepted, accepted - 1));
+        assert_eq!(db.stats().samples, 1);
+    }
+}
+
+#[test]
+fn series_of_one_scrape_share_their_times() {
+    let db = Database::new(Options::default());
+    let raws: Vec<String> = (0..200).map(|i| format!("__name__=m,i={i}")).collect();
+    for t in 0..1100i64 {
+        let time = t * 15_000 + t * 7919 % 11 - 5;
+        let samples = [(time, (t * 7919 % 1000) as f64)];
+        let series: Vec<_> = raws.iter().map(|r| (r.as_str(), &samples[..])).collect();
+        db.write(&batch(&series));
+    }
+    let part = |name: &str| db.memory().iter().find(|p| p.name == name).map(|p| (p.bytes, p.items)).unwrap();
+    assert_eq!(part("shared times").1, 1);
+    assert!(part("shared times").0 < 3000, "{}", part("shared times").0);
     db.check().unwrap();
 }
 
@@ -544,7 +605,7 @@ fn memory_names_each_part_once_and_grows_with_what_is_written() {
     let sum = || db.memory().iter().map(|p| p.bytes).sum::<usize>();
     let empty = sum();
     let raws: Vec<String> = (0..1000).map(|i| format!("__name__=m,i={i}")).collect();
-    for t in 0..500 {
+    for t in 0..700 {
         let samples = [(t * 10, (t * 7919 % 1000) as f64)];
         let series: Vec<_> = raws.iter().map(|r| (r.as_str(), &samples[..])).collect();
         db.write(&batch(&series));
@@ -556,5 +617,5 @@ fn memory_names_each_part_once_and_grows_with_what_is_written() {
     assert_eq!((part("sealed chunks"), part("open chunks: written")), (1000, 1000));
     // Ten bits a value of this kind can't be beaten, and nobody should need the sixteen bytes of plain columns.
     let grown = sum() - empty;
-    assert!(grown > 1000 * 500 * 10 / 8 && grown < 1000 * 500 * 16, "{grown}");
+    assert!(grown > 1000 * 700 * 10 / 8 && grown < 1000 * 700 * 16, "{grown}");
 }

@@ -1,0 +1,136 @@
+//! The sealed chunks of one series: in time order, disjoint, shared with readers, copied on write.
+
+use std::sync::Arc;
+
+use metricsdb_model::{Result, TimeRange, ValueKind};
+
+use crate::chunk::{BLOCK_SAMPLES, Builder, Chunk, SharedTimes, allocated};
+
+/// Most series have one chunk that grows; what came before stands in a list. 16 bytes when empty.
+#[derive(Clone, Default)]
+pub struct Sealed {
+    tail: Option<Chunk>,
+    older: Option<Arc<Vec<Chunk>>>,
+}
+
+impl Sealed {
+    fn older(&self) -> &[Chunk] {
+        self.older.as_deref().map_or(&[], |list| list)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tail.is_none()
+    }
+
+    pub fn get(&self, at: usize) -> Option<&Chunk> {
+        let older = self.older();
+        if at < older.len() { older.get(at) } else { self.tail.as_ref().filter(|_| at == older.len()) }
+    }
+
+    pub fn first(&self) -> Option<&Chunk> {
+        self.older().first().or(self.tail.as_ref())
+    }
+
+    pub fn last(&self) -> Option<&Chunk> {
+        self.tail.as_ref()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Chunk> {
+        self.older().iter().chain(&self.tail)
+    }
+
+    /// The chunks that overlap the range.
+    pub fn overlapping(&self, range: TimeRange) -> impl Iterator<Item = &Chunk> {
+        let older = self.older();
+        let from = older.partition_point(|c| c.last() < range.start);
+        let to = older.partition_point(|c| c.first() <= range.end).max(from);
+        let tail = self.tail.as_ref().filter(|c| c.first() <= range.end && c.last() >= range.start);
+        older.get(from..to).unwrap_or(&[]).iter().chain(tail)
+    }
+
+    pub fn overlaps(&self, range: TimeRange) -> bool {
+        self.overlapping(range).next().is_some()
+    }
+
+    /// Chunks that begin at or before a time.
+    pub fn begun(&self, time: i64) -> usize {
+        let older = self.older().partition_point(|c| c.first() <= time);
+        older + usize::from(self.tail.as_ref().is_some_and(|c| c.first() <= time))
+    }
+
+    /// Adds a chunk behind all others.
+    pub fn push(&mut self, chunk: Chunk) {
+        if let Some(old) = self.tail.replace(chunk) {
+            let list = Arc::make_mut(self.older.get_or_insert_default());
+            if list.len() == list.capacity() {
+                list.reserve_exact(1 + list.len() / 4);
+            }
+            list.push(old);
+        }
+    }
+
+    /// Puts another chunk in the place of the last; returns what stood there.
+    pub fn replace_last(&mut self, chunk: Chunk) -> Option<Chunk> {
+        self.tail.replace(chunk)
+    }
+
+    /// Puts chunks in the place of the one at `at`; returns what stood there.
+    pub fn splice(&mut self, at: usize, chunks: Vec<Chunk>) -> Option<Chunk> {
+        let mut all: Vec<Chunk> = self.iter().cloned().collect();
+        let end = (at + 1).min(all.len());
+        let old = all.splice(at.min(end)..end, chunks).next();
+        self.tail = all.pop();
+        all.shrink_to_fit();
+        self.older = (!all.is_empty()).then(|| Arc::new(all));
+        old
+    }
+
+    /// Heap bytes of the list, without the chunks.
+    pub fn list_bytes(&self) -> usize {
+        let list = |l: &Arc<Vec<Chunk>>| {
+            allocated(16 + size_of::<Vec<Chunk>>()) + allocated(l.capacity() * size_of::<Chunk>())
+        };
+        self.older.as_ref().map_or(0, list)
+    }
+}
+
+/// The last chunk of a series with samples added behind it, as one chunk; `None` where another has to begin.
+pub fn grown(
+    last: &Chunk,
+    kind: ValueKind,
+    times: &[i64],
+    bits: &[u64],
+    shared: &SharedTimes,
+) -> Result<Option<Chunk>> {
+    if last.kind() != kind {
+        return Ok(None);
+    }
+    let mut builder = Builder::of(last)?;
+    if builder.fits(times) {
+        builder.append(times, bits)?;
+        return Ok(Some(builder.finish(shared)));
+    }
+    if last.count() >= BLOCK_SAMPLES || last.count() + times.len() > 2 * BLOCK_SAMPLES {
+        return Ok(None);
+    }
+    // A short chunk that can't go on as it is, since times are no longer regular, is written anew.
+    let (mut all_times, mut all_bits) = (Vec::new(), Vec::new());
+    last.decode_into(&mut all_times, &mut all_bits)?;
+    all_times.extend_from_slice(times);
+    all_bits.extend_from_slice(bits);
+    Ok(Some(Builder::new(kind, &all_times, &all_bits).finish(shared)))
+}
+
+/// Columns of any length as chunks of the usual size.
+pub fn chunks_of(kind: ValueKind, times: &[i64], bits: &[u64], shared: &SharedTimes) -> Result<Vec<Chunk>> {
+    let mut chunks = Vec::new();
+    let mut open: Option<Builder> = None;
+    for (times, bits) in times.chunks(BLOCK_SAMPLES).zip(bits.chunks(BLOCK_SAMPLES)) {
+        match &mut open {
+            Some(builder) if builder.fits(times) => builder.append(times, bits)?,
+            _ => chunks.extend(open.replace(Builder::new(kind, times, bits)).map(|b| b.finish(shared))),
+        }
+    }
+    chunks.extend(open.map(|b| b.finish(shared)));
+    Ok(chunks)
+}
