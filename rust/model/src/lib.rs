@@ -14,6 +14,7 @@ pub mod predicate;
 pub mod regex;
 pub mod sample;
 pub mod source;
+pub mod summary;
 pub mod time;
 
 pub use answer::{Annotation, Answer, AnswerKind, Matrix, Severity};
@@ -25,4 +26,5 @@ pub use matcher::{MatchOp, Matcher};
 pub use predicate::{NumOp, Predicate};
 pub use sample::{Samples, ValueKind, Values};
 pub use source::{Grouping, Groups, SeriesSet, Source};
+pub use summary::{Summary, Wants};
 pub use time::TimeRange;

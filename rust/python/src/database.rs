@@ -248,6 +248,7 @@ impl NativeDatabase {
             ("sealed_chunks", stats.sealed_chunks as i64),
             ("sealed_samples", stats.sealed_samples as i64),
             ("symbols", stats.symbols as i64),
+            ("decoded_samples", stats.decoded_samples as i64),
             ("label_pairs", label_pairs as i64),
             ("first_ms", stats.oldest.unwrap_or(0)),
             ("last_ms", stats.newest.unwrap_or(0)),

@@ -5,6 +5,7 @@
 mod build;
 mod column;
 mod shared;
+mod summary;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use triomphe::ThinArc;
 pub use build::Builder;
 pub use column::ValueBlock;
 pub use shared::{SharedTimes, Times};
+pub use summary::Folded;
 
 use crate::codec::bits::load64;
 use crate::codec::cursor::{Cursor, put_varint};
@@ -122,17 +124,25 @@ impl<'a> Parts<'a> {
         if range.is_empty() || range.start > self.last || range.end < self.first {
             return Ok((0, 0));
         }
-        let Some(step) = self.step else {
+        let Some((step, from, to)) = self.positions(range) else {
             return column::decode_times(TimeBlocks::new(self.times, self.first, self.count), range, out);
         };
+        let start = self.first.wrapping_add(step.wrapping_mul(from as u64) as i64);
+        timestamps::extend_regular(start, step, to - from, out);
+        Ok((from, to))
+    }
+
+    /// Regular times: the step, and the positions that lie in `range`.
+    fn positions(&self, range: TimeRange) -> Option<(u64, usize, usize)> {
+        let step = self.step?;
+        if range.is_empty() || range.start > self.last || range.end < self.first {
+            return Some((step, 0, 0));
+        }
         let position = |t: i64| t.wrapping_sub(self.first) as u64;
         let from = if range.start <= self.first { 0 } else { position(range.start).div_ceil(step.max(1)) };
         let to =
             if range.end >= self.last { self.count as u64 - 1 } else { position(range.end) / step.max(1) };
-        let count = (to + 1).saturating_sub(from) as usize;
-        let start = self.first.wrapping_add(step.wrapping_mul(from) as i64);
-        timestamps::extend_regular(start, step, count, out);
-        Ok((from as usize, from as usize + count))
+        Some((step, from as usize, (to + 1).max(from) as usize))
     }
 }
 

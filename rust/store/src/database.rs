@@ -1,7 +1,7 @@
 //! The store: 256 shards, what they share, and the ways in.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use metricsdb_model::{
     Batch, Columns, Error, Labels, LabelsBuilder, Metadata, Reason, Result, ValueKind, Values, WriteReport,
@@ -57,6 +57,8 @@ pub struct Database {
     pub(crate) metadata: MetadataStore,
     /// Buffers between calls: as many as there were writers at once, but not more than threads compute.
     pub(crate) scratch: Mutex<Vec<Scratch>>,
+    /// Samples that queries have decoded.
+    pub(crate) decoded: AtomicU64,
     /// The times of sealed chunks where they are not regular.
     pub(crate) times: Arc<SharedTimes>,
 }
@@ -104,6 +106,7 @@ impl Database {
             metadata: MetadataStore::default(),
             scratch: Mutex::default(),
             times,
+            decoded: AtomicU64::new(0),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Where the bytes are, part by part, and how many things there are.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use crate::database::Database;
 use crate::shard::{SHARDS, Shard};
 
@@ -22,6 +24,8 @@ pub struct Stats {
     pub sealed_chunks: u64,
     pub sealed_samples: u64,
     pub symbols: u64,
+    /// Samples that queries have decoded so far; answers from headers decode none.
+    pub decoded_samples: u64,
     /// Times of the oldest and the newest sample; `None` while there is none.
     pub oldest: Option<i64>,
     pub newest: Option<i64>,
@@ -87,7 +91,11 @@ impl Database {
 
     /// Counts of series, samples and chunks. Walks every series.
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats { symbols: self.symbols.len() as u64, ..Stats::default() };
+        let mut stats = Stats {
+            symbols: self.symbols.len() as u64,
+            decoded_samples: self.decoded.load(Relaxed),
+            ..Stats::default()
+        };
         for number in 0..SHARDS {
             let shard = self.shard(number);
             let rows = shard.series.len();

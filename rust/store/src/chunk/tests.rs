@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::codec::testing::{columns, kind};
 use crate::sealed::{chunks_of, grown};
+use metricsdb_model::Wants;
 use metricsdb_model::sample::STALE_NAN_BITS;
 
 const START: i64 = 1_700_000_000_000;
@@ -179,6 +180,8 @@ proptest! {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
     /// Samples that are added bit by bit make the same chunk as samples that come at once.
     #[test]
     fn a_chunk_that_grows_holds_what_it_was_given(
@@ -214,6 +217,54 @@ proptest! {
         prop_assert_eq!(t, ts);
         prop_assert_eq!(b, bits);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// The heads of whole blocks say what their samples would.
+    #[test]
+    fn folding_agrees_with_adding_sample_by_sample(
+        (ts, bits) in columns(1800), kind in kind(), a in 0usize..1800, b in 0usize..1800,
+        wants in prop::sample::select(vec![Wants::Bounds, Wants::Sum, Wants::Resets]),
+    ) {
+        let chunk = Chunk::seal(kind, &ts, &bits).unwrap();
+        let range = TimeRange::new(ts[a.min(ts.len() - 1)], ts[b.min(ts.len() - 1)]);
+        let (mut folded, mut plain) = (Folded::default(), Folded::default());
+        chunk.fold(range, wants, &mut folded).unwrap();
+        let mut samples = Samples::default();
+        chunk.decode_f64(range, &mut samples).unwrap();
+        plain.append_samples(samples.timestamps.iter().copied(), &samples.values);
+        let (Some(f), Some(p)) = (folded.summary, plain.summary) else {
+            prop_assert_eq!(folded.summary.is_some(), plain.summary.is_some());
+            return Ok(());
+        };
+        prop_assert_eq!((f.count, f.first.0, f.last.0), (p.count, p.first.0, p.last.0));
+        prop_assert!(same(f.first.1, p.first.1) && same(f.last.1, p.last.1));
+        prop_assert!(same(f.min, p.min) && same(f.max, p.max), "{:?} {:?}", f, p);
+        let size: f64 = samples.values.iter().filter(|v| !v.is_nan()).map(|v| v.abs()).sum();
+        if wants == Wants::Sum && size.is_finite() {
+            prop_assert!(same(f.sum(), p.sum()) || (f.sum() - p.sum()).abs() <= size * 1e-13, "{:?} {:?}", f, p);
+        }
+        if wants == Wants::Resets {
+            prop_assert_eq!(f.resets, p.resets);
+        }
+    }
+}
+
+#[test]
+fn a_range_of_whole_blocks_is_folded_without_decoding() {
+    let values: Vec<u64> = (0..2048).map(|i| f64::from(i * 7 % 1000).to_bits()).collect();
+    let chunk = Chunk::seal(ValueKind::Float, &regular(2048), &values).unwrap();
+    let decoded = |range, wants| {
+        let mut folded = Folded::default();
+        chunk.fold(range, wants, &mut folded).unwrap();
+        folded.decoded
+    };
+    assert_eq!(decoded(TimeRange::ALL, Wants::Sum), 0);
+    assert_eq!(decoded(TimeRange::ALL, Wants::Resets), 2048, "the values before resets are in no head");
+    let inside = TimeRange::new(START + 100 * 15_000, START + 1900 * 15_000);
+    assert_eq!(decoded(inside, Wants::Sum), (512 - 100) + (1901 - 1536));
 }
 
 #[test]
