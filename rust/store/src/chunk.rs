@@ -28,6 +28,8 @@ use column::{TimeBlocks, ValueBlocks};
 pub const CHUNK_SAMPLES_MAX: usize = 1 << 16;
 /// Samples of a full block of times or values.
 pub const BLOCK_SAMPLES: usize = 512;
+/// Samples of a block of a dense chunk.
+pub const DENSE_BLOCK_SAMPLES: usize = 4096;
 /// A chunk of this many bytes gets no more samples.
 pub const CHUNK_BYTES: usize = 4096;
 
@@ -42,6 +44,8 @@ const INT: u8 = 1;
 const REGULAR: u8 = 2;
 /// The first time takes 8 bytes instead of 6.
 const LONG_TIME: u8 = 4;
+/// Its blocks are long and coded by their surprise; it takes no more samples.
+const DENSE: u8 = 8;
 
 /// Where the first time stands: after the flags and the count.
 const FIRST_AT: usize = 3;
@@ -96,7 +100,7 @@ impl<'a> Parts<'a> {
     fn head(bytes: &'a [u8]) -> Result<Parts<'a>> {
         let mut c = Cursor::new(bytes);
         let flags = c.byte()?;
-        if flags >> 4 != VERSION || flags & 8 != 0 {
+        if flags >> 4 != VERSION {
             return Err(c.wrong("no such version of chunks"));
         }
         let count = c.word(2)? as usize + 1;
@@ -258,6 +262,11 @@ impl Chunk {
 
     pub fn kind(&self) -> ValueKind {
         if self.body.slice.first().is_some_and(|b| b & INT != 0) { ValueKind::Int } else { ValueKind::Float }
+    }
+
+    /// Whether it was made by `densify`.
+    pub fn is_dense(&self) -> bool {
+        self.body.slice.first().is_some_and(|b| b & DENSE != 0)
     }
 
     pub fn count(&self) -> usize {

@@ -57,6 +57,8 @@ pub struct Database {
     pub(crate) metadata: MetadataStore,
     /// Buffers between calls: as many as there were writers at once, but not more than threads compute.
     pub(crate) scratch: Mutex<Vec<Scratch>>,
+    /// The series that `densify` looks at next.
+    pub(crate) densify_at: Mutex<u32>,
     /// Samples that queries have decoded.
     pub(crate) decoded: AtomicU64,
     /// The times of sealed chunks where they are not regular.
@@ -106,6 +108,7 @@ impl Database {
             metadata: MetadataStore::default(),
             scratch: Mutex::default(),
             times,
+            densify_at: Mutex::new(0),
             decoded: AtomicU64::new(0),
         }
     }

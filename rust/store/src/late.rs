@@ -264,7 +264,7 @@ impl Shard {
             chunks.extend(chunks_of(kind, &work.times, &work.bits, &self.times)?);
         }
         chunks.iter().for_each(|chunk| added.add(chunk));
-        if let Some(old) = self.series.sealed[row].splice(at, chunks) {
+        for old in self.series.sealed[row].splice(at, 1, chunks) {
             self.sealed_count.remove(&old);
         }
         self.sealed_count.chunks += added.chunks;

@@ -10,6 +10,7 @@ mod check;
 pub mod chunk;
 pub mod codec;
 pub mod database;
+mod densify;
 mod grow;
 mod head;
 pub mod index;
@@ -27,6 +28,7 @@ pub mod symbols;
 pub mod view;
 
 pub use database::{Database, Options};
+pub use densify::Densified;
 pub use index::Cardinality;
 pub use late::DuplicatePolicy;
 pub use memory::{Part, Stats};

@@ -74,11 +74,11 @@ impl Sealed {
         self.tail.replace(chunk)
     }
 
-    /// Puts chunks in the place of the one at `at`; returns what stood there.
-    pub fn splice(&mut self, at: usize, chunks: Vec<Chunk>) -> Option<Chunk> {
+    /// Puts chunks in the place of the `count` from `at` on; returns what stood there.
+    pub fn splice(&mut self, at: usize, count: usize, chunks: Vec<Chunk>) -> Vec<Chunk> {
         let mut all: Vec<Chunk> = self.iter().cloned().collect();
-        let end = (at + 1).min(all.len());
-        let old = all.splice(at.min(end)..end, chunks).next();
+        let end = (at + count).min(all.len());
+        let old = all.splice(at.min(end)..end, chunks).collect();
         self.tail = all.pop();
         all.shrink_to_fit();
         self.older = (!all.is_empty()).then(|| Arc::new(all));
@@ -102,7 +102,7 @@ pub fn grown(
     bits: &[u64],
     shared: &SharedTimes,
 ) -> Result<Option<Chunk>> {
-    if last.kind() != kind {
+    if last.kind() != kind || last.is_dense() {
         return Ok(None);
     }
     let mut builder = Builder::of(last)?;

@@ -9,8 +9,8 @@ use triomphe::ThinArc;
 use super::column::{TimeBlock, TimeBlocks, ValueBlock, ValueBlocks, decode_values, put_head};
 use super::shared::{SharedTimes, Times};
 use super::{
-    BLOCK_SAMPLES, CHUNK_BYTES, CHUNK_SAMPLES_MAX, Chunk, INT, LONG_BYTES, LONG_TIME, Parts, REGULAR,
-    SHORT_BYTES, VERSION, short,
+    BLOCK_SAMPLES, CHUNK_BYTES, CHUNK_SAMPLES_MAX, Chunk, DENSE, DENSE_BLOCK_SAMPLES, INT, LONG_BYTES,
+    LONG_TIME, Parts, REGULAR, SHORT_BYTES, VERSION, short,
 };
 use crate::codec::choose;
 use crate::codec::cursor::put_varint;
@@ -29,6 +29,7 @@ pub struct Builder {
     /// The last block of values: where its head stands, its samples, and its value if that is one.
     tail: Option<Tail>,
     time_tail: Option<TimeTail>,
+    dense: bool,
 }
 
 struct Tail {
@@ -47,6 +48,15 @@ struct TimeTail {
 impl Builder {
     /// Starts with columns of one or more samples, `CHUNK_SAMPLES_MAX` at most, times increasing.
     pub fn new(kind: ValueKind, times: &[i64], bits: &[u64]) -> Builder {
+        Builder::with(kind, times, bits, false)
+    }
+
+    /// The same in long blocks, coded as small as they can be.
+    pub fn dense(kind: ValueKind, times: &[i64], bits: &[u64]) -> Builder {
+        Builder::with(kind, times, bits, true)
+    }
+
+    fn with(kind: ValueKind, times: &[i64], bits: &[u64], dense: bool) -> Builder {
         let first = times.first().copied().unwrap_or(0);
         let step = timestamps::regular(times);
         let mut builder = Builder {
@@ -59,6 +69,7 @@ impl Builder {
             times: Vec::new(),
             tail: None,
             time_tail: None,
+            dense,
         };
         builder.add(times, bits);
         builder
@@ -95,6 +106,7 @@ impl Builder {
             times: parts.times.to_vec(),
             tail,
             time_tail,
+            dense: false,
         })
     }
 
@@ -177,7 +189,7 @@ impl Builder {
     }
 
     fn add_values(&mut self, bits: &[u64]) {
-        for piece in bits.chunks(BLOCK_SAMPLES) {
+        for piece in bits.chunks(if self.dense { DENSE_BLOCK_SAMPLES } else { BLOCK_SAMPLES }) {
             let constant = piece.first().copied().filter(|v| piece.iter().all(|b| b == v));
             let mut count = piece.len();
             let longer = self.tail.take_if(|tail| constant.is_some() && tail.constant == constant);
@@ -224,7 +236,8 @@ impl Builder {
             VERSION << 4
                 | if self.kind == ValueKind::Int { INT } else { 0 }
                 | if self.step.is_some() { REGULAR } else { 0 }
-                | if long { LONG_TIME } else { 0 },
+                | if long { LONG_TIME } else { 0 }
+                | if self.dense { DENSE } else { 0 },
         );
         out.extend_from_slice(&(self.count.saturating_sub(1) as u16).to_le_bytes());
         out.extend_from_slice(&self.first.to_le_bytes()[..if long { LONG_BYTES } else { SHORT_BYTES }]);

@@ -13,6 +13,7 @@ use metricsdb_model::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::Densified;
 
 /// The dialect of these tests: `name=value` separated by commas.
 fn decode(raw: &[u8], out: &mut LabelsBuilder) -> std::result::Result<(), LabelError> {
@@ -581,6 +582,37 @@ fn the_newest_sample_twice_is_a_duplicate() {
         assert_eq!((total.accepted, total.duplicates), (accepted, accepted - 1));
         assert_eq!(db.stats().samples, 1);
     }
+}
+
+#[test]
+fn old_chunks_become_denser_and_say_the_same() {
+    let db = Database::new(Options::default());
+    let raws: Vec<String> = (0..20).map(|i| format!("__name__=m,i={i}")).collect();
+    for t in 0..9000i64 {
+        let gap = if t > 4000 { 7_000 } else { 0 };
+        let value = |i: i64| if i % 5 == 0 { 7.0 } else { (t * t * (i + 1) % 1009) as f64 / 10.0 };
+        let samples: Vec<_> = (0..20).map(|i| [(t * 15_000 + gap, value(i))]).collect();
+        let series: Vec<_> = raws.iter().zip(&samples).map(|(r, s)| (r.as_str(), &s[..])).collect();
+        db.write(&batch(&series));
+    }
+    let before = (content(&db, TimeRange::ALL), db.stats(), db.memory());
+    let mut done = Densified::default();
+    let mut calls = 0;
+    while !done.finished {
+        let step = db.densify(8000 * 15_000, 10_000, &Budget::unlimited()).unwrap();
+        done.merge(&step);
+        (done.finished, calls) = (step.finished, calls + 1);
+    }
+    assert!(calls > 2 && done.samples > 20 * 4000, "{done:?} in {calls}");
+    assert!(done.chunks_after < done.chunks_before && done.bytes_after < done.bytes_before, "{done:?}");
+    db.check().unwrap();
+    assert_eq!(before.0, content(&db, TimeRange::ALL));
+    assert_eq!(before.1.samples, db.stats().samples);
+    // Nothing is done twice; late and new samples find their places.
+    assert_eq!(db.densify(8000 * 15_000, u64::MAX, &Budget::unlimited()).unwrap().samples, 0);
+    let late = db.write(&batch(&[(&raws[1], &[(15_000 * 100 + 1, 1.0), (9001 * 15_000 + 7_000, 2.0)])]));
+    assert_eq!((late.accepted, late.out_of_order), (2, 1));
+    db.check().unwrap();
 }
 
 #[test]
