@@ -22,6 +22,9 @@ use crate::error;
 use crate::input::{self, ValueColumn};
 use crate::output;
 
+/// Rows of a frame whose label sets are made at once.
+const REGISTER_ROWS: usize = 1 << 14;
+
 #[pyclass(frozen, module = "metricsdb._native")]
 pub struct NativeDatabase {
     pub store: Database,
@@ -95,8 +98,19 @@ impl NativeDatabase {
         py: Python<'py>,
         frame: PyDataFrame,
     ) -> PyResult<(Bound<'py, PyArray1<u64>>, u64)> {
-        let labels = py.detach(|| input::label_rows(&frame.0));
-        self.register_labels(py, labels)
+        // In pieces: the label sets of a million rows as objects are larger than the store makes of them.
+        let registered = py.detach(|| {
+            let (mut all, mut created) = (Vec::with_capacity(frame.0.height()), 0);
+            for from in (0..frame.0.height()).step_by(REGISTER_ROWS) {
+                let rows = from..frame.0.height().min(from + REGISTER_ROWS);
+                let (ids, new) = self.store.register(&input::label_rows(&frame.0, rows)?)?;
+                all.extend(ids);
+                created += new;
+            }
+            Ok((all, created))
+        });
+        let (ids, created) = registered.map_err(|e| error::write_error(py, e))?;
+        Ok((ids.into_pyarray(py), created))
     }
 
     fn append_columns(

@@ -3,6 +3,8 @@
 //! Each shard owns one arena. A page holds slots of one class; a page whose last slot is given back
 //! serves any class again, so series that grow through the classes together leave no holes behind.
 
+use crate::chunk::allocated;
+
 /// Bytes of one page: the largest slot.
 pub const PAGE_BYTES: usize = 4096;
 
@@ -13,7 +15,9 @@ pub const CLASSES: [u16; 17] =
 const _: () = assert!(PAGE_BYTES / CLASSES[0] as usize <= 256, "a slot number is one byte");
 
 /// Empty pages kept for the next slot of any class; more than these go back to the allocator.
-const EMPTY_PAGES_KEPT: usize = 8;
+const EMPTY_PAGES_KEPT: usize = 1;
+/// A class with few slots gets small pages: of a quarter of its slots, but not below this number.
+const PAGE_SLOTS_MIN: usize = 4;
 const NONE: u16 = u16::MAX;
 
 /// A slot: page << 8 | slot number. Meaningless without the arena and the class it came from.
@@ -21,7 +25,7 @@ const NONE: u16 = u16::MAX;
 pub struct Slab(u32);
 
 struct Page {
-    /// `PAGE_BYTES`, or nothing while the page is given back.
+    /// `PAGE_BYTES` or fewer, or nothing while the page is given back.
     bytes: Box<[u8]>,
     /// Where this page stands in `Arena::roomy[class]`, while it has room.
     at: u32,
@@ -37,7 +41,7 @@ struct Page {
 #[derive(Default)]
 pub struct Arena {
     pages: Vec<Page>,
-    /// Pages without a slot in use that still hold their bytes.
+    /// Whole pages without a slot in use that still hold their bytes.
     empty: Vec<u32>,
     /// Page numbers whose bytes were given back.
     gone: Vec<u32>,
@@ -67,7 +71,7 @@ impl Arena {
         };
         page.used += 1;
         self.slots[c] += 1;
-        if page.used as usize == PAGE_BYTES / size {
+        if page.used as usize == page.bytes.len() / size {
             self.roomy[c].pop();
         }
         Slab(p << 8 | u32::from(slot))
@@ -82,7 +86,7 @@ impl Arena {
         let start = slot as usize * size;
         page.bytes[start..start + 2].copy_from_slice(&page.free.to_le_bytes());
         page.free = slot;
-        let was_full = page.used as usize == PAGE_BYTES / size;
+        let was_full = page.used as usize == page.bytes.len() / size;
         page.used -= 1;
         self.slots[c] -= 1;
         let is_empty = page.used == 0;
@@ -130,8 +134,7 @@ impl Arena {
 
     /// Bytes held: pages and their administration.
     pub fn bytes_held(&self) -> usize {
-        let pages = self.pages.len() - self.gone.len();
-        pages * PAGE_BYTES
+        self.pages.iter().map(|page| allocated(page.bytes.len())).sum::<usize>()
             + self.pages.capacity() * size_of::<Page>()
             + (self.empty.capacity() + self.gone.capacity()) * 4
             + self.roomy.iter().map(|r| r.capacity() * 4).sum::<usize>()
@@ -143,7 +146,11 @@ impl Arena {
     }
 
     fn open_page(&mut self, class: u8) -> u32 {
-        let p = match self.empty.pop().or_else(|| self.gone.pop()) {
+        let size = CLASSES[class as usize] as usize;
+        let slots = (self.slots[class as usize] as usize / 4).max(PAGE_SLOTS_MIN).min(PAGE_BYTES / size);
+        let bytes = if slots == PAGE_BYTES / size { PAGE_BYTES } else { slots * size };
+        let whole = if bytes == PAGE_BYTES { self.empty.pop() } else { None };
+        let p = match whole.or_else(|| self.gone.pop()) {
             Some(p) => p,
             None => {
                 self.pages.push(Page { bytes: Box::default(), at: 0, class, used: 0, fresh: 0, free: NONE });
@@ -152,7 +159,7 @@ impl Arena {
         };
         let page = &mut self.pages[p as usize];
         if page.bytes.is_empty() {
-            page.bytes = vec![0; PAGE_BYTES].into_boxed_slice();
+            page.bytes = vec![0; bytes].into_boxed_slice();
         }
         (page.class, page.used, page.fresh, page.free) = (class, 0, 0, NONE);
         page.at = self.roomy[class as usize].len() as u32;
@@ -167,7 +174,7 @@ impl Arena {
         if let Some(&moved) = self.roomy[class].get(at) {
             self.pages[moved as usize].at = at as u32;
         }
-        if self.empty.len() < EMPTY_PAGES_KEPT {
+        if self.empty.len() < EMPTY_PAGES_KEPT && self.pages[p as usize].bytes.len() == PAGE_BYTES {
             self.empty.push(p);
         } else {
             self.pages[p as usize].bytes = Box::default();
