@@ -21,6 +21,7 @@ from metricsdb.errors import (
     QueryTimeout,
     WriteError,
 )
+from metricsdb.lifecycle.tick import Tick
 
 __all__ = [
     "ConfigError",
@@ -37,6 +38,7 @@ __all__ = [
     "QueryWarning",
     "RawSeries",
     "Rejected",
+    "Tick",
     "WriteError",
     "WriteReport",
     "__version__",

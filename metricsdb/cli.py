@@ -73,6 +73,8 @@ def serve(
         lookback=limits.lookback.seconds,
         query_timeout=limits.query_timeout.seconds,
         max_samples=limits.query_samples_max,
+        dense_after=chosen.upkeep.dense_after.seconds,
+        idle_cpu=chosen.upkeep.idle_cpu,
     )
     flags = {"listen": chosen.listen, "durability": durability, "config": str(config or "")}
     with db:

@@ -18,6 +18,7 @@ from metricsdb import scan as scan_source
 from metricsdb._native import NativeDatabase
 from metricsdb.clock import Clock, SystemClock
 from metricsdb.errors import ConfigError, WriteError
+from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.times import DurationLike, Time, duration_ms, time_column_ms, time_ms
 
 Labels = Mapping[str, str]
@@ -73,7 +74,9 @@ class Database:
     """An in-memory time-series database. Thread-safe; every call releases the GIL while it works.
 
     ``duplicates`` says which value stays when a sample comes twice for one time. ``lookback``, ``query_timeout``
-    and ``max_samples`` are the defaults of every query. ``clock`` tells what ``"now"`` is.
+    and ``max_samples`` are the defaults of every query. Chunks whose samples are older than ``dense_after`` are
+    re-encoded denser by ``tick``, which takes at most the share ``idle_cpu`` of one core (0: off). ``clock`` tells
+    what ``"now"`` is.
     """
 
     def __init__(
@@ -83,6 +86,8 @@ class Database:
         lookback: DurationLike = "5m",
         query_timeout: DurationLike = "2m",
         max_samples: int = 50_000_000,
+        dense_after: DurationLike = "2h",
+        idle_cpu: float = 0.1,
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
@@ -92,6 +97,8 @@ class Database:
             raise ConfigError("lookback and query_timeout must be longer than zero")
         if max_samples <= 0:
             raise ConfigError(f"max_samples {max_samples} must be positive")
+        self._upkeep = Upkeep(self._clock, duration_ms(dense_after, "dense_after"), idle_cpu)
+        self._background: Background | None = None
         self._options = (duplicates, self._timeout_ms, max_samples)
         self._native = self._empty()
 
@@ -108,12 +115,40 @@ class Database:
         self.close()
 
     def close(self) -> None:
-        """Frees all samples and series; the database is empty, and usable, afterwards."""
+        """Ends the background thread and frees all samples and series; the database is empty, and usable, afterwards."""
+        self.stop()
         self._native = self._empty()
 
     def now_ms(self) -> int:
         """The clock's time, in milliseconds since the epoch."""
         return self._clock.now_ms()
+
+    # --- upkeep ---------------------------------------------------------------------------------
+
+    def tick(self, now: Time | None = None) -> Tick:
+        """Does whatever is due (re-encoding old chunks) within its share of a core; says what it did.
+
+        Call it every second or so, or let ``start`` do that. A write waits for it no longer than a pointer is swapped.
+        """
+        return self._upkeep.tick(self._native, self.now_ms() if now is None else time_ms(now, self.now_ms()))
+
+    def start(self, every: DurationLike = "1s") -> None:
+        """Starts a thread that calls ``tick`` every so often, until ``stop`` or ``close``."""
+        seconds = duration_ms(every, "every") / 1000
+        if seconds <= 0:
+            raise ConfigError(f"every {every!r} must be longer than zero")
+        self.stop()
+        self._background = Background(self.tick, seconds)
+
+    def stop(self) -> None:
+        """Ends the thread of ``start``, if there is one."""
+        if self._background is not None:
+            self._background.stop()
+            self._background = None
+
+    def reencode(self, before: Time = "now") -> Tick:
+        """Re-encodes all sealed chunks whose samples are before a time, at once and with a whole core."""
+        return self._upkeep.all(self._native, time_ms(before, self.now_ms(), "before"))
 
     # --- in -------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ PYTHON_ORDER: list[set[str]] = [
     {"times"},
     {"config", "frames"},
     {"scan"},
-    {"adapters"},
+    {"adapters", "lifecycle"},
     {"database"},
     {"testing"},
     {"server"},

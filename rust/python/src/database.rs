@@ -4,7 +4,9 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use metricsdb_model::batch::Extra;
-use metricsdb_model::{Batch, Columns, Error, Labels, Predicate, Result, SeriesSet, TimeRange, ValueKind};
+use metricsdb_model::{
+    Batch, Budget, Columns, Error, Labels, Predicate, Result, SeriesSet, TimeRange, ValueKind,
+};
 use metricsdb_model::{WriteReport, bounds};
 use metricsdb_query::syntax;
 use metricsdb_store::{Database, DuplicatePolicy, Options, View};
@@ -278,6 +280,24 @@ impl NativeDatabase {
             ("memoryInBytesByLabelName", found.bytes_by_label),
             ("seriesCountByLabelValuePair", found.series_by_pair),
         ])
+    }
+
+    /// Re-encodes old chunks: (samples, chunks before, after, bytes before, after, finished)
+    fn densify(
+        &self,
+        py: Python<'_>,
+        before_ms: i64,
+        samples_max: u64,
+    ) -> PyResult<(u64, u64, u64, u64, u64, bool)> {
+        let done = call::short(py, || self.store.densify(before_ms, samples_max, &Budget::unlimited()))?;
+        Ok((
+            done.samples,
+            done.chunks_before,
+            done.chunks_after,
+            done.bytes_before,
+            done.bytes_after,
+            done.finished,
+        ))
     }
 
     /// Proves what is derived (postings, hashes, order of chunks) from what is stored.
