@@ -163,7 +163,7 @@ impl Chunk {
                 out.extend_from_slice(&column);
             }
         }
-        choose::encode(kind, bits, &mut out);
+        choose::encode(kind, bits, None, &mut out);
         Ok(Chunk { bytes: out.into() })
     }
 
