@@ -12,9 +12,10 @@ use super::{
     BLOCK_SAMPLES, CHUNK_BYTES, CHUNK_SAMPLES_MAX, Chunk, DENSE, DENSE_BLOCK_SAMPLES, INT, LONG_BYTES,
     LONG_TIME, Parts, REGULAR, SHORT_BYTES, VERSION, short,
 };
-use crate::codec::choose;
+use crate::codec::choose::{self, Plan};
 use crate::codec::cursor::put_varint;
 use crate::codec::timestamps;
+use crate::codec::values::Section;
 
 /// A chunk that is being made.
 pub struct Builder {
@@ -29,6 +30,8 @@ pub struct Builder {
     /// The last block of values: where its head stands, its samples, and its value if that is one.
     tail: Option<Tail>,
     time_tail: Option<TimeTail>,
+    /// What was decided for the last block.
+    plan: Option<Plan>,
     dense: bool,
 }
 
@@ -69,6 +72,7 @@ impl Builder {
             times: Vec::new(),
             tail: None,
             time_tail: None,
+            plan: None,
             dense,
         };
         builder.add(times, bits);
@@ -78,13 +82,15 @@ impl Builder {
     /// Goes on with a chunk. Errors: `Corruption`.
     pub fn of(chunk: &Chunk) -> Result<Builder> {
         let parts = Parts::parse(chunk)?;
-        let mut tail = None;
+        let (mut tail, mut plan) = (None, None);
         let mut last_block: Option<ValueBlock> = None;
         for block in parts.value_blocks() {
             last_block = Some(block?);
         }
         if let Some(block) = last_block {
-            tail = Some(Tail { at: block.at, count: block.count, constant: block.section()?.constant() });
+            let section = block.section()?;
+            plan = section.plan();
+            tail = Some(Tail { at: block.at, count: block.count, constant: section.constant() });
         }
         let mut time_tail = None;
         if parts.step.is_none() {
@@ -106,6 +112,7 @@ impl Builder {
             times: parts.times.to_vec(),
             tail,
             time_tail,
+            plan,
             dense: false,
         })
     }
@@ -198,7 +205,10 @@ impl Builder {
                 self.values.truncate(tail.at);
             }
             let mut section = Vec::with_capacity(piece.len() * 2 + 64);
-            choose::encode(self.kind, piece, &mut section);
+            choose::encode(self.kind, piece, self.plan, &mut section);
+            // A constant in between changes nothing of what comes after it.
+            self.plan =
+                Section::parse(&section, self.kind, piece.len()).ok().and_then(|s| s.plan()).or(self.plan);
             self.tail = Some(Tail { at: self.values.len(), count, constant });
             put_head(&mut self.values, section.len(), count);
             self.values.extend_from_slice(&section);

@@ -94,11 +94,13 @@ impl Chunk {
 
 /// The whole block from its head, where that says all that is wanted.
 fn head(block: &ValueBlock<'_>, wants: Wants, times: &Times) -> Result<Option<Summary>> {
-    let s = block.section()?.statistics()?;
-    if s.stale > 0 || s.nan > 0 || (wants == Wants::Resets && s.resets > 0) {
+    let section = block.section()?;
+    let s = section.statistics()?;
+    if s.stale > 0 || s.nan > 0 || (wants == Wants::Resets && s.resets != Some(0)) {
         return Ok(None);
     }
+    let sum = if wants == Wants::Sum { section.sum()? } else { 0.0 };
     let first = (times.at(block.from), s.first);
     let last = (times.at(block.from + block.count - 1), s.last);
-    Ok(Some(Summary::of_block(block.count as u64, first, last, (s.min, s.max), s.sum)))
+    Ok(Some(Summary::of_block(block.count as u64, first, last, (s.min, s.max), sum)))
 }

@@ -20,6 +20,10 @@ impl<'a> Cursor<'a> {
         self.at
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.at >= self.bytes.len()
+    }
+
     #[cold]
     pub fn wrong(&self, message: &str) -> Error {
         Error::corruption("chunk", self.at, message)

@@ -6,12 +6,17 @@ pub mod bits;
 pub mod choose;
 pub mod cursor;
 pub mod decimal;
+pub mod exceptions;
 pub mod integers;
+pub mod layout;
 pub mod open;
+pub mod repeats;
 pub mod rice;
+pub mod simd;
 pub mod statistics;
 pub mod timestamps;
 pub mod values;
+pub mod write;
 pub mod xor;
 
 pub use open::{Full, OpenState};

@@ -1,0 +1,386 @@
+//! How a column of integers is laid out: which order and form of residuals, which width for each block of
+//! 64, and which numbers are patched. Orders are estimated first; those near the best are planned in every
+//! form, and the smallest plan is written.
+
+use super::bits::{BLOCK, mask, pack, packed_bytes, width, zigzag};
+use super::cursor::{put_signed, put_varint};
+use super::integers::{
+    DIVISOR, FORMS, Form, PATCH_HEAD_BITS, PATCHED, POSITION_BITS, Shape, UNIFORM, bias, centred,
+};
+use super::simd::{Kernel, Simd, dispatch};
+
+/// An order is tried if its estimate is within this part of the best; the shape of the block before is
+/// kept within this one.
+const NEAR_BEST: u64 = 16;
+const KEPT: u64 = 48;
+
+/// Distances below this have steps of steps that don't overflow.
+const RANGE_MAX: u64 = 1 << 61;
+
+/// A column that is ready to be written.
+pub struct Layout {
+    /// Residuals, as they are packed.
+    rest: Vec<i64>,
+    divisor: u64,
+    /// The second integer's step, for order 2.
+    step: i64,
+    count: usize,
+    plan: Plan,
+}
+
+/// One way to write a column, and what it costs.
+struct Plan {
+    shape: Shape,
+    /// The column's smallest or middle residual.
+    base: i64,
+    /// Width of all blocks, where they share one and none has patches.
+    uniform: Option<u32>,
+    blocks: Vec<Block>,
+    bits: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Block {
+    base: i64,
+    width: u32,
+    patches: u32,
+}
+
+impl Layout {
+    /// The smallest of the orders up to `order_max`; the shape of an earlier column is kept if no other
+    /// order looks clearly better.
+    pub fn find(column: &[i64], last: Option<Shape>, order_max: u8) -> Layout {
+        let divisor = divisor(column);
+        if divisor > 1 {
+            let divided = divide(column, divisor);
+            return Layout::of(&divided, divisor, last, order_max);
+        }
+        Layout::of(column, 1, last, order_max)
+    }
+
+    fn of(column: &[i64], divisor: u64, last: Option<Shape>, order_max: u8) -> Layout {
+        let order_max = order_max.min(column.len().saturating_sub(1).min(2) as u8);
+        let sizes = estimates(column);
+        let sizes = &sizes[..=usize::from(order_max)];
+        let least = sizes.iter().copied().min().unwrap_or(0);
+        let near = |size: u64, part: u64| size <= least + least / part + 8;
+        let last = last.filter(|l| sizes.get(usize::from(l.order)).is_some_and(|&s| near(s, KEPT)));
+        let mut best: Option<(Plan, Vec<i64>)> = None;
+        for order in 0..=order_max {
+            if last.map_or(!near(sizes[usize::from(order)], NEAR_BEST), |l| l.order != order) {
+                continue;
+            }
+            let rest = residuals(column, order);
+            let forms = FORMS.into_iter().filter(|&form| last.is_none_or(|l| l.form == form));
+            let plans = forms.map(|form| dispatch(Planning { rest: &rest, shape: Shape { order, form } }));
+            if let Some(plan) = plans.min_by_key(|plan| plan.bits)
+                && best.as_ref().is_none_or(|b| plan.bits < b.0.bits)
+            {
+                best = Some((plan, rest));
+            }
+        }
+        let empty = || {
+            let shape = Shape { order: 0, form: Form::Column };
+            (Plan { shape, base: 0, uniform: Some(0), blocks: Vec::new(), bits: 0 }, Vec::new())
+        };
+        let (plan, rest) = best.unwrap_or_else(empty);
+        let step = match column {
+            [first, second, ..] => second.wrapping_sub(*first),
+            _ => 0,
+        };
+        Layout { rest, divisor, step, count: column.len(), plan }
+    }
+
+    /// About the bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        self.plan.bits / 8 + 2
+    }
+
+    /// All that stands before the blocks; `extra` are the highest two bits of the control byte.
+    pub fn write_head(&self, extra: u8, out: &mut Vec<u8>) {
+        let Plan { shape, base, uniform, ref blocks, .. } = self.plan;
+        let divisor = if self.divisor > 1 { DIVISOR } else { 0 };
+        let flags = divisor | if uniform.is_some() { UNIFORM } else { 0 };
+        out.push(shape.order | (shape.form as u8) << 2 | flags | extra);
+        if self.count <= 1 {
+            return;
+        }
+        if self.divisor > 1 {
+            put_varint(out, self.divisor);
+        }
+        if shape.order == 2 {
+            put_signed(out, self.step);
+        }
+        if shape.form != Form::Block {
+            put_signed(out, base);
+        }
+        if let Some(w) = uniform {
+            return out.push(w as u8);
+        }
+        let (least, bits, patched) = tags(blocks);
+        out.push(least as u8 | if patched { PATCHED } else { 0 });
+        out.push(bits as u8);
+        for some in blocks.chunks(BLOCK) {
+            let mut list = [0; BLOCK];
+            for (tag, b) in list.iter_mut().zip(some) {
+                *tag = u64::from(b.width - least) | u64::from(b.patches > 0) << bits;
+            }
+            pack(&list[..some.len()], bits + u32::from(patched), out);
+        }
+    }
+
+    /// Blocks that there are to write.
+    pub fn blocks(&self) -> usize {
+        self.plan.blocks.len()
+    }
+
+    /// All blocks.
+    pub fn write_blocks(&self, out: &mut Vec<u8>) {
+        dispatch(Writing { layout: self, blocks: 0..self.blocks(), out });
+    }
+
+    /// One block.
+    pub fn write_block(&self, i: usize, out: &mut Vec<u8>) {
+        dispatch(Writing { layout: self, blocks: i..i + 1, out });
+    }
+}
+
+/// Least width, bits of the differences from it, whether there are patches.
+fn tags(blocks: &[Block]) -> (u32, u32, bool) {
+    let least = blocks.iter().map(|b| b.width).min().unwrap_or(0);
+    let most = blocks.iter().map(|b| b.width).max().unwrap_or(0);
+    (least, width(u64::from(most - least)), blocks.iter().any(|b| b.patches > 0))
+}
+
+/// The greatest common divisor of all distances; 1 where distances are too long.
+fn divisor(column: &[i64]) -> u64 {
+    let Some(&first) = column.first() else { return 1 };
+    let mut d = 0u64;
+    for &v in column {
+        match v.checked_sub(first).map(i64::unsigned_abs) {
+            Some(distance) if distance < RANGE_MAX => d = gcd(distance, d),
+            _ => return 1,
+        }
+        if d == 1 {
+            break;
+        }
+    }
+    d.max(1)
+}
+
+fn gcd(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+/// Distances from the first, divided. An exact division is a shift and a product with the inverse.
+fn divide(column: &[i64], divisor: u64) -> Vec<i64> {
+    let first = column.first().copied().unwrap_or(0);
+    let shift = divisor.trailing_zeros();
+    let odd = (divisor >> shift) as i64;
+    let inverse = (0..6).fold(odd, |x, _| x.wrapping_mul(2i64.wrapping_sub(odd.wrapping_mul(x))));
+    column.iter().map(|v| (v.wrapping_sub(first) >> shift).wrapping_mul(inverse)).collect()
+}
+
+/// Residuals after the values that the decoder knows: the first, and for order 2 the second.
+fn residuals(column: &[i64], order: u8) -> Vec<i64> {
+    let first = column.first().copied().unwrap_or(0);
+    let step = |a: i64, b: i64| b.wrapping_sub(a);
+    match order {
+        0 => column.iter().skip(1).map(|&v| step(first, v)).collect(),
+        1 => column.windows(2).map(|w| step(w[0], w[1])).collect(),
+        _ => column.windows(3).map(|w| step(step(w[0], w[1]), step(w[1], w[2]))).collect(),
+    }
+}
+
+/// About the bits that the three orders take.
+fn estimates(column: &[i64]) -> [u64; 3] {
+    let step = |i: usize| column[i].wrapping_sub(column[i - 1]);
+    let centres = [middle(column.len(), |i| column[i]), middle(column.len(), |i| step(i.max(1)))];
+    dispatch(Estimate { column, centres })
+}
+
+/// The median of fifteen spread over `0..n`.
+fn middle(n: usize, at: impl Fn(usize) -> i64) -> i64 {
+    if n < 2 {
+        return 0;
+    }
+    let mut some: [i64; 15] = std::array::from_fn(|i| at((2 * i + 1) * n / 30));
+    *some.select_nth_unstable(7).1
+}
+
+/// Each residual at its own width, around a centre.
+struct Estimate<'a> {
+    column: &'a [i64],
+    centres: [i64; 2],
+}
+
+impl Kernel for Estimate<'_> {
+    type Output = [u64; 3];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> [u64; 3] {
+        let bits = |v: i64| u64::from(width(zigzag(v)));
+        let mut sums = [0; 3];
+        let (Some(one), Some(two)) = (self.column.get(1..), self.column.get(2..)) else { return sums };
+        for ((&a, &b), &c) in self.column.iter().zip(one).zip(two) {
+            let (first, second) = (b.wrapping_sub(a), c.wrapping_sub(b));
+            sums[0] += bits(c.wrapping_sub(self.centres[0]));
+            sums[1] += bits(second.wrapping_sub(self.centres[1]));
+            sums[2] += bits(second.wrapping_sub(first));
+        }
+        sums
+    }
+}
+
+/// Makes the plan of one shape.
+struct Planning<'a> {
+    rest: &'a [i64],
+    shape: Shape,
+}
+
+impl Kernel for Planning<'_> {
+    type Output = Plan;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> Plan {
+        let Planning { rest, shape } = self;
+        let least = |rest: &[i64]| rest.iter().copied().fold(i64::MAX, i64::min);
+        let base = match shape.form {
+            Form::Block => 0,
+            Form::Column => least(rest),
+            Form::Centre => middle(rest.len(), |i| rest[i]),
+        };
+        let mut blocks = Vec::with_capacity(rest.len().div_ceil(BLOCK));
+        let (mut patched, mut bases, mut flat) = (0, 0, 0);
+        let mut flat_width = 0;
+        let mut widths = [0; BLOCK];
+        for chunk in rest.chunks(BLOCK) {
+            let base = if shape.form == Form::Block { least(chunk) } else { base };
+            if shape.form == Form::Block {
+                bases += 8 * varint_bytes(zigzag(base));
+            }
+            let distances = widths.iter_mut().zip(chunk);
+            if shape.form == Form::Centre {
+                distances.for_each(|(w, r)| *w = width(zigzag(r.wrapping_sub(base))) as u8);
+            } else {
+                distances.for_each(|(w, r)| *w = width(r.wrapping_sub(base) as u64) as u8);
+            }
+            let (block, bytes, top) = plan_block(&widths[..chunk.len()], base, shape.form);
+            patched += bytes * 8;
+            flat_width = flat_width.max(top);
+            blocks.push(block);
+        }
+        let (_, tag_bits, some) = tags(&blocks);
+        patched += 16 + 8 * packed_bytes(blocks.len(), tag_bits + u32::from(some));
+        for chunk in rest.chunks(BLOCK) {
+            flat += 8 * packed_bytes(chunk.len(), flat_width);
+        }
+        flat += 8;
+        let mut uniform = None;
+        if flat <= patched {
+            uniform = Some(flat_width);
+            blocks.iter_mut().for_each(|b| (b.width, b.patches) = (flat_width, 0));
+        }
+        let base_bits = if shape.form == Form::Block { bases } else { 8 * varint_bytes(zigzag(base)) };
+        Plan { shape, base, uniform, blocks, bits: patched.min(flat) + base_bits }
+    }
+}
+
+fn varint_bytes(v: u64) -> usize {
+    width(v | 1).div_ceil(7) as usize
+}
+
+/// The width that makes a block smallest, its bytes, and the width that needs no patch.
+#[inline(always)]
+fn plan_block(widths: &[u8], base: i64, form: Form) -> (Block, usize, u32) {
+    // Four tables, since the widths of neighbours are often equal and each count waits for the last.
+    let mut tables = [[0u8; 72]; 4];
+    for (i, &w) in widths.iter().enumerate() {
+        tables[i % 4][usize::from(w) % 72] += 1;
+    }
+    let of_width = |w: u32| tables.iter().map(|t| usize::from(t[w as usize % 72])).sum::<usize>();
+    let top = u32::from(widths.iter().copied().max().unwrap_or(0));
+    let mut best = (Block { base, width: top, patches: 0 }, packed_bytes(widths.len(), top));
+    let mut patches = 0;
+    // A patch of 64 bits has no code, so that a width of 0 under one of 64 is not tried.
+    for w in (top / 64..top).rev() {
+        patches += of_width(w + 1);
+        if patches * 8 > widths.len() * 3 {
+            break;
+        }
+        let each = POSITION_BITS + patch_bits(top - w, form);
+        let bits = PATCH_HEAD_BITS as usize + patches * each as usize;
+        let bytes = packed_bytes(widths.len(), w) + bits.div_ceil(8);
+        if bytes < best.1 {
+            best = (Block { base, width: w, patches: patches as u32 }, bytes);
+        }
+    }
+    (best.0, best.1, top)
+}
+
+/// Bits of the codes of patches that are `high` bits wide: none is 0.
+fn patch_bits(high: u32, form: Form) -> u32 {
+    if high == 1 && form != Form::Centre { 0 } else { high }
+}
+
+/// Writes some blocks.
+struct Writing<'a, 'o> {
+    layout: &'a Layout,
+    blocks: std::ops::Range<usize>,
+    out: &'o mut Vec<u8>,
+}
+
+impl Kernel for Writing<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Plan { shape, ref blocks, .. } = self.layout.plan;
+        let chunks = self.layout.rest.chunks(BLOCK).zip(blocks);
+        let mut numbers = [0; BLOCK];
+        for (chunk, block) in chunks.skip(self.blocks.start).take(self.blocks.len()) {
+            let from = block.base as u64;
+            let from = if shape.form == Form::Centre { from.wrapping_sub(bias(block.width)) } else { from };
+            numbers.iter_mut().zip(chunk).for_each(|(n, r)| *n = (*r as u64).wrapping_sub(from));
+            let numbers = &numbers[..chunk.len()];
+            if shape.form == Form::Block {
+                put_signed(self.out, block.base);
+            }
+            pack(numbers, block.width, self.out);
+            if block.patches > 0 {
+                write_patches(numbers, block.width, shape.form, self.out);
+            }
+        }
+    }
+}
+
+#[inline(never)]
+fn write_patches(numbers: &[u64], width_kept: u32, form: Form, out: &mut Vec<u8>) {
+    let codes = || {
+        let all = (0u64..).zip(numbers).filter(|(_, n)| **n > mask(width_kept));
+        all.map(|(i, n)| match form {
+            Form::Centre => (i, centred((*n as i64 >> width_kept) as u64)),
+            _ => (i, (n >> width_kept) - 1),
+        })
+    };
+    let (count, most) = codes().fold((0u64, 0), |(n, most), (_, code)| (n + 1, most | code));
+    let bits = width(most).min(63);
+    let mut held = u128::from((count - 1) | u64::from(bits) << 6);
+    let mut filled = PATCH_HEAD_BITS;
+    for (at, code) in codes() {
+        // Less than 8 bits are held from before.
+        held |= u128::from(at) << filled | u128::from(code) << (filled + POSITION_BITS);
+        filled += POSITION_BITS + bits;
+        while filled >= 8 {
+            out.push(held as u8);
+            held >>= 8;
+            filled -= 8;
+        }
+    }
+    if filled > 0 {
+        out.push(held as u8);
+    }
+}
