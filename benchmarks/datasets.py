@@ -107,7 +107,7 @@ def fleets(quick: bool) -> Iterator[Dataset]:
     for kind in ("int", "dec2", "float"):
         matrix = workloads.devops(hosts, steps, kind).values
         yield Dataset(f"devops {kind}", _columns(matrix, times), disk=True)
-    card = workloads.devops(10 * hosts, 240).values
+    card = workloads.card(10 * hosts, 240).values
     yield Dataset("card", _columns(card, times[:240]))
     yield Dataset("svc", _columns(workloads.svc(4 * hosts, steps).values), disk=True)
     yield from _irregular(_columns(workloads.devops(hosts, steps).values, times))

@@ -1,7 +1,7 @@
 """Deterministic fleets for benchmarks: labels as a frame, values as a [steps, series] matrix.
 
 devops   hosts x 10 CPU metrics, 10 tags beside the name, 10 s: bounded walks, as integers, two decimals or doubles
-card     devops with very many hosts and three steps: the cost of a series
+card     devops with very many hosts and few steps: the cost of a series
 svc      services x 2 pods x 4 status codes, Poisson counters, 15 s
 node     the packaged extract of a real node_exporter, replayed by many instances, 15 s
 """
@@ -155,8 +155,8 @@ def devops(hosts: int = 4_000, steps: int = 361, values: str = "int", seed: int 
     return Workload(f"devops-{values}", labels, matrix, 10_000)
 
 
-def card(hosts: int = 100_000) -> Workload:
-    fleet = devops(hosts, 3)
+def card(hosts: int = 100_000, steps: int = 3) -> Workload:
+    fleet = devops(hosts, steps)
     fleet.name = "card"
     return fleet
 
