@@ -4,7 +4,7 @@ xor120, xor512   Prometheus' chunk (Gorilla) of so many samples, with times and 
 alp, pco*, zstd3   values alone, in blocks of 512: no times, no index of blocks (regular times would add nothing)
 parquet, parquet32   Polars with zstd and statistics: series, time, value as float64 or (lossy) float32
 prometheus   chunk files of a snapshot with the head, without index and log; blocks of ten years, lest chunks end early
-victoria   data parts after a merge, no index of labels; what a double has beyond its decimals is rounded
+victoria   data parts after a merge, no index of labels; lossy: long doubles come back changed by up to 1e-12
 open, sealed, dense   ours, in blocks of 512, with times, headers, allocation and the handle of each block
 goal, met   bytes a sample of sealed / dense
 

@@ -132,12 +132,8 @@ fn take_decimals(r: &mut Reader, e: usize, count: usize, out: &mut Vec<f64>) {
     let (base, width) = (r.take(64) as i64, r.take(8) as u32);
     let start = out.len();
     out.resize(start + count, 0.0);
-    let mut slots = out[start..].iter_mut();
-    r.each(width, count, |above| {
-        if let Some(slot) = slots.next() {
-            *slot = double(base.wrapping_add(above as i64), e, f);
-        }
-    });
+    let (tens, tenths) = (TENS[f], TENTHS[e]);
+    r.fold(width, &mut out[start..], |_, above| base.wrapping_add(above as i64) as f64 * tens * tenths);
     for _ in 0..lost {
         let i = r.take(POSITION_BITS) as usize;
         out[start + i] = f64::from_bits(r.take(64));
@@ -189,13 +185,9 @@ fn take_fronts(r: &mut Reader, count: usize, out: &mut Vec<f64>) {
     let mut fronts = [0u64; FRONTS_MAX];
     fronts[..number].iter_mut().for_each(|front| *front = r.take(FRONT_BITS) << rest);
     let start = out.len();
-    r.each(index_bits(number), count, |index| out.push(f64::from_bits(fronts[index as usize & 7])));
-    let mut slots = out[start..].iter_mut();
-    r.each(rest, count, |low| {
-        if let Some(slot) = slots.next() {
-            *slot = f64::from_bits(slot.to_bits() | low);
-        }
-    });
+    out.resize(start + count, 0.0);
+    r.fold(index_bits(number), &mut out[start..], |_, index| f64::from_bits(fronts[index as usize & 7]));
+    r.fold(rest, &mut out[start..], |front, low| f64::from_bits(front.to_bits() | low));
     for _ in 0..others {
         let (i, front) = (r.take(POSITION_BITS) as usize, r.take(FRONT_BITS));
         let low = out[start + i].to_bits() & ((1 << rest) - 1);

@@ -92,19 +92,44 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Calls `f` with `n` numbers of `width` bits.
-    #[inline]
-    pub fn each(&mut self, width: u32, n: usize, mut f: impl FnMut(u64)) {
-        if width > 57 {
-            (0..n).for_each(|_| f(self.take(width)));
-            return;
+    /// Gives each slot what `f` makes of it and of the next number of `width` bits.
+    pub fn fold(&mut self, width: u32, out: &mut [f64], f: impl Fn(f64, u64) -> f64) {
+        let at = self.at;
+        let groups = if at.is_multiple_of(8) && width <= WIDTH_MAX { out.len() / GROUP } else { 0 };
+        let (whole, rest) = out.split_at_mut(groups * GROUP);
+        fold_groups(width, &self.bytes[at / 8..], whole, &f);
+        self.at += whole.len() * width as usize;
+        for slot in rest {
+            *slot = f(*slot, self.take(width));
         }
-        let mask = (1u64 << width) - 1;
-        for i in 0..n {
-            let at = self.at + i * width as usize;
-            f(word(self.bytes, at / 8) >> (at % 8) & mask);
+    }
+}
+
+/// Numbers that together take whole bytes, whatever their width.
+const GROUP: usize = 8;
+/// Wider numbers may not fit into one load.
+const WIDTH_MAX: u32 = 57;
+
+/// One loop for each width: all shifts are then constants, and a group is checked once.
+fn fold_groups(width: u32, bytes: &[u8], out: &mut [f64], f: &impl Fn(f64, u64) -> f64) {
+    macro_rules! by_width {
+        ($($w:literal)*) => {
+            match width {
+                $($w => fold_width::<$w>(bytes, out, f),)*
+                _ => {}
+            }
+        };
+    }
+    by_width!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35
+        36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57);
+}
+
+fn fold_width<const W: usize>(bytes: &[u8], out: &mut [f64], f: &impl Fn(f64, u64) -> f64) {
+    for (i, slots) in out.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
+        let group = &bytes[i * W..i * W + W + PADDING];
+        for (j, slot) in slots.iter_mut().enumerate() {
+            *slot = f(*slot, word(group, j * W / 8) >> (j * W % 8) & ((1 << W) - 1));
         }
-        self.at += n * width as usize;
     }
 }
 
