@@ -1,0 +1,111 @@
+//! One codec on the blocks of one set: sizes, speeds, and that every bit comes back.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use metricsdb_model::Samples;
+
+use crate::data::Block;
+
+/// Bytes of one block, by what they are for.
+#[derive(Clone, Copy, Default)]
+pub struct Size {
+    pub values: f64,
+    pub times: f64,
+    /// What finds and frames a block: headers, handles, allocation.
+    pub headers: f64,
+}
+
+pub trait Codec {
+    type Coded;
+    /// Whether times are coded; if not they cost nothing and don't come back.
+    const TIMES: bool;
+
+    fn name(&self) -> String;
+    fn encode(&self, block: Block) -> Self::Coded;
+    /// Appends the samples of a block of `count`.
+    fn decode(&self, coded: &Self::Coded, count: usize, out: &mut Samples);
+    fn size(&self, coded: &Self::Coded, block: Block) -> Size;
+}
+
+/// Sums over all blocks of a set.
+pub struct Measured {
+    pub codec: String,
+    pub per_block: usize,
+    pub times_coded: bool,
+    pub blocks: usize,
+    pub samples: usize,
+    pub size: Size,
+    pub encode_s: f64,
+    pub decode_s: f64,
+}
+
+impl Measured {
+    pub fn json(&self) -> String {
+        let each = |bytes: f64| bytes / self.samples as f64;
+        let rate = |seconds: f64| self.samples as f64 / seconds / 1e6;
+        let Size { values, times, headers } = self.size;
+        format!(
+            "{{\"codec\": \"{}\", \"per_block\": {}, \"times\": \"{}\", \"blocks\": {}, \"samples\": {}, \
+             \"values\": {:.5}, \"timestamps\": {:.5}, \"headers\": {:.5}, \"total\": {:.5}, \
+             \"encode_mps\": {:.2}, \"decode_mps\": {:.2}}}",
+            self.codec,
+            self.per_block,
+            if self.times_coded { "coded" } else { "free" },
+            self.blocks,
+            self.samples,
+            each(values),
+            each(times),
+            each(headers),
+            each(values + times + headers),
+            rate(self.encode_s),
+            rate(self.decode_s),
+        )
+    }
+}
+
+/// Decodes into one reused buffer, so this is a codec's speed and not the memory's.
+pub fn measure<C: Codec>(codec: &C, blocks: &[Block], runs: usize) -> Measured {
+    let mut coded = Vec::new();
+    let encode_s = fastest(runs, || coded = blocks.iter().map(|&b| codec.encode(b)).collect::<Vec<_>>());
+    let mut out = Samples::default();
+    let decode_s = fastest(runs, || {
+        for (coded, block) in coded.iter().zip(blocks) {
+            out.clear();
+            codec.decode(coded, block.bits.len(), &mut out);
+            black_box(&out);
+        }
+    });
+    let mut size = Size::default();
+    for (coded, block) in coded.iter().zip(blocks) {
+        out.clear();
+        codec.decode(coded, block.bits.len(), &mut out);
+        assert!(out.values.iter().map(|v| v.to_bits()).eq(block.bits.iter().copied()), "{}", codec.name());
+        assert!(!C::TIMES || out.timestamps == block.times, "{}", codec.name());
+        let one = codec.size(coded, *block);
+        size.values += one.values;
+        size.times += one.times;
+        size.headers += one.headers;
+    }
+    Measured {
+        codec: codec.name(),
+        per_block: blocks.iter().map(|b| b.bits.len()).max().unwrap_or(0),
+        times_coded: C::TIMES,
+        blocks: blocks.len(),
+        samples: blocks.iter().map(|b| b.bits.len()).sum(),
+        size,
+        encode_s,
+        decode_s,
+    }
+}
+
+/// Seconds of the fastest run.
+pub fn fastest(runs: usize, mut run: impl FnMut()) -> f64 {
+    let mut best = f64::INFINITY;
+    for _ in 0..runs {
+        let start = Instant::now();
+        run();
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    best
+}
