@@ -9,12 +9,15 @@ use super::cursor::{Cursor, put_signed, put_varint};
 use super::model::{LANES, Model, Symbol};
 use super::tans::{BitWriter, Encoder, State};
 
-/// Control byte: order in bits 0 and 1, then these, and how long stretches are.
+/// Control byte: order in bits 0 and 1, then these, two bits of how long stretches are, and two of how
+/// many limits of contexts there are.
 const ABOVE: u8 = 4;
 const DIVISOR: u8 = 8;
 const STRETCH_SHIFT: u32 = 4;
+const LONGER_MASK: u8 = 3;
+const LIMITS_SHIFT: u32 = 6;
 
-/// Residuals of the shortest stretches; the longest are 2^7 times as long.
+/// Residuals of the shortest stretches; the longest are four times as long.
 const STRETCH: usize = 512;
 
 /// Stretches are made longer while they would have fewer bytes, up to 4 times `STRETCH`.
@@ -108,7 +111,7 @@ impl Plan {
         let length = STRETCH << longer;
         let model = Model::fit(&self.numbers, length);
         let flags = if self.above { ABOVE } else { 0 } | if divisor > 1 { DIVISOR } else { 0 };
-        out.push(self.order | flags | longer << STRETCH_SHIFT);
+        out.push(self.order | flags | longer << STRETCH_SHIFT | (model.limits() as u8) << LIMITS_SHIFT);
         if divisor > 1 {
             put_varint(out, divisor);
         }
@@ -230,14 +233,14 @@ impl<'a> Column<'a> {
     fn read(cursor: &mut Cursor<'a>, first: u64, count: usize) -> Result<Column<'a>> {
         let control = cursor.byte()?;
         let order = control & 3;
-        if order > 2 || control >> STRETCH_SHIFT > LONGER_MAX {
+        if order > 2 || control >> STRETCH_SHIFT & LONGER_MASK > LONGER_MAX {
             return Err(cursor.wrong("no such order of integers"));
         }
         let divisor = if control & DIVISOR != 0 { cursor.varint()? } else { 1 };
         let second = if order == 2 { cursor.signed()? } else { 0 };
         let base = cursor.signed()? as u64;
-        let model = Model::read(cursor)?;
-        let length = STRETCH << (control >> STRETCH_SHIFT);
+        let model = Model::read(cursor, usize::from(control >> LIMITS_SHIFT))?;
+        let length = STRETCH << (control >> STRETCH_SHIFT & LONGER_MASK);
         let n = (count - lead(order).min(count)).div_ceil(length);
         let mut sizes = Vec::with_capacity(n);
         let (mut value, mut step) = (0u64, 0u64);
@@ -283,7 +286,7 @@ impl Kernel for Window<'_, '_> {
             let second = column.stretches.first().map_or(0, |s| s.step);
             out.push(column.first.wrapping_add(second.wrapping_mul(column.divisor)));
         }
-        let length = STRETCH << (column.control >> STRETCH_SHIFT);
+        let length = STRETCH << (column.control >> STRETCH_SHIFT & LONGER_MASK);
         let states = column.model.decoder();
         let symbols = column.model.symbols();
         let widest = symbols.iter().map(|s| s.extra).max().unwrap_or(0);

@@ -98,6 +98,11 @@ impl Model {
         self.limits.iter().filter(|&&l| symbol >= l).count()
     }
 
+    /// How many symbols begin a context.
+    pub fn limits(&self) -> usize {
+        self.limits.len()
+    }
+
     pub fn grid(&self) -> Grid {
         self.grid
     }
@@ -124,12 +129,11 @@ impl Model {
         states
     }
 
-    /// Three bytes, the limits, and the tables.
+    /// Two bytes, the limits, and the tables; the reader is told how many limits there are.
     pub fn write(&self, out: &mut Vec<u8>) {
         let log = LOGS.iter().position(|&l| l == self.log).unwrap_or(0);
         out.push((self.grid.direct * 4 + self.grid.mantissa) as u8 | (log as u8) << 5);
         out.push(self.highest);
-        out.push(self.limits.len() as u8);
         out.extend_from_slice(&self.limits);
         let mut bits = BitWriter::default();
         if self.log > 0 {
@@ -138,7 +142,8 @@ impl Model {
         out.extend(bits.finish());
     }
 
-    pub fn read(cursor: &mut Cursor) -> Result<Model> {
+    /// A model with so many limits.
+    pub fn read(cursor: &mut Cursor, n: usize) -> Result<Model> {
         let shape = cursor.byte()?;
         let grid = Grid { direct: u32::from(shape >> 2 & 7), mantissa: u32::from(shape & 3) };
         let log = LOGS[usize::from(shape >> 5)];
@@ -146,7 +151,6 @@ impl Model {
         if grid.direct > 5 || grid.mantissa > grid.direct || usize::from(highest) >= grid.symbols() {
             return Err(cursor.wrong("no such symbols"));
         }
-        let n = usize::from(cursor.byte()?);
         if n >= CONTEXTS_MAX || (n > 0 && log == 0) {
             return Err(cursor.wrong("no such contexts"));
         }
@@ -268,35 +272,38 @@ fn tables(histograms: &[Vec<u32>], count: usize, stretch: usize) -> (u32, Vec<Le
     {
         return (0, Vec::new(), vec![counts]);
     }
-    let mut best = (f64::INFINITY, 0, Vec::new(), Vec::new());
+    let mut best = (f64::INFINITY, 0);
     for log in LOGS.into_iter().skip(1) {
         if best.0.is_finite() && histograms.len() << log > (count / 2).max(256) {
             break;
         }
-        let chosen: Option<Vec<_>> = histograms.iter().map(|h| table(h, log)).collect();
-        let Some(chosen) = chosen else { continue };
-        let states = count.div_ceil(stretch) * LANES * log as usize;
-        let bits = chosen.iter().map(|t| t.2).sum::<f64>() + states as f64;
-        if bits < best.0 - best.0 / LARGER_PART || best.0.is_infinite() {
-            let (levels, counts) = chosen.into_iter().map(|(levels, counts, _)| (levels, counts)).unzip();
-            best = (bits, log, levels, counts);
+        let costs = histograms.iter().map(|h| Counts::new(h, log).map_or(0.0, |counts| counts.cost(h)));
+        let bits = costs.sum::<f64>() + (count.div_ceil(stretch) * LANES * log as usize) as f64;
+        let fits = histograms.iter().all(|h| h.iter().filter(|&&f| f > 0).count() <= 1 << log);
+        if fits && (bits < best.0 - best.0 / LARGER_PART || best.0.is_infinite()) {
+            best = (bits, log);
         }
     }
-    (best.1, best.2, best.3)
+    let (levels, counts) = histograms.iter().filter_map(|h| table(h, best.1)).unzip();
+    (best.1, levels, counts)
 }
 
-/// The fineness that makes table and symbols smallest.
-fn table(frequencies: &[u32], log: u32) -> Option<(Levels, Counts, f64)> {
+/// The table that is smallest together with its symbols.
+fn table(frequencies: &[u32], log: u32) -> Option<(Levels, Counts)> {
+    // A context that never occurs has a table all the same.
+    let mut some = frequencies.to_vec();
+    if frequencies.iter().all(|&f| f == 0) {
+        some.iter_mut().take(1).for_each(|f| *f = 1);
+    }
     let with = |fine: u32| {
-        let some: &[u32] = if frequencies.iter().all(|&f| f == 0) { &[1] } else { frequencies };
-        let mut padded = some.to_vec();
-        padded.resize(frequencies.len(), 0);
-        let levels = Levels::of(&padded, fine);
-        let counts = Counts::new(&levels.weights(), log)?;
-        let bits = counts.cost(frequencies) + f64::from(levels.bits());
-        Some((levels, counts, bits))
+        let levels = Levels::of(&some, log, fine);
+        let bits = Counts::new(&levels.weights(), log)?.cost(&some) + f64::from(levels.bits());
+        Some((levels, bits))
     };
-    (0..3).filter_map(with).min_by(|a, b| a.2.total_cmp(&b.2))
+    let (mut levels, _) = (0..3).filter_map(with).min_by(|a, b| a.1.total_cmp(&b.1))?;
+    levels.smooth(&some, log);
+    let counts = Counts::new(&levels.weights(), log)?;
+    Some((levels, counts))
 }
 
 /// About the bits that numbers take with a table of their own.

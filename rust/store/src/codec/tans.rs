@@ -10,14 +10,14 @@ pub const SYMBOLS_MAX: usize = 256;
 /// States of a table: 2^LOG_MAX at most.
 pub const LOG_MAX: u32 = 12;
 
-/// Weight of the highest level: 2^12 of 8 fractional bits.
-const LEVEL_OCTAVES: u32 = 12;
-
 /// A level takes so many bits, and as many as make it fine.
 const LEVEL_BITS: u32 = 4;
 
 /// From this quotient on a Rice code is followed by the plain level.
 const ESCAPE: u32 = 12;
+
+/// How often levels are made smoother.
+const SWEEPS: u32 = 2;
 
 /// 2^(k/8) with 12 fractional bits.
 const EIGHTHS: [u32; 8] = [4096, 4467, 4871, 5312, 5793, 6317, 6889, 7512];
@@ -213,10 +213,10 @@ pub struct Levels {
 }
 
 impl Levels {
-    /// The levels nearest to frequencies.
-    pub fn of(frequencies: &[u32], fine: u32) -> Levels {
+    /// The levels nearest to frequencies in a table of 2^log states, of which the first level is one.
+    pub fn of(frequencies: &[u32], log: u32, fine: u32) -> Levels {
         let total: u32 = frequencies.iter().sum();
-        let top = f64::from(LEVEL_OCTAVES << fine);
+        let top = f64::from(log << fine);
         let level = |&f: &u32| {
             if f == 0 {
                 return 0;
@@ -224,17 +224,56 @@ impl Levels {
             let octaves = (f64::from(total) / f64::from(f)).log2();
             (top - octaves * f64::from(1u32 << fine)).round().max(0.0) as u8 + 1
         };
-        let levels: Vec<u8> = frequencies.iter().map(level).collect();
-        let mut levels = Levels { fine, rice: 0, levels };
-        levels.rice = (0..4).min_by_key(|&rice| levels.bits_with(rice)).unwrap_or(0);
+        let mut levels = Levels { fine, rice: 0, levels: frequencies.iter().map(level).collect() };
+        levels.choose_rice();
         levels
+    }
+
+    fn choose_rice(&mut self) {
+        self.rice = (0..4).min_by_key(|&rice| self.bits_with(rice)).unwrap_or(0);
+    }
+
+    /// Moves levels to where they and the symbols together take fewer bits.
+    pub fn smooth(&mut self, frequencies: &[u32], log: u32) {
+        for _ in 0..SWEEPS {
+            self.sweep(frequencies, log);
+            self.choose_rice();
+        }
+    }
+
+    fn sweep(&mut self, frequencies: &[u32], log: u32) {
+        let total: u32 = frequencies.iter().sum();
+        let top = (log << self.fine) as u8 + 1;
+        let octave = f64::from(1u32 << self.fine);
+        let probabilities: Vec<f64> =
+            (0..=top).map(|l| (f64::from(l) - f64::from(top)) / octave).map(f64::exp2).collect();
+        for i in 0..self.levels.len() {
+            let f = f64::from(frequencies[i]);
+            let before = i.checked_sub(1).map(|i| self.levels[i]);
+            let after = self.levels.get(i + 1).copied();
+            let cost = |&level: &u8| {
+                let codes = before.map_or(0, |b| self.code_bits(b, level, self.rice))
+                    + after.map_or(0, |a| self.code_bits(level, a, self.rice));
+                if level == 0 {
+                    return if f == 0.0 { f64::from(codes) } else { f64::INFINITY };
+                }
+                // States that a symbol takes are lost to all others.
+                let taken = f64::from(total) * probabilities[usize::from(level)] * std::f64::consts::LOG2_E;
+                f * f64::from(top - level) / octave + taken + f64::from(codes)
+            };
+            let now = self.levels[i];
+            let near = [before.unwrap_or(now), after.unwrap_or(now), now.saturating_sub(1), now + 1];
+            let others = near.into_iter().filter(|&l| l <= top);
+            self.levels[i] =
+                [now].into_iter().chain(others).min_by(|a, b| cost(a).total_cmp(&cost(b))).unwrap_or(now);
+        }
     }
 
     pub fn weights(&self) -> Vec<u32> {
         let weight = |&level: &u8| {
             let Some(level) = level.checked_sub(1) else { return 0 };
             let eighths = u32::from(level) << (3 - self.fine);
-            EIGHTHS[eighths as usize & 7] << (eighths >> 3).min(LEVEL_OCTAVES + 3)
+            EIGHTHS[eighths as usize & 7] << (eighths >> 3).min(LOG_MAX + 3)
         };
         self.levels.iter().map(weight).collect()
     }
@@ -244,11 +283,14 @@ impl Levels {
     }
 
     fn bits_with(&self, rice: u32) -> u32 {
-        let code = |w: &[u8]| {
-            let q = zigzag(i64::from(w[1]) - i64::from(w[0])) as u32 >> rice;
-            if q >= ESCAPE { ESCAPE + LEVEL_BITS + self.fine } else { q + 1 + rice }
-        };
-        4 + LEVEL_BITS + self.fine + self.levels.windows(2).map(code).sum::<u32>()
+        let codes = self.levels.windows(2).map(|w| self.code_bits(w[0], w[1], rice));
+        4 + LEVEL_BITS + self.fine + codes.sum::<u32>()
+    }
+
+    /// Bits of a level after another one.
+    fn code_bits(&self, before: u8, level: u8, rice: u32) -> u32 {
+        let q = zigzag(i64::from(level) - i64::from(before)) as u32 >> rice;
+        if q >= ESCAPE { ESCAPE + LEVEL_BITS + self.fine } else { q + 1 + rice }
     }
 
     pub fn write(&self, out: &mut BitWriter) {
