@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use metricsdb_store::codec::cursor::Cursor;
 use metricsdb_store::codec::decimal::{self, Reading};
-use metricsdb_store::codec::{entropy, integers};
+use metricsdb_store::codec::{entropy, integers, together};
 
 type Set = (String, Vec<Vec<i64>>);
 
@@ -30,6 +30,7 @@ fn main() {
     if let Some(path) = args.get(1) {
         sets.push(("nab".to_owned(), numenta(Path::new(path))));
     }
+    histogram();
     for (name, set) in sets {
         let blocks: &[usize] = if name == "node" { &[120, 512, 600] } else { &[120, 512, 2048] };
         for &block in blocks {
@@ -93,6 +94,47 @@ fn report(name: &str, set: &[Vec<i64>], block: usize) {
         pco.0,
         rate(pco.1),
         rate(pco.2),
+    );
+}
+
+/// Twelve cumulative buckets of a histogram with 50 arrivals a step, in blocks of 512.
+fn histogram() {
+    let mut random = Random(5);
+    let weights: Vec<f64> = (0..12).map(|i| (-((f64::from(i) - 5.0) / 2.5).powi(2) / 2.0).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    let (mut counts, mut blocks) = (vec![0i64; 12], Vec::new());
+    for _ in 0..20 {
+        let mut columns = vec![Vec::new(); 12];
+        for _ in 0..512 {
+            let mut sum = 0;
+            for ((count, weight), column) in counts.iter_mut().zip(&weights).zip(&mut columns) {
+                *count += random.poisson(50.0 * weight / total);
+                sum += *count;
+                column.push(sum);
+            }
+        }
+        blocks.push(columns);
+    }
+    let all = |encode: &dyn Fn(&[&[i64]]) -> usize| {
+        let bytes = blocks.iter().map(|b| encode(&b.iter().map(Vec::as_slice).collect::<Vec<_>>()));
+        bytes.sum::<usize>() as f64 / (20 * 12 * 512) as f64
+    };
+    let each = |encode: fn(&[i64], &mut Vec<u8>)| {
+        all(&|columns| {
+            let mut out = Vec::new();
+            columns.iter().for_each(|c| encode(c, &mut out));
+            out.len()
+        })
+    };
+    let block = all(&|columns| {
+        let mut out = Vec::new();
+        together::encode(columns, &mut out);
+        out.len()
+    });
+    println!(
+        "12 buckets, 512: packed {:.4}, dense {:.4}, together {block:.4} B/sample",
+        each(integers::encode),
+        each(entropy::encode)
     );
 }
 

@@ -300,17 +300,20 @@ impl Kernel for Window<'_, '_> {
             padded.clear();
             padded.extend_from_slice(stretch.bytes);
             padded.extend_from_slice(&[0; 8]);
-            let mut reader = Reader::new(&padded, stretch.bytes.len(), &states, column.model.log());
+            let mut reader =
+                Reader::new(&padded, stretch.bytes.len(), (&states, &symbols), column.model.log());
             let mut sums =
                 (stretch.value.wrapping_mul(column.divisor), stretch.step.wrapping_mul(column.divisor));
             sums.0 = sums.0.wrapping_add(column.first);
             let mut done = begin;
             while done < end.min(to) {
                 let n = BLOCK.min(end - done);
-                let mut names = [0; BLOCK];
                 let mut block = [0; BLOCK];
-                reader.symbols(&mut names, n, end - done);
-                reader.numbers(&symbols, &names, &mut block, n, widest);
+                match widest {
+                    0 => reader.numbers::<0>(&mut block, n, end - done),
+                    1..=LOAD_BITS => reader.numbers::<1>(&mut block, n, end - done),
+                    _ => reader.numbers::<2>(&mut block, n, end - done),
+                }
                 integrate(&column, &mut sums, &mut block);
                 let (a, b) = (from.clamp(done, done + n) - done, to.min(done + n) - done);
                 if let Some(piece) = block.get(a..b) {
@@ -361,6 +364,7 @@ struct Reader<'a> {
     /// Eight bytes longer than the stretch.
     bytes: &'a [u8],
     states: &'a [State],
+    symbols: &'a [Symbol],
     lanes: [usize; LANES],
     /// Bits read from the start.
     above: usize,
@@ -370,38 +374,39 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     #[inline(always)]
-    fn new(bytes: &'a [u8], size: usize, states: &'a [State], log: u32) -> Reader<'a> {
+    fn new(bytes: &'a [u8], size: usize, tables: (&'a [State], &'a [Symbol]), log: u32) -> Reader<'a> {
+        let (states, symbols) = tables;
         let word = load64(bytes, 0);
         let lanes = [(word & mask(log)) as usize, (word >> log & mask(log)) as usize];
-        Reader { bytes, states, lanes, above: LANES * log as usize, below: 8 * size }
+        Reader { bytes, states, symbols, lanes, above: LANES * log as usize, below: 8 * size }
     }
 
-    /// The next `n` symbols of a stretch that has `left`.
+    /// The next `n` numbers of a stretch that has `left`.
     #[inline(always)]
-    fn symbols(&mut self, names: &mut [u8; BLOCK], n: usize, left: usize) {
+    fn numbers<const LOADS: usize>(&mut self, block: &mut [u64; BLOCK], n: usize, left: usize) {
         let state = |i: usize| self.states.get(i).copied().unwrap_or_default();
         let [mut a, mut b] = self.lanes;
-        let mut at = self.above;
+        let (mut at, mut below) = (self.above, self.below);
         // The last symbol of each lane has no bits behind it.
         let live = n.min(left.saturating_sub(LANES));
-        let (quads, _) = names.as_chunks_mut::<4>();
+        let (quads, _) = block.as_chunks_mut::<4>();
         let whole = live / 4;
         for quad in quads.iter_mut().take(whole) {
             let mut word = load64(self.bytes, at >> 3) >> (at & 7);
             for pair in [0, 2] {
                 let (x, y) = (state(a), state(b));
-                quad[pair] = x.symbol();
-                quad[pair + 1] = y.symbol();
                 a = x.next() + (word & mask(x.bits())) as usize;
                 word >>= x.bits();
                 b = y.next() + (word & mask(y.bits())) as usize;
                 word >>= y.bits();
                 at += (x.bits() + y.bits()) as usize;
+                quad[pair] = number::<LOADS>(self.bytes, &mut below, x.symbol(), self.symbols);
+                quad[pair + 1] = number::<LOADS>(self.bytes, &mut below, y.symbol(), self.symbols);
             }
         }
-        for (i, name) in names.iter_mut().enumerate().take(n).skip(whole * 4) {
+        for (i, slot) in block.iter_mut().enumerate().take(n).skip(whole * 4) {
             let x = state(a);
-            *name = x.symbol();
+            *slot = number::<LOADS>(self.bytes, &mut below, x.symbol(), self.symbols);
             if i < live {
                 let word = load64(self.bytes, at >> 3) >> (at & 7);
                 a = x.next() + (word & mask(x.bits())) as usize;
@@ -412,42 +417,25 @@ impl<'a> Reader<'a> {
         if (n - whole * 4) % 2 == 1 {
             (a, b) = (b, a);
         }
-        self.lanes = [a, b];
-        self.above = at;
+        (self.lanes, self.above, self.below) = ([a, b], at, below);
     }
+}
 
-    /// The numbers of the next `n` symbols.
-    #[inline(always)]
-    fn numbers(
-        &mut self,
-        symbols: &[Symbol],
-        names: &[u8; BLOCK],
-        block: &mut [u64; BLOCK],
-        n: usize,
-        widest: u32,
-    ) {
-        let symbol = |name: u8| symbols.get(usize::from(name)).copied().unwrap_or_default();
-        let pairs = block.iter_mut().zip(names).take(n);
-        if widest == 0 {
-            pairs.for_each(|(v, name)| *v = u64::from(*name));
-        } else if widest <= LOAD_BITS {
-            for (v, name) in pairs {
-                let s = symbol(*name);
-                self.below = self.below.wrapping_sub(s.extra as usize);
-                let word = load64(self.bytes, self.below >> 3) >> (self.below & 7);
-                *v = s.low.wrapping_add(word & s.mask);
-            }
-        } else {
-            for (v, name) in pairs {
-                let s = symbol(*name);
-                self.below = self.below.wrapping_sub(s.extra as usize);
-                let (at, shift) = (self.below >> 3, self.below & 7);
-                let low = u128::from(load64(self.bytes, at));
-                let high = u128::from(load64(self.bytes, at.wrapping_add(8)));
-                *v = s.low.wrapping_add(((low | high << 64) >> shift) as u64 & s.mask);
-            }
-        }
+/// The number of a symbol, whose low bits end at `below` and take so many loads; without any it's the
+/// symbol itself.
+#[inline(always)]
+fn number<const LOADS: usize>(bytes: &[u8], below: &mut usize, symbol: u8, symbols: &[Symbol]) -> u64 {
+    if LOADS == 0 {
+        return u64::from(symbol);
     }
+    let symbol = symbols.get(usize::from(symbol)).copied().unwrap_or_default();
+    *below = below.wrapping_sub(symbol.extra as usize);
+    let (at, shift) = (*below >> 3, *below & 7);
+    let mut word = load64(bytes, at) >> shift;
+    if LOADS == 2 {
+        word |= (load64(bytes, at.wrapping_add(8)) << 1) << (63 - shift);
+    }
+    symbol.low.wrapping_add(word & symbol.mask)
 }
 
 #[cfg(test)]

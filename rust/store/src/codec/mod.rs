@@ -14,6 +14,7 @@ pub mod rice;
 pub mod statistics;
 pub mod tans;
 pub mod timestamps;
+pub mod together;
 pub mod values;
 pub mod xor;
 

@@ -5,7 +5,7 @@ use metricsdb_model::Result;
 
 use super::bits::{BitReader, mask};
 use super::cursor::Cursor;
-use super::tans::{BitWriter, Counts, Levels, SYMBOLS_MAX, State};
+use super::tans::{BitWriter, Counts, Levels, SYMBOLS_MAX, State, log2};
 
 /// Tables of a column.
 pub const CONTEXTS_MAX: usize = 3;
@@ -24,6 +24,9 @@ const CONTEXTS_PART: f64 = 100.0;
 
 /// About the bits that the level of a symbol takes.
 const LEVEL_COST: f64 = 2.7;
+
+/// Numbers that an estimate looks at.
+const ESTIMATE_MAX: usize = 1024;
 
 /// How numbers become symbols: below 2^direct they are symbols themselves; above, a symbol stands for an
 /// exponent and the highest `mantissa` bits behind the leading one.
@@ -197,8 +200,8 @@ impl Model {
 /// Bits of the entropy of frequencies.
 fn entropy(frequencies: &[u32]) -> f64 {
     let total: u32 = frequencies.iter().sum();
-    let part = |&f: &u32| if f == 0 { 0.0 } else { f64::from(f) * f64::from(f).log2() };
-    f64::from(total) * f64::from(total.max(1)).log2() - frequencies.iter().map(part).sum::<f64>()
+    let part = |&f: &u32| if f == 0 { 0.0 } else { f64::from(f) * log2(f64::from(f)) };
+    f64::from(total) * log2(f64::from(total.max(1))) - frequencies.iter().map(part).sum::<f64>()
 }
 
 fn cost_of_grid(grid: Grid, finest: &[u32], top: u64) -> f64 {
@@ -309,10 +312,12 @@ fn table(frequencies: &[u32], log: u32) -> Option<(Levels, Counts)> {
 /// About the bits that numbers take with a table of their own.
 pub fn estimate(numbers: &[u64]) -> f64 {
     const ROUGH: Grid = Grid { direct: 4, mantissa: 1 };
+    let step = numbers.len().div_ceil(ESTIMATE_MAX).max(1);
     let mut frequencies = [0u32; SYMBOLS_MAX];
-    numbers.iter().for_each(|&z| frequencies[ROUGH.symbol(z) & (SYMBOLS_MAX - 1)] += 1);
+    numbers.iter().step_by(step).for_each(|&z| frequencies[ROUGH.symbol(z) & (SYMBOLS_MAX - 1)] += 1);
     let extra =
         |(s, &f): (usize, &u32)| if f == 0 { 0.0 } else { f64::from(f) * f64::from(ROUGH.range(s).1) };
     let used = frequencies.iter().filter(|&&f| f > 0).count();
-    entropy(&frequencies) + frequencies.iter().enumerate().map(extra).sum::<f64>() + LEVEL_COST * used as f64
+    let bits = entropy(&frequencies) + frequencies.iter().enumerate().map(extra).sum::<f64>();
+    step as f64 * bits + LEVEL_COST * used as f64
 }

@@ -22,6 +22,17 @@ const SWEEPS: u32 = 2;
 /// 2^(k/8) with 12 fractional bits.
 const EIGHTHS: [u32; 8] = [4096, 4467, 4871, 5312, 5793, 6317, 6889, 7512];
 
+/// Near enough for comparing costs, and the same on every machine.
+#[inline(always)]
+pub fn log2(v: f64) -> f64 {
+    let bits = v.to_bits();
+    let m = f64::from_bits(bits & mask(52) | 1023 << 52);
+    let t = (m - 1.0) / (m + 1.0);
+    let s = t * t;
+    let exponent = (bits >> 52) as f64 - 1023.0;
+    exponent + t * (2.0 + s * (2.0 / 3.0 + s * (2.0 / 5.0))) * std::f64::consts::LOG2_E
+}
+
 /// Bits that are written one number after the other, the lowest first.
 #[derive(Default)]
 pub struct BitWriter {
@@ -102,7 +113,7 @@ impl Counts {
     /// Bits that symbols of these frequencies take; infinite if one has no state.
     pub fn cost(&self, frequencies: &[u32]) -> f64 {
         let bits = |(&f, &n): (&u32, &u16)| {
-            if f == 0 { 0.0 } else { f64::from(f) * (f64::from(self.log) - f64::from(n).log2()) }
+            if f == 0 { 0.0 } else { f64::from(f) * (f64::from(self.log) - log2(f64::from(n))) }
         };
         frequencies.iter().zip(&self.counts).map(bits).sum()
     }
@@ -221,7 +232,7 @@ impl Levels {
             if f == 0 {
                 return 0;
             }
-            let octaves = (f64::from(total) / f64::from(f)).log2();
+            let octaves = log2(f64::from(total)) - log2(f64::from(f));
             (top - octaves * f64::from(1u32 << fine)).round().max(0.0) as u8 + 1
         };
         let mut levels = Levels { fine, rice: 0, levels: frequencies.iter().map(level).collect() };
@@ -247,8 +258,8 @@ impl Levels {
         let octave = f64::from(1u32 << self.fine);
         let probabilities: Vec<f64> =
             (0..=top).map(|l| (f64::from(l) - f64::from(top)) / octave).map(f64::exp2).collect();
-        for i in 0..self.levels.len() {
-            let f = f64::from(frequencies[i]);
+        for (i, &f) in frequencies.iter().enumerate() {
+            let f = f64::from(f);
             let before = i.checked_sub(1).map(|i| self.levels[i]);
             let after = self.levels.get(i + 1).copied();
             let cost = |&level: &u8| {
