@@ -14,6 +14,7 @@ use super::{
 };
 use crate::codec::choose::{self, Plan};
 use crate::codec::cursor::put_varint;
+use crate::codec::dense;
 use crate::codec::timestamps;
 use crate::codec::values::Section;
 
@@ -205,7 +206,10 @@ impl Builder {
                 self.values.truncate(tail.at);
             }
             let mut section = Vec::with_capacity(piece.len() * 2 + 64);
-            choose::encode(self.kind, piece, self.plan, &mut section);
+            match self.dense {
+                true => dense::encode(self.kind, piece, &mut section),
+                false => choose::encode(self.kind, piece, self.plan, &mut section),
+            }
             // A constant in between changes nothing of what comes after it.
             self.plan =
                 Section::parse(&section, self.kind, piece.len()).ok().and_then(|s| s.plan()).or(self.plan);

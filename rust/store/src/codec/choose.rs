@@ -106,7 +106,7 @@ fn again(bits: &[u64], plan: Plan) -> Option<Mantissas> {
 }
 
 /// The reading with the fewest exceptions; the plainer one of two that are equal.
-fn mantissas(bits: &[u64]) -> Option<Mantissas> {
+pub(super) fn mantissas(bits: &[u64]) -> Option<Mantissas> {
     let mut best: Option<Mantissas> = None;
     for reading in [Reading::Quotient, Reading::Product, Reading::Near, Reading::Single] {
         let Some(found) = decimal::read(bits, reading) else { continue };

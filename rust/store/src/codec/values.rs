@@ -11,6 +11,7 @@ use super::bits::BLOCK;
 use super::choose::Plan;
 use super::cursor::Cursor;
 use super::decimal::{self, Reading};
+use super::dense;
 use super::exceptions::Exceptions;
 use super::integers::{Blocks, CONTROL};
 use super::repeats::{self, Dictionary, Runs};
@@ -27,6 +28,9 @@ pub(super) const PRODUCT: Codec = 4;
 pub(super) const NEAR: Codec = 5;
 pub(super) const SINGLE: Codec = 6;
 pub(super) const BITS: Codec = 7;
+
+/// A first byte that is followed by a dense column: a dictionary has no scale.
+pub(super) const DENSE: u8 = DICTIONARY | 1 << 3;
 
 /// The scale takes the next four bits; 15 is none.
 pub(super) const NO_SCALE: u8 = 15;
@@ -64,6 +68,7 @@ enum Body<'a> {
     Runs(Runs<'a>),
     Dictionary(Dictionary<'a>),
     Packed(Packed<'a>),
+    Dense(dense::Parsed<'a>),
 }
 
 /// Integers and what they stand for.
@@ -98,6 +103,7 @@ impl<'a> Section<'a> {
         let body = match codec {
             CONSTANT => Body::Constant(repeats::read_constant(&mut c, kind, scale, flag)?),
             RUNS => Body::Runs(Runs::read(&mut c, kind, scale, flag, count)?),
+            DICTIONARY if first == DENSE => Body::Dense(dense::Parsed::read(&mut c, kind, count)?),
             DICTIONARY if first == DICTIONARY => Body::Dictionary(Dictionary::read(&mut c, count)?),
             DICTIONARY => return Err(c.wrong("a dictionary has no scale")),
             _ => Body::Packed(Packed::read(&mut c, kind, first, count)?),
@@ -125,6 +131,7 @@ impl<'a> Section<'a> {
             Body::Runs(_) => "runs",
             Body::Dictionary(_) => "dictionary",
             Body::Packed(p) => p.name(),
+            Body::Dense(_) => "dense",
         }
     }
 
@@ -136,6 +143,7 @@ impl<'a> Section<'a> {
             Body::Constant(_) => name.to_owned(),
             Body::Runs(runs) => format!("{name}, {}", runs.detail()),
             Body::Dictionary(d) => format!("{name}, {} values", d.len()),
+            Body::Dense(d) => format!("{name}, {}", d.detail(self.kind)),
             Body::Packed(p) => {
                 let mut text = name.to_owned();
                 if p.scale > 0 {
@@ -173,6 +181,8 @@ impl<'a> Section<'a> {
             Body::Runs(runs) => runs.statistics()?,
             Body::Dictionary(d) => d.statistics(self.kind)?,
             Body::Packed(p) => p.statistics(self.count)?,
+            Body::Dense(d) if d.bare => None,
+            Body::Dense(d) => Some(self.dense_statistics(d)?),
         };
         match known {
             Some(statistics) => Ok(statistics),
@@ -214,6 +224,7 @@ impl<'a> Section<'a> {
             Body::Constant(bits) => out.resize(out.len() + (to - from), convert(*bits)),
             Body::Runs(runs) => return runs.decode(from, to, convert, out),
             Body::Dictionary(d) => return d.decode(self.kind, from, to, convert, out),
+            Body::Dense(d) => return d.decode(self.kind, from, to, convert, out),
             Body::Packed(p) => {
                 let start = out.len();
                 dispatch(Decode { packed: p, from, to, convert, out })?;
@@ -228,6 +239,20 @@ impl<'a> Section<'a> {
         Ok(())
     }
 
+    fn dense_statistics(&self, d: &dense::Parsed<'_>) -> Result<Statistics> {
+        let number = |m: i64| widen(self.kind, d.to_bits(self.kind, m as u64, 0));
+        let known = Statistics {
+            first: number(d.first),
+            last: number(d.last),
+            min: number(d.low),
+            max: number(d.high),
+            resets: d.rises.then_some(0),
+            stale: 0,
+            nan: 0,
+        };
+        excepted(known, &d.exceptions, self.count)
+    }
+
     fn constant_statistics(&self, bits: u64) -> Statistics {
         let v = widen(self.kind, bits);
         let n = self.count as u32;
@@ -235,6 +260,23 @@ impl<'a> Section<'a> {
         let nan = if v.is_nan() { n - stale } else { 0 };
         Statistics { first: v, last: v, min: v, max: v, resets: Some(0), stale, nan }
     }
+}
+
+/// What the mantissas say, and what the exceptions say beside them.
+fn excepted(mut s: Statistics, exceptions: &Exceptions<'_>, count: usize) -> Result<Statistics> {
+    exceptions.each(|i, bits| {
+        let v = f64::from_bits(bits);
+        s.stale += u32::from(bits == STALE_NAN_BITS);
+        s.nan += u32::from(v.is_nan() && bits != STALE_NAN_BITS);
+        (s.min, s.max) = (s.min.min(v), s.max.max(v));
+        if i == 0 {
+            s.first = v;
+        }
+        if i + 1 == count {
+            s.last = v;
+        }
+    })?;
+    Ok(s)
 }
 
 impl<'a> Packed<'a> {
@@ -315,26 +357,14 @@ impl<'a> Packed<'a> {
             (BITS, _) => f64::from_bits(ordered(m as u64) as u64),
             _ => f64::from_bits(decimal::value(m, self.scale).to_bits().wrapping_add(away as u64)),
         };
-        let (mut min, mut max) = (number(self.low, self.away[2]), number(self.high, self.away[3]));
-        let (mut first, mut last) = (number(self.first, self.away[0]), number(self.last, self.away[1]));
+        let (min, max) = (number(self.low, self.away[2]), number(self.high, self.away[3]));
+        let (first, last) = (number(self.first, self.away[0]), number(self.last, self.away[1]));
         if self.codec == BITS && (min.is_nan() || max.is_nan()) {
             return Ok(None);
         }
-        let (mut stale, mut nan) = (0u32, 0u32);
-        self.exceptions.each(|i, bits| {
-            let v = f64::from_bits(bits);
-            stale += u32::from(bits == STALE_NAN_BITS);
-            nan += u32::from(v.is_nan() && bits != STALE_NAN_BITS);
-            (min, max) = (min.min(v), max.max(v));
-            if i == 0 {
-                first = v;
-            }
-            if i + 1 == count {
-                last = v;
-            }
-        })?;
         let resets = self.monotone.then_some(0);
-        Ok(Some(Statistics { first, last, min, max, resets, stale, nan }))
+        let known = Statistics { first, last, min, max, resets, stale: 0, nan: 0 };
+        excepted(known, &self.exceptions, count).map(Some)
     }
 
     /// `None` where integers don't tell the sum exactly.
