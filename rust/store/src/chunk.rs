@@ -4,6 +4,7 @@
 
 mod build;
 mod column;
+mod grow;
 mod shared;
 mod summary;
 
@@ -15,6 +16,7 @@ use triomphe::ThinArc;
 
 pub use build::Builder;
 pub use column::ValueBlock;
+pub use grow::{chunks_of, dense, grown};
 pub use shared::{SharedTimes, Times};
 pub use summary::Folded;
 
