@@ -12,8 +12,10 @@ use crate::data::Block;
 pub struct Size {
     pub values: f64,
     pub times: f64,
-    /// What finds and frames a block: headers, handles, allocation.
+    /// What finds and frames a block: headers, counters, handles.
     pub headers: f64,
+    /// What the allocator adds, where that is known; not among the headers.
+    pub heap: f64,
 }
 
 /// Blocks that are timed together: a millisecond at most, which a busy machine often leaves alone.
@@ -47,10 +49,10 @@ impl Measured {
     pub fn json(&self) -> String {
         let each = |bytes: f64| bytes / self.samples as f64;
         let rate = |seconds: f64| self.samples as f64 / seconds / 1e6;
-        let Size { values, times, headers } = self.size;
+        let Size { values, times, headers, heap } = self.size;
         format!(
             "{{\"codec\": \"{}\", \"per_block\": {}, \"times\": \"{}\", \"blocks\": {}, \"samples\": {}, \
-             \"values\": {:.5}, \"timestamps\": {:.5}, \"headers\": {:.5}, \"total\": {:.5}, \
+             \"values\": {:.5}, \"timestamps\": {:.5}, \"headers\": {:.5}, \"heap\": {:.5}, \"total\": {:.5}, \
              \"encode_mps\": {:.2}, \"decode_mps\": {:.2}}}",
             self.codec,
             self.per_block,
@@ -60,6 +62,7 @@ impl Measured {
             each(values),
             each(times),
             each(headers),
+            each(heap),
             each(values + times + headers),
             rate(self.encode_s),
             rate(self.decode_s),
@@ -107,7 +110,7 @@ pub fn measure<C: Codec>(codec: &C, blocks: &[Block], runs: usize) -> Measured {
 
 /// Seconds of all batches, each at its fastest of the runs. A run goes through all of them, so that no batch
 /// finds the caches and the branch predictor as it left them.
-fn fastest(runs: usize, batches: usize, mut run: impl FnMut(usize)) -> f64 {
+pub fn fastest(runs: usize, batches: usize, mut run: impl FnMut(usize)) -> f64 {
     let mut best = vec![f64::INFINITY; batches];
     for _ in 0..runs {
         for (i, best) in best.iter_mut().enumerate() {

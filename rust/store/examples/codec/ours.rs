@@ -56,9 +56,17 @@ impl Codec for Open {
 
     fn size(&self, coded: &Self::Coded, block: Block) -> Size {
         let times = time_bytes(self, block, |c| c.1.len());
-        Size { values: coded.1.len() as f64 - times, times, headers: size_of::<OpenState>() as f64 }
+        Size {
+            values: coded.1.len() as f64 - times,
+            times,
+            headers: size_of::<OpenState>() as f64,
+            heap: 0.0,
+        }
     }
 }
+
+/// Series that are timed together.
+const BATCH: usize = 8;
 
 /// A form of the sealed chunks of a series.
 type Form = fn(&Series, usize, &SharedTimes) -> Vec<Chunk>;
@@ -76,13 +84,17 @@ fn series(name: &str, form: Form, set: &[Series], samples: usize, runs: usize) -
     let set: Vec<Series> = set.iter().map(|s| s.whole_blocks(samples)).collect();
     let mut coded: Vec<Vec<Chunk>> = Vec::new();
     let mut shared = SharedTimes::default();
-    let encode_s = fastest(runs, || {
-        shared = SharedTimes::default();
-        coded = set.iter().map(|s| form(s, samples, &shared)).collect();
+    let batches: Vec<&[Series]> = set.chunks(BATCH).collect();
+    let encode_s = fastest(runs, batches.len(), |i| {
+        if i == 0 {
+            (shared, coded) = (SharedTimes::default(), Vec::new());
+        }
+        coded.extend(batches[i].iter().map(|s| form(s, samples, &shared)));
     });
+    let chunks: Vec<&[Vec<Chunk>]> = coded.chunks(BATCH).collect();
     let mut out = Samples::default();
-    let decode_s = fastest(runs, || {
-        for chunk in coded.iter().flatten() {
+    let decode_s = fastest(runs, chunks.len(), |i| {
+        for chunk in chunks[i].iter().flatten() {
             out.clear();
             chunk.decode_f64(TimeRange::ALL, &mut out).unwrap();
             black_box(&out);
@@ -95,7 +107,8 @@ fn series(name: &str, form: Form, set: &[Series], samples: usize, runs: usize) -
         for chunk in chunks {
             chunk.decode_f64(TimeRange::ALL, &mut out).unwrap();
             size.values += chunk.encoded_bytes() as f64;
-            size.headers += (chunk.bytes() - chunk.encoded_bytes() + size_of::<Chunk>()) as f64;
+            size.headers += (chunk.framed_bytes() - chunk.encoded_bytes() + size_of::<Chunk>()) as f64;
+            size.heap += (chunk.bytes() - chunk.framed_bytes()) as f64;
         }
         assert!(out.values.iter().map(|v| v.to_bits()).eq(series.bits.iter().copied()), "{name}");
         assert_eq!(out.timestamps, series.times, "{name}");
