@@ -309,6 +309,11 @@ impl Histogram {
     /// Errors: `Input` or `Limit`, with what is wrong and what to do. Walks all buckets.
     pub fn validate(&self) -> Result<()> {
         self.layout.validate()?;
+        self.validate_counts()
+    }
+
+    /// As `validate`, for a histogram whose layout is known to be sound.
+    pub fn validate_counts(&self) -> Result<()> {
         match &self.counts {
             Counts::Int(tally) => {
                 self.check_buckets(tally)?;
@@ -365,7 +370,9 @@ impl Histogram {
         match (self.reset, &self.counts, &before.counts) {
             (ResetHint::Gauge, ..) => false,
             (ResetHint::Reset, ..) => true,
-            _ if !self.layout.same_buckets(&before.layout) => true,
+            _ if !Arc::ptr_eq(&self.layout, &before.layout) && !self.layout.same_buckets(&before.layout) => {
+                true
+            }
             (_, Counts::Int(now), Counts::Int(old)) => fell(&self.layout, now, &before.layout, old),
             (_, Counts::Float(now), Counts::Float(old)) => fell(&self.layout, now, &before.layout, old),
             _ => true,

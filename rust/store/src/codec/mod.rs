@@ -6,6 +6,7 @@ pub mod bits;
 pub mod choose;
 pub mod cursor;
 pub mod decimal;
+pub mod histogram;
 pub mod integers;
 pub mod open;
 pub mod rice;
