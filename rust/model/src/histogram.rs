@@ -77,6 +77,12 @@ impl Layout {
         (count(&self.positive), count(&self.negative))
     }
 
+    /// Heap bytes, the shared block itself among them.
+    pub fn bytes(&self) -> usize {
+        let spans = self.positive.capacity() + self.negative.capacity();
+        size_of::<Layout>() + 16 + spans * size_of::<Span>() + self.custom_bounds.capacity() * 8
+    }
+
     /// Errors: `Input` or `Limit`, with what is wrong and what to do.
     pub fn validate(&self) -> Result<()> {
         let spans = self.positive.len() + self.negative.len();
