@@ -3,6 +3,7 @@
 
 mod columns;
 mod families;
+mod repeats;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,9 +13,9 @@ use metricsdb_model::{Counts, Error, Histogram, Result, TimeRange, ValueKind};
 
 use self::columns::ReadCounts;
 pub use self::families::CHUNK_CELLS_MAX;
-use self::families::{Family, Plan};
+use self::families::{Family, Place, Plan};
+use self::repeats::Repeats;
 use super::cursor::{Cursor, put_varint};
-use super::statistics::Statistics;
 use super::values::Section;
 use super::{choose, timestamps};
 
@@ -24,9 +25,10 @@ pub const CHUNK_ROWS_MAX: usize = 1 << 16;
 /// Heap bytes around the block: the two counters of the `Arc`.
 const ARC_BYTES: usize = 16;
 
-/// The high half of the first byte; a flag in the low one.
+/// The high half of the first byte; flags in the low one.
 const VERSION: u8 = 1;
 const REGULAR: u8 = 1;
+const REPEATS: u8 = 2;
 
 /// Histograms of one series, strictly increasing in time. A clone shares the bytes.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,8 +45,11 @@ pub struct HistogramHeader {
     /// Observations of the first and of the last histogram.
     pub first_count: f64,
     pub last_count: f64,
-    /// Of the sums of observations; its `stale` counts stale histograms.
-    pub sums: Statistics,
+    /// Their sums of observations.
+    pub first_sum: f64,
+    pub last_sum: f64,
+    /// Stale histograms.
+    pub stale: u64,
     /// Histograms that `Histogram::resets_after` the newest before them that is not stale.
     pub resets: u64,
 }
@@ -56,8 +61,11 @@ struct Head<'a> {
     last: i64,
     step: Option<u64>,
     resets: u64,
+    stale: u64,
     first_count: f64,
     last_count: f64,
+    repeats: Repeats<'a>,
+    /// Of the histograms that are written.
     sums: Section<'a>,
     times: &'a [u8],
     /// Families and their columns.
@@ -68,7 +76,7 @@ impl<'a> Head<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Head<'a>> {
         let mut c = Cursor::new(bytes);
         let flags = c.byte()?;
-        if flags & !REGULAR != VERSION << 4 {
+        if flags & !(REGULAR | REPEATS) != VERSION << 4 {
             return Err(c.wrong("no such version of chunks of histograms"));
         }
         let count = c.word(2)? as usize + 1;
@@ -82,13 +90,28 @@ impl<'a> Head<'a> {
         if count > 1 && last <= first {
             return Err(c.wrong("times that don't increase"));
         }
-        let resets = c.varint()?;
+        let (resets, stale) = (c.varint()?, c.varint()?);
         let (first_count, last_count) = (f64::from_bits(c.word(8)?), f64::from_bits(c.word(8)?));
+        let repeats =
+            if flags & REPEATS != 0 { Repeats::parse(&mut c, count)? } else { Repeats::none(count) };
         let n = c.count()?;
-        let sums = Section::parse(c.take(n)?, ValueKind::Float, count)?;
+        let sums = Section::parse(c.take(n)?, ValueKind::Float, repeats.kept)?;
         let n = if step.is_some() { 0 } else { c.count()? };
         let times = c.take(n)?;
-        Ok(Head { count, first, last, step, resets, first_count, last_count, sums, times, rest: c })
+        Ok(Head {
+            count,
+            first,
+            last,
+            step,
+            resets,
+            stale,
+            first_count,
+            last_count,
+            repeats,
+            sums,
+            times,
+            rest: c,
+        })
     }
 
     /// Appends the times in `range`; their positions.
@@ -114,26 +137,22 @@ impl<'a> Head<'a> {
         if from >= to {
             return Ok(());
         }
+        let sources = self.repeats.sources(self.count)?;
         let mut cursor = self.rest;
-        let plan = Plan::read(&mut cursor, self.count)?;
-        let mut sums = Vec::new();
-        self.sums.decode(from, to, f64::from_bits, &mut sums)?;
+        let plan = Plan::read(&mut cursor, self.repeats.kept)?;
+        let buckets = sources.iter().map(|&source| plan.buckets(source as usize) + 1).sum::<usize>();
+        if buckets > CHUNK_CELLS_MAX {
+            return Err(cursor.wrong("more buckets than a chunk may have"));
+        }
         let columns = plan.families.iter().map(|family| Columns::read(family, &mut cursor));
         let columns = columns.collect::<Result<Vec<Columns>>>()?;
+        let mut sums = Vec::new();
+        self.sums.decode(0, self.repeats.kept, f64::from_bits, &mut sums)?;
         out.reserve(to - from);
-        for (place, sum) in plan.places.get(from..to).unwrap_or(&[]).iter().zip(sums) {
-            let Some(columns) = columns.get(place.family) else { continue };
-            let family = columns.family;
-            let (Some(layout), Some(slots)) =
-                (family.layouts.get(place.layout), family.slots.get(place.layout))
-            else {
-                continue;
-            };
-            let counts = match family.float {
-                true => Counts::Float(columns.tally(place.row, slots)),
-                false => Counts::Int(columns.tally(place.row, slots)),
-            };
-            out.push(Histogram { layout: layout.clone(), reset: place.reset, sum, counts });
+        for &source in sources.get(from..to).unwrap_or(&[]) {
+            let place = plan.places.get(source as usize).zip(sums.get(source as usize));
+            let made = place.and_then(|(place, &sum)| columns.get(place.family)?.histogram(place, sum));
+            out.extend(made);
         }
         Ok(())
     }
@@ -149,11 +168,22 @@ struct Columns<'a> {
 
 impl<'a> Columns<'a> {
     fn read(family: &'a Family, cursor: &mut Cursor) -> Result<Columns<'a>> {
-        let mut cells = Vec::new();
+        // Each column takes a byte at least.
+        let columns = cursor.left().min(family.width + 1);
+        let mut cells = Vec::with_capacity(columns * family.rows);
         for _ in 0..=family.width {
             columns::read(family.float, cursor, family.rows, &mut cells)?;
         }
         Ok(Columns { family, cells, counts: ReadCounts::read(cursor, family.rows)? })
+    }
+
+    fn histogram(&self, place: &Place, sum: f64) -> Option<Histogram> {
+        let (layout, slots) = (self.family.layouts.get(place.layout)?, self.family.slots.get(place.layout)?);
+        let counts = match self.family.float {
+            true => Counts::Float(self.tally(place.row, slots)),
+            false => Counts::Int(self.tally(place.row, slots)),
+        };
+        Some(Histogram { layout: layout.clone(), reset: place.reset, sum, counts })
     }
 
     fn tally<T: CountNumber>(&self, row: usize, slots: &[u32]) -> Tally<T> {
@@ -169,7 +199,7 @@ impl<'a> Columns<'a> {
 }
 
 /// Appends the columns of one family.
-fn write_columns(number: usize, plan: &Plan, rows: &[Histogram], out: &mut Vec<u8>) {
+fn write_columns(number: usize, plan: &Plan, rows: &[&Histogram], out: &mut Vec<u8>) {
     let Some(family) = plan.families.get(number) else { return };
     let mut cells = vec![0; family.rows * (family.width + 1)];
     let (mut counts, mut distances) = (Vec::new(), Vec::new());
@@ -203,6 +233,10 @@ fn count_resets(rows: &[Histogram]) -> u64 {
     known.fold(0, |n, h| n + u64::from(h.resets_after(std::mem::replace(&mut before, h))))
 }
 
+fn count_stale(rows: &[Histogram]) -> u64 {
+    rows.iter().filter(|h| h.is_stale()).count() as u64
+}
+
 impl HistogramChunk {
     /// Errors: `Input` when the columns are of different lengths, empty, longer than `CHUNK_ROWS_MAX`, times
     /// don't strictly increase or a histogram is not valid; `Limit` above `CHUNK_CELLS_MAX`.
@@ -218,18 +252,25 @@ impl HistogramChunk {
             return Err(refused(rows.len(), "times must increase"));
         }
         rows.iter().try_for_each(Histogram::validate)?;
-        let plan = Plan::of(rows)?;
+        let (new, positions) = repeats::distinct(rows);
+        let plan = Plan::of(&new, rows)?;
         let mut out = Vec::with_capacity(256);
         let step = timestamps::regular(times);
-        out.push(VERSION << 4 | if step.is_some() { REGULAR } else { 0 });
+        let flag = |is: bool, flag: u8| if is { flag } else { 0 };
+        let repeats = new.len() < rows.len();
+        out.push(VERSION << 4 | flag(step.is_some(), REGULAR) | flag(repeats, REPEATS));
         out.extend_from_slice(&((rows.len() - 1) as u16).to_le_bytes());
         out.extend_from_slice(&first.to_le_bytes());
         put_varint(&mut out, step.unwrap_or(last.wrapping_sub(*first) as u64));
         put_varint(&mut out, count_resets(rows));
+        put_varint(&mut out, count_stale(rows));
         out.extend_from_slice(&first_row.count().to_le_bytes());
         out.extend_from_slice(&last_row.count().to_le_bytes());
+        if repeats {
+            repeats::write(&positions, &mut out);
+        }
         let mut column = Vec::new();
-        let sums: Vec<u64> = rows.iter().map(|h| h.sum.to_bits()).collect();
+        let sums: Vec<u64> = new.iter().map(|h| h.sum.to_bits()).collect();
         choose::encode(ValueKind::Float, &sums, &mut column);
         put_sized(&column, &mut out);
         if step.is_none() {
@@ -238,7 +279,7 @@ impl HistogramChunk {
             put_sized(&column, &mut out);
         }
         plan.write(&mut out);
-        (0..plan.families.len()).for_each(|family| write_columns(family, &plan, rows, &mut out));
+        (0..plan.families.len()).for_each(|family| write_columns(family, &plan, &new, &mut out));
         Ok(HistogramChunk { bytes: out.into() })
     }
 
@@ -258,9 +299,10 @@ impl HistogramChunk {
         let ends = rows.first().zip(rows.last()).is_some_and(|(first, last)| {
             let [counts, sums] = [[first.count(), last.count()], [first.sum, last.sum]];
             same(counts, [header.first_count, header.last_count])
-                && same(sums, [header.sums.first, header.sums.last])
+                && same(sums, [header.first_sum, header.last_sum])
         });
-        if !ends || rows.len() != header.count || count_resets(&rows) != header.resets {
+        let told = (count_resets(&rows), count_stale(&rows)) == (header.resets, header.stale);
+        if !ends || !told || rows.len() != header.count {
             return Err(wrong("the head does not describe the histograms".to_owned()));
         }
         Ok(chunk)
@@ -292,13 +334,16 @@ impl HistogramChunk {
     /// here or came through `from_bytes`.
     pub fn header(&self) -> Result<HistogramHeader> {
         let head = Head::parse(&self.bytes)?;
+        let sums = head.sums.statistics()?;
         Ok(HistogramHeader {
             count: head.count,
             first: head.first,
             last: head.last,
             first_count: head.first_count,
             last_count: head.last_count,
-            sums: head.sums.statistics()?,
+            first_sum: sums.first,
+            last_sum: sums.last,
+            stale: head.stale,
             resets: head.resets,
         })
     }

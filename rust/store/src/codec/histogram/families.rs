@@ -79,14 +79,20 @@ impl Family {
 }
 
 impl Plan {
-    /// Errors: `Limit` where the rows would decode to more than `CHUNK_CELLS_MAX` words.
-    pub fn of(rows: &[Histogram]) -> Result<Plan> {
+    /// A plan for rows that are written, of all those of a chunk. Errors: `Limit` where they would decode to
+    /// more than `CHUNK_CELLS_MAX` words.
+    pub fn of(rows: &[&Histogram], all: &[Histogram]) -> Result<Plan> {
         let joined = Plan::group(rows, true);
         let buckets = joined.families.iter().fold(0usize, |sum, f| sum.saturating_add(f.rows * f.width));
-        let crowded = buckets > joined.used().map(|used| (used + 1) * EMPTY_FACTOR).sum();
+        let used = |plan: &Plan| (0..rows.len()).map(|row| plan.buckets(row) + 1).sum::<usize>();
+        let crowded = buckets > used(&joined) * EMPTY_FACTOR;
         let apart = crowded || joined.cells() > CHUNK_CELLS_MAX;
         let plan = if apart { Plan::group(rows, false) } else { joined };
-        match plan.cells() {
+        let of_all = all.iter().fold(0usize, |sum, h| {
+            let (positive, negative) = h.layout.bucket_counts();
+            sum.saturating_add((positive + negative) as usize + 1)
+        });
+        match plan.cells().max(of_all) {
             cells if cells <= CHUNK_CELLS_MAX => Ok(plan),
             cells => Err(Error::Limit {
                 what: "words of a chunk of histograms",
@@ -98,14 +104,14 @@ impl Plan {
     }
 
     /// One family for each meaning of indices if `join`, else one for each layout.
-    fn group(rows: &[Histogram], join: bool) -> Plan {
+    fn group(rows: &[&Histogram], join: bool) -> Plan {
         let mut found: HashMap<(bool, &Layout), (usize, usize)> = HashMap::new();
         let mut kinds: HashMap<(bool, Layout), usize> = HashMap::new();
         let mut families: Vec<(bool, Vec<Arc<Layout>>)> = Vec::new();
         let mut at: Vec<(usize, usize)> = Vec::with_capacity(rows.len());
         for (i, h) in rows.iter().enumerate() {
             let before = i.checked_sub(1).and_then(|i| rows.get(i));
-            let same = |b: &&Histogram| Arc::ptr_eq(&b.layout, &h.layout) && b.is_float() == h.is_float();
+            let same = |b: &&&Histogram| Arc::ptr_eq(&b.layout, &h.layout) && b.is_float() == h.is_float();
             if let (Some(_), Some(&place)) = (before.filter(same), at.last()) {
                 at.push(place);
                 continue;
@@ -139,10 +145,10 @@ impl Plan {
         self.families.iter().fold(0, |sum, f| sum.saturating_add(f.cells()))
     }
 
-    /// How many buckets each row has.
-    fn used(&self) -> impl Iterator<Item = usize> {
-        let slots = |p: &Place| self.families.get(p.family)?.slots.get(p.layout).map(Vec::len);
-        self.places.iter().filter_map(slots)
+    /// How many buckets a row has.
+    pub fn buckets(&self, row: usize) -> usize {
+        let slots = |p: &Place| Some(self.families.get(p.family)?.slots.get(p.layout)?.len());
+        self.places.get(row).and_then(slots).unwrap_or(0)
     }
 
     pub fn write(&self, out: &mut Vec<u8>) {
