@@ -163,15 +163,32 @@ impl HistogramSeries {
         times: &mut Vec<i64>,
         rows: &mut Vec<Histogram>,
     ) -> Result<()> {
-        let from = self.sealed.partition_point(|c| c.last() < range.start);
-        let to = self.sealed.partition_point(|c| c.first() <= range.end);
-        for chunk in self.sealed.get(from..to).unwrap_or(&[]) {
+        for chunk in self.overlapping(range) {
             chunk.decode_range(range, times, rows)?;
         }
         let (open_times, open_rows) = self.open.within(range);
         times.extend_from_slice(open_times);
         rows.extend_from_slice(open_rows);
         Ok(())
+    }
+
+    /// Whether there is a histogram in the range; decodes only where heads can't tell. Errors: `Corruption`,
+    /// never for chunks sealed here.
+    pub fn has_any(&self, range: TimeRange) -> Result<bool> {
+        let ends_in = |c: &HistogramChunk| range.contains(c.first()) || range.contains(c.last());
+        let chunks = self.overlapping(range);
+        if !self.open.within(range).0.is_empty() || chunks.iter().any(ends_in) {
+            return Ok(true);
+        }
+        let (mut times, mut rows) = (Vec::new(), Vec::new());
+        chunks.iter().try_for_each(|c| c.decode_range(range, &mut times, &mut rows))?;
+        Ok(!times.is_empty())
+    }
+
+    fn overlapping(&self, range: TimeRange) -> &[HistogramChunk] {
+        let from = self.sealed.partition_point(|c| c.last() < range.start);
+        let to = self.sealed.partition_point(|c| c.first() <= range.end);
+        self.sealed.get(from..to).unwrap_or(&[])
     }
 
     /// The series as it is now, to be read without a lock: open histograms outside of the range are left out.

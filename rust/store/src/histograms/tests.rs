@@ -210,6 +210,10 @@ proptest! {
             let range = TimeRange::new(from, to);
             let all: Vec<(i64, Histogram)> = model.rows.iter().map(|(t, h)| (*t, h.clone())).collect();
             let within: Vec<_> = all.iter().filter(|(t, _)| range.contains(*t)).cloned().collect();
+            prop_assert_eq!(series.has_any(range).unwrap(), !within.is_empty());
+            let narrow = TimeRange::new(from, from + 3);
+            let any = all.iter().any(|(t, _)| narrow.contains(*t));
+            prop_assert_eq!(series.has_any(narrow).unwrap(), any);
             prop_assert_eq!(read(&series, TimeRange::ALL), all);
             prop_assert_eq!(read(&series.capture(range), range), within);
             prop_assert_eq!(series.newest(), model.rows.keys().last().copied());

@@ -183,6 +183,33 @@ fn the_widest_histograms_fit_alone_and_are_refused_in_numbers() {
     assert_eq!(all(&chunk).1, scattered);
 }
 
+/// 65,536 histograms of `buckets` empty buckets in a few bytes; with repeats, one of them is written.
+fn bomb(repeats: bool, buckets: u64) -> Error {
+    let mut bytes = vec![VERSION << 4 | REGULAR | if repeats { REPEATS } else { 0 }, 0xff, 0xff];
+    bytes.extend([0; 8]);
+    bytes.extend([1, 0, 0]);
+    bytes.extend([0; 16]);
+    if repeats {
+        bytes.extend([1, 1, 0]);
+    }
+    bytes.extend([2, 0, 0]);
+    bytes.extend([1, 0, 0, 1, 1, 0]);
+    put_varint(&mut bytes, buckets);
+    bytes.push(0);
+    bytes.extend([1, 0]);
+    put_varint(&mut bytes, if repeats { 0 } else { 65_535 });
+    bytes.extend([0; 1024]);
+    HistogramChunk::from_bytes(&bytes).unwrap_err()
+}
+
+#[test]
+fn a_few_bytes_that_claim_much_are_refused_before_they_are_decoded() {
+    assert!(bomb(false, 1000).to_string().contains("layouts don't fit their histograms"));
+    assert!(bomb(false, 1 << 30).to_string().contains("more buckets than a chunk may have"));
+    assert!(bomb(true, 1000).to_string().contains("more buckets than a chunk may have"));
+    assert!(bomb(true, 1 << 16).to_string().contains("more buckets than a chunk may have"));
+}
+
 #[test]
 fn a_nan_observed_costs_no_column_of_counts() {
     let mut rows = latencies(200, 4.0);
