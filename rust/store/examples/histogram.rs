@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use metricsdb_model::histogram::{Span, Tally};
-use metricsdb_model::{Counts, Histogram, Layout, ResetHint, TimeRange, ValueKind};
+use metricsdb_model::{Counts, Histogram, Layout, ResetHint, TimeRange, ValueKind, WriteReport};
+use metricsdb_store::DuplicatePolicy;
 use metricsdb_store::chunk::Chunk;
 use metricsdb_store::codec::histogram::HistogramChunk;
+use metricsdb_store::histograms::{HistogramSeries, Target};
 
 const BUCKETS: usize = 40;
 const ROWS: [usize; 3] = [32, 128, 512];
@@ -101,6 +103,15 @@ fn main() {
                 chunk.decode_range(TimeRange::ALL, &mut t, &mut h).unwrap();
                 h
             });
+            let appending = best(|| {
+                let mut series = HistogramSeries::default();
+                let target = Target { id: 0, duplicates: DuplicatePolicy::Last };
+                let mut report = WriteReport::default();
+                for (&time, h) in times.iter().zip(&rows) {
+                    series.append([(time, h)], target, &mut report).unwrap();
+                }
+                series
+            });
             let classic_sealing = best(|| columns.iter().map(seal).collect::<Vec<_>>());
             let classic_decoding = best(|| {
                 let (mut t, mut b) = (Vec::new(), Vec::new());
@@ -109,12 +120,13 @@ fn main() {
             });
             let us = |seconds: f64| seconds * 1e6 / n as f64;
             println!(
-                "{total:>5} {n:>4} | {:6.2} {:6.2} {:3} % | {:5.2} {:5.2} | {:5.2} {:5.2}",
+                "{total:>5} {n:>4} | {:6.2} {:6.2} {:3} % | {:5.2} {:5.2} {:5.2} | {:5.2} {:5.2}",
                 chunk.bytes() as f64 / n as f64,
                 bytes as f64 / n as f64,
                 chunk.bytes() * 100 / bytes,
                 us(sealing),
                 us(decoding),
+                us(appending),
                 us(classic_sealing),
                 us(classic_decoding),
             );
