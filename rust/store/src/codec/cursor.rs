@@ -49,6 +49,11 @@ impl<'a> Cursor<'a> {
         Ok(rest)
     }
 
+    /// How many bytes are left.
+    pub fn left(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
     /// All bytes that are left.
     pub fn rest(&mut self) -> &'a [u8] {
         let rest = self.bytes.get(self.at..).unwrap_or(&[]);
@@ -91,9 +96,8 @@ impl<'a> Cursor<'a> {
     /// A number of things of which each takes at least one of the bytes left.
     pub fn count(&mut self) -> Result<usize> {
         let n = self.varint()?;
-        let left = self.bytes.len() - self.at;
         match usize::try_from(n) {
-            Ok(n) if n <= left => Ok(n),
+            Ok(n) if n <= self.left() => Ok(n),
             _ => Err(self.wrong("a count is larger than what follows")),
         }
     }
