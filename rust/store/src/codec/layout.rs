@@ -184,15 +184,18 @@ fn divide(column: &[i64], divisor: u64) -> Vec<i64> {
     column.iter().map(|v| (v.wrapping_sub(first) >> shift).wrapping_mul(inverse)).collect()
 }
 
-/// Residuals after the values that the decoder knows: the first, and for order 2 the second.
+/// Residuals; in the place of the values that the decoder knows, one or two for orders 1 and 2, is 0.
 fn residuals(column: &[i64], order: u8) -> Vec<i64> {
     let first = column.first().copied().unwrap_or(0);
     let step = |a: i64, b: i64| b.wrapping_sub(a);
+    let mut rest = Vec::with_capacity(column.len());
+    rest.resize(usize::from(order).min(column.len()), 0);
     match order {
-        0 => column.iter().skip(1).map(|&v| step(first, v)).collect(),
-        1 => column.windows(2).map(|w| step(w[0], w[1])).collect(),
-        _ => column.windows(3).map(|w| step(step(w[0], w[1]), step(w[1], w[2]))).collect(),
+        0 => rest.extend(column.iter().map(|&v| step(first, v))),
+        1 => rest.extend(column.windows(2).map(|w| step(w[0], w[1]))),
+        _ => rest.extend(column.windows(3).map(|w| step(step(w[0], w[1]), step(w[1], w[2])))),
     }
+    rest
 }
 
 /// About the bits that the three orders take.
@@ -247,18 +250,21 @@ impl Kernel for Planning<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> Plan {
         let Planning { rest, shape } = self;
-        let least = |rest: &[i64]| rest.iter().copied().fold(i64::MAX, i64::min);
+        let known = usize::from(shape.order);
+        let real = rest.get(known..).unwrap_or(&[]);
+        let least = |real: &[i64]| real.iter().copied().reduce(i64::min).unwrap_or(0);
         let base = match shape.form {
             Form::Block => 0,
-            Form::Column => least(rest),
-            Form::Centre => middle(rest.len(), |i| rest[i]),
+            Form::Column => least(real),
+            Form::Centre => middle(real.len(), |i| real[i]),
         };
         let mut blocks = Vec::with_capacity(rest.len().div_ceil(BLOCK));
         let (mut patched, mut bases, mut flat) = (0, 0, 0);
         let mut flat_width = 0;
         let mut widths = [0; BLOCK];
-        for chunk in rest.chunks(BLOCK) {
-            let base = if shape.form == Form::Block { least(chunk) } else { base };
+        for (i, chunk) in rest.chunks(BLOCK).enumerate() {
+            let known = if i == 0 { known.min(chunk.len()) } else { 0 };
+            let base = if shape.form == Form::Block { least(&chunk[known..]) } else { base };
             if shape.form == Form::Block {
                 bases += 8 * varint_bytes(zigzag(base));
             }
@@ -268,6 +274,7 @@ impl Kernel for Planning<'_> {
             } else {
                 distances.for_each(|(w, r)| *w = width(r.wrapping_sub(base) as u64) as u8);
             }
+            widths[..known].fill(0);
             let (block, bytes, top) = plan_block(&widths[..chunk.len()], base, shape.form);
             patched += bytes * 8;
             flat_width = flat_width.max(top);
@@ -341,10 +348,15 @@ impl Kernel for Writing<'_, '_> {
         let Plan { shape, ref blocks, .. } = self.layout.plan;
         let chunks = self.layout.rest.chunks(BLOCK).zip(blocks);
         let mut numbers = [0; BLOCK];
+        let mut first = self.blocks.start;
         for (chunk, block) in chunks.skip(self.blocks.start).take(self.blocks.len()) {
             let from = block.base as u64;
             let from = if shape.form == Form::Centre { from.wrapping_sub(bias(block.width)) } else { from };
             numbers.iter_mut().zip(chunk).for_each(|(n, r)| *n = (*r as u64).wrapping_sub(from));
+            if first == 0 {
+                numbers[..usize::from(shape.order)].fill(0);
+            }
+            first += 1;
             let numbers = &numbers[..chunk.len()];
             if shape.form == Form::Block {
                 put_signed(self.out, block.base);

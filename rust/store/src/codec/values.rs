@@ -14,7 +14,7 @@ use super::decimal::{self, Reading};
 use super::exceptions::Exceptions;
 use super::integers::{Blocks, CONTROL};
 use super::repeats::{self, Dictionary, Runs};
-use super::simd::{Kernel, Simd, dispatch};
+use super::simd::{Aligned, Kernel, Simd, dispatch};
 use super::statistics::{self, Statistics, widen};
 
 /// The low three bits of the first byte.
@@ -262,8 +262,8 @@ impl<'a> Packed<'a> {
         if near {
             let control = c.byte()?;
             let mut of_away = Blocks::new(c, control & CONTROL, count)?;
-            if control > CONTROL || of_away.shape().order > 1 || blocks.shape().order > 1 {
-                return Err(c.wrong("near values have no steps of steps"));
+            if control > CONTROL {
+                return Err(c.wrong("no such order or form of integers"));
             }
             of_away.start_at(away[0]);
             away_blocks = Some(of_away);
@@ -346,30 +346,6 @@ impl<'a> Packed<'a> {
             _ => sum / decimal::power(self.scale),
         }))
     }
-
-    /// Integers become bits, in place.
-    #[inline(always)]
-    fn to_bits<S: Simd>(&self, block: &mut [u64; BLOCK]) {
-        let (power, tenth) = (decimal::power(self.scale), decimal::product(1, self.scale));
-        match self.codec {
-            _ if self.kind == ValueKind::Int => {}
-            QUOTIENT | NEAR if self.scale == 0 => {
-                block.iter_mut().for_each(|v| *v = decimal::widen_integer::<S>(*v as i64).to_bits());
-            }
-            QUOTIENT | NEAR => {
-                let of = |m: i64| decimal::quotient::<S>(m, power, tenth);
-                block.iter_mut().for_each(|v| *v = of(*v as i64).to_bits());
-            }
-            PRODUCT => {
-                block.iter_mut().for_each(|v| *v = decimal::quick_product(*v as i64, tenth).to_bits());
-            }
-            SINGLE => {
-                let of = |m: i64| decimal::single(decimal::quotient::<S>(m, power, tenth));
-                block.iter_mut().for_each(|v| *v = of(*v as i64).to_bits());
-            }
-            _ => block.iter_mut().for_each(|v| *v = ordered(*v) as u64),
-        }
-    }
 }
 
 /// The loop over packed blocks, without exceptions.
@@ -386,31 +362,84 @@ impl<T: Copy, F: Fn(u64) -> T + Copy> Kernel for Decode<'_, '_, '_, T, F> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Result<()> {
-        let Decode { packed, from, to, convert, out } = self;
+        let (p, convert) = (self.packed, self.convert);
+        let (power, tenth) = (decimal::power(p.scale), decimal::product(1, p.scale));
+        match p.codec {
+            _ if p.kind == ValueKind::Int => self.each(simd, convert),
+            NEAR => self.each_near(simd),
+            QUOTIENT if p.scale == 0 => {
+                self.each(simd, |v| convert(decimal::widen_integer::<S>(v as i64).to_bits()))
+            }
+            QUOTIENT => {
+                self.each(simd, |v| convert(decimal::quotient::<S>(v as i64, power, tenth).to_bits()))
+            }
+            PRODUCT => self.each(simd, |v| convert(decimal::quick_product(v as i64, tenth).to_bits())),
+            SINGLE => self.each(simd, |v| {
+                convert(decimal::single(decimal::quotient::<S>(v as i64, power, tenth)).to_bits())
+            }),
+            _ => self.each(simd, |v| convert(ordered(v) as u64)),
+        }
+    }
+}
+
+impl<T: Copy, F: Fn(u64) -> T + Copy> Decode<'_, '_, '_, T, F> {
+    #[inline(always)]
+    fn each<S: Simd>(self, simd: S, of: impl Fn(u64) -> T) -> Result<()> {
+        let Decode { packed, from, to, out, .. } = self;
         out.reserve(to - from);
         let (mut cursor, mut blocks) = (packed.cursor, packed.blocks.clone());
-        let mut of_away = packed.away_blocks.clone();
-        let mut block = [0; BLOCK];
+        let mut block = Aligned::zero();
         let mut done = 0;
         while done < to {
-            let n = blocks.next(simd, &mut cursor, &mut block)?;
-            packed.to_bits::<S>(&mut block);
-            if let Some(of_away) = &mut of_away {
-                let mut away = [0; BLOCK];
-                of_away.next(simd, &mut cursor, &mut away)?;
-                block.iter_mut().zip(&away).for_each(|(v, away)| *v = v.wrapping_add(*away));
-            }
-            if n == BLOCK && from <= done && done + n <= to {
-                out.extend(block.iter().map(|&v| convert(v)));
-            } else {
-                let (a, b) = (from.clamp(done, done + n) - done, to.min(done + n) - done);
-                let piece = block.get(a..b).unwrap_or(&[]);
-                out.extend(piece.iter().map(|&v| convert(v)));
-            }
+            let n = blocks.next(simd, &mut cursor, &mut block.0)?;
+            append(&block, done, n, from, to, &of, out);
             done += n;
         }
         Ok(())
     }
+
+    /// Blocks of mantissas and of distances from them alternate.
+    #[inline(always)]
+    fn each_near<S: Simd>(self, simd: S) -> Result<()> {
+        let Decode { packed, from, to, out, convert } = self;
+        let Some(mut of_away) = packed.away_blocks.clone() else { return Ok(()) };
+        let (power, tenth) = (decimal::power(packed.scale), decimal::product(1, packed.scale));
+        out.reserve(to - from);
+        let (mut cursor, mut blocks) = (packed.cursor, packed.blocks.clone());
+        let (mut block, mut away) = (Aligned::zero(), Aligned::zero());
+        let mut done = 0;
+        while done < to {
+            let n = blocks.next(simd, &mut cursor, &mut block.0)?;
+            of_away.next(simd, &mut cursor, &mut away.0)?;
+            for (v, away) in block.0.iter_mut().zip(&away.0) {
+                let near = decimal::quotient::<S>(*v as i64, power, tenth).to_bits();
+                *v = near.wrapping_add(*away);
+            }
+            append(&block, done, n, from, to, convert, out);
+            done += n;
+        }
+        Ok(())
+    }
+}
+
+/// Appends those of `n` values from position `done` on that lie within `from..to`.
+#[inline(always)]
+fn append<T>(
+    block: &Aligned,
+    done: usize,
+    n: usize,
+    from: usize,
+    to: usize,
+    of: impl Fn(u64) -> T,
+    out: &mut Vec<T>,
+) {
+    if n == BLOCK && from <= done && done + n <= to {
+        // A length that is known when compiled.
+        return out.extend(block.0.iter().map(|&v| of(v)));
+    }
+    let (a, b) = (from.clamp(done, done + n) - done, to.min(done + n) - done);
+    let piece = block.0.get(a..b).unwrap_or(&[]);
+    out.extend(piece.iter().map(|&v| of(v)));
 }
 
 /// The sum of how far integers are above the lowest; it may wrap in bytes that no writer wrote.
@@ -425,13 +454,13 @@ impl Kernel for Summing<'_, '_> {
     fn run<S: Simd>(self, simd: S) -> Result<u64> {
         let (mut cursor, mut blocks) = (self.packed.cursor, self.packed.blocks.clone());
         let low = self.packed.low as u64;
-        let (mut block, mut sum) = ([0u64; BLOCK], 0u64);
+        let (mut block, mut sum) = (Aligned::zero(), 0u64);
         loop {
-            let n = blocks.next(simd, &mut cursor, &mut block)?;
+            let n = blocks.next(simd, &mut cursor, &mut block.0)?;
             if n == 0 {
                 return Ok(sum);
             }
-            let piece = block.iter().take(n);
+            let piece = block.0.iter().take(n);
             sum = piece.fold(sum, |sum, v| sum.wrapping_add(v.wrapping_sub(low)));
         }
     }
