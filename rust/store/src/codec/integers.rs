@@ -140,6 +140,10 @@ impl<'a> Blocks<'a> {
         self.last = first as u64;
     }
 
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
     pub fn shape(&self) -> Shape {
         self.shape
     }

@@ -186,7 +186,7 @@ impl<'a> Runs<'a> {
         } else {
             changes.div_ceil(2)
         };
-        let last = if changes % 2 == 0 { a } else { b };
+        let last = if changes.is_multiple_of(2) { a } else { b };
         let (min, max) = (a.min(b), a.max(b));
         Ok(Some(Statistics { first: a, last, min, max, resets: Some(falls), stale: 0, nan: 0 }))
     }
@@ -292,7 +292,8 @@ impl<'a> Dictionary<'a> {
         Ok(Dictionary { count, len, ends, section, positions: *c })
     }
 
-    pub fn len(&self) -> usize {
+    /// How many values it has.
+    pub fn size(&self) -> usize {
         self.len
     }
 

@@ -59,6 +59,8 @@ pub struct Section<'a> {
     body: Body<'a>,
 }
 
+// One section is alive at a time, on the stack; a box for the largest would be what most of them pay for.
+#[allow(clippy::large_enum_variant)]
 enum Body<'a> {
     Constant(u64),
     Runs(Runs<'a>),
@@ -79,12 +81,11 @@ struct Packed<'a> {
     monotone: bool,
     bare: bool,
     /// Units in the last place that the first, the last, the lowest and the highest value are away from
-    /// their mantissas, and the integers of all; for `NEAR`.
+    /// their mantissas; for `NEAR`.
     away: [i64; 4],
-    away_blocks: Option<Blocks<'a>>,
     exceptions: Exceptions<'a>,
     blocks: Blocks<'a>,
-    /// At the first block.
+    /// At the first block; for `NEAR` at the head of the distances before it.
     cursor: Cursor<'a>,
 }
 
@@ -130,7 +131,7 @@ impl<'a> Section<'a> {
         match &self.body {
             Body::Constant(_) => name.to_owned(),
             Body::Runs(runs) => format!("{name}, {}", runs.detail()),
-            Body::Dictionary(d) => format!("{name}, {} values", d.len()),
+            Body::Dictionary(d) => format!("{name}, {} values", d.size()),
             Body::Packed(p) => {
                 let mut text = name.to_owned();
                 if p.scale > 0 {
@@ -142,7 +143,7 @@ impl<'a> Section<'a> {
                 {
                     _ = write!(text, ", {integers}");
                 }
-                match p.exceptions.len() {
+                match p.exceptions.number() {
                     0 => {}
                     1 => text.push_str(", 1 exception"),
                     n => _ = write!(text, ", {n} exceptions"),
@@ -258,16 +259,6 @@ impl<'a> Packed<'a> {
         let away = if near { [c.signed()?, c.signed()?, c.signed()?, c.signed()?] } else { [0; 4] };
         let excepted = head & EXCEPTIONS != 0;
         let exceptions = if excepted { Exceptions::read(c, count)? } else { Exceptions::none() };
-        let mut away_blocks = None;
-        if near {
-            let control = c.byte()?;
-            let mut of_away = Blocks::new(c, control & CONTROL, count)?;
-            if control > CONTROL {
-                return Err(c.wrong("no such order or form of integers"));
-            }
-            of_away.start_at(away[0]);
-            away_blocks = Some(of_away);
-        }
         let cursor = *c;
         Ok(Packed {
             kind,
@@ -280,7 +271,6 @@ impl<'a> Packed<'a> {
             monotone,
             bare,
             away,
-            away_blocks,
             exceptions,
             blocks,
             cursor,
@@ -336,7 +326,7 @@ impl<'a> Packed<'a> {
     fn sum(&self, count: usize) -> Result<Option<f64>> {
         let range = self.high.wrapping_sub(self.low) as u64;
         let decimals = self.codec == QUOTIENT || self.codec == PRODUCT;
-        if !decimals || self.bare || self.exceptions.len() > 0 || range >= 1 << 46 {
+        if !decimals || self.bare || self.exceptions.number() > 0 || range >= 1 << 46 {
             return Ok(None);
         }
         let above = dispatch(Summing { packed: self })?;
@@ -402,10 +392,12 @@ impl<T: Copy, F: Fn(u64) -> T + Copy> Decode<'_, '_, '_, T, F> {
     #[inline(always)]
     fn each_near<S: Simd>(self, simd: S) -> Result<()> {
         let Decode { packed, from, to, out, convert } = self;
-        let Some(mut of_away) = packed.away_blocks.clone() else { return Ok(()) };
         let (power, tenth) = (decimal::power(packed.scale), decimal::product(1, packed.scale));
         out.reserve(to - from);
         let (mut cursor, mut blocks) = (packed.cursor, packed.blocks.clone());
+        let control = cursor.byte()?;
+        let mut of_away = Blocks::new(&mut cursor, control, packed.blocks.count())?;
+        of_away.start_at(packed.away[0]);
         let (mut block, mut away) = (Aligned::zero(), Aligned::zero());
         let mut done = 0;
         while done < to {
