@@ -110,6 +110,18 @@ impl Counts {
         Some(Counts { log, counts })
     }
 
+    /// One state for the last of so many symbols.
+    pub fn one(symbols: usize) -> Counts {
+        let mut counts = vec![0; symbols];
+        counts.iter_mut().rev().take(1).for_each(|n| *n = 1);
+        Counts { log: 0, counts }
+    }
+
+    /// The logarithm of the number of states.
+    pub fn log(&self) -> u32 {
+        self.log
+    }
+
     /// Bits that symbols of these frequencies take; infinite if one has no state.
     pub fn cost(&self, frequencies: &[u32]) -> f64 {
         let bits = |(&f, &n): (&u32, &u16)| {
@@ -133,20 +145,19 @@ impl Counts {
         symbols
     }
 
-    /// Appends the states of a decoder. `next[symbol]` is the place of the table that decodes after it.
-    pub fn extend_decoder(&self, next: &[u16], states: &mut Vec<State>) {
+    /// The states of a decoder.
+    pub fn decoder(&self) -> Vec<State> {
         let size = 1u32 << self.log;
         let mut counts = [0u16; SYMBOLS_MAX];
-        counts[..self.counts.len()].copy_from_slice(&self.counts);
-        let mut places = [0u16; SYMBOLS_MAX];
-        places[..next.len()].copy_from_slice(next);
-        states.extend(self.spread().into_iter().map(|symbol| {
+        counts.iter_mut().zip(&self.counts).for_each(|(all, n)| *all = *n);
+        let state = |symbol: u8| {
             let x = u32::from(counts[usize::from(symbol)]);
             counts[usize::from(symbol)] += 1;
             let bits = self.log - x.ilog2();
-            let next = (x << bits) - size + u32::from(places[usize::from(symbol)]);
+            let next = (x << bits) - size;
             State(next | bits << 16 | u32::from(symbol) << 24)
-        }));
+        };
+        self.spread().into_iter().map(state).collect()
     }
 }
 
