@@ -70,7 +70,7 @@ fn residuals(column: &[i64], order: u8) -> Vec<i64> {
             let mut mean = Mean::default();
             let rest = |&v: &i64| {
                 let rest = v.wrapping_sub(mean.expected());
-                mean.follow(v);
+                mean.follow(rest);
                 rest
             };
             column[1..].iter().map(rest).collect()
@@ -93,9 +93,11 @@ impl Mean {
         self.0 >> 4
     }
 
+    /// Takes in the integer that is `rest` above the expected one: `mean += (16 * integer - mean) >> 2`,
+    /// with a short way from one mean to the next.
     #[inline(always)]
-    fn follow(&mut self, came: i64) {
-        self.0 = self.0.wrapping_add((came << 4).wrapping_sub(self.0) >> 2);
+    fn follow(&mut self, rest: i64) {
+        self.0 = self.0.wrapping_add((rest << 4).wrapping_sub(self.0 & 15) >> 2);
     }
 }
 
@@ -128,11 +130,13 @@ impl Plan {
             return;
         }
         let mut longer = 0;
-        let few = |bytes: f64| bytes < STRETCH_BYTES;
-        while longer < LONGER_MAX && few(self.estimate / 8.0 / n as f64 * (STRETCH << longer) as f64) {
+        let mut length = STRETCH;
+        let few = |length: usize| self.estimate / 8.0 / n as f64 * (length as f64) < STRETCH_BYTES;
+        // Nor is it worth it to cut off a short rest.
+        while longer < LONGER_MAX && n > length && (few(length) || n < length + length / 2) {
             longer += 1;
+            length *= 2;
         }
-        let length = STRETCH << longer;
         let model = Model::fit(&self.numbers, n.div_ceil(length));
         let flags = if self.above { ABOVE } else { 0 } | if divisor > 1 { DIVISOR } else { 0 };
         out.push(self.order | flags | longer << STRETCH_SHIFT);
@@ -159,7 +163,7 @@ impl Plan {
                     step = s;
                 }
             }
-            scaled.iter().skip(at).take(length).for_each(|&v| mean.follow(v));
+            scaled.iter().skip(at).take(length).for_each(|&v| mean.follow(v.wrapping_sub(mean.expected())));
             let bytes = write_stretch(&model, &encoder, numbers);
             put_varint(out, bytes.len() as u64);
             stretches.extend(bytes);
@@ -379,7 +383,7 @@ fn integrate(column: &Column, sums: &mut (u64, u64), block: &mut [u64; BLOCK]) {
             let mut mean = Mean(sums.0 as i64);
             for v in block.iter_mut() {
                 let c = mean.expected().wrapping_add(*v as i64);
-                mean.follow(c);
+                mean.follow(*v as i64);
                 *v = (c as u64).wrapping_mul(column.divisor).wrapping_add(column.first);
             }
             sums.0 = mean.0 as u64;
@@ -470,7 +474,7 @@ fn number<const LOADS: usize>(bytes: &[u8], below: &mut usize, symbol: u8, symbo
     if LOADS == 2 {
         word |= (load64(bytes, at.wrapping_add(8)) << 1) << (63 - shift);
     }
-    symbol.low.wrapping_add(word & symbol.mask)
+    symbol.low.wrapping_add(word & mask(symbol.extra & 63))
 }
 
 #[cfg(test)]

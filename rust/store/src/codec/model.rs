@@ -75,7 +75,6 @@ impl Grid {
 #[derive(Clone, Copy, Default)]
 pub struct Symbol {
     pub low: u64,
-    pub mask: u64,
     pub extra: u32,
 }
 
@@ -93,11 +92,11 @@ impl Model {
         self.grid
     }
 
-    /// The symbols, in their order.
+    /// What each symbol stands for.
     pub fn symbols(&self) -> Vec<Symbol> {
         let of = |s: u8| {
             let (low, extra) = self.grid.range(usize::from(s));
-            Symbol { low, mask: mask(extra), extra }
+            Symbol { low, extra }
         };
         (0..=self.highest).map(of).collect()
     }
