@@ -434,22 +434,22 @@ impl<'a> Reader<'a> {
             let mut word = load64(self.bytes, at >> 3) >> (at & 7);
             for pair in [0, 2] {
                 let (x, y) = (state(a), state(b));
-                a = x.next() + (word & mask(x.bits())) as usize;
-                word >>= x.bits();
-                b = y.next() + (word & mask(y.bits())) as usize;
-                word >>= y.bits();
-                at += (x.bits() + y.bits()) as usize;
-                quad[pair] = number::<LOADS>(self.bytes, &mut below, x.symbol(), self.symbols);
-                quad[pair + 1] = number::<LOADS>(self.bytes, &mut below, y.symbol(), self.symbols);
+                a = x.after(word);
+                word >>= x.bits & 15;
+                b = y.after(word);
+                word >>= y.bits & 15;
+                at += usize::from(x.bits) + usize::from(y.bits);
+                quad[pair] = number::<LOADS>(self.bytes, &mut below, x.symbol, self.symbols);
+                quad[pair + 1] = number::<LOADS>(self.bytes, &mut below, y.symbol, self.symbols);
             }
         }
         for (i, slot) in block.iter_mut().enumerate().take(n).skip(whole * 4) {
             let x = state(a);
-            *slot = number::<LOADS>(self.bytes, &mut below, x.symbol(), self.symbols);
+            *slot = number::<LOADS>(self.bytes, &mut below, x.symbol, self.symbols);
             if i < live {
                 let word = load64(self.bytes, at >> 3) >> (at & 7);
-                a = x.next() + (word & mask(x.bits())) as usize;
-                at += x.bits() as usize;
+                a = x.after(word);
+                at += usize::from(x.bits);
             }
             (a, b) = (b, a);
         }

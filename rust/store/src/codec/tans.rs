@@ -154,31 +154,27 @@ impl Counts {
             let x = u32::from(counts[usize::from(symbol)]);
             counts[usize::from(symbol)] += 1;
             let bits = self.log - x.ilog2();
-            let next = (x << bits) - size;
-            State(next | bits << 16 | u32::from(symbol) << 24)
+            State { next: ((x << bits) - size) as u16, mask: mask(bits) as u16, bits: bits as u8, symbol }
         };
         self.spread().into_iter().map(state).collect()
     }
 }
 
-/// A state of a decoder: where the next one begins, how many bits are added to that, and the symbol.
+/// A state of a decoder: the symbol, how many bits follow and their mask, and where they are added. Fields
+/// of their own, so that no shift stands between one state and the next.
 #[derive(Clone, Copy, Default)]
-pub struct State(u32);
+pub struct State {
+    pub next: u16,
+    pub mask: u16,
+    pub bits: u8,
+    pub symbol: u8,
+}
 
 impl State {
+    /// The next state, of which `word` begins with the bits.
     #[inline(always)]
-    pub fn symbol(self) -> u8 {
-        (self.0 >> 24) as u8
-    }
-
-    #[inline(always)]
-    pub fn bits(self) -> u32 {
-        self.0 >> 16 & 15
-    }
-
-    #[inline(always)]
-    pub fn next(self) -> usize {
-        (self.0 & 0xffff) as usize
+    pub fn after(self, word: u64) -> usize {
+        usize::from(self.next) + (word & u64::from(self.mask)) as usize
     }
 }
 
