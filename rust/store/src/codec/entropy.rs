@@ -4,7 +4,7 @@
 
 use metricsdb_model::Result;
 
-use super::bits::{Kernel, dispatch, load64, mask, unzigzag, zigzag};
+use super::bits::{Kernel, dispatch, mask, unzigzag, zigzag};
 use super::cursor::{Cursor, put_signed, put_varint};
 use super::model::{LANES, Model, Symbol};
 use super::tans::{BitWriter, Encoder, State};
@@ -415,7 +415,7 @@ impl<'a> Reader<'a> {
     #[inline(always)]
     fn new(bytes: &'a [u8], size: usize, tables: (&'a [State], &'a [Symbol]), log: u32) -> Reader<'a> {
         let (states, symbols) = tables;
-        let word = load64(bytes, 0);
+        let word = word_at(bytes, 0);
         let lanes = [(word & mask(log)) as usize, (word >> log & mask(log)) as usize];
         Reader { bytes, states, symbols, lanes, above: LANES * log as usize, below: 8 * size }
     }
@@ -431,7 +431,7 @@ impl<'a> Reader<'a> {
         let (quads, _) = block.as_chunks_mut::<4>();
         let whole = live / 4;
         for quad in quads.iter_mut().take(whole) {
-            let mut word = load64(self.bytes, at >> 3) >> (at & 7);
+            let mut word = word_at(self.bytes, at);
             for pair in [0, 2] {
                 let (x, y) = (state(a), state(b));
                 a = x.after(word);
@@ -447,7 +447,7 @@ impl<'a> Reader<'a> {
             let x = state(a);
             *slot = number::<LOADS>(self.bytes, &mut below, x.symbol, self.symbols);
             if i < live {
-                let word = load64(self.bytes, at >> 3) >> (at & 7);
+                let word = word_at(self.bytes, at);
                 a = x.after(word);
                 at += usize::from(x.bits);
             }
@@ -460,6 +460,13 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// At least 57 bits from a bit on. The stretch is padded, so only a corrupt one reads past the end.
+#[inline(always)]
+fn word_at(bytes: &[u8], bit: usize) -> u64 {
+    let word = bytes.get(bit >> 3..).and_then(|b| b.first_chunk());
+    word.map_or(0, |b| u64::from_le_bytes(*b)) >> (bit & 7)
+}
+
 /// The number of a symbol, whose low bits end at `below` and take so many loads; without any it's the
 /// symbol itself.
 #[inline(always)]
@@ -469,10 +476,9 @@ fn number<const LOADS: usize>(bytes: &[u8], below: &mut usize, symbol: u8, symbo
     }
     let symbol = symbols.get(usize::from(symbol)).copied().unwrap_or_default();
     *below = below.wrapping_sub(symbol.extra as usize);
-    let (at, shift) = (*below >> 3, *below & 7);
-    let mut word = load64(bytes, at) >> shift;
+    let mut word = word_at(bytes, *below);
     if LOADS == 2 {
-        word |= (load64(bytes, at.wrapping_add(8)) << 1) << (63 - shift);
+        word = word & mask(32) | word_at(bytes, below.wrapping_add(32)) << 32;
     }
     symbol.low.wrapping_add(word & mask(symbol.extra & 63))
 }
