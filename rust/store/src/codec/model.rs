@@ -218,7 +218,7 @@ pub fn estimate(numbers: &[u64]) -> f64 {
     numbers.iter().step_by(step).for_each(|&z| frequencies[ROUGH.symbol(z) & (SYMBOLS_MAX - 1)] += 1);
     let extra =
         |(s, &f): (usize, &u32)| if f == 0 { 0.0 } else { f64::from(f) * f64::from(ROUGH.range(s).1) };
-    let used = frequencies.iter().filter(|&&f| f > 0).count();
+    let used = frequencies.iter().rposition(|&f| f > 0).unwrap_or(0) + 1;
     let bits = entropy(&frequencies) + frequencies.iter().enumerate().map(extra).sum::<f64>();
     step as f64 * bits + LEVEL_COST * used as f64
 }
