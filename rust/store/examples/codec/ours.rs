@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::hint::black_box;
 
 use metricsdb_model::{Samples, TimeRange, ValueKind};
-use metricsdb_store::chunk::{Chunk, SharedTimes, chunks_of, dense};
+use metricsdb_store::chunk::{Chunk, SharedColumns, chunks_of, dense};
 use metricsdb_store::codec::open::{self, OpenState, SAMPLE_BYTES_MAX};
 
 use crate::data::{Block, Series, blocks};
@@ -69,13 +69,13 @@ impl Codec for Open {
 const BATCH: usize = 8;
 
 /// A form of the sealed chunks of a series.
-type Form = fn(&Series, usize, &SharedTimes) -> Vec<Chunk>;
+type Form = fn(&Series, usize, &SharedColumns) -> Vec<Chunk>;
 
-fn sealed(series: &Series, _: usize, shared: &SharedTimes) -> Vec<Chunk> {
+fn sealed(series: &Series, _: usize, shared: &SharedColumns) -> Vec<Chunk> {
     chunks_of(ValueKind::Float, &series.times, &series.bits, shared).unwrap()
 }
 
-fn densest(series: &Series, samples: usize, shared: &SharedTimes) -> Vec<Chunk> {
+fn densest(series: &Series, samples: usize, shared: &SharedColumns) -> Vec<Chunk> {
     vec![dense(ValueKind::Float, &sealed(series, samples, shared), shared).unwrap()]
 }
 
@@ -83,11 +83,11 @@ fn densest(series: &Series, samples: usize, shared: &SharedTimes) -> Vec<Chunk> 
 fn series(name: &str, form: Form, set: &[Series], samples: usize, runs: usize) -> Measured {
     let set: Vec<Series> = set.iter().map(|s| s.whole_blocks(samples)).collect();
     let mut coded: Vec<Vec<Chunk>> = Vec::new();
-    let mut shared = SharedTimes::default();
+    let mut shared = SharedColumns::default();
     let batches: Vec<&[Series]> = set.chunks(BATCH).collect();
     let encode_s = fastest(runs, batches.len(), |i| {
         if i == 0 {
-            (shared, coded) = (SharedTimes::default(), Vec::new());
+            (shared, coded) = (SharedColumns::default(), Vec::new());
         }
         coded.extend(batches[i].iter().map(|s| form(s, samples, &shared)));
     });
