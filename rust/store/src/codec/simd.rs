@@ -77,6 +77,27 @@ pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Portable)
 }
 
+/// Appends the same value `count` times.
+#[inline]
+pub fn repeat<T: Copy>(value: T, count: usize, out: &mut Vec<T>) {
+    dispatch(Repeat { value, count, out });
+}
+
+struct Repeat<'o, T> {
+    value: T,
+    count: usize,
+    out: &'o mut Vec<T>,
+}
+
+impl<T: Copy> Kernel for Repeat<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        self.out.extend(std::iter::repeat_n(self.value, self.count));
+    }
+}
+
 /// Integers of a block where vectors don't straddle two lines of the cache.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
