@@ -410,11 +410,16 @@ mod x86 {
             if width > LANE_WIDTH_MAX {
                 return unpack_portable::<ADD>(bytes, width, block);
             }
+            let filled;
+            let bytes = match bytes.first_chunk() {
+                Some(whole) => whole,
+                None => {
+                    filled = padded(bytes, width);
+                    &filled
+                }
+            };
             // SAFETY: the processor has every feature, or there were no `self`.
-            match bytes.first_chunk() {
-                Some(whole) => unsafe { unpack_avx2::<ADD>(whole, width, block) },
-                None => unsafe { unpack_avx2::<ADD>(&padded(bytes, width), width, block) },
-            }
+            unsafe { unpack_avx2::<ADD>(bytes, width, block) }
         }
 
         #[inline(always)]
