@@ -1,7 +1,7 @@
 //! Samples and index: what is written, kept and found again, in memory.
 //!
 //! `codec` and `chunk` turn columns into bytes; a `shard` owns series (`series`), their open chunks
-//! (`head`, `slab`) and merges late samples (`late`); `symbols`, `labelsets` and `index` know the labels;
+//! (`head`, `slab`), rounds samples (`precision`) and merges late ones (`late`); `symbols`, `labelsets` and `index` know the labels;
 //! `raw` finds known series without parsing. `Database` joins them and is a `Source` for queries.
 #![deny(unsafe_code)]
 
@@ -18,6 +18,7 @@ pub mod labelsets;
 mod late;
 pub mod memory;
 mod metadata;
+mod precision;
 mod raw;
 mod resolve;
 mod sealed;
@@ -32,4 +33,5 @@ pub use densify::Densified;
 pub use index::Cardinality;
 pub use late::DuplicatePolicy;
 pub use memory::{Part, Stats};
+pub use precision::{PreviewRow, Rewritten};
 pub use view::{Rows, Run, View};
