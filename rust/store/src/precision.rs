@@ -22,7 +22,8 @@ use crate::view::{ByShard, View};
 /// What is known of a series: the number of its rule from 1 on, 0 for none, and this bit for a counter.
 const COUNTER: u8 = 0x80;
 /// Rules that the number of a series tells apart.
-pub const RULES_MAX: usize = COUNTER as usize - 1;
+const RULES_MAX: usize = COUNTER as usize - 1;
+const _: () = assert!(RULES_MAX == 127, "the message of the error says so");
 
 /// The rules of a database, in order: the first that matches a series is its own.
 #[derive(Default)]
@@ -33,12 +34,9 @@ pub struct PrecisionRules {
 impl PrecisionRules {
     fn new(rules: Vec<(Predicate, Policy)>) -> Result<PrecisionRules> {
         if rules.len() > RULES_MAX {
-            return Err(Error::Limit {
-                what: "precision policies of one database",
-                limit: RULES_MAX as u64,
-                needed: rules.len() as u64,
-                remedy: "join selectors that have the same policy",
-            });
+            let count = rules.len().to_string();
+            let (why, remedy) = ("a database has at most 127", "join selectors that have the same policy");
+            return Err(Error::input("precision policies", &count, why, remedy));
         }
         let ready = |(predicate, policy)| Ok((predicate, Quantizer::new(policy)?));
         Ok(PrecisionRules { rules: rules.into_iter().map(ready).collect::<Result<_>>()? })
@@ -66,7 +64,7 @@ impl PrecisionRules {
 
     /// The mark of a series that the rule at a position applies to.
     fn mark(at: usize, counter: bool) -> u8 {
-        at as u8 + 1 | if counter { COUNTER } else { 0 }
+        (at as u8 + 1) | if counter { COUNTER } else { 0 }
     }
 }
 
@@ -101,8 +99,8 @@ pub struct Rewritten {
 
 impl Database {
     /// Replaces all rules. They apply to what is written from now on; stored samples stay. Costs a selection a
-    /// rule and a byte a series. Errors: `Input` for a policy out of its limits, `Limit` for more than 127
-    /// rules; everything is as before then.
+    /// rule and a byte a series. Errors: `Input` for a policy out of its limits or more than
+    /// 127 rules; everything is as before then.
     pub fn set_precision(&self, rules: Vec<(Predicate, Policy)>) -> Result<()> {
         let rules = Arc::new(PrecisionRules::new(rules)?);
         let mut current = self.precision.lock();
@@ -192,7 +190,7 @@ impl Database {
                 let counter = self.is_counter(shard, row, &mut counters);
                 let mark = &mut shard.series.precision[row];
                 if *mark != 0 {
-                    *mark = *mark & !COUNTER | if counter { COUNTER } else { 0 };
+                    *mark = (*mark & !COUNTER) | if counter { COUNTER } else { 0 };
                 }
             }
         }

@@ -256,7 +256,7 @@ fn what_cannot_be_a_rule_is_refused_and_leaves_the_rules_as_they_were() {
     let db = store(DuplicatePolicy::Last);
     db.set_precision(vec![(every(), policy("decimals(0)"))]).unwrap();
     let many = (0..128).map(|_| (every(), policy("decimals(1)"))).collect();
-    assert!(matches!(db.set_precision(many), Err(Error::Limit { limit: 127, needed: 128, .. })));
+    assert!(matches!(db.set_precision(many), Err(Error::Input { .. })));
     let wrong = Policy::new(Precision::Digits(90));
     assert!(matches!(db.set_precision(vec![(every(), wrong)]), Err(Error::Input { .. })));
     write_floats(&db, "a", 0, &[1.6]);
