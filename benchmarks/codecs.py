@@ -9,7 +9,8 @@ open, sealed, dense   ours, in blocks of 512, with times, headers, allocation an
 goal, met   bytes a sample of sealed / dense
 
 Codecs see whole blocks: what a series has beyond its last one is left out. Files and servers get all of it.
-Speeds are of one core, the fastest of nine runs, built for any x86-64 as the wheels are.
+Speeds are of one core, each 16 blocks at their fastest of nine runs, built for any x86-64 as the wheels are: with AVX2
+and BMI, as its authors advise, pco decodes 5 to 50 % faster.
 """
 
 from __future__ import annotations

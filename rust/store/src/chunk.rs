@@ -2,8 +2,10 @@
 //! bytes: a head with the times' bounds, the blocks of values, and, unless times are regular, a column of
 //! them that chunks share.
 
+mod block;
 mod build;
 mod column;
+mod grow;
 mod shared;
 mod summary;
 
@@ -11,10 +13,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use metricsdb_model::{Error, Result, Samples, TimeRange, ValueKind};
-use triomphe::ThinArc;
 
 pub use build::Builder;
 pub use column::ValueBlock;
+pub use grow::{chunks_of, dense, grown};
 pub use shared::{SharedTimes, Times};
 pub use summary::Folded;
 
@@ -22,6 +24,7 @@ use crate::codec::bits::load64;
 use crate::codec::cursor::{Cursor, put_varint};
 use crate::codec::statistics::{Statistics, widen};
 use crate::codec::timestamps;
+use block::{BYTES_MAX, Block};
 use column::{TimeBlocks, ValueBlocks};
 
 /// Samples that one chunk holds at most.
@@ -30,11 +33,9 @@ pub const CHUNK_SAMPLES_MAX: usize = 1 << 16;
 pub const BLOCK_SAMPLES: usize = 512;
 /// Samples of a block of a dense chunk.
 pub const DENSE_BLOCK_SAMPLES: usize = 4096;
-/// A chunk of this many bytes gets no more samples.
-pub const CHUNK_BYTES: usize = 4096;
-
-/// Heap bytes before the block: the counter, the pointer to shared times, the length.
-const HEAD_BYTES: usize = 24;
+/// A chunk of this many bytes or value blocks gets no more samples: a late one writes all of them anew.
+pub const CHUNK_BYTES: usize = 16 << 10;
+pub const CHUNK_BLOCKS: usize = 16;
 
 /// The high half of the first byte.
 const VERSION: u8 = 2;
@@ -60,9 +61,9 @@ pub fn allocated(bytes: usize) -> usize {
 }
 
 /// An immutable block of samples of one series, strictly increasing in time. A clone shares the bytes.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Chunk {
-    body: ThinArc<Option<Arc<Times>>, u8>,
+    block: Block,
 }
 
 const _: () = assert!(size_of::<Option<Chunk>>() == 8, "a series without sealed samples pays 8 bytes");
@@ -91,8 +92,8 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn parse(chunk: &'a Chunk) -> Result<Parts<'a>> {
-        let mut parts = Parts::head(&chunk.body.slice)?;
-        parts.times = chunk.body.header.header.as_ref().map_or(&[], |times| &times.blocks);
+        let mut parts = Parts::head(chunk.block.bytes())?;
+        parts.times = chunk.block.times().map_or(&[], |times| &times.blocks);
         Ok(parts)
     }
 
@@ -191,7 +192,10 @@ impl Chunk {
             return Err(c.wrong("regular times and a column of times"));
         }
         let times = (!times.is_empty()).then(|| Arc::new(Times { blocks: times.into() }));
-        let chunk = Chunk { body: ThinArc::from_header_and_slice(times, body) };
+        if body.len() > BYTES_MAX {
+            return Err(c.wrong("a chunk of two gigabytes"));
+        }
+        let chunk = Chunk { block: Block::new(times, body) };
         chunk.validate()?;
         Ok(chunk)
     }
@@ -230,11 +234,12 @@ impl Chunk {
 
     /// The bytes that `from_bytes` takes: the time column, the block and a checksum.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let times = self.times().map_or(&[][..], |times| &times.blocks);
-        let mut out = Vec::with_capacity(self.body.slice.len() + times.len() + 8);
+        let times = self.block.times().map_or(&[][..], |times| &times.blocks);
+        let bytes = self.block.bytes();
+        let mut out = Vec::with_capacity(bytes.len() + times.len() + 8);
         put_varint(&mut out, times.len() as u64);
         out.extend_from_slice(times);
-        out.extend_from_slice(&self.body.slice);
+        out.extend_from_slice(bytes);
         let sum = checksum(&out);
         out.extend_from_slice(&sum);
         out
@@ -242,44 +247,53 @@ impl Chunk {
 
     /// Heap bytes of this chunk, without its times where they are shared.
     pub fn bytes(&self) -> usize {
-        allocated(self.body.slice.len() + HEAD_BYTES)
+        allocated(self.block.size())
     }
 
-    /// Bytes of the encoded block alone: head and values, no allocator and no counters.
+    /// Bytes of the encoded chunk alone: head and values, no allocator, no counter.
     pub fn encoded_bytes(&self) -> usize {
-        self.body.slice.len()
+        self.block.bytes().len()
+    }
+
+    /// The encoded bytes, the counter before them, and the pointer to shared times.
+    pub fn framed_bytes(&self) -> usize {
+        self.block.size()
     }
 
     /// The column of times that other chunks may hold too; `None` where times are regular.
-    pub fn times(&self) -> Option<&Arc<Times>> {
-        self.body.header.header.as_ref()
+    pub fn times(&self) -> Option<Arc<Times>> {
+        self.block.times_arc()
     }
 
     /// Chunks of several series whose bytes are one.
     pub fn shares_bytes_with(&self, other: &Chunk) -> bool {
-        std::ptr::eq(self.body.slice.as_ptr(), other.body.slice.as_ptr())
+        self.block.is(&other.block)
     }
 
     pub fn kind(&self) -> ValueKind {
-        if self.body.slice.first().is_some_and(|b| b & INT != 0) { ValueKind::Int } else { ValueKind::Float }
+        if self.block.bytes().first().is_some_and(|b| b & INT != 0) {
+            ValueKind::Int
+        } else {
+            ValueKind::Float
+        }
     }
 
     /// Whether it was made by `densify`.
     pub fn is_dense(&self) -> bool {
-        self.body.slice.first().is_some_and(|b| b & DENSE != 0)
+        self.block.bytes().first().is_some_and(|b| b & DENSE != 0)
     }
 
     pub fn count(&self) -> usize {
-        (load64(&self.body.slice, 1) & 0xffff) as usize + 1
+        (load64(self.block.bytes(), 1) & 0xffff) as usize + 1
     }
 
     pub fn first(&self) -> i64 {
-        let word = load64(&self.body.slice, FIRST_AT);
-        if self.body.slice.first().is_some_and(|b| b & LONG_TIME != 0) { word as i64 } else { short(word) }
+        let word = load64(self.block.bytes(), FIRST_AT);
+        if self.block.bytes().first().is_some_and(|b| b & LONG_TIME != 0) { word as i64 } else { short(word) }
     }
 
     pub fn last(&self) -> i64 {
-        Parts::head(&self.body.slice).map_or(i64::MIN, |p| p.last)
+        Parts::head(self.block.bytes()).map_or(i64::MIN, |p| p.last)
     }
 
     /// Names of the time codec and of the first block's value codec.

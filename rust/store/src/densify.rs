@@ -3,7 +3,7 @@
 
 use metricsdb_model::{Budget, Result, ValueKind};
 
-use crate::chunk::{Builder, CHUNK_SAMPLES_MAX, Chunk};
+use crate::chunk::{CHUNK_SAMPLES_MAX, Chunk, dense};
 use crate::database::Database;
 use crate::sealed::Sealed;
 use crate::shard::{SHARDS, place_of};
@@ -100,7 +100,7 @@ impl Database {
     }
 
     fn densify_run(&self, number: usize, row: u32, run: &Run, done: &mut Densified) -> Result<()> {
-        let chunk = dense(run.kind, &run.chunks, self)?;
+        let chunk = dense(run.kind, &run.chunks, &self.times)?;
         let mut shard = self.shard(number);
         let sealed = &mut shard.series.sealed[row];
         // A late sample may have rewritten one of them in the meantime: then the next pass finds it.
@@ -121,13 +121,4 @@ impl Database {
         }
         Ok(())
     }
-}
-
-/// The samples of the chunks in one.
-fn dense(kind: ValueKind, chunks: &[Chunk], store: &Database) -> Result<Chunk> {
-    let (mut times, mut bits) = (Vec::new(), Vec::new());
-    for chunk in chunks {
-        chunk.decode_into(&mut times, &mut bits)?;
-    }
-    Ok(Builder::dense(kind, &times, &bits).finish(&store.times))
 }

@@ -3,9 +3,9 @@
 
 use metricsdb_model::{Reason, Result, ValueKind, WriteReport};
 
+use crate::chunk::{chunks_of, grown};
 use crate::codec::{self, OpenState};
 use crate::late::Late;
-use crate::sealed::{chunks_of, grown};
 use crate::series::Head;
 use crate::shard::{Rules, Shard, Staged, Work, id_of};
 use crate::slab::CLASSES;

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use metricsdb_model::sample::is_stale;
 use metricsdb_model::{Error, Reason, Result, ValueKind, WriteReport};
 
-use crate::sealed::chunks_of;
+use crate::chunk::chunks_of;
 use crate::shard::{Rules, Shard, Work, id_of};
 
 /// Which value stands where two samples of one series have the same time.

@@ -1,8 +1,9 @@
 //! Samples and index: what is written, kept and found again, in memory.
 //!
 //! `codec` and `chunk` turn columns into bytes; a `shard` owns series (`series`), their open chunks
-//! (`head`, `slab`), rounds samples (`precision`) and merges late ones (`late`); `symbols`, `labelsets` and `index` know the labels;
-//! `raw` finds known series without parsing. `Database` joins them and is a `Source` for queries.
+//! (`head`, `slab`), rounds samples (`precision`) and merges late ones (`late`), `histograms` beside them;
+//! `symbols`, `labelsets` and `index` know the labels; `raw` finds known series without parsing. `Database`
+//! joins them and is a `Source` for queries.
 #![deny(unsafe_code)]
 
 mod arena;
@@ -13,6 +14,7 @@ pub mod database;
 mod densify;
 mod grow;
 mod head;
+pub mod histograms;
 pub mod index;
 pub mod labelsets;
 mod late;

@@ -12,10 +12,9 @@ use metricsdb_model::{
 };
 use rayon::prelude::*;
 
-use crate::chunk::{Builder, Chunk, SharedTimes};
+use crate::chunk::{Builder, Chunk, SharedTimes, chunks_of};
 use crate::database::Database;
 use crate::metadata::COUNTER_ENDINGS;
-use crate::sealed::chunks_of;
 use crate::shard::{Rules, SHARDS, Shard, Work};
 use crate::view::{ByShard, View};
 

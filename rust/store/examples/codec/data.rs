@@ -6,6 +6,15 @@ pub struct Series {
     pub bits: Vec<u64>,
 }
 
+impl Series {
+    /// The series without what is left of it behind its last whole block of so many samples.
+    pub fn whole_blocks(&self, samples: usize) -> Series {
+        let n = self.times.len();
+        let n = if n < samples { n } else { n / samples * samples };
+        Series { times: self.times[..n].to_vec(), bits: self.bits[..n].to_vec() }
+    }
+}
+
 #[derive(Clone, Copy)]
 pub struct Block<'a> {
     pub times: &'a [i64],

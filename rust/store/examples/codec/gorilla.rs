@@ -66,7 +66,7 @@ impl Codec for Gorilla {
     fn size(&self, coded: &Coded, _: Block) -> Size {
         let times = coded.time_bits as f64 / 8.0;
         let values = (coded.stream.len() - PADDING) as f64 - times;
-        Size { values, times, headers: HEADER_BYTES }
+        Size { values, times, headers: HEADER_BYTES, heap: 0.0 }
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release -p metricsdb-store --example codec -- SET [samples a block] [runs]`, where SET is a
 //! file as `data.rs` describes it; `python -m benchmarks codecs` writes such files and lays out the tables.
-//! Prints one JSON object a codec. Every codec sees the same blocks, gives back every bit, and is timed
-//! by the fastest of the runs. Rivals without a codec for times get them for nothing: `times` says so.
+//! Prints one JSON object a codec. Every codec sees the same blocks and gives back every bit; batches are timed,
+//! each by the fastest of the runs. Rivals without a codec for times get them for nothing: `times` says so.
 #![allow(clippy::unwrap_used)]
 
 mod alp;

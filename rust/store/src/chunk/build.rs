@@ -3,20 +3,19 @@
 
 use std::sync::Arc;
 
-use metricsdb_model::{Result, ValueKind};
-use triomphe::ThinArc;
-
+use super::block::Block;
 use super::column::{TimeBlock, TimeBlocks, ValueBlock, ValueBlocks, decode_values, put_head};
 use super::shared::{SharedTimes, Times};
 use super::{
-    BLOCK_SAMPLES, CHUNK_BYTES, CHUNK_SAMPLES_MAX, Chunk, DENSE, DENSE_BLOCK_SAMPLES, INT, LONG_BYTES,
-    LONG_TIME, Parts, REGULAR, SHORT_BYTES, VERSION, short,
+    BLOCK_SAMPLES, CHUNK_BLOCKS, CHUNK_BYTES, CHUNK_SAMPLES_MAX, Chunk, DENSE, DENSE_BLOCK_SAMPLES, INT,
+    LONG_BYTES, LONG_TIME, Parts, REGULAR, SHORT_BYTES, VERSION, short,
 };
 use crate::codec::choose::{self, Plan};
 use crate::codec::cursor::put_varint;
 use crate::codec::dense;
 use crate::codec::timestamps;
 use crate::codec::values::Section;
+use metricsdb_model::{Result, ValueKind};
 
 /// A chunk that is being made.
 pub struct Builder {
@@ -33,6 +32,8 @@ pub struct Builder {
     time_tail: Option<TimeTail>,
     /// What was decided for the last block.
     plan: Option<Plan>,
+    /// How many blocks of values there are.
+    blocks: usize,
     dense: bool,
 }
 
@@ -74,6 +75,7 @@ impl Builder {
             tail: None,
             time_tail: None,
             plan: None,
+            blocks: 0,
             dense,
         };
         builder.add(times, bits);
@@ -83,10 +85,11 @@ impl Builder {
     /// Goes on with a chunk. Errors: `Corruption`.
     pub fn of(chunk: &Chunk) -> Result<Builder> {
         let parts = Parts::parse(chunk)?;
-        let (mut tail, mut plan) = (None, None);
+        let (mut tail, mut plan, mut blocks) = (None, None, 0);
         let mut last_block: Option<ValueBlock> = None;
         for block in parts.value_blocks() {
             last_block = Some(block?);
+            blocks += 1;
         }
         if let Some(block) = last_block {
             let section = block.section()?;
@@ -114,6 +117,7 @@ impl Builder {
             tail,
             time_tail,
             plan,
+            blocks,
             dense: false,
         })
     }
@@ -122,6 +126,7 @@ impl Builder {
     /// all, and it has its limits.
     pub fn fits(&self, times: &[i64]) -> bool {
         let room = self.values.len() + self.times.len() < CHUNK_BYTES
+            && self.blocks < CHUNK_BLOCKS
             && self.count + times.len() <= CHUNK_SAMPLES_MAX;
         room && (self.step.is_none() || self.goes_on(times))
     }
@@ -179,6 +184,7 @@ impl Builder {
         let mut bits = Vec::with_capacity(tail.count + next.len());
         decode_values(ValueBlocks::new(rest, self.kind, tail.count), 0, tail.count, |b| b, &mut bits)?;
         self.values.truncate(tail.at);
+        self.blocks -= 1;
         Ok(Some(bits))
     }
 
@@ -204,7 +210,9 @@ impl Builder {
             if let Some(tail) = longer {
                 count += tail.count;
                 self.values.truncate(tail.at);
+                self.blocks -= 1;
             }
+            self.blocks += 1;
             let mut section = Vec::with_capacity(piece.len() * 2 + 64);
             match self.dense {
                 true => dense::encode(self.kind, piece, &mut section),
@@ -243,7 +251,7 @@ impl Builder {
         self.finish_with(times)
     }
 
-    pub(super) fn finish_with(self, times: Option<Arc<Times>>) -> Chunk {
+    fn finish_with(self, times: Option<Arc<Times>>) -> Chunk {
         let long = short(self.first as u64) != self.first;
         let mut out = Vec::with_capacity(24 + self.values.len());
         out.push(
@@ -257,6 +265,6 @@ impl Builder {
         out.extend_from_slice(&self.first.to_le_bytes()[..if long { LONG_BYTES } else { SHORT_BYTES }]);
         put_varint(&mut out, self.step.unwrap_or(self.last.wrapping_sub(self.first) as u64));
         out.extend_from_slice(&self.values);
-        Chunk { body: ThinArc::from_header_and_slice(times, &out) }
+        Chunk { block: Block::new(times, &out) }
     }
 }

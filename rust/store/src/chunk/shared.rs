@@ -64,6 +64,14 @@ impl SharedTimes {
         times
     }
 
+    /// The columns that are in use.
+    pub fn columns(&self) -> impl Iterator<Item = Arc<Times>> {
+        let alive = |stripe: &Mutex<Stripe>| -> Vec<Arc<Times>> {
+            stripe.lock().known.iter().filter_map(|(_, weak)| weak.upgrade()).collect()
+        };
+        self.stripes.iter().flat_map(alive)
+    }
+
     /// Columns that are in use, and the bytes of all of them and of the table.
     pub fn size(&self) -> (usize, usize) {
         let (mut columns, mut bytes) = (0, 0);

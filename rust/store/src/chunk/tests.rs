@@ -4,7 +4,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec::testing::{columns, kind};
-use crate::sealed::{chunks_of, grown};
 use metricsdb_model::Wants;
 use metricsdb_model::sample::STALE_NAN_BITS;
 

@@ -180,7 +180,7 @@ impl<'a> Parsed<'a> {
             _ => "decimal",
         };
         let scale = if self.scale > 0 { format!(", scale {}", self.scale) } else { String::new() };
-        let exceptions = match self.exceptions.len() {
+        let exceptions = match self.exceptions.number() {
             0 => String::new(),
             n => format!(", {n} exceptions"),
         };

@@ -9,6 +9,7 @@ pub mod decimal;
 pub mod dense;
 pub mod entropy;
 pub mod exceptions;
+pub mod histogram;
 pub mod integers;
 pub mod layout;
 pub mod model;
