@@ -22,6 +22,7 @@ from metricsdb.errors import (
     WriteError,
 )
 from metricsdb.lifecycle.tick import Tick
+from metricsdb.precision import PrecisionPolicies
 
 __all__ = [
     "ConfigError",
@@ -30,6 +31,7 @@ __all__ = [
     "ExecutionError",
     "MetricsDBError",
     "ParseError",
+    "PrecisionPolicies",
     "QueryCancelled",
     "QueryError",
     "QueryInfo",

@@ -14,7 +14,19 @@ import yaml
 from metricsdb.errors import ConfigError
 from metricsdb.times import duration_ms
 
-__all__ = ["Config", "Duration", "Limits", "ScrapeJob", "StatsdListener", "Upkeep", "address", "dump", "load", "parse"]
+__all__ = [
+    "Config",
+    "Duration",
+    "Limits",
+    "PrecisionPolicy",
+    "ScrapeJob",
+    "StatsdListener",
+    "Upkeep",
+    "address",
+    "dump",
+    "load",
+    "parse",
+]
 
 T = TypeVar("T")
 
@@ -126,6 +138,14 @@ class Upkeep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"`idle_cpu` is {self.idle_cpu}; give 0 (off) to 1 (a whole core)")
 
 
+class PrecisionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How exactly the samples of some series are kept; the first policy that matches a series wins."""
+
+    selector: str
+    policy: str
+    counters: Literal["exact", "rounded"] = "exact"
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file. An empty one is valid: every field has a default."""
 
@@ -135,6 +155,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scrape: list[ScrapeJob] = []
     statsd: StatsdListener | None = None
     upkeep: Upkeep = msgspec.field(default_factory=Upkeep)
+    precision: list[PrecisionPolicy] = []
 
     def __post_init__(self) -> None:
         _as_value_error(address, self.listen)
@@ -142,6 +163,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two jobs are called {name!r}; give each its own name")
+        selectors = [p.selector for p in self.precision]
+        for selector in selectors:
+            if selectors.count(selector) > 1:
+                raise ValueError(f"two precision policies have the selector {selector!r}; keep one of them")
 
 
 def _check_body_bytes_max(value: int) -> None:

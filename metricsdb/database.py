@@ -19,6 +19,7 @@ from metricsdb._native import NativeDatabase
 from metricsdb.clock import Clock, SystemClock
 from metricsdb.errors import ConfigError, WriteError
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
+from metricsdb.precision import PrecisionPolicies
 from metricsdb.times import DurationLike, Time, duration_ms, time_column_ms, time_ms
 
 Labels = Mapping[str, str]
@@ -75,8 +76,9 @@ class Database:
 
     ``duplicates`` says which value stays when a sample comes twice for one time. ``lookback``, ``query_timeout``
     and ``max_samples`` are the defaults of every query. Chunks whose samples are older than ``dense_after`` are
-    re-encoded denser by ``tick``, which takes at most the share ``idle_cpu`` of one core (0: off). ``clock`` tells
-    what ``"now"`` is.
+    re-encoded denser by ``tick``, which takes at most the share ``idle_cpu`` of one core (0: off). ``precision``
+    maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows and changes. ``clock`` tells what
+    ``"now"`` is.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Database:
         max_samples: int = 50_000_000,
         dense_after: DurationLike = "2h",
         idle_cpu: float = 0.1,
+        precision: Mapping[str, str] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
@@ -100,11 +103,16 @@ class Database:
         self._upkeep = Upkeep(self._clock, duration_ms(dense_after, "dense_after"), idle_cpu)
         self._background: Background | None = None
         self._options = (duplicates, self._timeout_ms, max_samples)
+        self.precision = PrecisionPolicies(lambda: self._native, self._range)
         self._native = self._empty()
+        for selector, policy in (precision or {}).items():
+            self.precision.set(selector, policy)
 
     def _empty(self) -> NativeDatabase:
         # The hash of raw label bytes is keyed at random, so that no sender can make series collide.
-        return NativeDatabase(*self._options, secrets.randbits(64))
+        native = NativeDatabase(*self._options, secrets.randbits(64))
+        self.precision.reinstall(native)
+        return native
 
     def __enter__(self) -> Self:
         return self
@@ -115,7 +123,10 @@ class Database:
         self.close()
 
     def close(self) -> None:
-        """Ends the background thread and frees all samples and series; the database is empty, and usable, afterwards."""
+        """Ends the background thread and frees all samples and series; the database is empty, and usable, afterwards.
+
+        Options and precision policies stay.
+        """
         self.stop()
         self._native = self._empty()
 

@@ -29,6 +29,7 @@ PYTHON_ORDER: list[set[str]] = [
     {"config", "frames"},
     {"scan"},
     {"adapters", "lifecycle"},
+    {"precision"},
     {"database"},
     {"testing"},
     {"server"},

@@ -6,6 +6,7 @@ mod database;
 mod error;
 mod input;
 mod output;
+mod precision;
 mod query;
 mod scrape;
 

@@ -38,7 +38,7 @@ impl Database {
         }
     }
 
-    /// Each row's labels hash to its identity, its shard and its table entry.
+    /// Each row's labels hash to its identity, its shard and its table entry, and choose its precision.
     fn check_rows(&self, shard: &Shard, all: &mut RoaringBitmap) -> Result<()> {
         let mut text = Vec::new();
         for row in 0..shard.series.len() as u32 {
@@ -51,6 +51,9 @@ impl Database {
             let handle = shard.series.labels[row];
             if shard.series.find(hash, |h| h == handle) != Some(row) {
                 return Err(wrong(id, "its label set does not lead to it"));
+            }
+            if shard.series.precision[row] != self.mark_of(&shard.precision, labels.as_ref()) {
+                return Err(wrong(id, "its precision is not what the rules say"));
             }
             all.insert(id);
         }

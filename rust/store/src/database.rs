@@ -15,6 +15,7 @@ use crate::index::{Cardinality, Index};
 use crate::labelsets::Shapes;
 use crate::late::DuplicatePolicy;
 use crate::metadata::MetadataStore;
+use crate::precision::PrecisionRules;
 use crate::raw::{FREE, RawHasher, RawTable};
 use crate::resolve::{Interned, Refusal};
 use crate::shard::{Rules, SHARDS, Shard, Staged, Work, place_of};
@@ -55,6 +56,8 @@ pub struct Database {
     pub(crate) shards: Box<[Mutex<Shard>]>,
     pub(crate) series_count: AtomicUsize,
     pub(crate) metadata: MetadataStore,
+    /// What every shard has, too; whoever changes rules or marks holds it meanwhile.
+    pub(crate) precision: Mutex<Arc<PrecisionRules>>,
     /// Buffers between calls: as many as there were writers at once, but not more than threads compute.
     pub(crate) scratch: Mutex<Vec<Scratch>>,
     /// The series that `densify` looks at next.
@@ -106,6 +109,7 @@ impl Database {
             shards: (0..SHARDS).map(|n| Mutex::new(Shard::new(n as u8, shared_columns.clone()))).collect(),
             series_count: AtomicUsize::new(0),
             metadata: MetadataStore::default(),
+            precision: Mutex::default(),
             scratch: Mutex::default(),
             shared_columns,
             densify_at: Mutex::new(0),
@@ -214,7 +218,7 @@ impl Database {
 
     fn write_batch(&self, batch: &Batch<'_>, scratch: &mut Scratch) -> WriteReport {
         let mut report = batch.report.clone();
-        self.metadata.learn(&batch.metadata);
+        self.recount(&self.metadata.learn(&batch.metadata));
         let mut ids = std::mem::take(&mut scratch.ids);
         self.resolve(batch, &mut ids, scratch, &mut report);
         let mut from = 0;

@@ -47,11 +47,10 @@ impl Shard {
                     report.reject(Reason::UnknownSeries, 1, || format!("no series has the id {id}"));
                     continue;
                 }
-                match self.place(s.row, kind, s.time, s.bits, rules, work)? {
+                let bits = self.kept(s.row, kind, s.bits);
+                match self.place(s.row, kind, s.time, bits, rules, work)? {
                     Placed::Appended => {}
-                    Placed::Late { older } => {
-                        late.push(Late { row: s.row, time: s.time, bits: s.bits, older })
-                    }
+                    Placed::Late { older } => late.push(Late { row: s.row, time: s.time, bits, older }),
                     Placed::Repeated => report.duplicates += 1,
                 }
             }

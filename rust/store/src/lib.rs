@@ -1,9 +1,9 @@
 //! Samples and index: what is written, kept and found again, in memory.
 //!
 //! `codec` and `chunk` turn columns into bytes; a `shard` owns series (`series`), their open chunks
-//! (`head`, `slab`) and merges late samples (`late`), `histograms` beside them; `symbols`, `labelsets` and
-//! `index` know the labels; `raw` finds known series without parsing. `Database` joins them and is a `Source`
-//! for queries.
+//! (`head`, `slab`), rounds samples (`precision`) and merges late ones (`late`), `histograms` beside them;
+//! `symbols`, `labelsets` and `index` know the labels; `raw` finds known series without parsing. `Database`
+//! joins them and is a `Source` for queries.
 #![deny(unsafe_code)]
 
 mod arena;
@@ -20,6 +20,7 @@ pub mod labelsets;
 mod late;
 pub mod memory;
 mod metadata;
+mod precision;
 mod raw;
 mod resolve;
 mod sealed;
@@ -35,4 +36,5 @@ pub use densify::Densified;
 pub use index::Cardinality;
 pub use late::DuplicatePolicy;
 pub use memory::{Part, Stats};
+pub use precision::{PreviewRow, Rewritten};
 pub use view::{Rows, Run, View};

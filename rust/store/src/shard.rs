@@ -9,6 +9,7 @@ use crate::chunk::{Chunk, SharedColumns};
 use crate::codec::{self, OpenState};
 use crate::labelsets::LabelSets;
 use crate::late::DuplicatePolicy;
+use crate::precision::PrecisionRules;
 use crate::series::{Head, SeriesTable};
 use crate::slab::{Arena, CLASSES};
 
@@ -58,8 +59,10 @@ pub struct Shard {
     pub label_sets: LabelSets,
     pub arena: Arena,
     pub sealed_count: SealedCount,
-    /// The times of sealed chunks: one table for all shards.
+    /// What sealed chunks hold together: one table for all shards.
     pub times: Arc<SharedColumns>,
+    /// Those of the whole store; `series.precision` says which one is a row's.
+    pub precision: Arc<PrecisionRules>,
 }
 
 /// The id by which the outside and the postings know a series.
@@ -101,6 +104,7 @@ impl Shard {
             arena: Arena::default(),
             sealed_count: SealedCount::default(),
             times,
+            precision: Arc::default(),
         }
     }
 
@@ -157,6 +161,14 @@ impl Shard {
         }
         self.decode_open(&head.state, self.open_bytes(head), work)?;
         Ok(work.times.iter().any(|&t| range.contains(t)))
+    }
+
+    /// Puts chunks in the place of `count` sealed ones of a row from `at` on.
+    pub fn swap_sealed(&mut self, row: u32, at: usize, count: usize, chunks: Vec<Chunk>) {
+        chunks.iter().for_each(|chunk| self.sealed_count.add(chunk));
+        for old in self.series.sealed[row].splice(at, count, chunks) {
+            self.sealed_count.remove(&old);
+        }
     }
 
     /// Decodes an open chunk into the buffers, which are cleared first.

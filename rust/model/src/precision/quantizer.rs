@@ -20,14 +20,15 @@ enum Rule {
     Bits {
         cut: u32,
     },
-    /// One step for all values below `limit`.
+    /// One step for all values below `limit`; `slack` as in `Step::nearest`.
     Grid {
         step: Step,
         bound: f64,
+        slack: f64,
         limit: f64,
     },
     /// A step for each decade, `below` powers of ten under it, for the values from `from` to `to`.
-    /// The bound is half a step, or `share` of the value if that is not 0.
+    /// The bound is half a step and the multiple's rounding, or `share` of the value if that is not 0.
     Decades {
         lead: usize,
         below: i32,
@@ -47,9 +48,9 @@ impl Quantizer {
             Precision::Lossless | Precision::Bits(52) => Rule::Keep,
             Precision::Bits(n) => Rule::Bits { cut: 52 - n as u32 },
             Precision::Digits(n) => decades(0, n as i32 - 1, 0.0),
-            Precision::Decimals(n) => grid(0, -n as i32, step::step(0, -n as i32).half),
+            Precision::Decimals(n) => grid(0, -n as i32, step::step(0, -n as i32).half, 1.0),
             Precision::Absolute(e) => match step::coarsest(2.0 * e) {
-                Some((lead, power)) => grid(lead, power, e),
+                Some((lead, power)) => grid(lead, power, e, 0.0),
                 None => Rule::Keep,
             },
             Precision::Relative(e) => match step::coarsest(2.0 * e) {
@@ -90,10 +91,11 @@ impl Quantizer {
         match self.rule {
             Rule::Keep => x,
             Rule::Bits { cut } => round_bits(x, cut),
-            Rule::Grid { step, bound, limit, .. } if x.abs() < limit => step.nearest(x, bound),
+            Rule::Grid { step, bound, slack, limit } if x.abs() < limit => step.nearest(x, bound, slack),
             Rule::Decades { lead, below, share, from, to } if x.abs() >= from && x.abs() < to => {
                 let step = step::step(lead, step::decade(x.abs()) - below);
-                step.nearest(x, if share > 0.0 { share * x.abs() } else { step.half })
+                let (bound, slack) = if share > 0.0 { (share * x.abs(), 0.0) } else { (step.half, 1.0) };
+                step.nearest(x, bound, slack)
             }
             Rule::Grid { .. } | Rule::Decades { .. } => x,
         }
@@ -123,9 +125,9 @@ impl Quantizer {
     }
 }
 
-fn grid(lead: usize, power: i32, bound: f64) -> Rule {
+fn grid(lead: usize, power: i32, bound: f64, slack: f64) -> Rule {
     let step = *step::step(lead, power);
-    Rule::Grid { step, bound, limit: step.multiple(MULTIPLE_MAX) }
+    Rule::Grid { step, bound, slack, limit: step.multiple(MULTIPLE_MAX) }
 }
 
 /// The rule of a step that lies `below` powers of ten under each decade.

@@ -120,10 +120,12 @@ impl Step {
     }
 
     /// The neighbouring multiple that is at most `bound` away from `x`, the nearer one first; `x` itself if
-    /// there is none. `|x|` is below `multiple(MULTIPLE_MAX)`. The error is exact: a multiple that is not 0
-    /// and `x` are within a factor of two, so their difference is a double.
+    /// there is none. `slack` 1 adds half a unit in the multiple's last place to the bound, which is how far the
+    /// double may lie from its decimal; 0 adds nothing. `|x|` is below `multiple(MULTIPLE_MAX)`. The comparison is
+    /// exact: a multiple that is not 0 and `x` are within a factor of two, so their difference is a double, and
+    /// less the half unit it still is.
     #[inline(always)]
-    pub fn nearest(&self, x: f64, bound: f64) -> f64 {
+    pub fn nearest(&self, x: f64, bound: f64, slack: f64) -> f64 {
         let m = (x * self.times / self.by + ROUND) - ROUND;
         let near = self.multiple(m);
         let error = near - x;
@@ -131,6 +133,17 @@ impl Step {
             return near;
         }
         let other = self.multiple(if error > 0.0 { m - 1.0 } else { m + 1.0 });
-        if (other - x).abs() <= bound { other } else { x }
+        let within = |q: f64| (q - x).abs() - slack * half_ulp(q) <= bound;
+        match () {
+            _ if within(near) => near,
+            _ if within(other) => other,
+            _ => x,
+        }
     }
+}
+
+/// Half a unit in the last place of a multiple; 0 of 0, which is exact.
+#[inline(always)]
+fn half_ulp(q: f64) -> f64 {
+    f64::from_bits((q.to_bits() & 0x7ff << 52).saturating_sub(53 << 52))
 }

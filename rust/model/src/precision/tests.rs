@@ -115,7 +115,7 @@ fn within(precision: Precision, x: f64, q: f64) -> bool {
     }
     let error = distance(x, q);
     // Half a step: |q - x| * 2 * 10^-power against the lead.
-    let half = |(lead, power): (u64, i32)| {
+    let half = |error: Exact, (lead, power): (u64, i32)| {
         let (left, right) = match power {
             ..0 => (error.times(Exact::decimal(2, -power as u32)), Exact::decimal(lead, 0)),
             _ => (error.times(Exact::decimal(2, 0)), Exact::decimal(lead, power as u32)),
@@ -128,7 +128,12 @@ fn within(precision: Precision, x: f64, q: f64) -> bool {
             let share = Exact { n: 1, e: -(n as i32) - 1 };
             error.cmp(Exact::of(x).times(share)) != Ordering::Greater
         }
-        Precision::Digits(_) | Precision::Decimals(_) => promised_step(precision, x).is_some_and(half),
+        // The double nearest to a decimal is at most half a unit in its last place from it.
+        Precision::Digits(_) | Precision::Decimals(_) => {
+            let slack = Exact { n: (q != 0.0) as u128, e: Exact::of(q).e - 1 };
+            let beyond = |step| error.cmp(slack) == Ordering::Greater && !half(error.minus(slack), step);
+            promised_step(precision, x).is_some_and(|step| !beyond(step))
+        }
         Precision::Relative(e) => error.cmp(Exact::of(x).times(Exact::of(e))) != Ordering::Greater,
         Precision::Absolute(e) => error.cmp(Exact::of(e)) != Ordering::Greater,
     }
@@ -178,6 +183,8 @@ fn check(precision: Precision, quantizer: &Quantizer, x: f64) {
             // A value may only stay where neither neighbour keeps the promise.
             assert_eq!(q, x, "{}: no decimal", say());
             assert!(neighbours(x, step).iter().all(|&n| !within(precision, x, n)), "{}: stays", say());
+            let decimal = matches!(precision, Precision::Digits(_) | Precision::Decimals(_));
+            assert!(!decimal, "{}: digits and decimals leave nothing", say());
         }
         _ => {}
     }
@@ -363,8 +370,8 @@ fn values_become_the_short_decimals_that_one_expects() {
     assert_eq!(apply("decimals(-3)", 12_501.0), 13_000.0);
     assert_eq!(apply("decimals(0)", 2.5), 2.0);
     assert_eq!(apply("decimals(1)", 0.15), 0.1);
-    // 0.8 and 0.7 are both a hair more than 0.05 away.
-    assert_eq!(apply("decimals(1)", 0.75), 0.75);
+    // The double 0.8 is a hair more than 0.05 away, the decimal is not.
+    assert_eq!(["decimals(1)", "digits(1)", "absolute(0.05)"].map(|p| apply(p, 0.75)), [0.8, 0.8, 0.75]);
     assert_eq!(apply("relative(0.001)", 1.2345), 1.234);
     assert_eq!(apply("relative(0.001)", 9876.5), 9876.0);
     assert_eq!(apply("absolute(0.5)", 17.4), 17.0);
