@@ -21,6 +21,7 @@ from metricsdb.errors import (
     QueryTimeout,
     WriteError,
 )
+from metricsdb.histograms import Histogram
 from metricsdb.lifecycle.tick import Tick
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "CorruptionError",
     "Database",
     "ExecutionError",
+    "Histogram",
     "MetricsDBError",
     "ParseError",
     "QueryCancelled",
