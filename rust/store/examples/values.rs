@@ -1,7 +1,7 @@
 //! Bytes per value and million values a second of the sealed value column, per set and per tier of vectors.
 //!
-//! `cargo run --release -p metricsdb-store --example values -- [capture.txt]`, where capture.txt is the
-//! unpacked capture: expositions, each after a line `# SCRAPE <ms>`.
+//! `cargo run --release -p metricsdb-store --example values -- [capture.txt [set [runs]]]`, where capture.txt is
+//! the unpacked capture: expositions, each after a line `# SCRAPE <ms>`.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -9,16 +9,27 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use metricsdb_model::ValueKind;
-use metricsdb_store::codec::choose;
+use metricsdb_store::codec::choose::{self, Plan};
+use metricsdb_store::codec::simd::Tier;
 use metricsdb_store::codec::values::Section;
 
 const BLOCK: usize = 512;
 
 fn main() {
-    println!("{BLOCK} values a block; bytes a value; M values/s on one core, best of 9");
-    println!("{:24} {:>8} {:>7} {:>6} {:>6}", "set", "values", "bytes", "enc", "dec");
-    for (name, set) in sets(std::env::args().nth(1).as_deref()) {
-        report(&name, &set);
+    println!("{BLOCK} values a block; bytes a value; M values/s on one core, best of the runs");
+    println!("encode cold and with the last block's plan; decode portable, with AVX2 and with AVX-512");
+    println!(
+        "{:24} {:>8} {:>7} | {:>6} {:>6} | {:>6} {:>6} {:>6}",
+        "set", "values", "bytes", "cold", "plan", "plain", "avx2", "avx512"
+    );
+    let mut args = std::env::args().skip(1);
+    let path = args.next();
+    let only = args.next();
+    let runs = args.next().map_or(9, |s| s.parse().unwrap());
+    for (name, set) in sets(path.as_deref()) {
+        if only.as_ref().is_none_or(|only| name.contains(only.as_str())) {
+            report(&name, &set, runs);
+        }
     }
 }
 
@@ -127,46 +138,49 @@ impl Random {
     }
 }
 
-fn report(name: &str, set: &[Vec<u64>]) {
+fn report(name: &str, set: &[Vec<u64>], runs: usize) {
     let blocks: Vec<&[u64]> = set.iter().flat_map(|v| v.chunks_exact(BLOCK)).collect();
     let count = blocks.len() * BLOCK;
     let rate = |seconds: f64| count as f64 / seconds / 1e6;
-    let mut sections: Vec<Vec<u8>> = Vec::new();
     let mut out = Vec::with_capacity(1 << 16);
-    let cold = timed(|| {
-        for b in &blocks {
-            out.clear();
-            choose::encode(ValueKind::Float, b, None, &mut out);
-            black_box(&out);
-        }
-    });
-    for b in &blocks {
+    let mut encode = |bits: &[u64], plan: Option<Plan>| {
         out.clear();
-        choose::encode(ValueKind::Float, b, None, &mut out);
-        sections.push(out.clone());
-    }
+        choose::encode(ValueKind::Float, bits, plan, &mut out);
+        black_box(&out).clone()
+    };
+    let sections: Vec<Vec<u8>> = blocks.iter().map(|b| encode(b, None)).collect();
+    let plan = |s: &[u8]| Section::parse(s, ValueKind::Float, BLOCK).unwrap().plan();
+    let plans: Vec<Option<Plan>> = sections.iter().map(|s| plan(s)).collect();
+    let cold = timed(runs, || blocks.iter().for_each(|b| _ = encode(b, None)));
+    let warm = timed(runs, || blocks.iter().zip(&plans).for_each(|(b, p)| _ = encode(b, *p)));
     let mut back: Vec<f64> = Vec::with_capacity(BLOCK);
-    let decode = timed(|| {
-        for s in &sections {
-            back.clear();
-            let section = Section::parse(s, ValueKind::Float, BLOCK).unwrap();
-            section.decode(0, BLOCK, f64::from_bits, &mut back).unwrap();
-            black_box(&back);
-        }
+    let decode = Tier::ALL.map(|tier| {
+        tier.limit();
+        rate(timed(runs, || {
+            for s in &sections {
+                back.clear();
+                let section = Section::parse(s, ValueKind::Float, BLOCK).unwrap();
+                section.decode(0, BLOCK, f64::from_bits, &mut back).unwrap();
+                black_box(&back);
+            }
+        }))
     });
     let bytes: usize = sections.iter().map(Vec::len).sum();
     println!(
-        "{name:24} {count:>8} {:>7.4} {:>6.0} {:>6.0}",
+        "{name:24} {count:>8} {:>7.4} | {:>6.0} {:>6.0} | {:>6.0} {:>6.0} {:>6.0}",
         bytes as f64 / count as f64,
         rate(cold),
-        rate(decode)
+        rate(warm),
+        decode[0],
+        decode[1],
+        decode[2]
     );
 }
 
-/// Seconds of the fastest of nine runs.
-fn timed(mut f: impl FnMut()) -> f64 {
+/// Seconds of the fastest run.
+fn timed(runs: usize, mut f: impl FnMut()) -> f64 {
     let mut best = f64::INFINITY;
-    for _ in 0..9 {
+    for _ in 0..runs {
         let start = Instant::now();
         f();
         best = best.min(start.elapsed().as_secs_f64());

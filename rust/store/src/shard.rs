@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use metricsdb_model::{Result, TimeRange};
 
-use crate::chunk::{Chunk, SharedTimes};
+use crate::chunk::{Chunk, SharedColumns};
 use crate::codec::{self, OpenState};
 use crate::histograms::{HistogramSeries, Histograms};
 use crate::labelsets::LabelSets;
@@ -61,7 +61,7 @@ pub struct Shard {
     pub sealed_count: SealedCount,
     pub histograms: Histograms,
     /// The times of sealed chunks: one table for all shards.
-    pub times: Arc<SharedTimes>,
+    pub times: Arc<SharedColumns>,
 }
 
 /// The id by which the outside and the postings know a series.
@@ -95,7 +95,7 @@ impl Work {
 }
 
 impl Shard {
-    pub fn new(number: u8, times: Arc<SharedTimes>) -> Shard {
+    pub fn new(number: u8, times: Arc<SharedColumns>) -> Shard {
         Shard {
             number,
             series: SeriesTable::default(),

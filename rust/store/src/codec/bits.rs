@@ -143,9 +143,9 @@ pub fn packed_bytes(count: usize, width: u32) -> usize {
     (count * width as usize).div_ceil(8)
 }
 
-/// Appends the low `width` bits of each value; 64 values at most.
+/// Appends the low `width` bits of each of the first `n` values.
 #[inline(always)]
-pub fn pack(values: &[u64], width: u32, out: &mut Vec<u8>) {
+pub fn pack(values: &[u64; BLOCK], n: usize, width: u32, out: &mut Vec<u8>) {
     if width == 0 {
         return;
     }
@@ -153,17 +153,17 @@ pub fn pack(values: &[u64], width: u32, out: &mut Vec<u8>) {
     let keep = mask(width);
     words.iter_mut().zip(values).for_each(|(w, v)| *w = v & keep);
     // Neighbours are joined while two fit into a word; few words are left for the loop below.
-    let (mut n, mut wide) = (BLOCK, width);
+    let (mut left, mut wide) = (BLOCK, width);
     while wide <= 32 {
-        for i in 0..n / 2 {
+        for i in 0..left / 2 {
             words[i] = words[2 * i] | words[2 * i + 1] << wide;
         }
-        n /= 2;
+        left /= 2;
         wide *= 2;
     }
     let mut bytes = [0u8; BLOCK * 8 + 8];
     let (mut held, mut filled, mut at) = (0u64, 0u32, 0);
-    for &v in &words[..n] {
+    for &v in &words[..left] {
         held |= v << filled;
         filled += wide;
         if filled >= 64 {
@@ -174,7 +174,7 @@ pub fn pack(values: &[u64], width: u32, out: &mut Vec<u8>) {
         }
     }
     bytes[at..at + 8].copy_from_slice(&held.to_le_bytes());
-    out.extend_from_slice(&bytes[..packed_bytes(values.len().min(BLOCK), width)]);
+    out.extend_from_slice(&bytes[..packed_bytes(n.min(BLOCK), width)]);
 }
 
 #[cfg(test)]

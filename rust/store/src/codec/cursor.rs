@@ -2,7 +2,7 @@
 
 use metricsdb_model::{Error, Result};
 
-use super::bits::unzigzag;
+use super::bits::{load64, unzigzag};
 
 /// A position in bytes that only moves forward.
 #[derive(Clone, Copy)]
@@ -77,6 +77,22 @@ impl<'a> Cursor<'a> {
     /// Seven bits a byte, the lowest first; the high bit says that more follow.
     #[inline]
     pub fn varint(&mut self) -> Result<u64> {
+        // Without a branch that depends on the length, which is different for each number of a head.
+        let word = load64(self.bytes, self.at);
+        let ends = !word & 0x8080_8080_8080_8080;
+        let length = (ends.trailing_zeros() / 8 + 1) as usize;
+        if ends == 0 || self.at + length > self.bytes.len() {
+            return self.long_varint();
+        }
+        self.at += length;
+        let word = word & (ends ^ (ends - 1)) & 0x7f7f_7f7f_7f7f_7f7f;
+        let word = word & 0x007f_007f_007f_007f | (word & 0x7f00_7f00_7f00_7f00) >> 1;
+        let word = word & 0x0000_3fff_0000_3fff | (word & 0x3fff_0000_3fff_0000) >> 2;
+        Ok(word & 0x0fff_ffff | (word >> 32) << 28)
+    }
+
+    #[cold]
+    fn long_varint(&mut self) -> Result<u64> {
         let mut v = 0u64;
         for shift in (0..64).step_by(7) {
             let b = self.byte()?;

@@ -1,22 +1,20 @@
-//! Dense columns of 64-bit integers, for chunks that are seldom read: residuals as in `integers`, but each
-//! takes as many bits as it is surprising. A column is cut into stretches that are decoded on their own,
+//! Dense columns of 64-bit integers, for chunks that are seldom read: residuals as in `integers` (or from a
+//! running mean), but each takes as many bits as it is surprising. A column is cut into stretches that are decoded on their own,
 //! so that a window costs no more than its own stretches.
 
 use metricsdb_model::Result;
 
-use super::bits::{load64, mask, unzigzag, zigzag};
+use super::bits::{mask, unzigzag, zigzag};
 use super::cursor::{Cursor, put_signed, put_varint};
 use super::model::{LANES, Model, Symbol};
 use super::simd::{Kernel, Simd, dispatch};
 use super::tans::{BitWriter, Encoder, State};
 
-/// Control byte: order in bits 0 and 1, then these, two bits of how long stretches are, and two of how
-/// many limits of contexts there are.
+/// Control byte: order in bits 0 and 1, then these, and how long stretches are.
+const MEAN: u8 = 3;
 const ABOVE: u8 = 4;
 const DIVISOR: u8 = 8;
 const STRETCH_SHIFT: u32 = 4;
-const LONGER_MASK: u8 = 3;
-const LIMITS_SHIFT: u32 = 6;
 
 /// Residuals of the shortest stretches; the longest are four times as long.
 const STRETCH: usize = 512;
@@ -36,7 +34,7 @@ pub fn encode(column: &[i64], out: &mut Vec<u8>) {
     let Some(&first) = column.first() else { return };
     let divisor = divisor(column, first);
     let scaled: Vec<i64> = column.iter().map(|&v| v.wrapping_sub(first) / divisor as i64).collect();
-    let orders = 0..=2u8.min((column.len() - 1) as u8);
+    let orders = [0, 1, 2, MEAN].into_iter().filter(|&order| lead(order) < column.len().max(2));
     let plans = orders.flat_map(|order| {
         let rest = residuals(&scaled, order);
         [false, true].map(|above| Plan::new(&rest, order, above))
@@ -69,10 +67,38 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
 fn residuals(column: &[i64], order: u8) -> Vec<i64> {
     match order {
         0 => column[1..].to_vec(),
+        MEAN => {
+            let mut mean = Mean::default();
+            let rest = |&v: &i64| {
+                let rest = v.wrapping_sub(mean.expected());
+                mean.follow(rest);
+                rest
+            };
+            column[1..].iter().map(rest).collect()
+        }
         1 => column.windows(2).map(|w| w[1].wrapping_sub(w[0])).collect(),
         _ => {
             column.windows(3).map(|w| w[2].wrapping_sub(w[1]).wrapping_sub(w[1].wrapping_sub(w[0]))).collect()
         }
+    }
+}
+
+/// A mean of what was there, the recent more than the old: it foretells values that vary about a level
+/// which drifts. Kept with four fractional bits.
+#[derive(Clone, Copy, Default)]
+struct Mean(i64);
+
+impl Mean {
+    #[inline(always)]
+    fn expected(self) -> i64 {
+        self.0 >> 4
+    }
+
+    /// Takes in the integer that is `rest` above the expected one: `mean += (16 * integer - mean) >> 2`,
+    /// with a short way from one mean to the next.
+    #[inline(always)]
+    fn follow(&mut self, rest: i64) {
+        self.0 = self.0.wrapping_add((rest << 4).wrapping_sub(self.0 & 15) >> 2);
     }
 }
 
@@ -105,14 +131,16 @@ impl Plan {
             return;
         }
         let mut longer = 0;
-        let few = |bytes: f64| bytes < STRETCH_BYTES;
-        while longer < LONGER_MAX && few(self.estimate / 8.0 / n as f64 * (STRETCH << longer) as f64) {
+        let mut length = STRETCH;
+        let few = |length: usize| self.estimate / 8.0 / n as f64 * (length as f64) < STRETCH_BYTES;
+        // Nor is it worth it to cut off a short rest.
+        while longer < LONGER_MAX && n > length && (few(length) || n < length + length / 2) {
             longer += 1;
+            length *= 2;
         }
-        let length = STRETCH << longer;
-        let model = Model::fit(&self.numbers, length);
+        let model = Model::fit(&self.numbers, n.div_ceil(length));
         let flags = if self.above { ABOVE } else { 0 } | if divisor > 1 { DIVISOR } else { 0 };
-        out.push(self.order | flags | longer << STRETCH_SHIFT | (model.limits() as u8) << LIMITS_SHIFT);
+        out.push(self.order | flags | longer << STRETCH_SHIFT);
         if divisor > 1 {
             put_varint(out, divisor);
         }
@@ -121,13 +149,13 @@ impl Plan {
         }
         put_signed(out, self.base);
         model.write(out);
-        let encoders: Vec<Encoder> = model.counts.iter().map(Encoder::new).collect();
+        let encoder = Encoder::new(&model.counts);
         let mut stretches = Vec::new();
-        let (mut value, mut step) = (0i64, 0i64);
+        let (mut value, mut step, mut mean) = (0i64, 0i64, Mean::default());
         for (i, numbers) in self.numbers.chunks(length).enumerate() {
             let at = i * length + lead(self.order);
             if i > 0 && self.order > 0 {
-                let last = scaled[at - 1];
+                let last = if self.order == MEAN { mean.0 } else { scaled[at - 1] };
                 put_signed(out, last.wrapping_sub(value));
                 value = last;
                 if self.order == 2 {
@@ -136,7 +164,8 @@ impl Plan {
                     step = s;
                 }
             }
-            let bytes = write_stretch(&model, &encoders, numbers);
+            scaled.iter().skip(at).take(length).for_each(|&v| mean.follow(v.wrapping_sub(mean.expected())));
+            let bytes = write_stretch(&model, &encoder, numbers);
             put_varint(out, bytes.len() as u64);
             stretches.extend(bytes);
         }
@@ -158,15 +187,13 @@ fn centre(rest: &[i64]) -> i64 {
 }
 
 /// Two states, the bits between states, and from the end backwards the low bits of large numbers.
-fn write_stretch(model: &Model, encoders: &[Encoder], numbers: &[u64]) -> Vec<u8> {
+fn write_stretch(model: &Model, encoder: &Encoder, numbers: &[u64]) -> Vec<u8> {
     let symbols: Vec<u8> = numbers.iter().map(|&z| model.grid().symbol(z) as u8).collect();
     let known = model.symbols();
-    let context = |i: usize| i.checked_sub(LANES).map_or(0, |i| model.context(symbols[i]));
     // Backwards: the state that decodes each symbol, from the state behind it.
     let mut states = [0; LANES];
     let mut codes = vec![(0u16, 0u32); numbers.len()];
     for (i, &symbol) in symbols.iter().enumerate().rev() {
-        let encoder = &encoders[context(i)];
         let state = &mut states[i % LANES];
         if i + LANES >= numbers.len() {
             *state = encoder.last(symbol);
@@ -177,10 +204,10 @@ fn write_stretch(model: &Model, encoders: &[Encoder], numbers: &[u64]) -> Vec<u8
         }
     }
     let mut out = BitWriter::default();
-    states.iter().for_each(|&s| out.push(u64::from(s), model.log()));
+    states.iter().for_each(|&s| out.push(u64::from(s), model.counts.log()));
     codes.iter().for_each(|&(bits, width)| out.push(u64::from(bits), width));
     let low: usize = symbols.iter().map(|&s| known[usize::from(s)].extra as usize).sum();
-    let high: usize = codes.iter().map(|c| c.1 as usize).sum::<usize>() + LANES * model.log() as usize;
+    let high: usize = codes.iter().map(|c| c.1 as usize).sum::<usize>() + LANES * model.counts.log() as usize;
     out.push(0, ((8 - (low + high) % 8) % 8) as u32);
     for (&z, &s) in numbers.iter().zip(&symbols).rev() {
         let symbol = known[usize::from(s)];
@@ -222,7 +249,7 @@ struct Column<'a> {
     stretches: Vec<Stretch<'a>>,
 }
 
-/// A stretch, and the sums that stand before it, not yet multiplied by the divisor.
+/// A stretch, and the sums (for `MEAN` the mean) that stand before it, not yet multiplied by the divisor.
 struct Stretch<'a> {
     bytes: &'a [u8],
     start: Cursor<'a>,
@@ -234,14 +261,14 @@ impl<'a> Column<'a> {
     fn read(cursor: &mut Cursor<'a>, first: u64, count: usize) -> Result<Column<'a>> {
         let control = cursor.byte()?;
         let order = control & 3;
-        if order > 2 || control >> STRETCH_SHIFT & LONGER_MASK > LONGER_MAX {
-            return Err(cursor.wrong("no such order of integers"));
+        if control >> STRETCH_SHIFT > LONGER_MAX {
+            return Err(cursor.wrong("no such stretches"));
         }
         let divisor = if control & DIVISOR != 0 { cursor.varint()? } else { 1 };
         let second = if order == 2 { cursor.signed()? } else { 0 };
         let base = cursor.signed()? as u64;
-        let model = Model::read(cursor, usize::from(control >> LIMITS_SHIFT))?;
-        let length = STRETCH << (control >> STRETCH_SHIFT & LONGER_MASK);
+        let model = Model::read(cursor)?;
+        let length = STRETCH << (control >> STRETCH_SHIFT);
         let n = (count - lead(order).min(count)).div_ceil(length);
         let mut sizes = Vec::with_capacity(n);
         let (mut value, mut step) = (0u64, 0u64);
@@ -287,8 +314,8 @@ impl Kernel for Window<'_, '_> {
             let second = column.stretches.first().map_or(0, |s| s.step);
             out.push(column.first.wrapping_add(second.wrapping_mul(column.divisor)));
         }
-        let length = STRETCH << (column.control >> STRETCH_SHIFT & LONGER_MASK);
-        let states = column.model.decoder();
+        let length = STRETCH << (column.control >> STRETCH_SHIFT);
+        let states = column.model.counts.decoder();
         let symbols = column.model.symbols();
         let widest = symbols.iter().map(|s| s.extra).max().unwrap_or(0);
         let mut padded = Vec::new();
@@ -302,10 +329,12 @@ impl Kernel for Window<'_, '_> {
             padded.extend_from_slice(stretch.bytes);
             padded.extend_from_slice(&[0; 8]);
             let mut reader =
-                Reader::new(&padded, stretch.bytes.len(), (&states, &symbols), column.model.log());
-            let mut sums =
-                (stretch.value.wrapping_mul(column.divisor), stretch.step.wrapping_mul(column.divisor));
-            sums.0 = sums.0.wrapping_add(column.first);
+                Reader::new(&padded, stretch.bytes.len(), (&states, &symbols), column.model.counts.log());
+            let mut sums = (stretch.value, stretch.step);
+            if order != MEAN {
+                sums = (sums.0.wrapping_mul(column.divisor), sums.1.wrapping_mul(column.divisor));
+                sums.0 = sums.0.wrapping_add(column.first);
+            }
             let mut done = begin;
             while done < end.min(to) {
                 let n = BLOCK.min(end - done);
@@ -339,16 +368,26 @@ fn integrate(column: &Column, sums: &mut (u64, u64), block: &mut [u64; BLOCK]) {
     } else {
         block.iter_mut().for_each(|v| *v = (unzigzag(*v) as u64).wrapping_add(base));
     }
-    if column.divisor != 1 {
+    let order = column.control & 3;
+    if column.divisor != 1 && order != MEAN {
         block.iter_mut().for_each(|v| *v = v.wrapping_mul(column.divisor));
     }
-    match column.control & 3 {
+    match order {
         0 => block.iter_mut().for_each(|v| *v = v.wrapping_add(column.first)),
         1 => {
             for v in block.iter_mut() {
                 sums.0 = sums.0.wrapping_add(*v);
                 *v = sums.0;
             }
+        }
+        MEAN => {
+            let mut mean = Mean(sums.0 as i64);
+            for v in block.iter_mut() {
+                let c = mean.expected().wrapping_add(*v as i64);
+                mean.follow(*v as i64);
+                *v = (c as u64).wrapping_mul(column.divisor).wrapping_add(column.first);
+            }
+            sums.0 = mean.0 as u64;
         }
         _ => {
             for v in block.iter_mut() {
@@ -377,7 +416,7 @@ impl<'a> Reader<'a> {
     #[inline(always)]
     fn new(bytes: &'a [u8], size: usize, tables: (&'a [State], &'a [Symbol]), log: u32) -> Reader<'a> {
         let (states, symbols) = tables;
-        let word = load64(bytes, 0);
+        let word = word_at(bytes, 0);
         let lanes = [(word & mask(log)) as usize, (word >> log & mask(log)) as usize];
         Reader { bytes, states, symbols, lanes, above: LANES * log as usize, below: 8 * size }
     }
@@ -393,25 +432,25 @@ impl<'a> Reader<'a> {
         let (quads, _) = block.as_chunks_mut::<4>();
         let whole = live / 4;
         for quad in quads.iter_mut().take(whole) {
-            let mut word = load64(self.bytes, at >> 3) >> (at & 7);
+            let mut word = word_at(self.bytes, at);
             for pair in [0, 2] {
                 let (x, y) = (state(a), state(b));
-                a = x.next() + (word & mask(x.bits())) as usize;
-                word >>= x.bits();
-                b = y.next() + (word & mask(y.bits())) as usize;
-                word >>= y.bits();
-                at += (x.bits() + y.bits()) as usize;
-                quad[pair] = number::<LOADS>(self.bytes, &mut below, x.symbol(), self.symbols);
-                quad[pair + 1] = number::<LOADS>(self.bytes, &mut below, y.symbol(), self.symbols);
+                a = x.after(word);
+                word >>= x.bits & 15;
+                b = y.after(word);
+                word >>= y.bits & 15;
+                at += usize::from(x.bits) + usize::from(y.bits);
+                quad[pair] = number::<LOADS>(self.bytes, &mut below, x.symbol, self.symbols);
+                quad[pair + 1] = number::<LOADS>(self.bytes, &mut below, y.symbol, self.symbols);
             }
         }
         for (i, slot) in block.iter_mut().enumerate().take(n).skip(whole * 4) {
             let x = state(a);
-            *slot = number::<LOADS>(self.bytes, &mut below, x.symbol(), self.symbols);
+            *slot = number::<LOADS>(self.bytes, &mut below, x.symbol, self.symbols);
             if i < live {
-                let word = load64(self.bytes, at >> 3) >> (at & 7);
-                a = x.next() + (word & mask(x.bits())) as usize;
-                at += x.bits() as usize;
+                let word = word_at(self.bytes, at);
+                a = x.after(word);
+                at += usize::from(x.bits);
             }
             (a, b) = (b, a);
         }
@@ -420,6 +459,13 @@ impl<'a> Reader<'a> {
         }
         (self.lanes, self.above, self.below) = ([a, b], at, below);
     }
+}
+
+/// At least 57 bits from a bit on. The stretch is padded, so only a corrupt one reads past the end.
+#[inline(always)]
+fn word_at(bytes: &[u8], bit: usize) -> u64 {
+    let word = bytes.get(bit >> 3..).and_then(|b| b.first_chunk());
+    word.map_or(0, |b| u64::from_le_bytes(*b)) >> (bit & 7)
 }
 
 /// The number of a symbol, whose low bits end at `below` and take so many loads; without any it's the
@@ -431,12 +477,11 @@ fn number<const LOADS: usize>(bytes: &[u8], below: &mut usize, symbol: u8, symbo
     }
     let symbol = symbols.get(usize::from(symbol)).copied().unwrap_or_default();
     *below = below.wrapping_sub(symbol.extra as usize);
-    let (at, shift) = (*below >> 3, *below & 7);
-    let mut word = load64(bytes, at) >> shift;
+    let mut word = word_at(bytes, *below);
     if LOADS == 2 {
-        word |= (load64(bytes, at.wrapping_add(8)) << 1) << (63 - shift);
+        word = word & mask(32) | word_at(bytes, below.wrapping_add(32)) << 32;
     }
-    symbol.low.wrapping_add(word & symbol.mask)
+    symbol.low.wrapping_add(word & mask(symbol.extra & 63))
 }
 
 #[cfg(test)]

@@ -25,27 +25,24 @@ pub fn write(exceptions: &[u32], bits: &[u64], out: &mut Vec<u8>) {
 /// Both lists, where they lie.
 #[derive(Clone, Copy)]
 pub struct Exceptions<'a> {
-    stale: usize,
-    other: usize,
-    stale_list: Cursor<'a>,
-    other_list: Cursor<'a>,
+    number: usize,
+    lists: Cursor<'a>,
 }
 
 impl<'a> Exceptions<'a> {
     /// None at all.
     pub fn none() -> Exceptions<'a> {
-        Exceptions { stale: 0, other: 0, stale_list: Cursor::new(&[]), other_list: Cursor::new(&[]) }
+        Exceptions { number: 0, lists: Cursor::new(&[]) }
     }
 
     /// Moves behind both lists of a column of `count` values. Errors: `Corruption`.
     pub fn read(c: &mut Cursor<'a>, count: usize) -> Result<Exceptions<'a>> {
+        let lists = *c;
         let stale = c.count()?;
-        let stale_list = *c;
         for _ in 0..stale {
             c.varint()?;
         }
         let other = c.count()?;
-        let other_list = *c;
         for _ in 0..other {
             c.varint()?;
             c.word(8)?;
@@ -53,26 +50,28 @@ impl<'a> Exceptions<'a> {
         if stale + other > count {
             return Err(c.wrong("more exceptions than samples"));
         }
-        Ok(Exceptions { stale, other, stale_list, other_list })
+        Ok(Exceptions { number: stale + other, lists })
     }
 
-    pub fn len(&self) -> usize {
-        self.stale + self.other
+    /// How many there are.
+    pub fn number(&self) -> usize {
+        self.number
     }
 
     /// Calls `f` with position and bits of each.
     #[inline]
     pub fn each(&self, mut f: impl FnMut(usize, u64)) -> Result<()> {
-        let (mut stale, mut other) = (self.stale_list, self.other_list);
-        let mut at = 0u64;
-        for _ in 0..self.stale {
-            at = at.wrapping_add(stale.varint()?);
-            f(usize::try_from(at).unwrap_or(usize::MAX), STALE_NAN_BITS);
+        if self.number == 0 {
+            return Ok(());
         }
-        at = 0;
-        for _ in 0..self.other {
-            at = at.wrapping_add(other.varint()?);
-            f(usize::try_from(at).unwrap_or(usize::MAX), other.word(8)?);
+        let mut c = self.lists;
+        for stale in [true, false] {
+            let mut at = 0u64;
+            for _ in 0..c.count()? {
+                at = at.wrapping_add(c.varint()?);
+                let bits = if stale { STALE_NAN_BITS } else { c.word(8)? };
+                f(usize::try_from(at).unwrap_or(usize::MAX), bits);
+            }
         }
         Ok(())
     }

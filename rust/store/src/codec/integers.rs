@@ -8,7 +8,7 @@ use metricsdb_model::Result;
 use super::bits::{BLOCK, load64, mask, packed_bytes};
 use super::cursor::Cursor;
 use super::layout::Layout;
-use super::simd::{Kernel, Simd, dispatch};
+use super::simd::{Aligned, Kernel, Simd, dispatch};
 
 /// Control byte: order in bits 0 and 1, the form of residuals in bits 2 and 3, then these. The two
 /// highest bits belong to whom the column belongs to.
@@ -77,7 +77,7 @@ pub struct Blocks<'a> {
     base: u64,
     /// Width of blocks, or the least of them.
     width: u32,
-    /// Tags of blocks, and their bits without the one for patches.
+    /// What begins with the tags of blocks, and their bits without the one for patches.
     tags: &'a [u8],
     tag_bits: u32,
     patched: bool,
@@ -127,8 +127,8 @@ impl<'a> Blocks<'a> {
             if blocks.tag_bits > TAG_BITS_MAX {
                 return Err(c.wrong("widths differ by more than widths can"));
             }
-            let n = (count - if shape.order == 2 { 2.min(count) } else { 1 }).div_ceil(BLOCK);
-            blocks.tags = c.take(packed_bytes(n, blocks.tag_bits + u32::from(blocks.patched)))?;
+            let n = count.div_ceil(BLOCK);
+            blocks.tags = c.pass(packed_bytes(n, blocks.tag_bits + u32::from(blocks.patched)))?;
         } else if least & PATCHED != 0 {
             return Err(c.wrong("a uniform column has no patches"));
         }
@@ -138,6 +138,10 @@ impl<'a> Blocks<'a> {
     /// Sets the first integer, which isn't written here.
     pub fn start_at(&mut self, first: i64) {
         self.last = first as u64;
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
     }
 
     pub fn shape(&self) -> Shape {
@@ -154,12 +158,12 @@ impl<'a> Blocks<'a> {
     }
 
     /// The next integers, in order; how many there are, 0 at the end. Those behind them are undefined.
-    /// All come in blocks of 64 but one or two at the start, and the rest at the end.
+    /// All come in blocks of 64 but the last.
     #[inline(always)]
     pub fn next<S: Simd>(&mut self, simd: S, c: &mut Cursor<'a>, block: &mut [u64; BLOCK]) -> Result<usize> {
         let n = (self.count - self.done).min(BLOCK);
-        if n == 0 || self.done == 0 {
-            return Ok(self.start(n, block));
+        if n == 0 {
+            return Ok(0);
         }
         let (width, patched) = self.tag(self.done / BLOCK);
         if width > 64 {
@@ -172,14 +176,25 @@ impl<'a> Blocks<'a> {
         };
         let plus = base.wrapping_mul(self.divisor);
         let bytes = c.pass(packed_bytes(n, width))?;
-        self.done += n;
-        if self.shape.order == 1 && self.divisor == 1 && !patched {
-            self.last = simd.unpack_sums(bytes, width, plus, self.last, block);
-            return Ok(n);
+        if self.done == 0 {
+            self.before_first(plus);
         }
-        simd.unpack(bytes, width, block);
+        self.done += n;
+        let summed = self.shape.order == 1 && self.divisor == 1;
         if patched {
+            // Patches go first, so that no vector is loaded right after a part of it was stored.
+            *block = [0; BLOCK];
             read_patches(c, width, self.shape.form, block)?;
+            if summed {
+                self.last = simd.unpack_sums::<true>(bytes, width, plus, self.last, block);
+                return Ok(n);
+            }
+            simd.unpack::<true>(bytes, width, block);
+        } else if summed {
+            self.last = simd.unpack_sums::<false>(bytes, width, plus, self.last, block);
+            return Ok(n);
+        } else {
+            simd.unpack::<false>(bytes, width, block);
         }
         if self.divisor != 1 {
             block.iter_mut().for_each(|v| *v = v.wrapping_mul(self.divisor));
@@ -195,17 +210,18 @@ impl<'a> Blocks<'a> {
         Ok(n)
     }
 
-    /// The one or two integers before the blocks; none at the end.
-    #[inline(never)]
-    fn start(&mut self, n: usize, block: &mut [u64; BLOCK]) -> usize {
-        let n = n.min(if self.shape.order == 2 { 2 } else { 1 });
-        block[0] = self.last;
-        if n == 2 {
-            self.last = self.last.wrapping_add(self.step);
-            block[1] = self.last;
+    /// The numbers of integers that are known stand for nothing: what is before the first is such that the
+    /// sums give those integers.
+    #[inline(always)]
+    fn before_first(&mut self, plus: u64) {
+        match self.shape.order {
+            0 => {}
+            1 => self.last = self.last.wrapping_sub(plus),
+            _ => {
+                self.last = self.last.wrapping_sub(self.step).wrapping_add(plus);
+                self.step = self.step.wrapping_sub(plus.wrapping_mul(2));
+            }
         }
-        self.done += n;
-        n
     }
 
     /// Shape, divisor and widths, for people; `c` stands at the first block.
@@ -213,10 +229,6 @@ impl<'a> Blocks<'a> {
         let (mut least, mut most, mut patches) = (64, 0, 0);
         while self.count > 1 && self.done < self.count {
             let n = (self.count - self.done).min(BLOCK);
-            if self.done == 0 {
-                self.start(n, &mut [0; BLOCK]);
-                continue;
-            }
             let (width, patched) = self.tag(self.done / BLOCK);
             (least, most) = (width.min(least), width.max(most));
             if self.shape.form == Form::Block {
@@ -246,39 +258,51 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// Number and width of patches, and their bytes, head included.
+/// Number and width of patches, and the bytes that begin with them, head included.
 #[inline(always)]
 fn patches_of<'a>(c: &mut Cursor<'a>) -> Result<(usize, u32, &'a [u8])> {
     let mut peek = *c;
     let head = load64(peek.rest(), 0);
     let (count, width) = ((head & 63) as usize + 1, (head >> 6 & 63) as u32);
     let bits = PATCH_HEAD_BITS as usize + count * (POSITION_BITS + width) as usize;
-    Ok((count, width, c.take(bits.div_ceil(8))?))
+    Ok((count, width, c.pass(bits.div_ceil(8))?))
 }
 
 /// Adds the high bits of the numbers that their block is too narrow for.
 #[inline(always)]
 fn read_patches(c: &mut Cursor, width: u32, form: Form, block: &mut [u64; BLOCK]) -> Result<()> {
     let (count, patch_width, bytes) = patches_of(c)?;
-    let each = (POSITION_BITS + patch_width) as usize;
+    match form {
+        Form::Centre => add_patches(count, patch_width, bytes, width, uncentre, block),
+        _ => add_patches(count, patch_width, bytes, width, |code| code + 1, block),
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn add_patches(
+    count: usize,
+    patch_width: u32,
+    bytes: &[u8],
+    width: u32,
+    high: impl Fn(u64) -> u64,
+    block: &mut [u64; BLOCK],
+) {
     let keep = mask(patch_width);
+    let each = POSITION_BITS + patch_width;
     let mut bit = PATCH_HEAD_BITS as usize;
     for _ in 0..count {
         let word = load64(bytes, bit >> 3) >> (bit & 7);
-        let code = if each <= 57 {
-            word >> POSITION_BITS
-        } else {
-            let after = bit + POSITION_BITS as usize;
-            let low = load64(bytes, after >> 3) >> (after & 7);
-            // At most 63 bits: what the first eight bytes lack lies in the ninth.
-            low | load64(bytes, (after >> 3) + 8).checked_shl(64 - (after as u32 & 7)).unwrap_or(0)
-        } & keep;
-        let high = if form == Form::Centre { uncentre(code) } else { code + 1 };
         let at = word as usize & (BLOCK - 1);
-        block[at] = block[at].wrapping_add(high.checked_shl(width).unwrap_or(0));
-        bit += each;
+        let mut code = word >> POSITION_BITS;
+        if each > 57 {
+            // What the first eight bytes lack of it lies behind them.
+            let there = 64 - POSITION_BITS - (bit as u32 & 7);
+            code |= load64(bytes, (bit >> 3) + 8) << there;
+        }
+        block[at] = block[at].wrapping_add(high(code & keep) << (width & 63));
+        bit += each as usize;
     }
-    Ok(())
 }
 
 /// Codes of patches above and below, in turn: none is 0.
@@ -334,14 +358,14 @@ impl<T: FromWord> Kernel for Whole<'_, '_, '_, T> {
         let control = self.cursor.byte()?;
         let mut blocks = Blocks::new(self.cursor, control, self.count)?;
         blocks.start_at(self.first);
-        let mut block = [0; BLOCK];
+        let mut block = Aligned::zero();
         self.out.reserve(self.count);
         loop {
-            let n = blocks.next(simd, self.cursor, &mut block)?;
+            let n = blocks.next(simd, self.cursor, &mut block.0)?;
             if n == 0 {
                 return Ok(());
             }
-            self.out.extend(block[..n].iter().map(|&v| T::from_word(v)));
+            self.out.extend(block.0[..n].iter().map(|&v| T::from_word(v)));
         }
     }
 }

@@ -20,7 +20,7 @@ const RANGE_MAX: u64 = 1 << 61;
 /// A column that is ready to be written.
 pub struct Layout {
     /// Residuals, as they are packed.
-    rest: Vec<i64>,
+    rest: Vec<[i64; BLOCK]>,
     divisor: u64,
     /// The second integer's step, for order 2.
     step: i64,
@@ -65,14 +65,16 @@ impl Layout {
         let least = sizes.iter().copied().min().unwrap_or(0);
         let near = |size: u64, part: u64| size <= least + least / part + 8;
         let last = last.filter(|l| sizes.get(usize::from(l.order)).is_some_and(|&s| near(s, KEPT)));
-        let mut best: Option<(Plan, Vec<i64>)> = None;
+        let mut best: Option<(Plan, Vec<[i64; BLOCK]>)> = None;
         for order in 0..=order_max {
             if last.map_or(!near(sizes[usize::from(order)], NEAR_BEST), |l| l.order != order) {
                 continue;
             }
             let rest = residuals(column, order);
             let forms = FORMS.into_iter().filter(|&form| last.is_none_or(|l| l.form == form));
-            let plans = forms.map(|form| dispatch(Planning { rest: &rest, shape: Shape { order, form } }));
+            let plans = forms.map(|form| {
+                dispatch(Planning { rest: &rest, count: column.len(), shape: Shape { order, form } })
+            });
             if let Some(plan) = plans.min_by_key(|plan| plan.bits)
                 && best.as_ref().is_none_or(|b| plan.bits < b.0.bits)
             {
@@ -125,7 +127,7 @@ impl Layout {
             for (tag, b) in list.iter_mut().zip(some) {
                 *tag = u64::from(b.width - least) | u64::from(b.patches > 0) << bits;
             }
-            pack(&list[..some.len()], bits + u32::from(patched), out);
+            pack(&list, some.len(), bits + u32::from(patched), out);
         }
     }
 
@@ -155,17 +157,21 @@ fn tags(blocks: &[Block]) -> (u32, u32, bool) {
 /// The greatest common divisor of all distances; 1 where distances are too long.
 fn divisor(column: &[i64]) -> u64 {
     let Some(&first) = column.first() else { return 1 };
-    let mut d = 0u64;
+    let mut d = Divisor::new(0);
     for &v in column {
         match v.checked_sub(first).map(i64::unsigned_abs) {
-            Some(distance) if distance < RANGE_MAX => d = gcd(distance, d),
+            Some(distance) if distance < RANGE_MAX => {
+                if !d.divides(distance) {
+                    d = Divisor::new(gcd(distance, d.divisor));
+                    if d.divisor == 1 {
+                        break;
+                    }
+                }
+            }
             _ => return 1,
         }
-        if d == 1 {
-            break;
-        }
     }
-    d.max(1)
+    d.divisor.max(1)
 }
 
 fn gcd(mut a: u64, mut b: u64) -> u64 {
@@ -175,24 +181,66 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
     a
 }
 
-/// Distances from the first, divided. An exact division is a shift and a product with the inverse.
-fn divide(column: &[i64], divisor: u64) -> Vec<i64> {
-    let first = column.first().copied().unwrap_or(0);
-    let shift = divisor.trailing_zeros();
-    let odd = (divisor >> shift) as i64;
-    let inverse = (0..6).fold(odd, |x, _| x.wrapping_mul(2i64.wrapping_sub(odd.wrapping_mul(x))));
-    column.iter().map(|v| (v.wrapping_sub(first) >> shift).wrapping_mul(inverse)).collect()
+/// Exact division: a shift, and a product with the inverse of the odd part modulo 2^64.
+struct Divisor {
+    divisor: u64,
+    shift: u32,
+    inverse: u64,
+    most: u64,
 }
 
-/// Residuals after the values that the decoder knows: the first, and for order 2 the second.
-fn residuals(column: &[i64], order: u8) -> Vec<i64> {
-    let first = column.first().copied().unwrap_or(0);
-    let step = |a: i64, b: i64| b.wrapping_sub(a);
-    match order {
-        0 => column.iter().skip(1).map(|&v| step(first, v)).collect(),
-        1 => column.windows(2).map(|w| step(w[0], w[1])).collect(),
-        _ => column.windows(3).map(|w| step(step(w[0], w[1]), step(w[1], w[2]))).collect(),
+impl Divisor {
+    fn new(divisor: u64) -> Divisor {
+        let shift = divisor.trailing_zeros() & 63;
+        // 0 divides nothing but 0.
+        let odd = (divisor >> shift).max(1);
+        let inverse = (0..6).fold(odd, |x, _| x.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(x))));
+        let most = if divisor == 0 { 0 } else { u64::MAX / odd };
+        Divisor { divisor, shift, inverse, most }
     }
+
+    /// Products of multiples with the inverse are quotients; those of others are larger than any.
+    #[inline(always)]
+    fn divides(&self, v: u64) -> bool {
+        v.trailing_zeros() >= self.shift && (v >> self.shift).wrapping_mul(self.inverse) <= self.most
+    }
+
+    /// A multiple, divided.
+    #[inline(always)]
+    fn divide(&self, v: i64) -> i64 {
+        (v >> self.shift).wrapping_mul(self.inverse as i64)
+    }
+}
+
+/// Distances from the first, divided.
+fn divide(column: &[i64], divisor: u64) -> Vec<i64> {
+    let first = column.first().copied().unwrap_or(0);
+    let divisor = Divisor::new(divisor);
+    column.iter().map(|v| divisor.divide(v.wrapping_sub(first))).collect()
+}
+
+/// Residuals in blocks. The places of the values that the decoder knows, one or two for orders 1 and 2,
+/// and of those behind the end are filled with a residual beside them, which changes no plan.
+fn residuals(column: &[i64], order: u8) -> Vec<[i64; BLOCK]> {
+    let mut blocks = vec![[0; BLOCK]; column.len().div_ceil(BLOCK)];
+    let rest = blocks.as_flattened_mut();
+    let (first, known) = (column.first().copied().unwrap_or(0), usize::from(order));
+    let step = |a: i64, b: i64| b.wrapping_sub(a);
+    let (one, two) = (column.get(1..).unwrap_or(&[]), column.get(2..).unwrap_or(&[]));
+    let places = rest.iter_mut().skip(known);
+    match order {
+        0 => places.zip(column).for_each(|(r, &v)| *r = step(first, v)),
+        1 => places.zip(column.iter().zip(one)).for_each(|(r, (&a, &b))| *r = step(a, b)),
+        _ => {
+            let all = column.iter().zip(one).zip(two);
+            places.zip(all).for_each(|(r, ((&a, &b), &c))| *r = step(step(a, b), step(b, c)));
+        }
+    }
+    let (after, end) = (rest.get(known).copied(), column.len());
+    rest.iter_mut().take(known).for_each(|r| *r = after.unwrap_or(0));
+    let before = end.checked_sub(1).and_then(|i| rest.get(i)).copied();
+    rest.iter_mut().skip(end).for_each(|r| *r = before.unwrap_or(0));
+    blocks
 }
 
 /// About the bits that the three orders take.
@@ -237,7 +285,8 @@ impl Kernel for Estimate<'_> {
 
 /// Makes the plan of one shape.
 struct Planning<'a> {
-    rest: &'a [i64],
+    rest: &'a [[i64; BLOCK]],
+    count: usize,
     shape: Shape,
 }
 
@@ -246,46 +295,43 @@ impl Kernel for Planning<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> Plan {
-        let Planning { rest, shape } = self;
-        let least = |rest: &[i64]| rest.iter().copied().fold(i64::MAX, i64::min);
+        let Planning { rest, count, shape } = self;
+        let least = |real: &[i64]| real.iter().copied().fold(i64::MAX, i64::min);
+        let flat = rest.as_flattened();
         let base = match shape.form {
             Form::Block => 0,
-            Form::Column => least(rest),
-            Form::Centre => middle(rest.len(), |i| rest[i]),
+            Form::Column => least(flat),
+            Form::Centre => middle(count, |i| flat[i]),
         };
-        let mut blocks = Vec::with_capacity(rest.len().div_ceil(BLOCK));
-        let (mut patched, mut bases, mut flat) = (0, 0, 0);
-        let mut flat_width = 0;
+        let mut blocks = Vec::with_capacity(rest.len());
+        let (mut patched, mut bases, mut most) = (0, 0, 0);
         let mut widths = [0; BLOCK];
-        for chunk in rest.chunks(BLOCK) {
-            let base = if shape.form == Form::Block { least(chunk) } else { base };
+        for (i, block) in rest.iter().enumerate() {
+            let base = if shape.form == Form::Block { least(block) } else { base };
             if shape.form == Form::Block {
                 bases += 8 * varint_bytes(zigzag(base));
             }
-            let distances = widths.iter_mut().zip(chunk);
+            let distances = widths.iter_mut().zip(block);
             if shape.form == Form::Centre {
                 distances.for_each(|(w, r)| *w = width(zigzag(r.wrapping_sub(base))) as u8);
             } else {
                 distances.for_each(|(w, r)| *w = width(r.wrapping_sub(base) as u64) as u8);
             }
-            let (block, bytes, top) = plan_block(&widths[..chunk.len()], base, shape.form);
+            let (block, bytes, top) = plan_block(&widths, (count - i * BLOCK).min(BLOCK), base, shape.form);
             patched += bytes * 8;
-            flat_width = flat_width.max(top);
+            most = most.max(top);
             blocks.push(block);
         }
         let (_, tag_bits, some) = tags(&blocks);
         patched += 16 + 8 * packed_bytes(blocks.len(), tag_bits + u32::from(some));
-        for chunk in rest.chunks(BLOCK) {
-            flat += 8 * packed_bytes(chunk.len(), flat_width);
-        }
-        flat += 8;
-        let mut uniform = None;
-        if flat <= patched {
-            uniform = Some(flat_width);
-            blocks.iter_mut().for_each(|b| (b.width, b.patches) = (flat_width, 0));
+        let uniform = 8 + 8 * (count / BLOCK * packed_bytes(BLOCK, most) + packed_bytes(count % BLOCK, most));
+        let flat = uniform <= patched;
+        if flat {
+            blocks.iter_mut().for_each(|b| (b.width, b.patches) = (most, 0));
         }
         let base_bits = if shape.form == Form::Block { bases } else { 8 * varint_bytes(zigzag(base)) };
-        Plan { shape, base, uniform, blocks, bits: patched.min(flat) + base_bits }
+        let bits = patched.min(uniform) + base_bits;
+        Plan { shape, base, uniform: flat.then_some(most), blocks, bits }
     }
 }
 
@@ -293,27 +339,20 @@ fn varint_bytes(v: u64) -> usize {
     width(v | 1).div_ceil(7) as usize
 }
 
-/// The width that makes a block smallest, its bytes, and the width that needs no patch.
+/// The width that makes a block of `n` smallest, its bytes, and the width that needs no patch.
 #[inline(always)]
-fn plan_block(widths: &[u8], base: i64, form: Form) -> (Block, usize, u32) {
-    // Four tables, since the widths of neighbours are often equal and each count waits for the last.
-    let mut tables = [[0u8; 72]; 4];
-    for (i, &w) in widths.iter().enumerate() {
-        tables[i % 4][usize::from(w) % 72] += 1;
-    }
-    let of_width = |w: u32| tables.iter().map(|t| usize::from(t[w as usize % 72])).sum::<usize>();
-    let top = u32::from(widths.iter().copied().max().unwrap_or(0));
-    let mut best = (Block { base, width: top, patches: 0 }, packed_bytes(widths.len(), top));
-    let mut patches = 0;
+fn plan_block(widths: &[u8; BLOCK], n: usize, base: i64, form: Form) -> (Block, usize, u32) {
+    let top = u32::from(widths.iter().fold(0, |most, w| most.max(*w)));
+    let mut best = (Block { base, width: top, patches: 0 }, packed_bytes(n, top));
     // A patch of 64 bits has no code, so that a width of 0 under one of 64 is not tried.
     for w in (top / 64..top).rev() {
-        patches += of_width(w + 1);
-        if patches * 8 > widths.len() * 3 {
+        let patches = usize::from(widths.iter().fold(0u8, |n, x| n + u8::from(u32::from(*x) > w)));
+        if patches * 8 > n * 3 {
             break;
         }
         let each = POSITION_BITS + patch_bits(top - w, form);
         let bits = PATCH_HEAD_BITS as usize + patches * each as usize;
-        let bytes = packed_bytes(widths.len(), w) + bits.div_ceil(8);
+        let bytes = packed_bytes(n, w) + bits.div_ceil(8);
         if bytes < best.1 {
             best = (Block { base, width: w, patches: patches as u32 }, bytes);
         }
@@ -339,48 +378,59 @@ impl Kernel for Writing<'_, '_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let Plan { shape, ref blocks, .. } = self.layout.plan;
-        let chunks = self.layout.rest.chunks(BLOCK).zip(blocks);
         let mut numbers = [0; BLOCK];
-        for (chunk, block) in chunks.skip(self.blocks.start).take(self.blocks.len()) {
+        for i in self.blocks {
+            let (Some(block), Some(rest)) = (blocks.get(i), self.layout.rest.get(i)) else { return };
             let from = block.base as u64;
             let from = if shape.form == Form::Centre { from.wrapping_sub(bias(block.width)) } else { from };
-            numbers.iter_mut().zip(chunk).for_each(|(n, r)| *n = (*r as u64).wrapping_sub(from));
-            let numbers = &numbers[..chunk.len()];
+            numbers.iter_mut().zip(rest).for_each(|(n, r)| *n = (*r as u64).wrapping_sub(from));
+            if i == 0 {
+                numbers[..usize::from(shape.order)].fill(0);
+            }
             if shape.form == Form::Block {
                 put_signed(self.out, block.base);
             }
-            pack(numbers, block.width, self.out);
+            let n = (self.layout.count - i * BLOCK).min(BLOCK);
+            pack(&numbers, n, block.width, self.out);
             if block.patches > 0 {
-                write_patches(numbers, block.width, shape.form, self.out);
+                write_patches(&numbers, n, block.width, shape.form, self.out);
             }
         }
     }
 }
 
-#[inline(never)]
-fn write_patches(numbers: &[u64], width_kept: u32, form: Form, out: &mut Vec<u8>) {
-    let codes = || {
-        let all = (0u64..).zip(numbers).filter(|(_, n)| **n > mask(width_kept));
-        all.map(|(i, n)| match form {
-            Form::Centre => (i, centred((*n as i64 >> width_kept) as u64)),
-            _ => (i, (n >> width_kept) - 1),
+/// Those of the first `n` numbers that are above what the block keeps: a head, then position and code of each.
+#[inline(always)]
+fn write_patches(numbers: &[u64; BLOCK], n: usize, kept: u32, form: Form, out: &mut Vec<u8>) {
+    let keep = mask(kept);
+    let wide = |i: usize| u64::from(numbers[i] > keep) << i;
+    let wide = (0..BLOCK).fold(0, |all, i| all | wide(i)) & mask(n as u32);
+    let places = || {
+        let mut left = wide;
+        std::iter::from_fn(move || {
+            let at = left.trailing_zeros();
+            left &= left.wrapping_sub(1);
+            (at < 64).then_some(at as usize)
         })
     };
-    let (count, most) = codes().fold((0u64, 0), |(n, most), (_, code)| (n + 1, most | code));
+    let code = |at: usize| match form {
+        Form::Centre => centred((numbers[at] as i64 >> kept) as u64),
+        _ => (numbers[at] >> kept).wrapping_sub(1),
+    };
+    let most = places().fold(0, |most, at| most | code(at));
     let bits = width(most).min(63);
-    let mut held = u128::from((count - 1) | u64::from(bits) << 6);
+    let mut held = u128::from(wide.count_ones().wrapping_sub(1) & 63) | u128::from(bits) << 6;
     let mut filled = PATCH_HEAD_BITS;
-    for (at, code) in codes() {
-        // Less than 8 bits are held from before.
-        held |= u128::from(at) << filled | u128::from(code) << (filled + POSITION_BITS);
+    for at in places() {
+        // Less than 32 bits are held from before, and one patch takes no more than 69.
+        held |= u128::from(at as u64) << filled;
+        held |= u128::from(code(at)) << (filled + POSITION_BITS);
         filled += POSITION_BITS + bits;
-        while filled >= 8 {
-            out.push(held as u8);
-            held >>= 8;
-            filled -= 8;
+        while filled >= 32 {
+            out.extend_from_slice(&(held as u32).to_le_bytes());
+            held >>= 32;
+            filled -= 32;
         }
     }
-    if filled > 0 {
-        out.push(held as u8);
-    }
+    out.extend_from_slice(&held.to_le_bytes()[..filled.div_ceil(8) as usize]);
 }

@@ -11,7 +11,7 @@ use super::cursor::{Cursor, put_signed, put_varint};
 use super::decimal::{self, Reading};
 use super::integers::{self, Blocks};
 use super::layout::Layout;
-use super::simd::{Kernel, Simd, dispatch};
+use super::simd::{Aligned, Kernel, Simd, dispatch};
 use super::statistics::{Statistics, widen};
 use super::values::{CONSTANT, DICTIONARY, EXCEPTIONS, NO_SCALE, RUNS, Section, head, ordered};
 
@@ -186,7 +186,7 @@ impl<'a> Runs<'a> {
         } else {
             changes.div_ceil(2)
         };
-        let last = if changes % 2 == 0 { a } else { b };
+        let last = if changes.is_multiple_of(2) { a } else { b };
         let (min, max) = (a.min(b), a.max(b));
         Ok(Some(Statistics { first: a, last, min, max, resets: Some(falls), stale: 0, nan: 0 }))
     }
@@ -292,7 +292,8 @@ impl<'a> Dictionary<'a> {
         Ok(Dictionary { count, len, ends, section, positions: *c })
     }
 
-    pub fn len(&self) -> usize {
+    /// How many values it has.
+    pub fn size(&self) -> usize {
         self.len
     }
 
@@ -352,12 +353,12 @@ impl<T: Copy> Kernel for LookingUp<'_, '_, '_, T> {
         }
         let mut blocks = Blocks::new(&mut cursor, control, dictionary.count)?;
         blocks.start_at(i64::from(dictionary.ends[0]));
-        let mut block = [0; BLOCK];
+        let mut block = Aligned::zero();
         let mut done = 0;
         while done < to {
-            let n = blocks.next(simd, &mut cursor, &mut block)?;
+            let n = blocks.next(simd, &mut cursor, &mut block.0)?;
             let (a, b) = (from.clamp(done, done + n) - done, to.min(done + n) - done);
-            let piece = block.get(a..b).unwrap_or(&[]);
+            let piece = block.0.get(a..b).unwrap_or(&[]);
             out.extend(piece.iter().map(|&i| values[i as usize % DICTIONARY_MAX]));
             done += n;
         }

@@ -77,6 +77,18 @@ pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Portable)
 }
 
+/// Integers of a block where vectors don't straddle two lines of the cache.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub struct Aligned(pub [u64; BLOCK]);
+
+impl Aligned {
+    #[inline(always)]
+    pub fn zero() -> Aligned {
+        Aligned([0; BLOCK])
+    }
+}
+
 /// The kernels that are written by hand for each tier. A value of such a type exists only where the
 /// processor has what it needs.
 pub trait Simd: Copy {
@@ -85,17 +97,25 @@ pub trait Simd: Copy {
     /// Whether vectors of 64-bit integers become doubles in one instruction.
     const CONVERTS: bool;
 
-    /// Unpacks 64 integers of `width` bits (64 at most) that begin with `bytes`. What lies behind a shorter
-    /// block may be there too; integers that aren't wholly within `bytes` are undefined.
-    fn unpack(self, bytes: &[u8], width: u32, block: &mut [u64; BLOCK]);
+    /// Unpacks 64 integers of `width` bits (64 at most) that begin with `bytes`; with `ADD` each is added to
+    /// what the block holds. What lies behind a shorter block may be there too; integers that aren't wholly
+    /// within `bytes` are undefined.
+    fn unpack<const ADD: bool>(self, bytes: &[u8], width: u32, block: &mut [u64; BLOCK]);
 
     /// Each becomes `carry` and the sum of all up to it, with `plus` added to each; the last one is returned.
     fn sums(self, block: &mut [u64; BLOCK], plus: u64, carry: u64) -> u64;
 
     /// Both at once.
     #[inline(always)]
-    fn unpack_sums(self, bytes: &[u8], width: u32, plus: u64, carry: u64, block: &mut [u64; BLOCK]) -> u64 {
-        self.unpack(bytes, width, block);
+    fn unpack_sums<const ADD: bool>(
+        self,
+        bytes: &[u8],
+        width: u32,
+        plus: u64,
+        carry: u64,
+        block: &mut [u64; BLOCK],
+    ) -> u64 {
+        self.unpack::<ADD>(bytes, width, block);
         self.sums(block, plus, carry)
     }
 }
@@ -109,8 +129,8 @@ impl Simd for Portable {
     const CONVERTS: bool = false;
 
     #[inline(always)]
-    fn unpack(self, bytes: &[u8], width: u32, block: &mut [u64; BLOCK]) {
-        unpack_portable(bytes, width, block);
+    fn unpack<const ADD: bool>(self, bytes: &[u8], width: u32, block: &mut [u64; BLOCK]) {
+        unpack_portable::<ADD>(bytes, width, block);
     }
 
     #[inline(always)]
@@ -136,7 +156,12 @@ fn padded(bytes: &[u8], width: u32) -> Padded {
 }
 
 #[inline(never)]
-fn unpack_portable(bytes: &[u8], width: u32, block: &mut [u64; BLOCK]) {
+fn unpack_portable<const ADD: bool>(bytes: &[u8], width: u32, block: &mut [u64; BLOCK]) {
+    if ADD {
+        let mut more = Aligned::zero();
+        unpack_portable::<false>(bytes, width, &mut more.0);
+        return block.iter_mut().zip(&more.0).for_each(|(v, m)| *v = v.wrapping_add(*m));
+    }
     match bytes.first_chunk() {
         Some(whole) => unpack_any(whole, width, block),
         None => unpack_any(&padded(bytes, width), width, block),
@@ -243,12 +268,12 @@ mod x86 {
         const CONVERTS: bool = true;
 
         #[inline(always)]
-        fn unpack(self, bytes: &[u8], width: u32, block: &mut [u64; BLOCK]) {
+        fn unpack<const ADD: bool>(self, bytes: &[u8], width: u32, block: &mut [u64; BLOCK]) {
             if width > LANE_WIDTH_MAX {
-                return unpack_portable(bytes, width, block);
+                return unpack_portable::<ADD>(bytes, width, block);
             }
             // SAFETY: the processor has every feature, or there were no `self`.
-            unsafe { unpack_avx512::<false>(bytes, width, 0, 0, block) };
+            unsafe { unpack_avx512::<ADD, false>(bytes, width, 0, 0, block) };
         }
 
         #[inline(always)]
@@ -258,7 +283,7 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn unpack_sums(
+        fn unpack_sums<const ADD: bool>(
             self,
             bytes: &[u8],
             width: u32,
@@ -267,11 +292,11 @@ mod x86 {
             block: &mut [u64; BLOCK],
         ) -> u64 {
             if width > LANE_WIDTH_MAX {
-                unpack_portable(bytes, width, block);
+                unpack_portable::<ADD>(bytes, width, block);
                 return self.sums(block, plus, carry);
             }
             // SAFETY: the processor has every feature, or there were no `self`.
-            unsafe { unpack_avx512::<true>(bytes, width, plus, carry, block) }
+            unsafe { unpack_avx512::<ADD, true>(bytes, width, plus, carry, block) }
         }
     }
 
@@ -280,7 +305,7 @@ mod x86 {
     #[target_feature(
         enable = "avx2,fma,bmi1,bmi2,lzcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vbmi"
     )]
-    fn unpack_avx512<const SUMS: bool>(
+    fn unpack_avx512<const ADD: bool, const SUMS: bool>(
         bytes: &[u8],
         width: u32,
         plus: u64,
@@ -297,13 +322,23 @@ mod x86 {
         let plus = _mm512_set1_epi64(plus as i64);
         let mut last = _mm512_set1_epi64(carry as i64);
         let (groups, _) = block.as_chunks_mut::<8>();
+        let width = width as usize;
+        let whole = bytes.len() >= 7 * width + 64;
         for (i, group) in groups.iter_mut().enumerate() {
-            let from = bytes.get(i * width as usize..).unwrap_or(&[]);
-            let there = mask(from.len().min(width as usize) as u32);
-            // SAFETY: the mask loads no byte behind `from`.
-            let word = unsafe { _mm512_maskz_loadu_epi8(there, from.as_ptr().cast()) };
+            let word = if whole {
+                // SAFETY: each of eight steps of `width` has 64 bytes behind it.
+                unsafe { _mm512_loadu_si512(bytes.as_ptr().add(i * width).cast()) }
+            } else {
+                let from = bytes.get(i * width..).unwrap_or(&[]);
+                // SAFETY: the mask loads no byte behind `from`.
+                unsafe { _mm512_maskz_loadu_epi8(mask(from.len().min(width) as u32), from.as_ptr().cast()) }
+            };
             let lane = _mm512_srlv_epi64(_mm512_permutexvar_epi8(which, word), shifts);
             let mut lane = _mm512_and_si512(lane, keep);
+            if ADD {
+                // SAFETY: both are 64 plain bytes; any bits are a value of either.
+                lane = _mm512_add_epi64(lane, unsafe { std::mem::transmute::<[u64; 8], __m512i>(*group) });
+            }
             if SUMS {
                 (lane, last) = scan(_mm512_add_epi64(lane, plus), last);
             }
@@ -350,14 +385,14 @@ mod x86 {
         const CONVERTS: bool = false;
 
         #[inline(always)]
-        fn unpack(self, bytes: &[u8], width: u32, block: &mut [u64; BLOCK]) {
+        fn unpack<const ADD: bool>(self, bytes: &[u8], width: u32, block: &mut [u64; BLOCK]) {
             if width > LANE_WIDTH_MAX {
-                return unpack_portable(bytes, width, block);
+                return unpack_portable::<ADD>(bytes, width, block);
             }
             // SAFETY: the processor has every feature, or there were no `self`.
             match bytes.first_chunk() {
-                Some(whole) => unsafe { unpack_avx2(whole, width, block) },
-                None => unsafe { unpack_avx2(&padded(bytes, width), width, block) },
+                Some(whole) => unsafe { unpack_avx2::<ADD>(whole, width, block) },
+                None => unsafe { unpack_avx2::<ADD>(&padded(bytes, width), width, block) },
             }
         }
 
@@ -371,7 +406,7 @@ mod x86 {
     /// Two values lie within 16 bytes: a load for each pair, then as above with four lanes. Groups of four
     /// begin at a byte or in the middle of one, in turn. `width` is 57 at most.
     #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt")]
-    fn unpack_avx2(bytes: &Padded, width: u32, block: &mut [u64; BLOCK]) {
+    fn unpack_avx2<const ADD: bool>(bytes: &Padded, width: u32, block: &mut [u64; BLOCK]) {
         let keep = _mm256_set1_epi64x(mask(width) as i64);
         let w = width as usize;
         // Which bytes, and how far to shift, for both values of a pair that begins at a bit.
@@ -394,8 +429,13 @@ mod x86 {
             let word = unsafe { _mm256_loadu2_m128i(high.as_ptr().cast(), low.as_ptr().cast()) };
             let (which, shifts) = patterns[i % 2];
             let lane = _mm256_srlv_epi64(_mm256_shuffle_epi8(word, which), shifts);
-            // SAFETY: both are 32 plain bytes; any bits are a value of either.
-            *group = unsafe { std::mem::transmute::<__m256i, [u64; 4]>(_mm256_and_si256(lane, keep)) };
+            let mut lane = _mm256_and_si256(lane, keep);
+            if ADD {
+                // SAFETY: both are 32 plain bytes; any bits are a value of either.
+                lane = _mm256_add_epi64(lane, unsafe { std::mem::transmute::<[u64; 4], __m256i>(*group) });
+            }
+            // SAFETY: as above.
+            *group = unsafe { std::mem::transmute::<__m256i, [u64; 4]>(lane) };
         }
     }
 
@@ -438,16 +478,18 @@ mod tests {
     struct Unpack<'a>(&'a [u8], u32);
 
     impl Kernel for Unpack<'_> {
-        type Output = ([u64; BLOCK], [u64; BLOCK], [u64; BLOCK]);
+        type Output = [[u64; BLOCK]; 5];
 
         #[inline(always)]
         fn run<S: Simd>(self, simd: S) -> Self::Output {
-            let (mut plain, mut both) = ([1; BLOCK], [1; BLOCK]);
-            simd.unpack(self.0, self.1, &mut plain);
-            simd.unpack_sums(self.0, self.1, 7, 1 << 60, &mut both);
+            let (mut plain, mut both, mut added, mut all) = ([1; BLOCK], [1; BLOCK], [1; BLOCK], [1; BLOCK]);
+            simd.unpack::<false>(self.0, self.1, &mut plain);
+            simd.unpack_sums::<false>(self.0, self.1, 7, 1 << 60, &mut both);
             let mut sums = plain;
             simd.sums(&mut sums, 7, 1 << 60);
-            (plain, sums, both)
+            simd.unpack::<true>(self.0, self.1, &mut added);
+            simd.unpack_sums::<true>(self.0, self.1, 6, 1 << 60, &mut all);
+            [plain, sums, both, added.map(|v| v.wrapping_sub(1)), all]
         }
     }
 
@@ -476,10 +518,10 @@ mod tests {
     fn what_is_packed_comes_back_at_every_width_on_every_processor() {
         for width in 0..=64 {
             for n in [1, 7, 63, BLOCK] {
-                let wanted: Vec<u64> =
-                    numbers(u64::from(width))[..n].iter().map(|v| v & mask(width)).collect();
+                let all = numbers(u64::from(width)).map(|v| v & mask(width));
                 let mut bytes = Vec::new();
-                pack(&wanted, width, &mut bytes);
+                pack(&all, n, width, &mut bytes);
+                let wanted = &all[..n];
                 assert_eq!(bytes.len(), packed_bytes(n, width));
                 let mut sum = 1u64 << 60;
                 let sums: Vec<u64> = wanted
@@ -491,10 +533,12 @@ mod tests {
                     .collect();
                 for more in [0, 9, 600] {
                     bytes.resize(packed_bytes(n, width) + more, 0xa5);
-                    for (plain, apart, both) in on_all(Unpack(&bytes, width)) {
-                        assert_eq!(plain[..n], wanted, "width {width}");
+                    for [plain, apart, both, added, all] in on_all(Unpack(&bytes, width)) {
+                        assert_eq!(&plain[..n], wanted, "width {width}");
                         assert_eq!(apart[..n], sums, "width {width}");
                         assert_eq!(both[..n], sums, "width {width}");
+                        assert_eq!(&added[..n], wanted, "width {width}");
+                        assert_eq!(all[..n], sums, "width {width}");
                     }
                 }
             }

@@ -110,6 +110,18 @@ impl Counts {
         Some(Counts { log, counts })
     }
 
+    /// One state for the last of so many symbols.
+    pub fn one(symbols: usize) -> Counts {
+        let mut counts = vec![0; symbols];
+        counts.iter_mut().rev().take(1).for_each(|n| *n = 1);
+        Counts { log: 0, counts }
+    }
+
+    /// The logarithm of the number of states.
+    pub fn log(&self) -> u32 {
+        self.log
+    }
+
     /// Bits that symbols of these frequencies take; infinite if one has no state.
     pub fn cost(&self, frequencies: &[u32]) -> f64 {
         let bits = |(&f, &n): (&u32, &u16)| {
@@ -133,41 +145,36 @@ impl Counts {
         symbols
     }
 
-    /// Appends the states of a decoder. `next[symbol]` is the place of the table that decodes after it.
-    pub fn extend_decoder(&self, next: &[u16], states: &mut Vec<State>) {
+    /// The states of a decoder.
+    pub fn decoder(&self) -> Vec<State> {
         let size = 1u32 << self.log;
         let mut counts = [0u16; SYMBOLS_MAX];
-        counts[..self.counts.len()].copy_from_slice(&self.counts);
-        let mut places = [0u16; SYMBOLS_MAX];
-        places[..next.len()].copy_from_slice(next);
-        states.extend(self.spread().into_iter().map(|symbol| {
+        counts.iter_mut().zip(&self.counts).for_each(|(all, n)| *all = *n);
+        let state = |symbol: u8| {
             let x = u32::from(counts[usize::from(symbol)]);
             counts[usize::from(symbol)] += 1;
             let bits = self.log - x.ilog2();
-            let next = (x << bits) - size + u32::from(places[usize::from(symbol)]);
-            State(next | bits << 16 | u32::from(symbol) << 24)
-        }));
+            State { next: ((x << bits) - size) as u16, mask: mask(bits) as u16, bits: bits as u8, symbol }
+        };
+        self.spread().into_iter().map(state).collect()
     }
 }
 
-/// A state of a decoder: where the next one begins, how many bits are added to that, and the symbol.
+/// A state of a decoder: the symbol, how many bits follow and their mask, and where they are added. Fields
+/// of their own, so that no shift stands between one state and the next.
 #[derive(Clone, Copy, Default)]
-pub struct State(u32);
+pub struct State {
+    pub next: u16,
+    pub mask: u16,
+    pub bits: u8,
+    pub symbol: u8,
+}
 
 impl State {
+    /// The next state, of which `word` begins with the bits.
     #[inline(always)]
-    pub fn symbol(self) -> u8 {
-        (self.0 >> 24) as u8
-    }
-
-    #[inline(always)]
-    pub fn bits(self) -> u32 {
-        self.0 >> 16 & 15
-    }
-
-    #[inline(always)]
-    pub fn next(self) -> usize {
-        (self.0 & 0xffff) as usize
+    pub fn after(self, word: u64) -> usize {
+        usize::from(self.next) + (word & u64::from(self.mask)) as usize
     }
 }
 

@@ -15,7 +15,7 @@ use super::dense;
 use super::exceptions::Exceptions;
 use super::integers::{Blocks, CONTROL};
 use super::repeats::{self, Dictionary, Runs};
-use super::simd::{Kernel, Simd, dispatch};
+use super::simd::{Aligned, Kernel, Simd, dispatch};
 use super::statistics::{self, Statistics, widen};
 
 /// The low three bits of the first byte.
@@ -31,6 +31,8 @@ pub(super) const BITS: Codec = 7;
 
 /// A first byte that is followed by a dense column: a dictionary has no scale.
 pub(super) const DENSE: u8 = DICTIONARY | 1 << 3;
+/// A first byte that is followed by a member of columns that were coded together.
+pub(super) const TOGETHER: u8 = DICTIONARY | 2 << 3;
 
 /// The scale takes the next four bits; 15 is none.
 pub(super) const NO_SCALE: u8 = 15;
@@ -63,6 +65,8 @@ pub struct Section<'a> {
     body: Body<'a>,
 }
 
+// One section is alive at a time, on the stack; a box for the largest would be what most of them pay for.
+#[allow(clippy::large_enum_variant)]
 enum Body<'a> {
     Constant(u64),
     Runs(Runs<'a>),
@@ -84,12 +88,11 @@ struct Packed<'a> {
     monotone: bool,
     bare: bool,
     /// Units in the last place that the first, the last, the lowest and the highest value are away from
-    /// their mantissas, and the integers of all; for `NEAR`.
+    /// their mantissas; for `NEAR`.
     away: [i64; 4],
-    away_blocks: Option<Blocks<'a>>,
     exceptions: Exceptions<'a>,
     blocks: Blocks<'a>,
-    /// At the first block.
+    /// At the first block; for `NEAR` at the head of the distances before it.
     cursor: Cursor<'a>,
 }
 
@@ -97,13 +100,26 @@ impl<'a> Section<'a> {
     /// Takes exactly the bytes of a section. Errors: `Corruption`. Reads nothing behind the statistics and
     /// exceptions.
     pub fn parse(bytes: &'a [u8], kind: ValueKind, count: usize) -> Result<Section<'a>> {
+        Section::parse_beside(bytes, kind, count, &[])
+    }
+
+    /// As `parse`, for a section that may have its integers among `columns`, coded together with others'.
+    pub fn parse_beside(
+        bytes: &'a [u8],
+        kind: ValueKind,
+        count: usize,
+        columns: &'a [u8],
+    ) -> Result<Section<'a>> {
         let mut c = Cursor::new(bytes);
         let first = c.byte()?;
         let (codec, scale, flag) = (first & 7, first >> 3 & 15, first & EXCEPTIONS != 0);
         let body = match codec {
             CONSTANT => Body::Constant(repeats::read_constant(&mut c, kind, scale, flag)?),
             RUNS => Body::Runs(Runs::read(&mut c, kind, scale, flag, count)?),
-            DICTIONARY if first == DENSE => Body::Dense(dense::Parsed::read(&mut c, kind, count)?),
+            DICTIONARY if first == DENSE => Body::Dense(dense::Parsed::read(&mut c, kind, count, None)?),
+            DICTIONARY if first == TOGETHER => {
+                Body::Dense(dense::Parsed::read(&mut c, kind, count, Some(columns))?)
+            }
             DICTIONARY if first == DICTIONARY => Body::Dictionary(Dictionary::read(&mut c, count)?),
             DICTIONARY => return Err(c.wrong("a dictionary has no scale")),
             _ => Body::Packed(Packed::read(&mut c, kind, first, count)?),
@@ -131,7 +147,7 @@ impl<'a> Section<'a> {
             Body::Runs(_) => "runs",
             Body::Dictionary(_) => "dictionary",
             Body::Packed(p) => p.name(),
-            Body::Dense(_) => "dense",
+            Body::Dense(d) => d.name(),
         }
     }
 
@@ -142,7 +158,7 @@ impl<'a> Section<'a> {
         match &self.body {
             Body::Constant(_) => name.to_owned(),
             Body::Runs(runs) => format!("{name}, {}", runs.detail()),
-            Body::Dictionary(d) => format!("{name}, {} values", d.len()),
+            Body::Dictionary(d) => format!("{name}, {} values", d.size()),
             Body::Dense(d) => format!("{name}, {}", d.detail(self.kind)),
             Body::Packed(p) => {
                 let mut text = name.to_owned();
@@ -155,7 +171,7 @@ impl<'a> Section<'a> {
                 {
                     _ = write!(text, ", {integers}");
                 }
-                match p.exceptions.len() {
+                match p.exceptions.number() {
                     0 => {}
                     1 => text.push_str(", 1 exception"),
                     n => _ = write!(text, ", {n} exceptions"),
@@ -305,16 +321,6 @@ impl<'a> Packed<'a> {
         let away = if near { [c.signed()?, c.signed()?, c.signed()?, c.signed()?] } else { [0; 4] };
         let excepted = head & EXCEPTIONS != 0;
         let exceptions = if excepted { Exceptions::read(c, count)? } else { Exceptions::none() };
-        let mut away_blocks = None;
-        if near {
-            let control = c.byte()?;
-            let mut of_away = Blocks::new(c, control & CONTROL, count)?;
-            if control > CONTROL || of_away.shape().order > 1 || blocks.shape().order > 1 {
-                return Err(c.wrong("near values have no steps of steps"));
-            }
-            of_away.start_at(away[0]);
-            away_blocks = Some(of_away);
-        }
         let cursor = *c;
         Ok(Packed {
             kind,
@@ -327,7 +333,6 @@ impl<'a> Packed<'a> {
             monotone,
             bare,
             away,
-            away_blocks,
             exceptions,
             blocks,
             cursor,
@@ -371,7 +376,7 @@ impl<'a> Packed<'a> {
     fn sum(&self, count: usize) -> Result<Option<f64>> {
         let range = self.high.wrapping_sub(self.low) as u64;
         let decimals = self.codec == QUOTIENT || self.codec == PRODUCT;
-        if !decimals || self.bare || self.exceptions.len() > 0 || range >= 1 << 46 {
+        if !decimals || self.bare || self.exceptions.number() > 0 || range >= 1 << 46 {
             return Ok(None);
         }
         let above = dispatch(Summing { packed: self })?;
@@ -380,30 +385,6 @@ impl<'a> Packed<'a> {
             PRODUCT => sum * decimal::product(1, self.scale),
             _ => sum / decimal::power(self.scale),
         }))
-    }
-
-    /// Integers become bits, in place.
-    #[inline(always)]
-    fn to_bits<S: Simd>(&self, block: &mut [u64; BLOCK]) {
-        let (power, tenth) = (decimal::power(self.scale), decimal::product(1, self.scale));
-        match self.codec {
-            _ if self.kind == ValueKind::Int => {}
-            QUOTIENT | NEAR if self.scale == 0 => {
-                block.iter_mut().for_each(|v| *v = decimal::widen_integer::<S>(*v as i64).to_bits());
-            }
-            QUOTIENT | NEAR => {
-                let of = |m: i64| decimal::quotient::<S>(m, power, tenth);
-                block.iter_mut().for_each(|v| *v = of(*v as i64).to_bits());
-            }
-            PRODUCT => {
-                block.iter_mut().for_each(|v| *v = decimal::quick_product(*v as i64, tenth).to_bits());
-            }
-            SINGLE => {
-                let of = |m: i64| decimal::single(decimal::quotient::<S>(m, power, tenth));
-                block.iter_mut().for_each(|v| *v = of(*v as i64).to_bits());
-            }
-            _ => block.iter_mut().for_each(|v| *v = ordered(*v) as u64),
-        }
     }
 }
 
@@ -421,31 +402,86 @@ impl<T: Copy, F: Fn(u64) -> T + Copy> Kernel for Decode<'_, '_, '_, T, F> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Result<()> {
-        let Decode { packed, from, to, convert, out } = self;
+        let (p, convert) = (self.packed, self.convert);
+        let (power, tenth) = (decimal::power(p.scale), decimal::product(1, p.scale));
+        match p.codec {
+            _ if p.kind == ValueKind::Int => self.each(simd, convert),
+            NEAR => self.each_near(simd),
+            QUOTIENT if p.scale == 0 => {
+                self.each(simd, |v| convert(decimal::widen_integer::<S>(v as i64).to_bits()))
+            }
+            QUOTIENT => {
+                self.each(simd, |v| convert(decimal::quotient::<S>(v as i64, power, tenth).to_bits()))
+            }
+            PRODUCT => self.each(simd, |v| convert(decimal::quick_product(v as i64, tenth).to_bits())),
+            SINGLE => self.each(simd, |v| {
+                convert(decimal::single(decimal::quotient::<S>(v as i64, power, tenth)).to_bits())
+            }),
+            _ => self.each(simd, |v| convert(ordered(v) as u64)),
+        }
+    }
+}
+
+impl<T: Copy, F: Fn(u64) -> T + Copy> Decode<'_, '_, '_, T, F> {
+    #[inline(always)]
+    fn each<S: Simd>(self, simd: S, of: impl Fn(u64) -> T) -> Result<()> {
+        let Decode { packed, from, to, out, .. } = self;
         out.reserve(to - from);
         let (mut cursor, mut blocks) = (packed.cursor, packed.blocks.clone());
-        let mut of_away = packed.away_blocks.clone();
-        let mut block = [0; BLOCK];
+        let mut block = Aligned::zero();
         let mut done = 0;
         while done < to {
-            let n = blocks.next(simd, &mut cursor, &mut block)?;
-            packed.to_bits::<S>(&mut block);
-            if let Some(of_away) = &mut of_away {
-                let mut away = [0; BLOCK];
-                of_away.next(simd, &mut cursor, &mut away)?;
-                block.iter_mut().zip(&away).for_each(|(v, away)| *v = v.wrapping_add(*away));
-            }
-            if n == BLOCK && from <= done && done + n <= to {
-                out.extend(block.iter().map(|&v| convert(v)));
-            } else {
-                let (a, b) = (from.clamp(done, done + n) - done, to.min(done + n) - done);
-                let piece = block.get(a..b).unwrap_or(&[]);
-                out.extend(piece.iter().map(|&v| convert(v)));
-            }
+            let n = blocks.next(simd, &mut cursor, &mut block.0)?;
+            append(&block, done, n, from, to, &of, out);
             done += n;
         }
         Ok(())
     }
+
+    /// Blocks of mantissas and of distances from them alternate.
+    #[inline(always)]
+    fn each_near<S: Simd>(self, simd: S) -> Result<()> {
+        let Decode { packed, from, to, out, convert } = self;
+        let (power, tenth) = (decimal::power(packed.scale), decimal::product(1, packed.scale));
+        out.reserve(to - from);
+        let (mut cursor, mut blocks) = (packed.cursor, packed.blocks.clone());
+        let control = cursor.byte()?;
+        let mut of_away = Blocks::new(&mut cursor, control, packed.blocks.count())?;
+        of_away.start_at(packed.away[0]);
+        let (mut block, mut away) = (Aligned::zero(), Aligned::zero());
+        let mut done = 0;
+        while done < to {
+            let n = blocks.next(simd, &mut cursor, &mut block.0)?;
+            of_away.next(simd, &mut cursor, &mut away.0)?;
+            for (v, away) in block.0.iter_mut().zip(&away.0) {
+                let near = decimal::quotient::<S>(*v as i64, power, tenth).to_bits();
+                *v = near.wrapping_add(*away);
+            }
+            append(&block, done, n, from, to, convert, out);
+            done += n;
+        }
+        Ok(())
+    }
+}
+
+/// Appends those of `n` values from position `done` on that lie within `from..to`.
+#[inline(always)]
+fn append<T>(
+    block: &Aligned,
+    done: usize,
+    n: usize,
+    from: usize,
+    to: usize,
+    of: impl Fn(u64) -> T,
+    out: &mut Vec<T>,
+) {
+    if n == BLOCK && from <= done && done + n <= to {
+        // A length that is known when compiled.
+        return out.extend(block.0.iter().map(|&v| of(v)));
+    }
+    let (a, b) = (from.clamp(done, done + n) - done, to.min(done + n) - done);
+    let piece = block.0.get(a..b).unwrap_or(&[]);
+    out.extend(piece.iter().map(|&v| of(v)));
 }
 
 /// The sum of how far integers are above the lowest; it may wrap in bytes that no writer wrote.
@@ -460,13 +496,13 @@ impl Kernel for Summing<'_, '_> {
     fn run<S: Simd>(self, simd: S) -> Result<u64> {
         let (mut cursor, mut blocks) = (self.packed.cursor, self.packed.blocks.clone());
         let low = self.packed.low as u64;
-        let (mut block, mut sum) = ([0u64; BLOCK], 0u64);
+        let (mut block, mut sum) = (Aligned::zero(), 0u64);
         loop {
-            let n = blocks.next(simd, &mut cursor, &mut block)?;
+            let n = blocks.next(simd, &mut cursor, &mut block.0)?;
             if n == 0 {
                 return Ok(sum);
             }
-            let piece = block.iter().take(n);
+            let piece = block.0.iter().take(n);
             sum = piece.fold(sum, |sum, v| sum.wrapping_add(v.wrapping_sub(low)));
         }
     }

@@ -118,9 +118,7 @@ fn near(found: &Mantissas, bits: &[u64], last: Option<Shape>, out: &mut Vec<u8>)
         exceptions: &found.exceptions,
         kind: ValueKind::Float,
     };
-    // Both must come in blocks of the same length, and only order 2 begins with two integers.
-    let last = last.filter(|l| l.order < 2);
-    let layout = Layout::find(&found.column, last, 1);
+    let layout = Layout::find(&found.column, last, 2);
     let away = Layout::find(&found.away, None, 0);
     let excepted = |i: usize| found.exceptions.binary_search(&(i as u32)).is_ok();
     let numbers = bits.iter().enumerate().filter(|(i, _)| !excepted(*i)).map(|(_, &b)| ordered(b));

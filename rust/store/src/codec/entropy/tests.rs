@@ -55,6 +55,7 @@ fn column() -> impl Strategy<Value = Vec<i64>> {
         steps(0, 2).prop_map(summed),
         (steps(-5, 6), 1i64..10_000).prop_map(|(c, d)| c.iter().map(|v| v.wrapping_mul(d)).collect()),
         steps(i64::MIN / 4, i64::MAX / 4),
+        steps(-3, 4).prop_map(noisy),
     ]
 }
 
@@ -64,6 +65,15 @@ fn summed(steps: Vec<i64>) -> Vec<i64> {
         Some(*sum)
     });
     sums.collect()
+}
+
+/// What varies about a level, which drifts.
+fn noisy(level: Vec<i64>) -> Vec<i64> {
+    level
+        .iter()
+        .zip(0..)
+        .map(|(v, i)| v * 7 + (0..8).map(|k| (noise(8 * i + k) % 30) as i64).sum::<i64>())
+        .collect()
 }
 
 /// The same numbers in every run.
@@ -155,11 +165,22 @@ fn every_window_of_a_column_of_some_stretches_is_a_slice_of_it() {
         summed((0..1700).map(|i| (noise(i) % (1 << 20)) as i64).collect()),
         summed(summed((0..1700).map(|i| (noise(i) % 1_000_000) as i64).collect())),
         (0..1700).map(|i| (noise(i) % 100_000) as i64).collect(),
+        level(),
+        level().iter().map(|v| v * 1000).collect(),
     ] {
         let edges = [0, 1, 2, 3, 127, 128, 129, 511, 512, 513, 514, 515, 1023, 1024, 1026, 1537, 1699, 1700];
         let windows: Vec<_> = edges.iter().flat_map(|&from| edges.map(|to| (from, to))).collect();
         round_trip(&column, &windows);
     }
+}
+
+fn level() -> Vec<i64> {
+    noisy(summed((0..1700).map(|i| (noise(i + 99) % 7) as i64 - 3).collect()))
+}
+
+#[test]
+fn noise_about_a_level_is_coded_from_the_mean() {
+    assert_eq!(encoded(&level())[0] & 3, MEAN);
 }
 
 #[test]

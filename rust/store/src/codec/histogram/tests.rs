@@ -190,7 +190,7 @@ fn bomb(repeats: bool, buckets: u64) -> Error {
     bytes.extend([1, 0, 0]);
     bytes.extend([0; 16]);
     if repeats {
-        bytes.extend([1, 1, 0]);
+        repeats::write(&[0], &mut bytes);
     }
     bytes.extend([2, 0, 0]);
     bytes.extend([1, 0, 0, 1, 1, 0]);

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used)]
+
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
@@ -90,7 +92,7 @@ fn a_plan_that_fits_gives_what_was_there_and_one_that_does_not_is_dropped() {
 fn bytes_that_ask_for_much_get_little() {
     for kind in [ValueKind::Float, ValueKind::Int] {
         for count in [1usize, 2, 512, 1 << 16] {
-            for head in 0..=255u8 {
+            for head in (0..=255u8).step_by(if count > 512 { 9 } else { 1 }) {
                 for tail in
                     [&[][..], &[0; 3], &[0xff; 40], &[0x21, 0, 0, 0, 0, 0], &[2, 0x7f, 0xff, 0, 4, 0, 1]]
                 {
