@@ -1,10 +1,11 @@
-//! Chunks from arbitrary bytes are refused or sound; arbitrary columns come back bit for bit, sealed and
-//! open; a broken open chunk never gives more samples than its state says.
+//! Chunks from arbitrary bytes are refused or sound, whatever their checksum says; arbitrary columns come back bit
+//! for bit from the open chunk, from sealed ones that grow and from dense ones; a broken open chunk never gives
+//! more samples than its state says.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use metricsdb_model::{Samples, TimeRange, ValueKind};
-use metricsdb_store::chunk::{CHUNK_SAMPLES_MAX, Chunk};
+use metricsdb_model::{Samples, TimeRange, ValueKind, Wants};
+use metricsdb_store::chunk::{CHUNK_SAMPLES_MAX, Chunk, Folded, SharedColumns, chunks_of, chunks_together, dense, grown};
 use metricsdb_store::codec::open::{self, OpenState};
 
 fuzz_target!(|data: &[u8]| {
@@ -20,8 +21,12 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn parse(bytes: &[u8]) {
-    let Ok(chunk) = Chunk::from_bytes(bytes) else { return };
+    assert!(Chunk::from_bytes(bytes).is_err() || bytes.ends_with(&crc32fast::hash(&bytes[..bytes.len() - 4]).to_le_bytes()));
+    let sealed = [bytes, &crc32fast::hash(bytes).to_le_bytes()].concat();
+    let Ok(chunk) = Chunk::from_bytes(&sealed) else { return };
     let header = chunk.header().unwrap();
+    let mut folded = Folded::default();
+    chunk.fold(TimeRange::ALL, Wants::Sum, &mut folded).unwrap();
     let (mut times, mut bits) = (Vec::new(), Vec::new());
     chunk.decode_into(&mut times, &mut bits).unwrap();
     assert_eq!((times.len(), bits.len()), (header.count, header.count));
@@ -80,22 +85,52 @@ fn round_trip(mut data: &[u8], breaks: Option<u8>) {
 }
 
 fn check(kind: ValueKind, times: &[i64], bits: &[u64]) {
+    let shared = SharedColumns::default();
     let chunk = Chunk::seal(kind, times, bits).unwrap();
-    let chunk = Chunk::from_bytes(chunk.to_bytes()).unwrap();
-    let (mut t, mut b) = (Vec::new(), Vec::new());
-    chunk.decode_into(&mut t, &mut b).unwrap();
-    assert_eq!((&t[..], &b[..]), (times, bits));
+    same(&chunk, times, bits);
+    same(&dense(kind, std::slice::from_ref(&chunk), &shared).unwrap(), times, bits);
+    // The same in two pieces, the second behind the first.
+    let (a, b) = (times.split_at(times.len() / 3), bits.split_at(times.len() / 3));
+    if !a.0.is_empty() {
+        let first = chunks_of(kind, a.0, b.0, &shared).unwrap();
+        if let [first] = &first[..]
+            && let Some(whole) = grown(first, kind, a.1, b.1, &shared).unwrap()
+        {
+            same(&whole, times, bits);
+        }
+    }
+    if times.len() >= 4 {
+        let other: Vec<u64> = bits.iter().map(|b| b.wrapping_add(1 << 52)).collect();
+        for chunk in chunks_together(kind, times, &[bits, &other, bits], &shared).unwrap_or_default().iter().step_by(2) {
+            same(chunk, times, bits);
+        }
+    }
+}
+
+fn same(chunk: &Chunk, times: &[i64], bits: &[u64]) {
+    for chunk in [chunk.clone(), Chunk::from_bytes(&chunk.to_bytes()).unwrap()] {
+        let (mut t, mut b) = (Vec::new(), Vec::new());
+        chunk.decode_into(&mut t, &mut b).unwrap();
+        assert_eq!((&t[..], &b[..]), (times, bits));
+    }
 }
 
 fn check_open(kind: ValueKind, times: &[i64], bits: &[u64], breaks: Option<u8>) {
     let mut state = OpenState::new(kind);
     let mut buf = vec![0xff; times.len() * open::SAMPLE_BYTES_MAX];
+    let mut taken = 0;
     for (&t, &b) in times.iter().zip(bits) {
-        open::append(&mut state, &mut buf, t, b).unwrap();
+        // A run that is too long to be written out ends a chunk.
+        if open::append(&mut state, &mut buf, t, b).is_err() {
+            assert!(state.holds_long_run());
+            break;
+        }
+        taken += 1;
     }
+    let (times, bits) = (&times[..taken], &bits[..taken]);
     let used = state.used_bytes();
     if let Some(at) = breaks {
-        buf[usize::from(at) % used] ^= at | 1;
+        buf[usize::from(at) % used.max(1)] ^= at | 1;
     }
     let (mut t, mut b) = (Vec::new(), Vec::new());
     let result = open::decode(&state, &buf[..used], &mut t, &mut b);
