@@ -59,6 +59,8 @@ def main(quick: bool = False) -> list[dict]:
     for data in datasets.every(quick):
         measured = [*_measure(data, runs), rivals.zstd(data, PER_BLOCK, runs)]
         codecs = {m["codec"]: m for m in measured}
+        if data.together:
+            codecs["dense"] = codecs["together"]
         sizes.append(_size_row(data, codecs, {SERVERS[s]: rivals.disk(s, data) for s in servers if data.disk}))
         if len(data.series) > 1:  # one alone is over too soon to be timed
             parts.append(_part_row(data, codecs))

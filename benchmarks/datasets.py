@@ -9,6 +9,7 @@ others   one kind of series each: 60 series of 4,096 samples
 from __future__ import annotations
 
 import csv
+import dataclasses
 import lzma
 import pathlib
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ class Dataset:
     name: str
     series: list[tuple[np.ndarray, np.ndarray]]  # times int64 ms, values float64
     disk: bool = False  # whether servers are asked to store it, too
+    together: bool = False  # buckets of classic histograms, `BUCKETS` series each: old ones are coded together
 
     @property
     def samples(self) -> int:
@@ -134,7 +136,8 @@ def generated(series: int, steps: int) -> Iterator[Dataset]:
     shape = (steps, series)
     for rate in (5, 1_000):
         yield named(f"poisson {rate}", rng.poisson(rate, shape).cumsum(axis=0).astype(float))
-    yield named("histogram buckets", _histograms(rng, max(1, series // BUCKETS), steps))
+    buckets = named("histogram buckets", _histograms(rng, max(1, series // BUCKETS), steps))
+    yield dataclasses.replace(buckets, together=True)
     yield named("walk int", (1_000 + rng.integers(-3, 4, shape).cumsum(axis=0)).astype(float))
     walk = rng.uniform(0, 100, series) + rng.standard_normal(shape).cumsum(axis=0)
     yield named("walk dec2", walk.round(2))
@@ -142,7 +145,9 @@ def generated(series: int, steps: int) -> Iterator[Dataset]:
     yield named("averages", _averages(rng, shape))
     yield named("float32 readings", (20 + rng.normal(0, 0.1, shape).cumsum(axis=0)).astype(np.float32).astype(float))
     yield named("rare booleans", ((rng.random(shape) < 1 / 200).cumsum(axis=0) % 2).astype(float))
-    yield named("constants", np.broadcast_to(np.resize([0, 1, 42, 0.25, 16_777_216_000, 1.7e9 + 0.123], series), shape))
+    # Three days: a constant goes on in place.
+    long = (4 * steps, series)
+    yield named("constants", np.broadcast_to(np.resize([0, 1, 42, 0.25, 16_777_216_000, 1.7e9 + 0.123], series), long))
     yield named("random doubles", rng.random(shape))
     bits = rng.integers(0, 1 << 64, shape, dtype=np.uint64).view(np.float64)
     yield named("random bits", np.where(np.isfinite(bits), bits, 0.5))

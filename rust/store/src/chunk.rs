@@ -8,6 +8,7 @@ mod column;
 mod grow;
 mod shared;
 mod summary;
+mod together;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,8 +18,9 @@ use metricsdb_model::{Error, Result, Samples, TimeRange, ValueKind};
 pub use build::Builder;
 pub use column::ValueBlock;
 pub use grow::{chunks_of, dense, grown};
-pub use shared::{SharedTimes, Times};
+pub use shared::{Shared, SharedColumns};
 pub use summary::Folded;
+pub use together::{TOGETHER_MAX, TOGETHER_SAMPLES_MAX, chunks_together};
 
 use crate::codec::bits::load64;
 use crate::codec::cursor::{Cursor, put_varint};
@@ -88,12 +90,16 @@ struct Parts<'a> {
     step: Option<u64>,
     times: &'a [u8],
     values: &'a [u8],
+    /// Columns that other chunks have a part in.
+    columns: &'a [u8],
 }
 
 impl<'a> Parts<'a> {
     fn parse(chunk: &'a Chunk) -> Result<Parts<'a>> {
         let mut parts = Parts::head(chunk.block.bytes())?;
-        parts.times = chunk.block.times().map_or(&[], |times| &times.blocks);
+        if let Some(shared) = chunk.block.shared() {
+            (parts.times, parts.columns) = (shared.times(), shared.columns());
+        }
         Ok(parts)
     }
 
@@ -117,11 +123,20 @@ impl<'a> Parts<'a> {
             return Err(c.wrong("times that don't increase"));
         }
         let kind = if flags & INT != 0 { ValueKind::Int } else { ValueKind::Float };
-        Ok(Parts { kind, count, first, last, step: regular.then_some(number), times: &[], values: c.rest() })
+        Ok(Parts {
+            kind,
+            count,
+            first,
+            last,
+            step: regular.then_some(number),
+            times: &[],
+            values: c.rest(),
+            columns: &[],
+        })
     }
 
     fn value_blocks(&self) -> ValueBlocks<'a> {
-        ValueBlocks::new(self.values, self.kind, self.count)
+        ValueBlocks::new(self.values, self.kind, self.count).with(self.columns)
     }
 
     /// Appends the times in `range`; their positions.
@@ -171,7 +186,7 @@ impl Chunk {
         if timestamps.windows(2).any(|w| w[0] >= w[1]) {
             return Err(refused(count, "times must increase"));
         }
-        Ok(Builder::new(kind, timestamps, bits).finish(&SharedTimes::default()))
+        Ok(Builder::new(kind, timestamps, bits).finish(&SharedColumns::default()))
     }
 
     /// Takes bytes from outside. The checksum must hold, and both columns are decoded once, so that no later
@@ -191,7 +206,7 @@ impl Chunk {
         if parts.step.is_some() != times.is_empty() {
             return Err(c.wrong("regular times and a column of times"));
         }
-        let times = (!times.is_empty()).then(|| Arc::new(Times { blocks: times.into() }));
+        let times = (!times.is_empty()).then(|| Arc::new(Shared::Times(times.into())));
         if body.len() > BYTES_MAX {
             return Err(c.wrong("a chunk of two gigabytes"));
         }
@@ -232,9 +247,16 @@ impl Chunk {
         Ok(())
     }
 
-    /// The bytes that `from_bytes` takes: the time column, the block and a checksum.
+    /// The bytes that `from_bytes` takes: the time column, the block and a checksum. A chunk whose values are
+    /// coded together with others' comes out as one of its own.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let times = self.block.times().map_or(&[][..], |times| &times.blocks);
+        let shared = self.block.shared();
+        if shared.is_some_and(|s| !s.columns().is_empty())
+            && let Ok(own) = dense(self.kind(), std::slice::from_ref(self), &SharedColumns::default())
+        {
+            return own.to_bytes();
+        }
+        let times = shared.map_or(&[][..], |shared| shared.times());
         let bytes = self.block.bytes();
         let mut out = Vec::with_capacity(bytes.len() + times.len() + 8);
         put_varint(&mut out, times.len() as u64);
@@ -260,9 +282,14 @@ impl Chunk {
         self.block.size()
     }
 
-    /// The column of times that other chunks may hold too; `None` where times are regular.
-    pub fn times(&self) -> Option<Arc<Times>> {
-        self.block.times_arc()
+    /// The columns that other chunks may hold too.
+    pub fn shared(&self) -> Option<Arc<Shared>> {
+        self.block.shared_arc()
+    }
+
+    /// Whether its times are one step apart.
+    pub fn is_regular(&self) -> bool {
+        self.block.bytes().first().is_some_and(|b| b & REGULAR != 0)
     }
 
     /// Chunks of several series whose bytes are one.

@@ -9,7 +9,7 @@ use metricsdb_model::{
 use parking_lot::{Mutex, MutexGuard};
 use rayon::prelude::*;
 
-use crate::chunk::{BLOCK_SAMPLES, SharedTimes};
+use crate::chunk::{BLOCK_SAMPLES, SharedColumns};
 use crate::codec::open::OPEN_SAMPLES_MAX;
 use crate::index::{Cardinality, Index};
 use crate::labelsets::Shapes;
@@ -64,8 +64,8 @@ pub struct Database {
     pub(crate) densify_at: Mutex<u32>,
     /// Samples that queries have decoded.
     pub(crate) decoded: AtomicU64,
-    /// The times of sealed chunks where they are not regular.
-    pub(crate) times: Arc<SharedTimes>,
+    /// What chunks of several series hold together.
+    pub(crate) shared_columns: Arc<SharedColumns>,
 }
 
 /// Buffers of one write.
@@ -95,7 +95,7 @@ impl Scratch {
 impl Database {
     pub fn new(options: Options) -> Database {
         let symbols = Arc::new(Symbols::new());
-        let times = Arc::new(SharedTimes::default());
+        let shared_columns = Arc::new(SharedColumns::default());
         Database {
             rules: Rules {
                 duplicates: options.duplicates,
@@ -106,12 +106,12 @@ impl Database {
             symbols,
             shapes: Shapes::default(),
             raw: RawTable::default(),
-            shards: (0..SHARDS).map(|n| Mutex::new(Shard::new(n as u8, times.clone()))).collect(),
+            shards: (0..SHARDS).map(|n| Mutex::new(Shard::new(n as u8, shared_columns.clone()))).collect(),
             series_count: AtomicUsize::new(0),
             metadata: MetadataStore::default(),
             precision: Mutex::default(),
             scratch: Mutex::default(),
-            times,
+            shared_columns,
             densify_at: Mutex::new(0),
             decoded: AtomicU64::new(0),
         }

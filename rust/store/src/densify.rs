@@ -34,14 +34,20 @@ impl Densified {
 }
 
 /// Neighbouring chunks of one kind that are to become one dense chunk.
-struct Run {
-    at: usize,
-    kind: ValueKind,
-    chunks: Vec<Chunk>,
+pub(crate) struct Run {
+    pub at: usize,
+    pub kind: ValueKind,
+    pub chunks: Vec<Chunk>,
+}
+
+impl Run {
+    pub fn bytes(&self) -> usize {
+        self.chunks.iter().map(Chunk::bytes).sum()
+    }
 }
 
 /// The runs of a series whose samples are all older than `before`.
-fn runs(sealed: &Sealed, before: i64) -> Vec<Run> {
+pub(crate) fn runs(sealed: &Sealed, before: i64) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     let (mut samples, mut bytes) = (0, 0);
     for (at, chunk) in sealed.iter().enumerate() {
@@ -90,35 +96,48 @@ impl Database {
                     return Ok(done);
                 }
             };
-            // From the end, so that the places of the others stay.
-            for run in runs(&sealed, before).into_iter().rev() {
-                self.densify_run(number, row, &run, &mut done)?;
+            let runs = runs(&sealed, before);
+            if runs.is_empty() || !self.densify_together(*next, before, budget, &mut done)? {
+                // From the end, so that the places of the others stay.
+                for run in runs.iter().rev() {
+                    let chunk = dense(run.kind, &run.chunks, &self.shared_columns)?;
+                    self.put_run(*next, run, chunk.count(), vec![chunk], &mut done);
+                }
+                *next += SHARDS as u32;
             }
-            *next += SHARDS as u32;
         }
         Ok(done)
     }
 
-    fn densify_run(&self, number: usize, row: u32, run: &Run, done: &mut Densified) -> Result<()> {
-        let chunk = dense(run.kind, &run.chunks, &self.times)?;
+    /// Puts chunks of `samples` samples, and what is left over of a run, in its place.
+    pub(crate) fn put_run(
+        &self,
+        id: u32,
+        run: &Run,
+        samples: usize,
+        chunks: Vec<Chunk>,
+        done: &mut Densified,
+    ) {
+        let (number, row) = place_of(id);
         let mut shard = self.shard(number);
         let sealed = &mut shard.series.sealed[row];
         // A late sample may have rewritten one of them in the meantime: then the next pass finds it.
         let same =
             |(i, old): (usize, &Chunk)| sealed.get(run.at + i).is_some_and(|c| c.shares_bytes_with(old));
         if !run.chunks.iter().enumerate().all(same) {
-            return Ok(());
+            return;
         }
-        done.samples += chunk.count() as u64;
-        done.bytes_after += chunk.bytes() as u64;
+        done.samples += samples as u64;
         done.chunks_before += run.chunks.len() as u64;
-        done.chunks_after += 1;
-        let old = sealed.splice(run.at, run.chunks.len(), vec![chunk.clone()]);
-        shard.sealed_count.add(&chunk);
+        done.chunks_after += chunks.len() as u64;
+        let old = sealed.splice(run.at, run.chunks.len(), chunks.clone());
+        for chunk in &chunks {
+            shard.sealed_count.add(chunk);
+            done.bytes_after += chunk.bytes() as u64;
+        }
         for chunk in &old {
             shard.sealed_count.remove(chunk);
             done.bytes_before += chunk.bytes() as u64;
         }
-        Ok(())
     }
 }

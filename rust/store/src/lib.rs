@@ -28,6 +28,7 @@ mod series;
 mod shard;
 mod slab;
 pub mod symbols;
+mod together;
 pub mod view;
 
 pub use database::{Database, Options};

@@ -66,7 +66,7 @@ impl Database {
         (0..SHARDS).for_each(|number| bytes.add(&self.shard(number)));
         let series = self.series_count();
         let (raw, raw_bytes) = self.raw.size();
-        let (times, times_bytes) = self.times.size();
+        let (times, times_bytes) = self.shared_columns.size();
         let (families, metadata) = self.metadata.size();
         let part = |name, bytes, items| Part { name, bytes, items };
         let mut parts = vec![

@@ -12,7 +12,7 @@ use metricsdb_model::{
 };
 use rayon::prelude::*;
 
-use crate::chunk::{Builder, Chunk, SharedTimes, chunks_of};
+use crate::chunk::{Builder, Chunk, SharedColumns, chunks_of};
 use crate::database::Database;
 use crate::metadata::COUNTER_ENDINGS;
 use crate::shard::{Rules, SHARDS, Shard, Work};
@@ -256,7 +256,7 @@ fn measure(
     let (mut times, mut bits) = (Vec::new(), Vec::new());
     let runs = view.read_exact(index, range, &mut times, &mut bits)?;
     let (mut times, mut bits) = (times.as_slice(), bits.as_slice());
-    let shared = SharedTimes::default();
+    let shared = SharedColumns::default();
     for run in runs {
         let (these_times, these) = (times.split_at(run.len), bits.split_at(run.len));
         (times, bits) = (these_times.1, these.1);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use metricsdb_model::{Result, TimeRange};
 
-use crate::chunk::{Chunk, SharedTimes};
+use crate::chunk::{Chunk, SharedColumns};
 use crate::codec::{self, OpenState};
 use crate::labelsets::LabelSets;
 use crate::late::DuplicatePolicy;
@@ -60,7 +60,7 @@ pub struct Shard {
     pub arena: Arena,
     pub sealed_count: SealedCount,
     /// The times of sealed chunks: one table for all shards.
-    pub times: Arc<SharedTimes>,
+    pub times: Arc<SharedColumns>,
     /// Those of the whole store; `series.precision` says which one is a row's.
     pub precision: Arc<PrecisionRules>,
 }
@@ -96,7 +96,7 @@ impl Work {
 }
 
 impl Shard {
-    pub fn new(number: u8, times: Arc<SharedTimes>) -> Shard {
+    pub fn new(number: u8, times: Arc<SharedColumns>) -> Shard {
         Shard {
             number,
             series: SeriesTable::default(),

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::hint::black_box;
 
 use metricsdb_model::{Samples, TimeRange, ValueKind};
-use metricsdb_store::chunk::{Chunk, SharedTimes, chunks_of, dense};
+use metricsdb_store::chunk::{Chunk, SharedColumns, chunks_of, chunks_together, dense};
 use metricsdb_store::codec::open::{self, OpenState, SAMPLE_BYTES_MAX};
 
 use crate::data::{Block, Series, blocks};
@@ -14,11 +14,13 @@ use crate::measure::{Codec, Measured, Size, fastest, measure};
 pub fn ours(set: &[Series], samples: usize, runs: usize) -> Vec<Measured> {
     let blocks = blocks(set, samples);
     let open = Open { slab: RefCell::new(vec![0; (samples + 1) * SAMPLE_BYTES_MAX]) };
-    vec![
+    let mut all = vec![
         measure(&open, &blocks, runs),
         series("sealed", sealed, set, samples, runs),
         series("dense", densest, set, samples, 1.max(runs / 3)),
-    ]
+    ];
+    all.extend(together(set, samples, 1.max(runs / 3)));
+    all
 }
 
 /// What the times of a block take: its bytes less those of the same values at regular times.
@@ -65,31 +67,67 @@ impl Codec for Open {
     }
 }
 
+/// Series of a histogram.
+const BUCKETS: usize = 12;
+
 /// Series that are timed together.
 const BATCH: usize = 8;
 
 /// A form of the sealed chunks of a series.
-type Form = fn(&Series, usize, &SharedTimes) -> Vec<Chunk>;
+type Form = fn(&Series, &SharedColumns) -> Vec<Chunk>;
 
-fn sealed(series: &Series, _: usize, shared: &SharedTimes) -> Vec<Chunk> {
+fn sealed(series: &Series, shared: &SharedColumns) -> Vec<Chunk> {
     chunks_of(ValueKind::Float, &series.times, &series.bits, shared).unwrap()
 }
 
-fn densest(series: &Series, samples: usize, shared: &SharedTimes) -> Vec<Chunk> {
-    vec![dense(ValueKind::Float, &sealed(series, samples, shared), shared).unwrap()]
+fn densest(series: &Series, shared: &SharedColumns) -> Vec<Chunk> {
+    vec![dense(ValueKind::Float, &sealed(series, shared), shared).unwrap()]
 }
 
 /// Whole series, cut to whole blocks, as the store keeps them: a chunk grows block by block.
 fn series(name: &str, form: Form, set: &[Series], samples: usize, runs: usize) -> Measured {
     let set: Vec<Series> = set.iter().map(|s| s.whole_blocks(samples)).collect();
-    let mut coded: Vec<Vec<Chunk>> = Vec::new();
-    let mut shared = SharedTimes::default();
     let batches: Vec<&[Series]> = set.chunks(BATCH).collect();
+    let each = |batch: &[Series], shared: &SharedColumns| batch.iter().map(|s| form(s, shared)).collect();
+    whole(name, each, &set, &batches, samples, runs)
+}
+
+/// Neighbouring series as buckets of one histogram, coded together; nothing where they can't be.
+fn together(set: &[Series], samples: usize, runs: usize) -> Option<Measured> {
+    let set: Vec<Series> = set.iter().map(|s| s.whole_blocks(samples)).collect();
+    let batches: Vec<&[Series]> = set.chunks(BUCKETS).collect();
+    let group = |batch: &[Series], shared: &SharedColumns| {
+        let columns: Vec<&[u64]> = batch.iter().map(|s| &s.bits[..]).collect();
+        chunks_together(ValueKind::Float, &batch[0].times, &columns, shared)
+    };
+    let able = |batch: &&[Series]| {
+        batch.iter().all(|s| s.times == batch[0].times) && group(batch, &SharedColumns::default()).is_some()
+    };
+    if !batches.iter().all(able) {
+        return None;
+    }
+    let each = |batch: &[Series], shared: &SharedColumns| -> Vec<Vec<Chunk>> {
+        group(batch, shared).unwrap().into_iter().map(|chunk| vec![chunk]).collect()
+    };
+    Some(whole("together", each, &set, &batches, samples, runs))
+}
+
+/// Measures what `form` makes of a batch of series: the chunks of each.
+fn whole(
+    name: &str,
+    form: impl Fn(&[Series], &SharedColumns) -> Vec<Vec<Chunk>>,
+    set: &[Series],
+    batches: &[&[Series]],
+    samples: usize,
+    runs: usize,
+) -> Measured {
+    let mut coded: Vec<Vec<Chunk>> = Vec::new();
+    let mut shared = SharedColumns::default();
     let encode_s = fastest(runs, batches.len(), |i| {
         if i == 0 {
-            (shared, coded) = (SharedTimes::default(), Vec::new());
+            (shared, coded) = (SharedColumns::default(), Vec::new());
         }
-        coded.extend(batches[i].iter().map(|s| form(s, samples, &shared)));
+        coded.extend(form(batches[i], &shared));
     });
     let chunks: Vec<&[Vec<Chunk>]> = coded.chunks(BATCH).collect();
     let mut out = Samples::default();
@@ -100,9 +138,11 @@ fn series(name: &str, form: Form, set: &[Series], samples: usize, runs: usize) -
             black_box(&out);
         }
     });
-    let mut size =
-        Size { times: shared.columns().map(|times| times.bytes()).sum::<usize>() as f64, ..Size::default() };
-    for (chunks, series) in coded.iter().zip(&set) {
+    let mut size = Size {
+        times: shared.columns().map(|shared| shared.bytes()).sum::<usize>() as f64,
+        ..Size::default()
+    };
+    for (chunks, series) in coded.iter().zip(set) {
         out.clear();
         for chunk in chunks {
             chunk.decode_f64(TimeRange::ALL, &mut out).unwrap();

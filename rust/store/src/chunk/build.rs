@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::block::Block;
 use super::column::{TimeBlock, TimeBlocks, ValueBlock, ValueBlocks, decode_values, put_head};
-use super::shared::{SharedTimes, Times};
+use super::shared::{Shared, SharedColumns};
 use super::{
     BLOCK_SAMPLES, CHUNK_BLOCKS, CHUNK_BYTES, CHUNK_SAMPLES_MAX, Chunk, DENSE, DENSE_BLOCK_SAMPLES, INT,
     LONG_BYTES, LONG_TIME, Parts, REGULAR, SHORT_BYTES, VERSION, short,
@@ -59,6 +59,19 @@ impl Builder {
     /// The same in long blocks, coded as small as they can be.
     pub fn dense(kind: ValueKind, times: &[i64], bits: &[u64]) -> Builder {
         Builder::with(kind, times, bits, true)
+    }
+
+    /// One block with a section that was written elsewhere.
+    pub(super) fn of_section(kind: ValueKind, times: &[i64], section: &[u8]) -> Builder {
+        let mut builder = Builder::with(kind, times, &[], true);
+        put_head(&mut builder.values, section.len(), times.len());
+        builder.values.extend_from_slice(section);
+        builder
+    }
+
+    /// The times, shared with chunks that have the same; `None` where they are regular.
+    pub(super) fn shared_times(&self, shared: &SharedColumns) -> Option<Arc<Shared>> {
+        self.step.is_none().then(|| shared.intern(Shared::Times(self.times[..].into())))
     }
 
     fn with(kind: ValueKind, times: &[i64], bits: &[u64], dense: bool) -> Builder {
@@ -246,12 +259,12 @@ impl Builder {
     }
 
     /// The chunk; its times are shared with those that have the same.
-    pub fn finish(self, shared: &SharedTimes) -> Chunk {
-        let times = self.step.is_none().then(|| shared.intern(self.times.clone()));
+    pub fn finish(self, shared: &SharedColumns) -> Chunk {
+        let times = self.shared_times(shared);
         self.finish_with(times)
     }
 
-    fn finish_with(self, times: Option<Arc<Times>>) -> Chunk {
+    pub(super) fn finish_with(self, times: Option<Arc<Shared>>) -> Chunk {
         let long = short(self.first as u64) != self.first;
         let mut out = Vec::with_capacity(24 + self.values.len());
         out.push(

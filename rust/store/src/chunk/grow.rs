@@ -2,7 +2,7 @@
 
 use metricsdb_model::{Result, ValueKind};
 
-use super::{BLOCK_SAMPLES, Builder, Chunk, SharedTimes};
+use super::{BLOCK_SAMPLES, Builder, Chunk, SharedColumns};
 
 /// The last chunk of a series with samples added behind it, as one chunk; `None` where another has to begin.
 pub fn grown(
@@ -10,7 +10,7 @@ pub fn grown(
     kind: ValueKind,
     times: &[i64],
     bits: &[u64],
-    shared: &SharedTimes,
+    shared: &SharedColumns,
 ) -> Result<Option<Chunk>> {
     if last.kind() != kind || last.is_dense() {
         return Ok(None);
@@ -32,7 +32,7 @@ pub fn grown(
 }
 
 /// Columns of any length as chunks of the usual size.
-pub fn chunks_of(kind: ValueKind, times: &[i64], bits: &[u64], shared: &SharedTimes) -> Result<Vec<Chunk>> {
+pub fn chunks_of(kind: ValueKind, times: &[i64], bits: &[u64], shared: &SharedColumns) -> Result<Vec<Chunk>> {
     let mut chunks = Vec::new();
     let mut open: Option<Builder> = None;
     for (times, bits) in times.chunks(BLOCK_SAMPLES).zip(bits.chunks(BLOCK_SAMPLES)) {
@@ -46,7 +46,7 @@ pub fn chunks_of(kind: ValueKind, times: &[i64], bits: &[u64], shared: &SharedTi
 }
 
 /// The samples of neighbouring chunks of one kind as one dense chunk. Errors: `Corruption`.
-pub fn dense(kind: ValueKind, chunks: &[Chunk], shared: &SharedTimes) -> Result<Chunk> {
+pub fn dense(kind: ValueKind, chunks: &[Chunk], shared: &SharedColumns) -> Result<Chunk> {
     let (mut times, mut bits) = (Vec::new(), Vec::new());
     for chunk in chunks {
         chunk.decode_into(&mut times, &mut bits)?;

@@ -90,7 +90,7 @@ fn jitter_costs_bits_and_a_gap_bytes() {
     let ts: Vec<i64> = (0..n).map(|i| START + i * 15_000 + i * i * 7919 % 104_729 % 11 - 5).collect();
     let flat = vec![1.0f64.to_bits(); ts.len()];
     let jitter = Chunk::seal(ValueKind::Float, &ts, &flat).unwrap();
-    assert!(jitter.bytes() + jitter.times().unwrap().bytes() <= 420, "{}", jitter.bytes());
+    assert!(jitter.bytes() + jitter.shared().unwrap().bytes() <= 420, "{}", jitter.bytes());
     let late: Vec<i64> = ts.iter().map(|&t| if t > START + 3_000_000 { t + 45_000 } else { t }).collect();
     let gap = Chunk::seal(ValueKind::Float, &late, &flat).unwrap();
     assert!(
@@ -182,7 +182,7 @@ proptest! {
     fn a_chunk_that_grows_holds_what_it_was_given(
         (ts, bits) in columns(1500), kind in kind(), cuts in prop::collection::vec(1usize..600, 1..12),
     ) {
-        let shared = SharedTimes::default();
+        let shared = SharedColumns::default();
         let mut chunks: Vec<Chunk> = Vec::new();
         let (mut rest_t, mut rest_b) = (&ts[..], &bits[..]);
         for cut in cuts.into_iter().chain([usize::MAX]) {

@@ -8,7 +8,10 @@ use super::cursor::{Cursor, put_signed, put_varint};
 use super::decimal::{self, Mantissas, Reading};
 use super::entropy;
 use super::exceptions::{self, Exceptions};
-use super::values::{BITS, Codec, DENSE, EXCEPTIONS, NEAR, PRODUCT, QUOTIENT, SINGLE, head, ordered};
+use super::together;
+use super::values::{
+    BITS, Codec, DENSE, EXCEPTIONS, NEAR, PRODUCT, QUOTIENT, SINGLE, TOGETHER, head, ordered,
+};
 
 /// Extremes of more bits than this are not written.
 const BARE_BITS: u32 = 100;
@@ -85,6 +88,15 @@ impl<'a> Dense<'a> {
     }
 
     fn write(&self, kind: ValueKind, bits: &[u64], out: &mut Vec<u8>) {
+        self.write_head(DENSE, kind, bits, out);
+        if let Some(&away) = self.away.first() {
+            put_signed(out, away);
+            entropy::encode(self.away, out);
+        }
+        entropy::encode(self.column, out);
+    }
+
+    fn write_head(&self, prefix: u8, kind: ValueKind, bits: &[u64], out: &mut Vec<u8>) {
         let Some((&first, &last)) = self.column.first().zip(self.column.last()) else { return };
         let low = self.column.iter().copied().fold(i64::MAX, i64::min);
         let high = self.column.iter().copied().fold(i64::MIN, i64::max);
@@ -97,7 +109,7 @@ impl<'a> Dense<'a> {
         let rises = told && only_nans && self.column.windows(2).all(|w| w[0] <= w[1]);
         let bare = !told || (!rises && 128 - lower.leading_zeros() - higher.leading_zeros() > BARE_BITS);
         let some = if self.exceptions.is_empty() { 0 } else { EXCEPTIONS };
-        out.extend_from_slice(&[DENSE, head(self.codec, self.scale) | some]);
+        out.extend_from_slice(&[prefix, head(self.codec, self.scale) | some]);
         out.push(if rises { RISES } else { 0 } | if bare { BARE } else { 0 });
         put_signed(out, first);
         if rises {
@@ -110,12 +122,21 @@ impl<'a> Dense<'a> {
         if !self.exceptions.is_empty() {
             exceptions::write(self.exceptions, bits, out);
         }
-        if let Some(&away) = self.away.first() {
-            put_signed(out, away);
-            entropy::encode(self.away, out);
-        }
-        entropy::encode(self.column, out);
     }
+}
+
+/// The integers that doubles or integers are, all of them; `None` where one is none or is too large.
+pub fn whole(kind: ValueKind, bits: &[u64]) -> Option<Vec<i64>> {
+    if kind == ValueKind::Int {
+        return Some(bits.iter().map(|&b| b as i64).collect());
+    }
+    bits.iter().map(|&b| decimal::exact(f64::from_bits(b), 0)).collect()
+}
+
+/// Appends the section of a member of columns that were coded together: `column` is what `whole` made of it.
+pub fn member(kind: ValueKind, bits: &[u64], column: &[i64], member: u8, out: &mut Vec<u8>) {
+    Dense::plain(QUOTIENT, 0, column, &[]).write_head(TOGETHER, kind, bits, out);
+    out.push(member);
 }
 
 /// A dense section that was parsed as far as its integers.
@@ -132,12 +153,25 @@ pub struct Parsed<'a> {
     pub bare: bool,
     pub exceptions: Exceptions<'a>,
     count: usize,
-    cursor: Cursor<'a>,
+    integers: Integers<'a>,
+}
+
+/// Where the integers are.
+#[derive(Clone, Copy)]
+enum Integers<'a> {
+    Own(Cursor<'a>),
+    /// A member of columns that were coded together.
+    Member(&'a [u8], usize),
 }
 
 impl<'a> Parsed<'a> {
-    /// Takes what follows the prefix. Errors: `Corruption`.
-    pub fn read(c: &mut Cursor<'a>, kind: ValueKind, count: usize) -> Result<Parsed<'a>> {
+    /// Takes what follows the prefix; `columns` where the integers are in there. Errors: `Corruption`.
+    pub fn read(
+        c: &mut Cursor<'a>,
+        kind: ValueKind,
+        count: usize,
+        columns: Option<&'a [u8]>,
+    ) -> Result<Parsed<'a>> {
         let byte = c.byte()?;
         let (codec, scale) = (byte & 7, byte >> 3 & 15);
         let scaled = kind == ValueKind::Float && codec != BITS;
@@ -166,7 +200,25 @@ impl<'a> Parsed<'a> {
             0 => Exceptions::none(),
             _ => Exceptions::read(c, count)?,
         };
-        Ok(Parsed { codec, scale, first, last, low, high, rises, bare, exceptions, count, cursor: *c })
+        let integers = match columns {
+            None => Integers::Own(*c),
+            Some(columns) => {
+                let member = usize::from(c.byte()?);
+                let block = together::Block::parse(columns)?;
+                if codec != QUOTIENT || member >= block.members() || block.count() != count {
+                    return Err(c.wrong("no such member of columns together"));
+                }
+                Integers::Member(columns, member)
+            }
+        };
+        Ok(Parsed { codec, scale, first, last, low, high, rises, bare, exceptions, count, integers })
+    }
+
+    pub fn name(&self) -> &'static str {
+        match self.integers {
+            Integers::Own(_) => "dense",
+            Integers::Member(..) => "together",
+        }
     }
 
     /// For people: "integer", "decimal, scale 2, 1 exception".
@@ -196,13 +248,19 @@ impl<'a> Parsed<'a> {
         convert: impl Fn(u64) -> T + Copy,
         out: &mut Vec<T>,
     ) -> Result<()> {
-        let mut cursor = self.cursor;
         let (mut integers, mut away) = (Vec::new(), Vec::new());
-        if self.codec == NEAR {
-            let first = cursor.signed()?;
-            entropy::decode(&mut cursor, first, self.count, from, to, &mut away)?;
+        match self.integers {
+            Integers::Member(columns, member) => {
+                together::decode(columns, member, from, to, &mut integers)?;
+            }
+            Integers::Own(mut cursor) => {
+                if self.codec == NEAR {
+                    let first = cursor.signed()?;
+                    entropy::decode(&mut cursor, first, self.count, from, to, &mut away)?;
+                }
+                entropy::decode(&mut cursor, self.first, self.count, from, to, &mut integers)?;
+            }
         }
-        entropy::decode(&mut cursor, self.first, self.count, from, to, &mut integers)?;
         let start = out.len();
         if self.codec == NEAR {
             out.extend(integers.iter().zip(&away).map(|(&v, &a)| convert(self.to_bits(kind, v, a))));

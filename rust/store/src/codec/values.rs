@@ -31,6 +31,8 @@ pub(super) const BITS: Codec = 7;
 
 /// A first byte that is followed by a dense column: a dictionary has no scale.
 pub(super) const DENSE: u8 = DICTIONARY | 1 << 3;
+/// A first byte that is followed by a member of columns that were coded together.
+pub(super) const TOGETHER: u8 = DICTIONARY | 2 << 3;
 
 /// The scale takes the next four bits; 15 is none.
 pub(super) const NO_SCALE: u8 = 15;
@@ -98,13 +100,26 @@ impl<'a> Section<'a> {
     /// Takes exactly the bytes of a section. Errors: `Corruption`. Reads nothing behind the statistics and
     /// exceptions.
     pub fn parse(bytes: &'a [u8], kind: ValueKind, count: usize) -> Result<Section<'a>> {
+        Section::parse_beside(bytes, kind, count, &[])
+    }
+
+    /// As `parse`, for a section that may have its integers among `columns`, coded together with others'.
+    pub fn parse_beside(
+        bytes: &'a [u8],
+        kind: ValueKind,
+        count: usize,
+        columns: &'a [u8],
+    ) -> Result<Section<'a>> {
         let mut c = Cursor::new(bytes);
         let first = c.byte()?;
         let (codec, scale, flag) = (first & 7, first >> 3 & 15, first & EXCEPTIONS != 0);
         let body = match codec {
             CONSTANT => Body::Constant(repeats::read_constant(&mut c, kind, scale, flag)?),
             RUNS => Body::Runs(Runs::read(&mut c, kind, scale, flag, count)?),
-            DICTIONARY if first == DENSE => Body::Dense(dense::Parsed::read(&mut c, kind, count)?),
+            DICTIONARY if first == DENSE => Body::Dense(dense::Parsed::read(&mut c, kind, count, None)?),
+            DICTIONARY if first == TOGETHER => {
+                Body::Dense(dense::Parsed::read(&mut c, kind, count, Some(columns))?)
+            }
             DICTIONARY if first == DICTIONARY => Body::Dictionary(Dictionary::read(&mut c, count)?),
             DICTIONARY => return Err(c.wrong("a dictionary has no scale")),
             _ => Body::Packed(Packed::read(&mut c, kind, first, count)?),
@@ -132,7 +147,7 @@ impl<'a> Section<'a> {
             Body::Runs(_) => "runs",
             Body::Dictionary(_) => "dictionary",
             Body::Packed(p) => p.name(),
-            Body::Dense(_) => "dense",
+            Body::Dense(d) => d.name(),
         }
     }
 
