@@ -21,6 +21,7 @@ from metricsdb.errors import (
     QueryTimeout,
     WriteError,
 )
+from metricsdb.histograms import Histogram
 from metricsdb.lifecycle.tick import Tick
 from metricsdb.precision import PrecisionPolicies
 
@@ -29,6 +30,7 @@ __all__ = [
     "CorruptionError",
     "Database",
     "ExecutionError",
+    "Histogram",
     "MetricsDBError",
     "ParseError",
     "PrecisionPolicies",

@@ -4,6 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from metricsdb.histograms import Histogram
+
 __version__: str
 
 # accepted, duplicates, out_of_order, series_created, [(reason, count, example)]
@@ -23,6 +25,9 @@ class NativeDatabase:
         ids: npt.NDArray[np.uint64],
         timestamps: npt.NDArray[np.int64],
         values: npt.NDArray[np.float64] | npt.NDArray[np.int64],
+    ) -> Report: ...
+    def append_histograms(
+        self, labels: dict[str, str], timestamps: npt.NDArray[np.int64], histograms: list[Histogram]
     ) -> Report: ...
     def ingest(self, body: bytes, format: str, now_ms: int, labels: dict[str, str], honor_labels: bool) -> Report: ...
     def ingest_scrape(
@@ -55,6 +60,7 @@ class NativeDatabase:
     def raw(
         self, selector: str, start: int, end: int
     ) -> list[tuple[dict[str, str], npt.NDArray[np.int64], npt.NDArray[np.float64] | npt.NDArray[np.int64]]]: ...
+    def histograms(self, selector: str, start: int, end: int) -> tuple[pl.DataFrame, pl.DataFrame]: ...
     def label_names(self, selectors: list[str], start: int, end: int) -> list[str]: ...
     def label_values(self, label: str, selectors: list[str], start: int, end: int) -> list[str]: ...
     def metadata(self, metric: str | None) -> list[tuple[str, str, str, str]]: ...

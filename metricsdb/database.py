@@ -18,6 +18,7 @@ from metricsdb import scan as scan_source
 from metricsdb._native import NativeDatabase
 from metricsdb.clock import Clock, SystemClock
 from metricsdb.errors import ConfigError, WriteError
+from metricsdb.histograms import Histogram, as_list, with_histogram
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.precision import PrecisionPolicies
 from metricsdb.times import DurationLike, Time, duration_ms, time_column_ms, time_ms
@@ -177,6 +178,19 @@ class Database:
         ids = np.full(len(times), refs[0], dtype=np.uint64)
         return _report(self._native.append_columns(ids, times, column), created)
 
+    def append_histograms(
+        self, labels: Labels, timestamps: Any, histograms: Histogram | Sequence[Histogram]
+    ) -> WriteReport:
+        """Appends native histograms of one series, in any order; ``timestamps`` as in ``append``.
+
+        A float sample at the same time in the same series is no duplicate: both stay. Raises ``WriteError``, naming the
+        series and what is wrong with which histogram; then none is written.
+        """
+        times, rows = time_column_ms(timestamps, self.now_ms()), as_list(histograms)
+        if len(times) != len(rows):
+            raise WriteError(f"{len(times)} timestamps but {len(rows)} histograms; give one histogram a timestamp")
+        return _report(self._native.append_histograms(dict(labels), times, rows))
+
     def register(self, series: Sequence[Labels] | pl.DataFrame) -> Refs:
         """Makes series known and returns their references, stable as long as this process.
 
@@ -313,6 +327,16 @@ class Database:
         now = self.now_ms()
         rows = self._native.raw(selector, time_ms(start, now, "start"), time_ms(end, now, "end"))
         return [RawSeries(*row) for row in rows]
+
+    def histograms(self, selector: str, start: Time, end: Time) -> pl.DataFrame:
+        """The native histograms of the selected series in start..end, both included; stale ones among them.
+
+        Columns: labels, ``timestamp``, ``histogram`` (Struct with the fields of ``Histogram``; counts are UInt64 where
+        all rows were counted in integers, else Float64). Sorted by labels and time.
+        """
+        now = self.now_ms()
+        found = self._native.histograms(selector, time_ms(start, now, "start"), time_ms(end, now, "end"))
+        return with_histogram(frames.finish(found[0]), found[1])
 
     def series(self, *selectors: str, start: Time | None = None, end: Time | None = None) -> pl.DataFrame:
         """The series that any of the selectors takes and that have samples in the range: ``series`` and labels."""

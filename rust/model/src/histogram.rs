@@ -304,6 +304,14 @@ impl Histogram {
         }
     }
 
+    /// How many buckets have a count, the zero bucket not among them.
+    pub fn bucket_count(&self) -> usize {
+        match &self.counts {
+            Counts::Int(tally) => tally.buckets.len(),
+            Counts::Float(tally) => tally.buckets.len(),
+        }
+    }
+
     /// Heap bytes of this histogram but its layout, which others may share.
     pub fn bytes(&self) -> usize {
         8 * match &self.counts {

@@ -263,6 +263,8 @@ impl NativeDatabase {
             ("open_samples", stats.open_samples as i64),
             ("sealed_chunks", stats.sealed_chunks as i64),
             ("sealed_samples", stats.sealed_samples as i64),
+            ("histogram_samples", stats.histogram_samples as i64),
+            ("histogram_chunks", stats.histogram_chunks as i64),
             ("symbols", stats.symbols as i64),
             ("decoded_samples", stats.decoded_samples as i64),
             ("label_pairs", label_pairs as i64),

@@ -4,6 +4,7 @@
 mod call;
 mod database;
 mod error;
+mod histogram;
 mod input;
 mod output;
 mod precision;

@@ -3,13 +3,18 @@
 
 use metricsdb_model::{Budget, Result, ValueKind};
 
-use crate::chunk::{CHUNK_SAMPLES_MAX, Chunk, dense};
+use crate::chunk::{BLOCK_SAMPLES, Builder, CHUNK_SAMPLES_MAX, Chunk, chunks_of};
 use crate::database::Database;
 use crate::sealed::Sealed;
 use crate::shard::{SHARDS, place_of};
 
 /// A dense chunk is made of packed ones of so many bytes together.
 const DENSE_BYTES: usize = 1 << 15;
+
+/// A chunk that still grows is cut once so many of its samples are old.
+const CUT_SAMPLES: usize = 4 * BLOCK_SAMPLES;
+/// Chunks of fewer bytes hold constants; cutting them gains nothing.
+const SMALL_BYTES: usize = 64;
 
 /// What one call of `densify` did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,20 +43,39 @@ pub(crate) struct Run {
     pub at: usize,
     pub kind: ValueKind,
     pub chunks: Vec<Chunk>,
+    /// Samples from this time on are too young: they are put back as they were.
+    pub until: i64,
 }
 
 impl Run {
+    /// Times, and values as bits.
+    pub fn decode(&self) -> Result<(Vec<i64>, Vec<u64>)> {
+        let (mut times, mut bits) = (Vec::new(), Vec::new());
+        for chunk in &self.chunks {
+            chunk.decode_into(&mut times, &mut bits)?;
+        }
+        Ok((times, bits))
+    }
+
     pub fn bytes(&self) -> usize {
         self.chunks.iter().map(Chunk::bytes).sum()
     }
 }
 
-/// The runs of a series whose samples are all older than `before`.
+/// Whether so much of a chunk that still grows is old that cutting it is worth it.
+fn is_half_old(chunk: &Chunk, before: i64) -> bool {
+    let (first, last) = (chunk.first(), chunk.last());
+    let old = (before as f64 - first as f64) / (last as f64 - first as f64).max(1.0);
+    chunk.encoded_bytes() > SMALL_BYTES && old * chunk.count() as f64 >= CUT_SAMPLES as f64
+}
+
+/// The runs of a series whose samples are older than `before`; of the last chunk a part will do.
 pub(crate) fn runs(sealed: &Sealed, before: i64) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     let (mut samples, mut bytes) = (0, 0);
     for (at, chunk) in sealed.iter().enumerate() {
-        if chunk.is_dense() || chunk.last() >= before {
+        let until = if chunk.last() < before { i64::MAX } else { before };
+        if chunk.is_dense() || (until < i64::MAX && !is_half_old(chunk, before)) {
             continue;
         }
         match runs.last_mut() {
@@ -63,11 +87,12 @@ pub(crate) fn runs(sealed: &Sealed, before: i64) -> Vec<Run> {
             {
                 samples += chunk.count();
                 bytes += chunk.bytes();
+                run.until = until;
                 run.chunks.push(chunk.clone());
             }
             _ => {
                 (samples, bytes) = (chunk.count(), chunk.bytes());
-                runs.push(Run { at, kind: chunk.kind(), chunks: vec![chunk.clone()] });
+                runs.push(Run { at, kind: chunk.kind(), chunks: vec![chunk.clone()], until });
             }
         }
     }
@@ -100,13 +125,28 @@ impl Database {
             if runs.is_empty() || !self.densify_together(*next, before, budget, &mut done)? {
                 // From the end, so that the places of the others stay.
                 for run in runs.iter().rev() {
-                    let chunk = dense(run.kind, &run.chunks, &self.shared_columns)?;
-                    self.put_run(*next, run, chunk.count(), vec![chunk], &mut done);
+                    self.densify_run(*next, run, &mut done)?;
                 }
                 *next += SHARDS as u32;
             }
         }
         Ok(done)
+    }
+
+    fn densify_run(&self, id: u32, run: &Run, done: &mut Densified) -> Result<()> {
+        let (times, bits) = run.decode()?;
+        // A cut run ends with a whole block.
+        let old = times.partition_point(|&t| t < run.until);
+        let old = if old < times.len() { old / BLOCK_SAMPLES * BLOCK_SAMPLES } else { old };
+        if old == 0 {
+            return Ok(());
+        }
+        let (old_times, young_times) = times.split_at(old);
+        let (old_bits, young_bits) = bits.split_at(old);
+        let mut chunks = vec![Builder::dense(run.kind, old_times, old_bits).finish(&self.shared_columns)];
+        chunks.extend(chunks_of(run.kind, young_times, young_bits, &self.shared_columns)?);
+        self.put_run(id, run, old, chunks, done);
+        Ok(())
     }
 
     /// Puts chunks of `samples` samples, and what is left over of a run, in its place.

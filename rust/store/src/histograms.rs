@@ -2,6 +2,7 @@
 //! some. Newest histograms wait in the open, sealed ones are merged into longer chunks as they come.
 
 use std::collections::HashMap;
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use metricsdb_model::{Error, Histogram, Reason, Result, TimeRange, WriteReport};
@@ -48,6 +49,20 @@ pub struct HistogramCount {
     pub sealed_bytes: usize,
     pub list_bytes: usize,
     pub open_bytes: usize,
+    /// Of the table that leads to the series.
+    pub table_bytes: usize,
+}
+
+impl AddAssign for HistogramCount {
+    fn add_assign(&mut self, other: HistogramCount) {
+        self.open_rows += other.open_rows;
+        self.sealed_rows += other.sealed_rows;
+        self.sealed_chunks += other.sealed_chunks;
+        self.sealed_bytes += other.sealed_bytes;
+        self.list_bytes += other.list_bytes;
+        self.open_bytes += other.open_bytes;
+        self.table_bytes += other.table_bytes;
+    }
 }
 
 /// Where histograms are written: for the report.
@@ -91,9 +106,12 @@ impl Histograms {
         self.rows.iter().map(|(&row, series)| (row, series))
     }
 
-    /// Heap bytes of the table itself.
-    pub fn table_bytes(&self) -> usize {
-        self.rows.capacity() * (size_of::<(u32, HistogramSeries)>() + 1)
+    /// What all series hold. Walks chunks and open histograms.
+    pub fn count(&self) -> HistogramCount {
+        let table_bytes = self.rows.capacity() * (size_of::<(u32, HistogramSeries)>() + 1);
+        let mut count = HistogramCount { table_bytes, ..HistogramCount::default() };
+        self.rows.values().for_each(|series| count += series.count());
+        count
     }
 }
 
@@ -101,6 +119,13 @@ impl Columns {
     fn push(&mut self, time: i64, histogram: Histogram) {
         self.times.push(time);
         self.rows.push(histogram);
+    }
+
+    /// Senders make a layout for each histogram; neighbours that have the same share one.
+    fn share_layout(&self, histogram: &mut Histogram) {
+        if let Some(last) = self.rows.last().filter(|last| last.layout == histogram.layout) {
+            histogram.layout = last.layout.clone();
+        }
     }
 
     fn decode(chunks: &[HistogramChunk]) -> Result<Columns> {
@@ -141,7 +166,8 @@ impl HistogramSeries {
                 report.reject(Reason::Malformed, 1, || format!("series {} at {time} ms: {error}", target.id));
                 continue;
             }
-            let histogram = histogram.clone();
+            let mut histogram = histogram.clone();
+            self.open.share_layout(&mut histogram);
             if let Some(newest) = newest.filter(|&newest| time <= newest) {
                 late.push(Late { time, histogram, older: time < newest });
                 continue;
@@ -198,6 +224,11 @@ impl HistogramSeries {
         HistogramSeries { sealed: self.sealed.clone(), open }
     }
 
+    /// Times of the oldest and the newest histogram.
+    pub fn span(&self) -> Option<TimeRange> {
+        self.oldest().zip(self.newest()).map(|(oldest, newest)| TimeRange::new(oldest, newest))
+    }
+
     pub fn newest(&self) -> Option<i64> {
         self.open.times.last().copied().or_else(|| Some(self.sealed.last()?.last()))
     }
@@ -222,6 +253,7 @@ impl HistogramSeries {
             sealed_bytes: self.sealed.iter().map(HistogramChunk::bytes).sum(),
             list_bytes: self.sealed.capacity() * size_of::<HistogramChunk>()
                 + size_of::<Vec<HistogramChunk>>(),
+            table_bytes: 0,
             open_bytes: open.times.capacity() * 8
                 + open.rows.capacity() * size_of::<Histogram>()
                 + of_rows
@@ -381,5 +413,8 @@ fn layout_bytes(rows: &[Histogram]) -> usize {
     runs.filter_map(|run| run.first()).map(|h| h.layout.bytes()).sum()
 }
 
+mod access;
 #[cfg(test)]
 mod tests;
+
+pub use access::HistogramRows;

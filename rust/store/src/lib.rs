@@ -33,6 +33,7 @@ pub mod view;
 
 pub use database::{Database, Options};
 pub use densify::Densified;
+pub use histograms::HistogramRows;
 pub use index::Cardinality;
 pub use late::DuplicatePolicy;
 pub use memory::{Part, Stats};

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::database::Database;
+use crate::histograms::HistogramCount;
 use crate::shard::{SHARDS, Shard};
 
 /// One part of the store's memory. Parts don't overlap; spare capacity is included.
@@ -23,6 +24,9 @@ pub struct Stats {
     pub open_samples: u64,
     pub sealed_chunks: u64,
     pub sealed_samples: u64,
+    /// Histograms, which are not among `samples`, and their sealed chunks.
+    pub histogram_samples: u64,
+    pub histogram_chunks: u64,
     pub symbols: u64,
     /// Samples that queries have decoded so far; answers from headers decode none.
     pub decoded_samples: u64,
@@ -42,6 +46,7 @@ struct Bytes {
     sealed: usize,
     sealed_chunks: usize,
     lists: usize,
+    histograms: HistogramCount,
 }
 
 impl Bytes {
@@ -56,6 +61,7 @@ impl Bytes {
         self.sealed += shard.sealed_count.bytes;
         self.sealed_chunks += shard.sealed_count.chunks;
         self.lists += shard.sealed_list_bytes();
+        self.histograms += shard.histograms.count();
     }
 }
 
@@ -64,7 +70,7 @@ impl Database {
     pub fn memory(&self) -> Vec<Part> {
         let mut bytes = Bytes::default();
         (0..SHARDS).for_each(|number| bytes.add(&self.shard(number)));
-        let series = self.series_count();
+        let (series, histograms) = (self.series_count(), bytes.histograms);
         let (raw, raw_bytes) = self.raw.size();
         let (times, times_bytes) = self.shared_columns.size();
         let (families, metadata) = self.metadata.size();
@@ -79,6 +85,12 @@ impl Database {
             part("open chunks: free slabs and pages", bytes.open_pages, 0),
             part("sealed chunks", bytes.sealed, bytes.sealed_chunks),
             part("sealed chunk lists", bytes.lists, bytes.sealed_chunks),
+            part("histograms: open", histograms.open_bytes + histograms.table_bytes, histograms.open_rows),
+            part(
+                "histograms: sealed",
+                histograms.sealed_bytes + histograms.list_bytes,
+                histograms.sealed_rows,
+            ),
             part("shared times", times_bytes, times),
             part("metadata", metadata, families),
             part("shards", SHARDS * size_of::<parking_lot::Mutex<Shard>>() + size_of::<Database>(), SHARDS),
@@ -105,10 +117,13 @@ impl Database {
             stats.sealed_chunks += shard.sealed_count.chunks as u64;
             stats.sealed_samples += shard.sealed_count.samples as u64;
             for row in 0..rows as u32 {
-                let (oldest, newest) = (shard.oldest(row), shard.newest(row));
-                stats.oldest = stats.oldest.into_iter().chain(oldest).min();
-                stats.newest = stats.newest.into_iter().chain(newest).max();
+                let Some(span) = shard.span(row) else { continue };
+                stats.oldest = stats.oldest.into_iter().chain([span.start]).min();
+                stats.newest = stats.newest.into_iter().chain([span.end]).max();
             }
+            let histograms = shard.histograms.count();
+            stats.histogram_samples += (histograms.open_rows + histograms.sealed_rows) as u64;
+            stats.histogram_chunks += histograms.sealed_chunks as u64;
         }
         stats.samples = stats.open_samples + stats.sealed_samples;
         stats

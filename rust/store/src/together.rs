@@ -25,6 +25,12 @@ struct Bucket {
 }
 
 impl Bucket {
+    /// The last time that is old enough.
+    fn last(&self) -> Option<i64> {
+        let old = self.times.partition_point(|&t| t < self.run.until);
+        self.times.get(old.checked_sub(1)?).copied()
+    }
+
     /// Positions of the samples from `start` to `end`.
     fn within(&self, start: i64, end: i64) -> std::ops::Range<usize> {
         self.times.partition_point(|&t| t < start)..self.times.partition_point(|&t| t <= end)
@@ -45,7 +51,7 @@ impl Database {
         let Some(own) = buckets.iter().find(|b| b.id == id) else { return Ok(false) };
         let kind = own.run.kind;
         let start = buckets.iter().filter_map(|b| b.times.first()).max().copied().unwrap_or(i64::MAX);
-        let end = buckets.iter().filter_map(|b| b.times.last()).min().copied().unwrap_or(i64::MIN);
+        let end = buckets.iter().filter_map(Bucket::last).min().unwrap_or(i64::MIN);
         let place = own.within(start, end);
         let place = place.start..place.end.min(place.start + TOGETHER_SAMPLES_MAX);
         let times = own.times.get(place).unwrap_or(&[]).to_vec();
@@ -111,10 +117,7 @@ impl Database {
             else {
                 continue;
             };
-            let (mut times, mut bits) = (Vec::new(), Vec::new());
-            for chunk in &run.chunks {
-                chunk.decode_into(&mut times, &mut bits)?;
-            }
+            let (times, bits) = run.decode()?;
             buckets.push(Bucket { id, bound: limit, run, times, bits });
         }
         buckets.sort_by(|a, b| a.bound.total_cmp(&b.bound));

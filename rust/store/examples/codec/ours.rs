@@ -138,10 +138,11 @@ fn whole(
             black_box(&out);
         }
     });
-    let mut size = Size {
-        times: shared.columns().map(|shared| shared.bytes()).sum::<usize>() as f64,
-        ..Size::default()
-    };
+    let mut size = Size::default();
+    for column in shared.columns() {
+        let part = if column.holds_times() { &mut size.times } else { &mut size.values };
+        *part += column.bytes() as f64;
+    }
     for (chunks, series) in coded.iter().zip(set) {
         out.clear();
         for chunk in chunks {

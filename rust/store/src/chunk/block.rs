@@ -23,6 +23,8 @@ struct Head {
 
 /// A block holds no more bytes; chunks are far smaller.
 pub const BYTES_MAX: usize = (WITH_SHARED - 1) as usize;
+/// Far from where the counter ends, whatever other threads add meanwhile.
+const HOLDERS_MAX: u32 = 1 << 31;
 /// What stands before the bytes.
 const HEAD_BYTES: usize = size_of::<Head>();
 const SHARED_BYTES: usize = size_of::<*const Shared>();
@@ -129,10 +131,13 @@ impl Block {
 impl Clone for Block {
     #[inline]
     fn clone(&self) -> Block {
-        // Whoever clones holds one, so nothing has to be ordered. Two billion holders are a leak gone wild.
-        if self.head().holders.fetch_add(1, Ordering::Relaxed) > u32::MAX / 2 {
-            std::process::abort();
+        // Whoever clones holds one, so nothing has to be ordered. Two billion holders are a leak gone wild: the
+        // count must not come round to zero.
+        let holders = self.head().holders.fetch_add(1, Ordering::Relaxed);
+        if holders >= HOLDERS_MAX {
+            self.head().holders.fetch_sub(1, Ordering::Relaxed);
         }
+        assert!(holders < HOLDERS_MAX, "a chunk has two billion holders");
         Block { head: self.head }
     }
 }

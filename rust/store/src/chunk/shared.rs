@@ -36,6 +36,10 @@ impl Shared {
         if let Shared::Together(columns, _) = self { columns } else { &[] }
     }
 
+    pub fn holds_times(&self) -> bool {
+        matches!(self, Shared::Times(_))
+    }
+
     /// Heap bytes: the column, and the counters of the `Arc`.
     pub fn bytes(&self) -> usize {
         let (Shared::Times(column) | Shared::Together(column, _)) = self;

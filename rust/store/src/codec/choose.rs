@@ -14,6 +14,9 @@ use super::write;
 /// Mantissas of as many bytes a value may be larger than the doubles' own bits: both are tried.
 const LONG_BYTES: usize = 4;
 
+/// Position and bits.
+const EXCEPTION_BYTES: usize = 10;
+
 /// Runs are tried if so many values or more are alike on average, a dictionary if a value takes more than
 /// a byte.
 const RUN: usize = 6;
@@ -46,7 +49,8 @@ pub fn encode(kind: ValueKind, bits: &[u64], last: Option<Plan>, out: &mut Vec<u
     }
     smaller(start, least, out, |out| packed(kind, bits, last, out));
     least = out.len() - start;
-    if least > bits.len()
+    // A block after one that was packed seldom holds few values.
+    if least > bits.len() * if last.is_some() { 2 } else { 1 }
         && let Some(values) = repeats::distinct(bits)
     {
         smaller(start, least, out, |out| repeats::write_dictionary(kind, bits, &values, out));
@@ -71,6 +75,10 @@ pub(super) fn packed(kind: ValueKind, bits: &[u64], last: Option<Plan>, out: &mu
         return write::integers(bits, shape, out);
     }
     let start = out.len();
+    let bits_again = last.is_some_and(|l| l.codec == BITS);
+    if bits_again && !decimal::looks_decimal(bits) {
+        return write::ordered_bits(bits, shape, out);
+    }
     if let Some(plan) = last
         && let Some(found) = again(bits, plan)
     {
@@ -78,13 +86,7 @@ pub(super) fn packed(kind: ValueKind, bits: &[u64], last: Option<Plan>, out: &mu
     } else {
         match mantissas(bits) {
             Some(found) => write::decimals(&found, bits, None, out),
-            None => {
-                return write::ordered_bits(
-                    bits,
-                    shape.filter(|_| last.is_some_and(|l| l.codec == BITS)),
-                    out,
-                );
-            }
+            None => return write::ordered_bits(bits, shape.filter(|_| bits_again), out),
         }
     }
     let least = out.len() - start;
@@ -105,20 +107,21 @@ fn again(bits: &[u64], plan: Plan) -> Option<Mantissas> {
     decimal::read_again(bits, reading, plan.scale)
 }
 
-/// The reading with the fewest exceptions; the plainer one of two that are equal.
+/// The reading whose exceptions and distances take the least; the plainer one of two that are equal.
 pub(super) fn mantissas(bits: &[u64]) -> Option<Mantissas> {
-    let mut best: Option<Mantissas> = None;
+    let mut best: Option<(usize, Mantissas)> = None;
     for reading in [Reading::Quotient, Reading::Product, Reading::Near, Reading::Single] {
         let Some(found) = decimal::read(bits, reading) else { continue };
         let plain = found.is_plain(bits);
-        if best.as_ref().is_none_or(|b| found.exceptions.len() < b.exceptions.len()) {
-            best = Some(found);
+        let cost = found.exceptions.len() * EXCEPTION_BYTES + found.away_bytes();
+        if best.as_ref().is_none_or(|b| cost < b.0) {
+            best = Some((cost, found));
         }
         if plain {
             break;
         }
     }
-    best
+    best.map(|(_, found)| found)
 }
 
 /// How often a value isn't the one before it.

@@ -5,6 +5,7 @@
 //! units in the last place, what sums and averages make. `Single`: a quotient rounded to a float of 32
 //! bits, what a sensor makes. Every conversion is checked all the same.
 
+use super::bits::{width, zigzag};
 use super::simd::{Kernel, Simd, dispatch};
 
 /// Powers of ten that are exact in a double.
@@ -30,6 +31,9 @@ const SINGLE_MAX: u64 = 1 << 23;
 
 /// Units in the last place that a sum or an average of decimals may be away from one.
 pub const AWAY_MAX: i64 = 9;
+
+/// Distances of four values, and the head of a column of them.
+const AWAY_HEAD_BYTES: usize = 8;
 
 /// Adding and subtracting it rounds to the nearest integer; exact below 2^51.
 const ROUND: f64 = 6_755_399_441_055_744.0;
@@ -208,14 +212,22 @@ fn read_at(column: &[u64], reading: Reading, scale: u8) -> Mantissas {
     let n = column.len();
     let mut found =
         Mantissas { reading, scale, column: vec![0; n], away: Vec::new(), exceptions: Vec::new() };
-    let quick = reading != Reading::Near;
-    if quick && dispatch(Convert { bits: column, reading, scale, mantissas: &mut found.column }) {
+    if dispatch(Convert { bits: column, reading, scale, mantissas: &mut found.column }) {
+        if reading == Reading::Near {
+            found.reading = Reading::Quotient;
+        }
         return found;
     }
     let mut offs = vec![0; n];
-    for ((&bits, m), off) in column.iter().zip(&mut found.column).zip(&mut offs) {
-        *m = mantissa(f64::from_bits(bits), scale);
-        *off = bits.wrapping_sub(number(*m, reading, scale).to_bits()) as i64;
+    if scale == 0 {
+        // Integers of more than 47 bits among them.
+        let columns = column.iter().zip(&mut found.column).zip(&mut offs);
+        columns.for_each(|((&bits, m), off)| {
+            *m = mantissa(f64::from_bits(bits), 0);
+            *off = bits.wrapping_sub((*m as f64).to_bits()) as i64;
+        });
+    } else {
+        dispatch(Offs { bits: column, reading, scale, mantissas: &found.column, offs: &mut offs });
     }
     let limit = if reading == Reading::Near { AWAY_MAX as u64 } else { 0 };
     // The bits of some NaNs are a few units below those of 0.
@@ -243,6 +255,13 @@ impl Mantissas {
     /// Whether all exceptions are values that no reading holds.
     pub fn is_plain(&self, bits: &[u64]) -> bool {
         self.exceptions.iter().all(|&i| is_special(bits[i as usize]))
+    }
+
+    /// About what distances in units of the last place take.
+    pub fn away_bytes(&self) -> usize {
+        let most = self.away.iter().fold(0, |most, away| most | zigzag(*away));
+        let head = if self.away.is_empty() { 0 } else { AWAY_HEAD_BYTES };
+        head + self.away.len() * width(most) as usize / 8
     }
 
     /// Exceptions repeat the mantissa before them, those at the start the first real one.
@@ -298,6 +317,48 @@ impl Convert<'_> {
         }
         off == 0
     }
+}
+
+/// How far each value's bits are from its mantissa's, at a scale that isn't 0.
+struct Offs<'a> {
+    bits: &'a [u64],
+    reading: Reading,
+    scale: u8,
+    mantissas: &'a [i64],
+    offs: &'a mut [i64],
+}
+
+impl Kernel for Offs<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let (power, tenth) = (power(self.scale), product(1, self.scale));
+        match self.reading {
+            Reading::Product => self.each(|m| quick_product(m, tenth)),
+            Reading::Single => self.each(|m| single(quotient::<S>(m, power, tenth))),
+            Reading::Quotient | Reading::Near => self.each(|m| quotient::<S>(m, power, tenth)),
+        }
+    }
+}
+
+impl Offs<'_> {
+    #[inline(always)]
+    fn each(self, back: impl Fn(i64) -> f64) {
+        let columns = self.bits.iter().zip(self.mantissas).zip(self.offs);
+        columns.for_each(|((&bits, &m), off)| *off = bits.wrapping_sub(back(m).to_bits()) as i64);
+    }
+}
+
+/// Whether any of three values of a column is a decimal in some reading.
+pub fn looks_decimal(column: &[u64]) -> bool {
+    let n = column.len();
+    [n / 4, n / 2, n * 3 / 4].iter().filter_map(|&i| column.get(i)).any(|&bits| {
+        let v = f64::from_bits(bits);
+        let scaled =
+            [scale, scale_product, scale_near, scale_single].iter().any(|scale| scale(v, 0).is_some());
+        scaled || is_special(bits)
+    })
 }
 
 /// The scale that all values share; `None` once more than one in `few` have none.

@@ -71,11 +71,13 @@ impl Layout {
                 continue;
             }
             let rest = residuals(column, order);
-            let forms = FORMS.into_iter().filter(|&form| last.is_none_or(|l| l.form == form));
-            let plans = forms.map(|form| {
-                dispatch(Planning { rest: &rest, count: column.len(), shape: Shape { order, form } })
-            });
-            if let Some(plan) = plans.min_by_key(|plan| plan.bits)
+            let plan =
+                |form| dispatch(Planning { rest: &rest, count: column.len(), shape: Shape { order, form } });
+            // The form that is kept must not be far above the residuals' own widths.
+            let enough = sizes[usize::from(order)] * 5 / 4 + 2 * column.len() as u64;
+            let kept = last.map(|l| plan(l.form)).filter(|plan| plan.bits as u64 <= enough);
+            let smallest = || FORMS.map(plan).into_iter().min_by_key(|plan| plan.bits);
+            if let Some(plan) = kept.or_else(smallest)
                 && best.as_ref().is_none_or(|b| plan.bits < b.0.bits)
             {
                 best = Some((plan, rest));
@@ -91,11 +93,6 @@ impl Layout {
             _ => 0,
         };
         Layout { rest, divisor, step, count: column.len(), plan }
-    }
-
-    /// About the bytes that it takes.
-    pub fn bytes(&self) -> usize {
-        self.plan.bits / 8 + 2
     }
 
     /// All that stands before the blocks; `extra` are the highest two bits of the control byte.
@@ -246,8 +243,20 @@ fn residuals(column: &[i64], order: u8) -> Vec<[i64; BLOCK]> {
 /// About the bits that the three orders take.
 fn estimates(column: &[i64]) -> [u64; 3] {
     let step = |i: usize| column[i].wrapping_sub(column[i - 1]);
-    let centres = [middle(column.len(), |i| column[i]), middle(column.len(), |i| step(i.max(1)))];
+    let n = column.len();
+    if n < 3 {
+        return [0; 3];
+    }
+    let centres = [ninther(|i| column[i * (n - 1) / 8]), ninther(|i| step(1 + i * (n - 2) / 8))];
     dispatch(Estimate { column, centres })
+}
+
+/// The median of the medians of three times three: near the middle, and quick.
+#[inline(always)]
+fn ninther(at: impl Fn(usize) -> i64) -> i64 {
+    let median = |a: i64, b: i64, c: i64| a.min(b).max(a.max(b).min(c));
+    let of = |i: usize| median(at(i), at(i + 3), at(i + 6));
+    median(of(0), of(1), of(2))
 }
 
 /// The median of fifteen spread over `0..n`.
@@ -297,9 +306,12 @@ impl Kernel for Planning<'_> {
     fn run<S: Simd>(self, _: S) -> Plan {
         let Planning { rest, count, shape } = self;
         let least = |real: &[i64]| real.iter().copied().fold(i64::MAX, i64::min);
+        let most = |real: &[i64]| real.iter().copied().fold(i64::MIN, i64::max);
         let flat = rest.as_flattened();
         let base = match shape.form {
             Form::Block => 0,
+            // A base takes nothing off numbers as long as this.
+            Form::Column if most(flat).wrapping_sub(least(flat)) < 0 => 0,
             Form::Column => least(flat),
             Form::Centre => middle(count, |i| flat[i]),
         };
@@ -433,4 +445,22 @@ fn write_patches(numbers: &[u64; BLOCK], n: usize, kept: u32, form: Form, out: &
         }
     }
     out.extend_from_slice(&held.to_le_bytes()[..filled.div_ceil(8) as usize]);
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// Bits of the shape that is chosen, and of the smallest of all.
+    pub fn chosen_and_least(column: &[i64]) -> (usize, usize) {
+        let divisor = divisor(column);
+        let divided = divide(column, divisor);
+        let orders = 0..=2.min(column.len() - 1) as u8;
+        let shapes = orders.flat_map(|order| FORMS.map(|form| Shape { order, form }));
+        let bits = shapes.map(|shape| {
+            let rest = residuals(&divided, shape.order);
+            dispatch(Planning { rest: &rest, count: column.len(), shape }).bits
+        });
+        (Layout::find(column, None, 2).plan.bits, bits.min().unwrap_or(0))
+    }
 }

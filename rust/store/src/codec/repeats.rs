@@ -11,7 +11,7 @@ use super::cursor::{Cursor, put_signed, put_varint};
 use super::decimal::{self, Reading};
 use super::integers::{self, Blocks};
 use super::layout::Layout;
-use super::simd::{Aligned, Kernel, Simd, dispatch};
+use super::simd::{Aligned, Kernel, Simd, dispatch, repeat};
 use super::statistics::{Statistics, widen};
 use super::values::{CONSTANT, DICTIONARY, EXCEPTIONS, NO_SCALE, RUNS, Section, head, ordered};
 
@@ -219,7 +219,7 @@ impl<'a> Runs<'a> {
             }
             let end = at + n;
             let piece = end.min(to).saturating_sub(at.max(from));
-            out.resize(out.len() + piece, convert(bits));
+            repeat(convert(bits), piece, out);
             at = end;
             if at >= to {
                 break;

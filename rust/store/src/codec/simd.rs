@@ -77,6 +77,27 @@ pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Portable)
 }
 
+/// Appends the same value `count` times.
+#[inline]
+pub fn repeat<T: Copy>(value: T, count: usize, out: &mut Vec<T>) {
+    dispatch(Repeat { value, count, out });
+}
+
+struct Repeat<'o, T> {
+    value: T,
+    count: usize,
+    out: &'o mut Vec<T>,
+}
+
+impl<T: Copy> Kernel for Repeat<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        self.out.extend(std::iter::repeat_n(self.value, self.count));
+    }
+}
+
 /// Integers of a block where vectors don't straddle two lines of the cache.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
@@ -389,11 +410,16 @@ mod x86 {
             if width > LANE_WIDTH_MAX {
                 return unpack_portable::<ADD>(bytes, width, block);
             }
+            let filled;
+            let bytes = match bytes.first_chunk() {
+                Some(whole) => whole,
+                None => {
+                    filled = padded(bytes, width);
+                    &filled
+                }
+            };
             // SAFETY: the processor has every feature, or there were no `self`.
-            match bytes.first_chunk() {
-                Some(whole) => unsafe { unpack_avx2::<ADD>(whole, width, block) },
-                None => unsafe { unpack_avx2::<ADD>(&padded(bytes, width), width, block) },
-            }
+            unsafe { unpack_avx2::<ADD>(bytes, width, block) }
         }
 
         #[inline(always)]

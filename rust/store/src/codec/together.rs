@@ -11,6 +11,9 @@ use super::entropy;
 pub const MEMBERS_MAX: usize = 256;
 pub const COUNT_MAX: usize = 65_536;
 
+/// Every so many members one is written as itself: reading a member decodes no more than this.
+const CHAIN: usize = 4;
+
 /// Appends a block of 1 to `MEMBERS_MAX` columns of the same length, 1 to `COUNT_MAX`; nothing if they
 /// are not. A member costs about the time of two dense columns.
 pub fn encode(columns: &[&[i64]], out: &mut Vec<u8>) {
@@ -23,10 +26,11 @@ pub fn encode(columns: &[&[i64]], out: &mut Vec<u8>) {
     out.push((columns.len() - 1) as u8);
     let mut members = member(columns[0]);
     put_varint(out, (members.len() as u64) << 1);
-    for pair in columns.windows(2) {
+    for (i, pair) in (1..).zip(columns.windows(2)) {
         let rise: Vec<i64> = pair[1].iter().zip(pair[0]).map(|(v, below)| v.wrapping_sub(*below)).collect();
         let (alone, above) = (member(pair[1]), member(&rise));
-        let (bytes, flag) = if above.len() < alone.len() { (above, 1) } else { (alone, 0) };
+        let chained = above.len() < alone.len() && i % CHAIN != 0;
+        let (bytes, flag) = if chained { (above, 1) } else { (alone, 0) };
         put_varint(out, (bytes.len() as u64) << 1 | flag);
         members.extend(bytes);
     }

@@ -15,7 +15,7 @@ use super::dense;
 use super::exceptions::Exceptions;
 use super::integers::{Blocks, CONTROL};
 use super::repeats::{self, Dictionary, Runs};
-use super::simd::{Aligned, Kernel, Simd, dispatch};
+use super::simd::{Aligned, Kernel, Simd, dispatch, repeat};
 use super::statistics::{self, Statistics, widen};
 
 /// The low three bits of the first byte.
@@ -237,7 +237,7 @@ impl<'a> Section<'a> {
             return Ok(());
         }
         match &self.body {
-            Body::Constant(bits) => out.resize(out.len() + (to - from), convert(*bits)),
+            Body::Constant(bits) => repeat(convert(*bits), to - from, out),
             Body::Runs(runs) => return runs.decode(from, to, convert, out),
             Body::Dictionary(d) => return d.decode(self.kind, from, to, convert, out),
             Body::Dense(d) => return d.decode(self.kind, from, to, convert, out),

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 use proptest::test_runner::TestCaseResult;
 
 use metricsdb_model::sample::{NORMAL_NAN_BITS, STALE_NAN_BITS};
@@ -86,6 +87,53 @@ fn a_plan_that_fits_gives_what_was_there_and_one_that_does_not_is_dropped() {
             (sealed(ValueKind::Float, bits, None), sealed(ValueKind::Float, bits, plan(other)));
         assert!(warm.len() * 100 <= cold.len() * 103, "{} {}", warm.len(), cold.len());
     }
+}
+
+/// The least that any reading and any shape takes, from what is chosen.
+fn least(kind: ValueKind, bits: &[u64]) -> usize {
+    use crate::codec::layout::tests::chosen_and_least;
+    use crate::codec::{decimal, write};
+    let section = |column: &[i64], write: &dyn Fn(&mut Vec<u8>)| {
+        let mut out = Vec::new();
+        write(&mut out);
+        let (chosen, least) = chosen_and_least(column);
+        out.len() - (chosen - least) / 8
+    };
+    if kind == ValueKind::Int {
+        let column: Vec<i64> = bits.iter().map(|&b| b as i64).collect();
+        return section(&column, &|out| write::integers(bits, None, out));
+    }
+    let column: Vec<i64> = bits.iter().map(|&b| ordered(b)).collect();
+    let mut best = section(&column, &|out| write::ordered_bits(bits, None, out));
+    for reading in [Reading::Quotient, Reading::Product, Reading::Near, Reading::Single] {
+        if let Some(found) = decimal::read(bits, reading) {
+            best = best.min(section(&found.column, &|out| write::decimals(&found, bits, None, out)));
+        }
+    }
+    best
+}
+
+#[test]
+fn the_choice_is_within_a_twentieth_of_the_best_for_nearly_all_columns() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let strategy = (kind(), values(512));
+    let (mut all, mut cold, mut warm) = (0, 0, 0);
+    while all < 400 {
+        let (kind, bits) = strategy.new_tree(&mut runner).unwrap().current();
+        let (a, b) = bits.split_at(256);
+        if a.iter().all(|x| x == &a[0]) || b.iter().all(|x| x == &b[0]) {
+            continue;
+        }
+        all += 1;
+        let near = |found: usize, bits: &[u64]| usize::from(found * 100 <= least(kind, bits) * 105 + 100);
+        cold += near(sealed(kind, &bits, None).len(), &bits);
+        let before = sealed(kind, a, None);
+        let plan = Section::parse(&before, kind, a.len()).unwrap().plan();
+        warm += near(sealed(kind, b, plan).len(), b);
+    }
+    assert!(cold * 100 >= all * 95, "{cold} of {all} without a plan");
+    // Halves with outliers of all sizes: blocks of real series are more alike.
+    assert!(warm * 100 >= all * 90, "{warm} of {all} with the plan of the half before");
 }
 
 #[test]
