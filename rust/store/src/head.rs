@@ -51,7 +51,9 @@ impl Shard {
                 match self.place(s.row, kind, s.time, bits, rules, work)? {
                     Placed::Appended => {}
                     Placed::Late { older } => late.push(Late { row: s.row, time: s.time, bits, older }),
-                    Placed::Repeated => report.duplicates += 1,
+                    Placed::Repeated if late.is_empty() => report.duplicates += 1,
+                    // One of those that wait may be about to replace the newest.
+                    Placed::Repeated => late.push(Late { row: s.row, time: s.time, bits, older: false }),
                 }
             }
         }

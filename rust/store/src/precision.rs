@@ -91,7 +91,7 @@ pub struct Rewritten {
     pub samples: u64,
     /// Samples that are others now.
     pub changed: u64,
-    /// Bytes of chunks, without shared times.
+    /// Bytes of chunks, without what several series hold together.
     pub bytes_before: u64,
     pub bytes_after: u64,
 }

@@ -585,6 +585,18 @@ fn the_newest_sample_twice_is_a_duplicate() {
 }
 
 #[test]
+fn a_value_that_comes_back_within_one_call_is_the_last_one() {
+    let db = Database::new(Options::default());
+    let (ids, _) = db.register(&[Labels::from_pairs([("__name__", "m")]).unwrap()]).unwrap();
+    let ids = vec![ids[0]; 3];
+    let values = Values::Int(&[1, 0, 1]);
+    let report = db.append_columns(Columns { ids: &ids, timestamps: &[5; 3], values }).unwrap();
+    assert_eq!((report.accepted, report.duplicates, report.out_of_order), (3, 2, 0));
+    let found: Vec<_> = content(&db, TimeRange::ALL).into_values().flatten().collect();
+    assert_eq!(found, [(5, 1, ValueKind::Int)]);
+}
+
+#[test]
 fn old_chunks_become_denser_and_say_the_same() {
     let db = Database::new(Options::default());
     let raws: Vec<String> = (0..20).map(|i| format!("__name__=m,i={i}")).collect();
