@@ -288,7 +288,7 @@ fn excepted(mut s: Statistics, exceptions: &Exceptions<'_>, count: usize) -> Res
         if i == 0 {
             s.first = v;
         }
-        if i + 1 == count {
+        if Some(i) == count.checked_sub(1) {
             s.last = v;
         }
     })?;

@@ -290,3 +290,18 @@ proptest! {
         check(ValueKind::Float, &bits, &sealed(ValueKind::Float, &bits, None), 0, 64)?;
     }
 }
+
+#[test]
+fn an_exception_at_no_place_is_no_overflow() {
+    // Found by fuzzing: a distance to the exception that leaves the address space.
+    let mut bytes = vec![head(QUOTIENT, 0) | EXCEPTIONS];
+    let good = sealed(ValueKind::Float, &floats(|i| if i == 5 { f64::NAN } else { (i * i % 77) as f64 }), None);
+    let at = good.windows(3).position(|w| w == [0, 1, 5]).unwrap();
+    bytes.extend_from_slice(&good[1..at + 2]);
+    bytes.extend([0xff; 9]);
+    bytes.push(1);
+    bytes.extend_from_slice(&good[at + 3..]);
+    let section = Section::parse(&bytes, ValueKind::Float, 512).unwrap();
+    section.statistics().unwrap();
+    assert_eq!(section.all().unwrap().len(), 512);
+}
