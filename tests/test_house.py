@@ -27,7 +27,7 @@ PYTHON_ORDER: list[set[str]] = [
     {"errors", "clock", "_native"},
     {"times"},
     {"config", "frames"},
-    {"scan"},
+    {"scan", "storage"},
     {"adapters"},
     {"database"},
     {"testing"},

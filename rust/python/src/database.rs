@@ -7,7 +7,7 @@ use metricsdb_model::batch::Extra;
 use metricsdb_model::{Batch, Columns, Error, Labels, Predicate, Result, SeriesSet, TimeRange, ValueKind};
 use metricsdb_model::{WriteReport, bounds};
 use metricsdb_query::syntax;
-use metricsdb_store::{Database, DuplicatePolicy, Options, View};
+use metricsdb_store::{By, Database, DuplicatePolicy, Options, View};
 use metricsdb_wire::statsd::{StatsdAggregator, StatsdOptions};
 use metricsdb_wire::{exposition, openmetrics, remote_write};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
@@ -235,6 +235,21 @@ impl NativeDatabase {
     /// (part, bytes, items)
     fn memory(&self, py: Python<'_>) -> Vec<(&'static str, usize, usize)> {
         py.detach(|| self.store.memory()).into_iter().map(|p| (p.name, p.bytes, p.items)).collect()
+    }
+
+    /// (key, bytes, series, samples)
+    fn account(&self, py: Python<'_>, by: &str) -> PyResult<Vec<(String, usize, u64, u64)>> {
+        let rows = call::short(py, || Ok(self.store.account(By::from_name(by)?)))?;
+        Ok(rows.into_iter().map(|r| (r.key, r.bytes, r.series, r.samples)).collect())
+    }
+
+    /// `series` (text), `tier`, `first`, `last` (Int64 ms), `samples`, `bytes`, `time_codec`, `value_codec`, `detail`:
+    /// a row a chunk, `limit` at most.
+    fn explain_storage(&self, py: Python<'_>, selector: &str, limit: usize) -> PyResult<PyDataFrame> {
+        let rows = call::run(py, self.limits, |budget| {
+            self.store.explain_storage(&syntax::selector(selector)?, limit, budget)
+        })?;
+        Ok(PyDataFrame(output::chunk_frame(rows).map_err(output::frame_error)?))
     }
 
     fn stats(&self, py: Python<'_>) -> BTreeMap<&'static str, i64> {

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use metricsdb_model::{Metadata, MetricType};
 use parking_lot::RwLock;
 
+use crate::heap;
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Family {
     kind: Option<MetricType>,
@@ -77,9 +79,10 @@ impl MetadataStore {
     /// Families and bytes.
     pub fn size(&self) -> (usize, usize) {
         let families = self.families.read();
-        let text = |t: &Option<Box<str>>| t.as_deref().map_or(0, str::len);
-        let texts: usize = families.iter().map(|(n, f)| n.len() + text(&f.help) + text(&f.unit)).sum();
-        (families.len(), texts + families.capacity() * (size_of::<Box<str>>() + size_of::<Family>() + 1))
+        let text = |t: &Option<Box<str>>| t.as_deref().map_or(0, |t| heap::allocated(t.len()));
+        let texts = |f: &Family| text(&f.help) + text(&f.unit);
+        let bytes = families.iter().map(|(n, f)| heap::allocated(n.len()) + texts(f)).sum::<usize>();
+        (families.len(), bytes + heap::map::<Box<str>, Family>(families.capacity()))
     }
 }
 

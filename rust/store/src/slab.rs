@@ -3,6 +3,8 @@
 //! Each shard owns one arena. A page holds slots of one class; a page whose last slot is given back
 //! serves any class again, so series that grow through the classes together leave no holes behind.
 
+use crate::heap;
+
 /// Bytes of one page: the largest slot.
 pub const PAGE_BYTES: usize = 4096;
 
@@ -13,7 +15,7 @@ pub const CLASSES: [u16; 17] =
 const _: () = assert!(PAGE_BYTES / CLASSES[0] as usize <= 256, "a slot number is one byte");
 
 /// Empty pages kept for the next slot of any class; more than these go back to the allocator.
-const EMPTY_PAGES_KEPT: usize = 8;
+const EMPTY_PAGES_KEPT: usize = 2;
 const NONE: u16 = u16::MAX;
 
 /// A slot: page << 8 | slot number. Meaningless without the arena and the class it came from.
@@ -131,10 +133,11 @@ impl Arena {
     /// Bytes held: pages and their administration.
     pub fn bytes_held(&self) -> usize {
         let pages = self.pages.len() - self.gone.len();
-        pages * PAGE_BYTES
-            + self.pages.capacity() * size_of::<Page>()
-            + (self.empty.capacity() + self.gone.capacity()) * 4
-            + self.roomy.iter().map(|r| r.capacity() * 4).sum::<usize>()
+        pages * heap::allocated(PAGE_BYTES)
+            + heap::vector(&self.pages)
+            + heap::vector(&self.empty)
+            + heap::vector(&self.gone)
+            + self.roomy.iter().map(heap::vector).sum::<usize>()
     }
 
     /// Slots in use.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::Mutex;
 
-use super::allocated;
+use crate::heap;
 
 /// Stripes of the table, so that shards that seal at once seldom wait for each other.
 const STRIPES: usize = 16;
@@ -21,7 +21,7 @@ pub struct Times {
 impl Times {
     /// Heap bytes: the column, and the counters of its `Arc`.
     pub fn bytes(&self) -> usize {
-        allocated(self.blocks.len()) + allocated(16 + size_of::<Times>())
+        heap::slice(&self.blocks) + heap::shared::<Times>()
     }
 }
 
@@ -64,15 +64,17 @@ impl SharedTimes {
         times
     }
 
-    /// Columns that are in use, and the bytes of all of them and of the table.
+    /// Columns that are in use, and the bytes of all of them and of the table. An entry that is not swept out yet
+    /// keeps its counters.
     pub fn size(&self) -> (usize, usize) {
         let (mut columns, mut bytes) = (0, 0);
         for stripe in &self.stripes {
             let stripe = stripe.lock();
-            bytes += stripe.known.allocation_size();
-            for times in stripe.known.iter().filter_map(|(_, weak)| weak.upgrade()) {
-                columns += 1;
-                bytes += times.bytes();
+            bytes += heap::table(&stripe.known);
+            for (_, weak) in &stripe.known {
+                let times = weak.upgrade();
+                columns += usize::from(times.is_some());
+                bytes += times.map_or(heap::shared::<Times>(), |times| times.bytes());
             }
         }
         (columns, bytes)

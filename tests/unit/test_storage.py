@@ -1,0 +1,154 @@
+"""The account of memory: every table adds up, and it is what the process really grows by."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import get_args
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import metricsdb as mdb
+from metricsdb import storage
+
+T0 = 1_700_000_000
+KEYS = [k for k in get_args(storage.By) if k != "part"]
+
+
+def fleet(hosts: int, steps: int, jitter: int = 0) -> mdb.Database:
+    """Per host a counter, a constant and a decimal."""
+    db = mdb.Database()
+    names = ["requests_total", "up", "load"]
+    frame = pl.select(n=pl.int_range(hosts * 3)).select(
+        pl.lit(pl.Series(names)).gather(pl.col("n") % 3).alias("__name__"),
+        pl.format("host-{}", pl.col("n") // 3).alias("host"),
+        pl.format("dc-{}", pl.col("n") // 3 % 4).alias("dc"),
+    )
+    refs = db.register(frame)
+    kind = np.arange(len(refs)) % 3
+    for t in range(steps):
+        values = np.choose(
+            kind, [np.full(len(refs), t * 10.0) + kind, np.ones(len(refs)), np.full(len(refs), t % 7 / 8)]
+        )
+        db.append_batch(refs, T0 + 15 * t + t * 7919 % (jitter + 1) / 1000, values)
+    return db
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 60), st.integers(0, 700), st.integers(0, 9))
+def test_every_table_adds_up_to_the_same_total(hosts, steps, jitter):
+    with fleet(hosts, steps, jitter) as db:
+        total = db.memory()["bytes"].sum()
+        for by in KEYS:
+            frame = db.memory(by=by)
+            assert frame.columns == [by, "bytes", "series", "samples", "bytes_per_series", "bytes_per_sample", "share"]
+            assert frame["bytes"].sum() == total
+            assert frame[by].is_unique().all()
+            assert frame["share"].sum() == pytest.approx(1)
+
+
+def test_metrics_count_their_series_and_samples():
+    with fleet(10, 100) as db:
+        rows = db.memory(by="metric").rows_by_key("metric", named=True, unique=True)
+        assert (rows["up"]["series"], rows["up"]["samples"]) == (10, 1000)
+        assert rows["up"]["bytes_per_sample"] == rows["up"]["bytes"] / 1000
+        assert rows["(index)"]["bytes_per_sample"] is None
+
+
+def test_an_unknown_key_is_refused_with_those_there_are():
+    with mdb.Database() as db, pytest.raises(mdb.ConfigError, match="part, metric, label, codec, tier, shard"):
+        db.memory(by="colour")
+
+
+def test_chunks_are_explained_one_by_one():
+    with fleet(3, 1100, jitter=5) as db:
+        chunks = db.explain_storage("load")
+        assert chunks["samples"].sum() == 3 * 1100
+        assert chunks["series"].n_unique() == 3
+        assert chunks.filter(tier="sealed")["time_codec"].unique().to_list() == ["column"]
+        assert (chunks["first"] < chunks["last"]).all()
+        assert chunks.filter(tier="open")["detail"].str.contains("slack").all()
+        assert db.explain_storage("load", limit=2).height == 2
+        with pytest.raises(mdb.ConfigError):
+            db.explain_storage("load", limit=-1)
+        with pytest.raises(mdb.ParseError):
+            db.explain_storage("load{")
+
+
+def test_labels_may_be_named_like_the_columns():
+    with mdb.Database() as db:
+        db.append({"__name__": "x", "tier": "a", "samples": "b", "series": "c"}, T0, 1)
+        assert db.explain_storage("x")["series"].to_list() == ['x{samples="b", series="c", tier="a"}']
+
+
+# The child warms every path up in a database that it keeps, so that neither code nor freed pages count. glibc gives
+# freed pages back before each reading, and keeps no small blocks aside: that depends on the past, not on what is held.
+CHILD = """
+import ctypes, json, os, sys
+import numpy as np
+import polars as pl
+import metricsdb as mdb
+from metricsdb import demo
+
+trim = ctypes.CDLL(None).malloc_trim
+page = os.sysconf("SC_PAGE_SIZE")
+
+def resident():
+    trim(0)
+    size, resident, shared, *_ = map(int, open("/proc/self/statm").read().split())
+    return (resident - shared) * page
+
+def labels(start, end):
+    return pl.select(n=pl.int_range(start, end)).select(
+        pl.format("metric_{}", pl.col("n") % 20).alias("__name__"),
+        pl.format("host-{}:9100", pl.col("n") // 20).alias("instance"),
+        *(pl.format("v{}", pl.col("n") // 20 % (3 + k)).alias(f"label_{k}") for k in range(6)),
+    )
+
+def fill(db, series, steps, dtype):
+    refs = np.concatenate([db.register(labels(start, min(series, start + 2000))) for start in range(0, series, 2000)])
+    rng, walk = np.random.default_rng(1), np.zeros(series, dtype=np.int64)
+    for t in range(steps):
+        walk += rng.integers(0, 100, series)
+        db.append_batch(refs, 1_700_000_000 + 15 * t, walk.astype(dtype))
+
+def node(db, instances, steps):
+    capture = CAPTURE
+    for i in range(instances):
+        refs = db.register([{**one, "instance": f"node-{i}:9100"} for one in capture.labels])
+        for t in range(steps):
+            values = capture.values[t]
+            there = ~np.isnan(values)
+            db.append_batch(refs[there], 1_700_000_000 + 15 * t, values[there])
+
+CAPTURE = demo.read_capture()[0] if sys.argv[1] == "node" else None
+case = {
+    "many series": (lambda db: fill(db, 40_000, 3, float), lambda db: fill(db, 200_000, 3, float)),
+    "integers": (lambda db: fill(db, 4000, 600, int), lambda db: fill(db, 20_000, 600, int)),
+    "node": (lambda db: node(db, 1, 400), lambda db: node(db, 20, 400)),
+}[sys.argv[1]]
+warm = mdb.Database()
+case[0](warm)
+warm.memory(), warm.query("count({__name__=~'.+'})")
+before = resident()
+db = mdb.Database()
+case[1](db)
+grown = resident() - before
+print(json.dumps({"grown": grown, "accounted": int(db.memory()["bytes"].sum())}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/statm, and asks glibc")
+@pytest.mark.parametrize("case", ["many series", "integers", "node"])
+def test_the_account_is_what_the_process_grows_by(case):
+    env = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
+    command = [sys.executable, "-c", CHILD, case]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    found = json.loads(run.stdout)
+    assert found["accounted"] == pytest.approx(found["grown"], rel=0.03), found
