@@ -309,6 +309,21 @@ class Database:
         """
         return storage.explain_storage(self._native, selector, limit)
 
+    def compare_storage(self, selector: str | None = None) -> pl.DataFrame:
+        """What the selected samples (default: all) would take in other forms; Parquet is really written, to memory.
+
+        Columns: ``form``, ``bytes``, ``bytes_per_sample``, ``ratio_to_pairs``, ``measured_samples``.
+        """
+        return storage.compare_storage(self._native, selector)
+
+    def advise(self, limit: int = 20) -> pl.DataFrame:
+        """What could be dropped, by what that would save: tried out, not guessed.
+
+        Columns: ``kind``, ``subject``, ``action``, ``bytes_now``, ``bytes_saved``, ``share`` (of all bytes). Savings
+        don't add up: what two rows have in common is in both.
+        """
+        return storage.advise(self._native, limit)
+
     def stats(self) -> pl.DataFrame:
         """Counters of the database: ``name``, ``value`` (series, samples, chunks, bytes, …)."""
         rows = list(self._native.stats().items())

@@ -87,7 +87,84 @@ def test_labels_may_be_named_like_the_columns():
         assert db.explain_storage("x")["series"].to_list() == ['x{samples="b", series="c", tier="a"}']
 
 
-# The child warms every path up in a database that it keeps, so that neither code nor its buffers count. glibc's caches of
+def test_forms_are_compared_by_what_they_really_take():
+    with fleet(100, 300) as db:
+        forms = db.compare_storage().rows_by_key("form", named=True, unique=True)
+        samples = 100 * 3 * 300
+        assert forms["16-byte pairs"]["bytes"] == 16 * samples
+        assert forms["float32 pairs"]["ratio_to_pairs"] == 0.75
+        assert forms["metricsdb, labels and index too"]["bytes"] == db.memory()["bytes"].sum()
+        assert forms["metricsdb"]["bytes"] < forms["metricsdb, labels and index too"]["bytes"]
+        assert forms["Parquet, zstd"]["measured_samples"] == samples
+        one = db.compare_storage("load").rows_by_key("form", named=True, unique=True)
+        assert one["16-byte pairs"]["bytes"] == 16 * samples // 3
+        assert one["metricsdb"]["bytes"] == db.explain_storage("load")["bytes"].sum()
+
+
+def test_a_sample_of_the_series_stands_for_all(monkeypatch):
+    rng = np.random.default_rng(3)
+    with mdb.Database() as db:
+        for i in range(200):
+            db.append({"__name__": "x", "i": str(i)}, T0 + np.arange(300.0), rng.normal(size=300))
+        whole = db.compare_storage().rows_by_key("form", named=True, unique=True)["Parquet, zstd"]
+        monkeypatch.setattr(storage, "SAMPLES_MEASURED", 6_000)
+        part = db.compare_storage().rows_by_key("form", named=True, unique=True)["Parquet, zstd"]
+        assert (whole["measured_samples"], part["measured_samples"]) == (60_000, 6_000)
+        assert part["bytes"] == pytest.approx(whole["bytes"], rel=0.2)
+
+
+def test_an_empty_database_has_nothing_to_compare_or_to_advise():
+    with mdb.Database() as db:
+        assert db.compare_storage()["bytes"].to_list()[:2] == [0, 0]
+        assert db.advise().is_empty()
+        assert db.explain_storage("up").is_empty()
+
+
+def requests(count: int, steps: int, *, ids: bool) -> mdb.Database:
+    db = mdb.Database()
+    labels = pl.select(n=pl.int_range(count)).select(
+        pl.lit("request_seconds").alias("__name__"),
+        pl.format("service-{}", pl.col("n") % 400).alias("service"),
+        pl.format("{}", (pl.col("n") * 2654435761 % 2**32)).alias("request_id"),
+    )
+    refs = db.register(labels if ids else labels.drop("request_id"))
+    moments = np.arange(count) // 400 / 1000
+    for t in range(steps):
+        times = T0 + 15 * t + moments
+        db.append_batch(refs, times, np.round(np.sqrt(np.arange(count) * 7919 % 1000 + t), 3))
+    return db
+
+
+@pytest.mark.parametrize(("count", "steps"), [(12_000, 3), (40_000, 2)])
+def test_dropping_a_label_saves_what_was_predicted(count, steps):
+    def held(db):
+        return db.memory().filter(pl.col("part") != "write buffers")["bytes"].sum()
+
+    with requests(count, steps, ids=True) as db, requests(count, steps, ids=False) as dropped:
+        rows = db.advise().filter(pl.col("subject") == "request_id")
+        assert rows["action"][0] == (
+            f"drop label request_id: {count:,} values, all but one series each; {count:,} series become 400"
+        )
+        assert rows["bytes_saved"][0] == pytest.approx(held(db) - held(dropped), rel=0.1)
+
+
+def test_metrics_that_say_nothing_are_named():
+    with fleet(10, 100) as db:
+        for t in range(100):
+            db.append({"__name__": "zcopy", "a": "1"}, T0 + t, t * t)
+            db.append({"__name__": "original", "a": "1"}, T0 + t, t * t)
+        actions = dict(db.advise(100).filter(kind="metric").select("subject", "action").iter_rows())
+        assert actions["up"] == "drop metric up: none of its 10 series ever changed"
+        assert actions["zcopy"] == "drop metric zcopy: its 1 series repeat those of original"
+        assert "if nobody asks" in actions["load"]
+        advice = db.advise(3)
+        assert advice.height == 3
+        assert advice["bytes_saved"].is_sorted(descending=True)
+        with pytest.raises(mdb.ConfigError):
+            db.advise(-1)
+
+
+# The child warms every path up in a database that it keeps, so that neither code nor buffers count. glibc's caches of
 # small blocks are off, since they count as in use. Pages freed in the middle of its heap stay with the process, though.
 CHILD = '''
 import ctypes, json, os, sys

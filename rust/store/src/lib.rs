@@ -30,5 +30,5 @@ pub mod view;
 pub use database::{Database, Options};
 pub use index::Cardinality;
 pub use late::DuplicatePolicy;
-pub use memory::{By, ChunkRow, Part, Row, Stats};
+pub use memory::{By, ChunkRow, LabelEffect, MetricFacts, Part, Row, Stats, Weight};
 pub use view::{Rows, Run, View};

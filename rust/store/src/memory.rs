@@ -1,13 +1,15 @@
 //! Where the bytes are: part by part, and by whatever a person can do something about.
 //!
-//! One walk (`walk`) says what each series holds; `account` folds that by a key, `explain` lists chunks. Every
-//! table adds up to the same total.
+//! One walk (`walk`) says what each series holds; `account` folds that by a key, `explain` lists chunks,
+//! `advice` finds out what could go. Every table adds up to the same total.
 
 mod account;
+mod advice;
 mod explain;
 mod walk;
 
-pub use account::{By, Row};
+pub use account::{By, Row, Weight};
+pub use advice::{LabelEffect, MetricFacts};
 pub use explain::ChunkRow;
 
 use crate::database::Database;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use metricsdb_model::labels::METRIC_NAME;
-use metricsdb_model::{Error, Result};
+use metricsdb_model::{Budget, Error, Predicate, Result};
 
 use super::Common;
 use super::walk::{Held, Rest, open_bytes, tier_of, times_bytes};
@@ -112,7 +112,34 @@ fn named(rows: impl IntoIterator<Item = (&'static str, usize)>) -> impl Iterator
     rows.into_iter().filter(|r| r.1 > 0).map(row)
 }
 
+/// What some series weigh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weight {
+    pub series: u64,
+    pub samples: u64,
+    /// Open and sealed chunks with their heads, slack and times.
+    pub sample_bytes: usize,
+    /// These, and labels, index and all that is common, by the number of series.
+    pub bytes: usize,
+}
+
 impl Database {
+    /// What the series that satisfy the predicate weigh. Walks every series. Errors: the budget's.
+    pub fn weigh(&self, predicate: &Predicate, budget: &Budget) -> Result<Weight> {
+        let (series, held) = self.held_by(predicate, budget)?;
+        let mut own = 0;
+        self.each_shard(|_, held, _| own += held.iter().map(Held::bytes).sum::<usize>());
+        let total: usize = self.memory().iter().map(|part| part.bytes).sum();
+        let common =
+            total.saturating_sub(own) as u128 * u128::from(series) / self.series_count().max(1) as u128;
+        Ok(Weight {
+            series,
+            samples: held.samples,
+            sample_bytes: held.sample_bytes(),
+            bytes: held.bytes() + common as usize,
+        })
+    }
+
     /// All bytes by a key, largest first; the rows add up to the total of `memory`. Walks every series, each
     /// shard locked for its turn: some 100 ms for a million.
     pub fn account(&self, by: By) -> Vec<Row> {

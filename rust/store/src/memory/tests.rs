@@ -124,3 +124,71 @@ fn chunks_are_explained_one_by_one() {
     let all = db.explain_storage(&Predicate::All(Vec::new()), 1000, &budget).unwrap();
     assert_eq!(all.iter().map(|r| r.samples as u64).sum::<u64>(), db.stats().samples);
 }
+
+/// Requests of some services, each with an id of its own; with or without that label. Requests of one service
+/// write at the same times, or some milliseconds apart.
+fn with_ids(requests: u32, steps: i64, apart_ms: i64, keep_id: bool) -> Database {
+    let db = Database::new(Options::default());
+    for step in 0..steps {
+        for start in (0..requests).step_by(1000) {
+            let range = start..requests.min(start + 1000);
+            let sets: Vec<Labels> = range
+                .clone()
+                .map(|i| {
+                    let (service, id) = (format!("service-{}", i % 300), format!("id-{i:012}"));
+                    let mut pairs = vec![("__name__", "seconds"), ("service", service.as_str())];
+                    pairs.extend(keep_id.then_some(("id", id.as_str())));
+                    labels(&pairs)
+                })
+                .collect();
+            let ids = db.register(&sets).unwrap().0;
+            let times: Vec<i64> =
+                range.clone().map(|i| step * 15_000 + i64::from(i / 300) * apart_ms).collect();
+            let values: Vec<f64> = range.map(|i| f64::from(i / 300) + (step * 7919 % 1000) as f64).collect();
+            let columns = Columns { ids: &ids, timestamps: &times, values: Values::Float(&values) };
+            db.append_columns(columns).unwrap();
+        }
+    }
+    db
+}
+
+#[test]
+fn a_label_saves_what_dropping_it_saves() {
+    for (requests, steps, apart_ms) in [(6000, 3, 0), (3000, 40, 7), (30_000, 1, 1)] {
+        let db = with_ids(requests, steps, apart_ms, true);
+        let effects = db.label_effects(&Budget::unlimited()).unwrap();
+        let effect = effects.iter().find(|e| e.name == "id").unwrap();
+        assert_eq!(
+            (effect.values, effect.series_now, effect.series_left),
+            (requests as usize, requests.into(), 300)
+        );
+        let bytes = |db: &Database| {
+            db.memory().iter().filter(|p| p.name != "write buffers").map(|p| p.bytes).sum::<usize>() as f64
+        };
+        let saved = bytes(&db) - bytes(&with_ids(requests, steps, apart_ms, false));
+        let off = effect.bytes_saved / saved - 1.0;
+        assert!(off.abs() < 0.1, "{requests} {steps}: {} predicted, {saved} saved", effect.bytes_saved);
+    }
+}
+
+#[test]
+fn metrics_that_never_change_and_copies_are_found() {
+    let db = Database::new(Options::default());
+    let names = ["a_total", "b_total", "c", "flat"];
+    for t in 0..1100i64 {
+        for host in ["x", "y"] {
+            let sets: Vec<Labels> =
+                names.iter().map(|n| labels(&[("__name__", n), ("host", host)])).collect();
+            let ids = db.register(&sets).unwrap().0;
+            let n = (t * t + host.len() as i64) as f64;
+            let values = [n, n, n + f64::from(u8::from(host == "x" && t == 900)), 7.0];
+            let columns = Columns { ids: &ids, timestamps: &[t * 1000; 4], values: Values::Float(&values) };
+            db.append_columns(columns).unwrap();
+        }
+    }
+    let facts = db.metric_facts(&Budget::unlimited()).unwrap();
+    let copies: Vec<Option<&str>> = facts.iter().map(|f| f.copy_of.as_deref()).collect();
+    assert_eq!(copies, [None, Some("a_total"), None, None]);
+    assert_eq!(facts.iter().map(|f| f.constant).collect::<Vec<_>>(), [0, 0, 0, 2]);
+    assert!(facts.iter().all(|f| f.samples == 2200 && f.bytes > 0));
+}

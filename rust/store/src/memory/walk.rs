@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use metricsdb_model::{Budget, Predicate, Result};
+
 use crate::chunk::Chunk;
 use crate::database::Database;
 use crate::series::Head;
 use crate::shard::{SHARDS, Shard};
 use crate::slab::CLASSES;
+use crate::view::ByShard;
 
 /// Bytes of one series, its even share of common ones included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,6 +83,7 @@ pub fn tier_of(_chunk: &Chunk) -> &'static str {
 }
 
 impl Shard {
+    /// Bytes of samples alone: the columns and the label set are the caller's to add.
     fn held(&self, row: u32) -> Held {
         let head = &self.series.heads[row];
         let sealed = &self.series.sealed[row];
@@ -97,25 +101,41 @@ impl Shard {
 }
 
 impl Database {
+    /// Appends what the series of these rows hold.
+    fn held_of(&self, shard: &Shard, rows: impl Iterator<Item = u32>, out: &mut Vec<Held>) {
+        let columns = shard.series.bytes() / shard.series.len().max(1);
+        out.extend(rows.map(|row| {
+            let labels = shard.label_sets.bytes_of(&self.shapes, shard.series.labels[row]);
+            Held { columns, labels, ..shard.held(row) }
+        }));
+    }
+
+    /// What the series that satisfy the predicate hold, and how many they are. Errors: the budget's.
+    pub(super) fn held_by(&self, predicate: &Predicate, budget: &Budget) -> Result<(u64, Held)> {
+        let ids = self.index.select(predicate, self, budget)?;
+        let by_shard = ByShard::new(&ids);
+        let (mut all, mut sum) = (Vec::new(), Held::default());
+        for number in 0..SHARDS {
+            budget.check()?;
+            all.clear();
+            let shard = self.shard(number);
+            self.held_of(&shard, by_shard.rows(number).iter().copied(), &mut all);
+            all.iter().for_each(|h| sum.add(h));
+        }
+        Ok((ids.len(), sum))
+    }
+
     /// Calls `f` for each shard with what its series hold, row by row. A shard is locked while `f` looks at it.
     pub(super) fn each_shard(&self, mut f: impl FnMut(&Shard, &[Held], Rest)) {
         let mut all: Vec<Held> = Vec::new();
         for number in 0..SHARDS {
             let shard = self.shard(number);
             let rows = shard.series.len();
-            let columns = shard.series.bytes() / rows.max(1);
-            let mut labels = 0;
             all.clear();
-            for row in 0..rows as u32 {
-                let mut held = shard.held(row);
-                held.columns = columns;
-                held.labels = shard.label_sets.bytes_of(&self.shapes, shard.series.labels[row]);
-                labels += held.labels;
-                all.push(held);
-            }
+            self.held_of(&shard, 0..rows as u32, &mut all);
             let rest = Rest {
-                columns: shard.series.bytes() - columns * rows,
-                label_sets: shard.label_sets.bytes() - labels,
+                columns: shard.series.bytes() - all.iter().map(|h| h.columns).sum::<usize>(),
+                label_sets: shard.label_sets.bytes() - all.iter().map(|h| h.labels).sum::<usize>(),
                 pages: shard.arena.bytes_held() - shard.arena.bytes_used(),
             };
             f(&shard, &all, rest);
