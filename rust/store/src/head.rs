@@ -52,6 +52,10 @@ impl Shard {
                     Placed::Late { older } => {
                         late.push(Late { row: s.row, time: s.time, bits: s.bits, older })
                     }
+                    // Behind a late sample, which waits for the end, the newest may be another by then.
+                    Placed::Repeated if !late.is_empty() => {
+                        late.push(Late { row: s.row, time: s.time, bits: s.bits, older: false })
+                    }
                     Placed::Repeated => report.duplicates += 1,
                 }
             }
