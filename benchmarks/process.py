@@ -23,7 +23,7 @@ COMMANDS = {
     "prometheus": [
         "prometheus", "--config.file={data}/prometheus.yml", "--storage.tsdb.path={data}/tsdb",
         "--web.listen-address=127.0.0.1:{port}", "--web.enable-remote-write-receiver",
-        "--storage.tsdb.retention.time=100y",
+        "--web.enable-admin-api", "--storage.tsdb.retention.time=100y",
     ],
 }  # fmt: skip
 WRITE_HEADERS = {
@@ -40,7 +40,7 @@ def available(name: str) -> bool:
 class Server(contextlib.AbstractContextManager["Server"]):
     """One server process; `cpu_s` and `rss` are the whole process' own."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *arguments: str) -> None:
         self.name = name
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
@@ -48,7 +48,7 @@ class Server(contextlib.AbstractContextManager["Server"]):
         self.data = tempfile.mkdtemp(prefix=f"bench-{name}-")
         with open(f"{self.data}/prometheus.yml", "w") as f:
             f.write("global: {}\n")
-        command = [a.format(port=self.port, data=self.data) for a in COMMANDS[name]]
+        command = [*(a.format(port=self.port, data=self.data) for a in COMMANDS[name]), *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 30
         path = "/health" if name == "victoria-metrics" else "/-/ready"

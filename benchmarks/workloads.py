@@ -1,7 +1,7 @@
 """Deterministic fleets for benchmarks: labels as a frame, values as a [steps, series] matrix.
 
 devops   hosts x 10 CPU metrics, 10 tags beside the name, 10 s: bounded walks, as integers, two decimals or doubles
-card     devops with very many hosts and three steps: the cost of a series
+card     devops with very many hosts and few steps: the cost of a series
 svc      services x 2 pods x 4 status codes, Poisson counters, 15 s
 node     the packaged extract of a real node_exporter, replayed by many instances, 15 s
 """
@@ -17,6 +17,7 @@ import polars as pl
 
 START_MS = 1_700_006_400_000
 SERIES_PER_BODY = 2_000  # what a Prometheus sends at a time
+SAMPLE_BYTES = 18  # field and length, value (1 + 8), time (1 + 6 varint bytes: any ms of 2004 to 2109)
 
 
 @dataclass
@@ -51,12 +52,7 @@ class Workload:
     @cached_property
     def _templates(self) -> list[_Template]:
         names = sorted(self.labels.columns)
-        rows = [
-            b"".join(
-                _field(1, _field(1, n.encode()) + _field(2, v.encode())) for n, v in zip(names, row, strict=True) if v
-            )
-            for row in self.labels.select(names).rows()
-        ]
+        rows = [label_bytes(dict(zip(names, row, strict=True))) for row in self.labels.select(names).rows()]
         return [_Template(rows[i : i + SERIES_PER_BODY]) for i in range(0, len(rows), SERIES_PER_BODY)]
 
     def bodies(self, steps: range | None = None):
@@ -81,12 +77,32 @@ def _field(number: int, payload: bytes) -> bytes:
     return bytes([number << 3 | 2]) + _varint(len(payload)) + payload
 
 
+def label_bytes(labels: dict[str, str]) -> bytes:
+    """The protobuf of sorted labels; an empty one is absent."""
+    return b"".join(_field(1, _field(1, n.encode()) + _field(2, v.encode())) for n, v in labels.items() if v)
+
+
+def series_block(labels: bytes, times: np.ndarray, values: np.ndarray) -> bytes:
+    """The protobuf of one series of a body with all of its samples."""
+    rows = np.empty((len(times), SAMPLE_BYTES), dtype=np.uint8)
+    rows[:, :3], rows[:, 11] = (18, SAMPLE_BYTES - 2, 9), 16
+    rows[:, 3:11] = np.ascontiguousarray(values).view(np.uint8).reshape(-1, 8)
+    rows[:, 12:] = _time_bytes(times)
+    return _field(1, labels + rows.tobytes())
+
+
+def _time_bytes(times: np.ndarray) -> np.ndarray:
+    groups = (times[:, None] >> np.arange(0, 42, 7)) & 127
+    groups[:, :5] |= 128
+    return groups
+
+
 class _Template:
     """The protobuf of a body with room for values and times, which are laid in per step."""
 
-    def __init__(self, label_bytes: list[bytes]) -> None:
-        sample = _field(2, b"\x09" + bytes(8) + b"\x10" + bytes(6))  # 6 varint bytes: any ms of 2004 to 2109
-        blocks = [_field(1, labels + sample) for labels in label_bytes]
+    def __init__(self, rows: list[bytes]) -> None:
+        sample = _field(2, b"\x09" + bytes(8) + b"\x10" + bytes(6))
+        blocks = [_field(1, labels + sample) for labels in rows]
         ends = np.cumsum([len(b) for b in blocks])
         self.series = len(blocks)
         self.bytes = np.frombuffer(b"".join(blocks), dtype=np.uint8).copy()
@@ -95,9 +111,7 @@ class _Template:
 
     def body(self, values: np.ndarray, times: np.ndarray) -> bytes:
         self.bytes[self.value_at] = np.ascontiguousarray(values).view(np.uint8).reshape(-1, 8)
-        groups = (times[:, None] >> np.arange(0, 42, 7)) & 127
-        groups[:, :5] |= 128
-        self.bytes[self.time_at] = groups
+        self.bytes[self.time_at] = _time_bytes(times)
         return bytes(cramjam.snappy.compress_raw(self.bytes))
 
 
@@ -141,8 +155,8 @@ def devops(hosts: int = 4_000, steps: int = 361, values: str = "int", seed: int 
     return Workload(f"devops-{values}", labels, matrix, 10_000)
 
 
-def card(hosts: int = 100_000) -> Workload:
-    fleet = devops(hosts, 3)
+def card(hosts: int = 100_000, steps: int = 3) -> Workload:
+    fleet = devops(hosts, steps)
     fleet.name = "card"
     return fleet
 

@@ -21,14 +21,19 @@ from metricsdb.errors import (
     QueryTimeout,
     WriteError,
 )
+from metricsdb.histograms import Histogram
+from metricsdb.lifecycle.tick import Tick
+from metricsdb.precision import PrecisionPolicies
 
 __all__ = [
     "ConfigError",
     "CorruptionError",
     "Database",
     "ExecutionError",
+    "Histogram",
     "MetricsDBError",
     "ParseError",
+    "PrecisionPolicies",
     "QueryCancelled",
     "QueryError",
     "QueryInfo",
@@ -37,6 +42,7 @@ __all__ = [
     "QueryWarning",
     "RawSeries",
     "Rejected",
+    "Tick",
     "WriteError",
     "WriteReport",
     "__version__",

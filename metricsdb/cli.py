@@ -73,7 +73,11 @@ def serve(
         lookback=limits.lookback.seconds,
         query_timeout=limits.query_timeout.seconds,
         max_samples=limits.query_samples_max,
+        dense_after=chosen.upkeep.dense_after.seconds,
+        idle_cpu=chosen.upkeep.idle_cpu,
     )
+    for chosen_policy in chosen.precision:
+        db.precision.set(chosen_policy.selector, chosen_policy.policy, counters=chosen_policy.counters)
     flags = {"listen": chosen.listen, "durability": durability, "config": str(config or "")}
     with db:
         _run(run_server(db, chosen, flags=flags))

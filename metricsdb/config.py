@@ -14,7 +14,19 @@ import yaml
 from metricsdb.errors import ConfigError
 from metricsdb.times import duration_ms
 
-__all__ = ["Config", "Duration", "Limits", "ScrapeJob", "StatsdListener", "address", "dump", "load", "parse"]
+__all__ = [
+    "Config",
+    "Duration",
+    "Limits",
+    "PrecisionPolicy",
+    "ScrapeJob",
+    "StatsdListener",
+    "Upkeep",
+    "address",
+    "dump",
+    "load",
+    "parse",
+]
 
 T = TypeVar("T")
 
@@ -115,6 +127,25 @@ class StatsdListener(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"`queue_messages_max` is {self.queue_messages_max}; give a number above zero")
 
 
+class Upkeep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How old chunks are re-encoded, and how much of one core that may take."""
+
+    dense_after: Duration = msgspec.field(default_factory=lambda: Duration("2h"))
+    idle_cpu: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.idle_cpu <= 1:
+            raise ValueError(f"`idle_cpu` is {self.idle_cpu}; give 0 (off) to 1 (a whole core)")
+
+
+class PrecisionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How exactly the samples of some series are kept; the first policy that matches a series wins."""
+
+    selector: str
+    policy: str
+    counters: Literal["exact", "rounded"] = "exact"
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file. An empty one is valid: every field has a default."""
 
@@ -123,6 +154,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = msgspec.field(default_factory=Limits)
     scrape: list[ScrapeJob] = []
     statsd: StatsdListener | None = None
+    upkeep: Upkeep = msgspec.field(default_factory=Upkeep)
+    precision: list[PrecisionPolicy] = []
 
     def __post_init__(self) -> None:
         _as_value_error(address, self.listen)
@@ -130,6 +163,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two jobs are called {name!r}; give each its own name")
+        selectors = [p.selector for p in self.precision]
+        for selector in selectors:
+            if selectors.count(selector) > 1:
+                raise ValueError(f"two precision policies have the selector {selector!r}; keep one of them")
 
 
 def _check_body_bytes_max(value: int) -> None:

@@ -18,6 +18,9 @@ from metricsdb import scan as scan_source
 from metricsdb._native import NativeDatabase
 from metricsdb.clock import Clock, SystemClock
 from metricsdb.errors import ConfigError, WriteError
+from metricsdb.histograms import Histogram, as_list, with_histogram
+from metricsdb.lifecycle.tick import Background, Tick, Upkeep
+from metricsdb.precision import PrecisionPolicies
 from metricsdb.times import DurationLike, Time, duration_ms, time_column_ms, time_ms
 
 Labels = Mapping[str, str]
@@ -73,7 +76,10 @@ class Database:
     """An in-memory time-series database. Thread-safe; every call releases the GIL while it works.
 
     ``duplicates`` says which value stays when a sample comes twice for one time. ``lookback``, ``query_timeout``
-    and ``max_samples`` are the defaults of every query. ``clock`` tells what ``"now"`` is.
+    and ``max_samples`` are the defaults of every query. Chunks whose samples are older than ``dense_after`` are
+    re-encoded denser by ``tick``, which takes at most the share ``idle_cpu`` of one core (0: off). ``precision``
+    maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows and changes. ``clock`` tells what
+    ``"now"`` is.
     """
 
     def __init__(
@@ -83,6 +89,9 @@ class Database:
         lookback: DurationLike = "5m",
         query_timeout: DurationLike = "2m",
         max_samples: int = 50_000_000,
+        dense_after: DurationLike = "2h",
+        idle_cpu: float = 0.1,
+        precision: Mapping[str, str] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
@@ -92,12 +101,19 @@ class Database:
             raise ConfigError("lookback and query_timeout must be longer than zero")
         if max_samples <= 0:
             raise ConfigError(f"max_samples {max_samples} must be positive")
+        self._upkeep = Upkeep(self._clock, duration_ms(dense_after, "dense_after"), idle_cpu)
+        self._background: Background | None = None
         self._options = (duplicates, self._timeout_ms, max_samples)
+        self.precision = PrecisionPolicies(lambda: self._native, self._range)
         self._native = self._empty()
+        for selector, policy in (precision or {}).items():
+            self.precision.set(selector, policy)
 
     def _empty(self) -> NativeDatabase:
         # The hash of raw label bytes is keyed at random, so that no sender can make series collide.
-        return NativeDatabase(*self._options, secrets.randbits(64))
+        native = NativeDatabase(*self._options, secrets.randbits(64))
+        self.precision.reinstall(native)
+        return native
 
     def __enter__(self) -> Self:
         return self
@@ -108,12 +124,43 @@ class Database:
         self.close()
 
     def close(self) -> None:
-        """Frees all samples and series; the database is empty, and usable, afterwards."""
+        """Ends the background thread and frees all samples and series; the database is empty, and usable, afterwards.
+
+        Options and precision policies stay.
+        """
+        self.stop()
         self._native = self._empty()
 
     def now_ms(self) -> int:
         """The clock's time, in milliseconds since the epoch."""
         return self._clock.now_ms()
+
+    # --- upkeep ---------------------------------------------------------------------------------
+
+    def tick(self, now: Time | None = None) -> Tick:
+        """Does whatever is due (re-encoding old chunks) within its share of a core; says what it did.
+
+        Call it every second or so, or let ``start`` do that. A write waits for it no longer than a pointer is swapped.
+        """
+        return self._upkeep.tick(self._native, self.now_ms() if now is None else time_ms(now, self.now_ms()))
+
+    def start(self, every: DurationLike = "1s") -> None:
+        """Starts a thread that calls ``tick`` every so often, until ``stop`` or ``close``."""
+        seconds = duration_ms(every, "every") / 1000
+        if seconds <= 0:
+            raise ConfigError(f"every {every!r} must be longer than zero")
+        self.stop()
+        self._background = Background(self.tick, seconds)
+
+    def stop(self) -> None:
+        """Ends the thread of ``start``, if there is one."""
+        if self._background is not None:
+            self._background.stop()
+            self._background = None
+
+    def reencode(self, before: Time = "now") -> Tick:
+        """Re-encodes all sealed chunks whose samples are before a time, at once and with a whole core."""
+        return self._upkeep.all(self._native, time_ms(before, self.now_ms(), "before"))
 
     # --- in -------------------------------------------------------------------------------------
 
@@ -130,6 +177,19 @@ class Database:
         refs, created = self._register([labels])
         ids = np.full(len(times), refs[0], dtype=np.uint64)
         return _report(self._native.append_columns(ids, times, column), created)
+
+    def append_histograms(
+        self, labels: Labels, timestamps: Any, histograms: Histogram | Sequence[Histogram]
+    ) -> WriteReport:
+        """Appends native histograms of one series, in any order; ``timestamps`` as in ``append``.
+
+        A float sample at the same time in the same series is no duplicate: both stay. Raises ``WriteError``, naming the
+        series and what is wrong with which histogram; then none is written.
+        """
+        times, rows = time_column_ms(timestamps, self.now_ms()), as_list(histograms)
+        if len(times) != len(rows):
+            raise WriteError(f"{len(times)} timestamps but {len(rows)} histograms; give one histogram a timestamp")
+        return _report(self._native.append_histograms(dict(labels), times, rows))
 
     def register(self, series: Sequence[Labels] | pl.DataFrame) -> Refs:
         """Makes series known and returns their references, stable as long as this process.
@@ -267,6 +327,16 @@ class Database:
         now = self.now_ms()
         rows = self._native.raw(selector, time_ms(start, now, "start"), time_ms(end, now, "end"))
         return [RawSeries(*row) for row in rows]
+
+    def histograms(self, selector: str, start: Time, end: Time) -> pl.DataFrame:
+        """The native histograms of the selected series in start..end, both included; stale ones among them.
+
+        Columns: labels, ``timestamp``, ``histogram`` (Struct with the fields of ``Histogram``; counts are UInt64 where
+        all rows were counted in integers, else Float64). Sorted by labels and time.
+        """
+        now = self.now_ms()
+        found = self._native.histograms(selector, time_ms(start, now, "start"), time_ms(end, now, "end"))
+        return with_histogram(frames.finish(found[0]), found[1])
 
     def series(self, *selectors: str, start: Time | None = None, end: Time | None = None) -> pl.DataFrame:
         """The series that any of the selectors takes and that have samples in the range: ``series`` and labels."""

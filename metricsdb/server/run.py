@@ -53,10 +53,12 @@ async def serve(db: Database, config: Config, *, clock: Clock | None = None, fla
     beside = [asyncio.create_task(scraper.run(targets(config.scrape)))] if config.scrape else []
     if statsd is not None:
         beside.append(asyncio.create_task(statsd.run()))
+    db.start()
     try:
         log.info("listening on http://%s:%d", host, port)
         await server.serve()
     finally:
+        await asyncio.to_thread(db.stop)
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)

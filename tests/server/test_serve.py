@@ -25,15 +25,17 @@ scrape:
   - {{job_name: self, targets: ['127.0.0.1:{http}'], scrape_interval: 200ms}}
   - {{job_name: nobody, targets: ['127.0.0.1:1'], scrape_interval: 200ms}}
 statsd: {{udp: '127.0.0.1:{statsd}', flush_interval: 100ms, labels: {{dc: x}}}}
+precision: [{{selector: warmth, policy: decimals(1)}}]
 """)
     server = f"http://127.0.0.1:{http}"
     command = [sys.executable, "-m", "metricsdb", "serve", "--config", str(tmp_path / "metricsdb.yml")]
     with running(command, f"{server}/-/ready", tmp_path / "log") as process:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            sender.sendto(b"hits:2|c\nhits:3|c", ("127.0.0.1", statsd))
+            sender.sendto(b"hits:2|c\nhits:3|c\nwarmth:21.4567|g", ("127.0.0.1", statsd))
         wait_for("the server's own metrics", lambda: value(server, 'up{job="self"}') == "1")
         assert value(server, 'up{job="nobody"}') == "0"
         wait_for("StatsD", lambda: value(server, 'hits{dc="x"}') == "5")
+        assert value(server, "warmth") == "21.5"
         ingested = 'metricsdb_ingested_samples_total{source="scrape"}'
         wait_for("its own count of what was scraped", lambda: float(value(server, ingested) or 0) > 0)
         assert "job_name: self" in httpx.get(f"{server}/api/v1/status/config").json()["data"]["yaml"]

@@ -167,7 +167,7 @@ def test_metrics_that_say_nothing_are_named():
 # The child warms every path up in a database that it keeps, so that neither code nor buffers count. glibc's caches of
 # small blocks are off, since they count as in use. Pages freed in the middle of its heap stay with the process, though.
 CHILD = '''
-import ctypes, json, os, sys
+import ctypes, gc, json, os, sys
 import numpy as np
 import polars as pl
 import metricsdb as mdb
@@ -181,11 +181,12 @@ glibc = ctypes.CDLL(None)
 glibc.mallinfo2.restype = Mallinfo2
 
 def reading():
-    """Bytes resident, in use, and free in glibc's hands."""
+    """Bytes resident, and in use by glibc's word."""
+    gc.collect()
     glibc.malloc_trim(0)
     size, resident, shared, *_ = map(int, open("/proc/self/statm").read().split())
     heap = glibc.mallinfo2()
-    return np.array([(resident - shared) * os.sysconf("SC_PAGE_SIZE"), heap.uordblks + heap.hblkhd, heap.fordblks])
+    return np.array([(resident - shared) * os.sysconf("SC_PAGE_SIZE"), heap.uordblks + heap.hblkhd])
 
 def labels(start, end):
     return pl.select(n=pl.int_range(start, end)).select(
@@ -222,9 +223,9 @@ warm.memory(), warm.query("count({__name__=~'.+'})")
 before = reading()
 db = mdb.Database()
 case[1](db)
-resident, used, free = map(int, reading() - before)
+resident, used = map(int, reading() - before)
 accounted = int(db.memory()["bytes"].sum())
-print(json.dumps({"resident": resident, "used": used, "free": free, "accounted": accounted}))
+print(json.dumps({"resident": resident, "used": used, "accounted": accounted}))
 '''
 
 
@@ -235,6 +236,7 @@ def test_the_account_is_what_the_process_grows_by(case):
     command = [sys.executable, "-c", CHILD, case]
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     found = json.loads(run.stdout)
-    accounted, free = found["accounted"], max(0, found["free"])
+    accounted = found["accounted"]
     assert accounted == pytest.approx(found["used"], rel=0.01), found
-    assert 0.97 * accounted <= found["resident"] <= 1.03 * accounted + free, found
+    # Above: holes that glibc can't give back, since something that is held stands in each page of them.
+    assert 0.97 * accounted <= found["resident"] <= 1.1 * accounted, found

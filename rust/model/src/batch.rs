@@ -83,6 +83,18 @@ pub struct Metadata {
     pub unit: Option<String>,
 }
 
+/// Whether the series of a metric count up: by what its family declared, and where that says nothing by the
+/// ending of its name. A histogram and a summary count in their buckets, counts and sums.
+pub fn looks_like_counter(name: &str, kind: Option<MetricType>) -> bool {
+    let ends = |endings: &[&str]| endings.iter().any(|end| name.ends_with(end));
+    match kind.unwrap_or_default() {
+        MetricType::Counter => true,
+        MetricType::Histogram | MetricType::Summary => ends(&["_bucket", "_count", "_sum"]),
+        MetricType::Gauge | MetricType::GaugeHistogram | MetricType::Info | MetricType::StateSet => false,
+        MetricType::Unknown => ends(&["_total", "_count", "_bucket", "_sum"]),
+    }
+}
+
 /// Why a sample, a series or a line was not taken as it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
@@ -157,5 +169,32 @@ impl WriteReport {
         for r in other.rejected {
             self.reject(r.reason, r.count, || r.example);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_declared_type_outweighs_the_name() {
+        let counter = |name, kind| looks_like_counter(name, Some(kind));
+        assert!(counter("requests", MetricType::Counter));
+        assert!(
+            !counter("tickets_total", MetricType::Gauge) && !counter("x_bucket", MetricType::GaugeHistogram)
+        );
+        assert!(
+            counter("latency_bucket", MetricType::Histogram) && counter("latency_sum", MetricType::Summary)
+        );
+        // The quantiles of a summary carry its bare name.
+        assert!(!counter("latency", MetricType::Summary));
+        assert!(counter("requests_total", MetricType::Unknown));
+    }
+
+    #[test]
+    fn without_a_type_the_ending_decides() {
+        let counters = ["a_total", "a_count", "a_bucket", "a_sum"];
+        assert!(counters.iter().all(|name| looks_like_counter(name, None)));
+        assert!(!["total", "temperature", "a_totals", ""].iter().any(|name| looks_like_counter(name, None)));
     }
 }

@@ -5,6 +5,10 @@ pub const LABEL_NAME_BYTES_MAX: usize = 1024;
 pub const LABEL_VALUE_BYTES_MAX: usize = 64 * 1024;
 /// Labels of one series, the metric name among them.
 pub const LABELS_PER_SERIES_MAX: usize = 256;
+/// Buckets of one histogram, negative and positive ones together, and bounds of one with custom buckets.
+pub const HISTOGRAM_BUCKETS_MAX: usize = 1 << 16;
+/// Spans of one histogram, negative and positive ones together.
+pub const HISTOGRAM_SPANS_MAX: usize = 4096;
 /// Bytes of one request body after decompression.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 /// Samples of one request body: protobuf writes a sample in two bytes that take sixteen decoded.
@@ -22,3 +26,4 @@ pub const STEPS_MAX: u64 = 11_000;
 pub const QUERY_SAMPLES_MAX: u64 = 50_000_000;
 
 const _: () = assert!(LABEL_VALUE_BYTES_MAX < BODY_BYTES_MAX);
+const _: () = assert!(HISTOGRAM_SPANS_MAX <= HISTOGRAM_BUCKETS_MAX);

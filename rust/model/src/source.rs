@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::labels::Labels;
 use crate::predicate::Predicate;
 use crate::sample::Samples;
+use crate::summary::{Summary, Wants};
 use crate::time::TimeRange;
 
 pub trait Source: Sync {
@@ -42,6 +43,12 @@ pub trait SeriesSet: Send + Sync {
         let mut samples = Samples::default();
         self.read(index, range, &mut samples)?;
         Ok(samples.timestamps.last().copied().zip(samples.values.last().copied()))
+    }
+
+    /// What all samples of one series in `range` come to, without the staleness markers. `None` where storage
+    /// knows no more of them than the samples: then read them.
+    fn summary(&self, _index: usize, _range: TimeRange, _wants: Wants) -> Result<Option<Summary>> {
+        Ok(None)
     }
 
     /// Sorts series into groups by the labels that `grouping` keeps. Stores override it where they can

@@ -4,7 +4,9 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use metricsdb_model::batch::Extra;
-use metricsdb_model::{Batch, Columns, Error, Labels, Predicate, Result, SeriesSet, TimeRange, ValueKind};
+use metricsdb_model::{
+    Batch, Budget, Columns, Error, Labels, Predicate, Result, SeriesSet, TimeRange, ValueKind,
+};
 use metricsdb_model::{WriteReport, bounds};
 use metricsdb_query::syntax;
 use metricsdb_store::{By, Database, DuplicatePolicy, LabelEffect, MetricFacts, Options, View};
@@ -21,6 +23,9 @@ use crate::call::{self, Limits};
 use crate::error;
 use crate::input::{self, ValueColumn};
 use crate::output;
+
+/// Rows of a frame whose label sets are made at once.
+const REGISTER_ROWS: usize = 1 << 14;
 
 #[pyclass(frozen, module = "metricsdb._native")]
 pub struct NativeDatabase {
@@ -95,8 +100,19 @@ impl NativeDatabase {
         py: Python<'py>,
         frame: PyDataFrame,
     ) -> PyResult<(Bound<'py, PyArray1<u64>>, u64)> {
-        let labels = py.detach(|| input::label_rows(&frame.0));
-        self.register_labels(py, labels)
+        // In pieces: the label sets of a million rows as objects are larger than the store makes of them.
+        let registered = py.detach(|| {
+            let (mut all, mut created) = (Vec::with_capacity(frame.0.height()), 0);
+            for from in (0..frame.0.height()).step_by(REGISTER_ROWS) {
+                let rows = from..frame.0.height().min(from + REGISTER_ROWS);
+                let (ids, new) = self.store.register(&input::label_rows(&frame.0, rows)?)?;
+                all.extend(ids);
+                created += new;
+            }
+            Ok((all, created))
+        });
+        let (ids, created) = registered.map_err(|e| error::write_error(py, e))?;
+        Ok((ids.into_pyarray(py), created))
     }
 
     fn append_columns(
@@ -285,7 +301,10 @@ impl NativeDatabase {
             ("open_samples", stats.open_samples as i64),
             ("sealed_chunks", stats.sealed_chunks as i64),
             ("sealed_samples", stats.sealed_samples as i64),
+            ("histogram_samples", stats.histogram_samples as i64),
+            ("histogram_chunks", stats.histogram_chunks as i64),
             ("symbols", stats.symbols as i64),
+            ("decoded_samples", stats.decoded_samples as i64),
             ("label_pairs", label_pairs as i64),
             ("first_ms", stats.oldest.unwrap_or(0)),
             ("last_ms", stats.newest.unwrap_or(0)),
@@ -301,6 +320,24 @@ impl NativeDatabase {
             ("memoryInBytesByLabelName", found.bytes_by_label),
             ("seriesCountByLabelValuePair", found.series_by_pair),
         ])
+    }
+
+    /// Re-encodes old chunks: (samples, chunks before, after, bytes before, after, finished)
+    fn densify(
+        &self,
+        py: Python<'_>,
+        before_ms: i64,
+        samples_max: u64,
+    ) -> PyResult<(u64, u64, u64, u64, u64, bool)> {
+        let done = call::short(py, || self.store.densify(before_ms, samples_max, &Budget::unlimited()))?;
+        Ok((
+            done.samples,
+            done.chunks_before,
+            done.chunks_after,
+            done.bytes_before,
+            done.bytes_after,
+            done.finished,
+        ))
     }
 
     /// Proves what is derived (postings, hashes, order of chunks) from what is stored.

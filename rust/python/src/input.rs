@@ -1,6 +1,7 @@
 //! Python's arguments to the core's words.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use metricsdb_model::{Error, LabelError, Labels, LabelsBuilder, Result, Values};
 use numpy::PyReadonlyArray1;
@@ -51,8 +52,8 @@ pub fn label_map(labels: &BTreeMap<String, String>) -> Result<Labels> {
     Labels::from_pairs(labels.iter()).map_err(|e| label_error(e, &format!("{labels:?}")))
 }
 
-/// Label sets from a frame of String columns, a row each; null is an absent label.
-pub fn label_rows(frame: &DataFrame) -> Result<Vec<Labels>> {
+/// Label sets from rows of a frame of String columns; null is an absent label.
+pub fn label_rows(frame: &DataFrame, rows: Range<usize>) -> Result<Vec<Labels>> {
     let columns: Vec<(&PlSmallStr, &StringChunked)> = frame
         .columns()
         .iter()
@@ -62,17 +63,16 @@ pub fn label_rows(frame: &DataFrame) -> Result<Vec<Labels>> {
         })
         .collect::<Result<_>>()?;
     let mut builder = LabelsBuilder::default();
-    (0..frame.height())
-        .map(|row| {
-            builder.clear();
-            for (name, text) in &columns {
-                if let Some(value) = text.get(row) {
-                    builder.push(name, value);
-                }
+    rows.map(|row| {
+        builder.clear();
+        for (name, text) in &columns {
+            if let Some(value) = text.get(row) {
+                builder.push(name, value);
             }
-            finish(&mut builder, || format!("row {row}"))
-        })
-        .collect()
+        }
+        finish(&mut builder, || format!("row {row}"))
+    })
+    .collect()
 }
 
 fn finish(builder: &mut LabelsBuilder, what: impl Fn() -> String) -> Result<Labels> {

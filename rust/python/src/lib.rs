@@ -4,8 +4,10 @@
 mod call;
 mod database;
 mod error;
+mod histogram;
 mod input;
 mod output;
+mod precision;
 mod query;
 mod scrape;
 

@@ -9,8 +9,8 @@ use polars::prelude::*;
 use pyo3::PyErr;
 use pyo3::exceptions::PyRuntimeError;
 
-/// Columns that every long frame has: a label of the same name gets the prefix `label_`.
-const RESERVED: [&str; 3] = ["series", "timestamp", "value"];
+/// Columns that long frames have: a label of the same name gets the prefix `label_`.
+const RESERVED: [&str; 4] = ["series", "timestamp", "value", "histogram"];
 
 /// A frame that cannot be put together is our bug.
 pub fn frame_error(error: PolarsError) -> PyErr {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use metricsdb_model::{Annotation, Severity, Span};
+use metricsdb_model::{Annotation, Severity, Span, looks_like_counter};
 
 use crate::function::check_quantile;
 use crate::function::histogram::Repair;
@@ -136,7 +136,7 @@ impl fmt::Display for Note {
 
 /// True for a name that a counter, a sum or a bucket would have, and for no name.
 pub fn may_be_counter(metric: &str) -> bool {
-    metric.is_empty() || ["_total", "_sum", "_count", "_bucket"].iter().any(|end| metric.ends_with(end))
+    metric.is_empty() || looks_like_counter(metric, None)
 }
 
 /// Milliseconds as a time to the second.

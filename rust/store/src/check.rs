@@ -20,6 +20,7 @@ impl Database {
             let shard = self.shard(number);
             self.check_rows(&shard, &mut all)?;
             check_chunks(&shard)?;
+            check_histograms(&shard)?;
         }
         if *self.index.all() != all {
             return Err(wrong(0, "the index does not hold just the series of the shards"));
@@ -38,7 +39,7 @@ impl Database {
         }
     }
 
-    /// Each row's labels hash to its identity, its shard and its table entry.
+    /// Each row's labels hash to its identity, its shard and its table entry, and choose its precision.
     fn check_rows(&self, shard: &Shard, all: &mut RoaringBitmap) -> Result<()> {
         let mut text = Vec::new();
         for row in 0..shard.series.len() as u32 {
@@ -51,6 +52,9 @@ impl Database {
             let handle = shard.series.labels[row];
             if shard.series.find(hash, |h| h == handle) != Some(row) {
                 return Err(wrong(id, "its label set does not lead to it"));
+            }
+            if shard.series.precision[row] != self.mark_of(&shard.precision, labels.as_ref()) {
+                return Err(wrong(id, "its precision is not what the rules say"));
             }
             all.insert(id);
         }
@@ -78,6 +82,18 @@ impl Database {
         }
         Ok(())
     }
+}
+
+/// Histograms belong to series that exist, rise in time and decode.
+fn check_histograms(shard: &Shard) -> Result<()> {
+    for (row, series) in shard.histograms.iter() {
+        let id = id_of(shard.number, row);
+        if row as usize >= shard.series.len() || series.span().is_none() {
+            return Err(wrong(id, "it has a table of histograms, but no histogram or no labels"));
+        }
+        series.check().map_err(|error| wrong(id, error.to_string()))?;
+    }
+    Ok(())
 }
 
 /// Chunks rise in time, are disjoint and hold what their headers and the counters say.

@@ -2,36 +2,43 @@
 //! bytes: a head with the times' bounds, the blocks of values, and, unless times are regular, a column of
 //! them that chunks share.
 
+mod block;
 mod build;
 mod column;
+mod grow;
 mod shared;
+mod summary;
+mod together;
 
 use std::fmt;
 use std::sync::Arc;
 
 use metricsdb_model::{Error, Result, Samples, TimeRange, ValueKind};
-use triomphe::ThinArc;
 
 pub use build::Builder;
 pub use column::ValueBlock;
-pub use shared::{SharedTimes, Times};
+pub use grow::{chunks_of, dense, grown};
+pub use shared::{Shared, SharedColumns};
+pub use summary::Folded;
+pub use together::{TOGETHER_MAX, TOGETHER_SAMPLES_MAX, chunks_together};
 
 use crate::codec::bits::load64;
 use crate::codec::cursor::{Cursor, put_varint};
 use crate::codec::statistics::{Statistics, widen};
 use crate::codec::timestamps;
-use crate::heap::allocated;
+use crate::heap;
+use block::{BYTES_MAX, Block};
 use column::{TimeBlocks, ValueBlocks};
 
 /// Samples that one chunk holds at most.
 pub const CHUNK_SAMPLES_MAX: usize = 1 << 16;
 /// Samples of a full block of times or values.
 pub const BLOCK_SAMPLES: usize = 512;
-/// A chunk of this many bytes gets no more samples.
-pub const CHUNK_BYTES: usize = 4096;
-
-/// Heap bytes before the block: the counter, the pointer to shared times, the length.
-const HEAD_BYTES: usize = 24;
+/// Samples of a block of a dense chunk.
+pub const DENSE_BLOCK_SAMPLES: usize = 4096;
+/// A chunk of this many bytes or value blocks gets no more samples: a late one writes all of them anew.
+pub const CHUNK_BYTES: usize = 16 << 10;
+pub const CHUNK_BLOCKS: usize = 16;
 
 /// The high half of the first byte.
 const VERSION: u8 = 2;
@@ -41,6 +48,8 @@ const INT: u8 = 1;
 const REGULAR: u8 = 2;
 /// The first time takes 8 bytes instead of 6.
 const LONG_TIME: u8 = 4;
+/// Its blocks are long and coded by their surprise; it takes no more samples.
+const DENSE: u8 = 8;
 
 /// Where the first time stands: after the flags and the count.
 const FIRST_AT: usize = 3;
@@ -50,9 +59,9 @@ const SHORT_BYTES: usize = 6;
 const CHECKSUM_BYTES: usize = 4;
 
 /// An immutable block of samples of one series, strictly increasing in time. A clone shares the bytes.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Chunk {
-    body: ThinArc<Option<Arc<Times>>, u8>,
+    block: Block,
 }
 
 const _: () = assert!(size_of::<Option<Chunk>>() == 8, "a series without sealed samples pays 8 bytes");
@@ -77,12 +86,16 @@ struct Parts<'a> {
     step: Option<u64>,
     times: &'a [u8],
     values: &'a [u8],
+    /// Columns that other chunks have a part in.
+    columns: &'a [u8],
 }
 
 impl<'a> Parts<'a> {
     fn parse(chunk: &'a Chunk) -> Result<Parts<'a>> {
-        let mut parts = Parts::head(&chunk.body.slice)?;
-        parts.times = chunk.body.header.header.as_ref().map_or(&[], |times| &times.blocks);
+        let mut parts = Parts::head(chunk.block.bytes())?;
+        if let Some(shared) = chunk.block.shared() {
+            (parts.times, parts.columns) = (shared.times(), shared.columns());
+        }
         Ok(parts)
     }
 
@@ -90,7 +103,7 @@ impl<'a> Parts<'a> {
     fn head(bytes: &'a [u8]) -> Result<Parts<'a>> {
         let mut c = Cursor::new(bytes);
         let flags = c.byte()?;
-        if flags >> 4 != VERSION || flags & 8 != 0 {
+        if flags >> 4 != VERSION {
             return Err(c.wrong("no such version of chunks"));
         }
         let count = c.word(2)? as usize + 1;
@@ -106,11 +119,20 @@ impl<'a> Parts<'a> {
             return Err(c.wrong("times that don't increase"));
         }
         let kind = if flags & INT != 0 { ValueKind::Int } else { ValueKind::Float };
-        Ok(Parts { kind, count, first, last, step: regular.then_some(number), times: &[], values: c.rest() })
+        Ok(Parts {
+            kind,
+            count,
+            first,
+            last,
+            step: regular.then_some(number),
+            times: &[],
+            values: c.rest(),
+            columns: &[],
+        })
     }
 
     fn value_blocks(&self) -> ValueBlocks<'a> {
-        ValueBlocks::new(self.values, self.kind, self.count)
+        ValueBlocks::new(self.values, self.kind, self.count).with(self.columns)
     }
 
     /// Appends the times in `range`; their positions.
@@ -118,17 +140,25 @@ impl<'a> Parts<'a> {
         if range.is_empty() || range.start > self.last || range.end < self.first {
             return Ok((0, 0));
         }
-        let Some(step) = self.step else {
+        let Some((step, from, to)) = self.positions(range) else {
             return column::decode_times(TimeBlocks::new(self.times, self.first, self.count), range, out);
         };
+        let start = self.first.wrapping_add(step.wrapping_mul(from as u64) as i64);
+        timestamps::extend_regular(start, step, to - from, out);
+        Ok((from, to))
+    }
+
+    /// Regular times: the step, and the positions that lie in `range`.
+    fn positions(&self, range: TimeRange) -> Option<(u64, usize, usize)> {
+        let step = self.step?;
+        if range.is_empty() || range.start > self.last || range.end < self.first {
+            return Some((step, 0, 0));
+        }
         let position = |t: i64| t.wrapping_sub(self.first) as u64;
         let from = if range.start <= self.first { 0 } else { position(range.start).div_ceil(step.max(1)) };
         let to =
             if range.end >= self.last { self.count as u64 - 1 } else { position(range.end) / step.max(1) };
-        let count = (to + 1).saturating_sub(from) as usize;
-        let start = self.first.wrapping_add(step.wrapping_mul(from) as i64);
-        timestamps::extend_regular(start, step, count, out);
-        Ok((from as usize, from as usize + count))
+        Some((step, from as usize, (to + 1).max(from) as usize))
     }
 }
 
@@ -152,7 +182,7 @@ impl Chunk {
         if timestamps.windows(2).any(|w| w[0] >= w[1]) {
             return Err(refused(count, "times must increase"));
         }
-        Ok(Builder::new(kind, timestamps, bits).finish(&SharedTimes::default()))
+        Ok(Builder::new(kind, timestamps, bits).finish(&SharedColumns::default()))
     }
 
     /// Takes bytes from outside. The checksum must hold, and both columns are decoded once, so that no later
@@ -172,8 +202,11 @@ impl Chunk {
         if parts.step.is_some() != times.is_empty() {
             return Err(c.wrong("regular times and a column of times"));
         }
-        let times = (!times.is_empty()).then(|| Arc::new(Times { blocks: times.into() }));
-        let chunk = Chunk { body: ThinArc::from_header_and_slice(times, body) };
+        let times = (!times.is_empty()).then(|| Arc::new(Shared::Times(times.into())));
+        if body.len() > BYTES_MAX {
+            return Err(c.wrong("a chunk of two gigabytes"));
+        }
+        let chunk = Chunk { block: Block::new(times, body) };
         chunk.validate()?;
         Ok(chunk)
     }
@@ -210,13 +243,21 @@ impl Chunk {
         Ok(())
     }
 
-    /// The bytes that `from_bytes` takes: the time column, the block and a checksum.
+    /// The bytes that `from_bytes` takes: the time column, the block and a checksum. A chunk whose values are
+    /// coded together with others' comes out as one of its own.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let times = self.times().map_or(&[][..], |times| &times.blocks);
-        let mut out = Vec::with_capacity(self.body.slice.len() + times.len() + 8);
+        let shared = self.block.shared();
+        if shared.is_some_and(|s| !s.columns().is_empty())
+            && let Ok(own) = dense(self.kind(), std::slice::from_ref(self), &SharedColumns::default())
+        {
+            return own.to_bytes();
+        }
+        let times = shared.map_or(&[][..], |shared| shared.times());
+        let bytes = self.block.bytes();
+        let mut out = Vec::with_capacity(bytes.len() + times.len() + 8);
         put_varint(&mut out, times.len() as u64);
         out.extend_from_slice(times);
-        out.extend_from_slice(&self.body.slice);
+        out.extend_from_slice(bytes);
         let sum = checksum(&out);
         out.extend_from_slice(&sum);
         out
@@ -224,39 +265,58 @@ impl Chunk {
 
     /// Heap bytes of this chunk, without its times where they are shared.
     pub fn bytes(&self) -> usize {
-        allocated(self.body.slice.len() + HEAD_BYTES)
+        heap::allocated(self.block.size())
     }
 
-    /// Bytes of the encoded block alone: head and values, no allocator and no counters.
+    /// Bytes of the encoded chunk alone: head and values, no allocator, no counter.
     pub fn encoded_bytes(&self) -> usize {
-        self.body.slice.len()
+        self.block.bytes().len()
     }
 
-    /// The column of times that other chunks may hold too; `None` where times are regular.
-    pub fn times(&self) -> Option<&Arc<Times>> {
-        self.body.header.header.as_ref()
+    /// The encoded bytes, the counter before them, and the pointer to shared times.
+    pub fn framed_bytes(&self) -> usize {
+        self.block.size()
+    }
+
+    /// The columns that other chunks may hold too.
+    pub fn shared(&self) -> Option<Arc<Shared>> {
+        self.block.shared_arc()
+    }
+
+    /// Whether its times are one step apart.
+    pub fn is_regular(&self) -> bool {
+        self.block.bytes().first().is_some_and(|b| b & REGULAR != 0)
     }
 
     /// Chunks of several series whose bytes are one.
     pub fn shares_bytes_with(&self, other: &Chunk) -> bool {
-        std::ptr::eq(self.body.slice.as_ptr(), other.body.slice.as_ptr())
+        self.block.is(&other.block)
     }
 
     pub fn kind(&self) -> ValueKind {
-        if self.body.slice.first().is_some_and(|b| b & INT != 0) { ValueKind::Int } else { ValueKind::Float }
+        if self.block.bytes().first().is_some_and(|b| b & INT != 0) {
+            ValueKind::Int
+        } else {
+            ValueKind::Float
+        }
+    }
+
+    /// Whether it was made by `densify`.
+    pub fn is_dense(&self) -> bool {
+        self.block.bytes().first().is_some_and(|b| b & DENSE != 0)
     }
 
     pub fn count(&self) -> usize {
-        (load64(&self.body.slice, 1) & 0xffff) as usize + 1
+        (load64(self.block.bytes(), 1) & 0xffff) as usize + 1
     }
 
     pub fn first(&self) -> i64 {
-        let word = load64(&self.body.slice, FIRST_AT);
-        if self.body.slice.first().is_some_and(|b| b & LONG_TIME != 0) { word as i64 } else { short(word) }
+        let word = load64(self.block.bytes(), FIRST_AT);
+        if self.block.bytes().first().is_some_and(|b| b & LONG_TIME != 0) { word as i64 } else { short(word) }
     }
 
     pub fn last(&self) -> i64 {
-        Parts::head(&self.body.slice).map_or(i64::MIN, |p| p.last)
+        Parts::head(self.block.bytes()).map_or(i64::MIN, |p| p.last)
     }
 
     /// Names of the time codec and of the first block's value codec.

@@ -1,7 +1,7 @@
 //! The store: 256 shards, what they share, and the ways in.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use metricsdb_model::{
     Batch, Columns, Error, Labels, LabelsBuilder, Metadata, Reason, Result, ValueKind, Values, WriteReport,
@@ -9,13 +9,14 @@ use metricsdb_model::{
 use parking_lot::{Mutex, MutexGuard};
 use rayon::prelude::*;
 
-use crate::chunk::{BLOCK_SAMPLES, SharedTimes};
+use crate::chunk::{BLOCK_SAMPLES, SharedColumns};
 use crate::codec::open::OPEN_SAMPLES_MAX;
 use crate::heap;
 use crate::index::{Cardinality, Index};
 use crate::labelsets::Shapes;
 use crate::late::DuplicatePolicy;
 use crate::metadata::MetadataStore;
+use crate::precision::PrecisionRules;
 use crate::raw::{FREE, RawHasher, RawTable};
 use crate::resolve::{Interned, Refusal};
 use crate::shard::{Rules, SHARDS, Shard, Staged, Work, place_of};
@@ -56,10 +57,16 @@ pub struct Database {
     pub(crate) shards: Box<[Mutex<Shard>]>,
     pub(crate) series_count: AtomicUsize,
     pub(crate) metadata: MetadataStore,
+    /// What every shard has, too; whoever changes rules or marks holds it meanwhile.
+    pub(crate) precision: Mutex<Arc<PrecisionRules>>,
     /// Buffers between calls: as many as there were writers at once, but not more than threads compute.
     pub(crate) scratch: Mutex<Vec<Scratch>>,
-    /// The times of sealed chunks where they are not regular.
-    pub(crate) times: Arc<SharedTimes>,
+    /// The series that `densify` looks at next.
+    pub(crate) densify_at: Mutex<u32>,
+    /// Samples that queries have decoded.
+    pub(crate) decoded: AtomicU64,
+    /// What chunks of several series hold together.
+    pub(crate) shared_columns: Arc<SharedColumns>,
 }
 
 /// Buffers of one write.
@@ -90,7 +97,7 @@ impl Scratch {
 impl Database {
     pub fn new(options: Options) -> Database {
         let symbols = Arc::new(Symbols::new());
-        let times = Arc::new(SharedTimes::default());
+        let shared_columns = Arc::new(SharedColumns::default());
         Database {
             rules: Rules {
                 duplicates: options.duplicates,
@@ -101,11 +108,14 @@ impl Database {
             symbols,
             shapes: Shapes::default(),
             raw: RawTable::default(),
-            shards: (0..SHARDS).map(|n| Mutex::new(Shard::new(n as u8, times.clone()))).collect(),
+            shards: (0..SHARDS).map(|n| Mutex::new(Shard::new(n as u8, shared_columns.clone()))).collect(),
             series_count: AtomicUsize::new(0),
             metadata: MetadataStore::default(),
+            precision: Mutex::default(),
             scratch: Mutex::default(),
-            times,
+            shared_columns,
+            densify_at: Mutex::new(0),
+            decoded: AtomicU64::new(0),
         }
     }
 
@@ -210,7 +220,7 @@ impl Database {
 
     fn write_batch(&self, batch: &Batch<'_>, scratch: &mut Scratch) -> WriteReport {
         let mut report = batch.report.clone();
-        self.metadata.learn(&batch.metadata);
+        self.recount(&self.metadata.learn(&batch.metadata));
         let mut ids = std::mem::take(&mut scratch.ids);
         self.resolve(batch, &mut ids, scratch, &mut report);
         let mut from = 0;

@@ -3,9 +3,9 @@
 
 use metricsdb_model::{Reason, Result, ValueKind, WriteReport};
 
+use crate::chunk::{chunks_of, grown};
 use crate::codec::{self, OpenState};
 use crate::late::Late;
-use crate::sealed::{chunks_of, grown};
 use crate::series::Head;
 use crate::shard::{Rules, Shard, Staged, Work, id_of};
 use crate::slab::CLASSES;
@@ -47,14 +47,13 @@ impl Shard {
                     report.reject(Reason::UnknownSeries, 1, || format!("no series has the id {id}"));
                     continue;
                 }
-                match self.place(s.row, kind, s.time, s.bits, rules, work)? {
+                let bits = self.kept(s.row, kind, s.bits);
+                match self.place(s.row, kind, s.time, bits, rules, work)? {
                     Placed::Appended => {}
-                    Placed::Late { older } => {
-                        late.push(Late { row: s.row, time: s.time, bits: s.bits, older })
-                    }
+                    Placed::Late { older } => late.push(Late { row: s.row, time: s.time, bits, older }),
                     // Behind a late sample, which waits for the end, the newest may be another by then.
                     Placed::Repeated if !late.is_empty() => {
-                        late.push(Late { row: s.row, time: s.time, bits: s.bits, older: false })
+                        late.push(Late { row: s.row, time: s.time, bits, older: false })
                     }
                     Placed::Repeated => report.duplicates += 1,
                 }

@@ -6,8 +6,8 @@ use std::cmp::Ordering;
 use metricsdb_model::sample::is_stale;
 use metricsdb_model::{Error, Reason, Result, ValueKind, WriteReport};
 
-use crate::sealed::chunks_of;
-use crate::shard::{Rules, SealedCount, Shard, Work, id_of};
+use crate::chunk::chunks_of;
+use crate::shard::{Rules, Shard, Work, id_of};
 
 /// Which value stands where two samples of one series have the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -228,13 +228,16 @@ impl Shard {
             let new = Value { bits: l.bits, kind };
             match merged.last_mut().filter(|m| m.time == l.time) {
                 Some(old) => {
-                    let Some(value) = combine(policy, old.value, new) else {
+                    let Some(mut value) = combine(policy, old.value, new) else {
                         let id = id_of(self.number, l.row);
                         report.reject(Reason::DuplicateSample, 1, || {
                             format!("series {id} has a sample at {} ms already", l.time)
                         });
                         continue;
                     };
+                    if policy == DuplicatePolicy::Sum {
+                        value.bits = self.kept(l.row, value.kind, value.bits);
+                    }
                     report.duplicates += 1;
                     changed |= old.value != value;
                     old.value = value;
@@ -254,7 +257,6 @@ impl Shard {
     /// Puts chunks made of `merged` in the place of one sealed chunk: one or more per run of a kind.
     fn replace(&mut self, row: u32, at: usize, merged: &[Merged], work: &mut Work) -> Result<()> {
         let mut chunks = Vec::new();
-        let mut added = SealedCount::default();
         for run in merged.chunk_by(|a, b| a.value.kind == b.value.kind) {
             work.times.clear();
             work.bits.clear();
@@ -263,13 +265,7 @@ impl Shard {
             let kind = run.first().map_or(ValueKind::Float, |m| m.value.kind);
             chunks.extend(chunks_of(kind, &work.times, &work.bits, &self.times)?);
         }
-        chunks.iter().for_each(|chunk| added.add(chunk));
-        if let Some(old) = self.series.sealed[row].splice(at, chunks) {
-            self.sealed_count.remove(&old);
-        }
-        self.sealed_count.chunks += added.chunks;
-        self.sealed_count.bytes += added.bytes;
-        self.sealed_count.samples += added.samples;
+        self.swap_sealed(row, at, 1, chunks);
         Ok(())
     }
 }

@@ -1,8 +1,9 @@
 //! Samples and index: what is written, kept and found again, in memory.
 //!
 //! `codec` and `chunk` turn columns into bytes; a `shard` owns series (`series`), their open chunks
-//! (`head`, `slab`) and merges late samples (`late`); `symbols`, `labelsets` and `index` know the labels;
-//! `raw` finds known series without parsing. `Database` joins them and is a `Source` for queries.
+//! (`head`, `slab`), rounds samples (`precision`) and merges late ones (`late`), `histograms` beside them;
+//! `symbols`, `labelsets` and `index` know the labels; `raw` finds known series without parsing. `Database`
+//! joins them and is a `Source` for queries.
 #![deny(unsafe_code)]
 
 mod arena;
@@ -10,14 +11,17 @@ mod check;
 pub mod chunk;
 pub mod codec;
 pub mod database;
+mod densify;
 mod grow;
 mod head;
 mod heap;
+pub mod histograms;
 pub mod index;
 pub mod labelsets;
 mod late;
 pub mod memory;
 mod metadata;
+mod precision;
 mod raw;
 mod resolve;
 mod sealed;
@@ -25,10 +29,14 @@ mod series;
 mod shard;
 mod slab;
 pub mod symbols;
+mod together;
 pub mod view;
 
 pub use database::{Database, Options};
+pub use densify::Densified;
+pub use histograms::HistogramRows;
 pub use index::Cardinality;
 pub use late::DuplicatePolicy;
 pub use memory::{By, ChunkRow, LabelEffect, MetricFacts, Part, Row, Stats, Weight};
+pub use precision::{PreviewRow, Rewritten};
 pub use view::{Rows, Run, View};

@@ -12,8 +12,12 @@ pub use account::{By, Row, Weight};
 pub use advice::{LabelEffect, MetricFacts};
 pub use explain::ChunkRow;
 
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::chunk::SharedColumns;
 use crate::database::Database;
 use crate::heap;
+use crate::histograms::HistogramCount;
 use crate::shard::{SHARDS, Shard};
 use walk::Held;
 
@@ -35,7 +39,12 @@ pub struct Stats {
     pub open_samples: u64,
     pub sealed_chunks: u64,
     pub sealed_samples: u64,
+    /// Histograms, which are not among `samples`, and their sealed chunks.
+    pub histogram_samples: u64,
+    pub histogram_chunks: u64,
     pub symbols: u64,
+    /// Samples that queries have decoded so far; answers from headers decode none.
+    pub decoded_samples: u64,
     /// Times of the oldest and the newest sample; `None` while there is none.
     pub oldest: Option<i64>,
     pub newest: Option<i64>,
@@ -67,7 +76,7 @@ impl Database {
             symbols: self.symbols.bytes(),
             shapes: self.shapes.bytes(),
             raw: self.raw.size().1,
-            times: heap::shared::<crate::chunk::SharedTimes>() + self.times.size().1,
+            times: heap::shared::<SharedColumns>() + self.shared_columns.size().1,
             metadata: self.metadata.size().1,
             fixed: heap::allocated(SHARDS * size_of::<parking_lot::Mutex<Shard>>()) + size_of::<Database>(),
             buffers: heap::vector(&scratch) + scratch.iter().map(|s| s.bytes()).sum::<usize>(),
@@ -79,12 +88,14 @@ impl Database {
     pub fn memory(&self) -> Vec<Part> {
         let (mut all, mut open_chunks) = (Held::default(), 0);
         let (mut columns, mut label_sets, mut pages) = (0, 0, 0);
+        let mut histograms = HistogramCount::default();
         self.each_shard(|shard, held, rest| {
             held.iter().for_each(|h| all.add(h));
             columns += rest.columns;
             label_sets += rest.label_sets;
             pages += rest.pages;
             open_chunks += shard.arena.len();
+            histograms += shard.histograms.count();
         });
         let common = self.common();
         let series = self.series_count();
@@ -99,7 +110,13 @@ impl Database {
             part("open chunks: free slabs and pages", pages, 0),
             part("sealed chunks", all.sealed, all.chunks),
             part("sealed chunk lists", all.lists, all.chunks),
-            part("shared times", common.times, self.times.size().0),
+            part("histograms: open", histograms.open_bytes + histograms.table_bytes, histograms.open_rows),
+            part(
+                "histograms: sealed",
+                histograms.sealed_bytes + histograms.list_bytes,
+                histograms.sealed_rows,
+            ),
+            part("shared times", common.times, self.shared_columns.size().0),
             part("metadata", common.metadata, self.metadata.size().0),
             part("shards", common.fixed, SHARDS),
             part("write buffers", common.buffers, self.scratch.lock().len()),
@@ -110,7 +127,11 @@ impl Database {
 
     /// Counts of series, samples and chunks. Walks every series.
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats { symbols: self.symbols.len() as u64, ..Stats::default() };
+        let mut stats = Stats {
+            symbols: self.symbols.len() as u64,
+            decoded_samples: self.decoded.load(Relaxed),
+            ..Stats::default()
+        };
         for number in 0..SHARDS {
             let shard = self.shard(number);
             let rows = shard.series.len();
@@ -120,10 +141,13 @@ impl Database {
             stats.sealed_chunks += shard.sealed_count.chunks as u64;
             stats.sealed_samples += shard.sealed_count.samples as u64;
             for row in 0..rows as u32 {
-                let (oldest, newest) = (shard.oldest(row), shard.newest(row));
-                stats.oldest = stats.oldest.into_iter().chain(oldest).min();
-                stats.newest = stats.newest.into_iter().chain(newest).max();
+                let Some(span) = shard.span(row) else { continue };
+                stats.oldest = stats.oldest.into_iter().chain([span.start]).min();
+                stats.newest = stats.newest.into_iter().chain([span.end]).max();
             }
+            let histograms = shard.histograms.count();
+            stats.histogram_samples += (histograms.open_rows + histograms.sealed_rows) as u64;
+            stats.histogram_chunks += histograms.sealed_chunks as u64;
         }
         stats.samples = stats.open_samples + stats.sealed_samples;
         stats

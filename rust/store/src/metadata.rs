@@ -7,6 +7,9 @@ use parking_lot::RwLock;
 
 use crate::heap;
 
+/// What the samples of a counter, a histogram or a summary add to the name of their family.
+pub const COUNTER_ENDINGS: [&str; 4] = ["_total", "_count", "_bucket", "_sum"];
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Family {
     kind: Option<MetricType>,
@@ -43,20 +46,35 @@ impl Family {
 }
 
 impl MetadataStore {
-    /// Takes what senders repeat with every request: known words cost one look under a shared lock.
-    pub fn learn(&self, all: &[Metadata]) {
+    /// Takes what senders repeat with every request: known words cost one look under a shared lock. Returns the
+    /// families whose type is another than before.
+    pub fn learn(&self, all: &[Metadata]) -> Vec<String> {
         let news: Vec<&Metadata> = {
             let families = self.families.read();
             let known = |m: &&Metadata| families.get(m.metric.as_str()).is_some_and(|f| f.knows(m));
             all.iter().filter(|m| !known(m)).collect()
         };
         if news.is_empty() {
-            return;
+            return Vec::new();
         }
+        let mut retyped = Vec::new();
         let mut families = self.families.write();
         for m in news {
-            families.entry(m.metric.as_str().into()).or_default().learn(m);
+            let family = families.entry(m.metric.as_str().into()).or_default();
+            if m.kind.is_some() && m.kind != family.kind {
+                retyped.push(m.metric.clone());
+            }
+            family.learn(m);
         }
+        retyped
+    }
+
+    /// The type that the family of a series declared: its metric's name, or that without the ending of a sample.
+    pub fn kind_of(&self, name: &str) -> Option<MetricType> {
+        let families = self.families.read();
+        let declared = |name: &str| families.get(name)?.kind.filter(|&kind| kind != MetricType::Unknown);
+        let bare = || COUNTER_ENDINGS.iter().find_map(|end| name.strip_suffix(end));
+        declared(name).or_else(|| declared(bare()?))
     }
 
     /// One entry per family, or that of one metric; sorted by metric.

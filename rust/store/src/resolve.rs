@@ -207,7 +207,11 @@ impl Database {
         let id = id_of(number, shard.series.len() as u32);
         // Postings first: whoever finds the id there waits for this shard's lock.
         self.index.add(id, pairs).map_err(Refusal::limit)?;
-        shard.series.push(hash, handle);
+        if let Some(row) = shard.series.push(hash, handle)
+            && !shard.precision.is_empty()
+        {
+            shard.series.precision[row] = self.mark_of(&shard.precision, labels);
+        }
         self.series_count.fetch_add(1, Relaxed);
         Ok((id, true))
     }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use metricsdb_model::{Result, TimeRange, ValueKind};
+use metricsdb_model::TimeRange;
 
-use crate::chunk::{BLOCK_SAMPLES, Builder, Chunk, SharedTimes};
+use crate::chunk::Chunk;
 use crate::heap;
 
 /// Most series have one chunk that grows; what came before stands in a list. 16 bytes when empty.
@@ -75,11 +75,11 @@ impl Sealed {
         self.tail.replace(chunk)
     }
 
-    /// Puts chunks in the place of the one at `at`; returns what stood there.
-    pub fn splice(&mut self, at: usize, chunks: Vec<Chunk>) -> Option<Chunk> {
+    /// Puts chunks in the place of the `count` from `at` on; returns what stood there.
+    pub fn splice(&mut self, at: usize, count: usize, chunks: Vec<Chunk>) -> Vec<Chunk> {
         let mut all: Vec<Chunk> = self.iter().cloned().collect();
-        let end = (at + 1).min(all.len());
-        let old = all.splice(at.min(end)..end, chunks).next();
+        let end = (at + count).min(all.len());
+        let old = all.splice(at.min(end)..end, chunks).collect();
         self.tail = all.pop();
         all.shrink_to_fit();
         self.older = (!all.is_empty()).then(|| Arc::new(all));
@@ -90,45 +90,4 @@ impl Sealed {
     pub fn list_bytes(&self) -> usize {
         self.older.as_ref().map_or(0, |list| heap::shared::<Vec<Chunk>>() + heap::vector(list))
     }
-}
-
-/// The last chunk of a series with samples added behind it, as one chunk; `None` where another has to begin.
-pub fn grown(
-    last: &Chunk,
-    kind: ValueKind,
-    times: &[i64],
-    bits: &[u64],
-    shared: &SharedTimes,
-) -> Result<Option<Chunk>> {
-    if last.kind() != kind {
-        return Ok(None);
-    }
-    let mut builder = Builder::of(last)?;
-    if builder.fits(times) {
-        builder.append(times, bits)?;
-        return Ok(Some(builder.finish(shared)));
-    }
-    if last.count() >= BLOCK_SAMPLES || last.count() + times.len() > 2 * BLOCK_SAMPLES {
-        return Ok(None);
-    }
-    // A short chunk that can't go on as it is, since times are no longer regular, is written anew.
-    let (mut all_times, mut all_bits) = (Vec::new(), Vec::new());
-    last.decode_into(&mut all_times, &mut all_bits)?;
-    all_times.extend_from_slice(times);
-    all_bits.extend_from_slice(bits);
-    Ok(Some(Builder::new(kind, &all_times, &all_bits).finish(shared)))
-}
-
-/// Columns of any length as chunks of the usual size.
-pub fn chunks_of(kind: ValueKind, times: &[i64], bits: &[u64], shared: &SharedTimes) -> Result<Vec<Chunk>> {
-    let mut chunks = Vec::new();
-    let mut open: Option<Builder> = None;
-    for (times, bits) in times.chunks(BLOCK_SAMPLES).zip(bits.chunks(BLOCK_SAMPLES)) {
-        match &mut open {
-            Some(builder) if builder.fits(times) => builder.append(times, bits)?,
-            _ => chunks.extend(open.replace(Builder::new(kind, times, bits)).map(|b| b.finish(shared))),
-        }
-    }
-    chunks.extend(open.map(|b| b.finish(shared)));
-    Ok(chunks)
 }

@@ -106,6 +106,8 @@ pub struct SeriesTable {
     pub sealed: Segments<Sealed>,
     /// Handles of `LabelSets`.
     pub labels: Segments<u32>,
+    /// Which rule of the shard's `precision` rounds a row, and whether it is a counter; 0 for none.
+    pub precision: Segments<u8>,
     /// Canonical hashes: the identity of a series across processes.
     pub hashes: Segments<u64>,
     /// Rows by canonical hash.
@@ -133,6 +135,7 @@ impl SeriesTable {
         self.heads.push(Head::closed());
         self.sealed.push(Sealed::default());
         self.labels.push(labels);
+        self.precision.push(0);
         self.hashes.push(hash);
         let hashes = &self.hashes;
         self.by_hash.insert_unique(hash, row, |&r| hashes[r]);
@@ -144,6 +147,7 @@ impl SeriesTable {
         self.heads.bytes()
             + self.sealed.bytes()
             + self.labels.bytes()
+            + self.precision.bytes()
             + self.hashes.bytes()
             + heap::table(&self.by_hash)
     }

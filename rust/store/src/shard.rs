@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use metricsdb_model::{Result, TimeRange};
 
-use crate::chunk::{Chunk, SharedTimes};
+use crate::chunk::{Chunk, SharedColumns};
 use crate::codec::{self, OpenState};
 use crate::heap;
+use crate::histograms::{HistogramSeries, Histograms};
 use crate::labelsets::LabelSets;
 use crate::late::DuplicatePolicy;
+use crate::precision::PrecisionRules;
 use crate::series::{Head, SeriesTable};
 use crate::slab::Arena;
 
@@ -59,8 +61,11 @@ pub struct Shard {
     pub label_sets: LabelSets,
     pub arena: Arena,
     pub sealed_count: SealedCount,
-    /// The times of sealed chunks: one table for all shards.
-    pub times: Arc<SharedTimes>,
+    pub histograms: Histograms,
+    /// What sealed chunks hold together: one table for all shards.
+    pub times: Arc<SharedColumns>,
+    /// Those of the whole store; `series.precision` says which one is a row's.
+    pub precision: Arc<PrecisionRules>,
 }
 
 /// The id by which the outside and the postings know a series.
@@ -94,14 +99,16 @@ impl Work {
 }
 
 impl Shard {
-    pub fn new(number: u8, times: Arc<SharedTimes>) -> Shard {
+    pub fn new(number: u8, times: Arc<SharedColumns>) -> Shard {
         Shard {
             number,
             series: SeriesTable::default(),
             label_sets: LabelSets::default(),
             arena: Arena::default(),
             sealed_count: SealedCount::default(),
+            histograms: Histograms::default(),
             times,
+            precision: Arc::default(),
         }
     }
 
@@ -117,7 +124,7 @@ impl Shard {
         Some(TimeRange::new(first, head.state.last_time()))
     }
 
-    /// Time of the newest sample of a row.
+    /// Time of the newest plain sample of a row: what makes the next one late.
     pub fn newest(&self, row: u32) -> Option<i64> {
         let head = &self.series.heads[row];
         if head.is_open() {
@@ -126,16 +133,29 @@ impl Shard {
         Some(self.series.sealed[row].last()?.last())
     }
 
-    /// Time of the oldest sample of a row.
-    pub fn oldest(&self, row: u32) -> Option<i64> {
-        match self.series.sealed[row].first() {
-            Some(chunk) => Some(chunk.first()),
-            None => self.series.heads[row].state.first_time(self.open_bytes(&self.series.heads[row])),
+    /// Times of the oldest and the newest sample of a row, histograms among them.
+    pub fn span(&self, row: u32) -> Option<TimeRange> {
+        let head = &self.series.heads[row];
+        let sealed = self.series.sealed[row].first().map(|chunk| chunk.first());
+        let oldest = sealed.or_else(|| head.state.first_time(self.open_bytes(head)));
+        let plain = oldest.zip(self.newest(row)).map(|(oldest, newest)| TimeRange::new(oldest, newest));
+        let histograms = self.histograms.get(row).and_then(HistogramSeries::span);
+        let both = |a: TimeRange, b: TimeRange| TimeRange::new(a.start.min(b.start), a.end.max(b.end));
+        match plain.zip(histograms) {
+            Some((plain, histograms)) => Some(both(plain, histograms)),
+            None => plain.or(histograms),
         }
     }
 
-    /// Whether the row has a sample in the range; decodes only where headers can't tell.
+    /// Whether the row has a sample or a histogram in the range; decodes only where headers can't tell.
     pub fn has_sample(&self, row: u32, range: TimeRange, work: &mut Work) -> Result<bool> {
+        match self.histograms.get(row) {
+            Some(histograms) if histograms.has_any(range)? => Ok(true),
+            _ => self.has_plain_sample(row, range, work),
+        }
+    }
+
+    fn has_plain_sample(&self, row: u32, range: TimeRange, work: &mut Work) -> Result<bool> {
         let head = &self.series.heads[row];
         let certain = |span: TimeRange| range.contains(span.start) || range.contains(span.end);
         let open = self.open_span(head).filter(|span| span.overlaps(range));
@@ -158,6 +178,14 @@ impl Shard {
         }
         self.decode_open(&head.state, self.open_bytes(head), work)?;
         Ok(work.times.iter().any(|&t| range.contains(t)))
+    }
+
+    /// Puts chunks in the place of `count` sealed ones of a row from `at` on.
+    pub fn swap_sealed(&mut self, row: u32, at: usize, count: usize, chunks: Vec<Chunk>) {
+        chunks.iter().for_each(|chunk| self.sealed_count.add(chunk));
+        for old in self.series.sealed[row].splice(at, count, chunks) {
+            self.sealed_count.remove(&old);
+        }
     }
 
     /// Decodes an open chunk into the buffers, which are cleared first.

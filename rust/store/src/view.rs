@@ -1,15 +1,18 @@
 //! What a query sees: series ids from the index, their sealed chunks shared, their open chunks copied
 //! under a short lock of each shard. Decoding takes no lock.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use hashbrown::HashTable;
 use metricsdb_model::source::Groups;
 use metricsdb_model::{
-    Budget, Error, Grouping, Labels, LabelsRef, Predicate, Result, Samples, SeriesSet, Source, TimeRange,
-    ValueKind,
+    Budget, Error, Grouping, Labels, LabelsRef, Predicate, Result, Samples, SeriesSet, Source, Summary,
+    TimeRange, ValueKind, Wants,
 };
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
 
+use crate::chunk::Folded;
 use crate::codec::{self, OpenState};
 use crate::database::Database;
 use crate::sealed::Sealed;
@@ -371,10 +374,13 @@ impl SeriesSet for View<'_> {
 
     fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
         let series = &self.series[index];
+        let before = out.len();
         for chunk in series.sealed.overlapping(range) {
             chunk.decode_f64(range, out)?;
         }
-        codec::open::decode_f64(&series.state, self.open_bytes(series), range, out)
+        codec::open::decode_f64(&series.state, self.open_bytes(series), range, out)?;
+        self.store.decoded.fetch_add((out.len() - before) as u64, Relaxed);
+        Ok(())
     }
 
     /// The open chunk's state holds its last sample; only where that is too new anything is decoded.
@@ -391,6 +397,23 @@ impl SeriesSet for View<'_> {
         let mut samples = Samples::default();
         self.read(index, range, &mut samples)?;
         Ok(samples.timestamps.last().copied().zip(samples.values.last().copied()))
+    }
+
+    /// From the heads of sealed blocks; worth it as soon as one whole chunk lies in the range.
+    fn summary(&self, index: usize, range: TimeRange, wants: Wants) -> Result<Option<Summary>> {
+        let series = &self.series[index];
+        if !series.sealed.overlapping(range).any(|chunk| chunk.has_block_within(range)) {
+            return Ok(None);
+        }
+        let mut folded = Folded::default();
+        for chunk in series.sealed.overlapping(range) {
+            chunk.fold(range, wants, &mut folded)?;
+        }
+        let mut open = Samples::default();
+        codec::open::decode_f64(&series.state, self.open_bytes(series), range, &mut open)?;
+        folded.append_samples(open.timestamps.iter().copied(), &open.values);
+        self.store.decoded.fetch_add(folded.decoded as u64, Relaxed);
+        Ok(folded.summary)
     }
 
     /// Groups by symbols: only the groups' label sets are built.

@@ -12,6 +12,7 @@ use super::{Evaluator, Ranges, Value};
 use crate::annotations::may_be_counter;
 use crate::function::edges;
 use crate::function::sliding::Sliding;
+use crate::function::summary;
 use crate::function::{Kernel, MapFn, Special, WindowFn, check_args};
 use crate::syntax::tree::{Call, Expr, ExprKind, Extension, Filter, Selector, ValueType};
 
@@ -50,7 +51,12 @@ impl<'a> Evaluator<'a> {
                 self.remark_on_names(&ranges, call.args[at].span)?;
             }
         }
-        Ok(Vector::Rows(self.rows(ranges, kernel, function.sliding, args, function.keeps_name, grid)))
+        let of_summary = summary::lookup(function.name);
+        let mut rows = self.rows(ranges, kernel, function.sliding, args, function.keeps_name, grid);
+        if let Leaf::Window(window) = &mut rows.leaf {
+            window.of_summary = of_summary;
+        }
+        Ok(Vector::Rows(rows))
     }
 
     fn rows(
@@ -63,9 +69,10 @@ impl<'a> Evaluator<'a> {
         grid: &Grid,
     ) -> Rows<'a> {
         let Ranges { set, looks, range, drop_name, edges } = ranges;
+        let window = WindowLeaf { looks, range, kernel, sliding, edges, args, grid: *grid, of_summary: None };
         Rows {
             set,
-            leaf: Leaf::Window(WindowLeaf { looks, range, kernel, sliding, edges, args, grid: *grid }),
+            leaf: Leaf::Window(window),
             maps: Vec::new(),
             drop_name: if keeps_name { drop_name } else { DropName::All(true) },
             steps: grid.steps,

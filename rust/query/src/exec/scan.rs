@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use metricsdb_model::sample::is_stale;
-use metricsdb_model::{Budget, Grouping, Groups, Result, Samples, SeriesSet, TimeRange};
+use metricsdb_model::{Budget, Grouping, Groups, Result, Samples, SeriesSet, TimeRange, Wants};
 use rayon::prelude::*;
 
 use super::block::{ABSENT, Block, LabelColumn, present};
 use super::edges::{self, Edges};
 use super::grid::{Grid, Looks, reserve};
 use crate::function::sliding::{Sliding, Windows};
+use crate::function::summary::OfSummary;
 use crate::function::{Window, WindowFn};
 
 /// Windows of one row between two looks at the budget.
@@ -61,6 +62,8 @@ pub(crate) struct WindowLeaf {
     pub edges: Option<Edges>,
     pub args: Args,
     pub grid: Grid,
+    /// The function as one of what the samples come to, where there is such a form.
+    pub of_summary: Option<OfSummary>,
 }
 
 /// Whose metric name goes at the end of the query.
@@ -122,6 +125,7 @@ impl<'a> Rows<'a> {
                 samples.drop_stale(0);
                 edges::smooth(samples, looks, *lookback, out);
             }
+            Leaf::Window(window) if window.from_summaries(&*self.set, row, budget, out)? => {}
             Leaf::Window(window) => {
                 read(&*self.set, row, window.reach(), samples, budget)?;
                 samples.drop_stale(0);
@@ -193,6 +197,39 @@ impl WindowLeaf {
             Some(edges) => edges.reach(&self.looks, self.range),
             None => self.looks.reach(self.range),
         }
+    }
+
+    /// Fills the row from what storage knows of whole blocks; false, and the row is undefined, where it
+    /// doesn't know enough. Worth a try where windows don't overlap.
+    fn from_summaries(
+        &self,
+        set: &dyn SeriesSet,
+        row: usize,
+        budget: &Budget,
+        out: &mut [f64],
+    ) -> Result<bool> {
+        let Some(function) = self.of_summary.filter(|_| self.edges.is_none()) else { return Ok(false) };
+        if self.looks.count > 1 && self.looks.step < self.range {
+            return Ok(false);
+        }
+        for i in 0..self.looks.count.min(out.len()) {
+            let end = self.looks.time(i);
+            let start = end.saturating_sub(self.range);
+            let range = TimeRange::new(start.saturating_add(1), end);
+            let Some(summary) = set.summary(row, range, function.wants)? else { return Ok(false) };
+            // An infinite sum: a mean that is taken step by step may still be finite.
+            if function.wants == Wants::Sum && !summary.sum().is_finite() {
+                return Ok(false);
+            }
+            budget.check()?;
+            out[i] = (function.eval)(&summary, start, end).unwrap_or(ABSENT);
+        }
+        if self.looks.count == 1
+            && let Some((first, rest)) = out.split_first_mut()
+        {
+            rest.fill(*first);
+        }
+        Ok(true)
     }
 
     /// Two edges move over the samples, step by step.

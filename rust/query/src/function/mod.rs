@@ -13,6 +13,7 @@ pub mod over_time;
 pub mod quantile;
 pub mod rate;
 pub mod sliding;
+pub mod summary;
 pub mod table;
 #[cfg(test)]
 mod test;

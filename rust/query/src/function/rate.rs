@@ -17,15 +17,43 @@ pub enum Extrapolated {
 /// A gap to the window's end wider than this many average intervals: the series began or ended inside.
 const GAP_INTERVALS_MAX: f64 = 1.1;
 
+/// The samples at both ends of a window, and the window; times in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    pub first: i64,
+    pub last: i64,
+    pub count: usize,
+    /// The first sample's value.
+    pub value: f64,
+    /// Exclusive.
+    pub start: i64,
+    pub end: i64,
+}
+
+impl Ends {
+    pub fn of(w: &Window<'_>) -> Option<Ends> {
+        Some(Ends {
+            first: *w.timestamps.first()?,
+            last: *w.timestamps.last()?,
+            count: w.timestamps.len(),
+            value: *w.values.first()?,
+            start: w.start,
+            end: w.end,
+        })
+    }
+}
+
 /// Stretches `gain` (last minus first sample, resets added) over the window. A series that begins or ends
 /// inside is thought to go on for half an interval; a counter never to below zero. `None` under two
 /// samples. Divisions are what this costs: one in the common case.
 #[inline]
-pub fn extrapolate(w: &Window<'_>, kind: Extrapolated, gain: f64) -> Option<f64> {
-    let (&first, &[.., last]) = w.timestamps.split_first()? else { return None };
-    let value = *w.values.first()?;
+pub fn extrapolate(w: &Ends, kind: Extrapolated, gain: f64) -> Option<f64> {
+    let &Ends { first, last, value, .. } = w;
+    if w.count < 2 {
+        return None;
+    }
     let sampled = (last - first) as f64;
-    let intervals = (w.timestamps.len() - 1) as f64;
+    let intervals = (w.count - 1) as f64;
     let gap = |ms: i64| {
         let (gap, border) = (ms as f64 * intervals, sampled * GAP_INTERVALS_MAX);
         let wide = if (gap - border).abs() > border * 1e-9 {
@@ -59,15 +87,15 @@ fn counter_gain(w: &Window<'_>) -> Option<f64> {
 }
 
 pub fn rate(w: &Window<'_>) -> Option<f64> {
-    extrapolate(w, Extrapolated::Rate, counter_gain(w)?)
+    extrapolate(&Ends::of(w)?, Extrapolated::Rate, counter_gain(w)?)
 }
 
 pub fn increase(w: &Window<'_>) -> Option<f64> {
-    extrapolate(w, Extrapolated::Increase, counter_gain(w)?)
+    extrapolate(&Ends::of(w)?, Extrapolated::Increase, counter_gain(w)?)
 }
 
 pub fn delta(w: &Window<'_>) -> Option<f64> {
-    extrapolate(w, Extrapolated::Delta, difference(w)?)
+    extrapolate(&Ends::of(w)?, Extrapolated::Delta, difference(w)?)
 }
 
 /// The last two samples and the seconds between them.

@@ -86,7 +86,7 @@ impl<'a> Windows<'a> {
                 let inside = inside(places, &samples);
                 let difference = w.values.last()? - w.values.first()?;
                 let gain = inside.iter().fold(difference, |gain, i| gain + self.values[i - 1]);
-                rate::extrapolate(&w, *kind, gain)
+                rate::extrapolate(&rate::Ends::of(&w)?, *kind, gain)
             }
             State::Count(places) => Some(inside(places, &samples).len() as f64),
             State::Sum { mean, before, prefix } => {

@@ -3,18 +3,19 @@
 
 use std::sync::Arc;
 
-use metricsdb_model::{Result, ValueKind};
-use triomphe::ThinArc;
-
+use super::block::Block;
 use super::column::{TimeBlock, TimeBlocks, ValueBlock, ValueBlocks, decode_values, put_head};
-use super::shared::{SharedTimes, Times};
+use super::shared::{Shared, SharedColumns};
 use super::{
-    BLOCK_SAMPLES, CHUNK_BYTES, CHUNK_SAMPLES_MAX, Chunk, INT, LONG_BYTES, LONG_TIME, Parts, REGULAR,
-    SHORT_BYTES, VERSION, short,
+    BLOCK_SAMPLES, CHUNK_BLOCKS, CHUNK_BYTES, CHUNK_SAMPLES_MAX, Chunk, DENSE, DENSE_BLOCK_SAMPLES, INT,
+    LONG_BYTES, LONG_TIME, Parts, REGULAR, SHORT_BYTES, VERSION, short,
 };
-use crate::codec::choose;
+use crate::codec::choose::{self, Plan};
 use crate::codec::cursor::put_varint;
+use crate::codec::dense;
 use crate::codec::timestamps;
+use crate::codec::values::Section;
+use metricsdb_model::{Result, ValueKind};
 
 /// A chunk that is being made.
 pub struct Builder {
@@ -29,6 +30,11 @@ pub struct Builder {
     /// The last block of values: where its head stands, its samples, and its value if that is one.
     tail: Option<Tail>,
     time_tail: Option<TimeTail>,
+    /// What was decided for the last block.
+    plan: Option<Plan>,
+    /// How many blocks of values there are.
+    blocks: usize,
+    dense: bool,
 }
 
 struct Tail {
@@ -47,6 +53,28 @@ struct TimeTail {
 impl Builder {
     /// Starts with columns of one or more samples, `CHUNK_SAMPLES_MAX` at most, times increasing.
     pub fn new(kind: ValueKind, times: &[i64], bits: &[u64]) -> Builder {
+        Builder::with(kind, times, bits, false)
+    }
+
+    /// The same in long blocks, coded as small as they can be.
+    pub fn dense(kind: ValueKind, times: &[i64], bits: &[u64]) -> Builder {
+        Builder::with(kind, times, bits, true)
+    }
+
+    /// One block with a section that was written elsewhere.
+    pub(super) fn of_section(kind: ValueKind, times: &[i64], section: &[u8]) -> Builder {
+        let mut builder = Builder::with(kind, times, &[], true);
+        put_head(&mut builder.values, section.len(), times.len());
+        builder.values.extend_from_slice(section);
+        builder
+    }
+
+    /// The times, shared with chunks that have the same; `None` where they are regular.
+    pub(super) fn shared_times(&self, shared: &SharedColumns) -> Option<Arc<Shared>> {
+        self.step.is_none().then(|| shared.intern(Shared::Times(self.times[..].into())))
+    }
+
+    fn with(kind: ValueKind, times: &[i64], bits: &[u64], dense: bool) -> Builder {
         let first = times.first().copied().unwrap_or(0);
         let step = timestamps::regular(times);
         let mut builder = Builder {
@@ -59,6 +87,9 @@ impl Builder {
             times: Vec::new(),
             tail: None,
             time_tail: None,
+            plan: None,
+            blocks: 0,
+            dense,
         };
         builder.add(times, bits);
         builder
@@ -67,13 +98,16 @@ impl Builder {
     /// Goes on with a chunk. Errors: `Corruption`.
     pub fn of(chunk: &Chunk) -> Result<Builder> {
         let parts = Parts::parse(chunk)?;
-        let mut tail = None;
+        let (mut tail, mut plan, mut blocks) = (None, None, 0);
         let mut last_block: Option<ValueBlock> = None;
         for block in parts.value_blocks() {
             last_block = Some(block?);
+            blocks += 1;
         }
         if let Some(block) = last_block {
-            tail = Some(Tail { at: block.at, count: block.count, constant: block.section()?.constant() });
+            let section = block.section()?;
+            plan = section.plan();
+            tail = Some(Tail { at: block.at, count: block.count, constant: section.constant() });
         }
         let mut time_tail = None;
         if parts.step.is_none() {
@@ -95,6 +129,9 @@ impl Builder {
             times: parts.times.to_vec(),
             tail,
             time_tail,
+            plan,
+            blocks,
+            dense: false,
         })
     }
 
@@ -102,6 +139,7 @@ impl Builder {
     /// all, and it has its limits.
     pub fn fits(&self, times: &[i64]) -> bool {
         let room = self.values.len() + self.times.len() < CHUNK_BYTES
+            && self.blocks < CHUNK_BLOCKS
             && self.count + times.len() <= CHUNK_SAMPLES_MAX;
         room && (self.step.is_none() || self.goes_on(times))
     }
@@ -159,6 +197,7 @@ impl Builder {
         let mut bits = Vec::with_capacity(tail.count + next.len());
         decode_values(ValueBlocks::new(rest, self.kind, tail.count), 0, tail.count, |b| b, &mut bits)?;
         self.values.truncate(tail.at);
+        self.blocks -= 1;
         Ok(Some(bits))
     }
 
@@ -177,16 +216,24 @@ impl Builder {
     }
 
     fn add_values(&mut self, bits: &[u64]) {
-        for piece in bits.chunks(BLOCK_SAMPLES) {
+        for piece in bits.chunks(if self.dense { DENSE_BLOCK_SAMPLES } else { BLOCK_SAMPLES }) {
             let constant = piece.first().copied().filter(|v| piece.iter().all(|b| b == v));
             let mut count = piece.len();
             let longer = self.tail.take_if(|tail| constant.is_some() && tail.constant == constant);
             if let Some(tail) = longer {
                 count += tail.count;
                 self.values.truncate(tail.at);
+                self.blocks -= 1;
             }
+            self.blocks += 1;
             let mut section = Vec::with_capacity(piece.len() * 2 + 64);
-            choose::encode(self.kind, piece, &mut section);
+            match self.dense {
+                true => dense::encode(self.kind, piece, &mut section),
+                false => choose::encode(self.kind, piece, self.plan, &mut section),
+            }
+            // A constant in between changes nothing of what comes after it.
+            self.plan =
+                Section::parse(&section, self.kind, piece.len()).ok().and_then(|s| s.plan()).or(self.plan);
             self.tail = Some(Tail { at: self.values.len(), count, constant });
             put_head(&mut self.values, section.len(), count);
             self.values.extend_from_slice(&section);
@@ -212,24 +259,25 @@ impl Builder {
     }
 
     /// The chunk; its times are shared with those that have the same.
-    pub fn finish(self, shared: &SharedTimes) -> Chunk {
-        let times = self.step.is_none().then(|| shared.intern(self.times.clone()));
+    pub fn finish(self, shared: &SharedColumns) -> Chunk {
+        let times = self.shared_times(shared);
         self.finish_with(times)
     }
 
-    pub(super) fn finish_with(self, times: Option<Arc<Times>>) -> Chunk {
+    pub(super) fn finish_with(self, times: Option<Arc<Shared>>) -> Chunk {
         let long = short(self.first as u64) != self.first;
         let mut out = Vec::with_capacity(24 + self.values.len());
         out.push(
             VERSION << 4
                 | if self.kind == ValueKind::Int { INT } else { 0 }
                 | if self.step.is_some() { REGULAR } else { 0 }
-                | if long { LONG_TIME } else { 0 },
+                | if long { LONG_TIME } else { 0 }
+                | if self.dense { DENSE } else { 0 },
         );
         out.extend_from_slice(&(self.count.saturating_sub(1) as u16).to_le_bytes());
         out.extend_from_slice(&self.first.to_le_bytes()[..if long { LONG_BYTES } else { SHORT_BYTES }]);
         put_varint(&mut out, self.step.unwrap_or(self.last.wrapping_sub(self.first) as u64));
         out.extend_from_slice(&self.values);
-        Chunk { body: ThinArc::from_header_and_slice(times, &out) }
+        Chunk { block: Block::new(times, &out) }
     }
 }

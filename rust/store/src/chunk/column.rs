@@ -37,11 +37,12 @@ pub struct ValueBlock<'a> {
     /// Where the block's head begins in the column.
     pub at: usize,
     pub bytes: &'a [u8],
+    columns: &'a [u8],
 }
 
 impl<'a> ValueBlock<'a> {
     pub fn section(&self) -> Result<Section<'a>> {
-        Section::parse(self.bytes, self.kind, self.count)
+        Section::parse_beside(self.bytes, self.kind, self.count, self.columns)
     }
 }
 
@@ -51,18 +52,24 @@ pub struct ValueBlocks<'a> {
     kind: ValueKind,
     from: usize,
     count: usize,
+    columns: &'a [u8],
 }
 
 impl<'a> ValueBlocks<'a> {
     pub fn new(column: &'a [u8], kind: ValueKind, count: usize) -> ValueBlocks<'a> {
-        ValueBlocks { cursor: Cursor::new(column), kind, from: 0, count }
+        ValueBlocks { cursor: Cursor::new(column), kind, from: 0, count, columns: &[] }
+    }
+
+    /// The same with columns that other chunks have a part in.
+    pub fn with(self, columns: &'a [u8]) -> ValueBlocks<'a> {
+        ValueBlocks { columns, ..self }
     }
 
     fn step(&mut self) -> Result<ValueBlock<'a>> {
         let at = self.cursor.position();
         let (bytes, count) = take_head(&mut self.cursor, self.count - self.from)?;
-        let block =
-            ValueBlock { kind: self.kind, from: self.from, count, at, bytes: self.cursor.take(bytes)? };
+        let bytes = self.cursor.take(bytes)?;
+        let block = ValueBlock { kind: self.kind, from: self.from, count, at, bytes, columns: self.columns };
         self.from += count;
         Ok(block)
     }

@@ -1,5 +1,6 @@
 //! What several chunks hold together. The series of one scrape have the same times: where these are not
-//! regular, they are one column that the chunks of all of them point to.
+//! regular, they are one column that the chunks of all of them point to. And old buckets of one classic histogram
+//! are coded together.
 
 use std::hash::BuildHasher;
 use std::sync::{Arc, Weak};
@@ -12,29 +13,50 @@ use crate::heap;
 /// Stripes of the table, so that shards that seal at once seldom wait for each other.
 const STRIPES: usize = 16;
 
-/// The times of one or of many chunks: time blocks, one after the other.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Times {
-    pub(super) blocks: Box<[u8]>,
+/// Columns of one or of many chunks.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub enum Shared {
+    /// Blocks of times, one after the other.
+    Times(Box<[u8]>),
+    /// The values of all chunks as `codec::together` writes them, and their times unless these are regular.
+    Together(Box<[u8]>, Option<Arc<Shared>>),
 }
 
-impl Times {
-    /// Heap bytes: the column, and the counters of its `Arc`.
+impl Shared {
+    /// The blocks of times; none where these are regular.
+    pub(super) fn times(&self) -> &[u8] {
+        match self {
+            Shared::Times(blocks) => blocks,
+            Shared::Together(_, times) => times.as_ref().map_or(&[], |times| times.times()),
+        }
+    }
+
+    /// Values that were coded together; none where each chunk has its own.
+    pub(super) fn columns(&self) -> &[u8] {
+        if let Shared::Together(columns, _) = self { columns } else { &[] }
+    }
+
+    pub fn holds_times(&self) -> bool {
+        matches!(self, Shared::Times(_))
+    }
+
+    /// Heap bytes: the column, and the counters of the `Arc`.
     pub fn bytes(&self) -> usize {
-        heap::slice(&self.blocks) + heap::shared::<Times>()
+        let (Shared::Times(column) | Shared::Together(column, _)) = self;
+        heap::slice(column) + heap::shared::<Shared>()
     }
 }
 
 /// Finds the same column again for as long as a chunk holds it.
 #[derive(Default)]
-pub struct SharedTimes {
+pub struct SharedColumns {
     hasher: DefaultHashBuilder,
     stripes: [Mutex<Stripe>; STRIPES],
 }
 
 #[derive(Default)]
 struct Stripe {
-    known: HashTable<(u64, Weak<Times>)>,
+    known: HashTable<(u64, Weak<Shared>)>,
     /// Entries after which the dead ones are swept out.
     sweep_at: usize,
 }
@@ -42,39 +64,46 @@ struct Stripe {
 /// Columns below this number are not worth a sweep.
 const SWEEP_MIN: usize = 64;
 
-impl SharedTimes {
-    /// The column with these blocks, shared with all that have the same.
-    pub(super) fn intern(&self, blocks: Vec<u8>) -> Arc<Times> {
-        let hash = self.hasher.hash_one(&blocks);
+impl SharedColumns {
+    /// These columns, shared with all that have the same.
+    pub(super) fn intern(&self, shared: Shared) -> Arc<Shared> {
+        let hash = self.hasher.hash_one(&shared);
         let mut stripe = self.stripes[hash as usize % STRIPES].lock();
-        let same = |(h, weak): &(u64, Weak<Times>)| {
-            *h == hash && weak.upgrade().is_some_and(|t| *t.blocks == *blocks)
-        };
+        let same =
+            |(h, weak): &(u64, Weak<Shared>)| *h == hash && weak.upgrade().is_some_and(|s| *s == shared);
         if let Some((_, weak)) = stripe.known.find(hash, same)
-            && let Some(times) = weak.upgrade()
+            && let Some(shared) = weak.upgrade()
         {
-            return times;
+            return shared;
         }
         if stripe.known.len() >= stripe.sweep_at {
             stripe.known.retain(|(_, weak)| weak.strong_count() > 0);
             stripe.sweep_at = (stripe.known.len() * 2).max(SWEEP_MIN);
         }
-        let times = Arc::new(Times { blocks: blocks.into_boxed_slice() });
-        stripe.known.insert_unique(hash, (hash, Arc::downgrade(&times)), |(h, _)| *h);
-        times
+        let shared = Arc::new(shared);
+        stripe.known.insert_unique(hash, (hash, Arc::downgrade(&shared)), |(h, _)| *h);
+        shared
     }
 
-    /// Columns that are in use, and the bytes of all of them and of the table. An entry that is not swept out yet
-    /// keeps its counters.
+    /// The columns that are in use.
+    pub fn columns(&self) -> impl Iterator<Item = Arc<Shared>> {
+        let alive = |stripe: &Mutex<Stripe>| -> Vec<Arc<Shared>> {
+            stripe.lock().known.iter().filter_map(|(_, weak)| weak.upgrade()).collect()
+        };
+        self.stripes.iter().flat_map(alive)
+    }
+
+    /// Columns that are in use, and the bytes of all of them and of the table.
     pub fn size(&self) -> (usize, usize) {
         let (mut columns, mut bytes) = (0, 0);
         for stripe in &self.stripes {
             let stripe = stripe.lock();
             bytes += heap::table(&stripe.known);
             for (_, weak) in &stripe.known {
-                let times = weak.upgrade();
-                columns += usize::from(times.is_some());
-                bytes += times.map_or(heap::shared::<Times>(), |times| times.bytes());
+                let shared = weak.upgrade();
+                columns += usize::from(shared.is_some());
+                // An entry that is not swept out yet keeps its counters.
+                bytes += shared.map_or(heap::shared::<Shared>(), |shared| shared.bytes());
             }
         }
         (columns, bytes)
@@ -87,15 +116,15 @@ mod tests {
 
     #[test]
     fn equal_columns_are_one_as_long_as_somebody_holds_them() {
-        let table = SharedTimes::default();
-        let a = table.intern(vec![1, 2, 3]);
-        let b = table.intern(vec![1, 2, 3]);
+        let table = SharedColumns::default();
+        let a = table.intern(Shared::Times([1, 2, 3].into()));
+        let b = table.intern(Shared::Times([1, 2, 3].into()));
         assert!(Arc::ptr_eq(&a, &b));
-        assert!(!Arc::ptr_eq(&a, &table.intern(vec![1, 2])));
+        assert!(!Arc::ptr_eq(&a, &table.intern(Shared::Times([1, 2].into()))));
         assert_eq!(table.size().0, 1);
         drop((a, b));
         assert_eq!(table.size().0, 0);
-        (0..10_000u32).for_each(|i| drop(table.intern(i.to_le_bytes().to_vec())));
+        (0..10_000u32).for_each(|i| drop(table.intern(Shared::Times(i.to_le_bytes().into()))));
         assert!(table.size().1 < 100_000, "dead entries are swept out");
     }
 }

@@ -2,7 +2,7 @@
 
 use metricsdb_model::{Error, Result};
 
-use super::bits::unzigzag;
+use super::bits::{load64, unzigzag};
 
 /// A position in bytes that only moves forward.
 #[derive(Clone, Copy)]
@@ -18,6 +18,10 @@ impl<'a> Cursor<'a> {
 
     pub fn position(&self) -> usize {
         self.at
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.at >= self.bytes.len()
     }
 
     #[cold]
@@ -45,6 +49,11 @@ impl<'a> Cursor<'a> {
         Ok(rest)
     }
 
+    /// How many bytes are left.
+    pub fn left(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
     /// All bytes that are left.
     pub fn rest(&mut self) -> &'a [u8] {
         let rest = self.bytes.get(self.at..).unwrap_or(&[]);
@@ -68,6 +77,22 @@ impl<'a> Cursor<'a> {
     /// Seven bits a byte, the lowest first; the high bit says that more follow.
     #[inline]
     pub fn varint(&mut self) -> Result<u64> {
+        // Without a branch that depends on the length, which is different for each number of a head.
+        let word = load64(self.bytes, self.at);
+        let ends = !word & 0x8080_8080_8080_8080;
+        let length = (ends.trailing_zeros() / 8 + 1) as usize;
+        if ends == 0 || self.at + length > self.bytes.len() {
+            return self.long_varint();
+        }
+        self.at += length;
+        let word = word & (ends ^ (ends - 1)) & 0x7f7f_7f7f_7f7f_7f7f;
+        let word = word & 0x007f_007f_007f_007f | (word & 0x7f00_7f00_7f00_7f00) >> 1;
+        let word = word & 0x0000_3fff_0000_3fff | (word & 0x3fff_0000_3fff_0000) >> 2;
+        Ok(word & 0x0fff_ffff | (word >> 32) << 28)
+    }
+
+    #[cold]
+    fn long_varint(&mut self) -> Result<u64> {
         let mut v = 0u64;
         for shift in (0..64).step_by(7) {
             let b = self.byte()?;
@@ -87,9 +112,8 @@ impl<'a> Cursor<'a> {
     /// A number of things of which each takes at least one of the bytes left.
     pub fn count(&mut self) -> Result<usize> {
         let n = self.varint()?;
-        let left = self.bytes.len() - self.at;
         match usize::try_from(n) {
-            Ok(n) if n <= left => Ok(n),
+            Ok(n) if n <= self.left() => Ok(n),
             _ => Err(self.wrong("a count is larger than what follows")),
         }
     }

@@ -1,10 +1,12 @@
 //! Doubles as integers: most values of monitoring are short decimals with an integer mantissa `m`. There
-//! are three readings of a double. `Quotient`: `m / 10^e`, what a parser makes of decimal text; the
+//! are four readings of a double. `Quotient`: `m / 10^e`, what a parser makes of decimal text; the
 //! division of two exact numbers is rounded once, so it comes back bit for bit. `Product`: `m * 10^-e`
-//! with the inexact constant, what an exporter makes that multiplies by 0.001. `Near`: a quotient and up
-//! to one unit in the last place, what sums and averages make. Every conversion is checked all the same.
+//! with the inexact constant, what an exporter makes that multiplies by 0.001. `Near`: a quotient and a few
+//! units in the last place, what sums and averages make. `Single`: a quotient rounded to a float of 32
+//! bits, what a sensor makes. Every conversion is checked all the same.
 
-use super::bits::{Kernel, dispatch};
+use super::bits::{width, zigzag};
+use super::simd::{Kernel, Simd, dispatch};
 
 /// Powers of ten that are exact in a double.
 const POW10: [f64; 16] =
@@ -24,8 +26,14 @@ const MANTISSA_MAX: f64 = (1u64 << 47) as f64;
 /// The mantissa of a double that is a unit in the last place off is shorter still.
 const NEAR_MAX: u64 = 1 << 40;
 
+/// A decimal of a 32-bit float has fewer digits than the float.
+const SINGLE_MAX: u64 = 1 << 23;
+
 /// Units in the last place that a sum or an average of decimals may be away from one.
 pub const AWAY_MAX: i64 = 9;
+
+/// Distances of four values, and the head of a column of them.
+const AWAY_HEAD_BYTES: usize = 8;
 
 /// Adding and subtracting it rounds to the nearest integer; exact below 2^51.
 const ROUND: f64 = 6_755_399_441_055_744.0;
@@ -51,6 +59,38 @@ pub fn value(m: i64, e: u8) -> f64 {
     if e == 0 { m as f64 } else { m as f64 / POW10[e as usize & 15] }
 }
 
+/// As `m as f64`, in steps that every vector has: both halves as doubles, put together with one rounding.
+#[inline(always)]
+pub fn widen_integer<S: Simd>(m: i64) -> f64 {
+    if S::CONVERTS {
+        return m as f64;
+    }
+    const LOW: u64 = 0x4330_0000_0000_0000; // 2^52
+    const HIGH: u64 = 0x4530_0000_8000_0000; // 2^84 + 2^63
+    const BOTH: f64 = f64::from_bits(0x4530_0000_8010_0000); // 2^84 + 2^63 + 2^52
+    let low = f64::from_bits(m as u64 & 0xffff_ffff | LOW);
+    let high = f64::from_bits(m as u64 >> 32 ^ HIGH);
+    (high - BOTH) + low
+}
+
+/// `m / 10^e` for a mantissa below 2^50. The first quotient is off by two units at most, its rest is exact,
+/// and no such fraction is near enough to the middle of two doubles for the second rounding to go wrong.
+#[inline(always)]
+pub fn quotient<S: Simd>(m: i64, power: f64, reciprocal: f64) -> f64 {
+    let m = f64::from_bits((m as u64).wrapping_add(ROUND.to_bits())) - ROUND;
+    if !S::FUSED {
+        return m / power;
+    }
+    let q = m * reciprocal;
+    (-q).mul_add(power, m).mul_add(reciprocal, q)
+}
+
+/// A product, for a mantissa below 2^50.
+#[inline(always)]
+pub fn quick_product(m: i64, tenth: f64) -> f64 {
+    (f64::from_bits((m as u64).wrapping_add(ROUND.to_bits())) - ROUND) * tenth
+}
+
 /// The value of a mantissa, read as a product.
 #[inline(always)]
 pub fn product(m: i64, e: u8) -> f64 {
@@ -71,6 +111,19 @@ pub fn exact_product(v: f64, e: u8) -> Option<i64> {
     (product(m, e).to_bits() == v.to_bits()).then_some(m)
 }
 
+/// Whether `m / 10^e`, rounded to 32 bits, gives the value bit for bit.
+#[inline(always)]
+pub fn exact_single(v: f64, e: u8) -> Option<i64> {
+    let m = mantissa(v, e);
+    (single(value(m, e)).to_bits() == v.to_bits()).then_some(m)
+}
+
+/// The nearest float of 32 bits.
+#[inline(always)]
+pub fn single(v: f64) -> f64 {
+    f64::from(v as f32)
+}
+
 /// Mantissa and distance in units of the last place, at most `AWAY_MAX`.
 #[inline(always)]
 pub fn near(v: f64, e: u8) -> Option<(i64, i64)> {
@@ -89,6 +142,12 @@ pub fn scale_product(v: f64, from: u8) -> Option<u8> {
     (from.max(1)..=SCALE_MAX).find(|&e| exact_product(v, e).is_some())
 }
 
+/// The smallest scale from `from` on whose decimal is the value in 32 bits, when the mantissa is shorter
+/// than the 24 bits of such a float.
+pub fn scale_single(v: f64, from: u8) -> Option<u8> {
+    (from.max(1)..=SCALE_MAX).find(|&e| exact_single(v, e).is_some_and(|m| m.unsigned_abs() < SINGLE_MAX))
+}
+
 /// The smallest scale whose decimal is a few units in the last place away, when the mantissa is
 /// short enough for that to be no accident.
 pub fn scale_near(v: f64, from: u8) -> Option<u8> {
@@ -102,6 +161,7 @@ pub enum Reading {
     Quotient = 0,
     Product = 1,
     Near = 2,
+    Single = 3,
 }
 
 /// A column of doubles as mantissas of one scale. Exceptions stand at their positions with the mantissa
@@ -122,32 +182,29 @@ pub fn is_special(bits: u64) -> bool {
     !f64::from_bits(bits).is_finite() || bits == 1 << 63
 }
 
+/// Values of a column that are looked at first.
+const FEW: usize = 16;
+
 /// The column in one reading; `None` if more than every eighth value is an exception.
 pub fn read(column: &[u64], reading: Reading) -> Option<Mantissas> {
-    let spread = column.len().div_ceil(16).max(1);
+    let spread = column.len().div_ceil(FEW).max(1);
     // The scale of a few values is mostly that of all; only if it isn't all are asked. When most of the
     // few have none, no reading holds seven eighths of all.
-    let few: Vec<u64> = column.iter().copied().step_by(spread).collect();
-    let guess = common_scale(&few, reading, 2)?;
-    let mut found = read_at(column, reading, guess);
-    let special = found.exceptions.iter().all(|&i| is_special(column[i as usize]));
-    if !special {
-        let scale = common_scale(column, reading, 8)?;
-        if scale != guess {
-            found = read_at(column, reading, scale);
-        }
+    let mut few = [0; FEW];
+    let n = few.iter_mut().zip(column.iter().step_by(spread)).map(|(f, c)| *f = *c).count();
+    let guess = common_scale(&few[..n], reading, 2)?;
+    let found = read_at(column, reading, guess);
+    if found.is_plain(column) {
+        return found.finish();
     }
-    if found.exceptions.len() * 8 > column.len() {
-        return None;
-    }
-    // Exceptions repeat the mantissa before them, those at the start the first real one.
-    let lead = found.exceptions.iter().zip(0..).take_while(|(e, i)| *e == i).count();
-    let first = *found.column.get(lead)?;
-    found.column.iter_mut().take(lead).for_each(|m| *m = first);
-    for &i in found.exceptions.iter().skip(lead) {
-        found.column[i as usize] = found.column[i as usize - 1];
-    }
-    Some(found)
+    let scale = common_scale(column, reading, 8)?;
+    if scale == guess { found.finish() } else { read_at(column, reading, scale).finish() }
+}
+
+/// The column in a reading and a scale that held an earlier one; `None` if they don't hold all of it.
+pub fn read_again(column: &[u64], reading: Reading, scale: u8) -> Option<Mantissas> {
+    let found = read_at(column, reading, scale);
+    if found.is_plain(column) { found.finish() } else { None }
 }
 
 /// The column at one scale; exceptions still have mantissas of their own.
@@ -155,13 +212,28 @@ fn read_at(column: &[u64], reading: Reading, scale: u8) -> Mantissas {
     let n = column.len();
     let mut found =
         Mantissas { reading, scale, column: vec![0; n], away: Vec::new(), exceptions: Vec::new() };
-    let mut offs = vec![0; n];
-    dispatch(Convert { bits: column, reading, scale, mantissas: &mut found.column, offs: &mut offs });
-    let limit = if reading == Reading::Near { AWAY_MAX as u64 } else { 0 };
-    let far = |off: i64| off.unsigned_abs() > limit;
-    if offs.iter().any(|&off| far(off)) {
-        found.exceptions = (0..).zip(&offs).filter(|(_, off)| far(**off)).map(|(i, _)| i).collect();
+    if dispatch(Convert { bits: column, reading, scale, mantissas: &mut found.column }) {
+        if reading == Reading::Near {
+            found.reading = Reading::Quotient;
+        }
+        return found;
     }
+    let mut offs = vec![0; n];
+    if scale == 0 {
+        // Integers of more than 47 bits among them.
+        let columns = column.iter().zip(&mut found.column).zip(&mut offs);
+        columns.for_each(|((&bits, m), off)| {
+            *m = mantissa(f64::from_bits(bits), 0);
+            *off = bits.wrapping_sub((*m as f64).to_bits()) as i64;
+        });
+    } else {
+        dispatch(Offs { bits: column, reading, scale, mantissas: &found.column, offs: &mut offs });
+    }
+    let limit = if reading == Reading::Near { AWAY_MAX as u64 } else { 0 };
+    // The bits of some NaNs are a few units below those of 0.
+    let far = |off: i64, bits: u64| off.unsigned_abs() > limit || is_special(bits);
+    let columns = (0..).zip(offs.iter().zip(column));
+    found.exceptions = columns.filter(|(_, (off, bits))| far(**off, **bits)).map(|(i, _)| i).collect();
     if reading == Reading::Near {
         found.exceptions.iter().for_each(|&i| offs[i as usize] = 0);
         found.away = offs;
@@ -169,40 +241,124 @@ fn read_at(column: &[u64], reading: Reading, scale: u8) -> Mantissas {
     found
 }
 
-/// Mantissas, and how far each value's bits are from the mantissa's.
+/// The value of a mantissa in a reading; a near one is a few units in the last place away.
+#[inline(always)]
+pub fn number(m: i64, reading: Reading, scale: u8) -> f64 {
+    match reading {
+        Reading::Product => product(m, scale),
+        Reading::Single => single(value(m, scale)),
+        Reading::Quotient | Reading::Near => value(m, scale),
+    }
+}
+
+impl Mantissas {
+    /// Whether all exceptions are values that no reading holds.
+    pub fn is_plain(&self, bits: &[u64]) -> bool {
+        self.exceptions.iter().all(|&i| is_special(bits[i as usize]))
+    }
+
+    /// About what distances in units of the last place take.
+    pub fn away_bytes(&self) -> usize {
+        let most = self.away.iter().fold(0, |most, away| most | zigzag(*away));
+        let head = if self.away.is_empty() { 0 } else { AWAY_HEAD_BYTES };
+        head + self.away.len() * width(most) as usize / 8
+    }
+
+    /// Exceptions repeat the mantissa before them, those at the start the first real one.
+    fn finish(mut self) -> Option<Mantissas> {
+        if self.exceptions.is_empty() {
+            return Some(self);
+        }
+        if self.exceptions.len() * 8 > self.column.len() {
+            return None;
+        }
+        let lead = self.exceptions.iter().zip(0..).take_while(|(e, i)| *e == i).count();
+        let first = *self.column.get(lead)?;
+        self.column.iter_mut().take(lead).for_each(|m| *m = first);
+        for &i in self.exceptions.iter().skip(lead) {
+            self.column[i as usize] = self.column[i as usize - 1];
+        }
+        Some(self)
+    }
+}
+
+/// Mantissas of a column without exceptions; false if there are some, or some integer is long.
 struct Convert<'a> {
     bits: &'a [u64],
     reading: Reading,
     scale: u8,
     mantissas: &'a mut [i64],
-    offs: &'a mut [i64],
 }
 
 impl Kernel for Convert<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> bool {
+        let (power, tenth) = (power(self.scale), product(1, self.scale));
+        match self.reading {
+            _ if self.scale == 0 => self.check(power, |m| quick_product(m, 1.0)),
+            Reading::Product => self.check(power, |m| quick_product(m, tenth)),
+            Reading::Single => self.check(power, |m| single(quotient::<S>(m, power, tenth))),
+            Reading::Quotient | Reading::Near => self.check(power, |m| quotient::<S>(m, power, tenth)),
+        }
+    }
+}
+
+impl Convert<'_> {
+    #[inline(always)]
+    fn check(self, power: f64, back: impl Fn(i64) -> f64) -> bool {
+        let mut off = 0;
+        for (&bits, m) in self.bits.iter().zip(self.mantissas) {
+            let x = f64::from_bits(bits) * power;
+            let near = if x.abs() < MANTISSA_MAX { x } else { 0.0 };
+            *m = (near + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i64;
+            off |= bits ^ back(*m).to_bits();
+        }
+        off == 0
+    }
+}
+
+/// How far each value's bits are from its mantissa's, at a scale that isn't 0.
+struct Offs<'a> {
+    bits: &'a [u64],
+    reading: Reading,
+    scale: u8,
+    mantissas: &'a [i64],
+    offs: &'a mut [i64],
+}
+
+impl Kernel for Offs<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
-        let e = self.scale;
-        let columns = || self.bits.iter().zip(self.mantissas).zip(self.offs);
-        if self.reading == Reading::Product {
-            columns().for_each(|((bits, m), off)| {
-                *m = mantissa(f64::from_bits(*bits), e);
-                *off = bits.wrapping_sub(product(*m, e).to_bits()) as i64;
-            });
-        } else if e == 0 {
-            columns().for_each(|((bits, m), off)| {
-                *m = f64::from_bits(*bits) as i64;
-                *off = bits.wrapping_sub((*m as f64).to_bits()) as i64;
-            });
-        } else {
-            let power = power(e);
-            columns().for_each(|((bits, m), off)| {
-                *m = mantissa(f64::from_bits(*bits), e);
-                *off = bits.wrapping_sub((*m as f64 / power).to_bits()) as i64;
-            });
+    fn run<S: Simd>(self, _: S) {
+        let (power, tenth) = (power(self.scale), product(1, self.scale));
+        match self.reading {
+            Reading::Product => self.each(|m| quick_product(m, tenth)),
+            Reading::Single => self.each(|m| single(quotient::<S>(m, power, tenth))),
+            Reading::Quotient | Reading::Near => self.each(|m| quotient::<S>(m, power, tenth)),
         }
     }
+}
+
+impl Offs<'_> {
+    #[inline(always)]
+    fn each(self, back: impl Fn(i64) -> f64) {
+        let columns = self.bits.iter().zip(self.mantissas).zip(self.offs);
+        columns.for_each(|((&bits, &m), off)| *off = bits.wrapping_sub(back(m).to_bits()) as i64);
+    }
+}
+
+/// Whether any of three values of a column is a decimal in some reading.
+pub fn looks_decimal(column: &[u64]) -> bool {
+    let n = column.len();
+    [n / 4, n / 2, n * 3 / 4].iter().filter_map(|&i| column.get(i)).any(|&bits| {
+        let v = f64::from_bits(bits);
+        let scaled =
+            [scale, scale_product, scale_near, scale_single].iter().any(|scale| scale(v, 0).is_some());
+        scaled || is_special(bits)
+    })
 }
 
 /// The scale that all values share; `None` once more than one in `few` have none.
@@ -215,10 +371,12 @@ fn common_scale(column: &[u64], reading: Reading, few: usize) -> Option<u8> {
             Reading::Quotient if exact(v, e).is_some() => continue,
             Reading::Product if exact_product(v, e).is_some() => continue,
             Reading::Near if near(v, e).is_some() => continue,
+            Reading::Single if exact_single(v, e).is_some() => continue,
             _ if is_special(bits) => None,
             Reading::Quotient => scale(v, e),
             Reading::Product => scale_product(v, e),
             Reading::Near => scale_near(v, e),
+            Reading::Single => scale_single(v, e),
         };
         match found {
             Some(larger) => e = larger,
@@ -229,4 +387,40 @@ fn common_scale(column: &[u64], reading: Reading, few: usize) -> Option<u8> {
         }
     }
     Some(e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Quotients<'a>(&'a [i64], u8);
+
+    impl Kernel for Quotients<'_> {
+        type Output = (Vec<f64>, Vec<f64>);
+
+        #[inline(always)]
+        fn run<S: Simd>(self, _: S) -> (Vec<f64>, Vec<f64>) {
+            let (power, tenth) = (power(self.1), product(1, self.1));
+            let quotients = self.0.iter().map(|&m| quotient::<S>(m, power, tenth)).collect();
+            (quotients, self.0.iter().map(|&m| widen_integer::<S>(m << (m as u64 % 14))).collect())
+        }
+    }
+
+    #[test]
+    fn a_quotient_by_way_of_the_reciprocal_is_the_quotient() {
+        let mut x = 1u64;
+        for e in 0..=SCALE_MAX {
+            let some: Vec<i64> = (0..20_000)
+                .map(|i| {
+                    x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    (x as i64 >> 16) >> (i % 47)
+                })
+                .collect();
+            let (quotients, wide) = dispatch(Quotients(&some, e));
+            for ((m, q), w) in some.iter().zip(quotients).zip(wide) {
+                assert_eq!(q.to_bits(), (*m as f64 / power(e)).to_bits(), "{m} / 10^{e}");
+                assert_eq!(w, (m << (*m as u64 % 14)) as f64);
+            }
+        }
+    }
 }

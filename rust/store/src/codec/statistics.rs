@@ -4,7 +4,7 @@ use metricsdb_model::ValueKind;
 use metricsdb_model::sample::STALE_NAN_BITS;
 
 /// Statistics of one chunk's values, integers widened to `f64`. NaNs, staleness markers among them,
-/// count in `stale` and `nan` only: they enter neither `min`, `max`, `sum` nor `resets`.
+/// count in `stale` and `nan` only: they enter neither `min`, `max` nor `resets`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Statistics {
     /// The first and the last value, whatever they are.
@@ -13,15 +13,17 @@ pub struct Statistics {
     /// NaN when there is no number at all.
     pub min: f64,
     pub max: f64,
-    /// Sum of the numbers, compensated or, from mantissas, exact and rounded twice; 0 when there is none.
-    pub sum: f64,
-    /// How often a number is smaller than the number before it; integers are compared exactly.
-    pub resets: u32,
+    /// How often a number is smaller than the number before it; integers are compared exactly. `None`
+    /// where only the values themselves tell.
+    pub resets: Option<u32>,
     /// Staleness markers.
     pub stale: u32,
     /// All other NaNs.
     pub nan: u32,
 }
+
+/// Integers below are exact in a double.
+const EXACT_MAX: f64 = (1u64 << 53) as f64;
 
 /// The widened value of 64 bits.
 #[inline(always)]
@@ -41,12 +43,11 @@ impl Statistics {
             last: widen(kind, last),
             min: f64::NAN,
             max: f64::NAN,
-            sum: 0.0,
-            resets: 0,
+            resets: None,
             stale: 0,
             nan: 0,
         };
-        let mut lost = 0.0;
+        let mut resets = 0;
         let mut before = None;
         for &bits in column {
             let v = widen(kind, bits);
@@ -58,36 +59,37 @@ impl Statistics {
             }
             s.min = s.min.min(v);
             s.max = s.max.max(v);
-            s.resets += u32::from(before.is_some_and(|b| match kind {
+            resets += u32::from(before.is_some_and(|b| match kind {
                 ValueKind::Float => v < f64::from_bits(b),
                 ValueKind::Int => (bits as i64) < (b as i64),
             }));
             before = Some(bits);
-            add(&mut s.sum, &mut lost, v);
         }
-        if s.sum.is_finite() && lost.is_finite() {
-            s.sum += lost;
-        }
+        s.resets = Some(resets);
         Some(s)
     }
 
-    /// Adds what is known of the values that follow. `resets` then misses what may lie at the border of
-    /// the two where a NaN stands there.
+    /// Adds what is known of the values that follow.
     pub fn merge(&mut self, next: &Statistics) {
-        self.resets += next.resets + u32::from(next.first < self.last);
+        // Beside a NaN, or integers that no double tells apart, only the values know what lies at the border.
+        let exact = self.last.abs() < EXACT_MAX && next.first.abs() < EXACT_MAX;
+        let border = exact.then_some(u32::from(next.first < self.last));
+        self.resets = self.resets.zip(next.resets).zip(border).map(|((a, b), c)| a + b + c);
         self.last = next.last;
         self.min = self.min.min(next.min);
         self.max = self.max.max(next.max);
-        self.sum += next.sum;
         self.stale += next.stale;
         self.nan += next.nan;
     }
 }
 
-/// One step of Neumaier's compensated summation.
-#[inline(always)]
-fn add(sum: &mut f64, lost: &mut f64, v: f64) {
-    let total = *sum + v;
-    *lost += if sum.abs() >= v.abs() { (*sum - total) + v } else { (v - total) + *sum };
-    *sum = total;
+/// Neumaier's compensated sum of the numbers of a column; 0 when there is none.
+pub fn sum(kind: ValueKind, column: &[u64]) -> f64 {
+    let (mut sum, mut lost) = (0.0f64, 0.0f64);
+    for v in column.iter().map(|&b| widen(kind, b)).filter(|v| !v.is_nan()) {
+        let total = sum + v;
+        lost += if sum.abs() >= v.abs() { (sum - total) + v } else { (v - total) + sum };
+        sum = total;
+    }
+    if sum.is_finite() && lost.is_finite() { sum + lost } else { sum }
 }

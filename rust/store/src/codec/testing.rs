@@ -65,6 +65,15 @@ fn walk(
         .boxed()
 }
 
+/// A boolean that changes wherever there is a 1.
+fn flips(changes: Vec<i64>) -> Vec<u64> {
+    let state = changes.iter().scan(0, |on, change| {
+        *on ^= change;
+        Some(*on)
+    });
+    state.map(|on| (on as f64).to_bits()).collect()
+}
+
 /// `n` values, as bits.
 pub fn values(n: usize) -> BoxedStrategy<Vec<u64>> {
     let special = prop_oneof![
@@ -89,6 +98,15 @@ pub fn values(n: usize) -> BoxedStrategy<Vec<u64>> {
         walk(n, 5000, 0, 50, |m| m as f64 / 1000.0 + 0.1 + 0.2),
         walk(n, 1000, -5, 5, |m| (m as f64).sqrt()),
         walk(n, 1 << 53, -3, 3, |m| m as f64),
+        walk(n, 5000, -20, 20, |m| f64::from((m as f64 / 100.0) as f32)),
+        walk(n, 1 << 20, -9, 9, |m| (m * 4096) as f64),
+        vec(prop_oneof![30 => Just(0i64), 1 => Just(1)], n).prop_map(flips).boxed(),
+        vec(0usize..5, n)
+            .prop_map(|v| v
+                .into_iter()
+                .map(|i| [0.1, 1e9, 17.25, 1.0 / 3.0, f64::NAN][i].to_bits())
+                .collect())
+            .boxed(),
         vec(0u64..4, n).boxed(),
         vec(any::<u64>(), n).boxed(),
     ];

@@ -3,9 +3,9 @@
 
 use metricsdb_model::Result;
 
-use super::bits::{Kernel, dispatch};
 use super::cursor::{Cursor, put_signed, put_varint};
 use super::integers;
+use super::simd::{Kernel, Simd, dispatch};
 
 const PACKED: u8 = 0;
 const GRID: u8 = 1;
@@ -134,7 +134,7 @@ impl Kernel for Ticks<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, _: S) {
         for (i, t) in self.piece.iter_mut().enumerate() {
             *t = t.wrapping_add(self.tick.wrapping_add(self.step.wrapping_mul(i as u64)) as i64);
         }

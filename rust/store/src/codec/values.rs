@@ -1,361 +1,226 @@
 //! The value column: its codec, what is needed for the header's statistics, and the packed integers.
+//! `write` and `repeats` write it, `choose` picks among them.
+
+use std::convert::identity;
+use std::fmt::Write as _;
 
 use metricsdb_model::sample::STALE_NAN_BITS;
 use metricsdb_model::{Result, ValueKind};
 
-use super::bits::{BLOCK, Kernel, dispatch, width};
-use super::cursor::{Cursor, put_signed, put_varint};
-use super::decimal::{self, Mantissas, Reading};
-use super::integers::{self, Blocks};
-use super::statistics::{Statistics, widen};
+use super::bits::BLOCK;
+use super::choose::Plan;
+use super::cursor::Cursor;
+use super::decimal::{self, Reading};
+use super::dense;
+use super::exceptions::Exceptions;
+use super::integers::{Blocks, CONTROL};
+use super::repeats::{self, Dictionary, Runs};
+use super::simd::{Aligned, Kernel, Simd, dispatch, repeat};
+use super::statistics::{self, Statistics, widen};
 
-/// Codec bytes.
-const CONSTANT: u8 = 0;
-const QUOTIENT: u8 = 1;
-const PRODUCT: u8 = 2;
-const NEAR: u8 = 3;
-const BITS: u8 = 4;
+/// The low three bits of the first byte.
+pub(super) type Codec = u8;
+pub(super) const CONSTANT: Codec = 0;
+pub(super) const RUNS: Codec = 1;
+pub(super) const DICTIONARY: Codec = 2;
+pub(super) const QUOTIENT: Codec = 3;
+pub(super) const PRODUCT: Codec = 4;
+pub(super) const NEAR: Codec = 5;
+pub(super) const SINGLE: Codec = 6;
+pub(super) const BITS: Codec = 7;
 
-/// What stands in a section: statistics as doubles instead of mantissas, resets, exceptions.
-const WIDE: u8 = 1;
-const RESETS: u8 = 2;
-const EXCEPTIONS: u8 = 4;
+/// A first byte that is followed by a dense column: a dictionary has no scale.
+pub(super) const DENSE: u8 = DICTIONARY | 1 << 3;
+/// A first byte that is followed by a member of columns that were coded together.
+pub(super) const TOGETHER: u8 = DICTIONARY | 2 << 3;
 
-/// Mantissas whose range is below this have statistics as mantissas: no sum of a chunk overflows.
-const RANGE_MAX: u64 = 1 << 46;
+/// The scale takes the next four bits; 15 is none.
+pub(super) const NO_SCALE: u8 = 15;
 
-/// The same 64 bits over and over.
-pub fn encode_constant(bits: u64, out: &mut Vec<u8>) {
-    // Doubles have their zeros at the end, integers at the start.
-    let (low, high) = (width(bits).div_ceil(8), 8 - bits.trailing_zeros().min(64) / 8);
-    out.push(CONSTANT);
-    if low <= high {
-        out.push(low as u8);
-        out.extend_from_slice(&bits.to_le_bytes()[..low as usize]);
-    } else {
-        out.push(high as u8 | 16);
-        out.extend_from_slice(&bits.to_be_bytes()[..high as usize]);
-    }
-}
+/// The highest bit of the first byte.
+pub(super) const EXCEPTIONS: u8 = 128;
 
-/// Exact integers.
-pub fn encode_integers(bits: &[u64], out: &mut Vec<u8>) {
-    let column: Vec<i64> = bits.iter().map(|&b| b as i64).collect();
-    out.push(QUOTIENT);
-    out.push(0);
-    encode_section(ValueKind::Int, &column, &[], bits, true, out);
-    integers::encode(&column, out);
-}
+/// In the control byte of the integers: no number is smaller than the one before it.
+pub(super) const MONOTONE: u8 = 64;
 
-/// Doubles as mantissas.
-pub fn encode_decimals(found: &Mantissas, bits: &[u64], out: &mut Vec<u8>) {
-    out.push(match found.reading {
-        Reading::Quotient => QUOTIENT,
-        Reading::Product => PRODUCT,
-        Reading::Near => NEAR,
-    });
-    out.push(found.scale);
-    let narrow = found.reading != Reading::Near;
-    encode_section(ValueKind::Float, &found.column, &found.exceptions, bits, narrow, out);
-    if let Some(&first) = found.away.first() {
-        put_signed(out, first);
-        integers::encode(&found.away, out);
-    }
-    integers::encode(&found.column, out);
-}
+/// In the control byte of the integers: last, lowest and highest would take too many bytes, and are not
+/// written.
+pub(super) const BARE: u8 = 128;
 
-/// Doubles as integers whose order is the order of the doubles: for those that are no decimals.
-pub fn encode_bits(bits: &[u64], out: &mut Vec<u8>) {
-    let mut column: Vec<i64> = bits.iter().map(|&b| ordered(b)).collect();
-    let nans = (0..).zip(bits).filter(|(_, b)| f64::from_bits(**b).is_nan()).map(|(i, _)| i);
-    let mut exceptions: Vec<u32> = nans.collect();
-    if exceptions.len() * 8 > bits.len() {
-        exceptions.clear();
-    }
-    for &i in &exceptions {
-        let i = i as usize;
-        column[i] = if i > 0 { column[i - 1] } else { 0 };
-    }
-    out.push(BITS);
-    encode_section(ValueKind::Float, &column, &exceptions, bits, false, out);
-    integers::encode(&column, out);
+/// The first byte without its highest bit.
+pub(super) fn head(codec: Codec, scale: u8) -> u8 {
+    codec | scale << 3
 }
 
 /// Neighbouring doubles are neighbouring integers; its own inverse.
 #[inline(always)]
-fn ordered(bits: u64) -> i64 {
+pub(super) fn ordered(bits: u64) -> i64 {
     (bits ^ ((bits as i64 >> 63) as u64 >> 1)) as i64
-}
-
-/// First mantissa, statistics, exceptions. Where exceptions are NaNs, whose mantissas repeat the one
-/// before them, the column's own statistics are those of the values.
-fn encode_section(
-    kind: ValueKind,
-    column: &[i64],
-    exceptions: &[u32],
-    bits: &[u64],
-    narrow: bool,
-    out: &mut Vec<u8>,
-) {
-    let Some((&first, &last)) = column.first().zip(column.last()) else { return };
-    let narrow = narrow && exceptions.iter().all(|&i| f64::from_bits(bits[i as usize]).is_nan());
-    let own = dispatch(OwnStatistics { column });
-    let range = own.high.wrapping_sub(own.low) as u64;
-    let some = if exceptions.is_empty() { 0 } else { EXCEPTIONS };
-    if narrow && range < RANGE_MAX {
-        out.push(some | if own.resets > 0 { RESETS } else { 0 });
-        put_signed(out, first);
-        put_signed(out, last.wrapping_sub(first));
-        put_varint(out, first.wrapping_sub(own.low) as u64);
-        put_varint(out, range);
-        let above_low = |m: i64| m.wrapping_sub(own.low) as u64;
-        let excepted: u64 = exceptions.iter().map(|&i| above_low(column[i as usize])).sum();
-        put_varint(out, own.above_low - excepted);
-        if own.resets > 0 {
-            put_varint(out, u64::from(own.resets));
-        }
-    } else if let Some(s) = Statistics::of(kind, bits) {
-        out.push(WIDE | some | if s.resets > 0 { RESETS } else { 0 });
-        put_signed(out, first);
-        for v in [s.first, s.last, s.min, s.max, s.sum] {
-            out.extend_from_slice(&v.to_le_bytes());
-        }
-        put_varint(out, u64::from(s.stale));
-        put_varint(out, u64::from(s.nan));
-        if s.resets > 0 {
-            put_varint(out, u64::from(s.resets));
-        }
-    }
-    if !exceptions.is_empty() {
-        encode_exceptions(exceptions, bits, out);
-    }
-}
-
-/// What a column of mantissas says of itself; the sum may wrap if the range is `RANGE_MAX` or more.
-struct Own {
-    low: i64,
-    high: i64,
-    above_low: u64,
-    resets: u32,
-}
-
-struct OwnStatistics<'a> {
-    column: &'a [i64],
-}
-
-impl Kernel for OwnStatistics<'_> {
-    type Output = Own;
-
-    #[inline(always)]
-    fn run(self) -> Own {
-        let low = self.column.iter().copied().fold(i64::MAX, i64::min);
-        let high = self.column.iter().copied().fold(i64::MIN, i64::max);
-        let above_low = self.column.iter().fold(0u64, |sum, m| sum.wrapping_add(m.wrapping_sub(low) as u64));
-        let resets = self.column.windows(2).fold(0, |n, w| n + u32::from(w[1] < w[0]));
-        Own { low, high, above_low, resets }
-    }
-}
-
-/// Positions of staleness markers, then positions and bits of all others.
-fn encode_exceptions(exceptions: &[u32], bits: &[u64], out: &mut Vec<u8>) {
-    for stale in [true, false] {
-        let these = || exceptions.iter().filter(|&&i| (bits[i as usize] == STALE_NAN_BITS) == stale);
-        put_varint(out, these().count() as u64);
-        let mut before = 0;
-        for &i in these() {
-            put_varint(out, u64::from(i - before));
-            before = i;
-            if !stale {
-                out.extend_from_slice(&bits[i as usize].to_le_bytes());
-            }
-        }
-    }
 }
 
 /// A value column that was parsed as far as its packed integers.
 pub struct Section<'a> {
-    codec: u8,
     kind: ValueKind,
-    scale: u8,
     count: usize,
-    /// The first mantissa; all bits of a constant.
+    body: Body<'a>,
+}
+
+// One section is alive at a time, on the stack; a box for the largest would be what most of them pay for.
+#[allow(clippy::large_enum_variant)]
+enum Body<'a> {
+    Constant(u64),
+    Runs(Runs<'a>),
+    Dictionary(Dictionary<'a>),
+    Packed(Packed<'a>),
+    Dense(dense::Parsed<'a>),
+}
+
+/// Integers and what they stand for.
+#[derive(Clone)]
+struct Packed<'a> {
+    kind: ValueKind,
+    codec: Codec,
+    scale: u8,
     first: i64,
-    summary: Summary,
-    resets: u32,
-    exceptions: Option<Exceptions<'a>>,
-    packed: Cursor<'a>,
-}
-
-/// Statistics as they are written.
-enum Summary {
-    Constant,
-    Narrow { last: i64, low: i64, high: i64, above_low: u64 },
-    Wide(Statistics),
-}
-
-/// The two lists of exceptions.
-#[derive(Clone, Copy)]
-struct Exceptions<'a> {
-    stale: usize,
-    other: usize,
-    stale_list: Cursor<'a>,
-    other_list: Cursor<'a>,
+    last: i64,
+    low: i64,
+    high: i64,
+    monotone: bool,
+    bare: bool,
+    /// Units in the last place that the first, the last, the lowest and the highest value are away from
+    /// their mantissas; for `NEAR`.
+    away: [i64; 4],
+    exceptions: Exceptions<'a>,
+    blocks: Blocks<'a>,
+    /// At the first block; for `NEAR` at the head of the distances before it.
+    cursor: Cursor<'a>,
 }
 
 impl<'a> Section<'a> {
-    /// Errors: `Corruption`. Reads nothing behind the statistics and exceptions.
+    /// Takes exactly the bytes of a section. Errors: `Corruption`. Reads nothing behind the statistics and
+    /// exceptions.
     pub fn parse(bytes: &'a [u8], kind: ValueKind, count: usize) -> Result<Section<'a>> {
-        let mut c = Cursor::new(bytes);
-        let codec = c.byte()?;
-        let mut section = Section {
-            codec,
-            kind,
-            scale: 0,
-            count,
-            first: 0,
-            summary: Summary::Constant,
-            resets: 0,
-            exceptions: None,
-            packed: c,
-        };
-        match codec {
-            CONSTANT => {
-                let tag = c.byte()?;
-                let n = usize::from(tag & 15);
-                if n > 8 || tag > 31 {
-                    return Err(c.wrong("a constant of more than 8 bytes"));
-                }
-                let word = c.word(n)?;
-                let high = if n == 0 { 0 } else { word.swap_bytes() };
-                section.first = if tag & 16 != 0 { high } else { word } as i64;
-                return Ok(section);
-            }
-            QUOTIENT | PRODUCT | NEAR => section.scale = c.byte()?,
-            BITS => {}
-            _ => return Err(c.wrong("no such codec of values")),
-        }
-        let float = kind == ValueKind::Float;
-        if section.scale > decimal::SCALE_MAX || (!float && (codec != QUOTIENT || section.scale > 0)) {
-            return Err(c.wrong("no such scale"));
-        }
-        section.parse_summary(&mut c)?;
-        section.packed = c;
-        Ok(section)
+        Section::parse_beside(bytes, kind, count, &[])
     }
 
-    fn parse_summary(&mut self, c: &mut Cursor<'a>) -> Result<()> {
-        let flags = c.byte()?;
-        self.first = c.signed()?;
-        if flags & WIDE != 0 {
-            let mut all = [0.0; 5];
-            for v in &mut all {
-                *v = f64::from_bits(c.word(8)?);
+    /// As `parse`, for a section that may have its integers among `columns`, coded together with others'.
+    pub fn parse_beside(
+        bytes: &'a [u8],
+        kind: ValueKind,
+        count: usize,
+        columns: &'a [u8],
+    ) -> Result<Section<'a>> {
+        let mut c = Cursor::new(bytes);
+        let first = c.byte()?;
+        let (codec, scale, flag) = (first & 7, first >> 3 & 15, first & EXCEPTIONS != 0);
+        let body = match codec {
+            CONSTANT => Body::Constant(repeats::read_constant(&mut c, kind, scale, flag)?),
+            RUNS => Body::Runs(Runs::read(&mut c, kind, scale, flag, count)?),
+            DICTIONARY if first == DENSE => Body::Dense(dense::Parsed::read(&mut c, kind, count, None)?),
+            DICTIONARY if first == TOGETHER => {
+                Body::Dense(dense::Parsed::read(&mut c, kind, count, Some(columns))?)
             }
-            let [first, last, min, max, sum] = all;
-            let (stale, nan) = (small(c.varint()?), small(c.varint()?));
-            self.summary = Summary::Wide(Statistics { first, last, min, max, sum, resets: 0, stale, nan });
-        } else {
-            let last = self.first.wrapping_add(c.signed()?);
-            let low = self.first.wrapping_sub(c.varint()? as i64);
-            let high = low.wrapping_add(c.varint()? as i64);
-            self.summary = Summary::Narrow { last, low, high, above_low: c.varint()? };
+            DICTIONARY if first == DICTIONARY => Body::Dictionary(Dictionary::read(&mut c, count)?),
+            DICTIONARY => return Err(c.wrong("a dictionary has no scale")),
+            _ => Body::Packed(Packed::read(&mut c, kind, first, count)?),
+        };
+        Ok(Section { kind, count, body })
+    }
+
+    /// As `parse`, for the values of runs and dictionaries, which are no such themselves.
+    pub(super) fn parse_inner(bytes: &'a [u8], kind: ValueKind, count: usize) -> Result<Section<'a>> {
+        let codec = bytes.first().map_or(CONSTANT, |b| b & 7);
+        if codec == RUNS || codec == DICTIONARY {
+            return Err(Cursor::new(bytes).wrong("repeated values that repeat"));
         }
-        if flags & RESETS != 0 {
-            self.resets = small(c.varint()?);
-        }
-        if flags & EXCEPTIONS != 0 {
-            let stale = c.count()?;
-            let stale_list = *c;
-            for _ in 0..stale {
-                c.varint()?;
-            }
-            let other = c.count()?;
-            let other_list = *c;
-            for _ in 0..other {
-                c.varint()?;
-                c.word(8)?;
-            }
-            if stale + other > self.count {
-                return Err(c.wrong("more exceptions than samples"));
-            }
-            self.exceptions = Some(Exceptions { stale, other, stale_list, other_list });
-        }
-        Ok(())
+        Section::parse(bytes, kind, count)
     }
 
     /// The bits of all values, where they are the same.
     pub fn constant(&self) -> Option<u64> {
-        (self.codec == CONSTANT).then_some(self.first as u64)
+        if let Body::Constant(bits) = self.body { Some(bits) } else { None }
     }
 
     pub fn name(&self) -> &'static str {
-        match (self.codec, self.kind, self.scale) {
-            (CONSTANT, ..) => "constant",
-            (QUOTIENT, ValueKind::Int, _) | (QUOTIENT, _, 0) => "integer",
-            (QUOTIENT, ..) => "decimal",
-            (PRODUCT, ..) => "product",
-            (NEAR, ..) => "near",
-            _ => "bits",
+        match &self.body {
+            Body::Constant(_) => "constant",
+            Body::Runs(_) => "runs",
+            Body::Dictionary(_) => "dictionary",
+            Body::Packed(p) => p.name(),
+            Body::Dense(d) => d.name(),
         }
     }
 
-    /// What the header knows; no column is decoded.
+    /// The shape of the section, for people, as "decimal, scale 2, steps, widths 3 to 7, 4 patches".
+    /// Reads a byte or two of each block.
+    pub fn detail(&self) -> String {
+        let name = self.name();
+        match &self.body {
+            Body::Constant(_) => name.to_owned(),
+            Body::Runs(runs) => format!("{name}, {}", runs.detail()),
+            Body::Dictionary(d) => format!("{name}, {} values", d.size()),
+            Body::Dense(d) => format!("{name}, {}", d.detail(self.kind)),
+            Body::Packed(p) => {
+                let mut text = name.to_owned();
+                if p.scale > 0 {
+                    _ = write!(text, ", scale {}", p.scale);
+                }
+                // Blocks of near mantissas alternate with others, so that their widths can't be listed.
+                if p.codec != NEAR
+                    && let Ok(integers) = p.blocks.clone().detail(&mut p.cursor.clone())
+                {
+                    _ = write!(text, ", {integers}");
+                }
+                match p.exceptions.number() {
+                    0 => {}
+                    1 => text.push_str(", 1 exception"),
+                    n => _ = write!(text, ", {n} exceptions"),
+                }
+                text
+            }
+        }
+    }
+
+    /// What an encoder may decide again for the next block of the series.
+    pub fn plan(&self) -> Option<Plan> {
+        match &self.body {
+            Body::Packed(p) => Some(Plan { codec: p.codec, scale: p.scale, shape: p.blocks.shape() }),
+            _ => None,
+        }
+    }
+
+    /// What is known without the column; those that repeat values, or have many NaNs, are decoded for it.
+    /// Errors: `Corruption`.
     pub fn statistics(&self) -> Result<Statistics> {
-        match self.summary {
-            Summary::Constant => Ok(self.constant_statistics()),
-            Summary::Wide(s) => Ok(Statistics { resets: self.resets, ..s }),
-            Summary::Narrow { last, low, high, above_low } => {
-                self.narrow_statistics(last, low, high, above_low)
-            }
-        }
-    }
-
-    fn narrow_statistics(&self, last: i64, low: i64, high: i64, above_low: u64) -> Result<Statistics> {
-        let (mut stale, mut nan) = (0u32, 0u32);
-        let (mut first, mut last) = (self.number(self.first), self.number(last));
-        self.each_exception(|i, bits| {
-            stale += u32::from(bits == STALE_NAN_BITS);
-            nan += u32::from(bits != STALE_NAN_BITS);
-            if i == 0 {
-                first = f64::from_bits(bits);
-            }
-            if i + 1 == self.count {
-                last = f64::from_bits(bits);
-            }
-        })?;
-        let numbers = self.count as i128 - i128::from(stale) - i128::from(nan);
-        let sum = (i128::from(low) * numbers + i128::from(above_low)) as f64;
-        let sum = match self.codec {
-            PRODUCT => sum * decimal::product(1, self.scale),
-            _ => sum / decimal::power(self.scale),
+        let known = match &self.body {
+            Body::Constant(bits) => Some(self.constant_statistics(*bits)),
+            Body::Runs(runs) => runs.statistics()?,
+            Body::Dictionary(d) => d.statistics(self.kind)?,
+            Body::Packed(p) => p.statistics(self.count)?,
+            Body::Dense(d) if d.bare => None,
+            Body::Dense(d) => Some(self.dense_statistics(d)?),
         };
-        let (min, max) = (self.number(low), self.number(high));
-        Ok(Statistics { first, last, min, max, sum, resets: self.resets, stale, nan })
-    }
-
-    /// The value of a mantissa.
-    fn number(&self, m: i64) -> f64 {
-        match self.codec {
-            PRODUCT => decimal::product(m, self.scale),
-            _ => decimal::value(m, self.scale),
+        match known {
+            Some(statistics) => Ok(statistics),
+            None => Ok(Statistics::of(self.kind, &self.all()?).unwrap_or(self.constant_statistics(0))),
         }
     }
 
-    /// Calls `f` with position and bits of each exception.
-    fn each_exception(&self, mut f: impl FnMut(usize, u64)) -> Result<()> {
-        let Some(mut e) = self.exceptions else { return Ok(()) };
-        let mut at = 0u64;
-        for _ in 0..e.stale {
-            at = at.wrapping_add(e.stale_list.varint()?);
-            f(usize::try_from(at).unwrap_or(usize::MAX), STALE_NAN_BITS);
+    /// The sum of all numbers; 0 if there is none. Exact and rounded twice where values are decimals of one
+    /// scale, else compensated. Decodes the column. Errors: `Corruption`.
+    pub fn sum(&self) -> Result<f64> {
+        if let Body::Packed(p) = &self.body
+            && let Some(sum) = p.sum(self.count)?
+        {
+            return Ok(sum);
         }
-        at = 0;
-        for _ in 0..e.other {
-            at = at.wrapping_add(e.other_list.varint()?);
-            let bits = e.other_list.word(8)?;
-            f(usize::try_from(at).unwrap_or(usize::MAX), bits);
-        }
-        Ok(())
+        Ok(statistics::sum(self.kind, &self.all()?))
+    }
+
+    fn all(&self) -> Result<Vec<u64>> {
+        let mut all = Vec::new();
+        self.decode(0, self.count, identity, &mut all)?;
+        Ok(all)
     }
 
     /// Appends the values at positions `from..to`, `to` at most the count, each passed through `convert`
@@ -371,55 +236,161 @@ impl<'a> Section<'a> {
         if from >= to {
             return Ok(());
         }
-        if self.codec == CONSTANT {
-            out.resize(out.len() + (to - from), convert(self.first as u64));
-            return Ok(());
-        }
-        let start = out.len();
-        dispatch(Decode { section: self, from, to, convert, out })?;
-        let made = out.get_mut(start..).unwrap_or(&mut []);
-        self.each_exception(|i, bits| {
-            if let Some(slot) = i.checked_sub(from).and_then(|i| made.get_mut(i)) {
-                *slot = convert(bits);
+        match &self.body {
+            Body::Constant(bits) => repeat(convert(*bits), to - from, out),
+            Body::Runs(runs) => return runs.decode(from, to, convert, out),
+            Body::Dictionary(d) => return d.decode(self.kind, from, to, convert, out),
+            Body::Dense(d) => return d.decode(self.kind, from, to, convert, out),
+            Body::Packed(p) => {
+                let start = out.len();
+                dispatch(Decode { packed: p, from, to, convert, out })?;
+                let made = out.get_mut(start..).unwrap_or(&mut []);
+                return p.exceptions.each(|i, bits| {
+                    if let Some(slot) = i.checked_sub(from).and_then(|i| made.get_mut(i)) {
+                        *slot = convert(bits);
+                    }
+                });
             }
-        })
+        }
+        Ok(())
     }
 
-    /// Mantissas become bits, in place.
-    #[inline(always)]
-    fn to_bits(&self, block: &mut [u64; BLOCK], away: &[u64]) {
-        let power = decimal::power(self.scale);
-        match self.codec {
-            _ if self.kind == ValueKind::Int => {}
-            QUOTIENT if self.scale == 0 => block.iter_mut().for_each(|v| *v = (*v as i64 as f64).to_bits()),
-            QUOTIENT => block.iter_mut().for_each(|v| *v = (*v as i64 as f64 / power).to_bits()),
-            PRODUCT => {
-                let tenth = decimal::product(1, self.scale);
-                block.iter_mut().for_each(|v| *v = (*v as i64 as f64 * tenth).to_bits());
-            }
-            NEAR => {
-                for (v, away) in block.iter_mut().zip(away) {
-                    *v = (*v as i64 as f64 / power).to_bits().wrapping_add(*away);
-                }
-            }
-            _ => block.iter_mut().for_each(|v| *v = ordered(*v) as u64),
-        }
+    fn dense_statistics(&self, d: &dense::Parsed<'_>) -> Result<Statistics> {
+        let number = |m: i64| widen(self.kind, d.to_bits(self.kind, m as u64, 0));
+        let known = Statistics {
+            first: number(d.first),
+            last: number(d.last),
+            min: number(d.low),
+            max: number(d.high),
+            resets: d.rises.then_some(0),
+            stale: 0,
+            nan: 0,
+        };
+        excepted(known, &d.exceptions, self.count)
     }
 
-    fn constant_statistics(&self) -> Statistics {
-        let bits = self.first as u64;
+    fn constant_statistics(&self, bits: u64) -> Statistics {
         let v = widen(self.kind, bits);
         let n = self.count as u32;
         let stale = if v.is_nan() && bits == STALE_NAN_BITS { n } else { 0 };
         let nan = if v.is_nan() { n - stale } else { 0 };
-        let sum = if v.is_nan() { 0.0 } else { v * f64::from(n) };
-        Statistics { first: v, last: v, min: v, max: v, sum, resets: 0, stale, nan }
+        Statistics { first: v, last: v, min: v, max: v, resets: Some(0), stale, nan }
+    }
+}
+
+/// What the mantissas say, and what the exceptions say beside them.
+fn excepted(mut s: Statistics, exceptions: &Exceptions<'_>, count: usize) -> Result<Statistics> {
+    exceptions.each(|i, bits| {
+        let v = f64::from_bits(bits);
+        s.stale += u32::from(bits == STALE_NAN_BITS);
+        s.nan += u32::from(v.is_nan() && bits != STALE_NAN_BITS);
+        (s.min, s.max) = (s.min.min(v), s.max.max(v));
+        if i == 0 {
+            s.first = v;
+        }
+        if i + 1 == count {
+            s.last = v;
+        }
+    })?;
+    Ok(s)
+}
+
+impl<'a> Packed<'a> {
+    fn read(c: &mut Cursor<'a>, kind: ValueKind, head: u8, count: usize) -> Result<Packed<'a>> {
+        let (codec, scale) = (head & 7, head >> 3 & 15);
+        let float = kind == ValueKind::Float;
+        let scaled = float && codec != BITS;
+        if scale > if scaled { decimal::SCALE_MAX } else { 0 } || (!float && codec != QUOTIENT) {
+            return Err(c.wrong("no such scale"));
+        }
+        let control = c.byte()?;
+        let (monotone, bare) = (control & MONOTONE != 0, control & BARE != 0);
+        let mut blocks = Blocks::new(c, control & CONTROL, count)?;
+        let first = c.signed()?;
+        blocks.start_at(first);
+        let (mut last, mut low, mut high) = (first, first, first);
+        if monotone {
+            last = first.wrapping_add(c.varint()? as i64);
+            high = last;
+        } else if !bare {
+            last = last.wrapping_add(c.signed()?);
+            low = first.min(last).wrapping_sub(c.varint()? as i64);
+            high = first.max(last).wrapping_add(c.varint()? as i64);
+        }
+        let near = codec == NEAR;
+        let away = if near { [c.signed()?, c.signed()?, c.signed()?, c.signed()?] } else { [0; 4] };
+        let excepted = head & EXCEPTIONS != 0;
+        let exceptions = if excepted { Exceptions::read(c, count)? } else { Exceptions::none() };
+        let cursor = *c;
+        Ok(Packed {
+            kind,
+            codec,
+            scale,
+            first,
+            last,
+            low,
+            high,
+            monotone,
+            bare,
+            away,
+            exceptions,
+            blocks,
+            cursor,
+        })
+    }
+
+    fn name(&self) -> &'static str {
+        match (self.codec, self.kind, self.scale) {
+            (QUOTIENT, ValueKind::Int, _) | (QUOTIENT, _, 0) => "integer",
+            (QUOTIENT, ..) => "decimal",
+            (PRODUCT, ..) => "product",
+            (NEAR, ..) => "near",
+            (SINGLE, ..) => "single",
+            _ => "bits",
+        }
+    }
+
+    /// `None` if they weren't written, or there are NaNs among the packed integers.
+    fn statistics(&self, count: usize) -> Result<Option<Statistics>> {
+        if self.bare {
+            return Ok(None);
+        }
+        let number = |m: i64, away: i64| match (self.codec, self.kind) {
+            (_, ValueKind::Int) => m as f64,
+            (PRODUCT, _) => decimal::number(m, Reading::Product, self.scale),
+            (SINGLE, _) => decimal::number(m, Reading::Single, self.scale),
+            (BITS, _) => f64::from_bits(ordered(m as u64) as u64),
+            _ => f64::from_bits(decimal::value(m, self.scale).to_bits().wrapping_add(away as u64)),
+        };
+        let (min, max) = (number(self.low, self.away[2]), number(self.high, self.away[3]));
+        let (first, last) = (number(self.first, self.away[0]), number(self.last, self.away[1]));
+        if self.codec == BITS && (min.is_nan() || max.is_nan()) {
+            return Ok(None);
+        }
+        let resets = self.monotone.then_some(0);
+        let known = Statistics { first, last, min, max, resets, stale: 0, nan: 0 };
+        excepted(known, &self.exceptions, count).map(Some)
+    }
+
+    /// `None` where integers don't tell the sum exactly.
+    fn sum(&self, count: usize) -> Result<Option<f64>> {
+        let range = self.high.wrapping_sub(self.low) as u64;
+        let decimals = self.codec == QUOTIENT || self.codec == PRODUCT;
+        if !decimals || self.bare || self.exceptions.number() > 0 || range >= 1 << 46 {
+            return Ok(None);
+        }
+        let above = dispatch(Summing { packed: self })?;
+        let sum = (i128::from(self.low) * count as i128 + i128::from(above)) as f64;
+        Ok(Some(match self.codec {
+            PRODUCT => sum * decimal::product(1, self.scale),
+            _ => sum / decimal::power(self.scale),
+        }))
     }
 }
 
 /// The loop over packed blocks, without exceptions.
 struct Decode<'s, 'a, 'o, T, F> {
-    section: &'s Section<'a>,
+    packed: &'s Packed<'a>,
     from: usize,
     to: usize,
     convert: F,
@@ -430,31 +401,112 @@ impl<T: Copy, F: Fn(u64) -> T + Copy> Kernel for Decode<'_, '_, '_, T, F> {
     type Output = Result<()>;
 
     #[inline(always)]
-    fn run(self) -> Result<()> {
-        let Decode { section, from, to, convert, out } = self;
-        out.reserve(to - from);
-        let mut cursor = section.packed;
-        let mut away = Vec::new();
-        if section.codec == NEAR {
-            let first = cursor.signed()?;
-            integers::decode(&mut cursor, first, section.count, &mut away)?;
+    fn run<S: Simd>(self, simd: S) -> Result<()> {
+        let (p, convert) = (self.packed, self.convert);
+        let (power, tenth) = (decimal::power(p.scale), decimal::product(1, p.scale));
+        match p.codec {
+            _ if p.kind == ValueKind::Int => self.each(simd, convert),
+            NEAR => self.each_near(simd),
+            QUOTIENT if p.scale == 0 => {
+                self.each(simd, |v| convert(decimal::widen_integer::<S>(v as i64).to_bits()))
+            }
+            QUOTIENT => {
+                self.each(simd, |v| convert(decimal::quotient::<S>(v as i64, power, tenth).to_bits()))
+            }
+            PRODUCT => self.each(simd, |v| convert(decimal::quick_product(v as i64, tenth).to_bits())),
+            SINGLE => self.each(simd, |v| {
+                convert(decimal::single(decimal::quotient::<S>(v as i64, power, tenth)).to_bits())
+            }),
+            _ => self.each(simd, |v| convert(ordered(v) as u64)),
         }
-        let mut blocks = Blocks::new(cursor, section.first, section.count)?;
-        let mut block = [0; BLOCK];
+    }
+}
+
+impl<T: Copy, F: Fn(u64) -> T + Copy> Decode<'_, '_, '_, T, F> {
+    #[inline(always)]
+    fn each<S: Simd>(self, simd: S, of: impl Fn(u64) -> T) -> Result<()> {
+        let Decode { packed, from, to, out, .. } = self;
+        out.reserve(to - from);
+        let (mut cursor, mut blocks) = (packed.cursor, packed.blocks.clone());
+        let mut block = Aligned::zero();
         let mut done = 0;
         while done < to {
-            let n = blocks.next(&mut block)?;
-            section.to_bits(&mut block, away.get(done..).unwrap_or(&[]));
-            let (a, b) = (from.clamp(done, done + n) - done, to.min(done + n) - done);
-            if let Some(piece) = block.get(a..b) {
-                out.extend(piece.iter().map(|&v| convert(v)));
+            let n = blocks.next(simd, &mut cursor, &mut block.0)?;
+            append(&block, done, n, from, to, &of, out);
+            done += n;
+        }
+        Ok(())
+    }
+
+    /// Blocks of mantissas and of distances from them alternate.
+    #[inline(always)]
+    fn each_near<S: Simd>(self, simd: S) -> Result<()> {
+        let Decode { packed, from, to, out, convert } = self;
+        let (power, tenth) = (decimal::power(packed.scale), decimal::product(1, packed.scale));
+        out.reserve(to - from);
+        let (mut cursor, mut blocks) = (packed.cursor, packed.blocks.clone());
+        let control = cursor.byte()?;
+        let mut of_away = Blocks::new(&mut cursor, control, packed.blocks.count())?;
+        of_away.start_at(packed.away[0]);
+        let (mut block, mut away) = (Aligned::zero(), Aligned::zero());
+        let mut done = 0;
+        while done < to {
+            let n = blocks.next(simd, &mut cursor, &mut block.0)?;
+            of_away.next(simd, &mut cursor, &mut away.0)?;
+            for (v, away) in block.0.iter_mut().zip(&away.0) {
+                let near = decimal::quotient::<S>(*v as i64, power, tenth).to_bits();
+                *v = near.wrapping_add(*away);
             }
+            append(&block, done, n, from, to, convert, out);
             done += n;
         }
         Ok(())
     }
 }
 
-fn small(v: u64) -> u32 {
-    u32::try_from(v).unwrap_or(u32::MAX)
+/// Appends those of `n` values from position `done` on that lie within `from..to`.
+#[inline(always)]
+fn append<T>(
+    block: &Aligned,
+    done: usize,
+    n: usize,
+    from: usize,
+    to: usize,
+    of: impl Fn(u64) -> T,
+    out: &mut Vec<T>,
+) {
+    if n == BLOCK && from <= done && done + n <= to {
+        // A length that is known when compiled.
+        return out.extend(block.0.iter().map(|&v| of(v)));
+    }
+    let (a, b) = (from.clamp(done, done + n) - done, to.min(done + n) - done);
+    let piece = block.0.get(a..b).unwrap_or(&[]);
+    out.extend(piece.iter().map(|&v| of(v)));
 }
+
+/// The sum of how far integers are above the lowest; it may wrap in bytes that no writer wrote.
+struct Summing<'s, 'a> {
+    packed: &'s Packed<'a>,
+}
+
+impl Kernel for Summing<'_, '_> {
+    type Output = Result<u64>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Result<u64> {
+        let (mut cursor, mut blocks) = (self.packed.cursor, self.packed.blocks.clone());
+        let low = self.packed.low as u64;
+        let (mut block, mut sum) = (Aligned::zero(), 0u64);
+        loop {
+            let n = blocks.next(simd, &mut cursor, &mut block.0)?;
+            if n == 0 {
+                return Ok(sum);
+            }
+            let piece = block.0.iter().take(n);
+            sum = piece.fold(sum, |sum, v| sum.wrapping_add(v.wrapping_sub(low)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{Budget, Error, Predicate, Result};
 
 use super::Common;
-use super::walk::{Held, Rest, open_bytes, tier_of, times_bytes};
+use super::walk::{Held, Rest, open_bytes, shared_bytes, tier_of};
 use crate::database::Database;
 use crate::shard::Shard;
 
@@ -86,11 +86,12 @@ impl Unclaimed {
         self.rest.columns += rest.columns;
         self.rest.label_sets += rest.label_sets;
         self.rest.pages += rest.pages;
+        self.rest.histograms += rest.histograms;
     }
 
     /// The part of shared times that no series was charged for.
     fn times(&self, common: &Common) -> usize {
-        common.times.saturating_sub(self.held.times)
+        common.times.saturating_sub(self.held.shared)
     }
 
     fn spare(&self, common: &Common) -> usize {
@@ -264,6 +265,7 @@ impl Database {
         let common = self.common();
         rows.extend(named([
             ("chunk heads and lists", heads + all.held.lists),
+            ("histograms", all.held.histograms),
             ("series", all.held.columns),
             ("labels and index", all.labels(&common)),
             ("shared times", all.times(&common)),
@@ -284,7 +286,8 @@ impl Database {
                 let mut seen = "";
                 for chunk in shard.series.sealed[row].iter() {
                     let tier = tier_of(chunk);
-                    let bytes = chunk.bytes() + times_bytes(chunk);
+                    let (times, values) = shared_bytes(chunk);
+                    let bytes = chunk.bytes() + times + values;
                     fold.add(tier, bytes, u64::from(seen != tier), chunk.count() as u64);
                     seen = tier;
                 }
@@ -294,6 +297,7 @@ impl Database {
         let common = self.common();
         rows.extend(named([
             ("chunk lists", all.held.lists),
+            ("histograms", all.held.histograms),
             ("series", all.held.columns),
             ("labels and index", all.labels(&common)),
             ("shared times", all.times(&common)),
@@ -343,16 +347,20 @@ fn codecs_of(shard: &Shard, row: u32, fold: &mut Fold<(&'static str, &'static st
     }
     let mut heads = 0;
     for chunk in shard.series.sealed[row].iter() {
+        let (times, together) = shared_bytes(chunk);
         let mut left = chunk.bytes();
-        for block in chunk.blocks().into_iter().flatten().flatten() {
-            if let Ok(section) = block.section() {
-                left -= block.bytes.len();
-                add(("", section.name()), block.bytes.len(), block.count);
+        if together > 0 {
+            add(("", "together"), together, chunk.count());
+        } else {
+            for block in chunk.blocks().into_iter().flatten().flatten() {
+                if let Ok(section) = block.section() {
+                    left -= block.bytes.len();
+                    add(("", section.name()), block.bytes.len(), block.count);
+                }
             }
         }
         heads += left;
-        let times = if chunk.times().is_some() { "column" } else { "regular" };
-        add(("times: ", times), times_bytes(chunk), chunk.count());
+        add(("times: ", if chunk.is_regular() { "regular" } else { "column" }), times, chunk.count());
     }
     heads
 }

@@ -2,7 +2,7 @@
 
 use metricsdb_model::{Budget, Labels, Predicate, Result};
 
-use super::walk::{open_bytes, tier_of, times_bytes};
+use super::walk::{open_bytes, shared_bytes, tier_of};
 use crate::chunk::Chunk;
 use crate::database::Database;
 use crate::shard::{Shard, place_of};
@@ -55,31 +55,40 @@ impl Database {
 }
 
 fn sealed_row(labels: Labels, chunk: &Chunk) -> Result<ChunkRow> {
+    let (times, together) = shared_bytes(chunk);
     let mut codecs: Vec<&str> = Vec::new();
-    let (mut blocks, mut value_bytes) = (0, 0);
-    for block in chunk.blocks()? {
-        let block = block?;
-        blocks += 1;
-        value_bytes += block.bytes.len();
-        let name = block.section()?.name();
-        if !codecs.contains(&name) {
-            codecs.push(name);
+    let (mut blocks, mut value_bytes, mut first) = (0, 0, String::new());
+    if together > 0 {
+        codecs.push("together");
+    } else {
+        for block in chunk.blocks()? {
+            let block = block?;
+            blocks += 1;
+            value_bytes += block.bytes.len();
+            let section = block.section()?;
+            let name = section.name();
+            if blocks == 1 {
+                first = section.detail();
+            }
+            if !codecs.contains(&name) {
+                codecs.push(name);
+            }
         }
     }
-    let times = chunk.times().map_or(String::new(), |times| {
-        let holders = std::sync::Arc::strong_count(times);
-        format!("; {} bytes of times shared by {holders} chunks", times.bytes())
-    });
+    let detail = match together {
+        0 => format!("{value_bytes} bytes of values in {blocks} blocks ({first}), {times} of shared times"),
+        _ => format!("{together} bytes of values coded together, {times} of shared times"),
+    };
     Ok(ChunkRow {
         labels,
         tier: tier_of(chunk),
         first: chunk.first(),
         last: chunk.last(),
         samples: chunk.count(),
-        bytes: chunk.bytes() + times_bytes(chunk),
-        time_codec: chunk.codecs().0,
+        bytes: chunk.bytes() + times + together,
+        time_codec: if chunk.is_regular() { "regular" } else { "column" },
         value_codec: codecs.join(", "),
-        detail: format!("{value_bytes} bytes of values in {blocks} blocks{times}"),
+        detail,
     })
 }
 

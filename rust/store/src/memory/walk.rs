@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use metricsdb_model::{Budget, Predicate, Result};
 
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, Shared};
 use crate::database::Database;
 use crate::series::Head;
 use crate::shard::{SHARDS, Shard};
@@ -21,16 +21,17 @@ pub struct Held {
     pub open_slack: usize,
     pub sealed: usize,
     pub lists: usize,
-    /// Its part of the times that its chunks share with others.
-    pub times: usize,
+    /// Its part of what its chunks hold together with others: times, and values coded together.
+    pub shared: usize,
+    pub histograms: usize,
     pub chunks: usize,
     pub samples: u64,
 }
 
 impl Held {
-    /// Open and sealed chunks, their lists and times.
+    /// Open and sealed chunks, their lists and what they share, and histograms.
     pub fn sample_bytes(&self) -> usize {
-        self.open_used + self.open_slack + self.sealed + self.lists + self.times
+        self.open_used + self.open_slack + self.sealed + self.lists + self.shared + self.histograms
     }
 
     pub fn bytes(&self) -> usize {
@@ -44,7 +45,8 @@ impl Held {
         self.open_slack += other.open_slack;
         self.sealed += other.sealed;
         self.lists += other.lists;
-        self.times += other.times;
+        self.shared += other.shared;
+        self.histograms += other.histograms;
         self.chunks += other.chunks;
         self.samples += other.samples;
     }
@@ -57,11 +59,13 @@ pub struct Rest {
     pub label_sets: usize,
     /// Free slabs, pages and their administration.
     pub pages: usize,
+    /// The table that leads to the histograms.
+    pub histograms: usize,
 }
 
 impl Rest {
     pub fn bytes(&self) -> usize {
-        self.columns + self.label_sets + self.pages
+        self.columns + self.label_sets + self.pages + self.histograms
     }
 }
 
@@ -72,14 +76,23 @@ pub fn open_bytes(head: &Head) -> (usize, usize) {
     (used, slab.saturating_sub(used))
 }
 
-/// A chunk's part of its times, which it may share with chunks of other series.
-pub fn times_bytes(chunk: &Chunk) -> usize {
-    chunk.times().map_or(0, |times| times.bytes() / Arc::strong_count(times).max(1))
+/// A chunk's part of the times that it shares with others, and of values that are coded together.
+pub fn shared_bytes(chunk: &Chunk) -> (usize, usize) {
+    let Some(shared) = chunk.shared() else { return (0, 0) };
+    // One of the holders is this function.
+    let holders = Arc::strong_count(&shared).saturating_sub(1).max(1);
+    match &*shared {
+        Shared::Times(_) => (shared.bytes() / holders, 0),
+        Shared::Together(_, times) => {
+            let times = times.as_ref().map_or(0, |t| t.bytes() / Arc::strong_count(t).max(1));
+            (times / holders, shared.bytes() / holders)
+        }
+    }
 }
 
 /// Where a sealed chunk is kept.
-pub fn tier_of(_chunk: &Chunk) -> &'static str {
-    "sealed"
+pub fn tier_of(chunk: &Chunk) -> &'static str {
+    if chunk.is_dense() { "dense" } else { "sealed" }
 }
 
 impl Shard {
@@ -92,9 +105,14 @@ impl Shard {
         held.samples = if head.is_open() { head.state.count() as u64 } else { 0 };
         for chunk in sealed.iter() {
             held.sealed += chunk.bytes();
-            held.times += times_bytes(chunk);
+            let (times, values) = shared_bytes(chunk);
+            held.shared += times + values;
             held.chunks += 1;
             held.samples += chunk.count() as u64;
+        }
+        if let Some(histograms) = self.histograms.get(row) {
+            let count = histograms.count();
+            held.histograms = count.sealed_bytes + count.list_bytes + count.open_bytes;
         }
         held
     }
@@ -137,6 +155,7 @@ impl Database {
                 columns: shard.series.bytes() - all.iter().map(|h| h.columns).sum::<usize>(),
                 label_sets: shard.label_sets.bytes() - all.iter().map(|h| h.labels).sum::<usize>(),
                 pages: shard.arena.bytes_held() - shard.arena.bytes_used(),
+                histograms: shard.histograms.count().table_bytes,
             };
             f(&shard, &all, rest);
         }

@@ -1,0 +1,106 @@
+"""Work that is due now and then: `Upkeep.tick` does it, whoever calls, and keeps to its share of a core."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from metricsdb._native import NativeDatabase
+from metricsdb.clock import Clock
+from metricsdb.errors import ConfigError
+
+__all__ = ["Background", "Tick", "Upkeep"]
+
+# Samples of one native call: some 10 ms of work, after which the budget is looked at.
+STEP_SAMPLES = 100_000
+# A pass over all series that found little to do is not repeated before this time is over.
+PASS_INTERVAL_S = 30.0
+# However long nobody called, one tick works no longer than this.
+TICK_S_MAX = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What one tick did. Bytes are those of the chunks that were re-encoded, before and after."""
+
+    samples: int = 0
+    chunks_before: int = 0
+    chunks_after: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    finished: bool = True
+    """False when the budget ended before the work."""
+
+    def __add__(self, other: Tick) -> Tick:
+        return Tick(
+            self.samples + other.samples,
+            self.chunks_before + other.chunks_before,
+            self.chunks_after + other.chunks_after,
+            self.bytes_before + other.bytes_before,
+            self.bytes_after + other.bytes_after,
+            other.finished,
+        )
+
+
+class Upkeep:
+    """Re-encodes chunks whose samples are older than ``dense_after_ms``, with a ``cpu`` share of one core."""
+
+    def __init__(self, clock: Clock, dense_after_ms: int, cpu: float) -> None:
+        if not 0 <= cpu <= 1:
+            raise ConfigError(f"idle_cpu {cpu} must be between 0 (off) and 1 (a whole core)")
+        if dense_after_ms < 0:
+            raise ConfigError("dense_after must not be negative")
+        self._clock, self._dense_after_ms, self._cpu = clock, dense_after_ms, cpu
+        self._lock = threading.Lock()
+        self._last: float | None = None
+        self._rest_until = float("-inf")
+
+    def tick(self, native: NativeDatabase, now_ms: int) -> Tick:
+        """Does what is due, within the share of the time since the last tick. One tick at a time."""
+        with self._lock:
+            started = self._clock.monotonic()
+            since = TICK_S_MAX if self._last is None else started - self._last
+            self._last = started
+            if self._cpu == 0 or started < self._rest_until:
+                return Tick()
+            return self._work(native, now_ms, started, min(self._cpu * since, TICK_S_MAX))
+
+    def _work(self, native: NativeDatabase, now_ms: int, started: float, seconds: float) -> Tick:
+        done = Tick()
+        while True:
+            step = Tick(*native.densify(now_ms - self._dense_after_ms, STEP_SAMPLES))
+            done += step
+            if step.finished:
+                self._rest_until = self._clock.monotonic() + PASS_INTERVAL_S
+                return done
+            if self._clock.monotonic() - started >= seconds:
+                return done
+
+    def all(self, native: NativeDatabase, before_ms: int) -> Tick:
+        """Re-encodes everything before a time, however long it takes. Ctrl-C ends it between two steps."""
+        with self._lock:
+            # Where the last tick stopped is somewhere in the middle: the first pass only leads back to the start.
+            done, passes = Tick(), 0
+            while passes < 2:
+                step = Tick(*native.densify(before_ms, STEP_SAMPLES))
+                done, passes = done + step, passes + step.finished
+            return done
+
+
+class Background:
+    """A thread that ticks. Ends with ``stop``, or with the process."""
+
+    def __init__(self, tick: Callable[[], object], every_s: float) -> None:
+        self._tick, self._every_s = tick, every_s
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="metricsdb-tick", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._every_s):
+            self._tick()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()

@@ -1,0 +1,49 @@
+//! Functions of a window that need what its samples come to, not the samples: storage may know that
+//! without decoding.
+
+use metricsdb_model::{Summary, Wants};
+
+use super::rate::{Ends, Extrapolated, extrapolate};
+
+/// What the function wants to know, and how it uses it; the window's ends are in milliseconds, the first
+/// exclusive.
+#[derive(Clone, Copy, Debug)]
+pub struct OfSummary {
+    pub wants: Wants,
+    pub eval: fn(&Summary, i64, i64) -> Option<f64>,
+}
+
+/// The function of this name as one of a summary.
+pub fn lookup(name: &str) -> Option<OfSummary> {
+    let bounds = |eval| Some(OfSummary { wants: Wants::Bounds, eval });
+    let sum = |eval| Some(OfSummary { wants: Wants::Sum, eval });
+    let resets = |eval| Some(OfSummary { wants: Wants::Resets, eval });
+    match name {
+        "count_over_time" => bounds(|s, _, _| Some(s.count as f64)),
+        "present_over_time" => bounds(|_, _, _| Some(1.0)),
+        "first_over_time" => bounds(|s, _, _| Some(s.first.1)),
+        "last_over_time" => bounds(|s, _, _| Some(s.last.1)),
+        "min_over_time" => bounds(|s, _, _| Some(s.min)),
+        "max_over_time" => bounds(|s, _, _| Some(s.max)),
+        "sum_over_time" => sum(|s, _, _| Some(s.sum())),
+        "avg_over_time" => sum(|s, _, _| Some(s.sum() / s.count as f64)),
+        "resets" => resets(|s, _, _| Some(s.resets as f64)),
+        "delta" => bounds(|s, start, end| gain(s, start, end, Extrapolated::Delta)),
+        "increase" => resets(|s, start, end| gain(s, start, end, Extrapolated::Increase)),
+        "rate" => resets(|s, start, end| gain(s, start, end, Extrapolated::Rate)),
+        _ => None,
+    }
+}
+
+fn gain(s: &Summary, start: i64, end: i64, kind: Extrapolated) -> Option<f64> {
+    let lost = if kind == Extrapolated::Delta { 0.0 } else { s.reset_from };
+    let ends = Ends {
+        first: s.first.0,
+        last: s.last.0,
+        count: usize::try_from(s.count).ok()?,
+        value: s.first.1,
+        start,
+        end,
+    };
+    extrapolate(&ends, kind, s.last.1 - s.first.1 + lost)
+}
