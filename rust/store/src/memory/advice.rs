@@ -86,19 +86,20 @@ impl Store {
     }
 
     /// Bytes that the series take once all is written: those that grow with their number, and those that stand
-    /// in half-empty pages, of which a shard has about as many whatever its series are.
-    fn bytes(mut self) -> Result<(f64, f64)> {
+    /// in half-empty pages, of which a shard has about as many whatever its series are; and the columns.
+    fn bytes(mut self) -> Result<(f64, f64, f64)> {
         self.write()?;
         let empty = Database::new(Options::default()).memory();
-        let (mut growing, mut pages) = (0, 0);
+        let (mut growing, mut pages, mut columns) = (0, 0, 0);
         for (part, before) in self.store.memory().iter().zip(empty) {
             match part.name {
-                "write buffers" | "series columns" => {}
+                "write buffers" => {}
+                "series columns" => columns += part.bytes,
                 "open chunks: free slabs and pages" => pages += part.bytes,
                 _ => growing += part.bytes.saturating_sub(before.bytes),
             }
         }
-        Ok((growing as f64, pages as f64))
+        Ok((growing as f64, pages as f64, columns as f64))
     }
 
     fn write(&mut self) -> Result<()> {
@@ -223,14 +224,19 @@ impl Database {
         }
         let scale = |all: usize, part: usize| if part == 0 { 0.0 } else { all as f64 / part as f64 };
         let longer = if trial.kept > 0.0 { trial.kept_whole / trial.kept } else { 1.0 };
-        let (with, with_pages) = trial.with.bytes()?;
-        let (without, without_pages) = trial.without.bytes()?;
-        let with = with * scale(sets.len(), trial.series)
-            + with_pages
-            + columns_of(sets.iter().map(|s| u64::from(s.1) << 56));
-        let without = without * scale(left, trial.groups) * longer
-            + without_pages
-            + columns_of(sets.chunk_by(same).filter_map(|group| group.first()).map(|s| s.0));
+        // Columns grow in steps of 128 rows a shard: a sample can't be scaled, but they are easily made.
+        let whole = trial.series == sets.len();
+        let (with, with_pages, with_columns) = trial.with.bytes()?;
+        let (without, without_pages, without_columns) = trial.without.bytes()?;
+        let columns = match whole {
+            true => with_columns - without_columns,
+            false => {
+                let groups = sets.chunk_by(same).filter_map(|group| group.first());
+                columns_of(sets.iter().map(|s| u64::from(s.1) << 56)) - columns_of(groups.map(|s| s.0))
+            }
+        };
+        let with = with * scale(sets.len(), trial.series) + with_pages;
+        let without = without * scale(left, trial.groups) * longer + without_pages;
         let hashes = self.raw.size().1 as f64 * (1.0 - scale(left, sets.len()));
         Ok(LabelEffect {
             name,
@@ -238,7 +244,7 @@ impl Database {
             series: label.series,
             series_now: sets.len() as u64,
             series_left: left as u64,
-            bytes_saved: with - without + hashes,
+            bytes_saved: with - without + columns + hashes,
         })
     }
 
