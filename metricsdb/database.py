@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from metricsdb import frames
+from metricsdb import frames, storage
 from metricsdb import scan as scan_source
 from metricsdb._native import NativeDatabase
 from metricsdb.clock import Clock, SystemClock
@@ -362,12 +362,37 @@ class Database:
         """The expression laid out as Prometheus' formatter does."""
         return self._native.format_query(expr)
 
-    def memory(self) -> pl.DataFrame:
-        """Every byte the database holds, by part: ``part``, ``bytes``, ``items``, ``bytes_per_series``."""
-        rows = self._native.memory()
-        series = max(1, self._native.stats()["series"])
-        frame = pl.DataFrame(rows, schema={"part": pl.String, "bytes": pl.UInt64, "items": pl.UInt64}, orient="row")
-        return frame.with_columns((pl.col("bytes") / series).alias("bytes_per_series"))
+    def memory(self, by: storage.By = "part") -> pl.DataFrame:
+        """Every byte the database holds, by a key; each table adds up to the same total.
+
+        ``by="part"``: ``part``, ``bytes``, ``items``, ``bytes_per_series``. ``"metric"``, ``"label"``, ``"codec"``,
+        ``"tier"``, ``"shard"``: the key, ``bytes``, ``series``, ``samples``, ``bytes_per_series``,
+        ``bytes_per_sample``, ``share``, largest first; what belongs to no key is named in parentheses.
+        """
+        return storage.memory(self._native, by)
+
+    def explain_storage(self, selector: str, limit: int = 1000) -> pl.DataFrame:
+        """How the chunks of the selected series are stored, a row a chunk.
+
+        Columns: ``series``, ``tier``, ``first``, ``last`` (Datetime), ``samples``, ``bytes``, ``bytes_per_sample``,
+        ``time_codec``, ``value_codec``, ``detail``.
+        """
+        return storage.explain_storage(self._native, selector, limit)
+
+    def compare_storage(self, selector: str | None = None) -> pl.DataFrame:
+        """What the selected samples (default: all) would take in other forms; Parquet is really written, to memory.
+
+        Columns: ``form``, ``bytes``, ``bytes_per_sample``, ``ratio_to_pairs``, ``measured_samples``.
+        """
+        return storage.compare_storage(self._native, selector)
+
+    def advise(self, limit: int = 20) -> pl.DataFrame:
+        """What could be dropped, by what that would save: tried out, not guessed.
+
+        Columns: ``kind``, ``subject``, ``action``, ``bytes_now``, ``bytes_saved``, ``share`` (of all bytes). Savings
+        don't add up: what two rows have in common is in both.
+        """
+        return storage.advise(self._native, limit)
 
     def stats(self) -> pl.DataFrame:
         """Counters of the database: ``name``, ``value`` (series, samples, chunks, bytes, …)."""

@@ -27,7 +27,7 @@ PYTHON_ORDER: list[set[str]] = [
     {"errors", "clock", "_native"},
     {"times", "histograms"},
     {"config", "frames"},
-    {"scan"},
+    {"scan", "storage"},
     {"adapters", "lifecycle"},
     {"precision"},
     {"database"},

@@ -9,7 +9,7 @@ use metricsdb_model::{
 };
 use metricsdb_model::{WriteReport, bounds};
 use metricsdb_query::syntax;
-use metricsdb_store::{Database, DuplicatePolicy, Options, View};
+use metricsdb_store::{By, Database, DuplicatePolicy, LabelEffect, MetricFacts, Options, View};
 use metricsdb_wire::statsd::{StatsdAggregator, StatsdOptions};
 use metricsdb_wire::{exposition, openmetrics, remote_write};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
@@ -251,6 +251,44 @@ impl NativeDatabase {
     /// (part, bytes, items)
     fn memory(&self, py: Python<'_>) -> Vec<(&'static str, usize, usize)> {
         py.detach(|| self.store.memory()).into_iter().map(|p| (p.name, p.bytes, p.items)).collect()
+    }
+
+    /// (key, bytes, series, samples)
+    fn account(&self, py: Python<'_>, by: &str) -> PyResult<Vec<(String, usize, u64, u64)>> {
+        let rows = call::short(py, || Ok(self.store.account(By::from_name(by)?)))?;
+        Ok(rows.into_iter().map(|r| (r.key, r.bytes, r.series, r.samples)).collect())
+    }
+
+    /// `series` (text), `tier`, `first`, `last` (Int64 ms), `samples`, `bytes`, `time_codec`, `value_codec`, `detail`:
+    /// a row a chunk, `limit` at most.
+    fn explain_storage(&self, py: Python<'_>, selector: &str, limit: usize) -> PyResult<PyDataFrame> {
+        let rows = call::run(py, self.limits, |budget| {
+            self.store.explain_storage(&syntax::selector(selector)?, limit, budget)
+        })?;
+        Ok(PyDataFrame(output::chunk_frame(rows).map_err(output::frame_error)?))
+    }
+
+    /// series, samples, bytes of samples, bytes; of the selected series or of all
+    fn weigh(&self, py: Python<'_>, selector: Option<&str>) -> PyResult<(u64, u64, usize, usize)> {
+        let weight = call::run(py, self.limits, |budget| {
+            let predicate = selector.map(syntax::selector).transpose()?;
+            self.store.weigh(&predicate.unwrap_or(Predicate::All(Vec::new())), budget)
+        })?;
+        Ok((weight.series, weight.samples, weight.sample_bytes, weight.bytes))
+    }
+
+    /// (label, values, series, series_now, series_left, bytes_saved)
+    fn label_effects(&self, py: Python<'_>) -> PyResult<Vec<(String, usize, u64, u64, u64, f64)>> {
+        let effects = call::run(py, self.limits, |budget| self.store.label_effects(budget))?;
+        let row = |e: LabelEffect| (e.name, e.values, e.series, e.series_now, e.series_left, e.bytes_saved);
+        Ok(effects.into_iter().map(row).collect())
+    }
+
+    /// (metric, series, samples, bytes, constant series, metric it is a copy of)
+    fn metric_facts(&self, py: Python<'_>) -> PyResult<Vec<(String, u64, u64, usize, u64, Option<String>)>> {
+        let facts = call::run(py, self.limits, |budget| self.store.metric_facts(budget))?;
+        let row = |f: MetricFacts| (f.name, f.series, f.samples, f.bytes, f.constant, f.copy_of);
+        Ok(facts.into_iter().map(row).collect())
     }
 
     fn stats(&self, py: Python<'_>) -> BTreeMap<&'static str, i64> {

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use metricsdb_model::{Labels, Matrix};
+use metricsdb_store::ChunkRow;
 use polars::prelude::*;
 use pyo3::PyErr;
 use pyo3::exceptions::PyRuntimeError;
@@ -61,6 +62,23 @@ pub fn long_frame(matrix: Matrix) -> PolarsResult<DataFrame> {
     columns.push(Column::new("timestamp".into(), matrix.timestamps));
     columns.push(Column::new("value".into(), matrix.values));
     DataFrame::new_infer_height(columns)
+}
+
+/// A row a chunk: its series as PromQL writes it, and how it is stored.
+pub fn chunk_frame(rows: Vec<ChunkRow>) -> PolarsResult<DataFrame> {
+    let numbers = |f: &dyn Fn(&ChunkRow) -> usize| rows.iter().map(|r| f(r) as u64).collect::<Vec<u64>>();
+    let texts = |f: &dyn Fn(&ChunkRow) -> String| rows.iter().map(f).collect::<Vec<String>>();
+    DataFrame::new_infer_height(vec![
+        Column::new("series".into(), texts(&|r| r.labels.to_string())),
+        Column::new("tier".into(), texts(&|r| r.tier.to_owned())),
+        Column::new("first".into(), rows.iter().map(|r| r.first).collect::<Vec<i64>>()),
+        Column::new("last".into(), rows.iter().map(|r| r.last).collect::<Vec<i64>>()),
+        Column::new("samples".into(), numbers(&|r| r.samples)),
+        Column::new("bytes".into(), numbers(&|r| r.bytes)),
+        Column::new("time_codec".into(), texts(&|r| r.time_codec.to_owned())),
+        Column::new("value_codec".into(), texts(&|r| r.value_codec.clone())),
+        Column::new("detail".into(), texts(&|r| r.detail.clone())),
+    ])
 }
 
 /// For each row of the long form the series it belongs to.

@@ -2,6 +2,8 @@
 
 use metricsdb_model::{Error, Result};
 
+use crate::heap;
+
 const PAGE_BITS: u32 = 12;
 /// Words of a page; a run lies within one.
 pub(crate) const PAGE_WORDS: usize = 1 << PAGE_BITS;
@@ -54,7 +56,6 @@ impl Arena {
 
     /// Bytes outside of this struct, spare capacity included.
     pub(crate) fn bytes(&self) -> usize {
-        let pages: usize = self.pages.iter().map(|p| size_of_val(&**p)).sum();
-        pages + self.pages.capacity() * size_of::<Box<[u32]>>()
+        self.pages.iter().map(|p| heap::slice(p)).sum::<usize>() + heap::vector(&self.pages)
     }
 }

@@ -26,6 +26,7 @@ use crate::codec::bits::load64;
 use crate::codec::cursor::{Cursor, put_varint};
 use crate::codec::statistics::{Statistics, widen};
 use crate::codec::timestamps;
+use crate::heap;
 use block::{BYTES_MAX, Block};
 use column::{TimeBlocks, ValueBlocks};
 
@@ -56,11 +57,6 @@ const LONG_BYTES: usize = 8;
 const SHORT_BYTES: usize = 6;
 /// The checksum at the end of a chunk outside of memory.
 const CHECKSUM_BYTES: usize = 4;
-
-/// Bytes that the allocator takes for so many: its own word, and steps of 16.
-pub fn allocated(bytes: usize) -> usize {
-    if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) }
-}
 
 /// An immutable block of samples of one series, strictly increasing in time. A clone shares the bytes.
 #[derive(Clone)]
@@ -269,7 +265,7 @@ impl Chunk {
 
     /// Heap bytes of this chunk, without its times where they are shared.
     pub fn bytes(&self) -> usize {
-        allocated(self.block.size())
+        heap::allocated(self.block.size())
     }
 
     /// Bytes of the encoded chunk alone: head and values, no allocator, no counter.

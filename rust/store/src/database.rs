@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use crate::chunk::{BLOCK_SAMPLES, SharedColumns};
 use crate::codec::open::OPEN_SAMPLES_MAX;
+use crate::heap;
 use crate::index::{Cardinality, Index};
 use crate::labelsets::Shapes;
 use crate::late::DuplicatePolicy;
@@ -84,9 +85,10 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn bytes(&self) -> usize {
-        (self.ids.capacity() + self.order.capacity()) * 4
-            + self.hashes.capacity() * 16
-            + self.staged.capacity() * size_of::<Staged>()
+        heap::vector(&self.ids)
+            + heap::vector(&self.order)
+            + heap::vector(&self.hashes)
+            + heap::vector(&self.staged)
             + self.last.bytes()
             + self.work.bytes()
     }

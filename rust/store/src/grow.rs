@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use crate::heap;
+
 /// Items by index; level `k` holds `2^k` of them, allocated when the first is set.
 pub(crate) struct Grow<T> {
     levels: [OnceLock<Box<[OnceLock<T>]>>; 32],
@@ -34,10 +36,9 @@ impl<T> Grow<T> {
         Some(items.get(at)?.get_or_init(make))
     }
 
-    /// Bytes of the levels; what the items own is the caller's to count.
+    /// Bytes of the levels outside of this struct; what the items own is the caller's to count.
     pub(crate) fn bytes(&self) -> usize {
-        let slots: usize = self.levels.iter().filter_map(OnceLock::get).map(|l| l.len()).sum();
-        size_of::<Grow<T>>() + slots * size_of::<OnceLock<T>>()
+        self.levels.iter().filter_map(OnceLock::get).map(|level| heap::slice(level)).sum()
     }
 }
 

@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 
 use crate::arena::{Arena, PAGE_WORDS};
 use crate::grow::Grow;
+use crate::heap;
 
 // A set lies within one page.
 const _: () = assert!(LABELS_PER_SERIES_MAX < PAGE_WORDS);
@@ -75,7 +76,9 @@ impl Shapes {
 
     pub fn bytes(&self) -> usize {
         let known = self.known.read();
-        size_of::<Shapes>() + self.names.bytes() + known.words * 4 + known.table.allocation_size()
+        // Shapes are of like length: each takes about what the mean one does.
+        let names = known.count as usize * heap::allocated(known.words * 4 / (known.count as usize).max(1));
+        self.names.bytes() + names + heap::table(&known.table)
     }
 }
 
@@ -140,9 +143,14 @@ impl LabelSets {
         values.get(names.iter().position(|&n| n == name)?).copied()
     }
 
-    /// All bytes held, spare capacity included.
+    /// All bytes held outside of this struct, spare capacity included.
     pub fn bytes(&self) -> usize {
-        size_of::<LabelSets>() + self.arena.bytes()
+        self.arena.bytes()
+    }
+
+    /// Bytes of one set.
+    pub fn bytes_of(&self, shapes: &Shapes, handle: u32) -> usize {
+        (shapes.names(self.shape(handle)).len() + 1) * size_of::<u32>()
     }
 }
 

@@ -1,10 +1,25 @@
-//! Where the bytes are, part by part, and how many things there are.
+//! Where the bytes are: part by part, and by whatever a person can do something about.
+//!
+//! One walk (`walk`) says what each series holds; `account` folds that by a key, `explain` lists chunks,
+//! `advice` finds out what could go. Every table adds up to the same total.
+
+mod account;
+mod advice;
+mod explain;
+mod walk;
+
+pub use account::{By, Row, Weight};
+pub use advice::{LabelEffect, MetricFacts};
+pub use explain::ChunkRow;
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::chunk::SharedColumns;
 use crate::database::Database;
+use crate::heap;
 use crate::histograms::HistogramCount;
 use crate::shard::{SHARDS, Shard};
+use walk::Held;
 
 /// One part of the store's memory. Parts don't overlap; spare capacity is included.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,69 +50,78 @@ pub struct Stats {
     pub newest: Option<i64>,
 }
 
-#[derive(Default)]
-struct Bytes {
-    series: usize,
-    label_sets: usize,
-    open_used: usize,
-    open_slack: usize,
-    open_pages: usize,
-    open_chunks: usize,
-    sealed: usize,
-    sealed_chunks: usize,
-    lists: usize,
-    histograms: HistogramCount,
+/// What belongs to no shard.
+struct Common {
+    symbols: usize,
+    shapes: usize,
+    raw: usize,
+    times: usize,
+    metadata: usize,
+    /// The store itself and its shards, without what these own.
+    fixed: usize,
+    buffers: usize,
+    index: Vec<(&'static str, usize)>,
 }
 
-impl Bytes {
-    fn add(&mut self, shard: &Shard) {
-        let (_, used) = shard.open_count();
-        self.series += shard.series.bytes();
-        self.label_sets += shard.label_sets.bytes();
-        self.open_used += used;
-        self.open_slack += shard.slab_slack();
-        self.open_pages += shard.arena.bytes_held() - shard.arena.bytes_used();
-        self.open_chunks += shard.arena.len();
-        self.sealed += shard.sealed_count.bytes;
-        self.sealed_chunks += shard.sealed_count.chunks;
-        self.lists += shard.sealed_list_bytes();
-        self.histograms += shard.histograms.count();
+impl Common {
+    fn index_bytes(&self) -> usize {
+        self.index.iter().map(|part| part.1).sum()
     }
 }
 
 impl Database {
+    fn common(&self) -> Common {
+        let scratch = self.scratch.lock();
+        Common {
+            symbols: self.symbols.bytes(),
+            shapes: self.shapes.bytes(),
+            raw: self.raw.size().1,
+            times: heap::shared::<SharedColumns>() + self.shared_columns.size().1,
+            metadata: self.metadata.size().1,
+            fixed: heap::allocated(SHARDS * size_of::<parking_lot::Mutex<Shard>>()) + size_of::<Database>(),
+            buffers: heap::vector(&scratch) + scratch.iter().map(|s| s.bytes()).sum::<usize>(),
+            index: self.index.bytes(),
+        }
+    }
+
     /// The whole memory by part. Walks every series: some 50 ms for a million.
     pub fn memory(&self) -> Vec<Part> {
-        let mut bytes = Bytes::default();
-        (0..SHARDS).for_each(|number| bytes.add(&self.shard(number)));
-        let (series, histograms) = (self.series_count(), bytes.histograms);
-        let (raw, raw_bytes) = self.raw.size();
-        let (times, times_bytes) = self.shared_columns.size();
-        let (families, metadata) = self.metadata.size();
+        let (mut all, mut open_chunks) = (Held::default(), 0);
+        let (mut columns, mut label_sets, mut pages) = (0, 0, 0);
+        let mut histograms = HistogramCount::default();
+        self.each_shard(|shard, held, rest| {
+            held.iter().for_each(|h| all.add(h));
+            columns += rest.columns;
+            label_sets += rest.label_sets;
+            pages += rest.pages;
+            open_chunks += shard.arena.len();
+            histograms += shard.histograms.count();
+        });
+        let common = self.common();
+        let series = self.series_count();
         let part = |name, bytes, items| Part { name, bytes, items };
         let mut parts = vec![
-            part("symbols", self.symbols.bytes(), self.symbols.len()),
-            part("label sets", bytes.label_sets + self.shapes.bytes(), series),
-            part("raw label hashes", raw_bytes, raw),
-            part("series columns", bytes.series, series),
-            part("open chunks: written", bytes.open_used, bytes.open_chunks),
-            part("open chunks: slack in slabs", bytes.open_slack, bytes.open_chunks),
-            part("open chunks: free slabs and pages", bytes.open_pages, 0),
-            part("sealed chunks", bytes.sealed, bytes.sealed_chunks),
-            part("sealed chunk lists", bytes.lists, bytes.sealed_chunks),
+            part("symbols", common.symbols, self.symbols.len()),
+            part("label sets", all.labels + label_sets + common.shapes, series),
+            part("raw label hashes", common.raw, self.raw.size().0),
+            part("series columns", all.columns + columns, series),
+            part("open chunks: written", all.open_used, open_chunks),
+            part("open chunks: slack in slabs", all.open_slack, open_chunks),
+            part("open chunks: free slabs and pages", pages, 0),
+            part("sealed chunks", all.sealed, all.chunks),
+            part("sealed chunk lists", all.lists, all.chunks),
             part("histograms: open", histograms.open_bytes + histograms.table_bytes, histograms.open_rows),
             part(
                 "histograms: sealed",
                 histograms.sealed_bytes + histograms.list_bytes,
                 histograms.sealed_rows,
             ),
-            part("shared times", times_bytes, times),
-            part("metadata", metadata, families),
-            part("shards", SHARDS * size_of::<parking_lot::Mutex<Shard>>() + size_of::<Database>(), SHARDS),
+            part("shared times", common.times, self.shared_columns.size().0),
+            part("metadata", common.metadata, self.metadata.size().0),
+            part("shards", common.fixed, SHARDS),
+            part("write buffers", common.buffers, self.scratch.lock().len()),
         ];
-        let scratch = self.scratch.lock();
-        parts.push(part("write buffers", scratch.iter().map(|s| s.bytes()).sum(), scratch.len()));
-        parts.extend(self.index.bytes().into_iter().map(|(name, bytes)| part(name, bytes, series)));
+        parts.extend(common.index.into_iter().map(|(name, bytes)| part(name, bytes, series)));
         parts
     }
 
@@ -113,7 +137,7 @@ impl Database {
             let rows = shard.series.len();
             stats.series += rows as u64;
             stats.open_chunks += shard.arena.len() as u64;
-            stats.open_samples += shard.open_count().0 as u64;
+            stats.open_samples += shard.open_samples() as u64;
             stats.sealed_chunks += shard.sealed_count.chunks as u64;
             stats.sealed_samples += shard.sealed_count.samples as u64;
             for row in 0..rows as u32 {
@@ -129,3 +153,6 @@ impl Database {
         stats
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use metricsdb_model::{Metadata, MetricType};
 use parking_lot::RwLock;
 
+use crate::heap;
+
 /// What the samples of a counter, a histogram or a summary add to the name of their family.
 pub const COUNTER_ENDINGS: [&str; 4] = ["_total", "_count", "_bucket", "_sum"];
 
@@ -95,9 +97,10 @@ impl MetadataStore {
     /// Families and bytes.
     pub fn size(&self) -> (usize, usize) {
         let families = self.families.read();
-        let text = |t: &Option<Box<str>>| t.as_deref().map_or(0, str::len);
-        let texts: usize = families.iter().map(|(n, f)| n.len() + text(&f.help) + text(&f.unit)).sum();
-        (families.len(), texts + families.capacity() * (size_of::<Box<str>>() + size_of::<Family>() + 1))
+        let text = |t: &Option<Box<str>>| t.as_deref().map_or(0, |t| heap::allocated(t.len()));
+        let texts = |f: &Family| text(&f.help) + text(&f.unit);
+        let bytes = families.iter().map(|(n, f)| heap::allocated(n.len()) + texts(f)).sum::<usize>();
+        (families.len(), bytes + heap::map::<Box<str>, Family>(families.capacity()))
     }
 }
 

@@ -6,6 +6,8 @@
 use parking_lot::RwLock;
 use xxhash_rust::xxh3;
 
+use crate::heap;
+
 /// Tables are locked in banks; a hash's top bits name its bank and its table in there.
 const BANKS: usize = 64;
 const TABLES_PER_BANK: usize = 64;
@@ -194,13 +196,13 @@ impl RawTable {
 
     /// Entries and bytes.
     pub fn size(&self) -> (usize, usize) {
-        let (mut entries, mut bytes) = (0, self.banks.capacity() * size_of::<RwLock<Bank>>());
+        let (mut entries, mut bytes) = (0, heap::vector(&self.banks));
         for bank in &self.banks {
             let bank = bank.read();
-            bytes += bank.tables.capacity() * size_of::<Table>();
+            bytes += heap::vector(&bank.tables);
             for table in &bank.tables {
                 entries += table.used as usize;
-                bytes += table.slots.len() * size_of::<Slot>();
+                bytes += heap::slice(&table.slots);
             }
         }
         (entries, bytes)

@@ -9,6 +9,7 @@ use metricsdb_model::{
 };
 
 use crate::database::{Database, Scratch};
+use crate::heap;
 use crate::index::Forward;
 use crate::series::ROWS_MAX;
 use crate::shard::{id_of, place_of};
@@ -88,7 +89,7 @@ pub(crate) struct Interned {
 
 impl Interned {
     pub fn bytes(&self) -> usize {
-        self.canonical.capacity() + self.pairs.capacity() * size_of::<(u32, u32)>()
+        heap::vector(&self.canonical) + heap::vector(&self.pairs)
     }
 
     /// The symbols of a label set, in name order.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use metricsdb_model::TimeRange;
 
-use crate::chunk::{Chunk, allocated};
+use crate::chunk::Chunk;
+use crate::heap;
 
 /// Most series have one chunk that grows; what came before stands in a list. 16 bytes when empty.
 #[derive(Clone, Default)]
@@ -87,9 +88,6 @@ impl Sealed {
 
     /// Heap bytes of the list, without the chunks.
     pub fn list_bytes(&self) -> usize {
-        let list = |l: &Arc<Vec<Chunk>>| {
-            allocated(16 + size_of::<Vec<Chunk>>()) + allocated(l.capacity() * size_of::<Chunk>())
-        };
-        self.older.as_ref().map_or(0, list)
+        self.older.as_ref().map_or(0, |list| heap::shared::<Vec<Chunk>>() + heap::vector(list))
     }
 }

@@ -5,6 +5,7 @@ use hashbrown::HashTable;
 use metricsdb_model::ValueKind;
 
 use crate::codec::OpenState;
+use crate::heap;
 use crate::sealed::Sealed;
 use crate::slab::Slab;
 
@@ -54,8 +55,7 @@ impl<T> Segments<T> {
     }
 
     pub fn bytes(&self) -> usize {
-        self.segments.capacity() * size_of::<Vec<T>>()
-            + self.segments.iter().map(|s| s.capacity() * size_of::<T>()).sum::<usize>()
+        heap::vector(&self.segments) + self.segments.iter().map(heap::vector).sum::<usize>()
     }
 }
 
@@ -149,7 +149,7 @@ impl SeriesTable {
             + self.labels.bytes()
             + self.precision.bytes()
             + self.hashes.bytes()
-            + self.by_hash.allocation_size()
+            + heap::table(&self.by_hash)
     }
 }
 

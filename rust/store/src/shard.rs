@@ -7,12 +7,13 @@ use metricsdb_model::{Result, TimeRange};
 
 use crate::chunk::{Chunk, SharedColumns};
 use crate::codec::{self, OpenState};
+use crate::heap;
 use crate::histograms::{HistogramSeries, Histograms};
 use crate::labelsets::LabelSets;
 use crate::late::DuplicatePolicy;
 use crate::precision::PrecisionRules;
 use crate::series::{Head, SeriesTable};
-use crate::slab::{Arena, CLASSES};
+use crate::slab::Arena;
 
 /// Shards of a store.
 pub const SHARDS: usize = 256;
@@ -90,10 +91,10 @@ pub struct Work {
 
 impl Work {
     pub fn bytes(&self) -> usize {
-        self.times.capacity() * 8
-            + self.bits.capacity() * 8
-            + self.late.capacity() * size_of::<crate::late::Late>()
-            + self.merged.capacity() * size_of::<crate::late::Merged>()
+        heap::vector(&self.times)
+            + heap::vector(&self.bits)
+            + heap::vector(&self.late)
+            + heap::vector(&self.merged)
     }
 }
 
@@ -194,20 +195,8 @@ impl Shard {
         codec::open::decode(state, bytes, &mut work.times, &mut work.bits)
     }
 
-    /// Samples in open chunks, and the bytes of their slabs that are written.
-    pub fn open_count(&self) -> (usize, usize) {
-        let open = self.series.heads.iter().filter(|h| h.is_open());
-        open.fold((0, 0), |(n, b), h| (n + h.state.count(), b + h.state.used_bytes()))
-    }
-
-    /// Bytes of the lists of sealed chunks, without the chunks.
-    pub fn sealed_list_bytes(&self) -> usize {
-        self.series.sealed.iter().map(|sealed| sealed.list_bytes()).sum()
-    }
-
-    /// Slack inside slabs in use: what open chunks could still grow into.
-    pub fn slab_slack(&self) -> usize {
-        let open = self.series.heads.iter().filter(|h| h.is_open());
-        open.map(|h| CLASSES[h.class as usize] as usize - h.state.used_bytes()).sum()
+    /// Samples in open chunks.
+    pub fn open_samples(&self) -> usize {
+        self.series.heads.iter().filter(|h| h.is_open()).map(|h| h.state.count()).sum()
     }
 }

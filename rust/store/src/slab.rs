@@ -3,7 +3,7 @@
 //! Each shard owns one arena. A page holds slots of one class; a page whose last slot is given back
 //! serves any class again, so series that grow through the classes together leave no holes behind.
 
-use crate::chunk::allocated;
+use crate::heap;
 
 /// Bytes of one page: the largest slot.
 pub const PAGE_BYTES: usize = 4096;
@@ -134,10 +134,11 @@ impl Arena {
 
     /// Bytes held: pages and their administration.
     pub fn bytes_held(&self) -> usize {
-        self.pages.iter().map(|page| allocated(page.bytes.len())).sum::<usize>()
-            + self.pages.capacity() * size_of::<Page>()
-            + (self.empty.capacity() + self.gone.capacity()) * 4
-            + self.roomy.iter().map(|r| r.capacity() * 4).sum::<usize>()
+        self.pages.iter().map(|page| heap::slice(&page.bytes)).sum::<usize>()
+            + heap::vector(&self.pages)
+            + heap::vector(&self.empty)
+            + heap::vector(&self.gone)
+            + self.roomy.iter().map(heap::vector).sum::<usize>()
     }
 
     /// Slots in use.

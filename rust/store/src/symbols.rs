@@ -14,6 +14,7 @@ use metricsdb_model::{Error, Result};
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 
 use crate::grow::Grow;
+use crate::heap;
 
 const BLOCK_SYMBOLS: u32 = 1024;
 const STRIPES: usize = 64;
@@ -56,7 +57,7 @@ impl Texts {
     }
 
     fn bytes(&self) -> usize {
-        self.text.capacity() + self.ends.capacity() * size_of::<u32>()
+        heap::allocated(self.text.capacity()) + heap::vector(&self.ends)
     }
 }
 
@@ -195,8 +196,8 @@ impl Symbols {
             .filter_map(|i| self.blocks.get(i))
             .map(|b| b.sealed.get().map_or(0, Texts::bytes) + b.open.read().bytes())
             .sum();
-        let tables: usize = self.stripes.iter().map(|s| size_of_val(s) + s.read().allocation_size()).sum();
-        size_of::<Symbols>() + self.blocks.bytes() + texts + tables
+        let tables: usize = self.stripes.iter().map(|s| heap::table(&s.read())).sum();
+        heap::shared::<Symbols>() + heap::slice(&self.stripes) + self.blocks.bytes() + texts + tables
     }
 }
 

@@ -436,7 +436,7 @@ impl SeriesSet for View<'_> {
                 let pairs = shard.label_sets.pairs(&store.shapes, handle);
                 key.clear();
                 key.extend(pairs.filter(|(name, _)| listed.contains(name) == keep));
-                let hash = hash_pairs(&key);
+                let hash = hash_pairs(key.iter().copied());
                 let known =
                     table.find(hash, |&g| keys[starts[g as usize]..starts[g as usize + 1]] == key[..]);
                 let group = known.copied().unwrap_or_else(|| {
@@ -444,7 +444,7 @@ impl SeriesSet for View<'_> {
                     keys.extend_from_slice(&key);
                     starts.push(keys.len());
                     table.insert_unique(hash, group, |&g| {
-                        hash_pairs(&keys[starts[g as usize]..starts[g as usize + 1]])
+                        hash_pairs(keys[starts[g as usize]..starts[g as usize + 1]].iter().copied())
                     });
                     group
                 });
@@ -459,9 +459,9 @@ impl SeriesSet for View<'_> {
     }
 }
 
-fn hash_pairs(pairs: &[(u32, u32)]) -> u64 {
+pub(crate) fn hash_pairs(pairs: impl Iterator<Item = (u32, u32)>) -> u64 {
     // Multiply and fold: symbols are dense numbers that no sender chooses freely.
-    pairs.iter().fold(0x9e37_79b9_7f4a_7c15, |h: u64, &(n, v)| {
+    pairs.fold(0x9e37_79b9_7f4a_7c15, |h: u64, (n, v)| {
         let m = u128::from(h ^ (u64::from(n) << 32 | u64::from(v))) * 0x2d35_8dcc_aa6c_78a5;
         (m as u64) ^ (m >> 64) as u64
     })

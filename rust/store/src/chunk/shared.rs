@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::Mutex;
 
-use super::allocated;
+use crate::heap;
 
 /// Stripes of the table, so that shards that seal at once seldom wait for each other.
 const STRIPES: usize = 16;
@@ -43,7 +43,7 @@ impl Shared {
     /// Heap bytes: the column, and the counters of the `Arc`.
     pub fn bytes(&self) -> usize {
         let (Shared::Times(column) | Shared::Together(column, _)) = self;
-        allocated(column.len()) + allocated(16 + size_of::<Shared>())
+        heap::slice(column) + heap::shared::<Shared>()
     }
 }
 
@@ -98,10 +98,12 @@ impl SharedColumns {
         let (mut columns, mut bytes) = (0, 0);
         for stripe in &self.stripes {
             let stripe = stripe.lock();
-            bytes += stripe.known.allocation_size();
-            for times in stripe.known.iter().filter_map(|(_, weak)| weak.upgrade()) {
-                columns += 1;
-                bytes += times.bytes();
+            bytes += heap::table(&stripe.known);
+            for (_, weak) in &stripe.known {
+                let shared = weak.upgrade();
+                columns += usize::from(shared.is_some());
+                // An entry that is not swept out yet keeps its counters.
+                bytes += shared.map_or(heap::shared::<Shared>(), |shared| shared.bytes());
             }
         }
         (columns, bytes)

@@ -723,3 +723,12 @@ fn memory_names_each_part_once_and_grows_with_what_is_written() {
     let grown = sum() - empty;
     assert!(grown > 1000 * 700 * 10 / 8 && grown < 1000 * 700 * 16, "{grown}");
 }
+
+#[test]
+fn a_sample_that_comes_again_after_another_of_its_time_is_the_last() {
+    let db = Database::new(Options::default());
+    db.write(&batch(&[("__name__=m", &[(0, 1.0), (0, 0.0), (0, 1.0)])]));
+    let all = content(&db, TimeRange::ALL);
+    let samples = all.values().next().unwrap();
+    assert_eq!(samples.iter().map(|s| f64::from_bits(s.1)).collect::<Vec<_>>(), [1.0]);
+}

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use roaring::RoaringBitmap;
 
 use super::postings::{Ids, Lists, Posting};
+use crate::heap;
 use crate::symbols::Symbols;
 
 /// Values of the unsorted tail above which it is sorted.
@@ -143,11 +144,12 @@ impl State {
     }
 
     pub(super) fn entry_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>() + self.table.allocation_size()
+        heap::vector(&self.entries) + heap::table(&self.table)
     }
 
     pub(super) fn order_bytes(&self) -> usize {
-        self.runs.iter().map(|r| 16 + size_of_val(&**r)).sum()
+        let runs: usize = self.runs.iter().map(|r| heap::allocated(16 + size_of_val(&**r))).sum();
+        runs + heap::vector(&self.runs)
     }
 
     pub(super) fn lists(&self) -> &Lists {
@@ -194,8 +196,10 @@ impl Label {
 
     pub(super) fn remembered_bytes(&self) -> usize {
         let remembered = self.remembered.lock();
-        let owned: usize = remembered.iter().map(|r| r.0.capacity() + r.1.hits.capacity() * 4 + 40).sum();
-        owned + remembered.capacity() * size_of::<(String, Outcome)>()
+        let owned = |(key, outcome): &(String, Outcome)| {
+            heap::allocated(key.capacity()) + heap::shared::<Vec<u32>>() + heap::vector(&outcome.hits)
+        };
+        remembered.iter().map(owned).sum::<usize>() + heap::vector(&remembered)
     }
 
     /// Sorts the tail into a run and merges runs of like length: amortised a logarithmic number of text

@@ -23,7 +23,7 @@ use roaring::RoaringBitmap;
 
 use crate::symbols::Symbols;
 use label::Label;
-pub use report::Cardinality;
+pub use report::{Cardinality, LabelBytes};
 use select::{Selection, Set};
 
 /// The way back from a series to its labels, which the shards own.
@@ -45,9 +45,6 @@ pub struct Index {
 }
 
 impl Index {
-    /// A label without values, its place in the table included.
-    const LABEL_BYTES: usize = size_of::<Label>() + size_of::<(u32, Arc<Label>)>() + 16;
-
     pub fn new(symbols: Arc<Symbols>) -> Index {
         Index { symbols, labels: RwLock::default(), all: Mutex::default(), unsorted: Mutex::default() }
     }
@@ -105,6 +102,13 @@ impl Index {
     fn label(&self, name: &str) -> Option<Arc<Label>> {
         let name = self.symbols.lookup(name)?;
         self.labels.read().get(&name).cloned()
+    }
+
+    /// Calls `f` with the value symbols of each label, and its name's. Linear in the number of values.
+    pub fn each_value(&self, mut f: impl FnMut(u32, u32)) {
+        for (name, label) in self.labels_by_number() {
+            label.read().entries.iter().for_each(|entry| f(name, entry.value));
+        }
     }
 
     fn labels_by_number(&self) -> Vec<(u32, Arc<Label>)> {

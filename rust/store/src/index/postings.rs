@@ -8,6 +8,7 @@ use metricsdb_model::Result;
 use roaring::RoaringBitmap;
 
 use crate::arena::Arena;
+use crate::heap;
 
 /// Capacities of runs. Steps of a third to a half: little copying, little room unused.
 const RUN_IDS: [u16; 14] = [2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 160, 256];
@@ -110,23 +111,28 @@ impl Lists {
     }
 
     pub(super) fn list_bytes(&self) -> usize {
-        self.arena.bytes() + self.free.iter().map(|f| f.capacity() * size_of::<u32>()).sum::<usize>()
+        self.arena.bytes() + self.free.iter().map(heap::vector).sum::<usize>()
     }
 
     /// Linear in the number of bitmaps' containers.
     pub(super) fn bitmap_bytes(&self) -> usize {
-        let spare = self.bitmaps.capacity() - self.bitmaps.len();
-        self.bitmaps.iter().map(bitmap_bytes).sum::<usize>() + spare * size_of::<RoaringBitmap>()
+        self.bitmaps.iter().map(bitmap_bytes).sum::<usize>() + heap::vector(&self.bitmaps)
     }
 }
 
-/// Bytes of a bitmap: its containers (a key and a store of 32 bytes each) and what they own.
+/// Bytes that a bitmap holds outside of its struct: its containers (a key and a store of 32 bytes each) and
+/// what they own.
 pub(super) fn bitmap_bytes(bitmap: &RoaringBitmap) -> usize {
     let s = bitmap.statistics();
     // `statistics` counts 4 bytes for each 16-bit place of an array container.
-    let arrays = s.n_bytes_array_containers / 2;
-    let owned = arrays + s.n_bytes_run_containers + u64::from(s.n_bitset_containers) * 8192;
-    size_of::<RoaringBitmap>() + s.n_containers as usize * 32 + owned as usize
+    let small = (s.n_bytes_array_containers / 2 + s.n_bytes_run_containers) as usize;
+    let small_count = (s.n_array_containers + s.n_run_containers) as usize;
+    // The containers' sizes are not told one by one: each takes what the mean one does.
+    let small = small_count * heap::allocated(small / small_count.max(1));
+    let bitsets = s.n_bitset_containers as usize * heap::allocated(8192);
+    // The list of containers grows by doubling.
+    let list = (s.n_containers as usize).next_power_of_two().max(4) * 32;
+    if s.n_containers == 0 { 0 } else { heap::allocated(list) + small + bitsets }
 }
 
 #[cfg(test)]

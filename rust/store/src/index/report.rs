@@ -2,11 +2,37 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 use metricsdb_model::labels::METRIC_NAME;
+use roaring::RoaringBitmap;
 
+use super::Index;
+use super::label::{Entry, Label, State};
 use super::postings::bitmap_bytes;
-use super::{Index, label::Entry};
+use crate::heap;
+
+/// What one label takes in the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LabelBytes {
+    /// Symbol of the label's name.
+    pub name: u32,
+    pub bytes: usize,
+    pub values: usize,
+    /// Series that have the label.
+    pub series: u64,
+}
+
+/// Bytes of a label's values, posting lists, bitmaps, order, and remembered tests.
+fn label_parts(label: &Label, state: &State) -> [usize; 5] {
+    [
+        state.entry_bytes(),
+        state.lists().list_bytes(),
+        state.lists().bitmap_bytes() + bitmap_bytes(&state.has),
+        state.order_bytes(),
+        label.remembered_bytes(),
+    ]
+}
 
 /// Figures for `/api/v1/status/tsdb`: each list is sorted by figure, largest first.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -82,26 +108,35 @@ impl Index {
         }
     }
 
+    /// What each label takes here. Linear in the number of labels and of bitmap containers.
+    pub fn bytes_by_label(&self) -> Vec<LabelBytes> {
+        let sized = |(name, label): (u32, Arc<Label>)| {
+            let state = label.read();
+            let parts = label_parts(&label, &state);
+            LabelBytes {
+                name,
+                bytes: parts.iter().sum::<usize>() + heap::shared::<Label>(),
+                values: state.entries.len(),
+                series: state.has.len(),
+            }
+        };
+        self.labels_by_number().into_iter().map(sized).collect()
+    }
+
     /// Bytes by part, spare capacity included. Linear in the number of labels and of bitmap containers.
     pub fn bytes(&self) -> Vec<(&'static str, usize)> {
         let mut parts = ["values", "posting lists", "posting bitmaps", "sorted values", "remembered tests"]
             .map(|part| (part, 0));
         let labels = self.labels_by_number();
-        let table = size_of::<Index>() + labels.len() * Index::LABEL_BYTES;
+        let table = labels.len() * heap::shared::<Label>()
+            + heap::map::<u32, Arc<Label>>(self.labels.read().capacity())
+            + heap::vector(&self.unsorted.lock());
         for (_, label) in &labels {
-            let state = label.read();
-            let has = bitmap_bytes(&state.has);
-            let sizes = [
-                state.entry_bytes(),
-                state.lists().list_bytes(),
-                state.lists().bitmap_bytes() + has,
-                state.order_bytes(),
-                label.remembered_bytes(),
-            ];
+            let sizes = label_parts(label, &label.read());
             parts.iter_mut().zip(sizes).for_each(|(part, size)| part.1 += size);
         }
         let mut out = parts.to_vec();
-        out.push(("all series", bitmap_bytes(&self.all())));
+        out.push(("all series", heap::shared::<RoaringBitmap>() + bitmap_bytes(&self.all())));
         out.push(("table of labels", table));
         out
     }

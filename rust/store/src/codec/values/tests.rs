@@ -295,7 +295,8 @@ proptest! {
 fn an_exception_at_no_place_is_no_overflow() {
     // Found by fuzzing: a distance to the exception that leaves the address space.
     let mut bytes = vec![head(QUOTIENT, 0) | EXCEPTIONS];
-    let good = sealed(ValueKind::Float, &floats(|i| if i == 5 { f64::NAN } else { (i * i % 77) as f64 }), None);
+    let good =
+        sealed(ValueKind::Float, &floats(|i| if i == 5 { f64::NAN } else { (i * i % 77) as f64 }), None);
     let at = good.windows(3).position(|w| w == [0, 1, 5]).unwrap();
     bytes.extend_from_slice(&good[1..at + 2]);
     bytes.extend([0xff; 9]);
