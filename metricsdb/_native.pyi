@@ -8,6 +8,7 @@ from metricsdb.histograms import Histogram
 
 __version__: str
 
+Values = npt.NDArray[np.float64] | npt.NDArray[np.int64] | npt.NDArray[np.uint64]
 # accepted, duplicates, out_of_order, series_created, [(reason, count, example)]
 Report = tuple[int, int, int, int, list[tuple[str, int, str]]]
 
@@ -24,7 +25,7 @@ class NativeDatabase:
         self,
         ids: npt.NDArray[np.uint64],
         timestamps: npt.NDArray[np.int64],
-        values: npt.NDArray[np.float64] | npt.NDArray[np.int64],
+        values: Values,
     ) -> Report: ...
     def append_histograms(
         self, labels: dict[str, str], timestamps: npt.NDArray[np.int64], histograms: list[Histogram]
@@ -59,7 +60,7 @@ class NativeDatabase:
     def read(self, frame: pl.DataFrame, start: int, end: int) -> pl.DataFrame: ...
     def raw(
         self, selector: str, start: int, end: int
-    ) -> list[tuple[dict[str, str], npt.NDArray[np.int64], npt.NDArray[np.float64] | npt.NDArray[np.int64]]]: ...
+    ) -> list[tuple[dict[str, str], npt.NDArray[np.int64], Values]]: ...
     def histograms(self, selector: str, start: int, end: int) -> tuple[pl.DataFrame, pl.DataFrame]: ...
     def label_names(self, selectors: list[str], start: int, end: int) -> list[str]: ...
     def label_values(self, label: str, selectors: list[str], start: int, end: int) -> list[str]: ...

@@ -22,6 +22,7 @@ from metricsdb.histograms import Histogram, as_list, with_histogram
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.precision import PrecisionPolicies
 from metricsdb.times import DurationLike, Time, duration_ms, time_column_ms, time_ms
+from metricsdb.values import column as value_column
 
 Labels = Mapping[str, str]
 Refs = npt.NDArray[np.uint64]
@@ -65,11 +66,11 @@ class WriteReport:
 
 @dataclass(frozen=True, slots=True)
 class RawSeries:
-    """Raw samples of one series: ``timestamps`` int64 ms, ``values`` float64, or int64 where all are integers."""
+    """Raw samples of one series: ``timestamps`` int64 ms, ``values`` int64 or uint64 where all are that, or float64."""
 
     labels: dict[str, str]
     timestamps: npt.NDArray[np.int64]
-    values: npt.NDArray[np.float64] | npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64] | npt.NDArray[np.int64] | npt.NDArray[np.uint64]
 
 
 class Database:
@@ -168,10 +169,10 @@ class Database:
         """Appends samples of one series, in any order.
 
         ``timestamps``: one time or a column of them (datetimes, ``datetime64``, or seconds). ``values``: one number
-        or a column; integer and boolean dtypes are kept as exact int64, floats as float64.
+        or a column; uint64 stays, other integers and booleans are kept as int64, floats and decimals as float64.
         """
         times = time_column_ms(timestamps, self.now_ms())
-        column = _value_column(values)
+        column = value_column(values)
         if len(times) != len(column):
             raise WriteError(f"{len(times)} timestamps but {len(column)} values; give one value a timestamp")
         refs, created = self._register([labels])
@@ -211,7 +212,7 @@ class Database:
         """Appends columns of samples: ``refs[i]`` gets ``values[i]`` at ``timestamps[i]``; any order.
 
         ``refs`` is uint64 from ``register``; ``timestamps`` may be one time for all. The fastest way in:
-        no copy of float64/int64 values and ``datetime64[ms]`` times.
+        no copy of float64, int64 and uint64 values and ``datetime64[ms]`` times.
         """
         ids = np.atleast_1d(np.asarray(refs))
         if ids.dtype.kind not in "ui" or (ids.dtype.kind == "i" and ids.size and ids.min() < 0):
@@ -222,7 +223,7 @@ class Database:
         times = time_column_ms(timestamps, self.now_ms())
         if len(times) == 1 and len(ids) != 1:
             times = np.full(len(ids), times[0], dtype=np.int64)
-        column = _value_column(values)
+        column = value_column(values)
         if not len(ids) == len(times) == len(column):
             raise WriteError(
                 f"columns differ in length: {len(ids)} refs, {len(times)} timestamps, {len(column)} values"
@@ -323,7 +324,7 @@ class Database:
         return scan_source.scan(self, selector)
 
     def raw(self, selector: str, start: Time, end: Time) -> list[RawSeries]:
-        """Raw samples as numpy arrays, exact integers as int64; staleness markers are included."""
+        """Raw samples as numpy arrays, exact integers as int64 or uint64; staleness markers are included."""
         now = self.now_ms()
         rows = self._native.raw(selector, time_ms(start, now, "start"), time_ms(end, now, "end"))
         return [RawSeries(*row) for row in rows]
@@ -415,24 +416,6 @@ def _report(parts: tuple[int, int, int, int, list[tuple[str, int, str]]], regist
         created + registered,
         {r: Rejected(n, example) for r, n, example in rejected},
     )
-
-
-def _value_column(values: Any) -> npt.NDArray[np.float64] | npt.NDArray[np.int64]:
-    """float64 for floats, int64 for integers and booleans."""
-    if isinstance(values, pl.Series):
-        if values.null_count():
-            raise WriteError(f"values hold {values.null_count()} nulls; drop those rows")
-        values = values.to_numpy()
-    array = np.atleast_1d(np.asarray(values))
-    if array.ndim != 1:
-        raise WriteError(f"values have {array.ndim} dimensions; give one")
-    if array.size == 0 or array.dtype.kind == "f":
-        return np.ascontiguousarray(array, dtype=np.float64)
-    if array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max:
-        raise WriteError(f"value {array.max()} does not fit int64; write it as float64")
-    if array.dtype.kind in "iub":
-        return np.ascontiguousarray(array, dtype=np.int64)
-    raise WriteError(f"values have dtype {array.dtype}; give float64, int64 or bool")
 
 
 def _long_frame(frame: Any, value: str, timestamp: str) -> pl.DataFrame:

@@ -47,7 +47,7 @@ fn round_trip(mut data: &[u8], breaks: Option<u8>) {
         data = tail;
         (head.iter().fold(0u64, |acc, &b| acc << 8 | u64::from(b)), data.is_empty())
     };
-    let kind = if word(1).0 & 1 == 0 { ValueKind::Float } else { ValueKind::Int };
+    let kind = ValueKind::ALL[word(1).0 as usize % 3];
     let (mut time, mut value) = (word(8).0 as i64, 0i64);
     let (mut times, mut bits) = (Vec::new(), Vec::new());
     loop {
@@ -65,7 +65,7 @@ fn round_trip(mut data: &[u8], breaks: Option<u8>) {
             scale => {
                 value = value.wrapping_add(word(2).0 as i16 as i64);
                 match (kind, scale) {
-                    (ValueKind::Int, _) => value as u64,
+                    (ValueKind::Int | ValueKind::Uint, _) => value as u64,
                     (_, 3) => (value as f64).to_bits(),
                     (_, 4) => (value as f64 / 100.0).to_bits(),
                     (_, 5) => (value as f64 * 0.001).to_bits(),

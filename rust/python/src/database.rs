@@ -197,7 +197,7 @@ impl NativeDatabase {
         Ok(PyDataFrame(DataFrame::new_infer_height(columns).map_err(output::frame_error)?))
     }
 
-    /// Per series its labels, times, and values: int64 where every sample is an integer, else float64.
+    /// Per series its labels, times, and values: int64 or uint64 where every sample is of that kind, else float64.
     #[allow(clippy::type_complexity)] // one tuple a series, unpacked at once in Python
     fn raw<'py>(
         &self,
@@ -227,6 +227,7 @@ impl NativeDatabase {
                 let values = match s.values {
                     RawValues::Float(v) => v.into_pyarray(py).into_any(),
                     RawValues::Int(v) => v.into_pyarray(py).into_any(),
+                    RawValues::Uint(v) => v.into_pyarray(py).into_any(),
                 };
                 (labels, s.times.into_pyarray(py), values)
             })
@@ -382,26 +383,21 @@ struct RawSeries {
 enum RawValues {
     Float(Vec<f64>),
     Int(Vec<i64>),
+    Uint(Vec<u64>),
 }
 
 impl RawSeries {
     fn read(view: &View<'_>, index: usize, range: TimeRange) -> Result<RawSeries> {
         let (mut times, mut bits) = (Vec::new(), Vec::new());
         let runs = view.read_exact(index, range, &mut times, &mut bits)?;
-        let values = if !runs.is_empty() && runs.iter().all(|r| r.kind == ValueKind::Int) {
-            RawValues::Int(bits.into_iter().map(|b| b as i64).collect())
-        } else {
-            let mut values = Vec::with_capacity(bits.len());
-            let mut rest = bits.as_slice();
-            for run in runs {
-                let (these, others) = rest.split_at(run.len.min(rest.len()));
-                values.extend(these.iter().map(|&b| match run.kind {
-                    ValueKind::Float => f64::from_bits(b),
-                    ValueKind::Int => b as i64 as f64,
-                }));
-                rest = others;
+        let kind = runs.first().map(|run| run.kind).filter(|&kind| runs.iter().all(|run| run.kind == kind));
+        let values = match kind {
+            Some(ValueKind::Int) => RawValues::Int(bits.into_iter().map(|b| b as i64).collect()),
+            Some(ValueKind::Uint) => RawValues::Uint(bits),
+            Some(ValueKind::Float) | None => {
+                let kinds = runs.iter().flat_map(|run| std::iter::repeat_n(run.kind, run.len));
+                RawValues::Float(bits.into_iter().zip(kinds).map(|(b, kind)| kind.widen(b)).collect())
             }
-            RawValues::Float(values)
         };
         Ok(RawSeries { labels: view.labels(index), times, values })
     }

@@ -14,6 +14,7 @@ use pyo3::types::PyDict;
 pub enum ValueColumn<'py> {
     Float(PyReadonlyArray1<'py, f64>),
     Int(PyReadonlyArray1<'py, i64>),
+    Uint(PyReadonlyArray1<'py, u64>),
 }
 
 impl ValueColumn<'_> {
@@ -21,6 +22,7 @@ impl ValueColumn<'_> {
         Ok(match self {
             ValueColumn::Float(a) => Values::Float(a.as_slice()?),
             ValueColumn::Int(a) => Values::Int(a.as_slice()?),
+            ValueColumn::Uint(a) => Values::Uint(a.as_slice()?),
         })
     }
 }

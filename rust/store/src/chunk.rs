@@ -24,7 +24,7 @@ pub use together::{TOGETHER_MAX, TOGETHER_SAMPLES_MAX, chunks_together};
 
 use crate::codec::bits::load64;
 use crate::codec::cursor::{Cursor, put_varint};
-use crate::codec::statistics::{Statistics, widen};
+use crate::codec::statistics::Statistics;
 use crate::codec::timestamps;
 use crate::heap;
 use block::{BYTES_MAX, Block};
@@ -40,11 +40,14 @@ pub const DENSE_BLOCK_SAMPLES: usize = 4096;
 pub const CHUNK_BYTES: usize = 16 << 10;
 pub const CHUNK_BLOCKS: usize = 16;
 
-/// The high half of the first byte.
-const VERSION: u8 = 2;
+/// The upper three bits of the first byte.
+const VERSION: u8 = 3;
+const VERSION_SHIFT: u32 = 5;
 
 /// Flags in the first byte.
 const INT: u8 = 1;
+/// Beside `INT`: the integers have no sign.
+const UNSIGNED: u8 = 16;
 const REGULAR: u8 = 2;
 /// The first time takes 8 bytes instead of 6.
 const LONG_TIME: u8 = 4;
@@ -103,7 +106,7 @@ impl<'a> Parts<'a> {
     fn head(bytes: &'a [u8]) -> Result<Parts<'a>> {
         let mut c = Cursor::new(bytes);
         let flags = c.byte()?;
-        if flags >> 4 != VERSION {
+        if flags >> VERSION_SHIFT != VERSION {
             return Err(c.wrong("no such version of chunks"));
         }
         let count = c.word(2)? as usize + 1;
@@ -118,7 +121,7 @@ impl<'a> Parts<'a> {
         if (count > 1) != (last > first) {
             return Err(c.wrong("times that don't increase"));
         }
-        let kind = if flags & INT != 0 { ValueKind::Int } else { ValueKind::Float };
+        let Some(kind) = kind_of(flags) else { return Err(c.wrong("no such kind of values")) };
         Ok(Parts {
             kind,
             count,
@@ -160,6 +163,19 @@ impl<'a> Parts<'a> {
             if range.end >= self.last { self.count as u64 - 1 } else { position(range.end) / step.max(1) };
         Some((step, from as usize, (to + 1).max(from) as usize))
     }
+}
+
+/// The flags of a kind.
+fn flags_of(kind: ValueKind) -> u8 {
+    match kind {
+        ValueKind::Float => 0,
+        ValueKind::Int => INT,
+        ValueKind::Uint => INT | UNSIGNED,
+    }
+}
+
+fn kind_of(flags: u8) -> Option<ValueKind> {
+    ValueKind::ALL.into_iter().find(|&kind| flags_of(kind) == flags & (INT | UNSIGNED))
 }
 
 /// 48 bits with their sign.
@@ -294,11 +310,7 @@ impl Chunk {
     }
 
     pub fn kind(&self) -> ValueKind {
-        if self.block.bytes().first().is_some_and(|b| b & INT != 0) {
-            ValueKind::Int
-        } else {
-            ValueKind::Float
-        }
+        self.block.bytes().first().and_then(|&flags| kind_of(flags)).unwrap_or(ValueKind::Float)
     }
 
     /// Whether it was made by `densify`.
@@ -369,7 +381,10 @@ impl Chunk {
         match self.kind() {
             ValueKind::Float => self.decode(range, &mut out.timestamps, &mut out.values, f64::from_bits),
             ValueKind::Int => {
-                self.decode(range, &mut out.timestamps, &mut out.values, |b| widen(ValueKind::Int, b))
+                self.decode(range, &mut out.timestamps, &mut out.values, |b| ValueKind::Int.widen(b))
+            }
+            ValueKind::Uint => {
+                self.decode(range, &mut out.timestamps, &mut out.values, |b| ValueKind::Uint.widen(b))
             }
         }
     }

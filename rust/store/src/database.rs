@@ -188,6 +188,10 @@ impl Database {
                         let rows = ids.iter().zip(times).zip(v[block.clone()].iter().map(|&v| v as u64));
                         self.append_block(rows, ValueKind::Int, scratch, &mut report);
                     }
+                    Values::Uint(v) => {
+                        let rows = ids.iter().zip(times).zip(v[block.clone()].iter().copied());
+                        self.append_block(rows, ValueKind::Uint, scratch, &mut report);
+                    }
                 }
                 from = block.end;
             }

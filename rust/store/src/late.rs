@@ -21,7 +21,7 @@ pub enum DuplicatePolicy {
     Min,
     /// The larger; any number wins over NaN, any NaN over the staleness marker.
     Max,
-    /// The sum; integers whose sum leaves int64 are added as floats. A staleness marker gives way.
+    /// The sum; integers whose sum leaves their range are added as floats. A staleness marker gives way.
     Sum,
     /// The first; a second is rejected and reported.
     Error,
@@ -77,35 +77,32 @@ pub struct Merged {
 
 impl Value {
     fn float(self) -> f64 {
-        match self.kind {
-            ValueKind::Float => f64::from_bits(self.bits),
-            ValueKind::Int => self.bits as i64 as f64,
-        }
+        self.kind.widen(self.bits)
     }
 
     /// 0: a number, 1: NaN, 2: the staleness marker.
     fn rank(self) -> u8 {
         match self.kind {
-            ValueKind::Int => 0,
+            ValueKind::Int | ValueKind::Uint => 0,
             ValueKind::Float if is_stale(f64::from_bits(self.bits)) => 2,
             ValueKind::Float => u8::from(f64::from_bits(self.bits).is_nan()),
         }
     }
 
-    /// Order of two numbers; exact between integers.
+    /// Order of two numbers; exact between integers of one kind.
     fn order(self, other: Value) -> Ordering {
-        match (self.kind, other.kind) {
-            (ValueKind::Int, ValueKind::Int) => (self.bits as i64).cmp(&(other.bits as i64)),
-            _ => self.float().partial_cmp(&other.float()).unwrap_or(Ordering::Equal),
-        }
+        let order = match self.kind == other.kind {
+            true => self.kind.order(self.bits, other.bits),
+            false => self.float().partial_cmp(&other.float()),
+        };
+        order.unwrap_or(Ordering::Equal)
     }
 
     fn sum(self, other: Value) -> Value {
-        if self.kind == ValueKind::Int
-            && other.kind == ValueKind::Int
-            && let Some(sum) = (self.bits as i64).checked_add(other.bits as i64)
+        if self.kind == other.kind
+            && let Some(bits) = self.kind.checked_sum(self.bits, other.bits)
         {
-            return Value { bits: sum as u64, kind: ValueKind::Int };
+            return Value { bits, kind: self.kind };
         }
         Value { bits: (self.float() + other.float()).to_bits(), kind: ValueKind::Float }
     }

@@ -278,10 +278,11 @@ fn measure(
 impl PreviewRow {
     /// Takes the error of a sample that changes; until `finished`, `rms_error` is the sum of squares.
     fn note(&mut self, kind: ValueKind, x: u64, q: u64) {
-        let (error, size) = match kind {
-            ValueKind::Int => ((q as i64).abs_diff(x as i64) as f64, (x as i64).unsigned_abs() as f64),
-            ValueKind::Float => ((f64::from_bits(q) - f64::from_bits(x)).abs(), f64::from_bits(x).abs()),
+        let error = match kind.is_integer() {
+            true => kind.ordered(q).abs_diff(kind.ordered(x)) as f64,
+            false => (kind.widen(q) - kind.widen(x)).abs(),
         };
+        let size = kind.widen(x).abs();
         self.abs_error_max = self.abs_error_max.max(error);
         self.rel_error_max = self.rel_error_max.max(error / size);
         self.rms_error += error * error;

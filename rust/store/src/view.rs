@@ -388,11 +388,7 @@ impl SeriesSet for View<'_> {
         let series = &self.series[index];
         let state = &series.state;
         if !state.is_empty() && range.contains(state.last_time()) {
-            let value = match state.kind() {
-                ValueKind::Float => f64::from_bits(state.last_bits()),
-                ValueKind::Int => state.last_bits() as i64 as f64,
-            };
-            return Ok(Some((state.last_time(), value)));
+            return Ok(Some((state.last_time(), state.kind().widen(state.last_bits()))));
         }
         let mut samples = Samples::default();
         self.read(index, range, &mut samples)?;

@@ -72,8 +72,10 @@ impl Quantizer {
     pub fn apply(&self, kind: ValueKind, counter: bool, bits: u64) -> u64 {
         let exact = counter && self.counters_exact;
         match kind {
-            ValueKind::Int if exact => bits,
+            ValueKind::Int | ValueKind::Uint if exact => bits,
             ValueKind::Int => self.integer(bits as i64) as u64,
+            // What no int64 holds stays as it is.
+            ValueKind::Uint => i64::try_from(bits).map_or(bits, |v| self.integer(v) as u64),
             ValueKind::Float => {
                 let x = f64::from_bits(bits);
                 let q = self.float(x);

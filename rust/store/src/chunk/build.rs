@@ -7,8 +7,8 @@ use super::block::Block;
 use super::column::{TimeBlock, TimeBlocks, ValueBlock, ValueBlocks, decode_values, put_head};
 use super::shared::{Shared, SharedColumns};
 use super::{
-    BLOCK_SAMPLES, CHUNK_BLOCKS, CHUNK_BYTES, CHUNK_SAMPLES_MAX, Chunk, DENSE, DENSE_BLOCK_SAMPLES, INT,
-    LONG_BYTES, LONG_TIME, Parts, REGULAR, SHORT_BYTES, VERSION, short,
+    BLOCK_SAMPLES, CHUNK_BLOCKS, CHUNK_BYTES, CHUNK_SAMPLES_MAX, Chunk, DENSE, DENSE_BLOCK_SAMPLES,
+    LONG_BYTES, LONG_TIME, Parts, REGULAR, SHORT_BYTES, VERSION, VERSION_SHIFT, flags_of, short,
 };
 use crate::codec::choose::{self, Plan};
 use crate::codec::cursor::put_varint;
@@ -268,8 +268,8 @@ impl Builder {
         let long = short(self.first as u64) != self.first;
         let mut out = Vec::with_capacity(24 + self.values.len());
         out.push(
-            VERSION << 4
-                | if self.kind == ValueKind::Int { INT } else { 0 }
+            VERSION << VERSION_SHIFT
+                | flags_of(self.kind)
                 | if self.step.is_some() { REGULAR } else { 0 }
                 | if long { LONG_TIME } else { 0 }
                 | if self.dense { DENSE } else { 0 },

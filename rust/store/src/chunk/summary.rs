@@ -6,7 +6,6 @@ use metricsdb_model::{Result, Summary, TimeRange, Wants};
 
 use super::column::ValueBlock;
 use super::{Chunk, Parts};
-use crate::codec::statistics::widen;
 
 /// A summary in the making, and how many samples had to be decoded for it.
 #[derive(Default)]
@@ -81,7 +80,7 @@ impl Chunk {
                     let mut values = std::mem::take(&mut into.values);
                     values.clear();
                     let kind = block.kind;
-                    let convert = |bits| widen(kind, bits);
+                    let convert = |bits| kind.widen(bits);
                     block.section()?.decode(a - block.from, b - block.from, convert, &mut values)?;
                     into.append_samples((a..b).map(|i| times.at(i)), &values);
                     into.values = values;

@@ -28,7 +28,7 @@ fn seal(values: impl IntoIterator<Item = f64>) -> Chunk {
 
 /// A header computed the slow way.
 fn plain_statistics(kind: ValueKind, bits: &[u64]) -> Statistics {
-    let all: Vec<f64> = bits.iter().map(|&b| widen(kind, b)).collect();
+    let all: Vec<f64> = bits.iter().map(|&b| kind.widen(b)).collect();
     let numbers: Vec<f64> = all.iter().copied().filter(|v| !v.is_nan()).collect();
     let stale = bits.iter().filter(|&&b| kind == ValueKind::Float && b == STALE_NAN_BITS).count() as u32;
     Statistics {
@@ -39,6 +39,7 @@ fn plain_statistics(kind: ValueKind, bits: &[u64]) -> Statistics {
         resets: Some(match kind {
             ValueKind::Float => numbers.windows(2).filter(|w| w[1] < w[0]).count() as u32,
             ValueKind::Int => bits.windows(2).filter(|w| (w[1] as i64) < (w[0] as i64)).count() as u32,
+            ValueKind::Uint => bits.windows(2).filter(|w| w[1] < w[0]).count() as u32,
         }),
         stale,
         nan: (all.len() - numbers.len()) as u32 - stale,
@@ -139,7 +140,7 @@ proptest! {
         let mut out = Samples::default();
         chunk.decode_f64(range, &mut out).unwrap();
         let values: Vec<u64> = out.values.iter().map(|v| v.to_bits()).collect();
-        prop_assert_eq!(values, wanted.iter().map(|&i| widen(kind, bits[i]).to_bits()).collect::<Vec<_>>());
+        prop_assert_eq!(values, wanted.iter().map(|&i| kind.widen(bits[i]).to_bits()).collect::<Vec<_>>());
     }
 
     #[test]

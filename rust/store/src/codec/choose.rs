@@ -71,8 +71,8 @@ fn smaller(start: usize, least: usize, out: &mut Vec<u8>, write: impl FnOnce(&mu
 /// Appends a section of packed integers of at least two values.
 pub(super) fn packed(kind: ValueKind, bits: &[u64], last: Option<Plan>, out: &mut Vec<u8>) {
     let shape = last.map(|l| l.shape);
-    if kind == ValueKind::Int {
-        return write::integers(bits, shape, out);
+    if kind.is_integer() {
+        return write::integers(kind, bits, shape, out);
     }
     let start = out.len();
     let bits_again = last.is_some_and(|l| l.codec == BITS);

@@ -34,8 +34,8 @@ pub fn encode(kind: ValueKind, bits: &[u64], out: &mut Vec<u8>) {
         return;
     }
     let mut best = Vec::with_capacity(packed);
-    if kind == ValueKind::Int {
-        let column: Vec<i64> = bits.iter().map(|&b| b as i64).collect();
+    if kind.is_integer() {
+        let column: Vec<i64> = bits.iter().map(|&b| kind.ordered(b)).collect();
         Dense::plain(QUOTIENT, 0, &column, &[]).write(kind, bits, &mut best);
     } else {
         match choose::mantissas(bits) {
@@ -101,7 +101,7 @@ impl<'a> Dense<'a> {
         let low = self.column.iter().copied().fold(i64::MAX, i64::min);
         let high = self.column.iter().copied().fold(i64::MIN, i64::max);
         // Units beside a mantissa are in no summary, nor is a NaN among ordered bits.
-        let nan = |b: u64| kind == ValueKind::Float && f64::from_bits(b).is_nan();
+        let nan = |b: u64| !kind.is_integer() && f64::from_bits(b).is_nan();
         let told = self.codec != NEAR && !(self.codec == BITS && bits.iter().any(|&b| nan(b)));
         let only_nans = self.exceptions.iter().all(|&i| bits.get(i as usize).is_some_and(|&b| nan(b)));
         let lower = first.min(last).wrapping_sub(low) as u64;
@@ -127,8 +127,8 @@ impl<'a> Dense<'a> {
 
 /// The integers that doubles or integers are, all of them; `None` where one is none or is too large.
 pub fn whole(kind: ValueKind, bits: &[u64]) -> Option<Vec<i64>> {
-    if kind == ValueKind::Int {
-        return Some(bits.iter().map(|&b| b as i64).collect());
+    if kind.is_integer() {
+        return Some(bits.iter().map(|&b| kind.ordered(b)).collect());
     }
     bits.iter().map(|&b| decimal::exact(f64::from_bits(b), 0)).collect()
 }
@@ -174,10 +174,10 @@ impl<'a> Parsed<'a> {
     ) -> Result<Parsed<'a>> {
         let byte = c.byte()?;
         let (codec, scale) = (byte & 7, byte >> 3 & 15);
-        let scaled = kind == ValueKind::Float && codec != BITS;
+        let scaled = !kind.is_integer() && codec != BITS;
         if codec < QUOTIENT
             || scale > if scaled { decimal::SCALE_MAX } else { 0 }
-            || (kind == ValueKind::Int && codec != QUOTIENT)
+            || (kind.is_integer() && codec != QUOTIENT)
         {
             return Err(c.wrong("no such dense column"));
         }
@@ -228,7 +228,7 @@ impl<'a> Parsed<'a> {
             NEAR => "near",
             SINGLE => "single",
             BITS => "bits",
-            _ if self.scale == 0 || kind == ValueKind::Int => "integer",
+            _ if self.scale == 0 || kind.is_integer() => "integer",
             _ => "decimal",
         };
         let scale = if self.scale > 0 { format!(", scale {}", self.scale) } else { String::new() };
@@ -280,7 +280,7 @@ impl<'a> Parsed<'a> {
     pub fn to_bits(&self, kind: ValueKind, v: u64, away: u64) -> u64 {
         let m = v as i64;
         match self.codec {
-            _ if kind == ValueKind::Int => v,
+            _ if kind.is_integer() => kind.unordered(m),
             PRODUCT => decimal::number(m, Reading::Product, self.scale).to_bits(),
             SINGLE => decimal::number(m, Reading::Single, self.scale).to_bits(),
             BITS => ordered(v) as u64,

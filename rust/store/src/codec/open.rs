@@ -9,7 +9,6 @@ use metricsdb_model::{Error, Result, Samples, TimeRange, ValueKind};
 use super::bits::{BitReader, Code, unzigzag, width, zigzag};
 use super::decimal;
 use super::rice::{self, Rice};
-use super::statistics::widen;
 use super::timestamps::extend_regular;
 use super::xor;
 
@@ -31,6 +30,7 @@ pub const SAMPLE_BYTES_MAX: usize = 24;
 const NEAR: u8 = 16;
 const XOR: u8 = 32;
 const INT: u8 = 40;
+const UINT: u8 = 41;
 
 /// Kinds of steps, in the order of their codes.
 const SAME: u8 = 0;
@@ -67,7 +67,11 @@ pub struct OpenState {
 
 impl OpenState {
     pub fn new(kind: ValueKind) -> OpenState {
-        let mode = if kind == ValueKind::Int { INT } else { 0 };
+        let mode = match kind {
+            ValueKind::Float => 0,
+            ValueKind::Int => INT,
+            ValueKind::Uint => UINT,
+        };
         OpenState {
             last_time: 0,
             last_bits: 0,
@@ -84,7 +88,11 @@ impl OpenState {
     }
 
     pub fn kind(&self) -> ValueKind {
-        if self.mode == INT { ValueKind::Int } else { ValueKind::Float }
+        match self.mode {
+            INT => ValueKind::Int,
+            UINT => ValueKind::Uint,
+            _ => ValueKind::Float,
+        }
     }
 
     pub fn count(&self) -> usize {
@@ -131,7 +139,7 @@ impl OpenState {
     /// The name of the value codec in use.
     pub fn codec(&self) -> &'static str {
         match self.mode {
-            INT | 0 => "integer",
+            INT | UINT | 0 => "integer",
             XOR => "xor",
             m if m & NEAR != 0 => "decimal+ulp",
             _ => "decimal",
@@ -163,7 +171,7 @@ pub fn append(state: &mut OpenState, buf: &mut [u8], t: i64, bits: u64) -> std::
     let mut value = Code::default();
     if state.count == 0 {
         write_first_time(&mut time, t);
-        if next.mode != INT {
+        if !is_integer(next.mode) {
             next.mode = mode_for(bits, 0);
             value.push(u64::from(next.mode), 6);
         }
@@ -221,7 +229,7 @@ pub fn decode_f64(state: &OpenState, buf: &[u8], range: TimeRange, out: &mut Sam
         }
         if t >= range.start {
             timestamps.push(t);
-            values.push(widen(kind, b));
+            values.push(kind.widen(b));
         }
         true
     })?;
@@ -232,7 +240,7 @@ pub fn decode_f64(state: &OpenState, buf: &[u8], range: TimeRange, out: &mut Sam
         let to = (after(range.end.min(state.last_time)) / step + 1).max(from);
         let first = start.wrapping_add(step.wrapping_mul(from) as i64);
         extend_regular(first, step, (to - from) as usize, timestamps);
-        values.resize(values.len() + (to - from) as usize, widen(kind, state.last_bits));
+        values.resize(values.len() + (to - from) as usize, kind.widen(state.last_bits));
     }
     Ok(())
 }
@@ -250,7 +258,7 @@ fn each(state: &OpenState, buf: &[u8], mut sink: impl FnMut(i64, u64) -> bool) -
     let mut r = BitReader::new(buf);
     let mut now = OpenState::new(state.kind());
     now.last_time = read_first_time(&mut r);
-    if now.mode != INT {
+    if !is_integer(now.mode) {
         now.mode = checked_mode(r.take(6) as u8)?;
     }
     now.last_bits = read_first(&mut r, now.mode);
@@ -305,6 +313,12 @@ fn each(state: &OpenState, buf: &[u8], mut sink: impl FnMut(i64, u64) -> bool) -
     Ok(())
 }
 
+/// Deltas of integers wrap, so that those without a sign are written as those with one.
+#[inline(always)]
+fn is_integer(mode: u8) -> bool {
+    mode >= INT
+}
+
 fn checked_mode(mode: u8) -> Result<u8> {
     if mode <= XOR {
         Ok(mode)
@@ -346,7 +360,7 @@ fn read_first_time(r: &mut BitReader) -> i64 {
 /// One bit: mantissa by its width, or all 64 bits.
 fn push_first(code: &mut Code, mode: u8, bits: u64) {
     let m = match mode {
-        INT => Some(bits as i64),
+        mode if is_integer(mode) => Some(bits as i64),
         m if m < NEAR => decimal::exact(f64::from_bits(bits), m),
         _ => None,
     };
@@ -369,7 +383,7 @@ fn read_first(r: &mut BitReader, mode: u8) -> u64 {
     }
     let n = r.take(6) as u32;
     let m = unzigzag(r.take64(n));
-    if mode == INT { m as u64 } else { decimal::value(m, mode & 15).to_bits() }
+    if is_integer(mode) { m as u64 } else { decimal::value(m, mode & 15).to_bits() }
 }
 
 /// Two bits for 0, 1 and -1; 3 and four bits more, the lowest of them the sign, for 2 to 9.
@@ -419,7 +433,7 @@ fn read_other(mut r: BitReader, what: u64, mut mode: u8) -> Result<(BitReader, u
     let bits = match what {
         ESCAPE_STALE => STALE_NAN_BITS,
         ESCAPE_RAW => r.take64(64),
-        ESCAPE_MODE if mode != INT => {
+        ESCAPE_MODE if !is_integer(mode) => {
             mode = checked_mode(r.take(6) as u8)?;
             read_first(&mut r, mode)
         }
@@ -522,7 +536,8 @@ impl OpenState {
         let delta = unzigzag(z).wrapping_add(self.slope >> SLOPE_SHIFT);
         *m = m.wrapping_add(delta);
         self.learn(delta);
-        self.last_bits = if self.mode == INT { *m as u64 } else { decimal::value(*m, self.mode).to_bits() };
+        self.last_bits =
+            if is_integer(self.mode) { *m as u64 } else { decimal::value(*m, self.mode).to_bits() };
         true
     }
 
@@ -546,7 +561,7 @@ impl OpenState {
         }
         let v = f64::from_bits(bits);
         let e = self.mode & 15;
-        let (m, away) = if self.mode == INT {
+        let (m, away) = if is_integer(self.mode) {
             (bits as i64, 0)
         } else if self.mode & NEAR == 0 {
             match decimal::exact(v, e) {
@@ -570,7 +585,7 @@ impl OpenState {
 
     #[inline(always)]
     fn last_mantissa(&self) -> i64 {
-        if self.mode == INT {
+        if is_integer(self.mode) {
             self.last_bits as i64
         } else {
             decimal::mantissa(f64::from_bits(self.last_bits), self.mode & 15)
@@ -615,7 +630,7 @@ impl OpenState {
         let delta = unzigzag(z).wrapping_add(self.slope >> SLOPE_SHIFT);
         *m = m.wrapping_add(delta);
         self.learn(delta);
-        self.last_bits = if self.mode == INT {
+        self.last_bits = if is_integer(self.mode) {
             *m as u64
         } else if self.mode & NEAR == 0 {
             decimal::value(*m, self.mode).to_bits()

@@ -1,6 +1,7 @@
 //! Columns that repeat themselves: constants, runs of equal values, and few values in any order. They
 //! work for any 64 bits.
 
+use std::cmp::Ordering;
 use std::convert::identity;
 
 use metricsdb_model::{Result, ValueKind};
@@ -12,7 +13,7 @@ use super::decimal::{self, Reading};
 use super::integers::{self, Blocks};
 use super::layout::Layout;
 use super::simd::{Aligned, Kernel, Simd, dispatch, repeat};
-use super::statistics::{Statistics, widen};
+use super::statistics::Statistics;
 use super::values::{CONSTANT, DICTIONARY, EXCEPTIONS, NO_SCALE, RUNS, Section, head, ordered};
 
 /// In the first byte of constants: the mantissa is read as a product. Of runs: there are two values.
@@ -30,7 +31,7 @@ pub fn write_constant(kind: ValueKind, bits: u64, out: &mut Vec<u8>) {
         || decimal::scale_product(v, 1).and_then(|e| Some((e, decimal::exact_product(v, e)?, PRODUCT)));
     let quotient = || decimal::scale(v, 0).and_then(|e| Some((e, decimal::exact(v, e)?, 0)));
     let found = match kind {
-        ValueKind::Int => Some((0, bits as i64, 0)),
+        ValueKind::Int | ValueKind::Uint => Some((0, kind.ordered(bits), 0)),
         ValueKind::Float => quotient().or_else(product),
     };
     if let Some((scale, m, flag)) = found {
@@ -38,7 +39,7 @@ pub fn write_constant(kind: ValueKind, bits: u64, out: &mut Vec<u8>) {
         put_signed(out, m);
     }
     let raw = 8 - bits.trailing_zeros().min(64) as usize / 8;
-    if kind == ValueKind::Float && (found.is_none() || out.len() - start > raw + 1) {
+    if !kind.is_integer() && (found.is_none() || out.len() - start > raw + 1) {
         out.truncate(start);
         out.push(head(CONSTANT, NO_SCALE));
         out.extend_from_slice(&bits.to_be_bytes()[..raw]);
@@ -47,8 +48,8 @@ pub fn write_constant(kind: ValueKind, bits: u64, out: &mut Vec<u8>) {
 
 pub(super) fn read_constant(c: &mut Cursor, kind: ValueKind, scale: u8, product: bool) -> Result<u64> {
     match kind {
-        ValueKind::Int if scale == 0 && !product => Ok(c.signed()? as u64),
-        ValueKind::Int => Err(c.wrong("integers have no scale")),
+        ValueKind::Int | ValueKind::Uint if scale == 0 && !product => Ok(kind.unordered(c.signed()?)),
+        ValueKind::Int | ValueKind::Uint => Err(c.wrong("integers have no scale")),
         ValueKind::Float if scale == NO_SCALE => {
             let bytes = c.rest();
             let mut all = [0; 8];
@@ -86,11 +87,11 @@ pub fn write_runs(kind: ValueKind, bits: &[u64], out: &mut Vec<u8>) {
 fn write_pair(kind: ValueKind, a: u64, b: u64, out: &mut Vec<u8>) {
     let (x, y) = (f64::from_bits(a), f64::from_bits(b));
     let scale = match kind {
-        ValueKind::Int => Some(0),
+        ValueKind::Int | ValueKind::Uint => Some(0),
         ValueKind::Float => decimal::scale(x, 0).and_then(|e| decimal::scale(y, e)),
     };
     let mantissa = |bits: u64, e: u8| match kind {
-        ValueKind::Int => Some(bits as i64),
+        ValueKind::Int | ValueKind::Uint => Some(kind.ordered(bits)),
         ValueKind::Float => decimal::exact(f64::from_bits(bits), e),
     };
     let both = scale.and_then(|e| Some((e, mantissa(a, e)?, mantissa(b, e)?)));
@@ -144,8 +145,8 @@ impl<'a> Runs<'a> {
                 let n = m.wrapping_add(c.signed()?);
                 match kind {
                     ValueKind::Float => [m, n].map(|m| decimal::value(m, scale).to_bits()),
-                    ValueKind::Int if scale > 0 => return Err(c.wrong("integers have no scale")),
-                    ValueKind::Int => [m as u64, n as u64],
+                    _ if scale > 0 => return Err(c.wrong("integers have no scale")),
+                    ValueKind::Int | ValueKind::Uint => [m, n].map(|m| kind.unordered(m)),
                 }
             }
         };
@@ -168,23 +169,16 @@ impl<'a> Runs<'a> {
                 return Ok(Some(inner).filter(|s| s.stale + s.nan == 0));
             }
         };
-        let [a, b] = pair.map(|bits| widen(self.kind, bits));
+        let [a, b] = pair.map(|bits| self.kind.widen(bits));
         if a.is_nan() || b.is_nan() {
             return Ok(None);
         }
         // Each byte without its highest bit ends a length, and a length ends a run.
         let changes = self.lengths.iter().filter(|b| **b < 128).count() as u32;
-        let rises = match self.kind {
-            ValueKind::Float => a < b,
-            ValueKind::Int => (pair[0] as i64) < pair[1] as i64,
-        };
-        let equal = self.kind == ValueKind::Float && a == b;
-        let falls = if equal {
-            0
-        } else if rises {
-            changes / 2
-        } else {
-            changes.div_ceil(2)
+        let falls = match self.kind.order(pair[0], pair[1]) {
+            Some(Ordering::Less) => changes / 2,
+            Some(Ordering::Greater) => changes.div_ceil(2),
+            Some(Ordering::Equal) | None => 0,
         };
         let last = if changes.is_multiple_of(2) { a } else { b };
         let (min, max) = (a.min(b), a.max(b));
@@ -312,7 +306,7 @@ impl<'a> Dictionary<'a> {
         if s.stale + s.nan > 0 {
             return Ok(None);
         }
-        let [first, last] = self.ends.map(|i| widen(kind, all[usize::from(i) % DICTIONARY_MAX]));
+        let [first, last] = self.ends.map(|i| kind.widen(all[usize::from(i) % DICTIONARY_MAX]));
         (s.first, s.last, s.resets) = (first, last, None);
         Ok(Some(s))
     }

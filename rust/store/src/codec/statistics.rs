@@ -1,5 +1,7 @@
 //! What a chunk's header knows about its values, so that many questions never decode them.
 
+use std::cmp::Ordering;
+
 use metricsdb_model::ValueKind;
 use metricsdb_model::sample::STALE_NAN_BITS;
 
@@ -25,22 +27,13 @@ pub struct Statistics {
 /// Integers below are exact in a double.
 const EXACT_MAX: f64 = (1u64 << 53) as f64;
 
-/// The widened value of 64 bits.
-#[inline(always)]
-pub fn widen(kind: ValueKind, bits: u64) -> f64 {
-    match kind {
-        ValueKind::Float => f64::from_bits(bits),
-        ValueKind::Int => bits as i64 as f64,
-    }
-}
-
 impl Statistics {
     /// `None` for an empty column. One pass.
     pub fn of(kind: ValueKind, column: &[u64]) -> Option<Statistics> {
         let (first, last) = (*column.first()?, *column.last()?);
         let mut s = Statistics {
-            first: widen(kind, first),
-            last: widen(kind, last),
+            first: kind.widen(first),
+            last: kind.widen(last),
             min: f64::NAN,
             max: f64::NAN,
             resets: None,
@@ -50,7 +43,7 @@ impl Statistics {
         let mut resets = 0;
         let mut before = None;
         for &bits in column {
-            let v = widen(kind, bits);
+            let v = kind.widen(bits);
             if v.is_nan() {
                 let stale = bits == STALE_NAN_BITS;
                 s.stale += u32::from(stale);
@@ -59,10 +52,7 @@ impl Statistics {
             }
             s.min = s.min.min(v);
             s.max = s.max.max(v);
-            resets += u32::from(before.is_some_and(|b| match kind {
-                ValueKind::Float => v < f64::from_bits(b),
-                ValueKind::Int => (bits as i64) < (b as i64),
-            }));
+            resets += u32::from(before.is_some_and(|b| kind.order(bits, b) == Some(Ordering::Less)));
             before = Some(bits);
         }
         s.resets = Some(resets);
@@ -86,7 +76,7 @@ impl Statistics {
 /// Neumaier's compensated sum of the numbers of a column; 0 when there is none.
 pub fn sum(kind: ValueKind, column: &[u64]) -> f64 {
     let (mut sum, mut lost) = (0.0f64, 0.0f64);
-    for v in column.iter().map(|&b| widen(kind, b)).filter(|v| !v.is_nan()) {
+    for v in column.iter().map(|&b| kind.widen(b)).filter(|v| !v.is_nan()) {
         let total = sum + v;
         lost += if sum.abs() >= v.abs() { (sum - total) + v } else { (v - total) + sum };
         sum = total;

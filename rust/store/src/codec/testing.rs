@@ -7,7 +7,7 @@ use metricsdb_model::ValueKind;
 use metricsdb_model::sample::{NORMAL_NAN_BITS, STALE_NAN_BITS};
 
 pub fn kind() -> impl Strategy<Value = ValueKind> {
-    prop_oneof![Just(ValueKind::Float), Just(ValueKind::Int)]
+    proptest::sample::select(&ValueKind::ALL[..])
 }
 
 /// Strictly increasing times and as many values: 1 to `n`.

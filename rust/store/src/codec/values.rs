@@ -16,7 +16,7 @@ use super::exceptions::Exceptions;
 use super::integers::{Blocks, CONTROL};
 use super::repeats::{self, Dictionary, Runs};
 use super::simd::{Aligned, Kernel, Simd, dispatch, repeat};
-use super::statistics::{self, Statistics, widen};
+use super::statistics::{self, Statistics};
 
 /// The low three bits of the first byte.
 pub(super) type Codec = u8;
@@ -55,7 +55,7 @@ pub(super) fn head(codec: Codec, scale: u8) -> u8 {
 /// Neighbouring doubles are neighbouring integers; its own inverse.
 #[inline(always)]
 pub(super) fn ordered(bits: u64) -> i64 {
-    (bits ^ ((bits as i64 >> 63) as u64 >> 1)) as i64
+    ValueKind::Float.ordered(bits)
 }
 
 /// A value column that was parsed as far as its packed integers.
@@ -256,7 +256,7 @@ impl<'a> Section<'a> {
     }
 
     fn dense_statistics(&self, d: &dense::Parsed<'_>) -> Result<Statistics> {
-        let number = |m: i64| widen(self.kind, d.to_bits(self.kind, m as u64, 0));
+        let number = |m: i64| self.kind.widen(d.to_bits(self.kind, m as u64, 0));
         let known = Statistics {
             first: number(d.first),
             last: number(d.last),
@@ -270,7 +270,7 @@ impl<'a> Section<'a> {
     }
 
     fn constant_statistics(&self, bits: u64) -> Statistics {
-        let v = widen(self.kind, bits);
+        let v = self.kind.widen(bits);
         let n = self.count as u32;
         let stale = if v.is_nan() && bits == STALE_NAN_BITS { n } else { 0 };
         let nan = if v.is_nan() { n - stale } else { 0 };
@@ -298,7 +298,7 @@ fn excepted(mut s: Statistics, exceptions: &Exceptions<'_>, count: usize) -> Res
 impl<'a> Packed<'a> {
     fn read(c: &mut Cursor<'a>, kind: ValueKind, head: u8, count: usize) -> Result<Packed<'a>> {
         let (codec, scale) = (head & 7, head >> 3 & 15);
-        let float = kind == ValueKind::Float;
+        let float = !kind.is_integer();
         let scaled = float && codec != BITS;
         if scale > if scaled { decimal::SCALE_MAX } else { 0 } || (!float && codec != QUOTIENT) {
             return Err(c.wrong("no such scale"));
@@ -341,7 +341,7 @@ impl<'a> Packed<'a> {
 
     fn name(&self) -> &'static str {
         match (self.codec, self.kind, self.scale) {
-            (QUOTIENT, ValueKind::Int, _) | (QUOTIENT, _, 0) => "integer",
+            (QUOTIENT, ValueKind::Int | ValueKind::Uint, _) | (QUOTIENT, _, 0) => "integer",
             (QUOTIENT, ..) => "decimal",
             (PRODUCT, ..) => "product",
             (NEAR, ..) => "near",
@@ -356,7 +356,7 @@ impl<'a> Packed<'a> {
             return Ok(None);
         }
         let number = |m: i64, away: i64| match (self.codec, self.kind) {
-            (_, ValueKind::Int) => m as f64,
+            (_, kind) if kind.is_integer() => kind.widen(kind.unordered(m)),
             (PRODUCT, _) => decimal::number(m, Reading::Product, self.scale),
             (SINGLE, _) => decimal::number(m, Reading::Single, self.scale),
             (BITS, _) => f64::from_bits(ordered(m as u64) as u64),
@@ -380,7 +380,8 @@ impl<'a> Packed<'a> {
             return Ok(None);
         }
         let above = dispatch(Summing { packed: self })?;
-        let sum = (i128::from(self.low) * count as i128 + i128::from(above)) as f64;
+        let low = i128::from(self.low) - i128::from(self.kind.zero());
+        let sum = (low * count as i128 + i128::from(above)) as f64;
         Ok(Some(match self.codec {
             PRODUCT => sum * decimal::product(1, self.scale),
             _ => sum / decimal::power(self.scale),
@@ -406,6 +407,9 @@ impl<T: Copy, F: Fn(u64) -> T + Copy> Kernel for Decode<'_, '_, '_, T, F> {
         let (power, tenth) = (decimal::power(p.scale), decimal::product(1, p.scale));
         match p.codec {
             _ if p.kind == ValueKind::Int => self.each(simd, convert),
+            _ if p.kind == ValueKind::Uint => {
+                self.each(simd, |v| convert(ValueKind::Uint.unordered(v as i64)))
+            }
             NEAR => self.each_near(simd),
             QUOTIENT if p.scale == 0 => {
                 self.each(simd, |v| convert(decimal::widen_integer::<S>(v as i64).to_bits()))

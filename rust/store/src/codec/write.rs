@@ -15,9 +15,9 @@ use super::values::{
 };
 
 /// Exact integers.
-pub fn integers(bits: &[u64], last: Option<Shape>, out: &mut Vec<u8>) {
-    let column: Vec<i64> = bits.iter().map(|&b| b as i64).collect();
-    let packed = Packed { codec: QUOTIENT, scale: 0, column: &column, exceptions: &[], kind: ValueKind::Int };
+pub fn integers(kind: ValueKind, bits: &[u64], last: Option<Shape>, out: &mut Vec<u8>) {
+    let column: Vec<i64> = bits.iter().map(|&b| kind.ordered(b)).collect();
+    let packed = Packed { codec: QUOTIENT, scale: 0, column: &column, exceptions: &[], kind };
     packed.write(bits, last, out);
 }
 
@@ -86,7 +86,7 @@ impl Packed<'_> {
         let Some((&first, &last)) = self.column.first().zip(self.column.last()) else { return };
         let bounds = dispatch(Bounding { column: self.column });
         // A NaN has no place in the order of numbers; other exceptions may, but the column doesn't know it.
-        let number = |i: u32| self.kind == ValueKind::Int || !f64::from_bits(bits[i as usize]).is_nan();
+        let number = |i: u32| self.kind.is_integer() || !f64::from_bits(bits[i as usize]).is_nan();
         let rises = bounds.rises && self.codec != NEAR && !self.exceptions.iter().any(|&i| number(i));
         let some = if self.exceptions.is_empty() { 0 } else { EXCEPTIONS };
         out.push(head(self.codec, self.scale) | some);

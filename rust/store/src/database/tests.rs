@@ -72,6 +72,7 @@ fn content(db: &Database, range: TimeRange) -> Content {
         let widened = samples.iter().map(|&(t, b, k)| match k {
             ValueKind::Float => (t, b),
             ValueKind::Int => (t, (b as i64 as f64).to_bits()),
+            ValueKind::Uint => (t, (b as f64).to_bits()),
         });
         assert!(floats.timestamps.iter().zip(&floats.values).map(|(&t, v)| (t, v.to_bits())).eq(widened));
         if !samples.is_empty() {
@@ -238,6 +239,7 @@ struct Model {
 fn widened((bits, kind): (u64, ValueKind)) -> f64 {
     match kind {
         ValueKind::Int => bits as i64 as f64,
+        ValueKind::Uint => bits as f64,
         ValueKind::Float => f64::from_bits(bits),
     }
 }
@@ -248,9 +250,10 @@ fn is_stale_marker((bits, kind): (u64, ValueKind)) -> bool {
 
 fn both(policy: DuplicatePolicy, old: (u64, ValueKind), new: (u64, ValueKind)) -> (u64, ValueKind) {
     let (a, b) = (widened(old), widened(new));
-    let ints = old.1 == ValueKind::Int && new.1 == ValueKind::Int;
-    let less = if ints { (new.0 as i64) < old.0 as i64 } else { b < a };
-    let more = if ints { new.0 as i64 > old.0 as i64 } else { b > a };
+    let wide = |(bits, kind)| if kind == ValueKind::Int { i128::from(bits as i64) } else { i128::from(bits) };
+    let ints = old.1 == new.1 && old.1 != ValueKind::Float;
+    let less = if ints { wide(new) < wide(old) } else { b < a };
+    let more = if ints { wide(new) > wide(old) } else { b > a };
     let better = |wins: bool| match () {
         () if is_stale_marker(old) && !is_stale_marker(new) => new,
         () if is_stale_marker(new) => old,
@@ -265,10 +268,12 @@ fn both(policy: DuplicatePolicy, old: (u64, ValueKind), new: (u64, ValueKind)) -
         DuplicatePolicy::Max => better(more),
         DuplicatePolicy::Sum if is_stale_marker(old) => new,
         DuplicatePolicy::Sum if is_stale_marker(new) => old,
-        DuplicatePolicy::Sum => match (old.0 as i64).checked_add(new.0 as i64) {
-            Some(sum) if ints => (sum as u64, ValueKind::Int),
-            _ => ((a + b).to_bits(), ValueKind::Float),
-        },
+        DuplicatePolicy::Sum => {
+            let sum = wide(old) + wide(new);
+            let fits =
+                if old.1 == ValueKind::Int { i64::try_from(sum).is_ok() } else { u64::try_from(sum).is_ok() };
+            if ints && fits { (sum as u64, old.1) } else { ((a + b).to_bits(), ValueKind::Float) }
+        }
     }
 }
 
@@ -305,6 +310,7 @@ enum Call {
     Write(Vec<(u8, i64, u64)>),
     Floats(Vec<(u8, i64, u64)>),
     Ints(Vec<(u8, i64, u64)>),
+    Uints(Vec<(u8, i64, u64)>),
 }
 
 fn times() -> impl Strategy<Value = i64> {
@@ -355,7 +361,12 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
     };
     let any = move || prop_oneof![samples(), rising()];
     prop::collection::vec(
-        prop_oneof![any().prop_map(Call::Write), any().prop_map(Call::Floats), any().prop_map(Call::Ints)],
+        prop_oneof![
+            any().prop_map(Call::Write),
+            any().prop_map(Call::Floats),
+            any().prop_map(Call::Ints),
+            any().prop_map(Call::Uints)
+        ],
         1..8,
     )
 }
@@ -383,14 +394,17 @@ fn make(
     let (rows, kind) = match call {
         Call::Write(rows) | Call::Floats(rows) => (rows, ValueKind::Float),
         Call::Ints(rows) => (rows, ValueKind::Int),
+        Call::Uints(rows) => (rows, ValueKind::Uint),
     };
     let ids: Vec<u64> = rows.iter().map(|r| ids[r.0 as usize]).collect();
     let times: Vec<i64> = rows.iter().map(|r| r.1).collect();
     let floats: Vec<f64> = rows.iter().map(|r| f64::from_bits(r.2)).collect();
     let ints: Vec<i64> = rows.iter().map(|r| r.2 as i64).collect();
+    let uints: Vec<u64> = rows.iter().map(|r| r.2).collect();
     let columns = |values| Columns { ids: &ids, timestamps: &times, values };
     let mut report = match call {
         Call::Floats(_) => db.append_columns(columns(Values::Float(&floats))).unwrap(),
+        Call::Uints(_) => db.append_columns(columns(Values::Uint(&uints))).unwrap(),
         Call::Ints(_) => db.append_columns(columns(Values::Int(&ints))).unwrap(),
         Call::Write(_) => {
             let samples: Vec<_> =

@@ -63,23 +63,20 @@ impl Samples {
 /// A store of a trial, and the samples that it gets at the end in the order of their times, as senders write.
 struct Store {
     store: Database,
-    floats: Vec<(i64, u64, u64)>,
-    integers: Vec<(i64, u64, u64)>,
+    /// Time, id and bits, by kind.
+    rows: [Vec<(i64, u64, u64)>; ValueKind::ALL.len()],
 }
 
 impl Store {
     fn new() -> Store {
-        Store { store: Database::new(Options::default()), floats: Vec::new(), integers: Vec::new() }
+        Store { store: Database::new(Options::default()), rows: Default::default() }
     }
 
     fn add(&mut self, labels: Labels, samples: &Samples) -> Result<()> {
         let (ids, _) = self.store.register(&[labels])?;
         for &id in &ids {
             for &(time, bits, kind) in &samples.rows {
-                match kind {
-                    ValueKind::Float => self.floats.push((time, id, bits)),
-                    ValueKind::Int => self.integers.push((time, id, bits)),
-                }
+                self.rows[kind as usize].push((time, id, bits));
             }
         }
         Ok(())
@@ -103,12 +100,11 @@ impl Store {
     }
 
     fn write(&mut self) -> Result<()> {
-        for (rows, kind) in [(&mut self.floats, ValueKind::Float), (&mut self.integers, ValueKind::Int)] {
+        for (rows, kind) in self.rows.iter_mut().zip(ValueKind::ALL) {
             rows.sort_unstable();
             let ids: Vec<u64> = rows.iter().map(|r| r.1).collect();
             let timestamps: Vec<i64> = rows.iter().map(|r| r.0).collect();
-            let floats: Vec<f64>;
-            let integers: Vec<i64>;
+            let (floats, integers, naturals): (Vec<f64>, Vec<i64>, Vec<u64>);
             let values = match kind {
                 ValueKind::Float => {
                     floats = rows.iter().map(|r| f64::from_bits(r.2)).collect();
@@ -117,6 +113,10 @@ impl Store {
                 ValueKind::Int => {
                     integers = rows.iter().map(|r| r.2 as i64).collect();
                     Values::Int(&integers)
+                }
+                ValueKind::Uint => {
+                    naturals = rows.iter().map(|r| r.2).collect();
+                    Values::Uint(&naturals)
                 }
             };
             self.store.append_columns(Columns { ids: &ids, timestamps: &timestamps, values })?;

@@ -37,10 +37,11 @@ type Sample = (i64, u64, ValueKind);
 fn write(db: &Database, metric: &str, samples: &[Sample]) {
     let (ids, _) = db.register(&[labels(metric)]).unwrap();
     for &(time, bits, kind) in samples {
-        let (float, int) = ([f64::from_bits(bits)], [bits as i64]);
+        let (float, int, uint) = ([f64::from_bits(bits)], [bits as i64], [bits]);
         let values = match kind {
             ValueKind::Float => Values::Float(&float),
             ValueKind::Int => Values::Int(&int),
+            ValueKind::Uint => Values::Uint(&uint),
         };
         let report = db.append_columns(Columns { ids: &ids, timestamps: &[time], values }).unwrap();
         assert_eq!(report.accepted, 1);
@@ -107,6 +108,7 @@ fn samples() -> impl Strategy<Value = Vec<Sample>> {
         4 => (-1e4..1e4).prop_map(|v: f64| (v.to_bits(), ValueKind::Float)),
         2 => (-100_000i64..100_000).prop_map(|v| ((v as f64 / 100.0).to_bits(), ValueKind::Float)),
         2 => any::<i64>().prop_map(|v| (v as u64, ValueKind::Int)),
+        2 => any::<u64>().prop_map(|v| (v >> (v % 64), ValueKind::Uint)),
         1 => prop::sample::select(vec![
             STALE_NAN_BITS, f64::NAN.to_bits(), 0x7ff8_0000_dead_beef, f64::INFINITY.to_bits(), (-0.0f64).to_bits(),
         ]).prop_map(|b| (b, ValueKind::Float)),

@@ -97,11 +97,11 @@ fn least(kind: ValueKind, bits: &[u64]) -> usize {
         let mut out = Vec::new();
         write(&mut out);
         let (chosen, least) = chosen_and_least(column);
-        out.len() - (chosen - least) / 8
+        out.len().saturating_sub((chosen - least) / 8)
     };
-    if kind == ValueKind::Int {
-        let column: Vec<i64> = bits.iter().map(|&b| b as i64).collect();
-        return section(&column, &|out| write::integers(bits, None, out));
+    if kind.is_integer() {
+        let column: Vec<i64> = bits.iter().map(|&b| kind.ordered(b)).collect();
+        return section(&column, &|out| write::integers(kind, bits, None, out));
     }
     let column: Vec<i64> = bits.iter().map(|&b| ordered(b)).collect();
     let mut best = section(&column, &|out| write::ordered_bits(bits, None, out));
@@ -201,7 +201,7 @@ fn check(kind: ValueKind, bits: &[u64], bytes: &[u8], from: usize, to: usize) ->
     prop_assert!(same(found.min, wanted.min) && same(found.max, wanted.max), "{:?} {:?}", found, wanted);
     prop_assert_eq!((found.stale, found.nan), (wanted.stale, wanted.nan));
     prop_assert!(found.resets.is_none() || found.resets == wanted.resets, "{:?} {:?}", found, wanted);
-    let numbers = bits.iter().map(|&b| widen(kind, b)).filter(|v| !v.is_nan());
+    let numbers = bits.iter().map(|&b| kind.widen(b)).filter(|v| !v.is_nan());
     let (size, plain): (f64, f64) = (numbers.clone().map(f64::abs).sum(), numbers.sum());
     if size.is_finite() {
         let sum = section.sum().unwrap();
@@ -245,8 +245,8 @@ proptest! {
         if let Some(values) = repeats::distinct(&bits).filter(|v| v.len() > 1) {
             with(&|out| repeats::write_dictionary(kind, &bits, &values, out));
         }
-        if kind == ValueKind::Int {
-            with(&|out| write::integers(&bits, None, out));
+        if kind.is_integer() {
+            with(&|out| write::integers(kind, &bits, None, out));
         } else {
             with(&|out| write::ordered_bits(&bits, None, out));
             for reading in [Reading::Quotient, Reading::Product, Reading::Near, Reading::Single] {
