@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Literal, get_args
@@ -10,14 +11,17 @@ import polars as pl
 
 from metricsdb import frames
 from metricsdb._native import NativeDatabase
-from metricsdb.errors import ConfigError
+from metricsdb.errors import ConfigError, QueryLimit
 
 __all__ = ["By", "advise", "compare_storage", "explain_storage", "memory"]
 
 # Samples that `compare_storage` really writes, at most; the seed of which series they are of.
 SAMPLES_MEASURED, SEED = 2_000_000, 7
-# Metrics that `advise` names for nothing but their size.
+# Metrics that `advise` names for nothing but their size, and tries a policy on.
 LARGEST = 5
+POLICY = "digits(4)"
+# Samples on which `advise` tries the denser form.
+SAMPLES_TRIED = 200_000
 ADVICE = {
     "kind": pl.String,
     "subject": pl.String,
@@ -27,6 +31,8 @@ ADVICE = {
     "share": pl.Float64,
 }
 Advice = tuple[str, str, str, float, float]
+# Metric, series, samples, bytes, series that never changed, the metric that this one repeats.
+Facts = tuple[str, int, int, int, int, str | None]
 
 By = Literal["part", "metric", "label", "codec", "tier", "shard"]
 
@@ -107,7 +113,10 @@ def advise(native: NativeDatabase, limit: int) -> pl.DataFrame:
     if limit < 0:
         raise ConfigError(f"limit {limit} must not be negative")
     total = max(1, sum(size for _, size, _ in native.memory()))
-    rows = [*_label_advice(native), *_metric_advice(native), *_form_advice(native), *_policy_advice(native)]
+    facts = native.metric_facts()
+    largest = [row[0] for row in sorted(facts, key=lambda row: -row[3])[:LARGEST]]
+    rows = [*_label_advice(native), *_metric_advice(facts, largest), *_form_advice(native)]
+    rows += _policy_advice(native, largest)
     rows = sorted((row for row in rows if row[4] >= 1), key=lambda row: (-row[4], row[:2]))[:limit]
     table = [(*row[:3], round(row[3]), round(row[4]), row[4] / total) for row in rows]
     return pl.DataFrame(table, schema=ADVICE, orient="row")
@@ -124,9 +133,7 @@ def _label_advice(native: NativeDatabase) -> Iterator[Advice]:
         yield "label", label, action, held.get(label, 0), saved
 
 
-def _metric_advice(native: NativeDatabase) -> Iterator[Advice]:
-    facts = native.metric_facts()
-    largest = {row[0] for row in sorted(facts, key=lambda row: -row[3])[:LARGEST]}
+def _metric_advice(facts: list[Facts], largest: list[str]) -> Iterator[Advice]:
     for metric, series, samples, size, constant, copy_of in facts:
         if copy_of is not None:
             action = f"drop metric {metric}: its {series:,} series repeat those of {copy_of}"
@@ -139,11 +146,23 @@ def _metric_advice(native: NativeDatabase) -> Iterator[Advice]:
         yield "metric", metric, action, size, size
 
 
-def _form_advice(native: NativeDatabase) -> Iterator[Advice]:  # noqa: ARG001
-    """Old chunks in a denser form, once there is one."""
-    yield from ()
+def _form_advice(native: NativeDatabase) -> Iterator[Advice]:
+    """Sealed chunks in the denser form, tried on some of them."""
+    size, before, after = native.preview_densify(SAMPLES_TRIED)
+    if after < before:
+        saved = size * (before - after) / before
+        yield "form", "sealed chunks", "re-encode old chunks: reencode(), or tick() with a smaller dense_after", size, saved
 
 
-def _policy_advice(native: NativeDatabase) -> Iterator[Advice]:  # noqa: ARG001
-    """Precision that a metric could do without, once it can be given."""
-    yield from ()
+def _policy_advice(native: NativeDatabase, largest: list[str]) -> Iterator[Advice]:
+    """What digits that nobody reads cost, measured on the metrics that take most."""
+    first, last = -(2**63), 2**63 - 1
+    for metric in largest:
+        selector = f"{{__name__={json.dumps(metric, ensure_ascii=False)}}}"
+        try:
+            rows = native.preview_precision(selector, POLICY, True, first, last, SAMPLES_MEASURED)
+        except QueryLimit:
+            continue  # too many samples to try it on all of them
+        for _, _, _, now, then, _, error, _ in rows:
+            action = f"precision.set('{selector}', '{POLICY}', rewrite=True): off by {error:.2g} of a value at most"
+            yield "policy", metric, action, now, now - then

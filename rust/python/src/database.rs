@@ -323,6 +323,11 @@ impl NativeDatabase {
         ])
     }
 
+    /// (bytes of chunks that could be denser, bytes of some of them before, after)
+    fn preview_densify(&self, py: Python<'_>, samples_max: u64) -> PyResult<(u64, u64, u64)> {
+        call::run(py, self.limits, |budget| self.store.preview_densify(samples_max, budget))
+    }
+
     /// Re-encodes old chunks: (samples, chunks before, after, bytes before, after, finished)
     fn densify(
         &self,

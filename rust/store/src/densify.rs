@@ -3,7 +3,7 @@
 
 use metricsdb_model::{Budget, Result, ValueKind};
 
-use crate::chunk::{BLOCK_SAMPLES, Builder, CHUNK_SAMPLES_MAX, Chunk, chunks_of};
+use crate::chunk::{BLOCK_SAMPLES, Builder, CHUNK_SAMPLES_MAX, Chunk, chunks_of, dense};
 use crate::database::Database;
 use crate::sealed::Sealed;
 use crate::shard::{SHARDS, place_of};
@@ -131,6 +131,34 @@ impl Database {
             }
         }
         Ok(done)
+    }
+
+    /// What `densify` would save if all samples were old: bytes of the chunks that it would take, and, of some
+    /// of them with about `samples_max` samples in all, bytes before and after. Changes nothing.
+    pub fn preview_densify(&self, samples_max: u64, budget: &Budget) -> Result<(u64, u64, u64)> {
+        let series: Vec<u32> = self.index.all().iter().collect();
+        let runs_of = |id: u32| {
+            let (number, row) = place_of(id);
+            let sealed = self.shard(number).series.sealed[row].clone();
+            runs(&sealed, i64::MAX)
+        };
+        let (mut all, mut samples) = (0, 0u64);
+        for id in &series {
+            for run in runs_of(*id) {
+                all += run.bytes() as u64;
+                samples += run.chunks.iter().map(|c| c.count() as u64).sum::<u64>();
+            }
+        }
+        let stride = samples.div_ceil(samples_max.max(1)).max(1) as usize;
+        let (mut before, mut after) = (0, 0);
+        for id in series.iter().step_by(stride) {
+            budget.check()?;
+            for run in runs_of(*id) {
+                before += run.bytes() as u64;
+                after += dense(run.kind, &run.chunks, &self.shared_columns)?.bytes() as u64;
+            }
+        }
+        Ok((all, before, after))
     }
 
     fn densify_run(&self, id: u32, run: &Run, done: &mut Densified) -> Result<()> {

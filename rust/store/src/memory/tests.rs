@@ -70,7 +70,7 @@ fn metrics_and_tiers_and_shards_count_each_series_and_sample_once() {
     }
     let metrics = db.account(By::Metric);
     assert_eq!((of(&metrics, "up").series, of(&metrics, "up").samples), (100, 70_000));
-    assert!(of(&metrics, "load").bytes > of(&metrics, "up").bytes);
+    assert!(of(&metrics, "requests_total").bytes > of(&metrics, "up").bytes);
     let tiers = db.account(By::Tier);
     assert_eq!(of(&tiers, "open").samples, stats.open_samples);
     assert_eq!(of(&tiers, "sealed").samples, stats.sealed_samples);
