@@ -176,7 +176,7 @@ fn a_metric_with_histograms_is_neither_constant_nor_a_copy() {
         }
     }
     for (id, h) in ids.iter().zip(one(10).iter().cycle()).take(2) {
-        db.append_histograms(&[*id], &[0], &[h.clone()]).unwrap();
+        db.append_histograms(&[*id], &[0], std::slice::from_ref(h)).unwrap();
     }
     let mut facts = db.metric_facts(&Budget::unlimited()).unwrap();
     facts.sort_by(|a, b| a.name.cmp(&b.name));
