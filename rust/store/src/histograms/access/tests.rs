@@ -163,3 +163,23 @@ proptest! {
         prop_assert_eq!(histogram_samples as usize, model.values().map(|m| m.len()).sum::<usize>());
     }
 }
+
+#[test]
+fn a_metric_with_histograms_is_neither_constant_nor_a_copy() {
+    let db = Database::new(Options::default());
+    let set = |name: &str| Labels::from_pairs([("__name__", name)]).unwrap();
+    let ids = db.register(&["a", "b", "c"].map(set)).unwrap().0;
+    for time in 0..5 {
+        for &id in &ids {
+            let values = Values::Float(&[1.5]);
+            db.append_columns(Columns { ids: &[id], timestamps: &[time], values }).unwrap();
+        }
+    }
+    for (id, h) in ids.iter().zip(one(10).iter().cycle()).take(2) {
+        db.append_histograms(&[*id], &[0], std::slice::from_ref(h)).unwrap();
+    }
+    let mut facts = db.metric_facts(&Budget::unlimited()).unwrap();
+    facts.sort_by(|a, b| a.name.cmp(&b.name));
+    let told = |i: usize| (facts[i].name.as_str(), facts[i].constant, facts[i].copy_of.is_some());
+    assert_eq!([0, 1, 2].map(told), [("a", 0, false), ("b", 0, false), ("c", 1, false)]);
+}
