@@ -125,7 +125,7 @@ impl<'a> Rows<'a> {
                 samples.drop_stale(0);
                 edges::smooth(samples, looks, *lookback, out);
             }
-            Leaf::Window(window) if window.from_summaries(&*self.set, row, budget, out)? => {}
+            Leaf::Window(window) if window.fill_from_summaries(&*self.set, row, budget, out)? => {}
             Leaf::Window(window) => {
                 read(&*self.set, row, window.reach(), samples, budget)?;
                 samples.drop_stale(0);
@@ -201,7 +201,7 @@ impl WindowLeaf {
 
     /// Fills the row from what storage knows of whole blocks; false, and the row is undefined, where it
     /// doesn't know enough. Worth a try where windows don't overlap.
-    fn from_summaries(
+    fn fill_from_summaries(
         &self,
         set: &dyn SeriesSet,
         row: usize,

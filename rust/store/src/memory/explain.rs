@@ -75,9 +75,11 @@ fn sealed_row(labels: Labels, chunk: &Chunk) -> Result<ChunkRow> {
             }
         }
     }
+    let beside = if times > 0 { format!(", {times} of shared times") } else { String::new() };
+    let plural = if blocks == 1 { "block" } else { "blocks" };
     let detail = match together {
-        0 => format!("{value_bytes} bytes of values in {blocks} blocks ({first}), {times} of shared times"),
-        _ => format!("{together} bytes of values coded together, {times} of shared times"),
+        0 => format!("{value_bytes} bytes of values in {blocks} {plural} ({first}){beside}"),
+        _ => format!("{together} bytes of values coded together{beside}"),
     };
     Ok(ChunkRow {
         labels,
