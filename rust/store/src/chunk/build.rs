@@ -17,6 +17,11 @@ use crate::codec::timestamps;
 use crate::codec::values::Section;
 use metricsdb_model::{Result, ValueKind};
 
+/// Shorter sections are not tried in halves.
+const HALVES_BYTES: usize = 128;
+/// What another block costs beside its section, about.
+const HEAD_BYTES: usize = 4;
+
 /// A chunk that is being made.
 pub struct Builder {
     kind: ValueKind,
@@ -217,27 +222,34 @@ impl Builder {
 
     fn add_values(&mut self, bits: &[u64]) {
         for piece in bits.chunks(if self.dense { DENSE_BLOCK_SAMPLES } else { BLOCK_SAMPLES }) {
-            let constant = piece.first().copied().filter(|v| piece.iter().all(|b| b == v));
-            let mut count = piece.len();
-            let longer = self.tail.take_if(|tail| constant.is_some() && tail.constant == constant);
-            if let Some(tail) = longer {
-                count += tail.count;
-                self.values.truncate(tail.at);
-                self.blocks -= 1;
+            if self.dense {
+                dense_blocks(self.kind, piece)
+                    .into_iter()
+                    .for_each(|(bits, section)| self.add_block(bits, &section));
+                continue;
             }
-            self.blocks += 1;
             let mut section = Vec::with_capacity(piece.len() * 2 + 64);
-            match self.dense {
-                true => dense::encode(self.kind, piece, &mut section),
-                false => choose::encode(self.kind, piece, self.plan, &mut section),
-            }
+            choose::encode(self.kind, piece, self.plan, &mut section);
             // A constant in between changes nothing of what comes after it.
             self.plan =
                 Section::parse(&section, self.kind, piece.len()).ok().and_then(|s| s.plan()).or(self.plan);
-            self.tail = Some(Tail { at: self.values.len(), count, constant });
-            put_head(&mut self.values, section.len(), count);
-            self.values.extend_from_slice(&section);
+            self.add_block(piece, &section);
         }
+    }
+
+    fn add_block(&mut self, bits: &[u64], section: &[u8]) {
+        let constant = bits.first().copied().filter(|v| bits.iter().all(|b| b == v));
+        let mut count = bits.len();
+        let longer = self.tail.take_if(|tail| constant.is_some() && tail.constant == constant);
+        if let Some(tail) = longer {
+            count += tail.count;
+            self.values.truncate(tail.at);
+            self.blocks -= 1;
+        }
+        self.blocks += 1;
+        self.tail = Some(Tail { at: self.values.len(), count, constant });
+        put_head(&mut self.values, section.len(), count);
+        self.values.extend_from_slice(section);
     }
 
     fn add_times(&mut self, before: i64, times: &[i64]) {
@@ -280,4 +292,30 @@ impl Builder {
         out.extend_from_slice(&self.values);
         Chunk { block: Block::new(times, &out) }
     }
+}
+
+/// Dense sections of a long block, or of its halves where these are smaller: values whose character changes are
+/// decimals of two scales, or doubles only at times.
+fn dense_blocks(kind: ValueKind, bits: &[u64]) -> Vec<(&[u64], Vec<u8>)> {
+    let encode = |bits: &[u64]| {
+        let mut section = Vec::new();
+        dense::encode(kind, bits, &mut section);
+        section
+    };
+    let mut todo = vec![(bits, encode(bits))];
+    let mut done = Vec::new();
+    while let Some((bits, section)) = todo.pop() {
+        let (a, b) = bits.split_at((bits.len() / 2).next_multiple_of(BLOCK_SAMPLES).min(bits.len()));
+        if b.is_empty() || section.len() < HALVES_BYTES {
+            done.push((bits, section));
+            continue;
+        }
+        let (first, second) = (encode(a), encode(b));
+        if first.len() + second.len() + HEAD_BYTES < section.len() {
+            todo.extend([(b, second), (a, first)]);
+        } else {
+            done.push((bits, section));
+        }
+    }
+    done
 }
