@@ -151,7 +151,8 @@ def _form_advice(native: NativeDatabase) -> Iterator[Advice]:
     size, before, after = native.preview_densify(SAMPLES_TRIED)
     if after < before:
         saved = size * (before - after) / before
-        yield "form", "sealed chunks", "re-encode old chunks: reencode(), or tick() with a smaller dense_after", size, saved
+        action = "re-encode old chunks: reencode(), or tick() with a smaller dense_after"
+        yield "form", "sealed chunks", action, size, saved
 
 
 def _policy_advice(native: NativeDatabase, largest: list[str]) -> Iterator[Advice]:
