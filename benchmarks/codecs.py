@@ -10,7 +10,7 @@ goal, met   bytes a sample of sealed / dense
 
 Codecs see whole blocks: what a series has beyond its last one is left out. Files and servers get all of it.
 Speeds are of one core, each 16 blocks at their fastest of nine runs, built for any x86-64 as the wheels are: with AVX2
-and BMI, as its authors advise, pco decodes 5 to 50 % faster.
+and BMI, as its authors advise, pco decodes 3 to 50 % faster.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ GOALS = {
     "devops float": (6.4, 6.4),
     "poisson 5": (0.53, 0.46),
     "poisson 1000": (1.03, 0.95),
-    "histogram buckets": (0.60, 0.60),
+    "histogram buckets": (4.0, 0.60),  # coded together, as old ones are
     "walk float": (6.4, 6.4),
     "rare booleans": (0.03, 0.03),
     "constants": (0.005, 0.005),

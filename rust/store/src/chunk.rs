@@ -49,7 +49,7 @@ const INT: u8 = 1;
 /// Beside `INT`: the integers have no sign.
 const UNSIGNED: u8 = 16;
 const REGULAR: u8 = 2;
-/// The first time takes 8 bytes instead of 6.
+/// The first time takes 8 bytes instead of 5.
 const LONG_TIME: u8 = 4;
 /// Its blocks are long and coded by their surprise; it takes no more samples.
 const DENSE: u8 = 8;
@@ -57,7 +57,11 @@ const DENSE: u8 = 8;
 /// Where the first time stands: after the flags and the count.
 const FIRST_AT: usize = 3;
 const LONG_BYTES: usize = 8;
-const SHORT_BYTES: usize = 6;
+const SHORT_BYTES: usize = 5;
+/// What short first times count from: 2020-01-01, in the middle of what 40 bits of milliseconds reach.
+const SHORT_EPOCH: i64 = 1_577_836_800_000;
+/// Times that are farther apart than this are a column, however regular.
+const STEP_MAX: u64 = 1 << 62;
 /// The checksum at the end of a chunk outside of memory.
 const CHECKSUM_BYTES: usize = 4;
 
@@ -114,6 +118,7 @@ impl<'a> Parts<'a> {
             if flags & LONG_TIME != 0 { c.word(LONG_BYTES)? as i64 } else { short(c.word(SHORT_BYTES)?) };
         let number = c.varint()?;
         let regular = flags & REGULAR != 0;
+        let number = if regular { step_of(number) } else { number };
         let span = if regular { number.checked_mul(count as u64 - 1) } else { Some(number) };
         let Some(last) = span.and_then(|s| first.checked_add_unsigned(s)) else {
             return Err(c.wrong("times past the end of time"));
@@ -178,9 +183,18 @@ fn kind_of(flags: u8) -> Option<ValueKind> {
     ValueKind::ALL.into_iter().find(|&kind| flags_of(kind) == flags & (INT | UNSIGNED))
 }
 
-/// 48 bits with their sign.
+/// A step as it is written: whole seconds are shorter.
+fn step_word(step: u64) -> u64 {
+    if step.is_multiple_of(1000) { step / 1000 << 1 } else { step << 1 | 1 }
+}
+
+fn step_of(word: u64) -> u64 {
+    if word & 1 == 0 { (word >> 1).saturating_mul(1000) } else { word >> 1 }
+}
+
+/// The time of 40 bits with their sign.
 fn short(word: u64) -> i64 {
-    (word << 16) as i64 >> 16
+    ((word << 24) as i64 >> 24).wrapping_add(SHORT_EPOCH)
 }
 
 impl Chunk {

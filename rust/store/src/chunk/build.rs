@@ -8,7 +8,8 @@ use super::column::{TimeBlock, TimeBlocks, ValueBlock, ValueBlocks, decode_value
 use super::shared::{Shared, SharedColumns};
 use super::{
     BLOCK_SAMPLES, CHUNK_BLOCKS, CHUNK_BYTES, CHUNK_SAMPLES_MAX, Chunk, DENSE, DENSE_BLOCK_SAMPLES,
-    LONG_BYTES, LONG_TIME, Parts, REGULAR, SHORT_BYTES, VERSION, VERSION_SHIFT, flags_of, short,
+    LONG_BYTES, LONG_TIME, Parts, REGULAR, SHORT_BYTES, SHORT_EPOCH, STEP_MAX, VERSION, VERSION_SHIFT,
+    flags_of, short, step_word,
 };
 use crate::codec::choose::{self, Plan};
 use crate::codec::cursor::put_varint;
@@ -81,7 +82,7 @@ impl Builder {
 
     fn with(kind: ValueKind, times: &[i64], bits: &[u64], dense: bool) -> Builder {
         let first = times.first().copied().unwrap_or(0);
-        let step = timestamps::regular(times);
+        let step = timestamps::regular(times).filter(|&step| step < STEP_MAX);
         let mut builder = Builder {
             kind,
             first,
@@ -154,7 +155,8 @@ impl Builder {
         let Some((&next, step)) = times.first().zip(self.step) else { return false };
         let gap = next.wrapping_sub(self.last) as u64;
         let own = timestamps::regular(times);
-        own.is_some_and(|own| (times.len() == 1 || own == gap) && (self.count <= 1 || step == gap))
+        gap < STEP_MAX
+            && own.is_some_and(|own| (times.len() == 1 || own == gap) && (self.count <= 1 || step == gap))
     }
 
     /// Adds samples behind the last; `fits` has said yes.
@@ -277,7 +279,8 @@ impl Builder {
     }
 
     pub(super) fn finish_with(self, times: Option<Arc<Shared>>) -> Chunk {
-        let long = short(self.first as u64) != self.first;
+        let near = self.first.wrapping_sub(SHORT_EPOCH);
+        let long = short(near as u64) != self.first;
         let mut out = Vec::with_capacity(24 + self.values.len());
         out.push(
             VERSION << VERSION_SHIFT
@@ -287,8 +290,12 @@ impl Builder {
                 | if self.dense { DENSE } else { 0 },
         );
         out.extend_from_slice(&(self.count.saturating_sub(1) as u16).to_le_bytes());
-        out.extend_from_slice(&self.first.to_le_bytes()[..if long { LONG_BYTES } else { SHORT_BYTES }]);
-        put_varint(&mut out, self.step.unwrap_or(self.last.wrapping_sub(self.first) as u64));
+        match long {
+            true => out.extend_from_slice(&self.first.to_le_bytes()[..LONG_BYTES]),
+            false => out.extend_from_slice(&near.to_le_bytes()[..SHORT_BYTES]),
+        }
+        let span = self.last.wrapping_sub(self.first) as u64;
+        put_varint(&mut out, self.step.map_or(span, step_word));
         out.extend_from_slice(&self.values);
         Chunk { block: Block::new(times, &out) }
     }

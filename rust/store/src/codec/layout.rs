@@ -11,7 +11,7 @@ use super::simd::{Kernel, Simd, dispatch};
 
 /// An order is tried if its estimate is within this part of the best; the shape of the block before is
 /// kept within this one.
-const NEAR_BEST: u64 = 16;
+const NEAR_BEST: u64 = 2;
 const KEPT: u64 = 48;
 
 /// Distances below this have steps of steps that don't overflow.
