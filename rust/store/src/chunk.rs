@@ -185,7 +185,7 @@ fn kind_of(flags: u8) -> Option<ValueKind> {
 
 /// A step as it is written: whole seconds are shorter.
 fn step_word(step: u64) -> u64 {
-    if step.is_multiple_of(1000) { step / 1000 << 1 } else { step << 1 | 1 }
+    if step.is_multiple_of(1000) { (step / 1000) << 1 } else { (step << 1) | 1 }
 }
 
 fn step_of(word: u64) -> u64 {

@@ -6,6 +6,7 @@ use metricsdb_model::Result;
 
 use super::bits::{mask, unzigzag, zigzag};
 use super::cursor::{Cursor, put_signed, put_varint};
+use super::layout::divisor;
 use super::model::{LANES, Model, Symbol};
 use super::simd::{Kernel, Simd, dispatch};
 use super::tans::{BitWriter, Encoder, State};
@@ -32,7 +33,7 @@ const LOAD_BITS: u32 = 57;
 /// Appends a column. Its first integer is not written: the decoder is told it.
 pub fn encode(column: &[i64], out: &mut Vec<u8>) {
     let Some(&first) = column.first() else { return };
-    let divisor = divisor(column, first);
+    let divisor = divisor(column);
     let scaled: Vec<i64> = column.iter().map(|&v| v.wrapping_sub(first) / divisor as i64).collect();
     let orders = [0, 1, 2, MEAN].into_iter().filter(|&order| lead(order) < column.len().max(2));
     let plans = orders.flat_map(|order| {
@@ -41,26 +42,6 @@ pub fn encode(column: &[i64], out: &mut Vec<u8>) {
     });
     let Some(plan) = plans.min_by(|a, b| a.estimate.total_cmp(&b.estimate)) else { return };
     plan.write(&scaled, divisor, out);
-}
-
-/// The greatest common divisor of all distances; 1 where some distance overflows.
-fn divisor(column: &[i64], first: i64) -> u64 {
-    let mut d = 0u64;
-    for &v in column {
-        let Some(distance) = v.checked_sub(first) else { return 1 };
-        d = gcd(distance.unsigned_abs(), d);
-        if d == 1 {
-            break;
-        }
-    }
-    if d > i64::MAX as u64 { 1 } else { d.max(1) }
-}
-
-fn gcd(mut a: u64, mut b: u64) -> u64 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
 }
 
 /// Residuals after the values that the decoder knows: the first, and for order 2 the second.

@@ -152,7 +152,7 @@ fn tags(blocks: &[Block]) -> (u32, u32, bool) {
 }
 
 /// The greatest common divisor of all distances; 1 where distances are too long.
-fn divisor(column: &[i64]) -> u64 {
+pub(super) fn divisor(column: &[i64]) -> u64 {
     let Some(&first) = column.first() else { return 1 };
     let mut d = Divisor::new(0);
     for &v in column {
