@@ -42,7 +42,7 @@ pub const CHUNK_BLOCKS: usize = 16;
 
 /// The upper three bits of the first byte.
 const VERSION: u8 = 3;
-const VERSION_SHIFT: u32 = 5;
+const VERSION_SHIFT: u32 = 6;
 
 /// Flags in the first byte.
 const INT: u8 = 1;
@@ -53,6 +53,9 @@ const REGULAR: u8 = 2;
 const LONG_TIME: u8 = 4;
 /// Its blocks are long and coded by their surprise; it takes no more samples.
 const DENSE: u8 = 8;
+
+/// Chunks of other series may be this one; in memory only.
+const COMMON: u8 = 32;
 
 /// Where the first time stands: after the flags and the count.
 const FIRST_AT: usize = 3;
@@ -229,8 +232,8 @@ impl Chunk {
         let times = c.take(times_len)?;
         let body = c.rest();
         let parts = Parts::head(body)?;
-        if parts.step.is_some() != times.is_empty() {
-            return Err(c.wrong("regular times and a column of times"));
+        if parts.step.is_some() != times.is_empty() || body.first().is_some_and(|flags| flags & COMMON != 0) {
+            return Err(c.wrong("regular times and a column of times, or a chunk in common"));
         }
         let times = (!times.is_empty()).then(|| Arc::new(Shared::Times(times.into())));
         if body.len() > BYTES_MAX {
@@ -283,18 +286,24 @@ impl Chunk {
             return own.to_bytes();
         }
         let times = shared.map_or(&[][..], |shared| shared.times());
-        let bytes = self.block.bytes();
+        let mut bytes = self.block.bytes().to_vec();
+        bytes.iter_mut().take(1).for_each(|flags| *flags &= !COMMON);
         let mut out = Vec::with_capacity(bytes.len() + times.len() + 8);
         put_varint(&mut out, times.len() as u64);
         out.extend_from_slice(times);
-        out.extend_from_slice(bytes);
+        out.extend_from_slice(&bytes);
         let sum = checksum(&out);
         out.extend_from_slice(&sum);
         out
     }
 
-    /// Heap bytes of this chunk, without its times where they are shared.
+    /// Heap bytes of this chunk, without its times where they are shared; none where the whole chunk is.
     pub fn bytes(&self) -> usize {
+        if self.is_common() { 0 } else { self.heap_bytes() }
+    }
+
+    /// Heap bytes of this chunk, whoever holds it.
+    pub fn heap_bytes(&self) -> usize {
         heap::allocated(self.block.size())
     }
 
@@ -316,6 +325,22 @@ impl Chunk {
     /// Whether its times are one step apart.
     pub fn is_regular(&self) -> bool {
         self.block.bytes().first().is_some_and(|b| b & REGULAR != 0)
+    }
+
+    /// Whether it is kept in `SharedColumns`, whose bytes it is then among.
+    pub fn is_common(&self) -> bool {
+        self.flags() & COMMON != 0
+    }
+
+    fn flags(&self) -> u8 {
+        self.block.bytes().first().copied().unwrap_or(0)
+    }
+
+    /// The same, kept in common with others.
+    fn to_common(&self) -> Chunk {
+        let mut bytes = self.block.bytes().to_vec();
+        bytes.iter_mut().take(1).for_each(|flags| *flags |= COMMON);
+        Chunk { block: Block::new(self.shared(), &bytes) }
     }
 
     /// Chunks of several series whose bytes are one.

@@ -171,7 +171,8 @@ impl Database {
         }
         let (old_times, young_times) = times.split_at(old);
         let (old_bits, young_bits) = bits.split_at(old);
-        let mut chunks = vec![Builder::dense(run.kind, old_times, old_bits).finish(&self.shared_columns)];
+        let chunk = Builder::dense(run.kind, old_times, old_bits).finish(&self.shared_columns);
+        let mut chunks = vec![self.shared_columns.in_common(chunk)];
         chunks.extend(chunks_of(run.kind, young_times, young_bits, &self.shared_columns)?);
         self.put_run(id, run, old, chunks, done);
         Ok(())

@@ -67,6 +67,9 @@ impl Codec for Open {
     }
 }
 
+/// The table of chunks in common: hash and handle, at half of its load.
+const ENTRY_BYTES: f64 = 32.0;
+
 /// Series of a histogram.
 const BUCKETS: usize = 12;
 
@@ -81,7 +84,7 @@ fn sealed(series: &Series, shared: &SharedColumns) -> Vec<Chunk> {
 }
 
 fn densest(series: &Series, shared: &SharedColumns) -> Vec<Chunk> {
-    vec![dense(ValueKind::Float, &sealed(series, shared), shared).unwrap()]
+    vec![shared.in_common(dense(ValueKind::Float, &sealed(series, shared), shared).unwrap())]
 }
 
 /// Whole series, cut to whole blocks, as the store keeps them: a chunk grows block by block.
@@ -143,13 +146,23 @@ fn whole(
         let part = if column.holds_times() { &mut size.times } else { &mut size.values };
         *part += column.bytes() as f64;
     }
+    let mut common: Vec<&Chunk> = Vec::new();
     for (chunks, series) in coded.iter().zip(set) {
         out.clear();
         for chunk in chunks {
             chunk.decode_f64(TimeRange::ALL, &mut out).unwrap();
+            size.headers += size_of::<Chunk>() as f64;
+            // One that is kept in common with others is counted once.
+            if common.iter().any(|c: &&Chunk| c.shares_bytes_with(chunk)) {
+                continue;
+            }
+            if chunk.is_common() {
+                common.push(chunk);
+                size.headers += ENTRY_BYTES;
+            }
             size.values += chunk.encoded_bytes() as f64;
-            size.headers += (chunk.framed_bytes() - chunk.encoded_bytes() + size_of::<Chunk>()) as f64;
-            size.heap += (chunk.bytes() - chunk.framed_bytes()) as f64;
+            size.headers += (chunk.framed_bytes() - chunk.encoded_bytes()) as f64;
+            size.heap += (chunk.heap_bytes() - chunk.framed_bytes()) as f64;
         }
         assert!(out.values.iter().map(|v| v.to_bits()).eq(series.bits.iter().copied()), "{name}");
         assert_eq!(out.timestamps, series.times, "{name}");

@@ -118,8 +118,7 @@ impl Block {
         layout(self.len(), self.has_shared()).size()
     }
 
-    #[cfg(test)]
-    fn holders(&self) -> usize {
+    pub fn holders(&self) -> usize {
         self.head().holders.load(Ordering::Relaxed) as usize
     }
 

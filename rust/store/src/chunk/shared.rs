@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::Mutex;
 
+use super::Chunk;
 use crate::heap;
 
 /// Stripes of the table, so that shards that seal at once seldom wait for each other.
@@ -52,7 +53,18 @@ impl Shared {
 pub struct SharedColumns {
     hasher: DefaultHashBuilder,
     stripes: [Mutex<Stripe>; STRIPES],
+    common: Mutex<Common>,
 }
+
+/// Small chunks that several series may have: the same constant at the same times.
+#[derive(Default)]
+struct Common {
+    known: HashTable<(u64, Chunk)>,
+    sweep_at: usize,
+}
+
+/// Larger chunks are seldom equal.
+const COMMON_BYTES: usize = 64;
 
 #[derive(Default)]
 struct Stripe {
@@ -85,6 +97,31 @@ impl SharedColumns {
         shared
     }
 
+    /// A chunk that is equal to this one, if it is small: all series that have the same point to one.
+    pub fn in_common(&self, chunk: Chunk) -> Chunk {
+        if chunk.encoded_bytes() > COMMON_BYTES {
+            return chunk;
+        }
+        let chunk = chunk.to_common();
+        let hash = self.hasher.hash_one(chunk.block.bytes());
+        let mut common = self.common.lock();
+        let times = chunk.block.shared().map(std::ptr::from_ref);
+        let same = |(h, other): &(u64, Chunk)| {
+            *h == hash
+                && other.block.bytes() == chunk.block.bytes()
+                && other.block.shared().map(std::ptr::from_ref) == times
+        };
+        if let Some((_, known)) = common.known.find(hash, same) {
+            return known.clone();
+        }
+        if common.known.len() >= common.sweep_at {
+            common.known.retain(|(_, chunk)| chunk.block.holders() > 1);
+            common.sweep_at = (common.known.len() * 2).max(SWEEP_MIN);
+        }
+        common.known.insert_unique(hash, (hash, chunk.clone()), |(h, _)| *h);
+        chunk
+    }
+
     /// The columns that are in use.
     pub fn columns(&self) -> impl Iterator<Item = Arc<Shared>> {
         let alive = |stripe: &Mutex<Stripe>| -> Vec<Arc<Shared>> {
@@ -106,13 +143,37 @@ impl SharedColumns {
                 bytes += shared.map_or(heap::shared::<Shared>(), |shared| shared.bytes());
             }
         }
-        (columns, bytes)
+        let common = self.common.lock();
+        let chunks: usize = common.known.iter().map(|(_, chunk)| chunk.heap_bytes()).sum();
+        (columns, bytes + heap::table(&common.known) + chunks)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use metricsdb_model::ValueKind;
+
+    use super::super::Builder;
     use super::*;
+
+    #[test]
+    fn equal_small_chunks_are_one() {
+        let table = SharedColumns::default();
+        let seal = |value: f64, step: i64| {
+            let times: Vec<i64> = (0..600).map(|i| i * step).collect();
+            let bits = vec![value.to_bits(); 600];
+            Builder::dense(ValueKind::Float, &times, &bits).finish(&table)
+        };
+        let (a, b, c, d) = (seal(1.0, 10), seal(1.0, 10), seal(2.0, 10), seal(1.0, 11));
+        let (a, b, c, d) = (table.in_common(a), table.in_common(b), table.in_common(c), table.in_common(d));
+        assert!(a.shares_bytes_with(&b) && !a.shares_bytes_with(&c) && !a.shares_bytes_with(&d));
+        assert_eq!((a.bytes(), a.count(), a.last(), a.is_common()), (0, 600, 5990, true));
+        let outside = Chunk::from_bytes(&a.to_bytes());
+        assert!(outside.is_ok_and(|chunk| chunk.bytes() > 0 && chunk.count() == 600));
+        drop((a, b, c, d));
+        (0..1000).for_each(|i| drop(table.in_common(seal(f64::from(i), 7))));
+        assert!(table.size().1 < 40_000, "those that nobody holds are swept out: {}", table.size().1);
+    }
 
     #[test]
     fn equal_columns_are_one_as_long_as_somebody_holds_them() {

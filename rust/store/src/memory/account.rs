@@ -354,8 +354,10 @@ fn codecs_of(shard: &Shard, row: u32, fold: &mut Fold<(&'static str, &'static st
         } else {
             for block in chunk.blocks().into_iter().flatten().flatten() {
                 if let Ok(section) = block.section() {
-                    left -= block.bytes.len();
-                    add(("", section.name()), block.bytes.len(), block.count);
+                    // A chunk in common has its bytes among what is shared.
+                    let bytes = block.bytes.len().min(left);
+                    left -= bytes;
+                    add(("", section.name()), bytes, block.count);
                 }
             }
         }
