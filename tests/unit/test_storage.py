@@ -240,3 +240,36 @@ def test_the_account_is_what_the_process_grows_by(case):
     assert accounted == pytest.approx(found["used"], rel=0.01), found
     # Above: holes that glibc can't give back, since something that is held stands in each page of them.
     assert 0.97 * accounted <= found["resident"] <= 1.2 * accounted, found
+
+
+def noisy() -> mdb.Database:
+    """Sealed chunks of small random steps, which entropy coding makes smaller, and of digits that are noise."""
+    rng = np.random.default_rng(5)
+    db = mdb.Database()
+    times = (np.arange(4096) * 15_000).astype("datetime64[ms]")
+    for i in range(40):
+        values = 1000 + rng.standard_normal(4096).cumsum()
+        column = np.floor(values) if i % 2 else values.round(6)
+        db.append({"__name__": "walk" if i % 2 else "noise", "i": str(i)}, times, column)
+    return db
+
+
+def test_what_reencoding_and_a_policy_are_said_to_save_they_save():
+    db = noisy()
+    advice = db.advise(limit=100)
+
+    def predicted(kind: str, subject: str) -> int:
+        return advice.filter((pl.col("kind") == kind) & (pl.col("subject") == subject))["bytes_saved"][0]
+
+    done = db.reencode()
+    saved = done.bytes_before - done.bytes_after
+    assert saved > 0
+    assert abs(predicted("form", "sealed chunks") - saved) <= 0.1 * saved
+    other = noisy()
+    report = other.precision.set('{__name__="noise"}', "digits(4)", rewrite=True)
+    assert report is not None
+    saved = report["bytes_before"][0] - report["bytes_after"][0]
+    assert saved > 0
+    assert abs(predicted("policy", "noise") - saved) <= 0.1 * saved
+    action = advice.filter(pl.col("kind") == "policy")["action"].to_list()
+    assert any("precision.set" in text and "off by" in text for text in action)
