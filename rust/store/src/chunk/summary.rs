@@ -5,7 +5,7 @@ use metricsdb_model::sample::is_stale;
 use metricsdb_model::{Result, Summary, TimeRange, Wants};
 
 use super::column::ValueBlock;
-use super::{Chunk, Parts};
+use super::{BLOCK_SAMPLES, Chunk, Parts};
 
 /// A summary in the making, and how many samples had to be decoded for it.
 #[derive(Default)]
@@ -48,12 +48,15 @@ impl Times {
 }
 
 impl Chunk {
-    /// Whether some whole block lies in the range, so that folding may save decoding.
+    /// Whether some whole block is sure to lie in the range, so that folding saves decoding.
     pub fn has_block_within(&self, range: TimeRange) -> bool {
-        self.first() >= range.start && self.last() <= range.end
-            || (self.blocks().is_ok_and(|b| b.flatten().count() > 2)
-                && range.start <= self.last()
-                && range.end >= self.first())
+        let (first, last) = (self.first(), self.last());
+        if first >= range.start && last <= range.end {
+            return true;
+        }
+        let common = range.end.min(last) as f64 - range.start.max(first) as f64;
+        let samples = common / (last as f64 - first as f64).max(1.0) * self.count() as f64;
+        samples >= 2.0 * BLOCK_SAMPLES as f64
     }
 
     /// Adds what the samples in `range` come to. Errors: `Corruption`.
