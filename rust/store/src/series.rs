@@ -11,8 +11,9 @@ use crate::slab::Slab;
 
 /// Rows of one segment of a column.
 const SEGMENT_ROWS: usize = 128;
-/// Rows that a segment has room for at first: it doubles until it is full, so that a small store stays small.
-const SEGMENT_ROWS_FIRST: usize = 8;
+/// Rows that a segment has room for at first, or a quarter of all: it doubles until it is full, so that a small
+/// store stays small, and a large one leaves no holes behind.
+const SEGMENT_ROWS_MIN: usize = 8;
 /// Rows one shard can hold: an id is `row << 8 | shard` in 32 bits, and the last row is never used so
 /// that `u32::MAX` is no id.
 pub const ROWS_MAX: usize = (1 << 24) - 1;
@@ -40,7 +41,8 @@ impl<T> Segments<T> {
         match self.segments.last_mut() {
             Some(last) if last.len() < SEGMENT_ROWS => last.push(value),
             _ => {
-                let mut segment = Vec::with_capacity(SEGMENT_ROWS_FIRST);
+                let room = (self.len() / 4).clamp(SEGMENT_ROWS_MIN, SEGMENT_ROWS);
+                let mut segment = Vec::with_capacity(room);
                 segment.push(value);
                 self.segments.push(segment);
             }
