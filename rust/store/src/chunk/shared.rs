@@ -63,8 +63,8 @@ struct Common {
     sweep_at: usize,
 }
 
-/// Larger chunks are seldom equal.
-const COMMON_BYTES: usize = 64;
+/// A constant takes less; larger chunks are seldom equal, and an entry of the table is not free.
+const COMMON_BYTES: usize = 24;
 
 #[derive(Default)]
 struct Stripe {
