@@ -40,7 +40,7 @@ pub const DENSE_BLOCK_SAMPLES: usize = 4096;
 pub const CHUNK_BYTES: usize = 16 << 10;
 pub const CHUNK_BLOCKS: usize = 16;
 
-/// The upper three bits of the first byte.
+/// The upper two bits of the first byte.
 const VERSION: u8 = 3;
 const VERSION_SHIFT: u32 = 6;
 
@@ -239,7 +239,7 @@ impl Chunk {
         if body.len() > BYTES_MAX {
             return Err(c.wrong("a chunk of two gigabytes"));
         }
-        let chunk = Chunk { block: Block::new(times, body) };
+        let chunk = Chunk { block: Block::new(times, [body, &[]]) };
         chunk.validate()?;
         Ok(chunk)
     }
@@ -286,12 +286,12 @@ impl Chunk {
             return own.to_bytes();
         }
         let times = shared.map_or(&[][..], |shared| shared.times());
-        let mut bytes = self.block.bytes().to_vec();
-        bytes.iter_mut().take(1).for_each(|flags| *flags &= !COMMON);
+        let bytes = self.block.bytes();
         let mut out = Vec::with_capacity(bytes.len() + times.len() + 8);
         put_varint(&mut out, times.len() as u64);
         out.extend_from_slice(times);
-        out.extend_from_slice(&bytes);
+        out.push(self.flags() & !COMMON);
+        out.extend_from_slice(bytes.get(1..).unwrap_or(&[]));
         let sum = checksum(&out);
         out.extend_from_slice(&sum);
         out
@@ -324,7 +324,7 @@ impl Chunk {
 
     /// Whether its times are one step apart.
     pub fn is_regular(&self) -> bool {
-        self.block.bytes().first().is_some_and(|b| b & REGULAR != 0)
+        self.flags() & REGULAR != 0
     }
 
     /// Whether it is kept in `SharedColumns`, whose bytes it is then among.
@@ -338,9 +338,8 @@ impl Chunk {
 
     /// The same, kept in common with others.
     fn to_common(&self) -> Chunk {
-        let mut bytes = self.block.bytes().to_vec();
-        bytes.iter_mut().take(1).for_each(|flags| *flags |= COMMON);
-        Chunk { block: Block::new(self.shared(), &bytes) }
+        let rest = self.block.bytes().get(1..).unwrap_or(&[]);
+        Chunk { block: Block::new(self.shared(), [&[self.flags() | COMMON], rest]) }
     }
 
     /// Chunks of several series whose bytes are one.
@@ -349,12 +348,12 @@ impl Chunk {
     }
 
     pub fn kind(&self) -> ValueKind {
-        self.block.bytes().first().and_then(|&flags| kind_of(flags)).unwrap_or(ValueKind::Float)
+        kind_of(self.flags()).unwrap_or(ValueKind::Float)
     }
 
     /// Whether it was made by `densify`.
     pub fn is_dense(&self) -> bool {
-        self.block.bytes().first().is_some_and(|b| b & DENSE != 0)
+        self.flags() & DENSE != 0
     }
 
     pub fn count(&self) -> usize {
@@ -363,7 +362,7 @@ impl Chunk {
 
     pub fn first(&self) -> i64 {
         let word = load64(self.block.bytes(), FIRST_AT);
-        if self.block.bytes().first().is_some_and(|b| b & LONG_TIME != 0) { word as i64 } else { short(word) }
+        if self.flags() & LONG_TIME != 0 { word as i64 } else { short(word) }
     }
 
     pub fn last(&self) -> i64 {

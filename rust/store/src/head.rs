@@ -157,7 +157,7 @@ impl Shard {
         let kind = head.state.kind();
         let sealed = &mut self.series.sealed[row];
         let larger = match sealed.last() {
-            Some(last) => grown(last, kind, &work.times, &work.bits, &self.times)?,
+            Some(last) => grown(last, kind, &work.times, &work.bits, &self.shared_columns)?,
             None => None,
         };
         if let Some(chunk) = larger {
@@ -166,7 +166,7 @@ impl Shard {
                 self.sealed_count.remove(&old);
             }
         } else {
-            for chunk in chunks_of(kind, &work.times, &work.bits, &self.times)? {
+            for chunk in chunks_of(kind, &work.times, &work.bits, &self.shared_columns)? {
                 self.sealed_count.add(&chunk);
                 sealed.push(chunk);
             }

@@ -260,7 +260,7 @@ impl Shard {
             work.times.extend(run.iter().map(|m| m.time));
             work.bits.extend(run.iter().map(|m| m.value.bits));
             let kind = run.first().map_or(ValueKind::Float, |m| m.value.kind);
-            chunks.extend(chunks_of(kind, &work.times, &work.bits, &self.times)?);
+            chunks.extend(chunks_of(kind, &work.times, &work.bits, &self.shared_columns)?);
         }
         self.swap_sealed(row, at, 1, chunks);
         Ok(())

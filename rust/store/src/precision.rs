@@ -364,9 +364,10 @@ impl Shard {
                 count => changed += count,
             }
             if first.is_dense() {
-                after.push(Builder::dense(first.kind(), &work.times, &work.bits).finish(&self.times));
+                after
+                    .push(Builder::dense(first.kind(), &work.times, &work.bits).finish(&self.shared_columns));
             } else {
-                after.extend(chunks_of(first.kind(), &work.times, &work.bits, &self.times)?);
+                after.extend(chunks_of(first.kind(), &work.times, &work.bits, &self.shared_columns)?);
             }
         }
         if changed > 0 {

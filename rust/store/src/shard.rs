@@ -63,7 +63,7 @@ pub struct Shard {
     pub sealed_count: SealedCount,
     pub histograms: Histograms,
     /// What sealed chunks hold together: one table for all shards.
-    pub times: Arc<SharedColumns>,
+    pub shared_columns: Arc<SharedColumns>,
     /// Those of the whole store; `series.precision` says which one is a row's.
     pub precision: Arc<PrecisionRules>,
 }
@@ -99,7 +99,7 @@ impl Work {
 }
 
 impl Shard {
-    pub fn new(number: u8, times: Arc<SharedColumns>) -> Shard {
+    pub fn new(number: u8, shared_columns: Arc<SharedColumns>) -> Shard {
         Shard {
             number,
             series: SeriesTable::default(),
@@ -107,7 +107,7 @@ impl Shard {
             arena: Arena::default(),
             sealed_count: SealedCount::default(),
             histograms: Histograms::default(),
-            times,
+            shared_columns,
             precision: Arc::default(),
         }
     }

@@ -51,16 +51,17 @@ fn layout(len: usize, shared: bool) -> Layout {
 }
 
 impl Block {
-    /// Copies the bytes, `BYTES_MAX` at most.
-    pub fn new(shared: Option<Arc<Shared>>, bytes: &[u8]) -> Block {
-        assert!(bytes.len() <= BYTES_MAX, "who makes chunks has looked at their length");
-        let len = bytes.len() as u32;
-        let layout = layout(bytes.len(), shared.is_some());
+    /// Copies the bytes of both pieces, one behind the other; `BYTES_MAX` at most.
+    pub fn new(shared: Option<Arc<Shared>>, pieces: [&[u8]; 2]) -> Block {
+        let bytes = pieces[0].len() + pieces[1].len();
+        assert!(bytes <= BYTES_MAX, "who makes chunks has looked at their length");
+        let len = bytes as u32;
+        let layout = layout(bytes, shared.is_some());
         // SAFETY: the layout has at least the size of a head.
         let Some(head) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
         let head = head.cast::<Head>();
         let flag = if shared.is_some() { WITH_SHARED } else { 0 };
-        // SAFETY: fresh memory of `layout`: head, pointer if anything is shared, then room for all bytes.
+        // SAFETY: fresh memory of `layout`: head, pointer if anything is shared, then room for the bytes of both pieces.
         unsafe {
             head.write(Head { holders: AtomicU32::new(1), len: len | flag });
             let mut at = head.add(1).cast::<u8>();
@@ -68,7 +69,8 @@ impl Block {
                 at.cast::<*const Shared>().write(Arc::into_raw(shared));
                 at = at.add(SHARED_BYTES);
             }
-            copy_nonoverlapping(bytes.as_ptr(), at.as_ptr(), bytes.len());
+            copy_nonoverlapping(pieces[0].as_ptr(), at.as_ptr(), pieces[0].len());
+            copy_nonoverlapping(pieces[1].as_ptr(), at.add(pieces[0].len()).as_ptr(), pieces[1].len());
         }
         Block { head }
     }
@@ -173,8 +175,8 @@ mod tests {
         for len in [0usize, 1, 7, 8, 9, 1000] {
             let bytes: Vec<u8> = (0..len).map(|i| i as u8).collect();
             let shared = times(5);
-            let block = Block::new(Some(shared.clone()), &bytes);
-            let plain = Block::new(None, &bytes);
+            let block = Block::new(Some(shared.clone()), [&bytes[..len / 2], &bytes[len / 2..]]);
+            let plain = Block::new(None, [&bytes, &[]]);
             assert_eq!((block.bytes(), plain.bytes()), (&bytes[..], &bytes[..]));
             assert_eq!((block.size(), plain.size()), (16 + len, 8 + len));
             assert_eq!((block.shared(), plain.shared()), (Some(&*shared), None));
@@ -193,7 +195,7 @@ mod tests {
     fn holders_in_many_threads_free_it_once() {
         for _ in 0..50 {
             let shared = times(9);
-            let block = Block::new(Some(shared.clone()), b"some bytes");
+            let block = Block::new(Some(shared.clone()), [b"some ", b"bytes"]);
             std::thread::scope(|scope| {
                 for _ in 0..4 {
                     let mine = block.clone();

@@ -1,7 +1,10 @@
 //! How a chunk is made, and how it grows: samples are added behind its last, a block that is not full
 //! yet is written anew, a constant one only gets another count.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+
+use metricsdb_model::{Result, ValueKind};
 
 use super::block::Block;
 use super::column::{TimeBlock, TimeBlocks, ValueBlock, ValueBlocks, decode_values, put_head};
@@ -16,8 +19,6 @@ use crate::codec::cursor::put_varint;
 use crate::codec::dense;
 use crate::codec::timestamps;
 use crate::codec::values::Section;
-use metricsdb_model::{Result, ValueKind};
-
 /// Shorter sections are not tried in halves.
 const HALVES_BYTES: usize = 128;
 /// What another block costs beside its section, about.
@@ -76,8 +77,8 @@ impl Builder {
     }
 
     /// The times, shared with chunks that have the same; `None` where they are regular.
-    pub(super) fn shared_times(&self, shared: &SharedColumns) -> Option<Arc<Shared>> {
-        self.step.is_none().then(|| shared.intern(Shared::Times(self.times[..].into())))
+    pub(super) fn shared_times(&mut self, shared: &SharedColumns) -> Option<Arc<Shared>> {
+        self.step.is_none().then(|| shared.intern(Shared::Times(std::mem::take(&mut self.times).into())))
     }
 
     fn with(kind: ValueKind, times: &[i64], bits: &[u64], dense: bool) -> Builder {
@@ -97,7 +98,9 @@ impl Builder {
             blocks: 0,
             dense,
         };
-        builder.add(times, bits);
+        builder.add_values(bits);
+        builder.add_times(first, times);
+        builder.count = times.len();
         builder
     }
 
@@ -165,47 +168,26 @@ impl Builder {
             self.step = times.first().map(|t| t.wrapping_sub(self.last) as u64);
         }
         let popped = self.pop_values(bits)?;
-        let popped_times = self.pop_times()?;
-        match popped {
-            Some(mut all) => {
-                all.extend_from_slice(bits);
-                self.add_values(&all);
-            }
-            None => self.add_values(bits),
-        }
+        let (before, popped_times) = self.pop_times()?;
+        self.add_values(&behind(popped, bits));
+        self.add_times(before, &behind(popped_times, times));
         self.count += times.len();
-        self.last = times.last().copied().unwrap_or(self.last);
-        if self.step.is_none() {
-            let (before, mut all) = popped_times;
-            all.extend_from_slice(times);
-            self.add_times(before, &all);
-        }
         Ok(())
     }
 
-    fn add(&mut self, times: &[i64], bits: &[u64]) {
-        self.add_values(bits);
-        self.count += times.len();
-        self.last = times.last().copied().unwrap_or(self.last);
-        if self.step.is_none() {
-            self.add_times(self.first, times);
-        }
-    }
-
     /// Takes the last block off if it isn't full and does not just go on as the constant that it is.
-    fn pop_values(&mut self, next: &[u64]) -> Result<Option<Vec<u64>>> {
-        let Some(tail) = self.tail.take() else { return Ok(None) };
-        let goes_on = tail.constant.is_some_and(|v| next.iter().all(|&b| b == v));
-        if tail.count >= BLOCK_SAMPLES || goes_on {
-            self.tail = Some(tail);
-            return Ok(None);
-        }
+    fn pop_values(&mut self, next: &[u64]) -> Result<Vec<u64>> {
+        let short = |tail: &mut Tail| {
+            let goes_on = tail.constant.is_some_and(|v| next.iter().all(|&b| b == v));
+            tail.count < BLOCK_SAMPLES && !goes_on
+        };
+        let Some(tail) = self.tail.take_if(short) else { return Ok(Vec::new()) };
         let rest = self.values.get(tail.at..).unwrap_or(&[]);
         let mut bits = Vec::with_capacity(tail.count + next.len());
         decode_values(ValueBlocks::new(rest, self.kind, tail.count), 0, tail.count, |b| b, &mut bits)?;
         self.values.truncate(tail.at);
         self.blocks -= 1;
-        Ok(Some(bits))
+        Ok(bits)
     }
 
     /// Takes the last block of times off if it isn't full: the time before it, and its times.
@@ -223,25 +205,25 @@ impl Builder {
     }
 
     fn add_values(&mut self, bits: &[u64]) {
-        for piece in bits.chunks(if self.dense { DENSE_BLOCK_SAMPLES } else { BLOCK_SAMPLES }) {
-            if self.dense {
-                dense_blocks(self.kind, piece)
-                    .into_iter()
-                    .for_each(|(bits, section)| self.add_block(bits, &section));
-                continue;
+        if self.dense {
+            for piece in bits.chunks(DENSE_BLOCK_SAMPLES) {
+                dense_blocks(self.kind, piece).iter().for_each(|(bits, s)| self.add_block(bits.len(), s));
             }
-            let mut section = Vec::with_capacity(piece.len() * 2 + 64);
+            return;
+        }
+        let mut section = Vec::new();
+        for piece in bits.chunks(BLOCK_SAMPLES) {
+            section.clear();
             choose::encode(self.kind, piece, self.plan, &mut section);
-            // A constant in between changes nothing of what comes after it.
-            self.plan =
-                Section::parse(&section, self.kind, piece.len()).ok().and_then(|s| s.plan()).or(self.plan);
-            self.add_block(piece, &section);
+            self.add_block(piece.len(), &section);
         }
     }
 
-    fn add_block(&mut self, bits: &[u64], section: &[u8]) {
-        let constant = bits.first().copied().filter(|v| bits.iter().all(|b| b == v));
-        let mut count = bits.len();
+    fn add_block(&mut self, mut count: usize, section: &[u8]) {
+        let parsed = Section::parse(section, self.kind, count).ok();
+        let constant = parsed.as_ref().and_then(Section::constant);
+        // A constant in between changes nothing of what comes after it.
+        self.plan = parsed.as_ref().and_then(Section::plan).or(self.plan);
         let longer = self.tail.take_if(|tail| constant.is_some() && tail.constant == constant);
         if let Some(tail) = longer {
             count += tail.count;
@@ -254,8 +236,12 @@ impl Builder {
         self.values.extend_from_slice(section);
     }
 
-    fn add_times(&mut self, before: i64, times: &[i64]) {
-        let mut before = before;
+    /// Adds times behind `before`; a column of them only where they are not regular.
+    fn add_times(&mut self, mut before: i64, times: &[i64]) {
+        self.last = times.last().copied().unwrap_or(self.last);
+        if self.step.is_some() {
+            return;
+        }
         let mut column = Vec::new();
         for piece in times.chunks(BLOCK_SAMPLES) {
             let (Some(&first), Some(&last)) = (piece.first(), piece.last()) else { return };
@@ -273,7 +259,7 @@ impl Builder {
     }
 
     /// The chunk; its times are shared with those that have the same.
-    pub fn finish(self, shared: &SharedColumns) -> Chunk {
+    pub fn finish(mut self, shared: &SharedColumns) -> Chunk {
         let times = self.shared_times(shared);
         self.finish_with(times)
     }
@@ -281,24 +267,32 @@ impl Builder {
     pub(super) fn finish_with(self, times: Option<Arc<Shared>>) -> Chunk {
         let near = self.first.wrapping_sub(SHORT_EPOCH);
         let long = short(near as u64) != self.first;
-        let mut out = Vec::with_capacity(24 + self.values.len());
-        out.push(
+        let mut head = Vec::with_capacity(24);
+        head.push(
             VERSION << VERSION_SHIFT
                 | flags_of(self.kind)
                 | if self.step.is_some() { REGULAR } else { 0 }
                 | if long { LONG_TIME } else { 0 }
                 | if self.dense { DENSE } else { 0 },
         );
-        out.extend_from_slice(&(self.count.saturating_sub(1) as u16).to_le_bytes());
+        head.extend_from_slice(&(self.count.saturating_sub(1) as u16).to_le_bytes());
         match long {
-            true => out.extend_from_slice(&self.first.to_le_bytes()[..LONG_BYTES]),
-            false => out.extend_from_slice(&near.to_le_bytes()[..SHORT_BYTES]),
+            true => head.extend_from_slice(&self.first.to_le_bytes()[..LONG_BYTES]),
+            false => head.extend_from_slice(&near.to_le_bytes()[..SHORT_BYTES]),
         }
         let span = self.last.wrapping_sub(self.first) as u64;
-        put_varint(&mut out, self.step.map_or(span, step_word));
-        out.extend_from_slice(&self.values);
-        Chunk { block: Block::new(times, &out) }
+        put_varint(&mut head, self.step.map_or(span, step_word));
+        Chunk { block: Block::new(times, [&head, &self.values]) }
     }
+}
+
+/// Both columns as one; what comes is not copied where nothing was there.
+fn behind<T: Copy>(mut popped: Vec<T>, next: &[T]) -> Cow<'_, [T]> {
+    if popped.is_empty() {
+        return Cow::Borrowed(next);
+    }
+    popped.extend_from_slice(next);
+    Cow::Owned(popped)
 }
 
 /// Dense sections of a long block, or of its halves where these are smaller: values whose character changes are

@@ -34,8 +34,9 @@ pub fn chunks_together(
         dense::member(kind, bits, column, member, &mut section);
         section
     });
-    let builders: Vec<Builder> = sections.map(|section| Builder::of_section(kind, times, &section)).collect();
-    let times = builders.first().and_then(|builder| builder.shared_times(shared));
+    let mut builders: Vec<Builder> =
+        sections.map(|section| Builder::of_section(kind, times, &section)).collect();
+    let times = builders.first_mut().and_then(|builder| builder.shared_times(shared));
     let shared: Arc<Shared> = shared.intern(Shared::Together(coded.into(), times));
     Some(builders.into_iter().map(|builder| builder.finish_with(Some(shared.clone()))).collect())
 }
