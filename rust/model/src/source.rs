@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use crate::budget::Budget;
 use crate::error::Result;
+use crate::histogram::{Histogram, HistogramSamples};
 use crate::labels::Labels;
 use crate::predicate::Predicate;
 use crate::sample::Samples;
@@ -43,6 +44,23 @@ pub trait SeriesSet: Send + Sync {
         let mut samples = Samples::default();
         self.read(index, range, &mut samples)?;
         Ok(samples.timestamps.last().copied().zip(samples.values.last().copied()))
+    }
+
+    /// Whether one series may have histograms. Stores without them keep the default.
+    fn has_histograms(&self, _index: usize) -> bool {
+        false
+    }
+
+    /// Appends the histograms of one series in `range`, in time order, stale ones included. `read` does not
+    /// show them: a sample is a number or a histogram.
+    fn read_histograms(&self, _index: usize, _range: TimeRange, _out: &mut HistogramSamples) -> Result<()> {
+        Ok(())
+    }
+
+    /// The newest histogram of one series before `time`, in milliseconds, with its time: it may lie before the
+    /// range given to `select`. Only it tells whether the first one in a range follows a reset.
+    fn histogram_before(&self, _index: usize, _time: i64) -> Result<Option<(i64, Histogram)>> {
+        Ok(None)
     }
 
     /// What all samples of one series in `range` come to, without the staleness markers. `None` where storage

@@ -198,6 +198,20 @@ impl HistogramSeries {
         Ok(())
     }
 
+    /// The newest histogram before `time`; decodes one chunk at most. Errors: `Corruption`, never for chunks
+    /// sealed here.
+    pub fn newest_before(&self, time: i64) -> Result<Option<(i64, Histogram)>> {
+        let open = self.open.times.partition_point(|&t| t < time);
+        if let Some(i) = open.checked_sub(1) {
+            return Ok(self.open.times.get(i).copied().zip(self.open.rows.get(i).cloned()));
+        }
+        let sealed = self.sealed.partition_point(|c| c.first() < time);
+        let Some(chunk) = sealed.checked_sub(1).and_then(|i| self.sealed.get(i)) else { return Ok(None) };
+        let (mut times, mut rows) = (Vec::new(), Vec::new());
+        chunk.decode_range(TimeRange::new(i64::MIN, time.saturating_sub(1)), &mut times, &mut rows)?;
+        Ok(times.pop().zip(rows.pop()))
+    }
+
     /// Whether there is a histogram in the range; decodes only where heads can't tell. Errors: `Corruption`,
     /// never for chunks sealed here.
     pub fn has_any(&self, range: TimeRange) -> Result<bool> {
