@@ -3,24 +3,59 @@
 //!
 //! An aggregation folds such rows one after the other and never holds them all.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use metricsdb_model::sample::is_stale;
 use metricsdb_model::{Budget, Grouping, Groups, Result, Samples, SeriesSet, TimeRange, Wants};
 use rayon::prelude::*;
 
 use super::block::{ABSENT, Block, LabelColumn, present};
+use super::cells::{CellRow, Cells};
 use super::edges::{self, Edges};
 use super::grid::{Grid, Looks, reserve};
+use super::mixed::Remarks;
+use super::native::Hints;
 use crate::function::sliding::{Sliding, Windows};
 use crate::function::summary::OfSummary;
 use crate::function::{Window, WindowFn};
+use crate::histogram::PointsFn;
 
 /// Windows of one row between two looks at the budget.
 const STEPS_PER_CHECK: usize = 64;
 
-/// Changes one row in place; leaves `ABSENT` as it is.
-pub(crate) type RowMap<'a> = Box<dyn Fn(&mut [f64]) + Send + Sync + 'a>;
+/// Changes the numbers of a row in place; leaves `ABSENT` as it is.
+pub(crate) type NumberMap<'a> = Box<dyn Fn(&mut [f64]) + Send + Sync + 'a>;
+/// Changes the histograms of a row in place; what becomes a number goes to the numbers, which stand first.
+pub(crate) type HistogramMap<'a> = Box<dyn Fn(&mut [f64], &mut CellRow) + Send + Sync + 'a>;
+
+/// A function over a row: of its numbers, and of its histograms where it has some.
+pub(crate) struct RowMap<'a> {
+    pub numbers: NumberMap<'a>,
+    /// `None`: histograms are left out.
+    pub histograms: Option<HistogramMap<'a>>,
+}
+
+impl<'a> RowMap<'a> {
+    /// Of numbers; leaves histograms out.
+    pub fn of_numbers(numbers: impl Fn(&mut [f64]) + Send + Sync + 'a) -> RowMap<'a> {
+        RowMap { numbers: Box::new(numbers), histograms: None }
+    }
+
+    pub fn with_histograms(mut self, map: impl Fn(&mut [f64], &mut CellRow) + Send + Sync + 'a) -> RowMap<'a> {
+        self.histograms = Some(Box::new(map));
+        self
+    }
+
+    pub fn apply(&self, values: &mut [f64], cells: &mut CellRow) {
+        (self.numbers)(values);
+        if !cells.is_empty() {
+            match &self.histograms {
+                Some(map) => map(values, cells),
+                None => cells.clear(),
+            }
+        }
+    }
+}
 
 /// Scalar arguments of a call, step after step.
 #[derive(Clone, Debug, Default)]
@@ -45,16 +80,16 @@ impl Args {
 }
 
 /// How a row comes out of the samples of its series.
-pub(crate) enum Leaf {
+pub(crate) enum Leaf<'a> {
     /// The newest sample within the lookback, or its time.
     Instant { looks: Looks, lookback: i64, times: bool },
     /// The line between the samples around each time.
-    Smoothed { looks: Looks, lookback: i64 },
+    Smoothed { looks: Looks, lookback: i64, remarks: Remarks<'a> },
     /// A function of the samples in `(t - range, t]`.
-    Window(WindowLeaf),
+    Window(WindowLeaf<'a>),
 }
 
-pub(crate) struct WindowLeaf {
+pub(crate) struct WindowLeaf<'a> {
     pub looks: Looks,
     pub range: i64,
     pub kernel: WindowFn,
@@ -64,6 +99,11 @@ pub(crate) struct WindowLeaf {
     pub grid: Grid,
     /// The function as one of what the samples come to, where there is such a form.
     pub of_summary: Option<OfSummary>,
+    /// The function where histograms are in the window; `None`: it leaves them out.
+    pub points: Option<PointsFn>,
+    /// The function is one of counters.
+    pub wants_counter: bool,
+    pub remarks: Remarks<'a>,
 }
 
 /// Whose metric name goes at the end of the query.
@@ -75,16 +115,20 @@ pub(crate) enum DropName {
 
 pub(crate) struct Rows<'a> {
     pub set: Arc<dyn SeriesSet + 'a>,
-    pub leaf: Leaf,
+    pub leaf: Leaf<'a>,
     pub maps: Vec<RowMap<'a>>,
     pub drop_name: DropName,
     pub steps: usize,
+    /// What histograms are told of counter resets.
+    pub hints: Hints,
 }
 
 /// Buffers of one thread.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    samples: Samples,
+    pub(super) samples: Samples,
+    /// The histograms of the row that was filled last.
+    pub cells: CellRow,
 }
 
 impl<'a> Rows<'a> {
@@ -103,8 +147,21 @@ impl<'a> Rows<'a> {
         self.set.group(grouping)
     }
 
-    /// Reads and computes one row into `out`, which holds one value per step.
+    /// Reads and computes one row into `out`, which holds one number per step, and into the cells of `scratch`.
     pub fn fill(&self, row: usize, scratch: &mut Scratch, budget: &Budget, out: &mut [f64]) -> Result<()> {
+        scratch.cells.clear();
+        if self.set.has_histograms(row) {
+            self.fill_mixed(row, scratch, budget, out)?;
+        } else {
+            self.fill_numbers(row, scratch, budget, out)?;
+        }
+        for map in &self.maps {
+            map.apply(out, &mut scratch.cells);
+        }
+        Ok(())
+    }
+
+    fn fill_numbers(&self, row: usize, scratch: &mut Scratch, budget: &Budget, out: &mut [f64]) -> Result<()> {
         let samples = &mut scratch.samples;
         samples.clear();
         match &self.leaf {
@@ -120,7 +177,7 @@ impl<'a> Rows<'a> {
                 read(&*self.set, row, looks.reach(*lookback), samples, budget)?;
                 newest(samples, looks, *lookback, *times, out);
             }
-            Leaf::Smoothed { looks, lookback } => {
+            Leaf::Smoothed { looks, lookback, .. } => {
                 read(&*self.set, row, looks.around(*lookback, *lookback), samples, budget)?;
                 samples.drop_stale(0);
                 edges::smooth(samples, looks, *lookback, out);
@@ -135,9 +192,6 @@ impl<'a> Rows<'a> {
                 }
             }
         }
-        for map in &self.maps {
-            map(out);
-        }
         Ok(())
     }
 
@@ -145,29 +199,36 @@ impl<'a> Rows<'a> {
     pub fn into_block(self, budget: &Budget) -> Result<Block<'a>> {
         let (rows, steps) = (self.len(), self.steps);
         let mut values = vec![ABSENT; reserve(budget, rows, steps)?];
+        let found: Mutex<Vec<(usize, CellRow)>> = Mutex::default();
         let full: Vec<bool> = values
             .par_chunks_mut(steps)
             .enumerate()
             .with_min_len(16)
             .map_init(Scratch::default, |scratch, (i, out)| {
                 self.fill(i, scratch, budget, out)?;
+                if scratch.cells.iter().any(Option::is_some) {
+                    let cells = std::mem::take(&mut scratch.cells);
+                    found.lock().unwrap_or_else(PoisonError::into_inner).push((i, cells));
+                    return Ok(true);
+                }
                 Ok(out.iter().any(|&v| present(v)))
             })
             .collect::<Result<_>>()?;
         let drop_name = (0..rows).map(|i| self.drops_name(i)).collect();
         let labels = LabelColumn::Stored { set: self.set, index: (0..rows as u32).collect() };
-        let mut block = Block { steps, values, labels, drop_name, ordered: false };
+        let cells = Cells::new(found.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let mut block = Block { steps, values, cells, labels, drop_name, ordered: false };
         block.retain(|i| full[i]);
         Ok(block)
     }
 }
 
-fn read(set: &dyn SeriesSet, row: usize, range: TimeRange, out: &mut Samples, budget: &Budget) -> Result<()> {
+pub(super) fn read(set: &dyn SeriesSet, row: usize, range: TimeRange, out: &mut Samples, budget: &Budget) -> Result<()> {
     set.read(row, range, out)?;
     budget.take_samples(out.len() as u64)
 }
 
-fn instant_value(t: i64, value: f64, times: bool) -> f64 {
+pub(super) fn instant_value(t: i64, value: f64, times: bool) -> f64 {
     if times { t as f64 / 1000.0 } else { value }
 }
 
@@ -191,8 +252,8 @@ fn newest(samples: &Samples, looks: &Looks, lookback: i64, times: bool, out: &mu
     }
 }
 
-impl WindowLeaf {
-    fn reach(&self) -> TimeRange {
+impl WindowLeaf<'_> {
+    pub(super) fn reach(&self) -> TimeRange {
         match self.edges {
             Some(edges) => edges.reach(&self.looks, self.range),
             None => self.looks.reach(self.range),

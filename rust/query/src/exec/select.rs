@@ -7,6 +7,7 @@ use metricsdb_model::{Error, Result, SeriesSet, TimeRange};
 use super::block::{Block, GridSeries};
 use super::edges::Edges;
 use super::grid::{Grid, Looks};
+use super::native::Hints;
 use super::scan::{DropName, Leaf, Rows};
 use super::{Evaluator, Ranges};
 use crate::syntax::predicate;
@@ -51,6 +52,7 @@ impl<'a> Evaluator<'a> {
             maps: Vec::new(),
             drop_name: DropName::All(false),
             steps: grid.steps,
+            hints: self.hints.get(),
         })
     }
 
@@ -63,7 +65,7 @@ impl<'a> Evaluator<'a> {
                 let edges = self.edges(selector);
                 let reach = edges.map_or(looks.reach(range), |edges| edges.reach(&looks, range));
                 let set = self.series(selector, reach)?;
-                Ok(Ranges { set, looks, range, drop_name: DropName::All(false), edges })
+                Ok(Ranges { set, looks, range, drop_name: DropName::All(false), edges, hints: self.hints.get() })
             }
             ExprKind::Subquery { expr, range, step, offset, at } => {
                 let at = at.as_ref().map(|at| self.times.at(at));
@@ -74,12 +76,15 @@ impl<'a> Evaluator<'a> {
                     None => self.params.subquery_step_ms,
                 };
                 let (block, inner) = match grid.inner(&looks, range, step)? {
-                    Some(inner) => (self.vector_or_scalar(expr, &inner)?, inner),
+                    Some(inner) => {
+                        let values = self.with_hints(Some(Hints::Stored), || self.vector_or_scalar(expr, &inner));
+                        (values?, inner)
+                    }
                     None => (Block::empty(1), Grid::instant(looks.first)),
                 };
                 let drop_name = DropName::Each(block.drop_name.clone());
                 let set = Arc::new(GridSeries::new(block, inner));
-                Ok(Ranges { set, looks, range, drop_name, edges: None })
+                Ok(Ranges { set, looks, range, drop_name, edges: None, hints: Hints::AsTheyAre })
             }
             _ => Err(Error::execution("expected a range vector")),
         }

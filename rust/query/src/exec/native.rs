@@ -1,0 +1,345 @@
+//! Rows of series that hold histograms: how they are read, looked up and cut into windows beside numbers.
+
+use std::sync::Arc;
+
+use metricsdb_model::sample::is_stale;
+use metricsdb_model::{Budget, HistogramSamples, ResetHint, Result, Samples, SeriesSet, TimeRange};
+
+use super::block::{ABSENT, present};
+use super::cells::{Cell, CellRow};
+use super::edges;
+use super::grid::Looks;
+use super::mixed::Remarks;
+use super::scan::{Leaf, Rows, Scratch, WindowLeaf, instant_value, read};
+use crate::function::Window;
+use crate::histogram::{FloatHistogram, Outcome, Point, Points, Reader, Remark, eval_edges, interpolate};
+
+/// Windows of one row between two looks at the budget.
+const STEPS_PER_CHECK: usize = 64;
+
+/// What histograms are told of counter resets before they are computed with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Hints {
+    /// What Prometheus' chunks know: behind another one that it continues, a counter was not reset. The first
+    /// one after anything else is unknown.
+    #[default]
+    Stored,
+    /// As `Stored`, whatever asks for less inside of the expression.
+    Whole,
+    /// Where only counts and sums are asked for, Prometheus compares the unknown ones too.
+    Compared,
+    /// As the histograms come: points of a subquery.
+    AsTheyAre,
+}
+
+/// Histograms of one series; a cell without one is a staleness marker.
+#[derive(Default)]
+pub(crate) struct Histograms {
+    times: Vec<i64>,
+    cells: Vec<Cell>,
+}
+
+impl Histograms {
+    fn is_empty(&self) -> bool {
+        self.times.is_empty()
+    }
+
+    /// Those that are no staleness markers.
+    pub fn without_stale(self) -> (Vec<i64>, Vec<Arc<FloatHistogram>>) {
+        self.times.into_iter().zip(self.cells).filter_map(|(t, cell)| Some((t, cell?))).unzip()
+    }
+}
+
+/// Reads the histograms of a series; `numbers` are those of the same range.
+pub(crate) fn read_histograms(
+    set: &dyn SeriesSet,
+    row: usize,
+    range: TimeRange,
+    hints: Hints,
+    numbers: &Samples,
+    budget: &Budget,
+) -> Result<Histograms> {
+    let mut found = HistogramSamples::default();
+    set.read_histograms(row, range, &mut found)?;
+    budget.take_samples(found.cost(0))?;
+    if hints != Hints::AsTheyAre {
+        mark_resets(set, row, &mut found, numbers)?;
+    }
+    let mut reader = Reader::default();
+    let mut cells = Vec::with_capacity(found.len());
+    let mut before: Cell = None;
+    for stored in &found.histograms {
+        if stored.is_stale() {
+            cells.push(None);
+            continue;
+        }
+        let mut histogram = reader.read(stored);
+        if let (Hints::Compared, ResetHint::Unknown, Some(before)) = (hints, histogram.reset, &before) {
+            let reset = histogram.is_reset_after(before);
+            histogram.reset = if reset { ResetHint::Reset } else { ResetHint::NotReset };
+        }
+        let cell = Some(Arc::new(histogram));
+        before.clone_from(&cell);
+        cells.push(cell);
+    }
+    Ok(Histograms { times: found.timestamps, cells })
+}
+
+/// Sets what is known of resets. The sender's word alone is not taken for it: counts are compared.
+fn mark_resets(
+    set: &dyn SeriesSet,
+    row: usize,
+    found: &mut HistogramSamples,
+    numbers: &Samples,
+) -> Result<()> {
+    let Some(&first) = found.timestamps.first() else { return Ok(()) };
+    let mut before = set.histogram_before(row, first)?;
+    if let Some((t, _)) = &before {
+        let between = TimeRange::new(t.saturating_add(1), first.saturating_sub(1));
+        if !between.is_empty() && set.newest(row, between)?.is_some() {
+            before = None;
+        }
+    }
+    let mut number = 0;
+    for (i, (&t, histogram)) in found.timestamps.iter().zip(&mut found.histograms).enumerate() {
+        let begun = number;
+        while numbers.timestamps.get(number).is_some_and(|&n| n < t) {
+            number += 1;
+        }
+        let interrupted = i > 0 && number > begun;
+        let continues = before.as_ref().is_some_and(|(_, before)| {
+            !interrupted
+                && !before.is_stale()
+                && before.reset != ResetHint::Gauge
+                && !histogram.resets_after(before)
+        });
+        let now = match histogram.reset {
+            ResetHint::Gauge => ResetHint::Gauge,
+            _ if continues => ResetHint::NotReset,
+            _ => ResetHint::Unknown,
+        };
+        before = Some((t, histogram.clone()));
+        histogram.reset = now;
+    }
+    Ok(())
+}
+
+impl<'a> Rows<'a> {
+    /// As `fill_numbers` for a series that may hold histograms.
+    pub(super) fn fill_mixed(
+        &self,
+        row: usize,
+        scratch: &mut Scratch,
+        budget: &Budget,
+        out: &mut [f64],
+    ) -> Result<()> {
+        let Scratch { samples, cells } = scratch;
+        samples.clear();
+        let reach = match &self.leaf {
+            Leaf::Instant { looks, lookback, .. } => looks.reach(*lookback),
+            Leaf::Smoothed { looks, lookback, .. } => looks.around(*lookback, *lookback),
+            Leaf::Window(window) => window.reach(),
+        };
+        read(&*self.set, row, reach, samples, budget)?;
+        let histograms = read_histograms(&*self.set, row, reach, self.hints, samples, budget)?;
+        if histograms.is_empty() && !matches!(self.leaf, Leaf::Instant { .. }) {
+            return self.fill_numbers(row, scratch, budget, out);
+        }
+        cells.resize(self.steps, None);
+        let metric = || self.set.labels(row).metric_name().to_owned();
+        match &self.leaf {
+            Leaf::Instant { looks, lookback, times } => {
+                newest(samples, &histograms, looks, *lookback, *times, out, cells);
+            }
+            Leaf::Smoothed { looks, lookback, remarks } => {
+                samples.drop_stale(0);
+                edges::smooth(samples, looks, *lookback, out);
+                let (times, histograms) = histograms.without_stale();
+                let line = Line { numbers: &samples.timestamps, times: &times, histograms: &histograms };
+                line.smooth(looks, *lookback, remarks, metric, out, cells);
+            }
+            Leaf::Window(window) => {
+                samples.drop_stale(0);
+                let (times, histograms) = histograms.without_stale();
+                window.slide_mixed(samples, &times, &histograms, metric, budget, out, cells)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The newest sample of either kind in `(t - lookback, t]` of every look; a staleness marker ends the series.
+fn newest(
+    samples: &Samples,
+    histograms: &Histograms,
+    looks: &Looks,
+    lookback: i64,
+    as_times: bool,
+    out: &mut [f64],
+    cells: &mut CellRow,
+) {
+    let (ts, times) = (&samples.timestamps[..], &histograms.times[..]);
+    let (mut number, mut histogram) = (0, 0);
+    for (i, slot) in out.iter_mut().enumerate() {
+        let t = looks.time(i);
+        while number < ts.len() && ts[number] <= t {
+            number += 1;
+        }
+        while histogram < times.len() && times[histogram] <= t {
+            histogram += 1;
+        }
+        let within = |at: &i64| *at > t.saturating_sub(lookback);
+        let newest_number = number.checked_sub(1).map(|n| ts[n]).filter(within);
+        let newest_histogram = histogram.checked_sub(1).map(|h| times[h]).filter(within);
+        *slot = ABSENT;
+        match (newest_number, newest_histogram) {
+            (number, Some(at)) if number.is_none_or(|number| number <= at) => {
+                let cell = &histograms.cells[histogram - 1];
+                match as_times && cell.is_some() {
+                    true => *slot = instant_value(at, 0.0, true),
+                    false => cells[i].clone_from(cell),
+                }
+            }
+            (Some(at), _) if !is_stale(samples.values[number - 1]) => {
+                *slot = instant_value(at, samples.values[number - 1], as_times);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Histograms of a smoothed selector, with the times of the numbers beside them.
+struct Line<'s> {
+    numbers: &'s [i64],
+    times: &'s [i64],
+    histograms: &'s [Arc<FloatHistogram>],
+}
+
+impl Line<'_> {
+    /// As `edges::smooth` does for numbers; looks that see both kinds have no sample.
+    fn smooth(
+        &self,
+        looks: &Looks,
+        lookback: i64,
+        remarks: &Remarks<'_>,
+        metric: impl Fn() -> String,
+        out: &mut [f64],
+        cells: &mut CellRow,
+    ) {
+        for (i, slot) in out.iter_mut().enumerate() {
+            let t = looks.time(i);
+            let (start, end) = (t.saturating_sub(lookback), t.saturating_add(lookback));
+            let seen = |times: &[i64]| (times.partition_point(|at| *at <= start), times.partition_point(|at| *at <= end));
+            let (from, to) = seen(self.times);
+            if from == to {
+                continue;
+            }
+            *slot = ABSENT;
+            let (first, last) = seen(self.numbers);
+            if first < last {
+                remarks.add(Remark::MixedTypes.note(&metric()));
+                continue;
+            }
+            let next = self.times.partition_point(|at| *at <= t);
+            let Some(before) = next.checked_sub(1).filter(|before| *before >= from) else { continue };
+            let a = &self.histograms[before];
+            if self.times[before] == t || next >= to {
+                cells[i] = Some(a.clone());
+                continue;
+            }
+            let b = &self.histograms[next];
+            let counter = a.reset != ResetHint::Gauge && b.reset != ResetHint::Gauge;
+            match interpolate((self.times[before], a), (self.times[next], b), t, counter) {
+                Ok((between, found)) => {
+                    remarks.all(found, &metric);
+                    cells[i] = Some(Arc::new(between));
+                }
+                Err(_) => remarks.add(Remark::MixedSchemas.note(&metric())),
+            }
+        }
+    }
+}
+
+impl WindowLeaf<'_> {
+    /// As `slide`, with histograms in the windows.
+    #[allow(clippy::too_many_arguments)] // The samples of both kinds, and where the results go.
+    fn slide_mixed(
+        &self,
+        samples: &Samples,
+        times: &[i64],
+        histograms: &[Arc<FloatHistogram>],
+        metric: impl Fn() -> String,
+        budget: &Budget,
+        out: &mut [f64],
+        cells: &mut CellRow,
+    ) -> Result<()> {
+        let (before, after) = self.edges.map_or((0, 0), |edges| (edges.lookback, edges.after()));
+        let (mut numbers, mut found) = (Moving::default(), Moving::default());
+        for (i, slot) in out.iter_mut().enumerate() {
+            let end = self.looks.time(i);
+            let start = end.saturating_sub(self.range);
+            let (from, to) = (start.saturating_sub(before), end.saturating_add(after));
+            numbers.advance(&samples.timestamps, from, to);
+            found.advance(times, from, to);
+            if i % STEPS_PER_CHECK == STEPS_PER_CHECK - 1 {
+                budget.check()?;
+            }
+            *slot = ABSENT;
+            if numbers.is_empty() && found.is_empty() {
+                continue;
+            }
+            let floats = Window {
+                timestamps: &samples.timestamps[numbers.low..numbers.high],
+                values: &samples.values[numbers.low..numbers.high],
+                start,
+                end,
+                at: self.grid.time(i),
+                args: self.args.at(i),
+            };
+            let (times, histograms) = (&times[found.low..found.high], &histograms[found.low..found.high]);
+            let outcome = self.eval_mixed(&Points { floats, times, histograms, starts: &[] });
+            match outcome.point {
+                Some(Point::Float(value)) => *slot = value,
+                Some(Point::Histogram(histogram)) => cells[i] = Some(histogram),
+                None => {}
+            }
+            if self.wants_counter && present(*slot) {
+                self.remarks.notes.not_a_counter(&metric(), self.remarks.span);
+            }
+            self.remarks.all(outcome.remarks, &metric);
+        }
+        Ok(())
+    }
+
+    fn eval_mixed(&self, points: &Points<'_>) -> Outcome {
+        match (self.edges, self.points) {
+            (Some(edges), _) => eval_edges(points, edges.extension, self.sliding),
+            (None, _) if points.histograms.is_empty() => Outcome::float((self.kernel)(&points.floats)),
+            (None, Some(function)) => function(points),
+            (None, None) => points.floats_alone(self.kernel),
+        }
+    }
+}
+
+/// A range of samples that moves on with the steps.
+#[derive(Clone, Copy, Default)]
+struct Moving {
+    low: usize,
+    high: usize,
+}
+
+impl Moving {
+    /// To the samples in `(from, to]`, neither of which goes back.
+    fn advance(&mut self, times: &[i64], from: i64, to: i64) {
+        while self.high < times.len() && times[self.high] <= to {
+            self.high += 1;
+        }
+        while self.low < self.high && times[self.low] <= from {
+            self.low += 1;
+        }
+    }
+
+    fn is_empty(self) -> bool {
+        self.low == self.high
+    }
+}
