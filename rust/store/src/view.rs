@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use hashbrown::HashTable;
 use metricsdb_model::source::Groups;
 use metricsdb_model::{
-    Budget, Error, Grouping, Histogram, HistogramSamples, Labels, LabelsRef, Predicate, Result, Samples, SeriesSet, Source, Summary,
-    TimeRange, ValueKind, Wants,
+    Budget, Error, Grouping, Histogram, HistogramSamples, Labels, LabelsRef, Predicate, Result, Samples,
+    SeriesSet, Source, Summary, TimeRange, ValueKind, Wants,
 };
 use rayon::prelude::*;
 use roaring::RoaringBitmap;

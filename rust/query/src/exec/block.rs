@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use metricsdb_model::sample::{STALE_NAN_BITS, is_stale};
 use metricsdb_model::{
-    Budget, Error, Grouping, Groups, HistogramSamples, Labels, ResetHint, Result, Samples, SeriesSet, TimeRange,
+    Budget, Error, Grouping, Groups, HistogramSamples, Labels, ResetHint, Result, Samples, SeriesSet,
+    TimeRange,
 };
 use rayon::prelude::*;
 

@@ -1,5 +1,7 @@
 //! Function calls.
 
+use std::sync::Arc;
+
 use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{Error, Grouping, Labels, MatchOp, Result, Samples, SeriesSet, Span, TimeRange};
 
@@ -7,6 +9,7 @@ use super::aggregate::presence;
 use super::binary::map_rows;
 use super::block::{ABSENT, Block, Vector, present};
 use super::grid::Grid;
+use super::mixed::Remarks;
 use super::scan::{Args, DropName, Leaf, RowMap, Rows, WindowLeaf};
 use super::{Evaluator, Ranges, Value};
 use crate::annotations::may_be_counter;
@@ -14,6 +17,7 @@ use crate::function::edges;
 use crate::function::sliding::Sliding;
 use crate::function::summary;
 use crate::function::{Kernel, MapFn, Special, WindowFn, check_args};
+use crate::histogram::{Outcome, window_fn};
 use crate::syntax::tree::{Call, Expr, ExprKind, Extension, Filter, Selector, ValueType};
 
 impl<'a> Evaluator<'a> {
@@ -52,13 +56,17 @@ impl<'a> Evaluator<'a> {
             }
         }
         let of_summary = summary::lookup(function.name);
-        let mut rows = self.rows(ranges, kernel, function.sliding, args, function.keeps_name, grid);
+        let remarks = self.remarks(call.args[at].span);
+        let mut rows = self.rows(ranges, kernel, function.sliding, args, function.keeps_name, grid, remarks);
         if let Leaf::Window(window) = &mut rows.leaf {
             window.of_summary = of_summary;
+            window.points = window_fn(function);
+            window.wants_counter = function.wants_counter;
         }
         Ok(Vector::Rows(rows))
     }
 
+    #[allow(clippy::too_many_arguments)] // A window function and where it is called.
     fn rows(
         &self,
         ranges: Ranges<'a>,
@@ -67,15 +75,29 @@ impl<'a> Evaluator<'a> {
         args: Args,
         keeps_name: bool,
         grid: &Grid,
+        remarks: Remarks<'a>,
     ) -> Rows<'a> {
-        let Ranges { set, looks, range, drop_name, edges } = ranges;
-        let window = WindowLeaf { looks, range, kernel, sliding, edges, args, grid: *grid, of_summary: None };
+        let Ranges { set, looks, range, drop_name, edges, hints } = ranges;
+        let window = WindowLeaf {
+            looks,
+            range,
+            kernel,
+            sliding,
+            edges,
+            args,
+            grid: *grid,
+            of_summary: None,
+            points: None,
+            wants_counter: false,
+            remarks,
+        };
         Rows {
             set,
             leaf: Leaf::Window(window),
             maps: Vec::new(),
             drop_name: if keeps_name { drop_name } else { DropName::All(true) },
             steps: grid.steps,
+            hints,
         }
     }
 
@@ -91,7 +113,8 @@ impl<'a> Evaluator<'a> {
         let mut samples = Samples::default();
         for (row, &group) in groups.of.iter().enumerate() {
             let group = group as usize;
-            if open[group] {
+            // Those of series with histograms come with their values.
+            if open[group] && !ranges.set.has_histograms(row) {
                 self.budget.check()?;
                 samples.clear();
                 read_reach(&*ranges.set, row, ranges.looks.reach(ranges.range), &mut samples)?;
@@ -122,7 +145,7 @@ impl<'a> Evaluator<'a> {
             Some(arg) => self.vector(arg, grid)?,
             None => Vector::Block(Block::unlabelled(seconds(grid))),
         };
-        let map: RowMap<'a> = Box::new(move |row| {
+        let map = RowMap::of_numbers(move |row| {
             for (step, v) in row.iter_mut().enumerate().filter(|(_, v)| present(**v)) {
                 *v = kernel(*v, args.at(step)).unwrap_or(ABSENT);
             }
@@ -157,11 +180,7 @@ impl<'a> Evaluator<'a> {
             Special::HistogramQuantile => self.histogram_quantile(call, grid).map(Value::block),
             Special::HistogramQuantiles => self.histogram_quantiles(call, grid).map(Value::block),
             Special::HistogramFraction => self.histogram_fraction(call, grid).map(Value::block),
-            // Every sample is a float here: the argument is checked and gives nothing.
-            Special::HistogramNative => {
-                self.vector(&args[0], grid)?;
-                Ok(Value::block(Block::empty(grid.steps)))
-            }
+            Special::HistogramNative => self.histogram_number(call, grid).map(Value::Vector),
             Special::Info => self.info(call, grid).map(Value::block),
             Special::StartTimestamp => self.start_timestamp(&args[0], grid).map(Value::Vector),
         }
@@ -187,15 +206,20 @@ impl<'a> Evaluator<'a> {
         if let ExprKind::Selector(selector) = &arg.unparenthesized().kind
             && selector.extension != Some(Extension::Smoothed)
         {
-            let mut rows = self.instant(selector, grid, true)?;
+            let mut rows = self.instant(selector, arg.span, grid, true)?;
             rows.drop_name = DropName::All(true);
             return Ok(Vector::Rows(rows));
         }
-        let now = seconds(grid);
-        let map: RowMap<'a> = Box::new(move |row| {
-            for (v, &t) in row.iter_mut().zip(&now).filter(|(v, _)| present(**v)) {
+        let now = Arc::new(seconds(grid));
+        let times = now.clone();
+        let map = RowMap::of_numbers(move |row| {
+            for (v, &t) in row.iter_mut().zip(&*now).filter(|(v, _)| present(**v)) {
                 *v = t;
             }
+        });
+        let map = map.with_histograms(move |row, cells| {
+            let found = row.iter_mut().zip(&*times).zip(cells.drain(..));
+            found.filter(|(_, cell)| cell.is_some()).for_each(|((v, &t), _)| *v = t);
         });
         Ok(map_rows(self.vector(arg, grid)?, map, true))
     }
@@ -205,15 +229,20 @@ impl<'a> Evaluator<'a> {
     fn start_timestamp(&self, arg: &Expr, grid: &Grid) -> Result<Vector<'a>> {
         let vector = self.vector(arg, grid)?;
         let stored = matches!(arg.unparenthesized().kind, ExprKind::Selector(_));
-        let map: RowMap<'a> = Box::new(move |row| {
-            row.iter_mut().filter(|v| present(**v)).for_each(|v| *v = if stored { 0.0 } else { ABSENT });
+        let start = if stored { 0.0 } else { ABSENT };
+        let map = RowMap::of_numbers(move |row| {
+            row.iter_mut().filter(|v| present(**v)).for_each(|v| *v = start);
+        });
+        let map = map.with_histograms(move |row, cells| {
+            let found = row.iter_mut().zip(cells.drain(..)).filter(|(_, cell)| cell.is_some());
+            found.for_each(|(v, _)| *v = start);
         });
         Ok(map_rows(vector, map, true))
     }
 
     #[inline(never)]
     fn absent(&self, arg: &Expr, grid: &Grid) -> Result<Block<'a>> {
-        let seen = presence(&self.vector(arg, grid)?, grid.steps, self.budget)?;
+        let seen = presence(&self.vector(arg, grid)?, grid.steps, self.budget, self.remarks(arg.span))?;
         absence(arg, &seen)
     }
 
@@ -224,8 +253,12 @@ impl<'a> Evaluator<'a> {
             edges::check(edges.extension, "absent_over_time", Sliding::None).map_err(Error::execution)?;
         }
         let any: WindowFn = |_| Some(1.0);
-        let rows = self.rows(ranges, any, Sliding::None, Args::default(), false, grid);
-        let seen = presence(&Vector::Rows(rows), grid.steps, self.budget)?;
+        let remarks = self.remarks(arg.span);
+        let mut rows = self.rows(ranges, any, Sliding::None, Args::default(), false, grid, remarks);
+        if let Leaf::Window(window) = &mut rows.leaf {
+            window.points = Some(|_| Outcome::float(Some(1.0)));
+        }
+        let seen = presence(&Vector::Rows(rows), grid.steps, self.budget, remarks)?;
         absence(arg, &seen)
     }
 

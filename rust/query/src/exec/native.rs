@@ -40,7 +40,7 @@ pub(crate) struct Histograms {
 }
 
 impl Histograms {
-    fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.times.is_empty()
     }
 
@@ -229,7 +229,9 @@ impl Line<'_> {
         for (i, slot) in out.iter_mut().enumerate() {
             let t = looks.time(i);
             let (start, end) = (t.saturating_sub(lookback), t.saturating_add(lookback));
-            let seen = |times: &[i64]| (times.partition_point(|at| *at <= start), times.partition_point(|at| *at <= end));
+            let seen = |times: &[i64]| {
+                (times.partition_point(|at| *at <= start), times.partition_point(|at| *at <= end))
+            };
             let (from, to) = seen(self.times);
             if from == to {
                 continue;

@@ -41,7 +41,10 @@ impl<'a> RowMap<'a> {
         RowMap { numbers: Box::new(numbers), histograms: None }
     }
 
-    pub fn with_histograms(mut self, map: impl Fn(&mut [f64], &mut CellRow) + Send + Sync + 'a) -> RowMap<'a> {
+    pub fn with_histograms(
+        mut self,
+        map: impl Fn(&mut [f64], &mut CellRow) + Send + Sync + 'a,
+    ) -> RowMap<'a> {
         self.histograms = Some(Box::new(map));
         self
     }
@@ -161,7 +164,13 @@ impl<'a> Rows<'a> {
         Ok(())
     }
 
-    fn fill_numbers(&self, row: usize, scratch: &mut Scratch, budget: &Budget, out: &mut [f64]) -> Result<()> {
+    pub(super) fn fill_numbers(
+        &self,
+        row: usize,
+        scratch: &mut Scratch,
+        budget: &Budget,
+        out: &mut [f64],
+    ) -> Result<()> {
         let samples = &mut scratch.samples;
         samples.clear();
         match &self.leaf {
@@ -223,7 +232,13 @@ impl<'a> Rows<'a> {
     }
 }
 
-pub(super) fn read(set: &dyn SeriesSet, row: usize, range: TimeRange, out: &mut Samples, budget: &Budget) -> Result<()> {
+pub(super) fn read(
+    set: &dyn SeriesSet,
+    row: usize,
+    range: TimeRange,
+    out: &mut Samples,
+    budget: &Budget,
+) -> Result<()> {
     set.read(row, range, out)?;
     budget.take_samples(out.len() as u64)
 }

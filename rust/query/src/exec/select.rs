@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use metricsdb_model::{Error, Result, SeriesSet, TimeRange};
+use metricsdb_model::{Error, Result, SeriesSet, Span, TimeRange};
 
 use super::block::{Block, GridSeries};
 use super::edges::Edges;
@@ -37,7 +37,13 @@ impl<'a> Evaluator<'a> {
     }
 
     /// An instant vector selector; with `times` the samples' times in seconds stand for their values.
-    pub(super) fn instant(&self, selector: &Selector, grid: &Grid, times: bool) -> Result<Rows<'a>> {
+    pub(super) fn instant(
+        &self,
+        selector: &Selector,
+        span: Span,
+        grid: &Grid,
+        times: bool,
+    ) -> Result<Rows<'a>> {
         let looks = self.looks(selector, grid)?;
         let lookback = self.params.lookback_ms;
         let smoothed = selector.extension == Some(Extension::Smoothed);
@@ -46,7 +52,7 @@ impl<'a> Evaluator<'a> {
         Ok(Rows {
             set,
             leaf: match smoothed {
-                true => Leaf::Smoothed { looks, lookback },
+                true => Leaf::Smoothed { looks, lookback, remarks: self.remarks(span) },
                 false => Leaf::Instant { looks, lookback, times },
             },
             maps: Vec::new(),
@@ -65,7 +71,14 @@ impl<'a> Evaluator<'a> {
                 let edges = self.edges(selector);
                 let reach = edges.map_or(looks.reach(range), |edges| edges.reach(&looks, range));
                 let set = self.series(selector, reach)?;
-                Ok(Ranges { set, looks, range, drop_name: DropName::All(false), edges, hints: self.hints.get() })
+                Ok(Ranges {
+                    set,
+                    looks,
+                    range,
+                    drop_name: DropName::All(false),
+                    edges,
+                    hints: self.hints.get(),
+                })
             }
             ExprKind::Subquery { expr, range, step, offset, at } => {
                 let at = at.as_ref().map(|at| self.times.at(at));
@@ -77,7 +90,7 @@ impl<'a> Evaluator<'a> {
                 };
                 let (block, inner) = match grid.inner(&looks, range, step)? {
                     Some(inner) => {
-                        let values = self.with_hints(Some(Hints::Stored), || self.vector_or_scalar(expr, &inner));
+                        let values = self.with_hints(Hints::Whole, || self.vector_or_scalar(expr, &inner));
                         (values?, inner)
                     }
                     None => (Block::empty(1), Grid::instant(looks.first)),

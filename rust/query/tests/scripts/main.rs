@@ -3,14 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 mod check;
+mod native;
 mod notation;
 mod script;
 mod storage;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-use metricsdb_model::Labels;
 
 use notation::Item;
 use script::{Command, Load};
@@ -59,27 +58,28 @@ fn run(path: &Path, report: &mut Report) {
 
 fn store(load: Load, storage: &mut Storage) {
     storage.started.extend(load.started);
+    if load.with_nhcb {
+        for (labels, steps) in native::beside_classic(&load.series) {
+            let series = storage.series.entry(labels).or_default();
+            let stored = steps.into_iter().map(|(step, h)| (load.step * step as i64, h.to_model()));
+            series.histograms.extend(stored);
+        }
+    }
     for (labels, values) in load.series {
-        if load.with_nhcb {
-            storage.native.extend(native_twin(&labels));
-        }
-        if values.contains(&Item::Native) {
-            storage.native.push(labels.clone());
-        }
-        let samples = storage.series.entry(labels).or_default();
+        let series = storage.series.entry(labels).or_default();
         for (i, value) in values.into_iter().enumerate() {
-            if let Item::Float(value) = value {
-                samples.insert(load.step * i as i64, value);
+            let time = load.step * i as i64;
+            match value {
+                Item::Gap => {}
+                Item::Float(value) => {
+                    series.numbers.insert(time, value);
+                }
+                Item::Histogram(written) => {
+                    series.histograms.insert(time, written.histogram.to_model());
+                }
             }
         }
     }
-}
-
-/// The native histogram that stands beside a series of a classic one.
-fn native_twin(labels: &Labels) -> Option<Labels> {
-    let name = labels.metric_name();
-    let base = ["_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end))?;
-    Some(labels.with("__name__", base).with("le", ""))
 }
 
 fn finish(what: &str, report: &Report) {

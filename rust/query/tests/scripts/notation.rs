@@ -7,13 +7,14 @@ use metricsdb_model::Labels;
 use metricsdb_query::syntax;
 use metricsdb_query::syntax::tree::ExprKind;
 
+use crate::native::{self, Written};
+
 /// One value of a series line.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Item {
     Gap,
     Float(f64),
-    /// A native histogram, which these scripts' engine does not have.
-    Native,
+    Histogram(Written),
 }
 
 /// `1h30m`, `90s`, `5` (seconds) in milliseconds.
@@ -147,7 +148,14 @@ fn value(item: &str, out: &mut Vec<Item>) -> Result<(), String> {
     }
     let count = repeat.unwrap_or(0) + 1;
     if body.starts_with("{{") {
-        out.resize(out.len() + count, Item::Native);
+        let (first, rest) = histogram(body)?;
+        let step = match rest.chars().next() {
+            None => None,
+            Some('+') => Some((1.0, histogram(&rest[1..])?.0)),
+            Some('-') => Some((-1.0, histogram(&rest[1..])?.0)),
+            Some(_) => return Err(format!("histogram {body:?}")),
+        };
+        out.extend(native::repeated(first, step, count)?);
         return Ok(());
     }
     if body == "stale" {
@@ -164,6 +172,13 @@ fn value(item: &str, out: &mut Vec<Item>) -> Result<(), String> {
         out.push(Item::Float(current));
     }
     Ok(())
+}
+
+/// A histogram and what follows it.
+fn histogram(text: &str) -> Result<(Written, &str), String> {
+    let inside = text.strip_prefix("{{").ok_or(format!("histogram {text:?}"))?;
+    let (fields, rest) = inside.split_once("}}").ok_or(format!("histogram {text:?}"))?;
+    Ok((native::parse(fields)?, rest))
 }
 
 /// A signed number; a sign within it ends it, but after an exponent's `e`.
