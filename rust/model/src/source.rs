@@ -21,6 +21,17 @@ pub trait Source: Sync {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Box<dyn SeriesSet + 'a>>;
+
+    /// As `select`, for callers that ask for the newest sample of each series in `range` alone: of others the
+    /// set may know nothing. Stores override it where they know that one without copying more.
+    fn select_newest<'a>(
+        &'a self,
+        predicate: &Predicate,
+        range: TimeRange,
+        budget: &Budget,
+    ) -> Result<Box<dyn SeriesSet + 'a>> {
+        self.select(predicate, range, budget)
+    }
 }
 
 /// Series in no particular order. All methods may be called from many threads at once.

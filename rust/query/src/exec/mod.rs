@@ -31,9 +31,7 @@ mod times;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use metricsdb_model::{
-    Answer, Budget, Error, Grouping, Predicate, Result, SeriesSet, Source, Span, TimeRange,
-};
+use metricsdb_model::{Answer, Budget, Error, Grouping, Result, SeriesSet, Source, Span};
 
 use crate::annotations::Notes;
 use crate::syntax::tree::{Aggregate, AggregateOp, Binary, BinaryOp, Expr, ExprKind, ValueType};
@@ -129,12 +127,10 @@ struct Evaluator<'a> {
     times: QueryTimes,
     notes: &'a Notes<'a>,
     /// What was selected so far: equal selectors share one view, and see the same samples.
-    selected: RefCell<Vec<Selected<'a>>>,
+    selected: RefCell<Vec<select::Selected<'a>>>,
     /// For the selectors inside of what is being evaluated.
     hints: Cell<Hints>,
 }
-
-type Selected<'a> = (Predicate, TimeRange, Arc<dyn SeriesSet + 'a>);
 
 impl<'a> Evaluator<'a> {
     fn eval(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {

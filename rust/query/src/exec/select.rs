@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use metricsdb_model::{Error, Result, SeriesSet, Span, TimeRange};
+use metricsdb_model::{Error, Predicate, Result, SeriesSet, Span, TimeRange};
 
 use super::block::{Block, GridSeries};
 use super::edges::Edges;
@@ -13,6 +13,22 @@ use super::{Evaluator, Ranges};
 use crate::syntax::predicate;
 use crate::syntax::tree::{Expr, ExprKind, Extension, Selector};
 
+/// Which samples of the selected series are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    All,
+    /// The newest in the range.
+    Newest,
+}
+
+/// What was selected: equal selectors share one view, and see the same samples.
+pub(super) struct Selected<'a> {
+    predicate: Predicate,
+    reach: TimeRange,
+    wanted: Wanted,
+    set: Arc<dyn SeriesSet + 'a>,
+}
+
 impl<'a> Evaluator<'a> {
     /// Where a selector looks on a grid.
     fn looks(&self, selector: &Selector, grid: &Grid) -> Result<Looks> {
@@ -20,14 +36,25 @@ impl<'a> Evaluator<'a> {
         Ok(Looks::new(grid, selector.at.as_ref().map(|at| self.times.at(at)), offset))
     }
 
-    fn series(&self, selector: &Selector, reach: TimeRange) -> Result<Arc<dyn SeriesSet + 'a>> {
+    fn series(
+        &self,
+        selector: &Selector,
+        reach: TimeRange,
+        wants: Wanted,
+    ) -> Result<Arc<dyn SeriesSet + 'a>> {
         let predicate = predicate(selector);
         let mut selected = self.selected.borrow_mut();
-        if let Some((_, _, set)) = selected.iter().find(|(p, r, _)| *r == reach && *p == predicate) {
-            return Ok(set.clone());
+        let serves = |s: &&Selected<'a>| {
+            s.reach == reach && (s.wanted == Wanted::All || s.wanted == wants) && s.predicate == predicate
+        };
+        if let Some(known) = selected.iter().find(serves) {
+            return Ok(known.set.clone());
         }
-        let set: Arc<dyn SeriesSet + 'a> = self.source.select(&predicate, reach, self.budget)?.into();
-        selected.push((predicate, reach, set.clone()));
+        let set: Arc<dyn SeriesSet + 'a> = match wants {
+            Wanted::All => self.source.select(&predicate, reach, self.budget)?.into(),
+            Wanted::Newest => self.source.select_newest(&predicate, reach, self.budget)?.into(),
+        };
+        selected.push(Selected { predicate, reach, wanted: wants, set: set.clone() });
         Ok(set)
     }
 
@@ -48,7 +75,8 @@ impl<'a> Evaluator<'a> {
         let lookback = self.params.lookback_ms;
         let smoothed = selector.extension == Some(Extension::Smoothed);
         let after = if smoothed { lookback } else { 0 };
-        let set = self.series(selector, looks.around(lookback, after))?;
+        let wants = if looks.count == 1 && !smoothed { Wanted::Newest } else { Wanted::All };
+        let set = self.series(selector, looks.around(lookback, after), wants)?;
         Ok(Rows {
             set,
             leaf: match smoothed {
@@ -70,7 +98,7 @@ impl<'a> Evaluator<'a> {
                 let range = self.times.positive(range)?;
                 let edges = self.edges(selector);
                 let reach = edges.map_or(looks.reach(range), |edges| edges.reach(&looks, range));
-                let set = self.series(selector, reach)?;
+                let set = self.series(selector, reach, Wanted::All)?;
                 Ok(Ranges {
                     set,
                     looks,
