@@ -70,7 +70,7 @@ impl NewestView<'_> {
     /// The sample of a known series, or the index of another in `rest`.
     #[inline]
     fn place(&self, index: usize) -> std::result::Result<(i64, f64), usize> {
-        self.samples.get(index).copied().ok_or(index - self.samples.len())
+        self.samples.get(index).copied().ok_or_else(|| index - self.samples.len())
     }
 }
 
@@ -124,5 +124,61 @@ impl SeriesSet for NewestView<'_> {
 
     fn group(&self, grouping: &Grouping) -> Groups {
         self.rest.store.group(self.ids.iter().copied().chain(self.rest.ids()), grouping)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use metricsdb_model::batch::Columns;
+    use metricsdb_model::{Labels, Predicate, Source, Values};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::database::Options;
+
+    type Found = BTreeMap<String, Option<(i64, u64)>>;
+
+    fn found(set: &dyn SeriesSet, range: TimeRange) -> Found {
+        let newest = |i| set.newest(i, range).unwrap().map(|(t, v)| (t, v.to_bits()));
+        let rows = (0..set.len()).map(|i| (set.labels(i).to_string(), newest(i)));
+        rows.filter(|(_, newest)| newest.is_some()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn the_newest_are_those_of_a_whole_view(
+            series in prop::collection::vec(prop::collection::vec(0i64..60, 0..40), 1..12),
+            (start, length) in (0i64..60, 0i64..60),
+            samples_per_chunk in prop_oneof![Just(4usize), Just(128)],
+        ) {
+            let db = Database::new(Options { samples_per_chunk, ..Options::default() });
+            let names: Vec<Labels> =
+                (0..series.len()).map(|i| Labels::from_pairs([("i", i.to_string())]).unwrap()).collect();
+            let (ids, _) = db.register(&names).unwrap();
+            for (&id, times) in ids.iter().zip(&series) {
+                let values: Vec<f64> = times.iter().map(|t| (t * 7 % 11) as f64).collect();
+                let ids = vec![id; times.len()];
+                let columns = Columns { ids: &ids, timestamps: times, values: Values::Float(&values) };
+                db.append_columns(columns).unwrap();
+            }
+            let range = TimeRange::new(start, start + length);
+            let every = Predicate::All(Vec::new());
+            let budget = Budget::unlimited();
+            let whole = db.select(&every, range, &budget).unwrap();
+            let newest = db.select_newest(&every, range, &budget).unwrap();
+            prop_assert_eq!(found(&*newest, range), found(&*whole, range));
+            let grouping = Grouping::By(vec!["i".to_owned()]);
+            let groups = newest.group(&grouping);
+            for i in 0..newest.len() {
+                prop_assert_eq!(&groups.labels[groups.of[i] as usize], &newest.labels(i));
+                let mut samples = Samples::default();
+                newest.read(i, range, &mut samples).unwrap();
+                let last = samples.timestamps.last().copied().zip(samples.values.last().copied());
+                prop_assert_eq!(last, newest.newest(i, range).unwrap());
+            }
+        }
     }
 }

@@ -134,7 +134,7 @@ pub(crate) enum Kinds {
 impl Part {
     pub fn capture(&mut self, shard: &Shard, row: u32, range: TimeRange, kinds: Kinds) {
         let head = &shard.series.heads[row];
-        let is_open = shard.open_span(head).is_some_and(|span| span.overlaps(range));
+        let is_open = shard.open_overlaps(head, range);
         let sealed = &shard.series.sealed[row];
         let is_sealed = sealed.overlaps(range);
         let found = if kinds == Kinds::Numbers { None } else { shard.histograms.get(row) };
