@@ -12,12 +12,15 @@ mod binary;
 mod block;
 mod call;
 mod edges;
+mod gaps;
 mod grid;
 mod histogram;
 mod info;
 mod labels;
 mod matching;
+mod outliers;
 mod output;
+mod over_range;
 mod pick;
 mod relabel;
 mod scan;
@@ -114,6 +117,7 @@ impl<'a> Value<'a> {
 }
 
 /// A range vector: series, and how to cut windows out of them.
+#[derive(Clone)]
 struct Ranges<'a> {
     set: Arc<dyn SeriesSet + 'a>,
     looks: grid::Looks,
@@ -236,13 +240,18 @@ impl<'a> Evaluator<'a> {
 
     #[inline(never)]
     fn binary(&self, binary: &Binary, left: Value<'a>, right: Value<'a>) -> Result<Value<'a>> {
-        let (op, bool_) = (binary.op, binary.return_bool);
+        let (op, bool_, keeps) = (binary.op, binary.return_bool, binary.keep_name);
+        if op.is_gap() {
+            return self.gap_operator(binary, left, right);
+        }
         Ok(match (left, right) {
             (Value::Scalar(a), Value::Scalar(b)) => Value::Scalar(binary::scalars(op, a, &b)),
             (Value::Vector(v), Value::Scalar(s)) => {
-                Value::Vector(binary::with_scalar(op, bool_, false, v, s))
+                Value::Vector(binary::with_scalar(op, bool_, false, keeps, v, s))
             }
-            (Value::Scalar(s), Value::Vector(v)) => Value::Vector(binary::with_scalar(op, bool_, true, v, s)),
+            (Value::Scalar(s), Value::Vector(v)) => {
+                Value::Vector(binary::with_scalar(op, bool_, true, keeps, v, s))
+            }
             (Value::Vector(a), Value::Vector(b)) => {
                 let (a, b) = (a.into_block(self.budget)?, b.into_block(self.budget)?);
                 Value::block(if op.is_set() {
@@ -260,6 +269,9 @@ impl<'a> Evaluator<'a> {
         let Aggregate { op, expr, param, grouping } = aggregate;
         let Some(param) = param else {
             let input = self.vector(expr, grid)?;
+            if *op == AggregateOp::OutliersIqr {
+                return outliers::outliers(*op, input, grouping, &[], self.budget);
+            }
             return aggregate::fold(*op, &input, grouping, grid.steps, self.budget);
         };
         if *op == AggregateOp::CountValues {
@@ -273,6 +285,10 @@ impl<'a> Evaluator<'a> {
                 self.notes.quantiles(&numbers, param.span);
                 let input = self.vector(expr, grid)?;
                 return pick::quantiles(input, grouping, &numbers, self.budget);
+            }
+            AggregateOp::OutliersMad | AggregateOp::Outliersk => {
+                let input = self.vector(expr, grid)?;
+                return outliers::outliers(*op, input, grouping, &numbers, self.budget);
             }
             AggregateOp::LimitRatio => {
                 let numbers = self.ratios(numbers, param)?;

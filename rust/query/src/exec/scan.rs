@@ -19,7 +19,7 @@ use crate::function::{Window, WindowFn};
 /// Windows of one row between two looks at the budget.
 const STEPS_PER_CHECK: usize = 64;
 
-/// Changes one row in place; leaves `ABSENT` as it is.
+/// Changes one row in place; a row that is all `ABSENT` stays so.
 pub(crate) type RowMap<'a> = Box<dyn Fn(&mut [f64]) + Send + Sync + 'a>;
 
 /// Scalar arguments of a call, step after step.
