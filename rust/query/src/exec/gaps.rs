@@ -72,9 +72,9 @@ impl<'a> Evaluator<'a> {
         // Of several values the first in the order of the labels.
         let labels = right.labels_ready().clone();
         for mut found in matches(&left, &right, matching) {
-            self.budget.check()?;
             found.right.sort_by(|&a, &b| labels[a as usize].cmp(&labels[b as usize]));
             for &l in &found.left {
+                self.budget.check()?;
                 for &r in &found.right {
                     fill(left.row_mut(l as usize), right.row(r as usize));
                 }

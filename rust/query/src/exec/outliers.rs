@@ -30,9 +30,9 @@ pub(crate) fn outliers<'a>(
     for rows in &members {
         budget.check()?;
         match op {
-            AggregateOp::Outliersk => keep_farthest(&mut block, rows, parameter),
+            AggregateOp::Outliersk => keep_farthest(&mut block, rows, parameter, budget)?,
             _ => {
-                let bounds = bounds(op, &block, rows, parameter);
+                let bounds = bounds(op, &block, rows, parameter, budget)?;
                 for &row in rows {
                     let mut values = block.row(row).iter().zip(&bounds);
                     kept[row] = values.any(|(v, (low, high))| v < low || v > high);
@@ -52,28 +52,39 @@ fn column(block: &Block<'_>, rows: &[usize], step: usize) -> Vec<f64> {
 }
 
 /// What is no outlier, at each step; NaN bounds make none of anything.
-fn bounds(op: AggregateOp, block: &Block<'_>, rows: &[usize], tolerance: &[f64]) -> Vec<(f64, f64)> {
+fn bounds(
+    op: AggregateOp,
+    block: &Block<'_>,
+    rows: &[usize],
+    tolerance: &[f64],
+    budget: &Budget,
+) -> Result<Vec<(f64, f64)>> {
     let at = |step: usize| {
+        budget.check()?;
         let mut values = column(block, rows, step);
         if op == AggregateOp::OutliersIqr {
             let (low, high) = (quantile(0.25, &mut values), quantile(0.75, &mut values));
             let reach = REACH * (high - low);
-            return (low - reach, high + reach);
+            return Ok((low - reach, high + reach));
         }
         let median = quantile(0.5, &mut values);
         values.iter_mut().for_each(|v| *v = (*v - median).abs());
         let reach = tolerance[step] * quantile(0.5, &mut values);
-        (median - reach, median + reach)
+        Ok((median - reach, median + reach))
     };
     (0..block.steps).map(at).collect()
 }
 
 /// Blanks all but the k series that are farthest from the medians, by the sum of squares over all steps.
-fn keep_farthest(block: &mut Block<'_>, rows: &[usize], k: &[f64]) {
-    let medians: Vec<f64> =
-        (0..block.steps).map(|step| quantile(0.5, &mut column(block, rows, step))).collect();
+fn keep_farthest(block: &mut Block<'_>, rows: &[usize], k: &[f64], budget: &Budget) -> Result<()> {
+    let mut medians = Vec::with_capacity(block.steps);
+    for step in 0..block.steps {
+        budget.check()?;
+        medians.push(quantile(0.5, &mut column(block, rows, step)));
+    }
     let mut ranked: Vec<(f64, Labels, usize)> = Vec::with_capacity(rows.len());
     for &row in rows {
+        budget.check()?;
         let apart = block.row(row).iter().zip(&medians).map(|(v, m)| v - m).filter(|d| !d.is_nan());
         ranked.push((apart.map(|d| d * d).sum(), block.labels.get(row), row));
     }
@@ -85,4 +96,5 @@ fn keep_farthest(block: &mut Block<'_>, rows: &[usize], k: &[f64]) {
             }
         }
     }
+    Ok(())
 }
