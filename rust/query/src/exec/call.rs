@@ -93,7 +93,7 @@ impl<'a> Evaluator<'a> {
         };
         Rows {
             set,
-            leaf: Leaf::Window(window),
+            leaf: Leaf::Window(Box::new(window)),
             maps: Vec::new(),
             drop_name: if keeps_name { drop_name } else { DropName::All(true) },
             steps: grid.steps,

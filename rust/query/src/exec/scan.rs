@@ -89,7 +89,7 @@ pub(crate) enum Leaf<'a> {
     /// The line between the samples around each time.
     Smoothed { looks: Looks, lookback: i64, remarks: Remarks<'a> },
     /// A function of the samples in `(t - range, t]`.
-    Window(WindowLeaf<'a>),
+    Window(Box<WindowLeaf<'a>>),
 }
 
 pub(crate) struct WindowLeaf<'a> {
