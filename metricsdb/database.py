@@ -299,11 +299,10 @@ class Database:
         return self._evaluate(expr, time_ms(start, now, "start"), time_ms(end, now, "end"), step_ms, wide)
 
     def _evaluate(self, expr: str, start: int, end: int, step: int, wide: bool) -> pl.DataFrame:
-        frame, notes = self._native.query(expr, start, end, step, self._lookback_ms)
+        frame, notes = self._native.query(expr, start, end, step, self._lookback_ms, wide)
         for severity, message in notes:
             warnings.warn(message, QueryWarning if severity == "warning" else QueryInfo, stacklevel=3)
-        frame = frames.finish(frame)
-        return frames.widen(frame) if wide else frame
+        return frames.finish(frame)
 
     def select(self, selector: str, start: Time, end: Time) -> pl.DataFrame:
         """Raw samples of the selected series in start..end, both included.

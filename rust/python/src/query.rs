@@ -18,8 +18,9 @@ type Notes = Vec<(&'static str, String)>;
 
 #[pymethods]
 impl NativeDatabase {
-    /// A long frame (labels, `timestamp` Int64 ms, `value`) and the annotations. `step_ms` 0: an instant query at
-    /// `start`.
+    /// A frame (labels, `timestamp` Int64 ms, `value`; `wide`: a column a series) and the annotations. `step_ms` 0: an
+    /// instant query at `start`.
+    #[allow(clippy::too_many_arguments)] // times and shape, one to one
     fn query(
         &self,
         py: Python<'_>,
@@ -28,13 +29,18 @@ impl NativeDatabase {
         end: i64,
         step_ms: i64,
         lookback_ms: i64,
+        wide: bool,
     ) -> PyResult<(PyDataFrame, Notes)> {
         let times = Times { start, end, step_ms, lookback_ms };
-        let answer =
-            call::run(py, self.limits, |budget| times.evaluate(self, &syntax::parse(expr)?, expr, budget))?;
-        let notes =
-            answer.annotations.iter().map(|a| (a.severity.as_str(), a.message.clone())).collect::<Notes>();
-        let frame = py.detach(|| output::answer_frame(answer)).map_err(output::frame_error)?;
+        let (frame, notes) = call::run(py, self.limits, |budget| {
+            let answer = times.evaluate(self, &syntax::parse(expr)?, expr, budget)?;
+            let notes = answer
+                .annotations
+                .iter()
+                .map(|a| (a.severity.as_str(), a.message.clone()))
+                .collect::<Notes>();
+            Ok((output::answer_frame(answer, wide, budget)?, notes))
+        })?;
         Ok((PyDataFrame(frame), notes))
     }
 
