@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use metricsdb_model::{Answer, Budget, Error, Labels, Matrix, Result};
+use metricsdb_model::{Answer, Budget, Error, Histogram, Labels, Matrix, Result};
 use metricsdb_store::ChunkRow;
 use polars::prelude::*;
 use polars_arrow::array::MutableBinaryViewArray;
@@ -11,7 +11,7 @@ use pyo3::PyErr;
 use pyo3::exceptions::PyRuntimeError;
 use rayon::prelude::*;
 
-use crate::wide;
+use crate::{histogram, wide};
 
 /// Columns that long frames have: a label of the same name gets the prefix `label_`.
 const RESERVED: [&str; 4] = ["series", "timestamp", "value", "histogram"];
@@ -139,8 +139,48 @@ pub fn long_frame(matrix: Matrix) -> PolarsResult<DataFrame> {
     let offsets = &matrix.offsets;
     let mut columns = repeated_labels(&matrix.labels, &names, |i| offsets[i + 1] - offsets[i]);
     columns.push(Column::new("timestamp".into(), matrix.timestamps));
-    columns.push(Column::new("value".into(), matrix.values));
+    columns.push(value_column(matrix.values, &matrix.histograms));
     DataFrame::new_infer_height(columns)
+}
+
+/// Null where a sample is a histogram.
+fn value_column(values: Vec<f64>, histograms: &[(usize, Histogram)]) -> Column {
+    if histograms.is_empty() {
+        return Column::new("value".into(), values);
+    }
+    let mut present = vec![true; values.len()];
+    histograms.iter().for_each(|(at, _)| present[*at] = false);
+    let numbers = values.into_iter().zip(present).map(|(value, present)| present.then_some(value));
+    Float64Chunked::from_iter_options("value".into(), numbers).into_column()
+}
+
+/// The fields of the histograms of an answer, a row per sample, all null where it is a number; `None` where no
+/// sample is a histogram.
+pub fn histogram_fields(matrix: &Matrix) -> PolarsResult<Option<DataFrame>> {
+    if matrix.histograms.is_empty() {
+        return Ok(None);
+    }
+    let mut rows: Vec<Option<IdxSize>> = vec![None; matrix.timestamps.len()];
+    matrix.histograms.iter().enumerate().for_each(|(i, (at, _))| rows[*at] = Some(i as IdxSize));
+    let histograms: Vec<Histogram> = matrix.histograms.iter().map(|(_, h)| h.clone()).collect();
+    let fields = histogram::fields_frame(&histograms)?;
+    fields.take(&IdxCa::new("".into(), rows)).map(Some)
+}
+
+/// The answer without the samples that are histograms: a wide frame has a column of numbers a series.
+fn numbers_alone(matrix: Matrix) -> Matrix {
+    if matrix.histograms.is_empty() {
+        return matrix;
+    }
+    let mut numbers = Matrix::default();
+    for row in matrix.all_series() {
+        for (t, value) in row.floats() {
+            numbers.timestamps.push(t);
+            numbers.values.push(value);
+        }
+        numbers.end_row(row.labels.clone());
+    }
+    numbers
 }
 
 /// A row a chunk: its series as PromQL writes it, and how it is stored.
@@ -176,7 +216,7 @@ pub fn answer_frame(answer: Answer, wide: bool, budget: &Budget) -> Result<DataF
             Column::new("timestamp".into(), answer.matrix.timestamps),
             Column::new("value".into(), [text]),
         ]),
-        None if wide => wide::frame(&answer.matrix, budget)?,
+        None if wide => wide::frame(&numbers_alone(answer.matrix), budget)?,
         None => long_frame(answer.matrix),
     };
     frame.map_err(|e| Error::execution(format!("internal error, please report it: {e}")))

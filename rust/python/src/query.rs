@@ -18,8 +18,8 @@ type Notes = Vec<(&'static str, String)>;
 
 #[pymethods]
 impl NativeDatabase {
-    /// A frame (labels, `timestamp` Int64 ms, `value`; `wide`: a column a series) and the annotations. `step_ms` 0: an
-    /// instant query at `start`.
+    /// A frame (labels, `timestamp` Int64 ms, `value`; `wide`: a column a series), the annotations, and the fields of
+    /// histograms where a long frame has some. `step_ms` 0: an instant query at `start`.
     #[allow(clippy::too_many_arguments)] // times and shape, one to one
     fn query(
         &self,
@@ -30,18 +30,20 @@ impl NativeDatabase {
         step_ms: i64,
         lookback_ms: i64,
         wide: bool,
-    ) -> PyResult<(PyDataFrame, Notes)> {
+    ) -> PyResult<(PyDataFrame, Notes, Option<PyDataFrame>)> {
         let times = Times { start, end, step_ms, lookback_ms };
-        let (frame, notes) = call::run(py, self.limits, |budget| {
+        let (frame, notes, fields) = call::run(py, self.limits, |budget| {
             let answer = times.evaluate(self, &syntax::parse(expr)?, expr, budget)?;
             let notes = answer
                 .annotations
                 .iter()
                 .map(|a| (a.severity.as_str(), a.message.clone()))
                 .collect::<Notes>();
-            Ok((output::answer_frame(answer, wide, budget)?, notes))
+            let fields = if wide { Ok(None) } else { output::histogram_fields(&answer.matrix) };
+            Ok((output::answer_frame(answer, wide, budget)?, notes, fields))
         })?;
-        Ok((PyDataFrame(frame), notes))
+        let fields = fields.map_err(output::frame_error)?.map(PyDataFrame);
+        Ok((PyDataFrame(frame), notes, fields))
     }
 
     /// The body of `/api/v1/query` and, with a step, `/api/v1/query_range`. `limit` 0: all series.

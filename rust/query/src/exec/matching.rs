@@ -82,9 +82,10 @@ pub(crate) fn set_operator<'a>(
         let mut seen = vec![false; matches.len() * steps];
         for (m, found) in matches.iter().enumerate() {
             for &row in side(found) {
-                for (step, seen) in seen[m * steps..(m + 1) * steps].iter_mut().enumerate() {
-                    *seen |= block.has(row as usize, step);
-                }
+                let row = row as usize;
+                let seen = &mut seen[m * steps..(m + 1) * steps];
+                seen.iter_mut().zip(block.row(row)).for_each(|(seen, v)| *seen |= present(*v));
+                seen.iter_mut().zip(block.cells.row(row)).for_each(|(seen, cell)| *seen |= cell.is_some());
             }
         }
         seen
