@@ -51,6 +51,11 @@ pub trait SeriesSet: Send + Sync {
         false
     }
 
+    /// Whether any series may.
+    fn any_histograms(&self) -> bool {
+        (0..self.len()).any(|i| self.has_histograms(i))
+    }
+
     /// Appends the histograms of one series in `range`, in time order, stale ones included. `read` does not
     /// show them: a sample is a number or a histogram.
     fn read_histograms(&self, _index: usize, _range: TimeRange, _out: &mut HistogramSamples) -> Result<()> {

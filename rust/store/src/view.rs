@@ -431,6 +431,10 @@ impl SeriesSet for View<'_> {
         !self.histograms.is_empty() && self.histograms(index).is_some()
     }
 
+    fn any_histograms(&self) -> bool {
+        !self.histograms.is_empty()
+    }
+
     fn read_histograms(&self, index: usize, range: TimeRange, out: &mut HistogramSamples) -> Result<()> {
         let Some(histograms) = self.histograms(index) else { return Ok(()) };
         let before = out.len();

@@ -14,9 +14,6 @@ use super::scan::{Leaf, Rows, Scratch, WindowLeaf, instant_value, read};
 use crate::function::Window;
 use crate::histogram::{FloatHistogram, Outcome, Point, Points, Reader, Remark, eval_edges, interpolate};
 
-/// Windows of one row between two looks at the budget.
-const STEPS_PER_CHECK: usize = 64;
-
 /// What histograms are told of counter resets before they are computed with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Hints {
@@ -101,25 +98,25 @@ fn mark_resets(
         }
     }
     let mut number = 0;
-    for (i, (&t, histogram)) in found.timestamps.iter().zip(&mut found.histograms).enumerate() {
+    for (i, &t) in found.timestamps.iter().enumerate() {
         let begun = number;
         while numbers.timestamps.get(number).is_some_and(|&n| n < t) {
             number += 1;
         }
-        let interrupted = i > 0 && number > begun;
-        let continues = before.as_ref().is_some_and(|(_, before)| {
+        let (earlier, later) = found.histograms.split_at_mut(i);
+        let (Some(histogram), interrupted) = (later.first_mut(), i > 0 && number > begun) else { break };
+        let before = if i == 0 { before.as_ref().map(|(_, before)| before) } else { earlier.last() };
+        let continues = before.is_some_and(|before| {
             !interrupted
                 && !before.is_stale()
                 && before.reset != ResetHint::Gauge
                 && !histogram.resets_after(before)
         });
-        let now = match histogram.reset {
+        histogram.reset = match histogram.reset {
             ResetHint::Gauge => ResetHint::Gauge,
             _ if continues => ResetHint::NotReset,
             _ => ResetHint::Unknown,
         };
-        before = Some((t, histogram.clone()));
-        histogram.reset = now;
     }
     Ok(())
 }
@@ -283,9 +280,7 @@ impl WindowLeaf<'_> {
             let (from, to) = (start.saturating_sub(before), end.saturating_add(after));
             numbers.advance(&samples.timestamps, from, to);
             found.advance(times, from, to);
-            if i % STEPS_PER_CHECK == STEPS_PER_CHECK - 1 {
-                budget.check()?;
-            }
+            budget.check()?;
             *slot = ABSENT;
             if numbers.is_empty() && found.is_empty() {
                 continue;

@@ -3,6 +3,7 @@
 //!
 //! An aggregation folds such rows one after the other and never holds them all.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metricsdb_model::sample::is_stale;
@@ -10,7 +11,7 @@ use metricsdb_model::{Budget, Grouping, Groups, Result, Samples, SeriesSet, Time
 use rayon::prelude::*;
 
 use super::block::{ABSENT, Block, LabelColumn, present};
-use super::cells::{CellRow, Cells};
+use super::cells::{CellRow, Cells, cost};
 use super::edges::{self, Edges};
 use super::grid::{Grid, Looks, reserve};
 use super::mixed::Remarks;
@@ -209,6 +210,7 @@ impl<'a> Rows<'a> {
         let (rows, steps) = (self.len(), self.steps);
         let mut values = vec![ABSENT; reserve(budget, rows, steps)?];
         let found: Mutex<Vec<(usize, CellRow)>> = Mutex::default();
+        let held = AtomicU64::new((rows * steps) as u64);
         let full: Vec<bool> = values
             .par_chunks_mut(steps)
             .enumerate()
@@ -217,6 +219,8 @@ impl<'a> Rows<'a> {
                 self.fill(i, scratch, budget, out)?;
                 if scratch.cells.iter().any(Option::is_some) {
                     let cells = std::mem::take(&mut scratch.cells);
+                    let cost = cost(&cells);
+                    budget.hold_samples(held.fetch_add(cost, Relaxed) + cost)?;
                     found.lock().unwrap_or_else(PoisonError::into_inner).push((i, cells));
                     return Ok(true);
                 }
