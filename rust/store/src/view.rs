@@ -17,6 +17,7 @@ use crate::codec::{self, OpenState};
 use crate::database::Database;
 use crate::sealed::Sealed;
 use crate::shard::{SHARDS, Shard, Work, id_of, place_of};
+use crate::starts::StartSeries;
 
 /// Selections of fewer series are captured by the caller's thread alone.
 const PARALLEL_SERIES: usize = 1 << 14;
@@ -52,6 +53,7 @@ struct Captured {
     state: OpenState,
     open: std::ops::Range<usize>,
     sealed: Sealed,
+    starts: Option<Box<StartSeries>>,
 }
 
 /// Rows by shard: those of shard `s` are `rows[starts[s]..starts[s + 1]]`.
@@ -111,6 +113,7 @@ impl Part {
             state,
             open: start..self.open.len(),
             sealed: if is_sealed { sealed.clone() } else { Sealed::default() },
+            starts: shard.starts.get(row).cloned().map(Box::new),
         });
     }
 
@@ -393,6 +396,20 @@ impl SeriesSet for View<'_> {
         let mut samples = Samples::default();
         self.read(index, range, &mut samples)?;
         Ok(samples.timestamps.last().copied().zip(samples.values.last().copied()))
+    }
+
+    fn has_starts(&self, index: usize) -> bool {
+        self.series[index].starts.is_some()
+    }
+
+    fn read_starts(&self, index: usize, timestamps: &[i64], out: &mut Vec<i64>) -> Result<()> {
+        match &self.series[index].starts {
+            Some(starts) => starts.read(timestamps, out),
+            None => {
+                out.resize(out.len() + timestamps.len(), 0);
+                Ok(())
+            }
+        }
     }
 
     /// From the heads of sealed blocks; worth it as soon as one whole chunk lies in the range.

@@ -85,6 +85,8 @@ pub fn decode_message(message: &[u8]) -> Result<Batch<'_>> {
         series: walk.series,
         timestamps: walk.timestamps,
         values: walk.values,
+        starts: Vec::new(),
+        histograms: Vec::new(),
         metadata: walk.metadata,
         dialect: dialect::REMOTE_WRITE,
         decode: decode_labels,
