@@ -23,6 +23,8 @@ pub enum Note {
     ForcedMonotonicity { metric: String, repairs: Repairs },
     /// rate or increase of a metric whose name is not a counter's.
     PossibleNonCounter(String),
+    /// The start timestamp of a sample lies before the sample before it, and is not that one's.
+    StartTimeOverlap(String),
     /// sort and its kin in a range query.
     SortIneffective,
 }
@@ -56,6 +58,7 @@ impl Note {
             Note::InvalidQuantile(_)
             | Note::InvalidRatio { .. }
             | Note::BadBucketLabel { .. }
+            | Note::StartTimeOverlap(_)
             | Note::SortIneffective => Severity::Warning,
             Note::ForcedMonotonicity { .. } | Note::PossibleNonCounter(_) => Severity::Info,
         }
@@ -81,7 +84,8 @@ impl Note {
                 }
                 same
             }
-            (Note::PossibleNonCounter(a), Note::PossibleNonCounter(b)) => a == b,
+            (Note::PossibleNonCounter(a), Note::PossibleNonCounter(b))
+            | (Note::StartTimeOverlap(a), Note::StartTimeOverlap(b)) => a == b,
             (Note::SortIneffective, Note::SortIneffective) => true,
             _ => false,
         }
@@ -126,6 +130,10 @@ impl fmt::Display for Note {
             Note::PossibleNonCounter(metric) => {
                 let ends = "name does not end in _total/_sum/_count/_bucket";
                 write!(f, "metric might not be a counter, {ends}: {}", quote(metric))
+            }
+            Note::StartTimeOverlap(metric) => {
+                let overlaps = "sample has start time that overlaps with previous sample timestamp";
+                write!(f, "{overlaps} for metric {}", quote(metric))
             }
             Note::SortIneffective => f.write_str(
                 "sort is ineffective for range queries since results are always ordered by labels",

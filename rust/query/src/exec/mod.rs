@@ -143,7 +143,7 @@ impl<'a> Evaluator<'a> {
             ExprKind::String(text) => Ok(Value::String(text.clone())),
             ExprKind::Paren(inner) | ExprKind::Plus(inner) => self.eval(inner, grid),
             ExprKind::Selector(selector) => {
-                Ok(Value::Vector(Vector::Rows(self.instant(selector, grid, false)?)))
+                Ok(Value::Vector(Vector::Rows(self.instant(selector, grid, scan::Shows::Value)?)))
             }
             ExprKind::Range { .. } | ExprKind::Subquery { .. } => {
                 Err(Error::execution("a range vector cannot stand here"))

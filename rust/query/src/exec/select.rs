@@ -7,7 +7,7 @@ use metricsdb_model::{Error, Result, SeriesSet, TimeRange};
 use super::block::{Block, GridSeries};
 use super::edges::Edges;
 use super::grid::{Grid, Looks};
-use super::scan::{DropName, Leaf, Rows};
+use super::scan::{DropName, Leaf, Rows, Shows};
 use super::{Evaluator, Ranges};
 use crate::syntax::predicate;
 use crate::syntax::tree::{Expr, ExprKind, Extension, Selector};
@@ -35,8 +35,8 @@ impl<'a> Evaluator<'a> {
         selector.extension.map(|extension| Edges { extension, lookback })
     }
 
-    /// An instant vector selector; with `times` the samples' times in seconds stand for their values.
-    pub(super) fn instant(&self, selector: &Selector, grid: &Grid, times: bool) -> Result<Rows<'a>> {
+    /// An instant vector selector, and what of its samples stands for them.
+    pub(super) fn instant(&self, selector: &Selector, grid: &Grid, shows: Shows) -> Result<Rows<'a>> {
         let looks = self.looks(selector, grid)?;
         let lookback = self.params.lookback_ms;
         let smoothed = selector.extension == Some(Extension::Smoothed);
@@ -46,7 +46,7 @@ impl<'a> Evaluator<'a> {
             set,
             leaf: match smoothed {
                 true => Leaf::Smoothed { looks, lookback },
-                false => Leaf::Instant { looks, lookback, times },
+                false => Leaf::Instant { looks, lookback, shows },
             },
             maps: Vec::new(),
             drop_name: DropName::All(false),

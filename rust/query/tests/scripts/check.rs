@@ -23,8 +23,6 @@ pub fn skip_reason(eval: &Eval, storage: &Storage) -> Option<&'static str> {
             let reads = |series: &[Labels]| series.iter().any(|l| predicate.matches(l.as_ref()));
             if reads(&storage.native) {
                 reason = Some("native histograms");
-            } else if reads(&storage.started) {
-                reason = reason.or(Some("start timestamps"));
             }
         }
         _ => {}

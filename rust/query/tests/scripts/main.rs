@@ -58,7 +58,11 @@ fn run(path: &Path, report: &mut Report) {
 }
 
 fn store(load: Load, storage: &mut Storage) {
-    storage.started.extend(load.started);
+    for (labels, offsets) in load.starts {
+        let times = (0..).map(|i| load.step * i);
+        let known = times.zip(offsets).filter_map(|(time, offset)| Some((time, time + offset?)));
+        storage.starts.entry(labels).or_default().extend(known);
+    }
     for (labels, values) in load.series {
         if load.with_nhcb {
             storage.native.extend(native_twin(&labels));

@@ -7,14 +7,15 @@ use metricsdb_model::{Budget, Labels, Predicate, Result, Samples, SeriesSet, Sou
 #[derive(Default)]
 pub struct Storage {
     pub series: BTreeMap<Labels, BTreeMap<i64, f64>>,
+    /// When the counters of samples began, by their times.
+    pub starts: BTreeMap<Labels, BTreeMap<i64, i64>>,
     /// Series of native histograms, which are not held.
     pub native: Vec<Labels>,
-    /// Series whose samples have start timestamps, which are not held.
-    pub started: Vec<Labels>,
 }
 
 struct Found<'a> {
     series: Vec<(&'a Labels, &'a BTreeMap<i64, f64>)>,
+    starts: &'a BTreeMap<Labels, BTreeMap<i64, i64>>,
 }
 
 impl Source for Storage {
@@ -28,7 +29,7 @@ impl Source for Storage {
         let within = matching.filter(|(_, samples)| {
             !range.is_empty() && samples.range(range.start..=range.end).next().is_some()
         });
-        Ok(Box::new(Found { series: within.collect() }))
+        Ok(Box::new(Found { series: within.collect(), starts: &self.starts }))
     }
 }
 
@@ -45,6 +46,16 @@ impl SeriesSet for Found<'_> {
         for (&t, &v) in self.series[index].1.range(range.start..=range.end) {
             out.push(t, v);
         }
+        Ok(())
+    }
+
+    fn has_starts(&self, index: usize) -> bool {
+        self.starts.contains_key(self.series[index].0)
+    }
+
+    fn read_starts(&self, index: usize, timestamps: &[i64], out: &mut Vec<i64>) -> Result<()> {
+        let of = self.starts.get(self.series[index].0);
+        out.extend(timestamps.iter().map(|t| of.and_then(|of| of.get(t)).copied().unwrap_or(0)));
         Ok(())
     }
 }
