@@ -160,6 +160,8 @@ pub struct Rejected {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteReport {
     pub accepted: u64,
+    /// Among `accepted`: native histograms.
+    pub histograms: u64,
     /// Among `accepted`: samples whose time existed already (kept or replaced by the policy).
     pub duplicates: u64,
     /// Among `accepted`: samples older than the newest of their series.
@@ -189,6 +191,7 @@ impl WriteReport {
 
     pub fn merge(&mut self, other: WriteReport) {
         self.accepted += other.accepted;
+        self.histograms += other.histograms;
         self.duplicates += other.duplicates;
         self.out_of_order += other.out_of_order;
         self.series_created += other.series_created;

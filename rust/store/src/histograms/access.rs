@@ -92,6 +92,7 @@ impl Database {
         mut points: Vec<HistogramPoint<'_>>,
         report: &mut WriteReport,
     ) {
+        let accepted = report.accepted;
         points.sort_by_key(|p| place_of(p.id));
         for of_shard in points.chunk_by(|a, b| place_of(a.id).0 == place_of(b.id).0) {
             let Some(first) = of_shard.first() else { continue };
@@ -100,6 +101,7 @@ impl Database {
                 self.append_row(&mut shard, of_row, report);
             }
         }
+        report.histograms += report.accepted - accepted;
     }
 
     /// All points are of one series.
