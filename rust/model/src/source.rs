@@ -68,6 +68,18 @@ pub trait SeriesSet: Send + Sync {
         Ok(None)
     }
 
+    /// Whether a sample of one series may have a start timestamp. Stores without them keep the default.
+    fn has_starts(&self, _index: usize) -> bool {
+        false
+    }
+
+    /// Appends, for each of these ascending times of samples or histograms of one series, when the counter
+    /// began: milliseconds, 0 where that is not known.
+    fn read_starts(&self, _index: usize, timestamps: &[i64], out: &mut Vec<i64>) -> Result<()> {
+        out.resize(out.len() + timestamps.len(), 0);
+        Ok(())
+    }
+
     /// What all samples of one series in `range` come to, without the staleness markers. `None` where storage
     /// knows no more of them than the samples: then read them.
     fn summary(&self, _index: usize, _range: TimeRange, _wants: Wants) -> Result<Option<Summary>> {

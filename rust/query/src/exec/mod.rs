@@ -144,7 +144,8 @@ impl<'a> Evaluator<'a> {
             ExprKind::String(text) => Ok(Value::String(text.clone())),
             ExprKind::Paren(inner) | ExprKind::Plus(inner) => self.eval(inner, grid),
             ExprKind::Selector(selector) => {
-                Ok(Value::Vector(Vector::Rows(self.instant(selector, expr.span, grid, false)?)))
+                let rows = self.instant(selector, expr.span, grid, scan::Shows::Value)?;
+                Ok(Value::Vector(Vector::Rows(rows)))
             }
             ExprKind::Range { .. } | ExprKind::Subquery { .. } => {
                 Err(Error::execution("a range vector cannot stand here"))

@@ -357,7 +357,7 @@ fn stretch(p: &Points<'_>, count: f64, kind: Extrapolated) -> Option<f64> {
     // The share of what was reached before in what was gained says where zero was; below 0: nowhere.
     let value = if count > 0.0 && reached >= 0.0 { reached / count } else { -1.0 };
     let Window { start, end, .. } = p.floats;
-    let ends = Ends { first, last, count: p.times.len(), value, start, end };
+    let ends = Ends { first, last, count: p.times.len(), value, since: 0, start, end };
     extrapolate(&ends, kind, 1.0)
 }
 
