@@ -12,6 +12,7 @@ mod trim;
 mod window;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 
 use std::sync::Arc;
