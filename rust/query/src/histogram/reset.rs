@@ -26,18 +26,6 @@ impl FloatHistogram {
         }
     }
 
-    /// The hint that a reader of a series gives this histogram, which follows `previous` in storage: an unknown one
-    /// becomes `NotReset` where no count fell. A reset stays unknown, as in Prometheus' storage, but with
-    /// `tell_resets` becomes `Reset`, as below `histogram_count`, `histogram_sum` and `histogram_avg`. Where points
-    /// are then left out, as in a subquery, all hints but `Gauge` are void.
-    pub fn hint_after(&self, previous: Option<&FloatHistogram>, tell_resets: bool) -> ResetHint {
-        match (self.reset, previous) {
-            (ResetHint::Unknown, Some(before)) if !self.is_reset_after(before) => ResetHint::NotReset,
-            (ResetHint::Unknown, Some(_)) if tell_resets => ResetHint::Reset,
-            (hint, _) => hint,
-        }
-    }
-
     fn fell_exponential(&self, previous: &FloatHistogram) -> bool {
         if self.schema > previous.schema || self.zero_threshold < previous.zero_threshold {
             return true;

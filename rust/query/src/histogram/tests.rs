@@ -175,7 +175,56 @@ fn equality_minds_empty_buckets_but_not_the_hint() {
     assert!(!x.same(&compact));
 }
 
+/// Whatever a sender may call a histogram, with indices and numbers at the ends of their ranges.
+fn anything() -> impl Strategy<Value = FloatHistogram> {
+    let index = prop_oneof![-40i32..40, Just(i32::MIN), Just(i32::MAX), any::<i32>()];
+    let count = prop_oneof![0.0f64..9.0, any::<f64>(), Just(f64::NAN), Just(f64::INFINITY)];
+    let side = prop::collection::btree_map(index, count.clone(), 0..6);
+    let bounds = prop::collection::btree_set(-9i32..9, 0..4);
+    let schema = prop_oneof![-4i32..9, Just(SCHEMA_CUSTOM)];
+    (schema, prop::array::uniform4(count), side.clone(), side, bounds).prop_map(
+        |(schema, head, p, n, bounds)| {
+            let side = |s: std::collections::BTreeMap<i32, f64>| Side {
+                indices: s.keys().copied().collect(),
+                counts: s.into_values().collect(),
+            };
+            let [zero_threshold, zero_count, count, sum] = head;
+            let bounds = if schema == SCHEMA_CUSTOM {
+                bounds.into_iter().map(f64::from).collect()
+            } else {
+                Arc::default()
+            };
+            let (positive, negative) = (side(p), side(n));
+            FloatHistogram {
+                schema,
+                zero_threshold,
+                zero_count,
+                count,
+                sum,
+                positive,
+                negative,
+                bounds,
+                ..h("")
+            }
+        },
+    )
+}
+
 proptest! {
+    #[test]
+    fn no_histogram_is_too_strange(a in anything(), b in anything(), q in -0.5f64..1.5, at in any::<f64>()) {
+        for x in [&a, &b] {
+            let _ = (x.quantile(q), x.fraction(q, at), x.variance(), x.to_model());
+            let _ = (x.trim(at, Keep::Below), x.trim(at, Keep::Above), x.same(&a));
+        }
+        let _ = (a.is_reset_after(&b), b.is_reset_after(&a));
+        let mut mean = Accumulator::mean_of(&a);
+        let fits = mean.add(&b).is_ok();
+        let _ = mean.finish();
+        prop_assert_eq!(a.clone().sub(&b).is_ok(), fits);
+        prop_assert_eq!(interpolate((0, &a), (9, &b), 3, true).is_ok(), fits);
+    }
+
     #[test]
     fn stored_histograms_come_back(all in observations(), (schema, zero) in layout()) {
         let x = of(&all, schema, zero);

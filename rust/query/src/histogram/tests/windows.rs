@@ -274,19 +274,6 @@ fn smoothed_windows_end_between_histograms() {
     assert_eq!(remarks(&mixed.edges("rate", (5, 15), Extension::Smoothed)), [Remark::MixedSchemas]);
 }
 
-#[test]
-fn readers_mark_what_is_no_reset() {
-    let points =
-        ["count:3 buckets:[3]", "count:4 buckets:[4]", "count:1 buckets:[1]", "count:2 hint:gauge"].map(h);
-    let hints = |tell| -> Vec<ResetHint> {
-        let before = [None].into_iter().chain(points.iter().map(Some));
-        points.iter().zip(before).map(|(x, before)| x.hint_after(before, tell)).collect()
-    };
-    use ResetHint::{Gauge, NotReset, Reset, Unknown};
-    assert_eq!(hints(false), [Unknown, NotReset, Unknown, Gauge]);
-    assert_eq!(hints(true), [Unknown, NotReset, Reset, Gauge]);
-}
-
 proptest! {
     /// Of a counter that is reset now and then, the increase is the sum of what was observed after the first point.
     #[test]
