@@ -13,6 +13,12 @@ pub const HISTOGRAM_SPANS_MAX: usize = 4096;
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 /// Samples of one request body: protobuf writes a sample in two bytes that take sixteen decoded.
 pub const BODY_SAMPLES_MAX: usize = 8 << 20;
+/// Native histograms of one request body: an empty one is written in two bytes that take a hundred decoded.
+pub const BODY_HISTOGRAMS_MAX: usize = 1 << 20;
+/// Different strings of one request body that refers to strings by number.
+pub const BODY_SYMBOLS_MAX: usize = 1 << 22;
+/// Bytes of the labels of one request body that refers to strings by number, all written out.
+pub const BODY_LABEL_BYTES_MAX: usize = 4 * BODY_BYTES_MAX;
 /// Depth to which expressions, selectors and regexes may nest.
 pub const NESTING_MAX: usize = 256;
 /// Height of an expression's tree. A chain such as `a + b + c` leans one level further with each

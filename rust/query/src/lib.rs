@@ -4,5 +4,6 @@
 pub mod annotations;
 pub mod exec;
 pub mod function;
+pub mod histogram;
 pub mod number;
 pub mod syntax;

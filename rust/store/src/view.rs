@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use hashbrown::HashTable;
 use metricsdb_model::source::Groups;
 use metricsdb_model::{
-    Budget, Error, Grouping, Labels, LabelsRef, Predicate, Result, Samples, SeriesSet, Source, Summary,
-    TimeRange, ValueKind, Wants,
+    Budget, Error, Grouping, Histogram, HistogramSamples, Labels, LabelsRef, Predicate, Result, Samples,
+    SeriesSet, Source, Summary, TimeRange, ValueKind, Wants,
 };
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
@@ -15,8 +15,10 @@ use roaring::RoaringBitmap;
 use crate::chunk::Folded;
 use crate::codec::{self, OpenState};
 use crate::database::Database;
+use crate::histograms::HistogramSeries;
 use crate::sealed::Sealed;
 use crate::shard::{SHARDS, Shard, Work, id_of, place_of};
+use crate::starts::StartSeries;
 
 /// Selections of fewer series are captured by the caller's thread alone.
 const PARALLEL_SERIES: usize = 1 << 14;
@@ -44,6 +46,8 @@ pub struct View<'a> {
     series: Vec<Captured>,
     /// The open chunks' bytes, one after the other.
     open: Vec<u8>,
+    /// Of those series that have histograms in the range, by their index.
+    histograms: Vec<(usize, HistogramSeries)>,
 }
 
 struct Captured {
@@ -52,6 +56,7 @@ struct Captured {
     state: OpenState,
     open: std::ops::Range<usize>,
     sealed: Sealed,
+    starts: Option<Box<StartSeries>>,
 }
 
 /// Rows by shard: those of shard `s` are `rows[starts[s]..starts[s + 1]]`.
@@ -89,16 +94,31 @@ impl ByShard {
 struct Part {
     series: Vec<Captured>,
     open: Vec<u8>,
+    histograms: Vec<(usize, HistogramSeries)>,
+}
+
+/// What of a series is captured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kinds {
+    Numbers,
+    NumbersAndHistograms,
 }
 
 impl Part {
-    fn capture(&mut self, shard: &Shard, row: u32, range: TimeRange) {
+    fn capture(&mut self, shard: &Shard, row: u32, range: TimeRange, kinds: Kinds) {
         let head = &shard.series.heads[row];
         let is_open = shard.open_span(head).is_some_and(|span| span.overlaps(range));
         let sealed = &shard.series.sealed[row];
         let is_sealed = sealed.overlaps(range);
-        if !is_open && !is_sealed {
+        let found = if kinds == Kinds::Numbers { None } else { shard.histograms.get(row) };
+        let found = found.filter(|h| h.span().is_some_and(|span| span.overlaps(range)));
+        if !is_open && !is_sealed && found.is_none() {
             return;
+        }
+        if let Some(histograms) = found {
+            // Those before the range tell whether its first one follows a reset.
+            let known = histograms.capture(TimeRange::new(i64::MIN, range.end));
+            self.histograms.push((self.series.len(), known));
         }
         let start = self.open.len();
         let mut state = OpenState::new(ValueKind::Float);
@@ -111,10 +131,13 @@ impl Part {
             state,
             open: start..self.open.len(),
             sealed: if is_sealed { sealed.clone() } else { Sealed::default() },
+            starts: shard.starts.get(row).cloned().map(Box::new),
         });
     }
 
     fn append(&mut self, mut other: Part) {
+        let before = self.series.len();
+        self.histograms.extend(other.histograms.into_iter().map(|(i, h)| (before + i, h)));
         let shift = self.open.len();
         self.open.append(&mut other.open);
         self.series.extend(other.series.into_iter().map(|mut c| {
@@ -128,10 +151,16 @@ impl Database {
     /// As `Source::select`, for readers that need values as exact as they were written.
     pub fn select_exact(&self, predicate: &Predicate, range: TimeRange, budget: &Budget) -> Result<View<'_>> {
         let ids = self.index.select(predicate, self, budget)?;
-        self.capture(&ids, range, budget)
+        self.capture(&ids, range, Kinds::Numbers, budget)
     }
 
-    fn capture(&self, ids: &RoaringBitmap, range: TimeRange, budget: &Budget) -> Result<View<'_>> {
+    fn capture(
+        &self,
+        ids: &RoaringBitmap,
+        range: TimeRange,
+        kinds: Kinds,
+        budget: &Budget,
+    ) -> Result<View<'_>> {
         let by_shard = ByShard::new(ids);
         let take = |part: &mut Part, number: usize| -> Result<()> {
             let rows = by_shard.rows(number);
@@ -140,7 +169,7 @@ impl Database {
             }
             budget.check()?;
             let shard = self.shard(number);
-            rows.iter().for_each(|&row| part.capture(&shard, row, range));
+            rows.iter().for_each(|&row| part.capture(&shard, row, range, kinds));
             Ok(())
         };
         let mut all = Part::default();
@@ -158,7 +187,7 @@ impl Database {
                 .collect();
             parts?.into_iter().for_each(|part| all.append(part));
         }
-        Ok(View { store: self, series: all.series, open: all.open })
+        Ok(View { store: self, series: all.series, open: all.open, histograms: all.histograms })
     }
 
     /// The samples of known series, row by row as asked, without staleness markers. Errors: `Input` for an id that no series has.
@@ -173,7 +202,7 @@ impl Database {
                 Error::input("series", &id.to_string(), "no series has this id", "use ids of this database")
             })?);
         }
-        let view = self.capture(&wanted, range, budget)?;
+        let view = self.capture(&wanted, range, Kinds::Numbers, budget)?;
         let mut place: hashbrown::HashMap<u64, usize> = hashbrown::HashMap::with_capacity(view.len());
         place.extend(view.series.iter().enumerate().map(|(i, c)| (u64::from(c.id), i)));
         let mut rows = Rows { offsets: vec![0], ..Rows::default() };
@@ -311,7 +340,8 @@ impl Source for Database {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Box<dyn SeriesSet + 'a>> {
-        Ok(Box::new(self.select_exact(predicate, range, budget)?))
+        let ids = self.index.select(predicate, self, budget)?;
+        Ok(Box::new(self.capture(&ids, range, Kinds::NumbersAndHistograms, budget)?))
     }
 }
 
@@ -323,6 +353,11 @@ impl View<'_> {
 
     fn open_bytes(&self, series: &Captured) -> &[u8] {
         &self.open[series.open.clone()]
+    }
+
+    fn histograms(&self, index: usize) -> Option<&HistogramSeries> {
+        let at = self.histograms.binary_search_by_key(&index, |(i, _)| *i).ok()?;
+        self.histograms.get(at).map(|(_, h)| h)
     }
 
     /// Appends the samples of one series in `range`, in time order, as exact 64 bits; returns what the
@@ -393,6 +428,40 @@ impl SeriesSet for View<'_> {
         let mut samples = Samples::default();
         self.read(index, range, &mut samples)?;
         Ok(samples.timestamps.last().copied().zip(samples.values.last().copied()))
+    }
+
+    fn has_histograms(&self, index: usize) -> bool {
+        !self.histograms.is_empty() && self.histograms(index).is_some()
+    }
+
+    fn any_histograms(&self) -> bool {
+        !self.histograms.is_empty()
+    }
+
+    fn read_histograms(&self, index: usize, range: TimeRange, out: &mut HistogramSamples) -> Result<()> {
+        let Some(histograms) = self.histograms(index) else { return Ok(()) };
+        let before = out.len();
+        histograms.read_range(range, &mut out.timestamps, &mut out.histograms)?;
+        self.store.decoded.fetch_add((out.len() - before) as u64, Relaxed);
+        Ok(())
+    }
+
+    fn histogram_before(&self, index: usize, time: i64) -> Result<Option<(i64, Histogram)>> {
+        self.histograms(index).map_or(Ok(None), |histograms| histograms.newest_before(time))
+    }
+
+    fn has_starts(&self, index: usize) -> bool {
+        self.series[index].starts.is_some()
+    }
+
+    fn read_starts(&self, index: usize, timestamps: &[i64], out: &mut Vec<i64>) -> Result<()> {
+        match &self.series[index].starts {
+            Some(starts) => starts.read(timestamps, out),
+            None => {
+                out.resize(out.len() + timestamps.len(), 0);
+                Ok(())
+            }
+        }
     }
 
     /// From the heads of sealed blocks; worth it as soon as one whole chunk lies in the range.

@@ -7,6 +7,7 @@
 pub mod exposition;
 pub mod exposition_writer;
 mod label_text;
+mod native_histogram;
 mod number;
 pub mod openmetrics;
 pub mod prom_json;

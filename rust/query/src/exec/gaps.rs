@@ -1,12 +1,14 @@
 //! MetricsQL's `default`, `if` and `ifnot`: gaps filled, and gaps made.
 //!
-//! A NaN is a gap here, as it is in MetricsQL. What is one series without labels on the right holds for every
+//! A NaN is a gap here, as it is in MetricsQL, a histogram is none. What is one series without labels on the right holds for every
 //! series on the left.
+
+use std::sync::Arc;
 
 use metricsdb_model::{Error, Result};
 
 use super::binary::map_rows;
-use super::block::{ABSENT, Block, Vector, present};
+use super::block::{ABSENT, Block, Vector};
 use super::matching::{matches, set_operator};
 use super::scan::RowMap;
 use super::{Evaluator, Value};
@@ -64,7 +66,8 @@ impl<'a> Evaluator<'a> {
             (0, Right::Column(column)) => return Ok(Block::unlabelled(column)),
             (0, Right::Series(block)) => return Ok(block),
             (_, Right::Column(column)) => {
-                left.values.chunks_mut(left.steps).for_each(|row| fill(row, &column));
+                let column = Block::unlabelled(column);
+                (0..left.len()).for_each(|row| fill(&mut left, row, &column, 0));
                 return Ok(left);
             }
             (_, Right::Series(block)) => block,
@@ -76,7 +79,7 @@ impl<'a> Evaluator<'a> {
             for &l in &found.left {
                 self.budget.check()?;
                 for &r in &found.right {
-                    fill(left.row_mut(l as usize), right.row(r as usize));
+                    fill(&mut left, l as usize, &right, r as usize);
                 }
             }
         }
@@ -100,22 +103,28 @@ fn right_side(block: Block<'_>) -> Right<'_> {
         let labels = if block.drop_name[0] { super::labels::drop_metadata(&labels) } else { labels };
         labels.iter().next().is_none()
     };
-    if bare { Right::Column(block.values) } else { Right::Series(block) }
+    if bare && block.cells.is_empty() { Right::Column(block.values) } else { Right::Series(block) }
 }
 
-/// Puts what `from` has where `row` has a gap.
-fn fill(row: &mut [f64], from: &[f64]) {
-    for (v, &other) in row.iter_mut().zip(from) {
-        if v.is_nan() && present(other) {
-            *v = other;
+/// Puts what `from` has at row `of` where row `to` has a gap.
+fn fill(block: &mut Block<'_>, to: usize, from: &Block<'_>, of: usize) {
+    for step in 0..block.steps {
+        let is_gap = block.row(to)[step].is_nan() && block.cells.get(to, step).is_none();
+        if is_gap && from.has(of, step) {
+            block.put(to, step, from.row(of)[step], from.cells.get(of, step).cloned());
         }
     }
 }
 
 /// Keeps the steps at which the column has a number, or those at which it has none.
 fn blanked<'a>(left: Vector<'a>, column: Vec<f64>, wanted: bool) -> Vector<'a> {
-    let map: RowMap<'a> = Box::new(move |row| {
-        row.iter_mut().zip(&column).filter(|(_, c)| c.is_nan() == wanted).for_each(|(v, _)| *v = ABSENT);
+    let goes: Arc<[bool]> = column.iter().map(|c| c.is_nan() == wanted).collect();
+    let of_numbers = goes.clone();
+    let numbers = move |row: &mut [f64]| {
+        row.iter_mut().zip(&of_numbers[..]).filter(|(_, goes)| **goes).for_each(|(v, _)| *v = ABSENT);
+    };
+    let map = RowMap::of_numbers(numbers).with_histograms(move |_, cells| {
+        cells.iter_mut().zip(&goes[..]).filter(|(_, goes)| **goes).for_each(|(cell, _)| *cell = None);
     });
     map_rows(left, map, false)
 }

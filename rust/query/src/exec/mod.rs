@@ -11,13 +11,17 @@ mod aggregate;
 mod binary;
 mod block;
 mod call;
+mod cells;
 mod edges;
+mod fold;
 mod gaps;
 mod grid;
 mod histogram;
 mod info;
 mod labels;
 mod matching;
+mod mixed;
+mod native;
 mod outliers;
 mod output;
 mod over_range;
@@ -27,15 +31,19 @@ mod scan;
 mod select;
 mod times;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use metricsdb_model::{Answer, Budget, Error, Grouping, Predicate, Result, SeriesSet, Source, TimeRange};
+use metricsdb_model::{
+    Answer, Budget, Error, Grouping, Predicate, Result, SeriesSet, Source, Span, TimeRange,
+};
 
 use crate::annotations::Notes;
-use crate::syntax::tree::{Aggregate, AggregateOp, Binary, Expr, ExprKind, ValueType};
+use crate::syntax::tree::{Aggregate, AggregateOp, Binary, BinaryOp, Expr, ExprKind, ValueType};
 use block::{Block, Vector, present};
 use grid::Grid;
+use mixed::Remarks;
+use native::Hints;
 use pick::Pick;
 use times::{QueryTimes, is_step_invariant};
 
@@ -84,22 +92,12 @@ pub fn evaluate(expr: &Expr, params: &Params<'_>, source: &dyn Source, budget: &
         return Err(Error::input("step", &step.to_string(), "not a positive number", "use a positive step"));
     }
     let times = QueryTimes { start: params.start, end: params.end, step };
-    let evaluator = Evaluator {
-        source,
-        budget,
-        params,
-        times,
-        notes: Notes::new(params.text),
-        selected: RefCell::default(),
-    };
+    let notes = Notes::new(params.text);
+    let (selected, hints) = (RefCell::default(), Cell::default());
+    let evaluator = Evaluator { source, budget, params, times, notes: &notes, selected, hints };
     let (kind, matrix, string) = evaluator.answer(expr)?;
-    Ok(Answer {
-        kind,
-        matrix,
-        string,
-        annotations: evaluator.notes.into_list(),
-        samples_loaded: budget.samples_used(),
-    })
+    drop(evaluator);
+    Ok(Answer { kind, matrix, string, annotations: notes.into_list(), samples_loaded: budget.samples_used() })
 }
 
 /// The value of an expression over a grid.
@@ -124,6 +122,7 @@ struct Ranges<'a> {
     range: i64,
     drop_name: scan::DropName,
     edges: Option<edges::Edges>,
+    hints: Hints,
 }
 
 /// One evaluation: what is asked of which storage, and what there was to remark on.
@@ -132,9 +131,11 @@ struct Evaluator<'a> {
     budget: &'a Budget,
     params: &'a Params<'a>,
     times: QueryTimes,
-    notes: Notes<'a>,
+    notes: &'a Notes<'a>,
     /// What was selected so far: equal selectors share one view, and see the same samples.
     selected: RefCell<Vec<Selected<'a>>>,
+    /// For the selectors inside of what is being evaluated.
+    hints: Cell<Hints>,
 }
 
 type Selected<'a> = (Predicate, TimeRange, Arc<dyn SeriesSet + 'a>);
@@ -147,7 +148,8 @@ impl<'a> Evaluator<'a> {
             ExprKind::String(text) => Ok(Value::String(text.clone())),
             ExprKind::Paren(inner) | ExprKind::Plus(inner) => self.eval(inner, grid),
             ExprKind::Selector(selector) => {
-                Ok(Value::Vector(Vector::Rows(self.instant(selector, grid, false)?)))
+                let rows = self.instant(selector, expr.span, grid, scan::Shows::Value)?;
+                Ok(Value::Vector(Vector::Rows(rows)))
             }
             ExprKind::Range { .. } | ExprKind::Subquery { .. } => {
                 Err(Error::execution("a range vector cannot stand here"))
@@ -160,11 +162,24 @@ impl<'a> Evaluator<'a> {
         }
     }
 
+    fn remarks(&self, span: Span) -> Remarks<'a> {
+        Remarks { notes: self.notes, span }
+    }
+
+    /// Evaluates what needs such hints; whole histograms are whole all the way down.
+    fn with_hints<T>(&self, hints: Hints, evaluate: impl FnOnce() -> T) -> T {
+        let before = self.hints.get();
+        self.hints.set(if before == Hints::Whole { before } else { hints });
+        let result = evaluate();
+        self.hints.set(before);
+        result
+    }
+
     fn compute(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
         match &expr.kind {
             ExprKind::Negate(inner) => self.negate(inner, grid),
             ExprKind::Binary(_) => self.binaries(expr, grid),
-            ExprKind::Aggregate(aggregate) => self.aggregate(aggregate, grid).map(Value::block),
+            ExprKind::Aggregate(aggregate) => self.aggregate(aggregate, expr.span, grid).map(Value::block),
             ExprKind::Call(call) => self.call(call, expr.span, grid),
             _ => self.eval(expr, grid),
         }
@@ -212,10 +227,13 @@ impl<'a> Evaluator<'a> {
                 Value::Scalar(values)
             }
             Value::Vector(vector) => {
-                let negate = |row: &mut [f64]| {
+                let map = scan::RowMap::of_numbers(|row| {
                     row.iter_mut().filter(|v| present(**v)).for_each(|v| *v = -*v);
-                };
-                Value::Vector(binary::map_rows(vector, Box::new(negate), true))
+                });
+                let map = map.with_histograms(|_, cells| {
+                    cells.iter_mut().flatten().for_each(|histogram| Arc::make_mut(histogram).negate());
+                });
+                Value::Vector(binary::map_rows(vector, map, true))
             }
             Value::String(_) => return Err(Error::execution("a string has no sign")),
         })
@@ -224,40 +242,45 @@ impl<'a> Evaluator<'a> {
     /// A chain of operators leans to the left: its spine is walked, not recursed.
     #[inline(never)]
     fn binaries(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
-        let mut spine: Vec<&Binary> = Vec::new();
+        let mut spine: Vec<(&Binary, Span)> = Vec::new();
         let mut first = expr;
         while let ExprKind::Binary(binary) = &first.kind {
-            spine.push(binary);
+            spine.push((binary, first.span));
             first = &binary.left;
         }
-        let mut value = self.eval(first, grid)?;
-        for binary in spine.into_iter().rev() {
-            let right = self.eval(&binary.right, grid)?;
-            value = self.binary(binary, value, right)?;
-        }
-        Ok(value)
+        let trims = |op| matches!(op, BinaryOp::TrimUpper | BinaryOp::TrimLower);
+        let hints = if spine.iter().any(|(b, _)| trims(b.op)) { Hints::Whole } else { self.hints.get() };
+        self.with_hints(hints, || {
+            let mut value = self.eval(first, grid)?;
+            for (binary, span) in spine.into_iter().rev() {
+                let right = self.eval(&binary.right, grid)?;
+                value = self.binary(binary, span, value, right)?;
+            }
+            Ok(value)
+        })
     }
 
     #[inline(never)]
-    fn binary(&self, binary: &Binary, left: Value<'a>, right: Value<'a>) -> Result<Value<'a>> {
+    fn binary(&self, binary: &Binary, span: Span, left: Value<'a>, right: Value<'a>) -> Result<Value<'a>> {
         let (op, bool_, keeps) = (binary.op, binary.return_bool, binary.keep_name);
         if op.is_gap() {
             return self.gap_operator(binary, left, right);
         }
+        let remarks = self.remarks(span);
         Ok(match (left, right) {
             (Value::Scalar(a), Value::Scalar(b)) => Value::Scalar(binary::scalars(op, a, &b)),
             (Value::Vector(v), Value::Scalar(s)) => {
-                Value::Vector(binary::with_scalar(op, bool_, false, keeps, v, s))
+                Value::Vector(binary::with_scalar(op, bool_, false, keeps, v, s, remarks))
             }
             (Value::Scalar(s), Value::Vector(v)) => {
-                Value::Vector(binary::with_scalar(op, bool_, true, keeps, v, s))
+                Value::Vector(binary::with_scalar(op, bool_, true, keeps, v, s, remarks))
             }
             (Value::Vector(a), Value::Vector(b)) => {
                 let (a, b) = (a.into_block(self.budget)?, b.into_block(self.budget)?);
                 Value::block(if op.is_set() {
                     matching::set_operator(op, a, b, &binary.matching, self.budget)?
                 } else {
-                    matching::operator(binary, a, b, self.budget)?
+                    matching::operator(binary, a, b, self.budget, remarks)?
                 })
             }
             _ => return Err(Error::execution("operators do not take strings")),
@@ -265,14 +288,14 @@ impl<'a> Evaluator<'a> {
     }
 
     #[inline(never)]
-    fn aggregate(&self, aggregate: &Aggregate, grid: &Grid) -> Result<Block<'a>> {
+    fn aggregate(&self, aggregate: &Aggregate, span: Span, grid: &Grid) -> Result<Block<'a>> {
         let Aggregate { op, expr, param, grouping } = aggregate;
         let Some(param) = param else {
             let input = self.vector(expr, grid)?;
             if *op == AggregateOp::OutliersIqr {
                 return outliers::outliers(*op, input, grouping, &[], self.budget);
             }
-            return aggregate::fold(*op, &input, grouping, grid.steps, self.budget);
+            return aggregate::fold(*op, &input, grouping, grid.steps, self.budget, self.remarks(expr.span));
         };
         if *op == AggregateOp::CountValues {
             let label = self.string(param)?;
@@ -284,7 +307,7 @@ impl<'a> Evaluator<'a> {
             AggregateOp::Quantile => {
                 self.notes.quantiles(&numbers, param.span);
                 let input = self.vector(expr, grid)?;
-                return pick::quantiles(input, grouping, &numbers, self.budget);
+                return pick::quantiles(input, grouping, &numbers, self.budget, self.remarks(expr.span));
             }
             AggregateOp::OutliersMad | AggregateOp::Outliersk => {
                 let input = self.vector(expr, grid)?;
@@ -292,26 +315,27 @@ impl<'a> Evaluator<'a> {
             }
             AggregateOp::LimitRatio => {
                 let numbers = self.ratios(numbers, param)?;
-                return self.pick(Pick::Share, expr, grouping, &numbers, grid);
+                return self.pick(Pick::Share, expr, span, grouping, &numbers, grid);
             }
             AggregateOp::Bottomk => Pick::Smallest,
             AggregateOp::Limitk => Pick::Any,
             _ => Pick::Largest,
         };
         check_counts(&numbers)?;
-        self.pick(pick, expr, grouping, &numbers, grid)
+        self.pick(pick, expr, span, grouping, &numbers, grid)
     }
 
     fn pick(
         &self,
         pick: Pick,
         expr: &Expr,
+        span: Span,
         grouping: &Grouping,
         numbers: &[f64],
         grid: &Grid,
     ) -> Result<Block<'a>> {
         let input = self.vector(expr, grid)?;
-        pick::pick(pick, input, grouping, numbers, self.budget)
+        pick::pick(pick, input, grouping, numbers, self.budget, self.remarks(span))
     }
 
     /// The ratios of limit_ratio, with remarks on those outside [-1, 1].

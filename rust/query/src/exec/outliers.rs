@@ -1,5 +1,5 @@
 //! MetricsQL's `outliers_iqr`, `outliers_mad`, `outliersk`: whole series that stray from the others of their
-//! group at some step of the grid. A NaN is a gap here.
+//! group at some step of the grid. A NaN is a gap here, and so is a histogram.
 
 use metricsdb_model::{Budget, Grouping, Labels, Result};
 
@@ -22,6 +22,7 @@ pub(crate) fn outliers<'a>(
     let input = Vector::Block(input.into_block(budget)?);
     let groups = groups_of(&input, grouping);
     let mut block = input.into_block(budget)?;
+    block.cells.clear();
     let mut members = vec![Vec::new(); groups.labels.len()];
     for (row, &g) in groups.of.iter().enumerate() {
         members[g as usize].push(row);

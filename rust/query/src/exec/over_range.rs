@@ -37,7 +37,7 @@ impl<'a> Evaluator<'a> {
         let mut whole: Option<Vector<'a>> = None;
         for arg in of_type(ValueType::Vector) {
             let (times, scalars) = (times.clone(), scalars.clone());
-            let map: RowMap<'a> = Box::new(move |row| kernel(&times, row, &scalars));
+            let map = RowMap::of_numbers(move |row| kernel(&times, row, &scalars));
             let found = map_rows(self.vector(arg, grid)?, map, !call.keeps_name());
             whole = Some(match whole {
                 None => found,
@@ -71,6 +71,7 @@ impl<'a> Evaluator<'a> {
                 Args::default(),
                 call.keeps_name(),
                 grid,
+                self.remarks(arg.span),
             ))
         };
         if let Some(part) = only {

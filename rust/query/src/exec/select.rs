@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use metricsdb_model::{Error, Result, SeriesSet, TimeRange};
+use metricsdb_model::{Error, Result, SeriesSet, Span, TimeRange};
 
 use super::block::{Block, GridSeries};
 use super::edges::Edges;
 use super::grid::{Grid, Looks};
-use super::scan::{DropName, Leaf, Rows};
+use super::native::Hints;
+use super::scan::{DropName, Leaf, Rows, Shows};
 use super::{Evaluator, Ranges};
 use crate::syntax::predicate;
 use crate::syntax::tree::{Expr, ExprKind, Extension, Selector};
@@ -35,8 +36,14 @@ impl<'a> Evaluator<'a> {
         selector.extension.map(|extension| Edges { extension, lookback })
     }
 
-    /// An instant vector selector; with `times` the samples' times in seconds stand for their values.
-    pub(super) fn instant(&self, selector: &Selector, grid: &Grid, times: bool) -> Result<Rows<'a>> {
+    /// An instant vector selector, and what of its samples stands for them.
+    pub(super) fn instant(
+        &self,
+        selector: &Selector,
+        span: Span,
+        grid: &Grid,
+        shows: Shows,
+    ) -> Result<Rows<'a>> {
         let looks = self.looks(selector, grid)?;
         let lookback = self.params.lookback_ms;
         let smoothed = selector.extension == Some(Extension::Smoothed);
@@ -45,12 +52,13 @@ impl<'a> Evaluator<'a> {
         Ok(Rows {
             set,
             leaf: match smoothed {
-                true => Leaf::Smoothed { looks, lookback },
-                false => Leaf::Instant { looks, lookback, times },
+                true => Leaf::Smoothed { looks, lookback, remarks: self.remarks(span) },
+                false => Leaf::Instant { looks, lookback, shows },
             },
             maps: Vec::new(),
             drop_name: DropName::All(false),
             steps: grid.steps,
+            hints: self.hints.get(),
         })
     }
 
@@ -63,7 +71,14 @@ impl<'a> Evaluator<'a> {
                 let edges = self.edges(selector);
                 let reach = edges.map_or(looks.reach(range), |edges| edges.reach(&looks, range));
                 let set = self.series(selector, reach)?;
-                Ok(Ranges { set, looks, range, drop_name: DropName::All(false), edges })
+                Ok(Ranges {
+                    set,
+                    looks,
+                    range,
+                    drop_name: DropName::All(false),
+                    edges,
+                    hints: self.hints.get(),
+                })
             }
             ExprKind::Subquery { expr, range, step, offset, at } => {
                 let at = at.as_ref().map(|at| self.times.at(at));
@@ -74,12 +89,15 @@ impl<'a> Evaluator<'a> {
                     None => self.params.subquery_step_ms,
                 };
                 let (block, inner) = match grid.inner(&looks, range, step)? {
-                    Some(inner) => (self.vector_or_scalar(expr, &inner)?, inner),
+                    Some(inner) => {
+                        let values = self.with_hints(Hints::Whole, || self.vector_or_scalar(expr, &inner));
+                        (values?, inner)
+                    }
                     None => (Block::empty(1), Grid::instant(looks.first)),
                 };
                 let drop_name = DropName::Each(block.drop_name.clone());
                 let set = Arc::new(GridSeries::new(block, inner));
-                Ok(Ranges { set, looks, range, drop_name, edges: None })
+                Ok(Ranges { set, looks, range, drop_name, edges: None, hints: Hints::AsTheyAre })
             }
             _ => Err(Error::execution("expected a range vector")),
         }

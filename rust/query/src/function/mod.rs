@@ -14,6 +14,7 @@ pub mod quantile;
 pub mod rate;
 pub mod rollup;
 pub mod sliding;
+pub mod starts;
 pub mod summary;
 pub mod table;
 #[cfg(test)]
@@ -31,6 +32,8 @@ pub struct Window<'a> {
     pub timestamps: &'a [i64],
     /// Without staleness markers; other NaNs are values.
     pub values: &'a [f64],
+    /// When the counter of each sample began, in milliseconds, 0 where that is not known. Empty: nowhere known.
+    pub starts: &'a [i64],
     /// Exclusive, milliseconds; offset and `@` are already applied.
     pub start: i64,
     /// Inclusive, milliseconds.

@@ -22,6 +22,8 @@ pub struct Function {
     pub keeps_name: bool,
     /// Only makes sense on counters: a metric name that doesn't look like one is remarked on.
     pub wants_counter: bool,
+    /// Looks at the start timestamps of samples.
+    pub reads_starts: bool,
     pub kernel: Kernel,
     /// What neighbouring windows of a `Kernel::Window` share.
     pub sliding: Sliding,
@@ -88,6 +90,11 @@ impl Function {
         self
     }
 
+    const fn reads_starts(mut self) -> Function {
+        self.reads_starts = true;
+        self
+    }
+
     const fn wants_counter(mut self) -> Function {
         self.wants_counter = true;
         self
@@ -110,6 +117,7 @@ const fn row(name: &'static str, args: &'static [ValueType], returns: ValueType,
         metricsql: false,
         keeps_name: false,
         wants_counter: false,
+        reads_starts: false,
         kernel,
         sliding: Sliding::None,
     }
@@ -189,9 +197,10 @@ pub static FUNCTIONS: &[Function] = &[
     row("idelta", &[M], V, Kernel::Window(rate::idelta)),
     row("increase", &[M], V, Kernel::Window(rate::increase))
         .wants_counter()
+        .reads_starts()
         .sliding(Sliding::Extrapolated(Extrapolated::Increase)),
     special("info", &[V, V], V, Special::Info).optional(1).experimental().keeps_name(),
-    row("irate", &[M], V, Kernel::Window(rate::irate)),
+    row("irate", &[M], V, Kernel::Window(rate::irate)).reads_starts(),
     special("label_join", &[V, Str, Str, Str], V, Special::LabelJoin).repeats().keeps_name(),
     special("label_replace", &[V, Str, Str, Str, Str], V, Special::LabelReplace).keeps_name(),
     row("last_over_time", &[M], V, Kernel::Window(over_time::last)).keeps_name(),
@@ -230,8 +239,9 @@ pub static FUNCTIONS: &[Function] = &[
     over_range("range_zscore", &[V], whole_range::zscore),
     row("rate", &[M], V, Kernel::Window(rate::rate))
         .wants_counter()
+        .reads_starts()
         .sliding(Sliding::Extrapolated(Extrapolated::Rate)),
-    row("resets", &[M], V, Kernel::Window(rate::resets)).sliding(Sliding::Resets),
+    row("resets", &[M], V, Kernel::Window(rate::resets)).reads_starts().sliding(Sliding::Resets),
     rollup("rollup", &rollup::VALUES).keeps_name(),
     rollup("rollup_candlestick", &rollup::CANDLESTICK).keeps_name(),
     rollup("rollup_delta", &rollup::DELTA),

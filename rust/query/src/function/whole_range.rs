@@ -16,6 +16,7 @@ fn window<'w>(times: &'w [i64], values: &'w [f64], args: &'w [f64]) -> Window<'w
     Window {
         timestamps: times,
         values,
+        starts: &[],
         start: first,
         end: times.last().copied().unwrap_or(0),
         at: first,
