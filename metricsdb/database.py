@@ -26,7 +26,7 @@ from metricsdb.values import column as value_column
 
 Labels = Mapping[str, str]
 Refs = npt.NDArray[np.uint64]
-Format = Literal["prometheus", "openmetrics", "remote_write", "statsd"]
+Format = Literal["prometheus", "openmetrics", "protobuf", "remote_write", "remote_write_v2", "statsd"]
 DuplicatePolicy = Literal["last", "first", "min", "max", "sum", "error"]
 
 

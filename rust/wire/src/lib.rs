@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod exposition;
+pub mod exposition_protobuf;
 pub mod exposition_writer;
 mod label_text;
 mod native_histogram;

@@ -140,9 +140,19 @@ impl Raw {
             || self.zero_float.is_some_and(|zero| zero > 0.0)
     }
 
-    /// The count of observations was given as a double.
-    pub fn is_float(&self) -> bool {
-        self.count_float.is_some()
+    /// The count of observations.
+    pub fn total(&self) -> f64 {
+        self.count_float.filter(|count| *count > 0.0).unwrap_or(self.count as f64)
+    }
+
+    pub fn sum(&self) -> f64 {
+        self.sum
+    }
+
+    /// The exposition format has doubles override integers only where they are above zero.
+    pub fn prefer_integers(&mut self) {
+        let is_float = [self.count_float, self.zero_float].iter().flatten().any(|count| *count > 0.0);
+        self.count_float = is_float.then(|| self.total());
     }
 
     pub fn as_gauge(&mut self) {

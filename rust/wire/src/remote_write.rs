@@ -302,6 +302,20 @@ fn append_label<'a>(raw: &mut Cow<'a, [u8]>, field: &'a [u8]) {
     }
 }
 
+/// Appends a label as a field of `TimeSeries`.
+pub(crate) fn put_label(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    let length = 2 + varint_bytes(name.len()) + name.len() + varint_bytes(value.len()) + value.len();
+    out.push(FIELD_1_BYTES);
+    put_varint(out, length as u64);
+    put_bytes(out, 1, name);
+    put_bytes(out, 2, value);
+}
+
+/// Bytes that a length takes.
+fn varint_bytes(length: usize) -> usize {
+    (64 - (length as u64 | 1).leading_zeros() as usize).div_ceil(7)
+}
+
 /// Decodes the label fields of one series, as [`Batch::decode`] of this dialect.
 pub fn decode_labels(raw: &[u8], out: &mut LabelsBuilder) -> std::result::Result<(), LabelError> {
     let malformed = |b: Broken| LabelError::Malformed(format!("{} (byte {} of the labels)", b.what, b.at));

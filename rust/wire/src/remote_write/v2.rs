@@ -15,16 +15,16 @@ use metricsdb_model::bounds::{
 use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{Batch, BatchSeries, Error, Metadata, MetricType, Reason, Result, WriteReport};
 
-use super::{BODY, check_counts, check_size, decode_labels, metric_type, unpack};
+use super::{BODY, check_counts, check_size, decode_labels, metric_type, put_label, unpack};
 use crate::dialect;
 use crate::native_histogram::{self, Histograms};
-use crate::protobuf::{Broken, Read, Reader, put_bytes, put_varint};
+use crate::protobuf::{Broken, Read, Reader};
 
 /// Buffers that keep their capacity from call to call; the batch borrows them.
 #[derive(Default)]
 pub struct Scratch {
-    message: Vec<u8>,
-    labels: Vec<u8>,
+    pub message: Vec<u8>,
+    pub labels: Vec<u8>,
 }
 
 /// Decodes a compressed body. A body that is cut off or lies about a length is refused as a whole; a series with
@@ -299,20 +299,6 @@ fn family_of(metric: &[u8], kind: MetricType) -> &[u8] {
         _ => &[],
     };
     suffixes.iter().find_map(|suffix| metric.strip_suffix(*suffix)).unwrap_or(metric)
-}
-
-/// Appends a label as a field of remote write 1.0.
-fn put_label(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    let length = 2 + varint_bytes(name.len()) + name.len() + varint_bytes(value.len()) + value.len();
-    out.push(super::FIELD_1_BYTES);
-    put_varint(out, length as u64);
-    put_bytes(out, 1, name);
-    put_bytes(out, 2, value);
-}
-
-/// Bytes that a length takes.
-fn varint_bytes(length: usize) -> usize {
-    (64 - (length as u64 | 1).leading_zeros() as usize).div_ceil(7)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::native_histogram::testing;
+use crate::protobuf::{put_bytes, put_varint};
 use crate::remote_write::{SeriesToSend, encode_message};
 
 /// A series as a sender has it.
@@ -178,7 +179,7 @@ fn a_body_cut_at_any_byte_is_refused_or_holds_whole_series() {
 #[test]
 fn series_whose_labels_cannot_be_read_cost_themselves() {
     let good = Sent { labels: pairs(&[("a", "b")]), samples: vec![(1, 1.0, 9)], ..Sent::default() };
-    let mut body = encode(&[good.clone()], true);
+    let mut body = encode(std::slice::from_ref(&good), true);
     for refs in [&[][..], &[1], &[1, 99], &[0xff, 0xff, 0xff, 0xff, 0x7f, 1]] {
         let mut series = Vec::new();
         put_bytes(&mut series, 1, refs);
