@@ -26,7 +26,7 @@ from metricsdb.values import column as value_column
 
 Labels = Mapping[str, str]
 Refs = npt.NDArray[np.uint64]
-Format = Literal["prometheus", "openmetrics", "remote_write", "statsd"]
+Format = Literal["prometheus", "openmetrics", "protobuf", "remote_write", "remote_write_v2", "statsd"]
 DuplicatePolicy = Literal["last", "first", "min", "max", "sum", "error"]
 
 
@@ -281,7 +281,9 @@ class Database:
         """Evaluates PromQL at one time (default: now).
 
         Returns label columns (String), ``timestamp`` (Datetime ms UTC), ``value`` (Float64), a row a series; a range
-        selector gives its raw samples. Annotations become ``QueryWarning`` and ``QueryInfo`` warnings.
+        selector gives its raw samples. Where a sample is a native histogram, its ``value`` is null and a column
+        ``histogram`` (Struct, as ``histograms`` gives it) holds it. Annotations become ``QueryWarning`` and
+        ``QueryInfo`` warnings.
         """
         now = self.now_ms()
         at = now if time is None else time_ms(time, now)
@@ -290,7 +292,7 @@ class Database:
     def query_range(self, expr: str, start: Time, end: Time, step: DurationLike, *, wide: bool = False) -> pl.DataFrame:
         """Evaluates PromQL at start, start + step, … up to end; the shape is that of ``query``.
 
-        ``wide=True`` gives one row a step and one column a series.
+        ``wide=True`` gives one row a step and one column a series; histograms are left out.
         """
         now = self.now_ms()
         step_ms = duration_ms(step, "step")
@@ -299,11 +301,11 @@ class Database:
         return self._evaluate(expr, time_ms(start, now, "start"), time_ms(end, now, "end"), step_ms, wide)
 
     def _evaluate(self, expr: str, start: int, end: int, step: int, wide: bool) -> pl.DataFrame:
-        frame, notes = self._native.query(expr, start, end, step, self._lookback_ms)
+        frame, notes, fields = self._native.query(expr, start, end, step, self._lookback_ms, wide)
         for severity, message in notes:
             warnings.warn(message, QueryWarning if severity == "warning" else QueryInfo, stacklevel=3)
         frame = frames.finish(frame)
-        return frames.widen(frame) if wide else frame
+        return frame if fields is None else with_histogram(frame, fields)
 
     def select(self, selector: str, start: Time, end: Time) -> pl.DataFrame:
         """Raw samples of the selected series in start..end, both included.

@@ -95,5 +95,7 @@ def as_list(histograms: Any) -> list[Histogram]:
 
 
 def with_histogram(frame: pl.DataFrame, fields: pl.DataFrame) -> pl.DataFrame:
-    """The frame with the fields of its histograms as one more column, ``histogram`` (Struct)."""
-    return frame.with_columns(fields.to_struct("histogram"))
+    """The frame with the fields of its histograms as one more column, ``histogram`` (Struct, or null)."""
+    there = pl.col("schema").is_not_null()
+    column = fields.select(pl.when(there).then(pl.struct(pl.all())).alias("histogram"))
+    return frame.with_columns(column.to_series())

@@ -192,3 +192,43 @@ impl Answer {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mixed() -> Matrix {
+        let mut matrix = Matrix::default();
+        for row in 0..3i64 {
+            matrix.timestamps.push(row);
+            matrix.values.push(row as f64);
+            matrix.push_histogram(10 + row, Histogram::stale());
+            matrix.timestamps.push(20 + row);
+            matrix.values.push(0.5);
+            matrix.end_row(Labels::empty());
+        }
+        matrix
+    }
+
+    #[test]
+    fn a_row_gives_its_histograms_at_their_times() {
+        let matrix = mixed();
+        for (i, row) in matrix.all_series().enumerate() {
+            let i = i as i64;
+            let kinds: Vec<(i64, bool)> =
+                row.points().map(|(t, point)| (t, matches!(point, Point::Histogram(_)))).collect();
+            assert_eq!(kinds, [(i, false), (10 + i, true), (20 + i, false)]);
+            assert_eq!(row.floats().collect::<Vec<_>>(), [(i, i as f64), (20 + i, 0.5)]);
+            assert_eq!(row.histograms().map(|(t, _)| t).collect::<Vec<_>>(), [10 + i]);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_loses_the_histograms_of_the_rows_that_go() {
+        let (kind, matrix) = (AnswerKind::Matrix, mixed());
+        let mut answer = Answer { kind, matrix, string: None, annotations: Vec::new(), samples_loaded: 0 };
+        answer.truncate(2);
+        let places: Vec<usize> = answer.matrix.histograms.iter().map(|(at, _)| *at).collect();
+        assert_eq!((places, answer.matrix.values.len()), (vec![1, 4], 6));
+    }
+}

@@ -62,6 +62,11 @@ pub trait SeriesSet: Send + Sync {
         false
     }
 
+    /// Whether any series may.
+    fn any_histograms(&self) -> bool {
+        (0..self.len()).any(|i| self.has_histograms(i))
+    }
+
     /// Appends the histograms of one series in `range`, in time order, stale ones included. `read` does not
     /// show them: a sample is a number or a histogram.
     fn read_histograms(&self, _index: usize, _range: TimeRange, _out: &mut HistogramSamples) -> Result<()> {
@@ -72,6 +77,18 @@ pub trait SeriesSet: Send + Sync {
     /// range given to `select`. Only it tells whether the first one in a range follows a reset.
     fn histogram_before(&self, _index: usize, _time: i64) -> Result<Option<(i64, Histogram)>> {
         Ok(None)
+    }
+
+    /// Whether a sample of one series may have a start timestamp. Stores without them keep the default.
+    fn has_starts(&self, _index: usize) -> bool {
+        false
+    }
+
+    /// Appends, for each of these ascending times of samples or histograms of one series, when the counter
+    /// began: milliseconds, 0 where that is not known.
+    fn read_starts(&self, _index: usize, timestamps: &[i64], out: &mut Vec<i64>) -> Result<()> {
+        out.resize(out.len() + timestamps.len(), 0);
+        Ok(())
     }
 
     /// What all samples of one series in `range` come to, without the staleness markers. `None` where storage

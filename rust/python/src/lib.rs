@@ -10,6 +10,7 @@ mod output;
 mod precision;
 mod query;
 mod scrape;
+mod wide;
 
 use pyo3::prelude::*;
 

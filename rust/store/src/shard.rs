@@ -14,6 +14,7 @@ use crate::late::DuplicatePolicy;
 use crate::precision::PrecisionRules;
 use crate::series::{Head, SeriesTable};
 use crate::slab::Arena;
+use crate::starts::Starts;
 
 /// Shards of a store.
 pub const SHARDS: usize = 256;
@@ -62,6 +63,8 @@ pub struct Shard {
     pub arena: Arena,
     pub sealed_count: SealedCount,
     pub histograms: Histograms,
+    /// Of samples and histograms alike.
+    pub starts: Starts,
     /// What sealed chunks hold together: one table for all shards.
     pub shared_columns: Arc<SharedColumns>,
     /// Those of the whole store; `series.precision` says which one is a row's.
@@ -107,6 +110,7 @@ impl Shard {
             arena: Arena::default(),
             sealed_count: SealedCount::default(),
             histograms: Histograms::default(),
+            starts: Starts::default(),
             shared_columns,
             precision: Arc::default(),
         }
@@ -188,6 +192,14 @@ impl Shard {
         }
         self.decode_open(&head.state, self.open_bytes(head), work)?;
         Ok(work.times.iter().any(|&t| range.contains(t)))
+    }
+
+    /// Notes when the counter of a sample began that is newer than all plain ones of its row.
+    pub fn note_start(&mut self, row: u32, time: i64, start: i64) -> Result<()> {
+        if self.histograms.get(row).and_then(HistogramSeries::newest).is_some_and(|newest| newest >= time) {
+            return self.starts.patch(row, &[(time, start)], &self.shared_columns);
+        }
+        self.starts.append(row, time, start, &self.shared_columns)
     }
 
     /// Puts chunks in the place of `count` sealed ones of a row from `at` on.

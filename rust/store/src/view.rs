@@ -17,6 +17,7 @@ use crate::database::Database;
 use crate::histograms::HistogramSeries;
 use crate::sealed::Sealed;
 use crate::shard::{SHARDS, Shard, Work, id_of, place_of};
+use crate::starts::StartSeries;
 
 /// Selections of fewer series are captured by the caller's thread alone.
 const PARALLEL_SERIES: usize = 1 << 14;
@@ -54,6 +55,7 @@ pub(crate) struct Captured {
     state: OpenState,
     open: std::ops::Range<usize>,
     sealed: Sealed,
+    starts: Option<Box<StartSeries>>,
 }
 
 /// Rows by shard: those of shard `s` are `rows[starts[s]..starts[s + 1]]`.
@@ -158,6 +160,7 @@ impl Part {
             state,
             open: start..self.open.len(),
             sealed: if is_sealed { sealed.clone() } else { Sealed::default() },
+            starts: shard.starts.get(row).cloned().map(Box::new),
         });
     }
 
@@ -462,6 +465,10 @@ impl SeriesSet for View<'_> {
         !self.histograms.is_empty() && self.histograms(index).is_some()
     }
 
+    fn any_histograms(&self) -> bool {
+        !self.histograms.is_empty()
+    }
+
     fn read_histograms(&self, index: usize, range: TimeRange, out: &mut HistogramSamples) -> Result<()> {
         let Some(histograms) = self.histograms(index) else { return Ok(()) };
         let before = out.len();
@@ -472,6 +479,20 @@ impl SeriesSet for View<'_> {
 
     fn histogram_before(&self, index: usize, time: i64) -> Result<Option<(i64, Histogram)>> {
         self.histograms(index).map_or(Ok(None), |histograms| histograms.newest_before(time))
+    }
+
+    fn has_starts(&self, index: usize) -> bool {
+        self.series[index].starts.is_some()
+    }
+
+    fn read_starts(&self, index: usize, timestamps: &[i64], out: &mut Vec<i64>) -> Result<()> {
+        match &self.series[index].starts {
+            Some(starts) => starts.read(timestamps, out),
+            None => {
+                out.resize(out.len() + timestamps.len(), 0);
+                Ok(())
+            }
+        }
     }
 
     /// From the heads of sealed blocks; worth it as soon as one whole chunk lies in the range.

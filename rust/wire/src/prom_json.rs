@@ -88,9 +88,18 @@ fn histogram(t: i64, h: &Histogram, out: &mut Vec<u8>) {
     quoted(h.count(), out);
     out.extend_from_slice(b",\"sum\":");
     quoted(h.sum, out);
-    let buckets = h.filled_buckets();
-    for (i, bucket) in buckets.iter().enumerate() {
-        out.extend_from_slice(if i == 0 { b",\"buckets\":[" } else { b"," });
+    let edge = h.layout.zero_threshold;
+    let mut any = false;
+    for mut bucket in h.filled_buckets() {
+        // Neighbours of the zero bucket end where it begins.
+        if bucket.upper < 0.0 && bucket.upper > -edge {
+            bucket.upper = -edge;
+        }
+        if bucket.lower > 0.0 && bucket.lower < edge {
+            bucket.lower = edge;
+        }
+        out.extend_from_slice(if any { b"," } else { b",\"buckets\":[" });
+        any = true;
         let rule = match (bucket.lower_inclusive, bucket.upper_inclusive) {
             (false, true) => b'0',
             (true, false) => b'1',
@@ -104,7 +113,7 @@ fn histogram(t: i64, h: &Histogram, out: &mut Vec<u8>) {
         }
         out.push(b']');
     }
-    out.extend_from_slice(if buckets.is_empty() { b"}]" } else { b"]}]" });
+    out.extend_from_slice(if any { b"]}]" } else { b"}]" });
 }
 
 fn sample(t: i64, v: f64, out: &mut Vec<u8>) {

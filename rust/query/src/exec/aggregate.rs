@@ -20,6 +20,9 @@ use crate::syntax::tree::AggregateOp;
 const SEGMENT_ROWS: usize = 128;
 /// Segments whose results wait to be merged: what they take together is bounded by it.
 const SEGMENTS_HELD: usize = 512;
+/// The same where histograms wait to be folded: so many rows a task, and so many histograms a batch.
+const MIXED_SEGMENT_ROWS: usize = 16;
+const HISTOGRAMS_HELD: usize = 1 << 16;
 /// An average whose sum overflows is taken again of values made smaller by this power of two.
 const SMALLER: f64 = 1.0 / (1u128 << 100) as f64;
 
@@ -322,9 +325,18 @@ fn fold_groups(
 ) -> Result<Vec<f64>> {
     let cells = reserve(budget, order.groups.labels.len(), steps)?;
     let mut whole = Partial::new(op, 0, cells);
-    for batch in order.rows.chunks(SEGMENT_ROWS * SEGMENTS_HELD) {
+    let mixed = Role::of(op) == Role::Folded
+        && match input {
+            Vector::Rows(rows) => rows.set.any_histograms(),
+            Vector::Block(block) => !block.cells.is_empty(),
+        };
+    let (segment, batch) = match mixed {
+        true => (MIXED_SEGMENT_ROWS, (HISTOGRAMS_HELD / steps).next_multiple_of(MIXED_SEGMENT_ROWS)),
+        false => (SEGMENT_ROWS, SEGMENT_ROWS * SEGMENTS_HELD),
+    };
+    for batch in order.rows.chunks(batch.max(segment)) {
         let partials: Vec<Partial> = batch
-            .par_chunks(SEGMENT_ROWS)
+            .par_chunks(segment)
             .map_init(
                 || (Scratch::default(), vec![ABSENT; steps]),
                 |(scratch, buffer), rows| {

@@ -320,6 +320,10 @@ impl SeriesSet for GridSeries<'_> {
         !self.block.cells.row(index).is_empty()
     }
 
+    fn any_histograms(&self) -> bool {
+        !self.block.cells.is_empty()
+    }
+
     /// Steps skip what was in between: whether a counter was reset since the one before is not known.
     fn read_histograms(&self, index: usize, range: TimeRange, out: &mut HistogramSamples) -> Result<()> {
         for (i, cell) in self.block.cells.row(index).iter().enumerate() {

@@ -10,14 +10,15 @@ use super::binary::map_rows;
 use super::block::{ABSENT, Block, Vector, present};
 use super::grid::Grid;
 use super::mixed::Remarks;
-use super::scan::{Args, DropName, Leaf, RowMap, Rows, WindowLeaf};
+use super::scan::{Args, DropName, Leaf, RowMap, Rows, Shows, WindowLeaf};
 use super::{Evaluator, Ranges, Value};
 use crate::annotations::may_be_counter;
 use crate::function::edges;
 use crate::function::sliding::Sliding;
+use crate::function::starts;
 use crate::function::summary;
 use crate::function::{Kernel, MapFn, Special, WindowFn, check_args};
-use crate::histogram::{Outcome, window_fn};
+use crate::histogram::{Outcome, Remark, window_fn};
 use crate::syntax::tree::{Call, Expr, ExprKind, Extension, Filter, Selector, ValueType};
 
 impl<'a> Evaluator<'a> {
@@ -25,6 +26,8 @@ impl<'a> Evaluator<'a> {
         match call.function.kernel {
             Kernel::Window(kernel) => self.window(call, kernel, grid).map(Value::Vector),
             Kernel::Map(kernel) => self.map(call, kernel, grid),
+            Kernel::Grid(kernel) => self.over_range(call, kernel, grid).map(Value::Vector),
+            Kernel::Rollup(parts) => self.rollup(call, parts, grid).map(Value::Vector),
             Kernel::Special(special) => self.special(special, call, span, grid),
         }
     }
@@ -53,21 +56,23 @@ impl<'a> Evaluator<'a> {
             }
             if function.wants_counter {
                 self.remark_on_names(&ranges, call.args[at].span)?;
+                self.remark_on_overlaps(&ranges, call.args[at].span)?;
             }
         }
         let of_summary = summary::lookup(function.name);
         let remarks = self.remarks(call.args[at].span);
-        let mut rows = self.rows(ranges, kernel, function.sliding, args, function.keeps_name, grid, remarks);
+        let mut rows = self.rows(ranges, kernel, function.sliding, args, call.keeps_name(), grid, remarks);
         if let Leaf::Window(window) = &mut rows.leaf {
             window.of_summary = of_summary;
             window.points = window_fn(function);
             window.wants_counter = function.wants_counter;
+            window.reads_starts = function.reads_starts;
         }
         Ok(Vector::Rows(rows))
     }
 
     #[allow(clippy::too_many_arguments)] // A window function and where it is called.
-    fn rows(
+    pub(super) fn rows(
         &self,
         ranges: Ranges<'a>,
         kernel: WindowFn,
@@ -86,6 +91,7 @@ impl<'a> Evaluator<'a> {
             edges,
             args,
             grid: *grid,
+            reads_starts: false,
             of_summary: None,
             points: None,
             wants_counter: false,
@@ -93,7 +99,7 @@ impl<'a> Evaluator<'a> {
         };
         Rows {
             set,
-            leaf: Leaf::Window(window),
+            leaf: Leaf::Window(Box::new(window)),
             maps: Vec::new(),
             drop_name: if keeps_name { drop_name } else { DropName::All(true) },
             steps: grid.steps,
@@ -103,7 +109,7 @@ impl<'a> Evaluator<'a> {
 
     /// Remarks on metrics that have samples here, but not the name of a counter.
     #[inline(never)]
-    fn remark_on_names(&self, ranges: &Ranges<'a>, span: Span) -> Result<()> {
+    pub(super) fn remark_on_names(&self, ranges: &Ranges<'a>, span: Span) -> Result<()> {
         let groups = ranges.set.group(&Grouping::By(vec![METRIC_NAME.to_owned()]));
         let names = groups.labels.iter().map(|l| l.metric_name());
         let mut open: Vec<bool> = names.map(|name| !may_be_counter(name)).collect();
@@ -122,6 +128,32 @@ impl<'a> Evaluator<'a> {
                     self.notes.not_a_counter(groups.labels[group].metric_name(), span);
                     open[group] = false;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Remarks on metrics of which a window sees two samples whose start timestamps contradict each other.
+    #[inline(never)]
+    fn remark_on_overlaps(&self, ranges: &Ranges<'a>, span: Span) -> Result<()> {
+        if ranges.edges.is_some() {
+            return Ok(());
+        }
+        let (mut samples, mut since) = (Samples::default(), Vec::new());
+        for row in (0..ranges.set.len()).filter(|&row| ranges.set.has_starts(row)) {
+            self.budget.check()?;
+            samples.clear();
+            since.clear();
+            read_reach(&*ranges.set, row, ranges.looks.reach(ranges.range), &mut samples)?;
+            ranges.set.read_starts(row, &samples.timestamps, &mut since)?;
+            let sees = |i: usize| {
+                let (before, time) = (samples.timestamps[i - 1], samples.timestamps[i]);
+                starts::overlaps(before, (since[i - 1], since[i]))
+                    && ranges.looks.sees_both(before, time, ranges.range)
+            };
+            if (1..samples.len().min(since.len())).any(sees) {
+                let name = ranges.set.labels(row).metric_name().to_owned();
+                self.notes.add(Remark::StartOverlap.note(&name), span);
             }
         }
         Ok(())
@@ -150,7 +182,7 @@ impl<'a> Evaluator<'a> {
                 *v = kernel(*v, args.at(step)).unwrap_or(ABSENT);
             }
         });
-        Ok(Value::Vector(map_rows(vector, map, !function.keeps_name)))
+        Ok(Value::Vector(map_rows(vector, map, !call.keeps_name())))
     }
 
     fn special(&self, special: Special, call: &Call, span: Span, grid: &Grid) -> Result<Value<'a>> {
@@ -206,7 +238,7 @@ impl<'a> Evaluator<'a> {
         if let ExprKind::Selector(selector) = &arg.unparenthesized().kind
             && selector.extension != Some(Extension::Smoothed)
         {
-            let mut rows = self.instant(selector, arg.span, grid, true)?;
+            let mut rows = self.instant(selector, arg.span, grid, Shows::Time)?;
             rows.drop_name = DropName::All(true);
             return Ok(Vector::Rows(rows));
         }
@@ -224,20 +256,18 @@ impl<'a> Evaluator<'a> {
         Ok(map_rows(self.vector(arg, grid)?, map, true))
     }
 
-    /// Stored samples have no start time, which reads as 0; values that were computed have none at all.
+    /// When the counters of the samples under a selector began; what was computed has no start.
     #[inline(never)]
     fn start_timestamp(&self, arg: &Expr, grid: &Grid) -> Result<Vector<'a>> {
-        let vector = self.vector(arg, grid)?;
-        let stored = matches!(arg.unparenthesized().kind, ExprKind::Selector(_));
-        let start = if stored { 0.0 } else { ABSENT };
-        let map = RowMap::of_numbers(move |row| {
-            row.iter_mut().filter(|v| present(**v)).for_each(|v| *v = start);
-        });
-        let map = map.with_histograms(move |row, cells| {
-            let found = row.iter_mut().zip(cells.drain(..)).filter(|(_, cell)| cell.is_some());
-            found.for_each(|(v, _)| *v = start);
-        });
-        Ok(map_rows(vector, map, true))
+        if let ExprKind::Selector(selector) = &arg.unparenthesized().kind
+            && selector.extension != Some(Extension::Smoothed)
+        {
+            let mut rows = self.instant(selector, arg.span, grid, Shows::Start)?;
+            rows.drop_name = DropName::All(true);
+            return Ok(Vector::Rows(rows));
+        }
+        self.vector(arg, grid)?;
+        Ok(Vector::Block(Block::empty(grid.steps)))
     }
 
     #[inline(never)]

@@ -9,6 +9,12 @@ pub(crate) type Cell = Option<Arc<FloatHistogram>>;
 /// A cell per step, or none where the row holds numbers alone.
 pub(crate) type CellRow = Vec<Cell>;
 
+/// What cells cost of a budget: a sample a histogram, and one more a bucket.
+pub(crate) fn cost(cells: &[Cell]) -> u64 {
+    let buckets = |h: &Arc<FloatHistogram>| h.positive.counts.len() + h.negative.counts.len();
+    cells.iter().flatten().map(|histogram| 1 + buckets(histogram) as u64).sum()
+}
+
 /// The cells of a block's rows. Rows behind the last one that has any are left out.
 #[derive(Default)]
 pub(crate) struct Cells {

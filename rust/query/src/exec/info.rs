@@ -10,7 +10,7 @@ use super::block::{ABSENT, Block, present};
 use super::grid::{Grid, Looks};
 use super::labels::label_text;
 use super::native::Hints;
-use super::scan::{DropName, Leaf, Rows};
+use super::scan::{DropName, Leaf, Rows, Shows};
 use crate::syntax::predicate;
 use crate::syntax::tree::{Call, Expr, ExprKind, Filter, Selector};
 
@@ -242,7 +242,7 @@ impl<'a> Evaluator<'a> {
         let set = self.source.select(&Predicate::All(parts), looks.reach(lookback), self.budget)?;
         let rows = Rows {
             set: set.into(),
-            leaf: Leaf::Instant { looks, lookback, times: true },
+            leaf: Leaf::Instant { looks, lookback, shows: Shows::Time },
             maps: Vec::new(),
             drop_name: DropName::All(false),
             steps: grid.steps,

@@ -124,8 +124,10 @@ fn combined(
         remarks.add(Note::IncompatibleLayouts(op.as_str()));
         return Outcome::Undefined;
     };
+    // As in Prometheus, these give nothing.
     if found.collision {
         remarks.add(collision.note(""));
+        return Outcome::Undefined;
     }
     if found.reconciled {
         remarks.add(reconciled.note(""));

@@ -14,6 +14,7 @@ mod call;
 mod cells;
 mod edges;
 mod fold;
+mod gaps;
 mod grid;
 mod histogram;
 mod info;
@@ -21,7 +22,9 @@ mod labels;
 mod matching;
 mod mixed;
 mod native;
+mod outliers;
 mod output;
+mod over_range;
 mod pick;
 mod relabel;
 mod scan;
@@ -110,6 +113,7 @@ impl<'a> Value<'a> {
 }
 
 /// A range vector: series, and how to cut windows out of them.
+#[derive(Clone)]
 struct Ranges<'a> {
     set: Arc<dyn SeriesSet + 'a>,
     looks: grid::Looks,
@@ -140,7 +144,8 @@ impl<'a> Evaluator<'a> {
             ExprKind::String(text) => Ok(Value::String(text.clone())),
             ExprKind::Paren(inner) | ExprKind::Plus(inner) => self.eval(inner, grid),
             ExprKind::Selector(selector) => {
-                Ok(Value::Vector(Vector::Rows(self.instant(selector, expr.span, grid, false)?)))
+                let rows = self.instant(selector, expr.span, grid, scan::Shows::Value)?;
+                Ok(Value::Vector(Vector::Rows(rows)))
             }
             ExprKind::Range { .. } | ExprKind::Subquery { .. } => {
                 Err(Error::execution("a range vector cannot stand here"))
@@ -253,15 +258,18 @@ impl<'a> Evaluator<'a> {
 
     #[inline(never)]
     fn binary(&self, binary: &Binary, span: Span, left: Value<'a>, right: Value<'a>) -> Result<Value<'a>> {
-        let (op, bool_) = (binary.op, binary.return_bool);
+        let (op, bool_, keeps) = (binary.op, binary.return_bool, binary.keep_name);
+        if op.is_gap() {
+            return self.gap_operator(binary, left, right);
+        }
         let remarks = self.remarks(span);
         Ok(match (left, right) {
             (Value::Scalar(a), Value::Scalar(b)) => Value::Scalar(binary::scalars(op, a, &b)),
             (Value::Vector(v), Value::Scalar(s)) => {
-                Value::Vector(binary::with_scalar(op, bool_, false, v, s, remarks))
+                Value::Vector(binary::with_scalar(op, bool_, false, keeps, v, s, remarks))
             }
             (Value::Scalar(s), Value::Vector(v)) => {
-                Value::Vector(binary::with_scalar(op, bool_, true, v, s, remarks))
+                Value::Vector(binary::with_scalar(op, bool_, true, keeps, v, s, remarks))
             }
             (Value::Vector(a), Value::Vector(b)) => {
                 let (a, b) = (a.into_block(self.budget)?, b.into_block(self.budget)?);
@@ -280,6 +288,9 @@ impl<'a> Evaluator<'a> {
         let Aggregate { op, expr, param, grouping } = aggregate;
         let Some(param) = param else {
             let input = self.vector(expr, grid)?;
+            if *op == AggregateOp::OutliersIqr {
+                return outliers::outliers(*op, input, grouping, &[], self.budget);
+            }
             return aggregate::fold(*op, &input, grouping, grid.steps, self.budget, self.remarks(expr.span));
         };
         if *op == AggregateOp::CountValues {
@@ -293,6 +304,10 @@ impl<'a> Evaluator<'a> {
                 self.notes.quantiles(&numbers, param.span);
                 let input = self.vector(expr, grid)?;
                 return pick::quantiles(input, grouping, &numbers, self.budget, self.remarks(expr.span));
+            }
+            AggregateOp::OutliersMad | AggregateOp::Outliersk => {
+                let input = self.vector(expr, grid)?;
+                return outliers::outliers(*op, input, grouping, &numbers, self.budget);
             }
             AggregateOp::LimitRatio => {
                 let numbers = self.ratios(numbers, param)?;

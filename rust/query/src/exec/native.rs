@@ -10,12 +10,9 @@ use super::cells::{Cell, CellRow};
 use super::edges;
 use super::grid::Looks;
 use super::mixed::Remarks;
-use super::scan::{Leaf, Rows, Scratch, WindowLeaf, instant_value, read};
+use super::scan::{Leaf, Rows, Scratch, Shows, WindowLeaf, read};
 use crate::function::Window;
 use crate::histogram::{FloatHistogram, Outcome, Point, Points, Reader, Remark, eval_edges, interpolate};
-
-/// Windows of one row between two looks at the budget.
-const STEPS_PER_CHECK: usize = 64;
 
 /// What histograms are told of counter resets before they are computed with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,25 +98,25 @@ fn mark_resets(
         }
     }
     let mut number = 0;
-    for (i, (&t, histogram)) in found.timestamps.iter().zip(&mut found.histograms).enumerate() {
+    for (i, &t) in found.timestamps.iter().enumerate() {
         let begun = number;
         while numbers.timestamps.get(number).is_some_and(|&n| n < t) {
             number += 1;
         }
-        let interrupted = i > 0 && number > begun;
-        let continues = before.as_ref().is_some_and(|(_, before)| {
+        let (earlier, later) = found.histograms.split_at_mut(i);
+        let (Some(histogram), interrupted) = (later.first_mut(), i > 0 && number > begun) else { break };
+        let before = if i == 0 { before.as_ref().map(|(_, before)| before) } else { earlier.last() };
+        let continues = before.is_some_and(|before| {
             !interrupted
                 && !before.is_stale()
                 && before.reset != ResetHint::Gauge
                 && !histogram.resets_after(before)
         });
-        let now = match histogram.reset {
+        histogram.reset = match histogram.reset {
             ResetHint::Gauge => ResetHint::Gauge,
             _ if continues => ResetHint::NotReset,
             _ => ResetHint::Unknown,
         };
-        before = Some((t, histogram.clone()));
-        histogram.reset = now;
     }
     Ok(())
 }
@@ -133,8 +130,9 @@ impl<'a> Rows<'a> {
         budget: &Budget,
         out: &mut [f64],
     ) -> Result<()> {
-        let Scratch { samples, cells } = scratch;
+        let Scratch { samples, starts, cells } = scratch;
         samples.clear();
+        starts.clear();
         let reach = match &self.leaf {
             Leaf::Instant { looks, lookback, .. } => looks.reach(*lookback),
             Leaf::Smoothed { looks, lookback, .. } => looks.around(*lookback, *lookback),
@@ -148,20 +146,33 @@ impl<'a> Rows<'a> {
         cells.resize(self.steps, None);
         let metric = || self.set.labels(row).metric_name().to_owned();
         match &self.leaf {
-            Leaf::Instant { looks, lookback, times } => {
-                newest(samples, &histograms, looks, *lookback, *times, out, cells);
+            Leaf::Instant { looks, lookback, shows } => {
+                let mut histogram_starts = Vec::new();
+                if *shows == Shows::Start {
+                    self.set.read_starts(row, &samples.timestamps, starts)?;
+                    self.set.read_starts(row, &histograms.times, &mut histogram_starts)?;
+                }
+                let numbers = (&*samples, &starts[..]);
+                newest(numbers, (&histograms, &histogram_starts), looks, *lookback, *shows, out, cells);
             }
             Leaf::Smoothed { looks, lookback, remarks } => {
                 samples.drop_stale(0);
                 edges::smooth(samples, looks, *lookback, out);
                 let (times, histograms) = histograms.without_stale();
-                let line = Line { numbers: &samples.timestamps, times: &times, histograms: &histograms };
-                line.smooth(looks, *lookback, remarks, metric, out, cells);
+                let line = Line { times: &times, histograms: &histograms, starts: &[] };
+                line.smooth(&samples.timestamps, looks, *lookback, remarks, metric, out, cells);
             }
             Leaf::Window(window) => {
                 samples.drop_stale(0);
                 let (times, histograms) = histograms.without_stale();
-                window.slide_mixed(samples, &times, &histograms, metric, budget, out, cells)?;
+                let mut histogram_starts = Vec::new();
+                if window.reads_starts && self.set.has_starts(row) {
+                    self.set.read_starts(row, &samples.timestamps, starts)?;
+                    self.set.read_starts(row, &times, &mut histogram_starts)?;
+                }
+                let numbers = Numbers { samples, starts };
+                let histograms = Line { times: &times, histograms: &histograms, starts: &histogram_starts };
+                window.slide_mixed(numbers, histograms, metric, budget, out, cells)?;
             }
         }
         Ok(())
@@ -170,11 +181,11 @@ impl<'a> Rows<'a> {
 
 /// The newest sample of either kind in `(t - lookback, t]` of every look; a staleness marker ends the series.
 fn newest(
-    samples: &Samples,
-    histograms: &Histograms,
+    (samples, starts): (&Samples, &[i64]),
+    (histograms, histogram_starts): (&Histograms, &[i64]),
     looks: &Looks,
     lookback: i64,
-    as_times: bool,
+    shows: Shows,
     out: &mut [f64],
     cells: &mut CellRow,
 ) {
@@ -195,30 +206,41 @@ fn newest(
         match (newest_number, newest_histogram) {
             (number, Some(at)) if number.is_none_or(|number| number <= at) => {
                 let cell = &histograms.cells[histogram - 1];
-                match as_times && cell.is_some() {
-                    true => *slot = instant_value(at, 0.0, true),
-                    false => cells[i].clone_from(cell),
+                match shows {
+                    Shows::Value => cells[i].clone_from(cell),
+                    _ if cell.is_none() => {}
+                    _ => *slot = shows.of(at, ABSENT, histogram_starts.get(histogram - 1)),
                 }
             }
             (Some(at), _) if !is_stale(samples.values[number - 1]) => {
-                *slot = instant_value(at, samples.values[number - 1], as_times);
+                *slot = shows.of(at, samples.values[number - 1], starts.get(number - 1));
             }
             _ => {}
         }
     }
 }
 
-/// Histograms of a smoothed selector, with the times of the numbers beside them.
+/// The numbers of a series without staleness markers, and their start timestamps where they are read.
+#[derive(Clone, Copy)]
+struct Numbers<'s> {
+    samples: &'s Samples,
+    starts: &'s [i64],
+}
+
+/// The same of its histograms.
+#[derive(Clone, Copy)]
 struct Line<'s> {
-    numbers: &'s [i64],
     times: &'s [i64],
     histograms: &'s [Arc<FloatHistogram>],
+    starts: &'s [i64],
 }
 
 impl Line<'_> {
-    /// As `edges::smooth` does for numbers; looks that see both kinds have no sample.
+    /// As `edges::smooth` does for numbers, whose times are given: looks that see both kinds have no sample.
+    #[allow(clippy::too_many_arguments)] // The looks, and where the results go.
     fn smooth(
         &self,
+        numbers: &[i64],
         looks: &Looks,
         lookback: i64,
         remarks: &Remarks<'_>,
@@ -237,7 +259,7 @@ impl Line<'_> {
                 continue;
             }
             *slot = ABSENT;
-            let (first, last) = seen(self.numbers);
+            let (first, last) = seen(numbers);
             if first < last {
                 remarks.add(Remark::MixedTypes.note(&metric()));
                 continue;
@@ -264,12 +286,10 @@ impl Line<'_> {
 
 impl WindowLeaf<'_> {
     /// As `slide`, with histograms in the windows.
-    #[allow(clippy::too_many_arguments)] // The samples of both kinds, and where the results go.
     fn slide_mixed(
         &self,
-        samples: &Samples,
-        times: &[i64],
-        histograms: &[Arc<FloatHistogram>],
+        Numbers { samples, starts }: Numbers<'_>,
+        line: Line<'_>,
         metric: impl Fn() -> String,
         budget: &Budget,
         out: &mut [f64],
@@ -282,10 +302,8 @@ impl WindowLeaf<'_> {
             let start = end.saturating_sub(self.range);
             let (from, to) = (start.saturating_sub(before), end.saturating_add(after));
             numbers.advance(&samples.timestamps, from, to);
-            found.advance(times, from, to);
-            if i % STEPS_PER_CHECK == STEPS_PER_CHECK - 1 {
-                budget.check()?;
-            }
+            found.advance(line.times, from, to);
+            budget.check()?;
             *slot = ABSENT;
             if numbers.is_empty() && found.is_empty() {
                 continue;
@@ -293,13 +311,18 @@ impl WindowLeaf<'_> {
             let floats = Window {
                 timestamps: &samples.timestamps[numbers.low..numbers.high],
                 values: &samples.values[numbers.low..numbers.high],
+                starts: starts.get(numbers.low..numbers.high).unwrap_or(&[]),
                 start,
                 end,
                 at: self.grid.time(i),
                 args: self.args.at(i),
             };
-            let (times, histograms) = (&times[found.low..found.high], &histograms[found.low..found.high]);
-            let outcome = self.eval_mixed(&Points { floats, times, histograms, starts: &[] });
+            let outcome = self.eval_mixed(&Points {
+                floats,
+                times: &line.times[found.low..found.high],
+                histograms: &line.histograms[found.low..found.high],
+                starts: line.starts.get(found.low..found.high).unwrap_or(&[]),
+            });
             match outcome.point {
                 Some(Point::Float(value)) => *slot = value,
                 Some(Point::Histogram(histogram)) => cells[i] = Some(histogram),

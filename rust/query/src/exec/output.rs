@@ -144,8 +144,12 @@ fn order_by_labels(block: &mut Block<'_>) -> Vec<usize> {
 }
 
 fn push_row(matrix: &mut Matrix, labels: Labels, grid: &Grid, values: &[f64], cells: &[Cell]) {
-    for (step, &v) in values.iter().enumerate() {
-        if let Some(histogram) = cells.get(step).and_then(Option::as_ref) {
+    for (step, &v) in values.iter().enumerate().filter(|(_, v)| cells.is_empty() && present(**v)) {
+        matrix.timestamps.push(grid.time(step));
+        matrix.values.push(v);
+    }
+    for (step, (cell, &v)) in cells.iter().zip(values).enumerate() {
+        if let Some(histogram) = cell {
             matrix.push_histogram(grid.time(step), histogram.to_model());
         } else if present(v) {
             matrix.timestamps.push(grid.time(step));

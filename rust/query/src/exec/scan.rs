@@ -3,6 +3,7 @@
 //!
 //! An aggregation folds such rows one after the other and never holds them all.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metricsdb_model::sample::is_stale;
@@ -10,7 +11,7 @@ use metricsdb_model::{Budget, Grouping, Groups, Result, Samples, SeriesSet, Time
 use rayon::prelude::*;
 
 use super::block::{ABSENT, Block, LabelColumn, present};
-use super::cells::{CellRow, Cells};
+use super::cells::{CellRow, Cells, cost};
 use super::edges::{self, Edges};
 use super::grid::{Grid, Looks, reserve};
 use super::mixed::Remarks;
@@ -84,12 +85,22 @@ impl Args {
 
 /// How a row comes out of the samples of its series.
 pub(crate) enum Leaf<'a> {
-    /// The newest sample within the lookback, or its time.
-    Instant { looks: Looks, lookback: i64, times: bool },
+    /// The newest sample within the lookback.
+    Instant { looks: Looks, lookback: i64, shows: Shows },
     /// The line between the samples around each time.
     Smoothed { looks: Looks, lookback: i64, remarks: Remarks<'a> },
     /// A function of the samples in `(t - range, t]`.
-    Window(WindowLeaf<'a>),
+    Window(Box<WindowLeaf<'a>>),
+}
+
+/// What stands for a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shows {
+    Value,
+    /// Its time in seconds.
+    Time,
+    /// When its counter began, in seconds; 0 where that is not known.
+    Start,
 }
 
 pub(crate) struct WindowLeaf<'a> {
@@ -100,6 +111,8 @@ pub(crate) struct WindowLeaf<'a> {
     pub edges: Option<Edges>,
     pub args: Args,
     pub grid: Grid,
+    /// The function looks at start timestamps.
+    pub reads_starts: bool,
     /// The function as one of what the samples come to, where there is such a form.
     pub of_summary: Option<OfSummary>,
     /// The function where histograms are in the window; `None`: it leaves them out.
@@ -130,6 +143,7 @@ pub(crate) struct Rows<'a> {
 #[derive(Default)]
 pub(crate) struct Scratch {
     pub(super) samples: Samples,
+    pub(super) starts: Vec<i64>,
     /// The histograms of the row that was filled last.
     pub cells: CellRow,
 }
@@ -171,20 +185,29 @@ impl<'a> Rows<'a> {
         budget: &Budget,
         out: &mut [f64],
     ) -> Result<()> {
-        let samples = &mut scratch.samples;
+        let Scratch { samples, starts, .. } = scratch;
         samples.clear();
+        starts.clear();
         match &self.leaf {
-            Leaf::Instant { looks, lookback, times } if looks.count == 1 => {
+            Leaf::Instant { looks, lookback, shows } if looks.count == 1 => {
                 let found = self.set.newest(row, looks.reach(*lookback))?;
                 budget.take_samples(u64::from(found.is_some()))?;
                 out.fill(match found {
-                    Some((t, v)) if !is_stale(v) => instant_value(t, v, *times),
+                    Some((t, v)) if !is_stale(v) => {
+                        if *shows == Shows::Start {
+                            self.set.read_starts(row, &[t], starts)?;
+                        }
+                        shows.of(t, v, starts.first())
+                    }
                     _ => ABSENT,
                 });
             }
-            Leaf::Instant { looks, lookback, times } => {
+            Leaf::Instant { looks, lookback, shows } => {
                 read(&*self.set, row, looks.reach(*lookback), samples, budget)?;
-                newest(samples, looks, *lookback, *times, out);
+                if *shows == Shows::Start {
+                    self.set.read_starts(row, &samples.timestamps, starts)?;
+                }
+                newest(samples, starts, looks, *lookback, *shows, out);
             }
             Leaf::Smoothed { looks, lookback, .. } => {
                 read(&*self.set, row, looks.around(*lookback, *lookback), samples, budget)?;
@@ -195,9 +218,12 @@ impl<'a> Rows<'a> {
             Leaf::Window(window) => {
                 read(&*self.set, row, window.reach(), samples, budget)?;
                 samples.drop_stale(0);
+                if window.reads_starts && self.set.has_starts(row) {
+                    self.set.read_starts(row, &samples.timestamps, starts)?;
+                }
                 match window.edges {
-                    Some(edges) => edges.slide(window, samples, out),
-                    None => window.slide(samples, budget, out)?,
+                    Some(edges) => edges.slide(window, samples, starts, out),
+                    None => window.slide(samples, starts, budget, out)?,
                 }
             }
         }
@@ -209,6 +235,7 @@ impl<'a> Rows<'a> {
         let (rows, steps) = (self.len(), self.steps);
         let mut values = vec![ABSENT; reserve(budget, rows, steps)?];
         let found: Mutex<Vec<(usize, CellRow)>> = Mutex::default();
+        let held = AtomicU64::new((rows * steps) as u64);
         let full: Vec<bool> = values
             .par_chunks_mut(steps)
             .enumerate()
@@ -217,6 +244,8 @@ impl<'a> Rows<'a> {
                 self.fill(i, scratch, budget, out)?;
                 if scratch.cells.iter().any(Option::is_some) {
                     let cells = std::mem::take(&mut scratch.cells);
+                    let cost = cost(&cells);
+                    budget.hold_samples(held.fetch_add(cost, Relaxed) + cost)?;
                     found.lock().unwrap_or_else(PoisonError::into_inner).push((i, cells));
                     return Ok(true);
                 }
@@ -243,12 +272,18 @@ pub(super) fn read(
     budget.take_samples(out.len() as u64)
 }
 
-pub(super) fn instant_value(t: i64, value: f64, times: bool) -> f64 {
-    if times { t as f64 / 1000.0 } else { value }
+impl Shows {
+    pub fn of(self, time: i64, value: f64, start: Option<&i64>) -> f64 {
+        match self {
+            Shows::Value => value,
+            Shows::Time => time as f64 / 1000.0,
+            Shows::Start => start.map_or(0.0, |start| *start as f64 / 1000.0),
+        }
+    }
 }
 
 /// The newest sample in `(t - lookback, t]` of every look; a staleness marker ends the series.
-fn newest(samples: &Samples, looks: &Looks, lookback: i64, times: bool, out: &mut [f64]) {
+fn newest(samples: &Samples, starts: &[i64], looks: &Looks, lookback: i64, shows: Shows, out: &mut [f64]) {
     let (ts, values) = (&samples.timestamps[..], &samples.values[..]);
     let mut next = 0;
     let mut look = |t: i64| {
@@ -257,7 +292,7 @@ fn newest(samples: &Samples, looks: &Looks, lookback: i64, times: bool, out: &mu
         }
         match next.checked_sub(1) {
             Some(i) if ts[i] > t.saturating_sub(lookback) && !is_stale(values[i]) => {
-                instant_value(ts[i], values[i], times)
+                shows.of(ts[i], values[i], starts.get(i))
             }
             _ => ABSENT,
         }
@@ -285,7 +320,8 @@ impl WindowLeaf<'_> {
         out: &mut [f64],
     ) -> Result<bool> {
         let Some(function) = self.of_summary.filter(|_| self.edges.is_none()) else { return Ok(false) };
-        if self.looks.count > 1 && self.looks.step < self.range {
+        let knows_starts = self.reads_starts && set.has_starts(row);
+        if knows_starts || (self.looks.count > 1 && self.looks.step < self.range) {
             return Ok(false);
         }
         for i in 0..self.looks.count.min(out.len()) {
@@ -309,13 +345,13 @@ impl WindowLeaf<'_> {
     }
 
     /// Two edges move over the samples, step by step.
-    fn slide(&self, samples: &Samples, budget: &Budget, out: &mut [f64]) -> Result<()> {
+    fn slide(&self, samples: &Samples, starts: &[i64], budget: &Budget, out: &mut [f64]) -> Result<()> {
         if samples.is_empty() {
             out.fill(ABSENT);
             return Ok(());
         }
         let ts = &samples.timestamps[..];
-        let mut windows = Windows::new(self.kernel, self.sliding, ts, &samples.values);
+        let mut windows = Windows::new(self.kernel, self.sliding, ts, &samples.values, starts);
         let (mut low, mut high) = (0, 0);
         for (i, slot) in out.iter_mut().enumerate() {
             let end = self.looks.time(i);
@@ -333,7 +369,7 @@ impl WindowLeaf<'_> {
             *slot = ABSENT;
             if low < high {
                 let (at, args) = (self.grid.time(i), self.args.at(i));
-                let bounds = Window { timestamps: &[], values: &[], start, end, at, args };
+                let bounds = Window { timestamps: &[], values: &[], starts: &[], start, end, at, args };
                 if let Some(value) = windows.eval(low..high, &bounds) {
                     *slot = value;
                 }

@@ -8,7 +8,7 @@ use super::block::{Block, GridSeries};
 use super::edges::Edges;
 use super::grid::{Grid, Looks};
 use super::native::Hints;
-use super::scan::{DropName, Leaf, Rows};
+use super::scan::{DropName, Leaf, Rows, Shows};
 use super::{Evaluator, Ranges};
 use crate::syntax::predicate;
 use crate::syntax::tree::{Expr, ExprKind, Extension, Selector};
@@ -63,13 +63,13 @@ impl<'a> Evaluator<'a> {
         selector.extension.map(|extension| Edges { extension, lookback })
     }
 
-    /// An instant vector selector; with `times` the samples' times in seconds stand for their values.
+    /// An instant vector selector, and what of its samples stands for them.
     pub(super) fn instant(
         &self,
         selector: &Selector,
         span: Span,
         grid: &Grid,
-        times: bool,
+        shows: Shows,
     ) -> Result<Rows<'a>> {
         let looks = self.looks(selector, grid)?;
         let lookback = self.params.lookback_ms;
@@ -81,7 +81,7 @@ impl<'a> Evaluator<'a> {
             set,
             leaf: match smoothed {
                 true => Leaf::Smoothed { looks, lookback, remarks: self.remarks(span) },
-                false => Leaf::Instant { looks, lookback, times },
+                false => Leaf::Instant { looks, lookback, shows },
             },
             maps: Vec::new(),
             drop_name: DropName::All(false),

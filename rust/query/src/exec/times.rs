@@ -38,7 +38,8 @@ impl QueryTimes {
     }
 }
 
-/// True when the value is the same at every step, because `@` pins all that is read.
+/// True when the value is the same at every step, because `@` pins all that is read, and one step is enough
+/// to know it.
 pub(crate) fn is_step_invariant(expr: &Expr) -> bool {
     match &expr.kind {
         ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_) => true,
@@ -49,17 +50,20 @@ pub(crate) fn is_step_invariant(expr: &Expr) -> bool {
         ExprKind::Aggregate(aggregate) => {
             is_step_invariant(&aggregate.expr) && aggregate.param.as_ref().is_none_or(is_step_invariant)
         }
-        ExprKind::Call(call) => !reads_time(call) && call.args.iter().all(is_step_invariant),
+        ExprKind::Call(call) => !reads_steps(call) && call.args.iter().all(is_step_invariant),
     }
 }
 
-/// Functions whose value depends on the evaluation time even when their arguments do not.
-fn reads_time(call: &Call) -> bool {
+/// Functions whose value depends on the evaluation time, or on how many steps there are, even when their
+/// arguments do not.
+fn reads_steps(call: &Call) -> bool {
     match call.function.kernel {
         Kernel::Special(Special::Time | Special::Timestamp | Special::StartTimestamp) => true,
         // A date function without its argument is one of the evaluation time.
         Kernel::Map(_) => call.function.args.len() > call.args.len() && call.args.is_empty(),
         Kernel::Window(_) => call.function.name == "predict_linear",
-        Kernel::Special(_) => false,
+        // A sum over the range grows with its steps.
+        Kernel::Grid(_) => true,
+        Kernel::Special(_) | Kernel::Rollup(_) => false,
     }
 }

@@ -3,7 +3,7 @@
 use metricsdb_model::histogram::ResetHint;
 
 use super::combine::Incompatible;
-use super::{FloatHistogram, Histogram, Remark, Remarks};
+use super::{Count, FloatHistogram, Histogram, Remark, Remarks};
 use crate::function::compensated::Sum;
 
 /// Below this, sums of as many buckets as there may be stay finite.
@@ -59,12 +59,12 @@ impl Accumulator {
             return self.combine(h);
         }
         if !self.running {
-            if self.total.is_safe() && h.map(Sum::new).is_safe() {
+            if is_safe(&self.total) && is_safe(h) {
                 return self.combine(h);
             }
             let before = self.total.clone();
             self.combine(h)?;
-            if !self.total.any(|sum| sum.high.is_infinite()) {
+            if self.total.counts().all(|sum| !sum.high.is_infinite()) {
                 return Ok(());
             }
             let points = self.points - 1.0;
@@ -105,13 +105,6 @@ impl Accumulator {
     }
 }
 
-impl Histogram<Sum> {
-    fn any(&self, what: impl Fn(Sum) -> bool) -> bool {
-        let sides = self.positive.counts.iter().chain(&self.negative.counts);
-        [self.zero_count, self.count, self.sum].iter().chain(sides).any(|sum| what(*sum))
-    }
-
-    fn is_safe(&self) -> bool {
-        !self.any(|sum| sum.high.is_nan() || sum.high.abs() >= SAFE_MAX)
-    }
+fn is_safe<T: Count>(h: &Histogram<T>) -> bool {
+    h.counts().all(|count| count.total().abs() < SAFE_MAX)
 }

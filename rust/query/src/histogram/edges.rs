@@ -14,8 +14,8 @@ use crate::function::sliding::Sliding;
 use crate::syntax::tree::Extension;
 
 /// The histogram at time `t`, on the line between two at different times. A counter that was reset in between is
-/// thought to have climbed from zero all the way. A smoothed selector takes both for a counter unless one is
-/// marked as a gauge. Errors: `Incompatible`.
+/// thought to have climbed from zero all the way. A smoothed selector takes both for a counter unless both are
+/// marked as gauges. Errors: `Incompatible`.
 pub fn interpolate(
     (t0, a): (i64, &FloatHistogram),
     (t1, b): (i64, &FloatHistogram),

@@ -12,6 +12,7 @@ mod trim;
 mod window;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 
 use std::sync::Arc;
@@ -145,6 +146,12 @@ impl<T: Count> Histogram<T> {
         self.schema = schema;
     }
 
+    /// All that counts, the sum among it.
+    fn counts(&self) -> impl Iterator<Item = T> + '_ {
+        let sides = self.positive.counts.iter().chain(&self.negative.counts);
+        [self.zero_count, self.count, self.sum].into_iter().chain(sides.copied())
+    }
+
     fn map<U>(&self, mut f: impl FnMut(T) -> U) -> Histogram<U> {
         Histogram {
             schema: self.schema,
@@ -243,8 +250,8 @@ impl FloatHistogram {
             && self.zero_threshold == other.zero_threshold
             && self.bounds == other.bounds
             && sides.iter().all(|(a, b)| {
-                let bits = |s: &Side| s.counts.iter().map(|c| c.to_bits()).collect::<Vec<_>>();
-                a.indices == b.indices && bits(a) == bits(b)
+                let mut counts = a.counts.iter().zip(&b.counts);
+                a.indices == b.indices && counts.all(|(x, y)| x.to_bits() == y.to_bits())
             })
     }
 

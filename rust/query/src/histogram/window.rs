@@ -7,7 +7,7 @@ use metricsdb_model::histogram::ResetHint;
 use super::{Accumulator, FloatHistogram, Incompatible, Remark, Remarks};
 use crate::function::rate::{Ends, Extrapolated, extrapolate, is_change, is_reset};
 use crate::function::table::Function;
-use crate::function::{Kernel, Window, WindowFn, rate};
+use crate::function::{Kernel, Window, WindowFn, rate, starts};
 
 /// The points of one series in one window: floats and histograms, each in the order of time.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +78,8 @@ pub fn window_fn(function: &Function) -> Option<PointsFn> {
 /// One of the points, without copying it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ref<'a> {
-    Float(f64),
+    /// With its place among the floats.
+    Float(usize, f64),
     /// With its place among the histograms.
     Histogram(usize, &'a Arc<FloatHistogram>),
 }
@@ -109,7 +110,8 @@ impl<'a> Points<'a> {
     /// All points in the order of time; at one time the float comes first.
     pub(super) fn merged(&self) -> impl Iterator<Item = (i64, Ref<'a>)> + use<'a> {
         let Window { timestamps, values, .. } = self.floats;
-        let mut floats = timestamps.iter().copied().zip(values.iter().map(|v| Ref::Float(*v))).peekable();
+        let floats = values.iter().enumerate().map(|(i, v)| Ref::Float(i, *v));
+        let mut floats = timestamps.iter().copied().zip(floats).peekable();
         let histograms = self.histograms.iter().enumerate().map(|(i, h)| Ref::Histogram(i, h));
         let mut histograms = self.times.iter().copied().zip(histograms).peekable();
         std::iter::from_fn(move || match (floats.peek(), histograms.peek()) {
@@ -121,7 +123,7 @@ impl<'a> Points<'a> {
 
     fn last(&self) -> Option<(i64, Ref<'a>)> {
         let float = self.floats.timestamps.last().zip(self.floats.values.last());
-        let float = float.map(|(t, v)| (*t, Ref::Float(*v)));
+        let float = float.map(|(t, v)| (*t, Ref::Float(self.floats.values.len() - 1, *v)));
         let histogram = self.times.last().zip(self.histograms.last());
         let histogram = histogram.map(|(t, h)| (*t, Ref::Histogram(self.histograms.len() - 1, h)));
         match (float, histogram) {
@@ -133,7 +135,7 @@ impl<'a> Points<'a> {
 
     fn at(&self, which: impl Fn(&Points<'a>) -> Option<(i64, Ref<'a>)>) -> Outcome {
         let point = which(self).map(|(_, point)| match point {
-            Ref::Float(v) => Point::Float(v),
+            Ref::Float(_, v) => Point::Float(v),
             Ref::Histogram(_, h) => Point::Histogram(Arc::clone(h)),
         });
         Outcome { point, remarks: Remarks::default() }
@@ -149,12 +151,15 @@ impl<'a> Points<'a> {
 
     fn starts_anew_after(&self, i: usize) -> bool {
         let pair = self.starts.get(i..=i + 1).zip(self.times.get(i..=i + 1));
-        matches!(pair, Some((&[s0, s1], &[t0, t1])) if starts_anew((s0, t0), (s1, t1)))
+        matches!(pair, Some((&[s0, s1], &[t0, t1])) if starts::begins_anew((t0, t1), (s0, s1)))
     }
 
     pub(super) fn was_reset(&self) -> impl Fn(Ref<'a>, Ref<'a>) -> bool + use<'a, '_> {
         |before, after| match (before, after) {
-            (Ref::Float(a), Ref::Float(b)) => is_reset(a, b),
+            (Ref::Float(i, a), Ref::Float(j, b)) => {
+                let Window { timestamps, values, starts, .. } = self.floats;
+                is_reset(a, b) || j == i + 1 && starts::is_reset(timestamps, values, starts, j)
+            }
             (Ref::Histogram(i, a), Ref::Histogram(j, b)) => {
                 b.is_reset_after(a) || j == i + 1 && self.starts_anew_after(i)
             }
@@ -165,7 +170,7 @@ impl<'a> Points<'a> {
 
 pub(super) fn changed(before: Ref<'_>, after: Ref<'_>) -> bool {
     match (before, after) {
-        (Ref::Float(a), Ref::Float(b)) => is_change(a, b),
+        (Ref::Float(_, a), Ref::Float(_, b)) => is_change(a, b),
         (Ref::Histogram(_, a), Ref::Histogram(_, b)) => !Arc::ptr_eq(a, b) && !a.same(b),
         _ => true,
     }
@@ -184,15 +189,6 @@ pub(super) fn count_pairs<'a>(
         before = Some(point);
     }
     count
-}
-
-/// Whether (start, time) of a sample says that it counts from after the sample before.
-fn starts_anew((start_before, before): (i64, i64), (start, time): (i64, i64)) -> bool {
-    if start == 0 || start >= time || start < before {
-        return false;
-    }
-    // From the sample before on: a delta, if that one knew its own start; else the start is unknown.
-    start > before || start_before != 0 && start_before < before
 }
 
 fn accumulated(p: &Points<'_>, begin: fn(&FloatHistogram) -> Accumulator) -> Outcome {
@@ -217,7 +213,7 @@ fn instant(p: &Points<'_>, counter: bool) -> Outcome {
     }
     let (i, a, b) = match (a, b) {
         (Ref::Histogram(i, a), Ref::Histogram(_, b)) => (i, a, b),
-        (Ref::Float(_), Ref::Float(_)) => {
+        (Ref::Float(..), Ref::Float(..)) => {
             let kernel = if counter { rate::irate } else { rate::idelta };
             return Outcome::float(kernel(&p.floats));
         }
@@ -346,7 +342,7 @@ fn gain(p: &Points<'_>, counter: bool, remarks: &mut Remarks) -> Option<FloatHis
 impl Points<'_> {
     fn start_overlaps_after(&self, i: usize) -> Option<Remark> {
         let (&[before, start], &t) = (self.starts.get(i..=i + 1)?, self.times.get(i)?) else { return None };
-        (start != 0 && start < t && start != before).then_some(Remark::StartOverlap)
+        starts::overlaps(t, (before, start)).then_some(Remark::StartOverlap)
     }
 }
 
@@ -357,7 +353,7 @@ fn stretch(p: &Points<'_>, count: f64, kind: Extrapolated) -> Option<f64> {
     // The share of what was reached before in what was gained says where zero was; below 0: nowhere.
     let value = if count > 0.0 && reached >= 0.0 { reached / count } else { -1.0 };
     let Window { start, end, .. } = p.floats;
-    let ends = Ends { first, last, count: p.times.len(), value, start, end };
+    let ends = Ends { first, last, count: p.times.len(), value, since: 0, start, end };
     extrapolate(&ends, kind, 1.0)
 }
 

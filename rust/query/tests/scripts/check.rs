@@ -6,28 +6,12 @@ use metricsdb_model::{Answer, AnswerKind, Budget, Labels, Matrix, Point, Row, Se
 use metricsdb_query::exec::{Params, evaluate};
 use metricsdb_query::function::{Kernel, Special};
 use metricsdb_query::histogram::FloatHistogram;
+use metricsdb_query::syntax;
 use metricsdb_query::syntax::tree::{At, Call, Duration, DurationExpr, Expr, ExprKind, Selector};
-use metricsdb_query::syntax::{self, predicate};
 
 use crate::notation::Item;
 use crate::script::{Eval, Expected, Pattern};
 use crate::storage::Storage;
-
-/// Why an eval is not run.
-pub fn skip_reason(eval: &Eval, storage: &Storage) -> Option<&'static str> {
-    let expr = syntax::parse(&eval.query).ok()?;
-    let mut reason = None;
-    visit(&expr, &mut |expr| match &expr.kind {
-        ExprKind::Selector(selector) | ExprKind::Range { selector, .. } => {
-            let predicate = predicate(selector);
-            if storage.started.iter().any(|l| predicate.matches(l.as_ref())) {
-                reason = Some("start timestamps");
-            }
-        }
-        _ => {}
-    });
-    reason
-}
 
 fn is(call: &Call, special: Special) -> bool {
     matches!(call.function.kernel, Kernel::Special(s) if s == special)

@@ -118,6 +118,30 @@ pub fn values(text: &str) -> Result<Vec<Item>, String> {
     Ok(items)
 }
 
+/// The offsets of a start-timestamp line: `-1m`, `0s`, `_`, `_x3`, `-30sx2`, `-30s-1mx2`.
+pub fn starts(text: &str) -> Result<Vec<Option<i64>>, String> {
+    let mut offsets = Vec::new();
+    for item in text.split_whitespace() {
+        let (body, repeat) = match item.rsplit_once('x') {
+            Some((body, count)) => (body, Some(count.parse::<usize>().map_err(|e| e.to_string())?)),
+            None => (item, None),
+        };
+        if body == "_" {
+            offsets.resize(offsets.len() + repeat.unwrap_or(1), None);
+            continue;
+        }
+        let sign = body.get(1..).and_then(|rest| rest.find(['+', '-'])).map(|at| at + 1);
+        let (first, step) = body.split_at(sign.unwrap_or(body.len()));
+        let signed = |text: &str| duration(text.trim_start_matches('+'));
+        let (mut offset, step) = (signed(first)?, if step.is_empty() { 0 } else { signed(step)? });
+        for _ in 0..=repeat.unwrap_or(0) {
+            offsets.push(Some(offset));
+            offset += step;
+        }
+    }
+    Ok(offsets)
+}
+
 fn blank(text: &str) -> usize {
     text.find(char::is_whitespace).unwrap_or(text.len())
 }

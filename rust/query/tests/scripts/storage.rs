@@ -15,12 +15,13 @@ pub struct Series {
 #[derive(Default)]
 pub struct Storage {
     pub series: BTreeMap<Labels, Series>,
-    /// Series whose samples have start timestamps, which are not held.
-    pub started: Vec<Labels>,
+    /// When the counters of samples began, by their times.
+    pub starts: BTreeMap<Labels, BTreeMap<i64, i64>>,
 }
 
 struct Found<'a> {
     series: Vec<(&'a Labels, &'a Series)>,
+    starts: &'a BTreeMap<Labels, BTreeMap<i64, i64>>,
 }
 
 impl Source for Storage {
@@ -37,7 +38,7 @@ impl Source for Storage {
                 && (series.numbers.range(times.clone()).next().is_some()
                     || series.histograms.range(times).next().is_some())
         });
-        Ok(Box::new(Found { series: within.collect() }))
+        Ok(Box::new(Found { series: within.collect(), starts: &self.starts }))
     }
 }
 
@@ -71,5 +72,15 @@ impl SeriesSet for Found<'_> {
     fn histogram_before(&self, index: usize, time: i64) -> Result<Option<(i64, Histogram)>> {
         let before = self.series[index].1.histograms.range(..time).next_back();
         Ok(before.map(|(&t, histogram)| (t, histogram.clone())))
+    }
+
+    fn has_starts(&self, index: usize) -> bool {
+        self.starts.contains_key(self.series[index].0)
+    }
+
+    fn read_starts(&self, index: usize, timestamps: &[i64], out: &mut Vec<i64>) -> Result<()> {
+        let of = self.starts.get(self.series[index].0);
+        out.extend(timestamps.iter().map(|t| of.and_then(|of| of.get(t)).copied().unwrap_or(0)));
+        Ok(())
     }
 }

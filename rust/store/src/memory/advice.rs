@@ -386,8 +386,8 @@ fn note_copies(metrics: &mut [(u32, MetricFacts)], same: HashMap<(u64, u64), Vec
 fn fingerprint(shard: &Shard, row: u32, work: &mut Work) -> Result<Option<u64>> {
     let mut hasher = xxhash_rust::xxh3::Xxh3::new();
     let mut only: Option<u64> = None;
-    // Histograms are not compared: a series that has some is like no other.
-    let mut changes = shard.histograms.get(row).is_some();
+    // Histograms and starts are not compared: a series that has some is like no other.
+    let mut changes = shard.histograms.get(row).is_some() || shard.starts.get(row).is_some();
     if changes {
         hasher.update(&id_of(shard.number, row).to_le_bytes());
     }
