@@ -14,7 +14,12 @@ use crate::call::{self, Limits};
 use crate::database::{NativeDatabase, predicates};
 use crate::output;
 
-type Notes = Vec<(&'static str, String)>;
+/// (severity, message)
+pub type Notes = Vec<(&'static str, String)>;
+
+pub fn notes(answer: &Answer) -> Notes {
+    answer.annotations.iter().map(|a| (a.severity.as_str(), a.message.clone())).collect()
+}
 
 #[pymethods]
 impl NativeDatabase {

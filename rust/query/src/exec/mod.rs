@@ -17,12 +17,14 @@ mod histogram;
 mod info;
 mod labels;
 mod matching;
+mod memo;
 mod output;
 mod pick;
 mod relabel;
 mod scan;
 mod select;
 mod times;
+mod waits;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -33,8 +35,10 @@ use crate::annotations::Notes;
 use crate::syntax::tree::{Aggregate, AggregateOp, Binary, Expr, ExprKind, ValueType};
 use block::{Block, Vector, present};
 use grid::Grid;
+pub use memo::Memo;
 use pick::Pick;
 use times::{QueryTimes, is_step_invariant};
+pub use waits::{Waits, waits};
 
 /// The newest sample is looked for so far back, as in Prometheus.
 pub const LOOKBACK_MS_DEFAULT: i64 = 300_000;
@@ -76,6 +80,17 @@ impl<'t> Params<'t> {
 /// vector, a matrix or a string; a range query answers a matrix. Fails with `Error::Execution` as
 /// Prometheus does, and with the budget's errors.
 pub fn evaluate(expr: &Expr, params: &Params<'_>, source: &dyn Source, budget: &Budget) -> Result<Answer> {
+    evaluate_on(expr, params, source, budget, None)
+}
+
+/// The same where steps go on from those of the evaluation before: `memo` is of this expression alone.
+pub fn evaluate_on(
+    expr: &Expr,
+    params: &Params<'_>,
+    source: &dyn Source,
+    budget: &Budget,
+    memo: Option<&mut Memo>,
+) -> Result<Answer> {
     let step = params.step.unwrap_or(0);
     if step < 0 || params.step == Some(0) {
         return Err(Error::input("step", &step.to_string(), "not a positive number", "use a positive step"));
@@ -88,6 +103,7 @@ pub fn evaluate(expr: &Expr, params: &Params<'_>, source: &dyn Source, budget: &
         times,
         notes: Notes::new(params.text),
         selected: RefCell::default(),
+        memo: RefCell::new(memo),
     };
     let (kind, matrix, string) = evaluator.answer(expr)?;
     Ok(Answer {
@@ -131,6 +147,8 @@ struct Evaluator<'a> {
     notes: Notes<'a>,
     /// What was selected so far: equal selectors share one view, and see the same samples.
     selected: RefCell<Vec<Selected<'a>>>,
+    /// What subqueries came to before, in a stream.
+    memo: RefCell<Option<&'a mut Memo>>,
 }
 
 type Selected<'a> = (Predicate, TimeRange, Arc<dyn SeriesSet + 'a>);

@@ -74,7 +74,7 @@ impl<'a> Evaluator<'a> {
                     None => self.params.subquery_step_ms,
                 };
                 let (block, inner) = match grid.inner(&looks, range, step)? {
-                    Some(inner) => (self.vector_or_scalar(expr, &inner)?, inner),
+                    Some(inner) => (self.repeated(expr, &inner)?, inner),
                     None => (Block::empty(1), Grid::instant(looks.first)),
                 };
                 let drop_name = DropName::Each(block.drop_name.clone());
@@ -86,7 +86,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// What a subquery repeats: a vector, or a scalar as a series without labels.
-    fn vector_or_scalar(&self, expr: &Expr, grid: &Grid) -> Result<Block<'a>> {
+    pub(super) fn vector_or_scalar(&self, expr: &Expr, grid: &Grid) -> Result<Block<'a>> {
         match self.eval(expr, grid)? {
             super::Value::Vector(vector) => vector.into_block(self.budget),
             super::Value::Scalar(values) => Ok(Block::unlabelled(values)),
