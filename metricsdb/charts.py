@@ -118,7 +118,7 @@ def _samples(frame: pl.DataFrame, series_max: int) -> tuple[pl.DataFrame, str | 
         raise ConfigError(f"the frame has no column 'timestamp', only {frame.columns}; pass what query_range returned")
     if "value" not in frame.columns:
         frame = frame.unpivot(index="timestamp", variable_name="wide")
-    if not frame["value"].dtype.is_numeric():
+    if not frame["value"].dtype.is_numeric() and not frame.is_empty():
         raise ConfigError(f"values are {frame['value'].dtype}; only numbers can be drawn")
     frame = frame.with_columns(pl.col("value").cast(pl.Float64), pl.col("timestamp").cast(TIME))
     frame = frame.filter(pl.col("value").is_finite())
