@@ -104,7 +104,7 @@ def test_all_polls_together_are_the_range_query(expr, samples, pauses, delay, ba
         now = clock.now_ms() // 1000
         while arriving and arriving[0][0] <= now:
             _, name, job, host, t, v = arriving.pop(0)
-            db.append({"__name__": name, "job": job, "host": host}, [t], [float(v)])
+            db.append({"__name__": name, "job": job, "host": host}, [t], [v / 7])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             parts.append(stream.poll())
@@ -114,7 +114,7 @@ def test_all_polls_together_are_the_range_query(expr, samples, pauses, delay, ba
             db.tick()
             db.reencode()
     for _, name, job, host, t, v in arriving:
-        db.append({"__name__": name, "job": job, "host": host}, [t], [float(v)])
+        db.append({"__name__": name, "job": job, "host": host}, [t], [v / 7])
     expected = rows(batch(db, expr, first, stream.next_ms // 1000 - STEP))
     assert rows(*parts) == pytest.approx(expected, rel=1e-12, nan_ok=True)
 
@@ -131,6 +131,21 @@ def test_a_step_is_given_once_when_its_delay_has_passed():
     assert stream.poll(T0 + 20)["value"].to_list() == [2.0]
     assert stream.poll(T0 + 20).is_empty()
     assert stream.ready_at_ms() == (T0 + 35) * 1000
+
+
+@pytest.mark.parametrize(
+    ("expr", "final"), [("m offset -1m", T0 + 70), (f"m @ {T0 + 200}", T0 + 200), ("m smoothed", T0 + 70)]
+)
+def test_a_step_waits_for_what_it_looks_ahead_to(expr, final):
+    db = database(FakeClock(T0 * 1000))
+    db.append({"__name__": "m"}, [T0 - 5], [1.0])
+    stream = db.subscribe(expr, step=15)
+    assert stream.ready_at_ms() == final * 1000
+    assert stream.poll(final - 1).is_empty()
+    db.append({"__name__": "m"}, [final - 1], [5.0])
+    expected = batch(db, expr, T0 + 10, T0 + 10)["value"].to_list()
+    assert stream.poll(final)["value"].to_list()[:1] == expected
+    assert expected[0] > 1.0
 
 
 def test_a_long_pause_is_made_up_for_in_parts():

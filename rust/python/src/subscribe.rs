@@ -1,5 +1,6 @@
 //! Streams: new steps of a range query, with what is kept between them.
 
+use metricsdb_model::Error;
 use metricsdb_query::exec::{self, Memo, Params};
 use metricsdb_query::syntax;
 use parking_lot::Mutex;
@@ -48,7 +49,10 @@ impl NativeDatabase {
     ) -> PyResult<(PyDataFrame, Notes)> {
         let params = Params { lookback_ms, ..Params::range(expr, start, end, step_ms) };
         let (frame, notes) = call::run(py, self.limits, |budget| {
-            let mut memo = state.memo.lock();
+            // Never waits: a kernel thread that waits inside one call may take up the next one itself.
+            let Some(mut memo) = state.memo.try_lock() else {
+                return Err(Error::execution("the stream is being evaluated already"));
+            };
             let answer =
                 exec::evaluate_on(&syntax::parse(expr)?, &params, &self.store, budget, Some(&mut memo))?;
             let notes = notes(&answer);
