@@ -21,6 +21,7 @@ from metricsdb.errors import ConfigError, WriteError
 from metricsdb.histograms import Histogram, as_list, with_histogram
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.precision import PrecisionPolicies
+from metricsdb.subscribe import Subscription
 from metricsdb.times import DurationLike, Time, duration_ms, time_column_ms, time_ms
 from metricsdb.values import column as value_column
 
@@ -302,10 +303,28 @@ class Database:
 
     def _evaluate(self, expr: str, start: int, end: int, step: int, wide: bool) -> pl.DataFrame:
         frame, notes, fields = self._native.query(expr, start, end, step, self._lookback_ms, wide)
-        for severity, message in notes:
-            warnings.warn(message, QueryWarning if severity == "warning" else QueryInfo, stacklevel=3)
-        frame = frames.finish(frame)
-        return frame if fields is None else with_histogram(frame, fields)
+        _warn(notes, stacklevel=4)
+        return with_histogram(frames.finish(frame), fields)
+
+    def subscribe(
+        self,
+        expr: str,
+        *,
+        step: DurationLike = "15s",
+        start: Time | None = None,
+        delay: DurationLike = "0s",
+        backlog: int = 1_000,
+    ) -> Subscription:
+        """An expression evaluated as time goes on: ``poll`` gives every step once, when it is final.
+
+        Steps are multiples of ``step`` from ``start`` (default: now) on; samples may arrive ``delay`` late. A poll
+        gives ``backlog`` steps at most. All polls together equal ``query_range`` over the same steps. Raises
+        ``ParseError``, also for ``@ start()``, ``@ end()`` and ``range()``, and ``ConfigError``.
+        """
+        return Subscription(
+            lambda: self._native, self._clock, _warn, expr,
+            step=step, start=start, delay=delay, backlog=backlog, lookback_ms=self._lookback_ms,
+        )  # fmt: skip
 
     def select(self, selector: str, start: Time, end: Time) -> pl.DataFrame:
         """Raw samples of the selected series in start..end, both included.
@@ -407,6 +426,11 @@ class Database:
         first = -(2**63) if start is None else time_ms(start, now, "start")
         last = 2**63 - 1 if end is None else time_ms(end, now, "end")
         return first, last
+
+
+def _warn(notes: list[tuple[str, str]], stacklevel: int = 3) -> None:
+    for severity, message in notes:
+        warnings.warn(message, QueryWarning if severity == "warning" else QueryInfo, stacklevel=stacklevel)
 
 
 def _report(parts: tuple[int, int, int, int, list[tuple[str, int, str]]], registered: int = 0) -> WriteReport:

@@ -10,6 +10,7 @@ mod output;
 mod precision;
 mod query;
 mod scrape;
+mod subscribe;
 mod wide;
 
 use pyo3::prelude::*;
@@ -20,5 +21,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<database::NativeDatabase>()?;
     module.add_class::<scrape::ScrapeState>()?;
+    module.add_class::<subscribe::StreamState>()?;
     Ok(())
 }

@@ -14,7 +14,12 @@ use crate::call::{self, Limits};
 use crate::database::{NativeDatabase, predicates};
 use crate::output;
 
-type Notes = Vec<(&'static str, String)>;
+/// (severity, message)
+pub type Notes = Vec<(&'static str, String)>;
+
+pub fn notes(answer: &Answer) -> Notes {
+    answer.annotations.iter().map(|a| (a.severity.as_str(), a.message.clone())).collect()
+}
 
 #[pymethods]
 impl NativeDatabase {
@@ -34,11 +39,7 @@ impl NativeDatabase {
         let times = Times { start, end, step_ms, lookback_ms };
         let (frame, notes, fields) = call::run(py, self.limits, |budget| {
             let answer = times.evaluate(self, &syntax::parse(expr)?, expr, budget)?;
-            let notes = answer
-                .annotations
-                .iter()
-                .map(|a| (a.severity.as_str(), a.message.clone()))
-                .collect::<Notes>();
+            let notes = notes(&answer);
             let fields = if wide { Ok(None) } else { output::histogram_fields(&answer.matrix) };
             Ok((output::answer_frame(answer, wide, budget)?, notes, fields))
         })?;

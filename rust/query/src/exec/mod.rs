@@ -20,6 +20,7 @@ mod histogram;
 mod info;
 mod labels;
 mod matching;
+mod memo;
 mod mixed;
 mod native;
 mod outliers;
@@ -30,6 +31,7 @@ mod relabel;
 mod scan;
 mod select;
 mod times;
+mod waits;
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -40,10 +42,12 @@ use crate::annotations::Notes;
 use crate::syntax::tree::{Aggregate, AggregateOp, Binary, BinaryOp, Expr, ExprKind, ValueType};
 use block::{Block, Vector, present};
 use grid::Grid;
+pub use memo::Memo;
 use mixed::Remarks;
 use native::Hints;
 use pick::Pick;
 use times::{QueryTimes, is_step_invariant};
+pub use waits::{Waits, waits};
 
 /// The newest sample is looked for so far back, as in Prometheus.
 pub const LOOKBACK_MS_DEFAULT: i64 = 300_000;
@@ -85,14 +89,25 @@ impl<'t> Params<'t> {
 /// vector, a matrix or a string; a range query answers a matrix. Fails with `Error::Execution` as
 /// Prometheus does, and with the budget's errors.
 pub fn evaluate(expr: &Expr, params: &Params<'_>, source: &dyn Source, budget: &Budget) -> Result<Answer> {
+    evaluate_on(expr, params, source, budget, None)
+}
+
+/// The same where steps go on from those of the evaluation before: `memo` is of this expression alone.
+pub fn evaluate_on(
+    expr: &Expr,
+    params: &Params<'_>,
+    source: &dyn Source,
+    budget: &Budget,
+    memo: Option<&mut Memo>,
+) -> Result<Answer> {
     let step = params.step.unwrap_or(0);
     if step < 0 || params.step == Some(0) {
         return Err(Error::input("step", &step.to_string(), "not a positive number", "use a positive step"));
     }
     let times = QueryTimes { start: params.start, end: params.end, step };
     let notes = Notes::new(params.text);
-    let (selected, hints) = (RefCell::default(), Cell::default());
-    let evaluator = Evaluator { source, budget, params, times, notes: &notes, selected, hints };
+    let (selected, hints, memo) = (RefCell::default(), Cell::default(), RefCell::new(memo));
+    let evaluator = Evaluator { source, budget, params, times, notes: &notes, selected, hints, memo };
     let (kind, matrix, string) = evaluator.answer(expr)?;
     drop(evaluator);
     Ok(Answer { kind, matrix, string, annotations: notes.into_list(), samples_loaded: budget.samples_used() })
@@ -134,6 +149,8 @@ struct Evaluator<'a> {
     selected: RefCell<Vec<select::Selected<'a>>>,
     /// For the selectors inside of what is being evaluated.
     hints: Cell<Hints>,
+    /// What subqueries came to before, in a stream.
+    memo: RefCell<Option<&'a mut Memo>>,
 }
 
 impl<'a> Evaluator<'a> {

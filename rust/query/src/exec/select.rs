@@ -118,7 +118,7 @@ impl<'a> Evaluator<'a> {
                 };
                 let (block, inner) = match grid.inner(&looks, range, step)? {
                     Some(inner) => {
-                        let values = self.with_hints(Hints::Whole, || self.vector_or_scalar(expr, &inner));
+                        let values = self.with_hints(Hints::Whole, || self.repeated(expr, &inner));
                         (values?, inner)
                     }
                     None => (Block::empty(1), Grid::instant(looks.first)),
@@ -132,7 +132,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// What a subquery repeats: a vector, or a scalar as a series without labels.
-    fn vector_or_scalar(&self, expr: &Expr, grid: &Grid) -> Result<Block<'a>> {
+    pub(super) fn vector_or_scalar(&self, expr: &Expr, grid: &Grid) -> Result<Block<'a>> {
         match self.eval(expr, grid)? {
             super::Value::Vector(vector) => vector.into_block(self.budget),
             super::Value::Scalar(values) => Ok(Block::unlabelled(values)),

@@ -3,7 +3,7 @@
 use metricsdb_model::Result;
 
 use crate::function::{Kernel, Special};
-use crate::syntax::tree::{At, Call, Duration, Expr, ExprKind};
+use crate::syntax::tree::{AggregateOp, At, BinaryOp, Call, Duration, Expr, ExprKind};
 
 /// The times that were asked for, in milliseconds; they hold for subqueries too.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,33 @@ pub(crate) fn is_step_invariant(expr: &Expr) -> bool {
         }
         ExprKind::Call(call) => !reads_steps(call) && call.args.iter().all(is_step_invariant),
     }
+}
+
+/// Whether the value of this node at one step depends on what other steps there are.
+pub(crate) fn reads_whole_grid(expr: &Expr) -> bool {
+    match &expr.kind {
+        ExprKind::Call(call) => matches!(call.function.kernel, Kernel::Grid(_)),
+        ExprKind::Binary(binary) => binary.op == BinaryOp::Default,
+        ExprKind::Aggregate(aggregate) => {
+            use AggregateOp::{OutliersIqr, OutliersMad, Outliersk};
+            matches!(aggregate.op, OutliersIqr | OutliersMad | Outliersk)
+        }
+        _ => false,
+    }
+}
+
+/// The same of this node, or of any below it outside of subqueries.
+pub(crate) fn holds_whole_grid(expr: &Expr) -> bool {
+    let below = match &expr.kind {
+        ExprKind::Paren(inner) | ExprKind::Negate(inner) | ExprKind::Plus(inner) => holds_whole_grid(inner),
+        ExprKind::Binary(binary) => holds_whole_grid(&binary.left) || holds_whole_grid(&binary.right),
+        ExprKind::Aggregate(aggregate) => {
+            holds_whole_grid(&aggregate.expr) || aggregate.param.as_ref().is_some_and(|p| holds_whole_grid(p))
+        }
+        ExprKind::Call(call) => call.args.iter().any(holds_whole_grid),
+        _ => false,
+    };
+    below || reads_whole_grid(expr)
 }
 
 /// Functions whose value depends on the evaluation time, or on how many steps there are, even when their
