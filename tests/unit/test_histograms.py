@@ -115,15 +115,17 @@ def test_late_ones_find_their_place_and_the_last_of_two_stays(db: mdb.Database) 
     db._native.check()
 
 
-def test_a_series_with_histograms_alone_is_found_and_queries_see_no_samples(db: mdb.Database) -> None:
+def test_a_series_with_histograms_alone_is_found_and_queried(db: mdb.Database) -> None:
     db.append_histograms(LATENCY, T0, counted([1]))
     assert db.series("latency", start=T0, end=T0)["job"].to_list() == ["api"]
     assert db.label_values("job", start=T0, end=T0) == ["api"]
     assert db.series("latency", start=T0 + 1, end=T0 + 2).height == 0
-    assert db.query("latency").height == 0
+    assert db.query("latency").height == 1
     assert db.select("latency", T0, T0).height == 0
+    # A number at the same time stays beside it; a query takes the histogram.
     db.append(LATENCY, T0, 1.5)
-    assert db.query("latency")["value"].to_list() == [1.5]
+    assert db.query("latency")["value"].to_list() == [None]
+    assert db.query("count_over_time(latency[1m])")["value"].to_list() == [2.0]
     assert db.histograms("latency", T0, T0).height == 1
 
 

@@ -141,7 +141,11 @@ impl<'a> Rows<'a> {
         read(&*self.set, row, reach, samples, budget)?;
         let histograms = read_histograms(&*self.set, row, reach, self.hints, samples, budget)?;
         if histograms.is_empty() && !matches!(self.leaf, Leaf::Instant { .. }) {
-            return self.fill_numbers(row, scratch, budget, out);
+            self.fill_numbers(row, scratch, budget, out)?;
+            if let Leaf::Window(window) = &self.leaf {
+                window.remark_on_name(out, || self.set.labels(row).metric_name().to_owned());
+            }
+            return Ok(());
         }
         cells.resize(self.steps, None);
         let metric = || self.set.labels(row).metric_name().to_owned();
@@ -328,12 +332,17 @@ impl WindowLeaf<'_> {
                 Some(Point::Histogram(histogram)) => cells[i] = Some(histogram),
                 None => {}
             }
-            if self.wants_counter && present(*slot) {
-                self.remarks.notes.not_a_counter(&metric(), self.remarks.span);
-            }
             self.remarks.all(outcome.remarks, &metric);
         }
+        self.remark_on_name(out, metric);
         Ok(())
+    }
+
+    /// Remarks on a metric of numbers that doesn't look like the counter that it is taken for.
+    fn remark_on_name(&self, row: &[f64], metric: impl Fn() -> String) {
+        if self.wants_counter && row.iter().any(|&v| present(v)) {
+            self.remarks.notes.not_a_counter(&metric(), self.remarks.span);
+        }
     }
 
     fn eval_mixed(&self, points: &Points<'_>) -> Outcome {
