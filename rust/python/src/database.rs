@@ -10,8 +10,8 @@ use metricsdb_model::{
 use metricsdb_model::{WriteReport, bounds};
 use metricsdb_query::syntax;
 use metricsdb_store::{By, Database, DuplicatePolicy, LabelEffect, MetricFacts, Options, View};
-use metricsdb_wire::statsd::{StatsdAggregator, StatsdOptions};
 use metricsdb_wire::remote_write::{self, v2};
+use metricsdb_wire::statsd::{StatsdAggregator, StatsdOptions};
 use metricsdb_wire::{exposition, exposition_protobuf, openmetrics};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use parking_lot::Mutex;
