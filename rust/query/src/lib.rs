@@ -5,4 +5,5 @@ pub mod annotations;
 pub mod exec;
 pub mod function;
 pub mod number;
+pub mod plan;
 pub mod syntax;

@@ -69,6 +69,8 @@ pub struct Database {
     pub(crate) densify_at: Mutex<u32>,
     /// Samples that queries have decoded.
     pub(crate) decoded: AtomicU64,
+    /// Samples that ever came to a shard: not fewer than there are.
+    pub(crate) appended: AtomicU64,
     /// What chunks of several series hold together.
     pub(crate) shared_columns: Arc<SharedColumns>,
 }
@@ -120,6 +122,7 @@ impl Database {
             shared_columns,
             densify_at: Mutex::new(0),
             decoded: AtomicU64::new(0),
+            appended: AtomicU64::new(0),
         }
     }
 
@@ -321,6 +324,7 @@ impl Database {
             next[shard] += 1;
         }
         let staged = &staged[..];
+        self.appended.fetch_add(staged.len() as u64, Relaxed);
         let append = |shard: usize, work: &mut Work, report: &mut WriteReport| {
             let samples = &staged[starts[shard]..starts[shard + 1]];
             if samples.is_empty() {

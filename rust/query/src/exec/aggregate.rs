@@ -250,7 +250,7 @@ pub(crate) fn fold<'a>(
     let drop_name = dropped_names(input, &order.groups);
     let mut values = fold_groups(op, input, &order, steps, 1.0, budget)?;
     if op == AggregateOp::Avg && values.iter().any(|v| present(*v) && !v.is_finite()) {
-        let smaller = fold_groups(op, input, &order, steps, SMALLER, budget)?;
+        let smaller = fold_groups(op, input, &order, steps, SMALLER, &budget.uncounted())?;
         for (v, s) in values.iter_mut().zip(smaller).filter(|(v, _)| present(**v) && !v.is_finite()) {
             *v = s / SMALLER;
         }

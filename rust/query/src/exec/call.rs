@@ -68,7 +68,7 @@ impl<'a> Evaluator<'a> {
         keeps_name: bool,
         grid: &Grid,
     ) -> Rows<'a> {
-        let Ranges { set, looks, range, drop_name, edges } = ranges;
+        let Ranges { set, looks, range, drop_name, edges, probe } = ranges;
         let window = WindowLeaf { looks, range, kernel, sliding, edges, args, grid: *grid, of_summary: None };
         Rows {
             set,
@@ -76,6 +76,7 @@ impl<'a> Evaluator<'a> {
             maps: Vec::new(),
             drop_name: if keeps_name { drop_name } else { DropName::All(true) },
             steps: grid.steps,
+            probe,
         }
     }
 

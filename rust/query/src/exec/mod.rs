@@ -12,17 +12,18 @@ mod binary;
 mod block;
 mod call;
 mod edges;
-mod grid;
+pub(crate) mod grid;
 mod histogram;
-mod info;
+pub(crate) mod info;
 mod labels;
 mod matching;
 mod output;
 mod pick;
+pub mod profile;
 mod relabel;
 mod scan;
 mod select;
-mod times;
+pub(crate) mod times;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::syntax::tree::{Aggregate, AggregateOp, Binary, Expr, ExprKind, ValueT
 use block::{Block, Vector, present};
 use grid::Grid;
 use pick::Pick;
+use profile::{Probe, Profile};
 use times::{QueryTimes, is_step_invariant};
 
 /// The newest sample is looked for so far back, as in Prometheus.
@@ -76,6 +78,17 @@ impl<'t> Params<'t> {
 /// vector, a matrix or a string; a range query answers a matrix. Fails with `Error::Execution` as
 /// Prometheus does, and with the budget's errors.
 pub fn evaluate(expr: &Expr, params: &Params<'_>, source: &dyn Source, budget: &Budget) -> Result<Answer> {
+    evaluate_profiled(expr, params, source, budget, None)
+}
+
+/// As `evaluate`, counting into a profile of the same tree.
+pub fn evaluate_profiled(
+    expr: &Expr,
+    params: &Params<'_>,
+    source: &dyn Source,
+    budget: &Budget,
+    profile: Option<&Profile<'_>>,
+) -> Result<Answer> {
     let step = params.step.unwrap_or(0);
     if step < 0 || params.step == Some(0) {
         return Err(Error::input("step", &step.to_string(), "not a positive number", "use a positive step"));
@@ -87,6 +100,7 @@ pub fn evaluate(expr: &Expr, params: &Params<'_>, source: &dyn Source, budget: &
         params,
         times,
         notes: Notes::new(params.text),
+        profile,
         selected: RefCell::default(),
     };
     let (kind, matrix, string) = evaluator.answer(expr)?;
@@ -120,6 +134,7 @@ struct Ranges<'a> {
     range: i64,
     drop_name: scan::DropName,
     edges: Option<edges::Edges>,
+    probe: Option<Probe<'a>>,
 }
 
 /// One evaluation: what is asked of which storage, and what there was to remark on.
@@ -129,6 +144,7 @@ struct Evaluator<'a> {
     params: &'a Params<'a>,
     times: QueryTimes,
     notes: Notes<'a>,
+    profile: Option<&'a Profile<'a>>,
     /// What was selected so far: equal selectors share one view, and see the same samples.
     selected: RefCell<Vec<Selected<'a>>>,
 }
@@ -137,6 +153,34 @@ type Selected<'a> = (Predicate, TimeRange, Arc<dyn SeriesSet + 'a>);
 
 impl<'a> Evaluator<'a> {
     fn eval(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
+        match self.profile {
+            None => self.eval_node(expr, grid),
+            Some(profile) => {
+                let since = profile.now();
+                let value = self.eval_node(expr, grid)?;
+                Ok(self.observe(expr, since, value))
+            }
+        }
+    }
+
+    /// Tells the profile what came of a node.
+    #[inline(never)]
+    fn observe<T>(&self, part: &T, since: u64, mut value: Value<'a>) -> Value<'a> {
+        let Some((profile, counters)) = self.profile.and_then(|p| Some((p, p.of(part)?))) else { return value };
+        profile.spent(counters, since);
+        match &mut value {
+            Value::Scalar(values) => counters.held(0, values.len()),
+            Value::String(_) => {}
+            Value::Vector(Vector::Block(block)) => counters.held(block.len(), block.steps),
+            Value::Vector(Vector::Rows(rows)) => {
+                let maps = rows.maps.len();
+                rows.probe.iter_mut().for_each(|probe| probe.add(maps, counters));
+            }
+        }
+        value
+    }
+
+    fn eval_node(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
         self.budget.check()?;
         match &expr.kind {
             ExprKind::Number(value) | ExprKind::Seconds(value) => Ok(Value::Scalar(vec![*value; grid.steps])),
@@ -220,6 +264,7 @@ impl<'a> Evaluator<'a> {
     /// A chain of operators leans to the left: its spine is walked, not recursed.
     #[inline(never)]
     fn binaries(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
+        let since = self.profile.map_or(0, Profile::now);
         let mut spine: Vec<&Binary> = Vec::new();
         let mut first = expr;
         while let ExprKind::Binary(binary) = &first.kind {
@@ -230,6 +275,7 @@ impl<'a> Evaluator<'a> {
         for binary in spine.into_iter().rev() {
             let right = self.eval(&binary.right, grid)?;
             value = self.binary(binary, value, right)?;
+            value = self.observe(binary, since, value);
         }
         Ok(value)
     }

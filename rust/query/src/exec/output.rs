@@ -5,6 +5,7 @@ use metricsdb_model::{AnswerKind, Error, Labels, Matrix, Result, Samples};
 use super::block::{Block, present};
 use super::grid::Grid;
 use super::labels::drop_metadata;
+use super::profile::Probe;
 use super::scan::DropName;
 use super::{Evaluator, Ranges, Value, refuse_range_query};
 use crate::syntax::tree::{Expr, ValueType};
@@ -69,7 +70,11 @@ impl<'a> Evaluator<'a> {
         let mut found: Vec<(Labels, Samples)> = Vec::new();
         for row in 0..ranges.set.len() {
             let mut samples = Samples::default();
-            ranges.set.read(row, ranges.looks.reach(ranges.range), &mut samples)?;
+            let (reach, since) = (ranges.looks.reach(ranges.range), ranges.probe.as_ref().map_or(0, Probe::now));
+            ranges.set.read(row, reach, &mut samples)?;
+            if let Some(probe) = &ranges.probe {
+                probe.read(&*ranges.set, row, reach, samples.len(), since);
+            }
             self.budget.take_samples(samples.len() as u64)?;
             samples.drop_stale(0);
             if samples.is_empty() {

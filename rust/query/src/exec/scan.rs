@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::block::{ABSENT, Block, LabelColumn, present};
 use super::edges::{self, Edges};
 use super::grid::{Grid, Looks, reserve};
+use super::profile::Probe;
 use crate::function::sliding::{Sliding, Windows};
 use crate::function::summary::OfSummary;
 use crate::function::{Window, WindowFn};
@@ -79,6 +80,7 @@ pub(crate) struct Rows<'a> {
     pub maps: Vec<RowMap<'a>>,
     pub drop_name: DropName,
     pub steps: usize,
+    pub probe: Option<Probe<'a>>,
 }
 
 /// Buffers of one thread.
@@ -105,11 +107,17 @@ impl<'a> Rows<'a> {
 
     /// Reads and computes one row into `out`, which holds one value per step.
     pub fn fill(&self, row: usize, scratch: &mut Scratch, budget: &Budget, out: &mut [f64]) -> Result<()> {
+        // Work that is done over again is not profiled once more.
+        let probe = self.probe.as_ref().filter(|_| budget.counts());
+        let since = probe.map_or(0, Probe::now);
         let samples = &mut scratch.samples;
         samples.clear();
         match &self.leaf {
             Leaf::Instant { looks, lookback, times } if looks.count == 1 => {
                 let found = self.set.newest(row, looks.reach(*lookback))?;
+                if let Some(probe) = probe {
+                    probe.read(&*self.set, row, looks.reach(*lookback), usize::from(found.is_some()), since);
+                }
                 budget.take_samples(u64::from(found.is_some()))?;
                 out.fill(match found {
                     Some((t, v)) if !is_stale(v) => instant_value(t, v, *times),
@@ -117,17 +125,19 @@ impl<'a> Rows<'a> {
                 });
             }
             Leaf::Instant { looks, lookback, times } => {
-                read(&*self.set, row, looks.reach(*lookback), samples, budget)?;
+                read(&*self.set, row, looks.reach(*lookback), samples, budget, probe)?;
                 newest(samples, looks, *lookback, *times, out);
             }
             Leaf::Smoothed { looks, lookback } => {
-                read(&*self.set, row, looks.around(*lookback, *lookback), samples, budget)?;
+                read(&*self.set, row, looks.around(*lookback, *lookback), samples, budget, probe)?;
                 samples.drop_stale(0);
                 edges::smooth(samples, looks, *lookback, out);
             }
-            Leaf::Window(window) if window.fill_from_summaries(&*self.set, row, budget, out)? => {}
+            Leaf::Window(window) if window.fill_from_summaries(&*self.set, row, budget, out)? => {
+                probe.iter().for_each(|probe| probe.heads());
+            }
             Leaf::Window(window) => {
-                read(&*self.set, row, window.reach(), samples, budget)?;
+                read(&*self.set, row, window.reach(), samples, budget, probe)?;
                 samples.drop_stale(0);
                 match window.edges {
                     Some(edges) => edges.slide(window, samples, out),
@@ -135,9 +145,12 @@ impl<'a> Rows<'a> {
                 }
             }
         }
-        for map in &self.maps {
+        probe.iter().for_each(|probe| probe.mapped(0, out));
+        for (i, map) in self.maps.iter().enumerate() {
             map(out);
+            probe.iter().for_each(|probe| probe.mapped(i + 1, out));
         }
+        probe.iter().for_each(|probe| probe.filled(since));
         Ok(())
     }
 
@@ -145,6 +158,7 @@ impl<'a> Rows<'a> {
     pub fn into_block(self, budget: &Budget) -> Result<Block<'a>> {
         let (rows, steps) = (self.len(), self.steps);
         let mut values = vec![ABSENT; reserve(budget, rows, steps)?];
+        self.probe.iter().for_each(|probe| probe.held(rows * steps));
         let full: Vec<bool> = values
             .par_chunks_mut(steps)
             .enumerate()
@@ -162,8 +176,19 @@ impl<'a> Rows<'a> {
     }
 }
 
-fn read(set: &dyn SeriesSet, row: usize, range: TimeRange, out: &mut Samples, budget: &Budget) -> Result<()> {
+fn read(
+    set: &dyn SeriesSet,
+    row: usize,
+    range: TimeRange,
+    out: &mut Samples,
+    budget: &Budget,
+    probe: Option<&Probe<'_>>,
+) -> Result<()> {
+    let since = probe.map_or(0, Probe::now);
     set.read(row, range, out)?;
+    if let Some(probe) = probe {
+        probe.read(set, row, range, out.len(), since);
+    }
     budget.take_samples(out.len() as u64)
 }
 

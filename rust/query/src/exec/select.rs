@@ -7,6 +7,7 @@ use metricsdb_model::{Error, Result, SeriesSet, TimeRange};
 use super::block::{Block, GridSeries};
 use super::edges::Edges;
 use super::grid::{Grid, Looks};
+use super::profile::Probe;
 use super::scan::{DropName, Leaf, Rows};
 use super::{Evaluator, Ranges};
 use crate::syntax::predicate;
@@ -51,19 +52,22 @@ impl<'a> Evaluator<'a> {
             maps: Vec::new(),
             drop_name: DropName::All(false),
             steps: grid.steps,
+            probe: Probe::new(self.profile, selector),
         })
     }
 
     /// A range vector: a selector with a range, or a subquery.
     pub(super) fn ranges(&self, expr: &Expr, grid: &Grid) -> Result<Ranges<'a>> {
-        match &expr.unparenthesized().kind {
+        let node = expr.unparenthesized();
+        match &node.kind {
             ExprKind::Range { selector, range } => {
                 let looks = self.looks(selector, grid)?;
                 let range = self.times.positive(range)?;
                 let edges = self.edges(selector);
                 let reach = edges.map_or(looks.reach(range), |edges| edges.reach(&looks, range));
                 let set = self.series(selector, reach)?;
-                Ok(Ranges { set, looks, range, drop_name: DropName::All(false), edges })
+                let probe = Probe::new(self.profile, selector);
+                Ok(Ranges { set, looks, range, drop_name: DropName::All(false), edges, probe })
             }
             ExprKind::Subquery { expr, range, step, offset, at } => {
                 let at = at.as_ref().map(|at| self.times.at(at));
@@ -79,7 +83,8 @@ impl<'a> Evaluator<'a> {
                 };
                 let drop_name = DropName::Each(block.drop_name.clone());
                 let set = Arc::new(GridSeries::new(block, inner));
-                Ok(Ranges { set, looks, range, drop_name, edges: None })
+                let probe = Probe::new(self.profile, node);
+                Ok(Ranges { set, looks, range, drop_name, edges: None, probe })
             }
             _ => Err(Error::execution("expected a range vector")),
         }
