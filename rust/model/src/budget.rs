@@ -47,6 +47,11 @@ impl Budget {
         Budget { counts: false, ..Budget::new(self.stop.clone(), self.timeout_ms, u64::MAX) }
     }
 
+    /// For one more query in the same call: the same limits, counted anew.
+    pub fn fresh(&self) -> Budget {
+        Budget::new(self.stop.clone(), self.timeout_ms, self.samples_max)
+    }
+
     /// Whether samples are counted for the first time here.
     pub fn counts(&self) -> bool {
         self.counts

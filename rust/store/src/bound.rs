@@ -73,7 +73,8 @@ impl Database {
         budget.check()?;
         let series = counted.at_most();
         let samples = if range.is_empty() { 0 } else { self.samples_ever() };
-        let bytes = samples.saturating_mul(SAMPLE_BYTES_MAX).saturating_add(series.saturating_mul(HEAD_BYTES_MAX));
+        let bytes =
+            samples.saturating_mul(SAMPLE_BYTES_MAX).saturating_add(series.saturating_mul(HEAD_BYTES_MAX));
         Ok(Bound { series_min: 0, series, samples_min: 0, samples, bytes })
     }
 

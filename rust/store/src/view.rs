@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use hashbrown::HashTable;
 use metricsdb_model::source::Groups;
 use metricsdb_model::{
-    Bound, Budget, Error, Grouping, Labels, LabelsRef, Predicate, Result, Samples, SeriesSet, Source, Summary,
-    TimeRange, ValueKind, Wants,
+    Bound, Budget, Error, Grouping, Labels, LabelsRef, Predicate, Result, Samples, SeriesSet, Source,
+    Summary, TimeRange, ValueKind, Wants,
 };
 use rayon::prelude::*;
 use roaring::RoaringBitmap;

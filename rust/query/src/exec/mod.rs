@@ -166,7 +166,9 @@ impl<'a> Evaluator<'a> {
     /// Tells the profile what came of a node.
     #[inline(never)]
     fn observe<T>(&self, part: &T, since: u64, mut value: Value<'a>) -> Value<'a> {
-        let Some((profile, counters)) = self.profile.and_then(|p| Some((p, p.of(part)?))) else { return value };
+        let Some((profile, counters)) = self.profile.and_then(|p| Some((p, p.of(part)?))) else {
+            return value;
+        };
         profile.spent(counters, since);
         match &mut value {
             Value::Scalar(values) => counters.held(0, values.len()),

@@ -7,7 +7,8 @@ use super::nodes::nodes;
 use crate::exec::Params;
 use crate::syntax::tree::{Expr, ExprKind};
 
-const REMEDY: &str = "narrow that selector or the time range, aggregate over a recorded series, or raise max_samples";
+const REMEDY: &str =
+    "narrow that selector or the time range, aggregate over a recorded series, or raise max_samples";
 
 /// Refuses a query that is sure to load more samples than its budget allows. A query that might fit is let
 /// through. Costs nothing where the store has fewer samples than the limit. Errors: `Costly`.

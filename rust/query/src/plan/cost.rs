@@ -4,9 +4,10 @@
 //! memory. Every figure is an upper bound of what the evaluator counts, of the data as they are now; figures that
 //! end with `min` are lower bounds.
 
+use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{Bound, Budget, Grouping, Result, Source, TimeRange};
 
-use super::nodes::bare;
+use super::nodes::{bare, is_literal, only_selector};
 use crate::exec::Params;
 use crate::exec::grid::{Grid, Looks};
 use crate::exec::info::info_predicate;
@@ -73,18 +74,34 @@ struct Walk<'a> {
     budget: &'a Budget,
     nodes: Vec<NodeCost>,
     bounded: bool,
+    /// Groups are counted, not bounded by the values of their labels.
+    counts_groups: bool,
+    /// What the newest selector sees.
+    reach: TimeRange,
 }
 
 /// Bounds the cost of an expression. Takes what `Source::bound` takes for each selector. Errors: those of the
 /// query's times, and the budget's.
 pub fn estimate(expr: &Expr, params: &Params<'_>, source: &dyn Source, budget: &Budget) -> Result<Estimate> {
+    estimate_with(expr, params, source, budget, false)
+}
+
+/// As `estimate`; with `counts_groups` tighter, and dearer, where an aggregation is over one selector.
+pub(super) fn estimate_with(
+    expr: &Expr,
+    params: &Params<'_>,
+    source: &dyn Source,
+    budget: &Budget,
+    counts_groups: bool,
+) -> Result<Estimate> {
     let step = params.step.unwrap_or(0);
     let times = QueryTimes { start: params.start, end: params.end, step };
     let grid = match params.step {
         Some(step) => Grid::new(params.start, params.end, step)?.unwrap_or(Grid::instant(params.start)),
         None => Grid::instant(params.start),
     };
-    let mut walk = Walk { params, times, source, budget, nodes: Vec::new(), bounded: true };
+    let (nodes, reach) = (Vec::new(), TimeRange::ALL);
+    let mut walk = Walk { params, times, source, budget, nodes, bounded: true, counts_groups, reach };
     let held = match bare(expr).value_type() {
         ValueType::Matrix => {
             let (out, ..) = walk.range(bare(expr), &grid, false)?;
@@ -100,7 +117,10 @@ pub fn estimate(expr: &Expr, params: &Params<'_>, source: &dyn Source, budget: &
     let sum = |of: fn(&NodeCost) -> u64| walk.nodes.iter().map(of).fold(0, u64::saturating_add);
     let selectors = selector_ids(expr);
     Ok(Estimate {
-        series: selectors.iter().filter_map(|&id| walk.nodes.get(id)).fold(0, |a, n| a.saturating_add(n.series)),
+        series: selectors
+            .iter()
+            .filter_map(|&id| walk.nodes.get(id))
+            .fold(0, |a, n| a.saturating_add(n.series)),
         samples: sum(|n| n.samples),
         samples_min: sum(|n| n.samples_min),
         bytes: sum(|n| n.bytes),
@@ -179,6 +199,7 @@ impl Walk<'_> {
     }
 
     fn bound(&mut self, predicate: &metricsdb_model::Predicate, reach: TimeRange) -> Result<Bound> {
+        self.reach = reach;
         Ok(match self.source.bound(predicate, reach, self.budget)? {
             Some(bound) => bound,
             None => {
@@ -254,8 +275,7 @@ impl Walk<'_> {
                 }
                 self.hold(&mut out, inner.steps);
                 let samples = out.series.saturating_mul(inner.steps as u64);
-                *self.at(id) =
-                    NodeCost { series: out.series, samples, samples_min: 0, bytes: 0, values: 0 };
+                *self.at(id) = NodeCost { series: out.series, samples, samples_min: 0, bytes: 0, values: 0 };
                 Ok((Out { id, lazy: true, held: out.held, peak: out.peak.max(out.held), ..out }, true))
             }
             _ => Ok((Out { id, ..Out::default() }, true)),
@@ -296,14 +316,13 @@ impl Walk<'_> {
 
     fn aggregate(&mut self, aggregate: &Aggregate, grid: &Grid) -> Result<Out> {
         let steps = grid.steps as u64;
-        let literals = |e: &Expr| matches!(bare(e).kind, ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_));
         let mut before = 0;
-        if let Some(param) = aggregate.param.as_ref().filter(|p| !literals(p)) {
+        if let Some(param) = aggregate.param.as_ref().filter(|p| !is_literal(p)) {
             let param = self.node(param, grid)?;
             before = param.peak.max(param.held);
         }
         let mut input = self.node(&aggregate.expr, grid)?;
-        let groups = input.series.min(self.groups(&aggregate.grouping));
+        let groups = input.series.min(self.groups(aggregate)?);
         use AggregateOp::{Bottomk, CountValues, LimitRatio, Limitk, Quantile, Topk};
         let series = match aggregate.op {
             CountValues => input.series.saturating_mul(steps),
@@ -331,14 +350,24 @@ impl Walk<'_> {
         Ok(Out { series, held, peak, ..Out::default() })
     }
 
-    /// Groups of a grouping, at most.
-    fn groups(&self, grouping: &Grouping) -> u64 {
-        match grouping {
+    /// Groups of an aggregation, at most.
+    fn groups(&self, aggregate: &Aggregate) -> Result<u64> {
+        if let Some(selector) = only_selector(&aggregate.expr).filter(|_| self.counts_groups) {
+            let mut grouping = aggregate.grouping.clone();
+            if let Grouping::Without(names) = &mut grouping {
+                names.push(METRIC_NAME.to_owned());
+            }
+            let set = self.source.select(&predicate(selector), self.reach, self.budget)?;
+            return Ok(set.group(&grouping).labels.len() as u64);
+        }
+        Ok(match &aggregate.grouping {
             Grouping::By(names) => names.iter().fold(1, |product: u64, name| {
-                product.saturating_mul(self.source.label_size(name).map_or(u64::MAX, |n| n.saturating_add(1)))
+                let values = self.source.label_size(name);
+                // One more: the series without the label.
+                product.saturating_mul(values.map_or(u64::MAX, |n| n.saturating_add(1)))
             }),
             Grouping::Without(_) => u64::MAX,
-        }
+        })
     }
 
     fn call(&mut self, call: &Call, id: usize, grid: &Grid) -> Result<Out> {
@@ -361,7 +390,9 @@ impl Walk<'_> {
                 _ if Some(i) == vector && call.function.returns != ValueType::Scalar => {
                     (out, found) = (self.node(arg, grid)?, true);
                 }
-                _ if i == 1 && matches!(call.function.kernel, Kernel::Special(Special::Info)) => self.skip(arg),
+                _ if i == 1 && matches!(call.function.kernel, Kernel::Special(Special::Info)) => {
+                    self.skip(arg)
+                }
                 _ => {
                     let mut scalar = self.node(arg, grid)?;
                     self.hold(&mut scalar, grid.steps);
@@ -424,7 +455,8 @@ fn operands_below(nodes: &mut [NodeCost], id: usize) {
 }
 
 fn operands_of(call: &Call) -> usize {
-    let literal = |e: &Expr| matches!(bare(e).kind, ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_));
+    let literal =
+        |e: &Expr| matches!(bare(e).kind, ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_));
     call.args.iter().filter(|a| !literal(a)).count()
 }
 

@@ -8,12 +8,14 @@ mod cost;
 mod explain;
 mod nodes;
 mod statement;
+mod suggest;
 
 pub use admit::{admit, name_costly};
 pub use cost::{Estimate, NodeCost, estimate};
 pub use explain::{Actual, Explained, PlanRow, explain};
 pub use nodes::{Node, nodes};
 pub use statement::{Statement, statement};
+pub use suggest::{Meaning, Rule, Suggestion, Surroundings, suggest};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]

@@ -3,7 +3,7 @@
 use metricsdb_model::Span;
 
 use crate::exec::profile::address;
-use crate::syntax::tree::{Expr, ExprKind};
+use crate::syntax::tree::{Expr, ExprKind, Selector};
 use crate::syntax::{Aggregation, Operator};
 
 /// Characters of a detail, at most.
@@ -47,7 +47,8 @@ pub(crate) fn bare(expr: &Expr) -> &Expr {
     expr
 }
 
-fn is_literal(expr: &Expr) -> bool {
+/// A number or a text.
+pub(crate) fn is_literal(expr: &Expr) -> bool {
     matches!(bare(expr).kind, ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_))
 }
 
@@ -68,6 +69,28 @@ pub(crate) fn children(expr: &Expr) -> Vec<&Expr> {
 /// Those beneath an expression that are nodes of their own.
 pub(crate) fn operands(expr: &Expr) -> Vec<&Expr> {
     children(expr).into_iter().filter(|e| !is_literal(e)).collect()
+}
+
+/// The selector of a plain or a range selector.
+pub(crate) fn selector(expr: &Expr) -> Option<&Selector> {
+    match &expr.kind {
+        ExprKind::Selector(selector) | ExprKind::Range { selector, .. } => Some(selector),
+        _ => None,
+    }
+}
+
+/// The only selector of an expression.
+pub(crate) fn only_selector(expr: &Expr) -> Option<&Selector> {
+    let (mut found, mut waiting) = (None, vec![bare(expr)]);
+    while let Some(expr) = waiting.pop() {
+        if let Some(one) = selector(expr)
+            && found.replace(one).is_some()
+        {
+            return None;
+        }
+        waiting.extend(children(expr));
+    }
+    found
 }
 
 /// The nodes of a plan, each before those beneath it.
@@ -94,7 +117,8 @@ fn describe(expr: &Expr) -> (&'static str, String) {
         }
         ExprKind::Negate(_) => ("negation", "-".to_owned()),
         ExprKind::Binary(binary) => {
-            let literals = [&binary.left, &binary.right].map(|e| if is_literal(e) { e.to_string() } else { String::new() });
+            let literals = [&binary.left, &binary.right]
+                .map(|e| if is_literal(e) { e.to_string() } else { String::new() });
             let text = format!("{} {} {}", literals[0], Operator(binary), literals[1]);
             ("operator", text.trim().to_owned())
         }
@@ -104,8 +128,10 @@ fn describe(expr: &Expr) -> (&'static str, String) {
             ("aggregation", text.trim().to_owned() + &param.collect::<String>())
         }
         ExprKind::Call(call) => {
-            let literals: Vec<String> = call.args.iter().filter(|a| is_literal(a)).map(Expr::to_string).collect();
-            let scalars = if literals.is_empty() { String::new() } else { format!("({})", literals.join(", ")) };
+            let literals: Vec<String> =
+                call.args.iter().filter(|a| is_literal(a)).map(Expr::to_string).collect();
+            let scalars =
+                if literals.is_empty() { String::new() } else { format!("({})", literals.join(", ")) };
             ("function", call.function.name.to_owned() + &scalars)
         }
         ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_) => ("literal", expr.to_string()),

@@ -10,7 +10,11 @@ use crate::syntax::tree::Expr;
 pub enum Statement {
     Query(Expr),
     /// `text` is the expression's, with blanks where the words stood: places in it are those of the whole.
-    Explain { analyze: bool, text: String, expr: Expr },
+    Explain {
+        analyze: bool,
+        text: String,
+        expr: Expr,
+    },
 }
 
 /// Errors: `Parse`, of the expression behind the words where there are some.
@@ -24,11 +28,9 @@ pub fn statement(text: &str) -> Result<Statement> {
         let text = blanked(text, at);
         parse(&text).map(|expr| Statement::Explain { analyze, text, expr })
     };
-    match word(text, behind, "analyze") {
-        // `EXPLAIN analyze` explains a metric of that name.
-        Some(at) => explained(at, true).or_else(|e| explained(behind, false).map_err(|_| e)),
-        None => explained(behind, false),
-    }
+    let Some(at) = word(text, behind, "analyze") else { return explained(behind, false) };
+    // What follows the word may say that it is a metric: `EXPLAIN analyze`, `EXPLAIN analyze{a="b"}`.
+    explained(behind, false).or_else(|_| explained(at, true))
 }
 
 /// Where a word ends that comes next, in any case; comments and blanks may stand before it.
