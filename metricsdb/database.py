@@ -290,7 +290,9 @@ class Database:
         at = now if time is None else time_ms(time, now)
         statement = explaining.statement(self._native, expr)
         if statement is not None:
-            return explaining.explain(self._native, statement[1], (at, at, 0, self._lookback_ms), statement[0], {}).frame
+            return explaining.explain(
+                self._native, statement[1], (at, at, 0, self._lookback_ms), statement[0], {}
+            ).frame
         return self._evaluate(expr, at, at, 0, wide)
 
     def query_range(self, expr: str, start: Time, end: Time, step: DurationLike, *, wide: bool = False) -> pl.DataFrame:

@@ -72,7 +72,7 @@ impl NativeDatabase {
             let rule =
                 |(name, text): &(String, String)| Ok(Rule { name: name.clone(), expr: syntax::parse(text)? });
             let rules: Vec<Rule> = rules.iter().map(rule).collect::<Result<_>>()?;
-            let kind_of = |metric: &str| self.store.metadata(Some(metric)).pop().and_then(|m| m.kind);
+            let kind_of = |metric: &str| self.store.kind_of(metric);
             let around = Surroundings { kind_of: &kind_of, rules: &rules, check };
             plan::suggest(&tree, &times.params(expr), &self.store, budget, &around)
         })?;

@@ -151,3 +151,7 @@ impl Walk {
         Ok((inside, inside))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use metricsdb_model::{
-    Batch, Columns, Error, Labels, LabelsBuilder, Metadata, Reason, Result, ValueKind, Values, WriteReport,
+    Batch, Columns, Error, Labels, LabelsBuilder, Metadata, MetricType, Reason, Result, ValueKind, Values,
+    WriteReport,
 };
 use parking_lot::{Mutex, MutexGuard};
 use rayon::prelude::*;
@@ -209,6 +210,11 @@ impl Database {
     /// Type, help and unit of every metric, or of one; sorted by metric.
     pub fn metadata(&self, metric: Option<&str>) -> Vec<Metadata> {
         self.metadata.get(metric)
+    }
+
+    /// The type that the family of a metric declared; of `x_total` also that of `x`.
+    pub fn kind_of(&self, metric: &str) -> Option<MetricType> {
+        self.metadata.kind_of(metric)
     }
 
     /// What makes the store large; each list is cut to `limit` entries.

@@ -134,7 +134,7 @@ struct Ranges<'a> {
     range: i64,
     drop_name: scan::DropName,
     edges: Option<edges::Edges>,
-    probe: Option<Probe<'a>>,
+    probe: Option<Box<Probe<'a>>>,
 }
 
 /// One evaluation: what is asked of which storage, and what there was to remark on.

@@ -71,7 +71,7 @@ impl<'a> Evaluator<'a> {
         for row in 0..ranges.set.len() {
             let mut samples = Samples::default();
             let (reach, since) =
-                (ranges.looks.reach(ranges.range), ranges.probe.as_ref().map_or(0, Probe::now));
+                (ranges.looks.reach(ranges.range), ranges.probe.as_deref().map_or(0, Probe::now));
             ranges.set.read(row, reach, &mut samples)?;
             if let Some(probe) = &ranges.probe {
                 probe.read(&*ranges.set, row, reach, samples.len(), since);

@@ -107,9 +107,9 @@ pub(crate) struct Probe<'a> {
 }
 
 impl<'a> Probe<'a> {
-    pub fn new<T>(profile: Option<&'a Profile<'a>>, source: &T) -> Option<Probe<'a>> {
+    pub fn new<T>(profile: Option<&'a Profile<'a>>, source: &T) -> Option<Box<Probe<'a>>> {
         let profile = profile?;
-        Some(Probe { profile, source: profile.of(source), above: Vec::new() })
+        Some(Box::new(Probe { profile, source: profile.of(source), above: Vec::new() }))
     }
 
     /// A function whose value is the row after so many maps.

@@ -80,7 +80,7 @@ pub(crate) struct Rows<'a> {
     pub maps: Vec<RowMap<'a>>,
     pub drop_name: DropName,
     pub steps: usize,
-    pub probe: Option<Probe<'a>>,
+    pub probe: Option<Box<Probe<'a>>>,
 }
 
 /// Buffers of one thread.
@@ -108,7 +108,7 @@ impl<'a> Rows<'a> {
     /// Reads and computes one row into `out`, which holds one value per step.
     pub fn fill(&self, row: usize, scratch: &mut Scratch, budget: &Budget, out: &mut [f64]) -> Result<()> {
         // Work that is done over again is not profiled once more.
-        let probe = self.probe.as_ref().filter(|_| budget.counts());
+        let probe = self.probe.as_deref().filter(|_| budget.counts());
         let since = probe.map_or(0, Probe::now);
         let samples = &mut scratch.samples;
         samples.clear();

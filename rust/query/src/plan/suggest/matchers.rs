@@ -52,7 +52,7 @@ fn plain(label: &str, op: MatchOp, value: &str) -> Filter {
 }
 
 /// The regex matchers of a selector that stand for some texts: which, and these.
-fn literal_regexes<'e>(expr: &'e Expr) -> impl Iterator<Item = (usize, &'e Matcher, &'e [String])> {
+fn literal_regexes(expr: &Expr) -> impl Iterator<Item = (usize, &Matcher, &[String])> {
     let all = selector(expr).map_or(&[][..], parts).iter().enumerate();
     all.filter_map(|(at, part)| match part {
         Filter::Match(m) => Some((at, m, m.regex.as_ref()?.literals()?)),
