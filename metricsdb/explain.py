@@ -43,8 +43,8 @@ class Plan:
 
     ``frame``: a row a node: ``id``, ``parent`` (null: the root), ``depth``, ``node``, ``detail``, ``position``,
     ``estimated_series``, ``estimated_samples``, ``estimated_bytes``, ``estimated_values`` (upper bounds); with
-    ``analyze`` also ``series``, ``samples`` (loaded), ``bytes`` (encoded, of the chunks looked into), ``values`` (made),
-    ``milliseconds``, ``codec``, else null. ``totals``: the same figures of the whole query. ``suggestions``: as
+    ``analyze`` also ``series``, ``samples`` (loaded), ``bytes`` (encoded, of the chunks looked into), ``values``
+    (made), ``milliseconds``, ``codec``, else null. ``totals``: the same figures of the whole query. ``suggestions``: as
     ``Database.suggest`` gives them.
     """
 

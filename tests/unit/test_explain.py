@@ -47,15 +47,19 @@ def test_without_analyze_nothing_is_run(db):
 def test_a_plan_is_text_for_people_and_notebooks(db):
     plan = db.explain('sum by (job) (rate(requests_total{job=~"api"}[5m]))', *HOUR, analyze=True)
     lines = str(plan).splitlines()
-    assert lines[1].startswith("sum by (job)") and lines[2].startswith("  rate")
+    assert lines[1].startswith("sum by (job)")
+    assert lines[2].startswith("  rate")
     assert 'regex-literal: job=~"api" is a plain text' in str(plan)
     assert 'sum by (job) (rate(requests_total{job="api"}[5m]))   (same answer)' in str(plan)
-    assert repr(plan) == plan.text and "<pre>" in plan._repr_html_() and "&quot;api&quot;" in plan._repr_html_()
+    assert repr(plan) == plan.text
+    assert "<pre>" in plan._repr_html_()
+    assert "&quot;api&quot;" in plan._repr_html_()
 
 
 def test_explain_is_a_statement_but_metrics_may_be_called_so(db):
     frame = db.query("EXPLAIN ANALYZE sum(requests_total)", T0 + 60)
-    assert frame["detail"].to_list() == ["sum", "requests_total"] and frame["samples"].to_list() == [0, 60]
+    assert frame["detail"].to_list() == ["sum", "requests_total"]
+    assert frame["samples"].to_list() == [0, 60]
     assert db.query("explain sum(requests_total)")["samples"].null_count() == 2
     db.append({"__name__": "explain", "analyze": "yes"}, [T0 + 60], [7])
     assert db.query("explain", T0 + 60)["value"].item() == 7
@@ -68,7 +72,8 @@ def test_explain_is_a_statement_but_metrics_may_be_called_so(db):
 def test_an_estimate_says_what_a_query_can_cost(db):
     bound = db.estimate("sum(rate(requests_total[5m]))", *HOUR)
     assert (bound.series, bound.samples, bound.samples_min) == (60, 60 * 241, 60 * 241)
-    assert bound.bytes > 0 and bound.values >= 61
+    assert bound.bytes > 0
+    assert bound.values >= 61
     assert db.estimate("requests_total").samples == 60
     assert db.estimate("nothing", *HOUR).samples == 0
     with pytest.raises(mdb.ConfigError, match="needs a step"):
@@ -84,16 +89,19 @@ def test_a_refusal_names_the_costly_part_and_the_remedy():
 
 def test_suggestions_come_as_a_frame(db):
     found = db.suggest('requests_total{job=~"api"}', *HOUR).row(0, named=True)
-    assert found["check"] == "regex-literal" and found["rewrite"] == 'requests_total{job="api"}'
+    assert found["check"] == "regex-literal"
+    assert found["rewrite"] == 'requests_total{job="api"}'
     assert (found["meaning"], found["same_answer"], found["position"]) == ("same", True, "1:1")
     untried = db.suggest('requests_total{job=~"api"}', *HOUR, check=False).row(0, named=True)
-    assert untried["same_answer"] is None and untried["measured_saving"] is None
+    assert untried["same_answer"] is None
+    assert untried["measured_saving"] is None
 
 
 def test_a_saving_is_predicted_within_a_factor_of_two(db):
     query = "sum by (job) (requests_total) / count by (job) (requests_total)"
     found = db.suggest(query, *HOUR).row(0, named=True)
-    assert found["check"] == "join-is-aggregation" and found["same_answer"]
+    assert found["check"] == "join-is-aggregation"
+    assert found["same_answer"]
     assert found["measured_saving"] > 0.4
     assert 0.5 < found["predicted_saving"] / found["measured_saving"] < 2
 
