@@ -88,7 +88,8 @@ fn what_is_too_much_to_count_is_bounded_all_the_same() {
     let dear = on("i", MatchOp::Regex, ".*[13579].*");
     let narrowed = Predicate::All(vec![dear.clone(), on("g", MatchOp::Equal, "0")]);
     let few = Predicate::All(vec![dear.clone(), on("i", MatchOp::Equal, "15")]);
-    for predicate in [Predicate::All(vec![]), dear, narrowed, on("g", MatchOp::NotEqual, "9")] {
+    // The dear part alone comes late: its outcome is remembered, which makes it cheap.
+    for predicate in [Predicate::All(vec![]), narrowed, dear, on("g", MatchOp::NotEqual, "9")] {
         let bound = db.bound_of(&predicate, range, &Budget::unlimited()).unwrap();
         let (series, samples, bytes) = counted(&db, &predicate, range);
         assert!(bound.series >= series && bound.samples >= samples && bound.bytes >= bytes, "{predicate:?}");
