@@ -307,6 +307,9 @@ class Database:
         return self._evaluate(expr, time_ms(start, now, "start"), time_ms(end, now, "end"), step_ms, wide)
 
     def _evaluate(self, expr: str, start: int, end: int, step: int, wide: bool) -> pl.DataFrame:
+        statement = explaining.statement(self._native, expr)
+        if statement is not None:
+            return self._native.explain(statement[1], start, end, step, self._lookback_ms, statement[0])[0]
         frame, notes = self._native.query(expr, start, end, step, self._lookback_ms)
         for severity, message in notes:
             warnings.warn(message, QueryWarning if severity == "warning" else QueryInfo, stacklevel=3)

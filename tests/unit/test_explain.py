@@ -61,6 +61,7 @@ def test_explain_is_a_statement_but_metrics_may_be_called_so(db):
     assert frame["detail"].to_list() == ["sum", "requests_total"]
     assert frame["samples"].to_list() == [0, 60]
     assert db.query("explain sum(requests_total)")["samples"].null_count() == 2
+    assert db.query_range("EXPLAIN ANALYZE requests_total", *HOUR)["values"].to_list() == [60 * 61]
     db.append({"__name__": "explain", "analyze": "yes"}, [T0 + 60], [7])
     assert db.query("explain", T0 + 60)["value"].item() == 7
     assert db.query('explain{analyze="yes"} - 1', T0 + 60)["value"].item() == 6
