@@ -22,6 +22,7 @@ from metricsdb.errors import (
     QueryTimeout,
     WriteError,
 )
+from metricsdb.explain import Estimate, Plan
 from metricsdb.histograms import Histogram
 from metricsdb.lifecycle.tick import Tick
 from metricsdb.precision import PrecisionPolicies
@@ -31,10 +32,12 @@ __all__ = [
     "ConfigError",
     "CorruptionError",
     "Database",
+    "Estimate",
     "ExecutionError",
     "Histogram",
     "MetricsDBError",
     "ParseError",
+    "Plan",
     "PrecisionPolicies",
     "QueryCancelled",
     "QueryError",

@@ -56,6 +56,21 @@ class NativeDatabase:
     ) -> tuple[pl.DataFrame, list[tuple[str, str]], pl.DataFrame | None]: ...
     @staticmethod
     def stream_waits(expr: str, step_ms: int, lookback_ms: int) -> tuple[int, int | None]: ...
+    def explain(
+        self, expr: str, start: int, end: int, step_ms: int, lookback_ms: int, analyze: bool
+    ) -> tuple[pl.DataFrame, dict[str, int]]: ...
+    def suggest(
+        self,
+        expr: str,
+        start: int,
+        end: int,
+        step_ms: int,
+        lookback_ms: int,
+        rules: list[tuple[str, str]],
+        check: bool,
+    ) -> pl.DataFrame: ...
+    @staticmethod
+    def statement(text: str) -> tuple[bool, str] | None: ...
     def api_query(
         self,
         expr: str,

@@ -7,6 +7,7 @@ mod error;
 mod histogram;
 mod input;
 mod output;
+mod plan;
 mod precision;
 mod query;
 mod scrape;

@@ -53,8 +53,14 @@ impl NativeDatabase {
             let Some(mut memo) = state.memo.try_lock() else {
                 return Err(Error::execution("the stream is being evaluated already"));
             };
-            let answer =
-                exec::evaluate_on(&syntax::parse(expr)?, &params, &self.store, budget, Some(&mut memo))?;
+            let answer = exec::evaluate_on(
+                &syntax::parse(expr)?,
+                &params,
+                &self.store,
+                budget,
+                Some(&mut memo),
+                None,
+            )?;
             let notes = notes(&answer);
             let fields = output::histogram_fields(&answer.matrix);
             Ok((output::answer_frame(answer, false, budget)?, notes, fields))

@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 mod arena;
+mod bound;
 mod check;
 pub mod chunk;
 pub mod codec;

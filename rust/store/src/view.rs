@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use metricsdb_model::source::Groups;
 use metricsdb_model::{
-    Budget, Error, Grouping, Histogram, HistogramSamples, Labels, LabelsRef, Predicate, Result, Samples,
-    SeriesSet, Source, Summary, TimeRange, ValueKind, Wants,
+    Bound, Budget, Error, Grouping, Histogram, HistogramSamples, Labels, LabelsRef, Predicate, Result,
+    Samples, SeriesSet, Source, Summary, TimeRange, ValueKind, Wants,
 };
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
@@ -367,6 +367,18 @@ impl Source for Database {
         let ids = self.index.select(predicate, self, budget)?;
         Ok(Box::new(self.capture_newest(&ids, range, budget)?))
     }
+
+    fn bound(&self, predicate: &Predicate, range: TimeRange, budget: &Budget) -> Result<Option<Bound>> {
+        self.bound_of(predicate, range, budget).map(Some)
+    }
+
+    fn label_size(&self, label: &str) -> Option<u64> {
+        Some(self.index.label_size(label))
+    }
+
+    fn samples_at_most(&self) -> Option<u64> {
+        Some(self.samples_ever())
+    }
 }
 
 impl<'a> View<'a> {
@@ -510,6 +522,29 @@ impl SeriesSet for View<'_> {
         folded.append_samples(open.timestamps.iter().copied(), &open.values);
         self.store.decoded.fetch_add(folded.decoded as u64, Relaxed);
         Ok(folded.summary)
+    }
+
+    fn encoded_bytes(&self, index: usize, range: TimeRange) -> u64 {
+        let series = &self.series[index];
+        let sealed: usize = series.sealed.overlapping(range).map(|chunk| chunk.encoded_bytes()).sum();
+        (sealed + series.open.len()) as u64
+    }
+
+    fn codecs(&self, index: usize, range: TimeRange, names: &mut Vec<&'static str>) {
+        let series = &self.series[index];
+        let mut add = |name: &'static str| {
+            if !name.is_empty() && !names.contains(&name) {
+                names.push(name);
+            }
+        };
+        for chunk in series.sealed.overlapping(range) {
+            let (times, values) = chunk.codecs();
+            add(values);
+            add(if times == "regular" { "" } else { "times column" });
+        }
+        if !series.state.is_empty() {
+            add("open");
+        }
     }
 
     fn group(&self, grouping: &Grouping) -> Groups {

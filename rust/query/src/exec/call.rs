@@ -82,7 +82,7 @@ impl<'a> Evaluator<'a> {
         grid: &Grid,
         remarks: Remarks<'a>,
     ) -> Rows<'a> {
-        let Ranges { set, looks, range, drop_name, edges, hints } = ranges;
+        let Ranges { set, looks, range, drop_name, edges, hints, probe } = ranges;
         let window = WindowLeaf {
             looks,
             range,
@@ -104,6 +104,7 @@ impl<'a> Evaluator<'a> {
             drop_name: if keeps_name { drop_name } else { DropName::All(true) },
             steps: grid.steps,
             hints,
+            probe,
         }
     }
 

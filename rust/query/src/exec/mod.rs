@@ -15,9 +15,9 @@ mod cells;
 mod edges;
 mod fold;
 mod gaps;
-mod grid;
+pub(crate) mod grid;
 mod histogram;
-mod info;
+pub(crate) mod info;
 mod labels;
 mod matching;
 mod memo;
@@ -27,10 +27,11 @@ mod outliers;
 mod output;
 mod over_range;
 mod pick;
+pub mod profile;
 mod relabel;
 mod scan;
 mod select;
-mod times;
+pub(crate) mod times;
 mod waits;
 
 use std::cell::{Cell, RefCell};
@@ -46,6 +47,7 @@ pub use memo::Memo;
 use mixed::Remarks;
 use native::Hints;
 use pick::Pick;
+use profile::{Probe, Profile};
 use times::{QueryTimes, is_step_invariant};
 pub use waits::{Waits, waits};
 
@@ -89,16 +91,18 @@ impl<'t> Params<'t> {
 /// vector, a matrix or a string; a range query answers a matrix. Fails with `Error::Execution` as
 /// Prometheus does, and with the budget's errors.
 pub fn evaluate(expr: &Expr, params: &Params<'_>, source: &dyn Source, budget: &Budget) -> Result<Answer> {
-    evaluate_on(expr, params, source, budget, None)
+    evaluate_on(expr, params, source, budget, None, None)
 }
 
-/// The same where steps go on from those of the evaluation before: `memo` is of this expression alone.
+/// The same, counting into a profile of the same tree; or where steps go on from those of the evaluation before, with
+/// a memo that is of this expression alone.
 pub fn evaluate_on(
     expr: &Expr,
     params: &Params<'_>,
     source: &dyn Source,
     budget: &Budget,
     memo: Option<&mut Memo>,
+    profile: Option<&Profile<'_>>,
 ) -> Result<Answer> {
     let step = params.step.unwrap_or(0);
     if step < 0 || params.step == Some(0) {
@@ -107,7 +111,8 @@ pub fn evaluate_on(
     let times = QueryTimes { start: params.start, end: params.end, step };
     let notes = Notes::new(params.text);
     let (selected, hints, memo) = (RefCell::default(), Cell::default(), RefCell::new(memo));
-    let evaluator = Evaluator { source, budget, params, times, notes: &notes, selected, hints, memo };
+    let evaluator =
+        Evaluator { source, budget, params, times, notes: &notes, profile, selected, hints, memo };
     let (kind, matrix, string) = evaluator.answer(expr)?;
     drop(evaluator);
     Ok(Answer { kind, matrix, string, annotations: notes.into_list(), samples_loaded: budget.samples_used() })
@@ -136,6 +141,7 @@ struct Ranges<'a> {
     drop_name: scan::DropName,
     edges: Option<edges::Edges>,
     hints: Hints,
+    probe: Option<Box<Probe<'a>>>,
 }
 
 /// One evaluation: what is asked of which storage, and what there was to remark on.
@@ -145,6 +151,7 @@ struct Evaluator<'a> {
     params: &'a Params<'a>,
     times: QueryTimes,
     notes: &'a Notes<'a>,
+    profile: Option<&'a Profile<'a>>,
     /// What was selected so far: equal selectors share one view, and see the same samples.
     selected: RefCell<Vec<select::Selected<'a>>>,
     /// For the selectors inside of what is being evaluated.
@@ -155,6 +162,36 @@ struct Evaluator<'a> {
 
 impl<'a> Evaluator<'a> {
     fn eval(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
+        match self.profile {
+            None => self.eval_node(expr, grid),
+            Some(profile) => {
+                let since = profile.now();
+                let value = self.eval_node(expr, grid)?;
+                Ok(self.observe(expr, since, value))
+            }
+        }
+    }
+
+    /// Tells the profile what came of a node.
+    #[inline(never)]
+    fn observe<T>(&self, part: &T, since: u64, mut value: Value<'a>) -> Value<'a> {
+        let Some((profile, counters)) = self.profile.and_then(|p| Some((p, p.of(part)?))) else {
+            return value;
+        };
+        profile.spent(counters, since);
+        match &mut value {
+            Value::Scalar(values) => counters.held(0, values.len()),
+            Value::String(_) => {}
+            Value::Vector(Vector::Block(block)) => counters.held(block.len(), block.steps),
+            Value::Vector(Vector::Rows(rows)) => {
+                let maps = rows.maps.len();
+                rows.probe.iter_mut().for_each(|probe| probe.add(maps, counters));
+            }
+        }
+        value
+    }
+
+    fn eval_node(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
         self.budget.check()?;
         match &expr.kind {
             ExprKind::Number(value) | ExprKind::Seconds(value) => Ok(Value::Scalar(vec![*value; grid.steps])),
@@ -255,6 +292,7 @@ impl<'a> Evaluator<'a> {
     /// A chain of operators leans to the left: its spine is walked, not recursed.
     #[inline(never)]
     fn binaries(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
+        let since = self.profile.map_or(0, Profile::now);
         let mut spine: Vec<(&Binary, Span)> = Vec::new();
         let mut first = expr;
         while let ExprKind::Binary(binary) = &first.kind {
@@ -268,6 +306,7 @@ impl<'a> Evaluator<'a> {
             for (binary, span) in spine.into_iter().rev() {
                 let right = self.eval(&binary.right, grid)?;
                 value = self.binary(binary, span, value, right)?;
+                value = self.observe(binary, since, value);
             }
             Ok(value)
         })

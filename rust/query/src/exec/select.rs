@@ -8,6 +8,7 @@ use super::block::{Block, GridSeries};
 use super::edges::Edges;
 use super::grid::{Grid, Looks};
 use super::native::Hints;
+use super::profile::Probe;
 use super::scan::{DropName, Leaf, Rows, Shows};
 use super::{Evaluator, Ranges};
 use crate::syntax::predicate;
@@ -87,12 +88,14 @@ impl<'a> Evaluator<'a> {
             drop_name: DropName::All(false),
             steps: grid.steps,
             hints: self.hints.get(),
+            probe: Probe::new(self.profile, selector),
         })
     }
 
     /// A range vector: a selector with a range, or a subquery.
     pub(super) fn ranges(&self, expr: &Expr, grid: &Grid) -> Result<Ranges<'a>> {
-        match &expr.unparenthesized().kind {
+        let node = expr.unparenthesized();
+        match &node.kind {
             ExprKind::Range { selector, range } => {
                 let looks = self.looks(selector, grid)?;
                 let range = self.times.positive(range)?;
@@ -106,6 +109,7 @@ impl<'a> Evaluator<'a> {
                     drop_name: DropName::All(false),
                     edges,
                     hints: self.hints.get(),
+                    probe: Probe::new(self.profile, selector),
                 })
             }
             ExprKind::Subquery { expr, range, step, offset, at } => {
@@ -125,7 +129,8 @@ impl<'a> Evaluator<'a> {
                 };
                 let drop_name = DropName::Each(block.drop_name.clone());
                 let set = Arc::new(GridSeries::new(block, inner));
-                Ok(Ranges { set, looks, range, drop_name, edges: None, hints: Hints::AsTheyAre })
+                let probe = Probe::new(self.profile, node);
+                Ok(Ranges { set, looks, range, drop_name, edges: None, hints: Hints::AsTheyAre, probe })
             }
             _ => Err(Error::execution("expected a range vector")),
         }

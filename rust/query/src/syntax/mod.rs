@@ -16,6 +16,7 @@ pub use json::to_json;
 pub use literal::quote;
 pub use predicate::predicate;
 pub use printer::pretty;
+pub(crate) use printer::{Aggregation, Operator};
 use tree::{Expr, ExprKind};
 
 /// The checked tree of an expression: all of PromQL with its experimental parts, the boolean selectors, and

@@ -398,8 +398,10 @@ fn write_block(out: &mut String, head: &str, args: &[&Expr], level: usize) {
     out.push(')');
 }
 
-struct Operator<'e>(&'e Binary);
-struct Aggregation<'e>(&'e Aggregate);
+/// An operator with its modifiers.
+pub(crate) struct Operator<'e>(pub &'e Binary);
+/// An aggregation without its arguments.
+pub(crate) struct Aggregation<'e>(pub &'e Aggregate);
 struct Suffix<'e>(&'e ExprKind);
 
 impl Display for Operator<'_> {
