@@ -342,15 +342,7 @@ impl Database {
         if staged.len() < total {
             staged.resize(total, Staged { row: 0, time: 0, bits: 0 });
         }
-        if !row_starts.is_empty() {
-            staged_starts.resize(total.max(staged_starts.len()), 0);
-            let (mut next, known) = (starts, rows.clone().filter_map(|((id, _), _)| id.known()));
-            for (id, &start) in known.zip(row_starts) {
-                let (shard, _) = place_of(id);
-                staged_starts[next[shard]] = start;
-                next[shard] += 1;
-            }
-        }
+        stage_starts(rows.clone().filter_map(|((id, _), _)| id.known()), row_starts, starts, staged_starts);
         let mut next = starts;
         for ((id, &time), bits) in rows {
             if unknown > 0 && id.known().is_none() {
@@ -386,6 +378,24 @@ impl Database {
             })
             .collect();
         reports.into_iter().for_each(|r| report.merge(r));
+    }
+}
+
+/// Sorts starts by shard as their samples are: those of shard `s` go to `firsts[s]..firsts[s + 1]`.
+fn stage_starts(
+    ids: impl Iterator<Item = u32>,
+    starts: &[i64],
+    mut firsts: [usize; SHARDS + 1],
+    staged: &mut Vec<i64>,
+) {
+    if starts.is_empty() {
+        return;
+    }
+    staged.resize(firsts[SHARDS].max(staged.len()), 0);
+    for (id, &start) in ids.zip(starts) {
+        let (shard, _) = place_of(id);
+        staged[firsts[shard]] = start;
+        firsts[shard] += 1;
     }
 }
 

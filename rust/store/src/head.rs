@@ -56,7 +56,11 @@ impl Shard {
                     Placed::Appended if has_starts => self.note_start(s.row, s.time, start())?,
                     Placed::Appended => {}
                     Placed::Late { older } => late.push(wait(older)),
-                    Placed::Repeated if late.is_empty() && !has_starts => report.duplicates += 1,
+                    Placed::Repeated
+                        if late.is_empty() && (!has_starts || self.starts.says(s.row, s.time, start())) =>
+                    {
+                        report.duplicates += 1;
+                    }
                     // One of those that wait may be about to replace the newest; or its start is another.
                     Placed::Repeated => late.push(wait(false)),
                 }

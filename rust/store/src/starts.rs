@@ -77,6 +77,14 @@ impl Starts {
         self.rows.get(&row)
     }
 
+    /// Whether the newest sample of a row is known to have this start; a look at the last step alone.
+    pub fn says(&self, row: u32, time: i64, start: i64) -> bool {
+        match self.rows.get(&row) {
+            Some(StartSeries { last, .. }) => last.from <= time && last.rule.start_of(time) == kept(start),
+            None => kept(start) == 0,
+        }
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (u32, &StartSeries)> {
         self.rows.iter().map(|(&row, series)| (row, series))
     }
@@ -116,6 +124,11 @@ impl StartSeries {
     fn append(&mut self, time: i64, start: i64, shared: &SharedColumns) -> Result<()> {
         let Step { from, rule } = self.last;
         if rule.start_of(time) == start {
+            return Ok(());
+        }
+        if from == time {
+            // What went on behind a sample that came late: nothing stands there yet.
+            self.last.rule = Rule::constant(start);
             return Ok(());
         }
         let before = rule.start_of(from);
