@@ -377,3 +377,7 @@ impl Moving {
         self.low == self.high
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
