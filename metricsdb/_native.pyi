@@ -17,6 +17,12 @@ class ScrapeState:
 
     def __init__(self) -> None: ...
 
+class StreamState:
+    """What one subscription keeps between its evaluations."""
+
+    def __init__(self) -> None: ...
+    def held(self) -> int: ...
+
 class NativeDatabase:
     def __init__(self, duplicates: str, timeout_ms: int, samples_max: int, hash_key: int) -> None: ...
     def register(self, series: list[dict[str, str]]) -> tuple[npt.NDArray[np.uint64], int]: ...
@@ -45,6 +51,26 @@ class NativeDatabase:
     def query(
         self, expr: str, start: int, end: int, step_ms: int, lookback_ms: int, wide: bool
     ) -> tuple[pl.DataFrame, list[tuple[str, str]], pl.DataFrame | None]: ...
+    def query_next(
+        self, state: StreamState, expr: str, start: int, end: int, step_ms: int, lookback_ms: int
+    ) -> tuple[pl.DataFrame, list[tuple[str, str]], pl.DataFrame | None]: ...
+    @staticmethod
+    def stream_waits(expr: str, step_ms: int, lookback_ms: int) -> tuple[int, int | None]: ...
+    def explain(
+        self, expr: str, start: int, end: int, step_ms: int, lookback_ms: int, analyze: bool
+    ) -> tuple[pl.DataFrame, dict[str, int]]: ...
+    def suggest(
+        self,
+        expr: str,
+        start: int,
+        end: int,
+        step_ms: int,
+        lookback_ms: int,
+        rules: list[tuple[str, str]],
+        check: bool,
+    ) -> pl.DataFrame: ...
+    @staticmethod
+    def statement(text: str) -> tuple[bool, str] | None: ...
     def api_query(
         self,
         expr: str,

@@ -26,6 +26,10 @@ pub const NESTING_MAX: usize = 256;
 pub const TREE_HEIGHT_MAX: usize = 512;
 /// Bytes of one query's text.
 pub const QUERY_BYTES_MAX: usize = 1 << 20;
+/// Bytes that the uses of templates in one query may come to, bodies within bodies counted each time.
+pub const EXPANDED_BYTES_MAX: usize = QUERY_BYTES_MAX;
+/// Templates and parameters that can be named at one place.
+pub const TEMPLATES_MAX: usize = 256;
 /// Steps of one range query, as Prometheus allows (11,000 points per series).
 pub const STEPS_MAX: u64 = 11_000;
 /// Samples one query may load by default, as Prometheus' `--query.max-samples`.

@@ -31,11 +31,34 @@ pub struct Budget {
     timeout_ms: u64,
     samples_max: u64,
     samples: AtomicU64,
+    /// The largest block that was held.
+    held: AtomicU64,
+    counts: bool,
 }
 
 impl Budget {
     pub fn new(stop: Stop, timeout_ms: u64, samples_max: u64) -> Budget {
-        Budget { stop, timeout_ms, samples_max, samples: AtomicU64::new(0) }
+        let (samples, held) = (AtomicU64::new(0), AtomicU64::new(0));
+        Budget { stop, timeout_ms, samples_max, samples, held, counts: true }
+    }
+
+    /// For work that is done over again: it stops with this one, and counts nothing once more.
+    pub fn uncounted(&self) -> Budget {
+        Budget { counts: false, ..Budget::new(self.stop.clone(), self.timeout_ms, u64::MAX) }
+    }
+
+    /// For one more query in the same call: the same limits, counted anew.
+    pub fn fresh(&self) -> Budget {
+        Budget::new(self.stop.clone(), self.timeout_ms, self.samples_max)
+    }
+
+    /// Whether samples are counted for the first time here.
+    pub fn counts(&self) -> bool {
+        self.counts
+    }
+
+    pub fn samples_max(&self) -> u64 {
+        self.samples_max
     }
 
     /// No limit at all: for tests and for work that is bounded by its input.
@@ -71,6 +94,7 @@ impl Budget {
     /// Fails when `count` values may not stand in memory at once. What an evaluation makes is not
     /// counted again in `samples_used`, but it meets the same limit.
     pub fn hold_samples(&self, count: u64) -> Result<()> {
+        self.held.fetch_max(count, Relaxed);
         if count > self.samples_max {
             return Err(Error::Limit {
                 what: "samples held by one query",
@@ -80,6 +104,11 @@ impl Budget {
             });
         }
         self.check()
+    }
+
+    /// The most values that one block of the evaluation held.
+    pub fn samples_held(&self) -> u64 {
+        self.held.load(Relaxed)
     }
 
     pub fn samples_used(&self) -> u64 {

@@ -32,6 +32,6 @@ pub use matcher::{MatchOp, Matcher};
 pub use precision::{Policy, Precision, Quantizer};
 pub use predicate::{NumOp, Predicate};
 pub use sample::{Samples, ValueKind, Values};
-pub use source::{Grouping, Groups, SeriesSet, Source};
+pub use source::{Bound, Grouping, Groups, SeriesSet, Source};
 pub use summary::{Summary, Wants};
 pub use time::TimeRange;

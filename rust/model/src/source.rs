@@ -21,6 +21,45 @@ pub trait Source: Sync {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Box<dyn SeriesSet + 'a>>;
+
+    /// As `select`, for callers that ask for the newest sample of each series in `range` alone: of others the
+    /// set may know nothing. Stores override it where they know that one without copying more.
+    fn select_newest<'a>(
+        &'a self,
+        predicate: &Predicate,
+        range: TimeRange,
+        budget: &Budget,
+    ) -> Result<Box<dyn SeriesSet + 'a>> {
+        self.select(predicate, range, budget)
+    }
+
+    /// What `select` and the reads of all its series would come to, known without reading a sample. `None`
+    /// where storage can't say: then nothing is bounded.
+    fn bound(&self, _predicate: &Predicate, _range: TimeRange, _budget: &Budget) -> Result<Option<Bound>> {
+        Ok(None)
+    }
+
+    /// How many values a label has among all series; `None` where storage can't say at once.
+    fn label_size(&self, _label: &str) -> Option<u64> {
+        None
+    }
+
+    /// All samples there are, at most; `None` where storage can't say at once.
+    fn samples_at_most(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// What a selection comes to: a lower and an upper bound, equal where the heads of chunks know it exactly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bound {
+    pub series_min: u64,
+    pub series: u64,
+    /// Samples in the range, staleness markers among them.
+    pub samples_min: u64,
+    pub samples: u64,
+    /// Encoded bytes of the chunks that must be looked into.
+    pub bytes: u64,
 }
 
 /// Series in no particular order. All methods may be called from many threads at once.
@@ -85,6 +124,14 @@ pub trait SeriesSet: Send + Sync {
     fn summary(&self, _index: usize, _range: TimeRange, _wants: Wants) -> Result<Option<Summary>> {
         Ok(None)
     }
+
+    /// Encoded bytes of the chunks of one series that a read of `range` looks into. Asked by EXPLAIN ANALYZE alone.
+    fn encoded_bytes(&self, _index: usize, _range: TimeRange) -> u64 {
+        0
+    }
+
+    /// Adds the names of the codecs of these chunks to `names`, each once.
+    fn codecs(&self, _index: usize, _range: TimeRange, _names: &mut Vec<&'static str>) {}
 
     /// Sorts series into groups by the labels that `grouping` keeps. Stores override it where they can
     /// group without building label sets.

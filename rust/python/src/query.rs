@@ -3,6 +3,7 @@
 use metricsdb_model::sample::is_stale;
 use metricsdb_model::{Answer, Error, Labels, Predicate, Result, Samples, Source, TimeRange, bounds};
 use metricsdb_query::exec::{self, Params};
+use metricsdb_query::plan;
 use metricsdb_query::syntax;
 use metricsdb_query::syntax::tree::{Expr, ValueType};
 use metricsdb_wire::{exposition_writer, prom_json};
@@ -14,7 +15,12 @@ use crate::call::{self, Limits};
 use crate::database::{NativeDatabase, predicates};
 use crate::output;
 
-type Notes = Vec<(&'static str, String)>;
+/// (severity, message)
+pub type Notes = Vec<(&'static str, String)>;
+
+pub fn notes(answer: &Answer) -> Notes {
+    answer.annotations.iter().map(|a| (a.severity.as_str(), a.message.clone())).collect()
+}
 
 #[pymethods]
 impl NativeDatabase {
@@ -34,11 +40,7 @@ impl NativeDatabase {
         let times = Times { start, end, step_ms, lookback_ms };
         let (frame, notes, fields) = call::run(py, self.limits, |budget| {
             let answer = times.evaluate(self, &syntax::parse(expr)?, expr, budget)?;
-            let notes = answer
-                .annotations
-                .iter()
-                .map(|a| (a.severity.as_str(), a.message.clone()))
-                .collect::<Notes>();
+            let notes = notes(&answer);
             let fields = if wide { Ok(None) } else { output::histogram_fields(&answer.matrix) };
             Ok((output::answer_frame(answer, wide, budget)?, notes, fields))
         })?;
@@ -185,14 +187,23 @@ impl NativeDatabase {
     }
 }
 
-struct Times {
-    start: i64,
-    end: i64,
-    step_ms: i64,
-    lookback_ms: i64,
+pub(crate) struct Times {
+    pub start: i64,
+    pub end: i64,
+    pub step_ms: i64,
+    pub lookback_ms: i64,
 }
 
 impl Times {
+    pub fn params<'t>(&self, text: &'t str) -> Params<'t> {
+        Params {
+            end: self.end,
+            step: (self.step_ms > 0).then_some(self.step_ms),
+            lookback_ms: self.lookback_ms,
+            ..Params::instant(text, self.start)
+        }
+    }
+
     fn evaluate(
         &self,
         database: &NativeDatabase,
@@ -200,13 +211,10 @@ impl Times {
         text: &str,
         budget: &metricsdb_model::Budget,
     ) -> Result<Answer> {
-        let params = Params {
-            end: self.end,
-            step: (self.step_ms > 0).then_some(self.step_ms),
-            lookback_ms: self.lookback_ms,
-            ..Params::instant(text, self.start)
-        };
-        exec::evaluate(expr, &params, &database.store, budget)
+        let (params, store) = (self.params(text), &database.store);
+        plan::admit(expr, &params, store, budget)?;
+        exec::evaluate(expr, &params, store, budget)
+            .map_err(|error| plan::name_costly(error, expr, &params, store, budget))
     }
 
     /// Over HTTP a range query of a range vector or string is bad data (400), before it is an evaluation that failed.

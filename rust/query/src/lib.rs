@@ -6,4 +6,5 @@ pub mod exec;
 pub mod function;
 pub mod histogram;
 pub mod number;
+pub mod plan;
 pub mod syntax;

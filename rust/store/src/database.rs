@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use metricsdb_model::{
-    Batch, BatchHistogram, Columns, Error, Labels, LabelsBuilder, Metadata, Reason, Result, ValueKind,
-    Values, WriteReport,
+    Batch, BatchHistogram, Columns, Error, Labels, LabelsBuilder, Metadata, MetricType, Reason, Result,
+    ValueKind, Values, WriteReport,
 };
 use parking_lot::{Mutex, MutexGuard};
 use rayon::prelude::*;
@@ -71,6 +71,8 @@ pub struct Database {
     pub(crate) densify_at: Mutex<u32>,
     /// Samples that queries have decoded.
     pub(crate) decoded: AtomicU64,
+    /// Samples that ever came to a shard: not fewer than there are.
+    pub(crate) appended: AtomicU64,
     /// What chunks of several series hold together.
     pub(crate) shared_columns: Arc<SharedColumns>,
 }
@@ -125,6 +127,7 @@ impl Database {
             shared_columns,
             densify_at: Mutex::new(0),
             decoded: AtomicU64::new(0),
+            appended: AtomicU64::new(0),
         }
     }
 
@@ -211,6 +214,11 @@ impl Database {
     /// Type, help and unit of every metric, or of one; sorted by metric.
     pub fn metadata(&self, metric: Option<&str>) -> Vec<Metadata> {
         self.metadata.get(metric)
+    }
+
+    /// The type that the family of a metric declared; of `x_total` also that of `x`.
+    pub fn kind_of(&self, metric: &str) -> Option<MetricType> {
+        self.metadata.kind_of(metric)
     }
 
     /// What makes the store large; each list is cut to `limit` entries.
@@ -353,6 +361,7 @@ impl Database {
             next[shard] += 1;
         }
         let (staged, staged_starts) = (&staged[..], &staged_starts[..]);
+        self.appended.fetch_add(staged.len() as u64, Relaxed);
         let append = |shard: usize, work: &mut Work, report: &mut WriteReport| {
             let of_shard = starts[shard]..starts[shard + 1];
             let samples = &staged[of_shard.clone()];

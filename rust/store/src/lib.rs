@@ -7,11 +7,13 @@
 #![deny(unsafe_code)]
 
 mod arena;
+mod bound;
 mod check;
 pub mod chunk;
 pub mod codec;
 pub mod database;
 mod densify;
+mod group;
 mod grow;
 mod head;
 mod heap;
@@ -21,6 +23,7 @@ pub mod labelsets;
 mod late;
 pub mod memory;
 mod metadata;
+mod newest;
 mod precision;
 mod raw;
 mod resolve;

@@ -128,6 +128,16 @@ impl Shard {
         Some(TimeRange::new(first, head.state.last_time()))
     }
 
+    /// Whether the open chunk's span meets the range; its bytes are looked at only where the newest sample can't tell.
+    #[inline]
+    pub fn open_overlaps(&self, head: &Head, range: TimeRange) -> bool {
+        let last = head.state.last_time();
+        !head.state.is_empty()
+            && last >= range.start
+            && (last <= range.end
+                || head.state.first_time(self.open_bytes(head)).is_some_and(|first| first <= range.end))
+    }
+
     /// Time of the newest plain sample of a row: what makes the next one late.
     pub fn newest(&self, row: u32) -> Option<i64> {
         let head = &self.series.heads[row];

@@ -3,11 +3,10 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use hashbrown::HashTable;
 use metricsdb_model::source::Groups;
 use metricsdb_model::{
-    Budget, Error, Grouping, Histogram, HistogramSamples, Labels, LabelsRef, Predicate, Result, Samples,
-    SeriesSet, Source, Summary, TimeRange, ValueKind, Wants,
+    Bound, Budget, Error, Grouping, Histogram, HistogramSamples, Labels, LabelsRef, Predicate, Result,
+    Samples, SeriesSet, Source, Summary, TimeRange, ValueKind, Wants,
 };
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
@@ -42,7 +41,7 @@ pub struct Rows {
 
 /// Chosen series as they were at one moment.
 pub struct View<'a> {
-    store: &'a Database,
+    pub(crate) store: &'a Database,
     series: Vec<Captured>,
     /// The open chunks' bytes, one after the other.
     open: Vec<u8>,
@@ -50,7 +49,7 @@ pub struct View<'a> {
     histograms: Vec<(usize, HistogramSeries)>,
 }
 
-struct Captured {
+pub(crate) struct Captured {
     id: u32,
     /// `state` counts no sample where the open chunk is outside of the range.
     state: OpenState,
@@ -87,11 +86,41 @@ impl ByShard {
     pub fn rows(&self, shard: usize) -> &[u32] {
         &self.rows[self.starts[shard]..self.starts[shard + 1]]
     }
+
+    /// Takes something from the rows of each shard under its lock, in parallel where they are many, and appends it
+    /// to `all` in the order of the shards.
+    pub fn take<T: Default + Send>(
+        &self,
+        store: &Database,
+        budget: &Budget,
+        take: impl Fn(&mut T, &Shard, &[u32]) + Sync,
+        append: impl Fn(&mut T, T),
+        all: &mut T,
+    ) -> Result<()> {
+        let take = |part: &mut T, number: usize| -> Result<()> {
+            let rows = self.rows(number);
+            if !rows.is_empty() {
+                budget.check()?;
+                take(part, &store.shard(number), rows);
+            }
+            Ok(())
+        };
+        if self.rows.len() < PARALLEL_SERIES {
+            return (0..SHARDS).try_for_each(|number| take(all, number));
+        }
+        let part = |number| {
+            let mut part = T::default();
+            take(&mut part, number).map(|()| part)
+        };
+        let parts: Vec<T> = (0..SHARDS).into_par_iter().map(part).collect::<Result<_>>()?;
+        parts.into_iter().for_each(|part| append(all, part));
+        Ok(())
+    }
 }
 
 /// What was taken from one shard, or from all.
 #[derive(Default)]
-struct Part {
+pub(crate) struct Part {
     series: Vec<Captured>,
     open: Vec<u8>,
     histograms: Vec<(usize, HistogramSeries)>,
@@ -99,15 +128,15 @@ struct Part {
 
 /// What of a series is captured.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kinds {
+pub(crate) enum Kinds {
     Numbers,
     NumbersAndHistograms,
 }
 
 impl Part {
-    fn capture(&mut self, shard: &Shard, row: u32, range: TimeRange, kinds: Kinds) {
+    pub fn capture(&mut self, shard: &Shard, row: u32, range: TimeRange, kinds: Kinds) {
         let head = &shard.series.heads[row];
-        let is_open = shard.open_span(head).is_some_and(|span| span.overlaps(range));
+        let is_open = shard.open_overlaps(head, range);
         let sealed = &shard.series.sealed[row];
         let is_sealed = sealed.overlaps(range);
         let found = if kinds == Kinds::Numbers { None } else { shard.histograms.get(row) };
@@ -135,7 +164,7 @@ impl Part {
         });
     }
 
-    fn append(&mut self, mut other: Part) {
+    pub fn append(&mut self, mut other: Part) {
         let before = self.series.len();
         self.histograms.extend(other.histograms.into_iter().map(|(i, h)| (before + i, h)));
         let shift = self.open.len();
@@ -162,32 +191,12 @@ impl Database {
         budget: &Budget,
     ) -> Result<View<'_>> {
         let by_shard = ByShard::new(ids);
-        let take = |part: &mut Part, number: usize| -> Result<()> {
-            let rows = by_shard.rows(number);
-            if rows.is_empty() {
-                return Ok(());
-            }
-            budget.check()?;
-            let shard = self.shard(number);
-            rows.iter().for_each(|&row| part.capture(&shard, row, range, kinds));
-            Ok(())
-        };
         let mut all = Part::default();
-        if by_shard.rows.len() < PARALLEL_SERIES {
-            all.series.reserve(by_shard.rows.len());
-            (0..SHARDS).try_for_each(|number| take(&mut all, number))?;
-        } else {
-            let parts: Result<Vec<Part>> = (0..SHARDS)
-                .into_par_iter()
-                .map(|number| {
-                    let mut part = Part::default();
-                    take(&mut part, number)?;
-                    Ok(part)
-                })
-                .collect();
-            parts?.into_iter().for_each(|part| all.append(part));
-        }
-        Ok(View { store: self, series: all.series, open: all.open, histograms: all.histograms })
+        let take = |part: &mut Part, shard: &Shard, rows: &[u32]| {
+            rows.iter().for_each(|&row| part.capture(shard, row, range, kinds));
+        };
+        by_shard.take(self, budget, take, Part::append, &mut all)?;
+        Ok(View::new(self, all))
     }
 
     /// The samples of known series, row by row as asked, without staleness markers. Errors: `Input` for an id that no series has.
@@ -322,8 +331,13 @@ impl Database {
         self.labels_from(shard.label_sets.pairs(&self.shapes, shard.series.labels[row]), text)
     }
 
+    pub(crate) fn labels_of_id(&self, id: u32) -> Labels {
+        let (number, row) = place_of(id);
+        self.labels_of(&self.shard(number), row, &mut Vec::new())
+    }
+
     /// Pairs in name order, as they are stored, are in canonical form already.
-    fn labels_from(&self, pairs: impl Iterator<Item = (u32, u32)>, text: &mut Vec<u8>) -> Labels {
+    pub(crate) fn labels_from(&self, pairs: impl Iterator<Item = (u32, u32)>, text: &mut Vec<u8>) -> Labels {
         text.clear();
         for symbol in pairs.flat_map(|(name, value)| [name, value]) {
             text.extend_from_slice(self.symbols.get(symbol).as_bytes());
@@ -343,9 +357,39 @@ impl Source for Database {
         let ids = self.index.select(predicate, self, budget)?;
         Ok(Box::new(self.capture(&ids, range, Kinds::NumbersAndHistograms, budget)?))
     }
+
+    fn select_newest<'a>(
+        &'a self,
+        predicate: &Predicate,
+        range: TimeRange,
+        budget: &Budget,
+    ) -> Result<Box<dyn SeriesSet + 'a>> {
+        let ids = self.index.select(predicate, self, budget)?;
+        Ok(Box::new(self.capture_newest(&ids, range, budget)?))
+    }
+
+    fn bound(&self, predicate: &Predicate, range: TimeRange, budget: &Budget) -> Result<Option<Bound>> {
+        self.bound_of(predicate, range, budget).map(Some)
+    }
+
+    fn label_size(&self, label: &str) -> Option<u64> {
+        Some(self.index.label_size(label))
+    }
+
+    fn samples_at_most(&self) -> Option<u64> {
+        Some(self.samples_ever())
+    }
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    pub(crate) fn new(store: &'a Database, all: Part) -> View<'a> {
+        View { store, series: all.series, open: all.open, histograms: all.histograms }
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u32> {
+        self.series.iter().map(|series| series.id)
+    }
+
     /// The id of a series.
     pub fn id(&self, index: usize) -> u64 {
         u64::from(self.series[index].id)
@@ -403,8 +447,7 @@ impl SeriesSet for View<'_> {
     }
 
     fn labels(&self, index: usize) -> Labels {
-        let (number, row) = place_of(self.series[index].id);
-        self.store.labels_of(&self.store.shard(number), row, &mut Vec::new())
+        self.store.labels_of_id(self.series[index].id)
     }
 
     fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
@@ -481,53 +524,30 @@ impl SeriesSet for View<'_> {
         Ok(folded.summary)
     }
 
-    /// Groups by symbols: only the groups' label sets are built.
-    fn group(&self, grouping: &Grouping) -> Groups {
-        let store = self.store;
-        let (names, keep) = match grouping {
-            Grouping::By(names) => (names, true),
-            Grouping::Without(names) => (names, false),
-        };
-        let listed: Vec<u32> = names.iter().filter_map(|n| store.symbols.lookup(n)).collect();
-        let mut groups = Groups { of: Vec::with_capacity(self.len()), labels: Vec::new() };
-        // The kept pairs of each group, one group after the other.
-        let (mut keys, mut starts): (Vec<(u32, u32)>, Vec<usize>) = (Vec::new(), vec![0]);
-        let mut table: HashTable<u32> = HashTable::new();
-        let mut key: Vec<(u32, u32)> = Vec::new();
-        for same_shard in self.series.chunk_by(|a, b| place_of(a.id).0 == place_of(b.id).0) {
-            let shard = store.shard(place_of(same_shard[0].id).0);
-            for series in same_shard {
-                let handle = shard.series.labels[place_of(series.id).1];
-                let pairs = shard.label_sets.pairs(&store.shapes, handle);
-                key.clear();
-                key.extend(pairs.filter(|(name, _)| listed.contains(name) == keep));
-                let hash = hash_pairs(key.iter().copied());
-                let known =
-                    table.find(hash, |&g| keys[starts[g as usize]..starts[g as usize + 1]] == key[..]);
-                let group = known.copied().unwrap_or_else(|| {
-                    let group = starts.len() as u32 - 1;
-                    keys.extend_from_slice(&key);
-                    starts.push(keys.len());
-                    table.insert_unique(hash, group, |&g| {
-                        hash_pairs(keys[starts[g as usize]..starts[g as usize + 1]].iter().copied())
-                    });
-                    group
-                });
-                groups.of.push(group);
-            }
-        }
-        let mut text = Vec::new();
-        for range in starts.windows(2) {
-            groups.labels.push(store.labels_from(keys[range[0]..range[1]].iter().copied(), &mut text));
-        }
-        groups
+    fn encoded_bytes(&self, index: usize, range: TimeRange) -> u64 {
+        let series = &self.series[index];
+        let sealed: usize = series.sealed.overlapping(range).map(|chunk| chunk.encoded_bytes()).sum();
+        (sealed + series.open.len()) as u64
     }
-}
 
-pub(crate) fn hash_pairs(pairs: impl Iterator<Item = (u32, u32)>) -> u64 {
-    // Multiply and fold: symbols are dense numbers that no sender chooses freely.
-    pairs.fold(0x9e37_79b9_7f4a_7c15, |h: u64, (n, v)| {
-        let m = u128::from(h ^ (u64::from(n) << 32 | u64::from(v))) * 0x2d35_8dcc_aa6c_78a5;
-        (m as u64) ^ (m >> 64) as u64
-    })
+    fn codecs(&self, index: usize, range: TimeRange, names: &mut Vec<&'static str>) {
+        let series = &self.series[index];
+        let mut add = |name: &'static str| {
+            if !name.is_empty() && !names.contains(&name) {
+                names.push(name);
+            }
+        };
+        for chunk in series.sealed.overlapping(range) {
+            let (times, values) = chunk.codecs();
+            add(values);
+            add(if times == "regular" { "" } else { "times column" });
+        }
+        if !series.state.is_empty() {
+            add("open");
+        }
+    }
+
+    fn group(&self, grouping: &Grouping) -> Groups {
+        self.store.group(self.ids(), grouping)
+    }
 }

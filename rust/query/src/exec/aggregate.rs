@@ -302,7 +302,8 @@ pub(crate) fn fold<'a>(
     let mut values = fold_groups(op, input, &order, steps, 1.0, &mut histograms, budget)?;
     if op == AggregateOp::Avg && values.iter().any(|v| present(*v) && !v.is_finite()) {
         let mut known = Histograms::new(op, steps, remarks).silent();
-        let smaller = fold_groups(op, input, &order, steps, SMALLER, &mut known, budget)?;
+        let again = budget.uncounted();
+        let smaller = fold_groups(op, input, &order, steps, SMALLER, &mut known, &again)?;
         for (v, s) in values.iter_mut().zip(smaller).filter(|(v, _)| present(**v) && !v.is_finite()) {
             *v = s / SMALLER;
         }

@@ -54,18 +54,20 @@ pub(crate) fn scalars(op: BinaryOp, mut a: Vec<f64>, b: &[f64]) -> Vec<f64> {
     a
 }
 
-/// `vector op scalar`, or `scalar op vector` with `swapped`; a filter keeps the vector's value.
+/// `vector op scalar`, or `scalar op vector` with `swapped`; a filter keeps the vector's value. The metric
+/// name goes if the value becomes another, unless it `keeps_name`.
 pub(crate) fn with_scalar<'a>(
     op: BinaryOp,
     return_bool: bool,
     swapped: bool,
+    keeps_name: bool,
     vector: Vector<'a>,
     scalar: Vec<f64>,
     remarks: Remarks<'a>,
 ) -> Vector<'a> {
     let scalar = Arc::new(scalar);
     let numbers = scalar.clone();
-    let drops = arithmetic(op).is_some() || return_bool;
+    let drops = (arithmetic(op).is_some() || return_bool) && !keeps_name;
     let map: RowMap<'a> = match (arithmetic(op), comparison(op)) {
         (Some(f), _) if swapped => each(numbers, move |v, s| f(s, v)),
         // The commonest ones are spelt out, so that the loop over a row becomes vector instructions.

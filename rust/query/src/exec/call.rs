@@ -26,6 +26,8 @@ impl<'a> Evaluator<'a> {
         match call.function.kernel {
             Kernel::Window(kernel) => self.window(call, kernel, grid).map(Value::Vector),
             Kernel::Map(kernel) => self.map(call, kernel, grid),
+            Kernel::Grid(kernel) => self.over_range(call, kernel, grid).map(Value::Vector),
+            Kernel::Rollup(parts) => self.rollup(call, parts, grid).map(Value::Vector),
             Kernel::Special(special) => self.special(special, call, span, grid),
         }
     }
@@ -59,7 +61,7 @@ impl<'a> Evaluator<'a> {
         }
         let of_summary = summary::lookup(function.name);
         let remarks = self.remarks(call.args[at].span);
-        let mut rows = self.rows(ranges, kernel, function.sliding, args, function.keeps_name, grid, remarks);
+        let mut rows = self.rows(ranges, kernel, function.sliding, args, call.keeps_name(), grid, remarks);
         if let Leaf::Window(window) = &mut rows.leaf {
             window.of_summary = of_summary;
             window.points = window_fn(function);
@@ -70,7 +72,7 @@ impl<'a> Evaluator<'a> {
     }
 
     #[allow(clippy::too_many_arguments)] // A window function and where it is called.
-    fn rows(
+    pub(super) fn rows(
         &self,
         ranges: Ranges<'a>,
         kernel: WindowFn,
@@ -80,7 +82,7 @@ impl<'a> Evaluator<'a> {
         grid: &Grid,
         remarks: Remarks<'a>,
     ) -> Rows<'a> {
-        let Ranges { set, looks, range, drop_name, edges, hints } = ranges;
+        let Ranges { set, looks, range, drop_name, edges, hints, probe } = ranges;
         let window = WindowLeaf {
             looks,
             range,
@@ -102,12 +104,13 @@ impl<'a> Evaluator<'a> {
             drop_name: if keeps_name { drop_name } else { DropName::All(true) },
             steps: grid.steps,
             hints,
+            probe,
         }
     }
 
     /// Remarks on metrics that have samples here, but not the name of a counter.
     #[inline(never)]
-    fn remark_on_names(&self, ranges: &Ranges<'a>, span: Span) -> Result<()> {
+    pub(super) fn remark_on_names(&self, ranges: &Ranges<'a>, span: Span) -> Result<()> {
         let groups = ranges.set.group(&Grouping::By(vec![METRIC_NAME.to_owned()]));
         let names = groups.labels.iter().map(|l| l.metric_name());
         let mut open: Vec<bool> = names.map(|name| !may_be_counter(name)).collect();
@@ -180,7 +183,7 @@ impl<'a> Evaluator<'a> {
                 *v = kernel(*v, args.at(step)).unwrap_or(ABSENT);
             }
         });
-        Ok(Value::Vector(map_rows(vector, map, !function.keeps_name)))
+        Ok(Value::Vector(map_rows(vector, map, !call.keeps_name())))
     }
 
     fn special(&self, special: Special, call: &Call, span: Span, grid: &Grid) -> Result<Value<'a>> {

@@ -168,6 +168,16 @@ impl Infos {
     }
 }
 
+/// Which info series a call may read.
+pub(crate) fn info_predicate(call: &Call) -> Result<Predicate> {
+    let selector = match call.args.get(1).map(|arg| &arg.unparenthesized().kind) {
+        Some(ExprKind::Selector(selector)) => Some(selector),
+        _ => None,
+    };
+    let wanted = Wanted::new(selector)?;
+    Ok(Predicate::All(vec![wanted.names, wanted.data]))
+}
+
 impl<'a> Evaluator<'a> {
     /// A series that is an info series itself stays as it is. A series without a matching info series does
     /// so too, unless a matcher on data labels insists on a value: then it goes.
@@ -247,6 +257,7 @@ impl<'a> Evaluator<'a> {
             drop_name: DropName::All(false),
             steps: grid.steps,
             hints: Hints::Stored,
+            probe: None,
         };
         for row in 0..rows.len() {
             if rows.set.has_histograms(row) {

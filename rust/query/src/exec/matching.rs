@@ -24,13 +24,13 @@ fn signature(matching: &Matching) -> Grouping {
 }
 
 /// The rows of both sides that share one signature.
-struct Match {
+pub(crate) struct Match {
     signature: Labels,
-    left: Vec<u32>,
-    right: Vec<u32>,
+    pub left: Vec<u32>,
+    pub right: Vec<u32>,
 }
 
-fn matches(left: &Block<'_>, right: &Block<'_>, matching: &Matching) -> Vec<Match> {
+pub(crate) fn matches(left: &Block<'_>, right: &Block<'_>, matching: &Matching) -> Vec<Match> {
     let grouping = signature(matching);
     let left_groups = left.labels.group(&grouping);
     let right_groups = right.labels.group(&grouping);
@@ -102,7 +102,7 @@ pub(crate) fn set_operator<'a>(
 }
 
 /// All rows of both; rows with the same labels become one, or fail.
-fn join<'a>(mut left: Block<'a>, mut right: Block<'a>) -> Result<Block<'a>> {
+pub(crate) fn join<'a>(mut left: Block<'a>, mut right: Block<'a>) -> Result<Block<'a>> {
     if right.len() == 0 {
         return Ok(left);
     }
@@ -355,7 +355,10 @@ impl Pairing<'_, '_> {
             return Ok(());
         }
         let labels = self.result_labels(many, one);
-        let drops = self.binary.return_bool || (drops && arithmetic(self.binary.op).is_none());
+        let drops = match self.binary.keep_name {
+            true => drops,
+            false => self.binary.return_bool || (drops && arithmetic(self.binary.op).is_none()),
+        };
         let Some(&(row, from)) = self.rows.get(&labels) else {
             self.rows.insert(labels.clone(), (self.result.len(), id));
             self.result.push_mixed(labels, drops, &values, cells);
@@ -384,7 +387,7 @@ impl Pairing<'_, '_> {
     fn result_labels(&self, many: &Labels, one: &Labels) -> Labels {
         let matching = &self.binary.matching;
         let mut labels = many.clone();
-        if arithmetic(self.binary.op).is_some() {
+        if arithmetic(self.binary.op).is_some() && !self.binary.keep_name {
             labels = drop_metadata(&labels);
         }
         if let (Cardinality::OneToOne, Some(on)) = (matching.card, &matching.on) {

@@ -14,35 +14,42 @@ mod call;
 mod cells;
 mod edges;
 mod fold;
-mod grid;
+mod gaps;
+pub(crate) mod grid;
 mod histogram;
-mod info;
+pub(crate) mod info;
 mod labels;
 mod matching;
+mod memo;
 mod mixed;
 mod native;
+mod outliers;
 mod output;
+mod over_range;
 mod pick;
+pub mod profile;
 mod relabel;
 mod scan;
 mod select;
-mod times;
+pub(crate) mod times;
+mod waits;
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use metricsdb_model::{
-    Answer, Budget, Error, Grouping, Predicate, Result, SeriesSet, Source, Span, TimeRange,
-};
+use metricsdb_model::{Answer, Budget, Error, Grouping, Result, SeriesSet, Source, Span};
 
 use crate::annotations::Notes;
 use crate::syntax::tree::{Aggregate, AggregateOp, Binary, BinaryOp, Expr, ExprKind, ValueType};
 use block::{Block, Vector, present};
 use grid::Grid;
+pub use memo::Memo;
 use mixed::Remarks;
 use native::Hints;
 use pick::Pick;
+use profile::{Probe, Profile};
 use times::{QueryTimes, is_step_invariant};
+pub use waits::{Waits, waits};
 
 /// The newest sample is looked for so far back, as in Prometheus.
 pub const LOOKBACK_MS_DEFAULT: i64 = 300_000;
@@ -84,14 +91,28 @@ impl<'t> Params<'t> {
 /// vector, a matrix or a string; a range query answers a matrix. Fails with `Error::Execution` as
 /// Prometheus does, and with the budget's errors.
 pub fn evaluate(expr: &Expr, params: &Params<'_>, source: &dyn Source, budget: &Budget) -> Result<Answer> {
+    evaluate_on(expr, params, source, budget, None, None)
+}
+
+/// The same, counting into a profile of the same tree; or where steps go on from those of the evaluation before, with
+/// a memo that is of this expression alone.
+pub fn evaluate_on(
+    expr: &Expr,
+    params: &Params<'_>,
+    source: &dyn Source,
+    budget: &Budget,
+    memo: Option<&mut Memo>,
+    profile: Option<&Profile<'_>>,
+) -> Result<Answer> {
     let step = params.step.unwrap_or(0);
     if step < 0 || params.step == Some(0) {
         return Err(Error::input("step", &step.to_string(), "not a positive number", "use a positive step"));
     }
     let times = QueryTimes { start: params.start, end: params.end, step };
     let notes = Notes::new(params.text);
-    let (selected, hints) = (RefCell::default(), Cell::default());
-    let evaluator = Evaluator { source, budget, params, times, notes: &notes, selected, hints };
+    let (selected, hints, memo) = (RefCell::default(), Cell::default(), RefCell::new(memo));
+    let evaluator =
+        Evaluator { source, budget, params, times, notes: &notes, profile, selected, hints, memo };
     let (kind, matrix, string) = evaluator.answer(expr)?;
     drop(evaluator);
     Ok(Answer { kind, matrix, string, annotations: notes.into_list(), samples_loaded: budget.samples_used() })
@@ -112,6 +133,7 @@ impl<'a> Value<'a> {
 }
 
 /// A range vector: series, and how to cut windows out of them.
+#[derive(Clone)]
 struct Ranges<'a> {
     set: Arc<dyn SeriesSet + 'a>,
     looks: grid::Looks,
@@ -119,6 +141,7 @@ struct Ranges<'a> {
     drop_name: scan::DropName,
     edges: Option<edges::Edges>,
     hints: Hints,
+    probe: Option<Box<Probe<'a>>>,
 }
 
 /// One evaluation: what is asked of which storage, and what there was to remark on.
@@ -128,16 +151,47 @@ struct Evaluator<'a> {
     params: &'a Params<'a>,
     times: QueryTimes,
     notes: &'a Notes<'a>,
+    profile: Option<&'a Profile<'a>>,
     /// What was selected so far: equal selectors share one view, and see the same samples.
-    selected: RefCell<Vec<Selected<'a>>>,
+    selected: RefCell<Vec<select::Selected<'a>>>,
     /// For the selectors inside of what is being evaluated.
     hints: Cell<Hints>,
+    /// What subqueries came to before, in a stream.
+    memo: RefCell<Option<&'a mut Memo>>,
 }
-
-type Selected<'a> = (Predicate, TimeRange, Arc<dyn SeriesSet + 'a>);
 
 impl<'a> Evaluator<'a> {
     fn eval(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
+        match self.profile {
+            None => self.eval_node(expr, grid),
+            Some(profile) => {
+                let since = profile.now();
+                let value = self.eval_node(expr, grid)?;
+                Ok(self.observe(expr, since, value))
+            }
+        }
+    }
+
+    /// Tells the profile what came of a node.
+    #[inline(never)]
+    fn observe<T>(&self, part: &T, since: u64, mut value: Value<'a>) -> Value<'a> {
+        let Some((profile, counters)) = self.profile.and_then(|p| Some((p, p.of(part)?))) else {
+            return value;
+        };
+        profile.spent(counters, since);
+        match &mut value {
+            Value::Scalar(values) => counters.held(0, values.len()),
+            Value::String(_) => {}
+            Value::Vector(Vector::Block(block)) => counters.held(block.len(), block.steps),
+            Value::Vector(Vector::Rows(rows)) => {
+                let maps = rows.maps.len();
+                rows.probe.iter_mut().for_each(|probe| probe.add(maps, counters));
+            }
+        }
+        value
+    }
+
+    fn eval_node(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
         self.budget.check()?;
         match &expr.kind {
             ExprKind::Number(value) | ExprKind::Seconds(value) => Ok(Value::Scalar(vec![*value; grid.steps])),
@@ -238,6 +292,7 @@ impl<'a> Evaluator<'a> {
     /// A chain of operators leans to the left: its spine is walked, not recursed.
     #[inline(never)]
     fn binaries(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
+        let since = self.profile.map_or(0, Profile::now);
         let mut spine: Vec<(&Binary, Span)> = Vec::new();
         let mut first = expr;
         while let ExprKind::Binary(binary) = &first.kind {
@@ -251,6 +306,7 @@ impl<'a> Evaluator<'a> {
             for (binary, span) in spine.into_iter().rev() {
                 let right = self.eval(&binary.right, grid)?;
                 value = self.binary(binary, span, value, right)?;
+                value = self.observe(binary, since, value);
             }
             Ok(value)
         })
@@ -258,15 +314,18 @@ impl<'a> Evaluator<'a> {
 
     #[inline(never)]
     fn binary(&self, binary: &Binary, span: Span, left: Value<'a>, right: Value<'a>) -> Result<Value<'a>> {
-        let (op, bool_) = (binary.op, binary.return_bool);
+        let (op, bool_, keeps) = (binary.op, binary.return_bool, binary.keep_name);
+        if op.is_gap() {
+            return self.gap_operator(binary, left, right);
+        }
         let remarks = self.remarks(span);
         Ok(match (left, right) {
             (Value::Scalar(a), Value::Scalar(b)) => Value::Scalar(binary::scalars(op, a, &b)),
             (Value::Vector(v), Value::Scalar(s)) => {
-                Value::Vector(binary::with_scalar(op, bool_, false, v, s, remarks))
+                Value::Vector(binary::with_scalar(op, bool_, false, keeps, v, s, remarks))
             }
             (Value::Scalar(s), Value::Vector(v)) => {
-                Value::Vector(binary::with_scalar(op, bool_, true, v, s, remarks))
+                Value::Vector(binary::with_scalar(op, bool_, true, keeps, v, s, remarks))
             }
             (Value::Vector(a), Value::Vector(b)) => {
                 let (a, b) = (a.into_block(self.budget)?, b.into_block(self.budget)?);
@@ -285,6 +344,9 @@ impl<'a> Evaluator<'a> {
         let Aggregate { op, expr, param, grouping } = aggregate;
         let Some(param) = param else {
             let input = self.vector(expr, grid)?;
+            if *op == AggregateOp::OutliersIqr {
+                return outliers::outliers(*op, input, grouping, &[], self.budget);
+            }
             return aggregate::fold(*op, &input, grouping, grid.steps, self.budget, self.remarks(expr.span));
         };
         if *op == AggregateOp::CountValues {
@@ -298,6 +360,10 @@ impl<'a> Evaluator<'a> {
                 self.notes.quantiles(&numbers, param.span);
                 let input = self.vector(expr, grid)?;
                 return pick::quantiles(input, grouping, &numbers, self.budget, self.remarks(expr.span));
+            }
+            AggregateOp::OutliersMad | AggregateOp::Outliersk => {
+                let input = self.vector(expr, grid)?;
+                return outliers::outliers(*op, input, grouping, &numbers, self.budget);
             }
             AggregateOp::LimitRatio => {
                 let numbers = self.ratios(numbers, param)?;

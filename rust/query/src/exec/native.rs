@@ -10,6 +10,7 @@ use super::cells::{Cell, CellRow};
 use super::edges;
 use super::grid::Looks;
 use super::mixed::Remarks;
+use super::profile::Probe;
 use super::scan::{Leaf, Rows, Scratch, Shows, WindowLeaf, read};
 use crate::function::Window;
 use crate::histogram::{FloatHistogram, Outcome, Point, Points, Reader, Remark, eval_edges, interpolate};
@@ -128,6 +129,7 @@ impl<'a> Rows<'a> {
         row: usize,
         scratch: &mut Scratch,
         budget: &Budget,
+        probe: Option<&Probe<'_>>,
         out: &mut [f64],
     ) -> Result<()> {
         let Scratch { samples, starts, cells } = scratch;
@@ -138,10 +140,10 @@ impl<'a> Rows<'a> {
             Leaf::Smoothed { looks, lookback, .. } => looks.around(*lookback, *lookback),
             Leaf::Window(window) => window.reach(),
         };
-        read(&*self.set, row, reach, samples, budget)?;
+        read(&*self.set, row, reach, samples, budget, probe)?;
         let histograms = read_histograms(&*self.set, row, reach, self.hints, samples, budget)?;
         if histograms.is_empty() && !matches!(self.leaf, Leaf::Instant { .. }) {
-            self.fill_numbers(row, scratch, budget, out)?;
+            self.fill_numbers(row, scratch, budget, None, out)?;
             if let Leaf::Window(window) = &self.leaf {
                 window.remark_on_name(out, || self.set.labels(row).metric_name().to_owned());
             }

@@ -7,6 +7,7 @@ use super::cells::Cell;
 use super::grid::Grid;
 use super::labels::drop_metadata;
 use super::native::{Histograms, read_histograms};
+use super::profile::Probe;
 use super::scan::DropName;
 use super::{Evaluator, Ranges, Value, refuse_range_query};
 use crate::syntax::tree::{Expr, ValueType};
@@ -72,7 +73,11 @@ impl<'a> Evaluator<'a> {
         let reach = ranges.looks.reach(ranges.range);
         for row in 0..ranges.set.len() {
             let mut samples = Samples::default();
+            let since = ranges.probe.as_deref().map_or(0, Probe::now);
             ranges.set.read(row, reach, &mut samples)?;
+            if let Some(probe) = &ranges.probe {
+                probe.read(&*ranges.set, row, reach, samples.len(), since);
+            }
             self.budget.take_samples(samples.len() as u64)?;
             let mut native = Histograms::default();
             if ranges.set.has_histograms(row) {

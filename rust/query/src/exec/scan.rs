@@ -16,6 +16,7 @@ use super::edges::{self, Edges};
 use super::grid::{Grid, Looks, reserve};
 use super::mixed::Remarks;
 use super::native::Hints;
+use super::profile::Probe;
 use crate::function::sliding::{Sliding, Windows};
 use crate::function::summary::OfSummary;
 use crate::function::{Window, WindowFn};
@@ -137,6 +138,7 @@ pub(crate) struct Rows<'a> {
     pub steps: usize,
     /// What histograms are told of counter resets.
     pub hints: Hints,
+    pub probe: Option<Box<Probe<'a>>>,
 }
 
 /// Buffers of one thread.
@@ -166,15 +168,21 @@ impl<'a> Rows<'a> {
 
     /// Reads and computes one row into `out`, which holds one number per step, and into the cells of `scratch`.
     pub fn fill(&self, row: usize, scratch: &mut Scratch, budget: &Budget, out: &mut [f64]) -> Result<()> {
+        // Work that is done over again is not profiled once more.
+        let probe = self.probe.as_deref().filter(|_| budget.counts());
+        let since = probe.map_or(0, Probe::now);
         scratch.cells.clear();
         if self.set.has_histograms(row) {
-            self.fill_mixed(row, scratch, budget, out)?;
+            self.fill_mixed(row, scratch, budget, probe, out)?;
         } else {
-            self.fill_numbers(row, scratch, budget, out)?;
+            self.fill_numbers(row, scratch, budget, probe, out)?;
         }
-        for map in &self.maps {
+        probe.iter().for_each(|probe| probe.mapped(0, out));
+        for (i, map) in self.maps.iter().enumerate() {
             map.apply(out, &mut scratch.cells);
+            probe.iter().for_each(|probe| probe.mapped(i + 1, out));
         }
+        probe.iter().for_each(|probe| probe.filled(since));
         Ok(())
     }
 
@@ -183,14 +191,19 @@ impl<'a> Rows<'a> {
         row: usize,
         scratch: &mut Scratch,
         budget: &Budget,
+        probe: Option<&Probe<'_>>,
         out: &mut [f64],
     ) -> Result<()> {
+        let since = probe.map_or(0, Probe::now);
         let Scratch { samples, starts, .. } = scratch;
         samples.clear();
         starts.clear();
         match &self.leaf {
             Leaf::Instant { looks, lookback, shows } if looks.count == 1 => {
                 let found = self.set.newest(row, looks.reach(*lookback))?;
+                if let Some(probe) = probe {
+                    probe.read(&*self.set, row, looks.reach(*lookback), usize::from(found.is_some()), since);
+                }
                 budget.take_samples(u64::from(found.is_some()))?;
                 out.fill(match found {
                     Some((t, v)) if !is_stale(v) => {
@@ -203,20 +216,22 @@ impl<'a> Rows<'a> {
                 });
             }
             Leaf::Instant { looks, lookback, shows } => {
-                read(&*self.set, row, looks.reach(*lookback), samples, budget)?;
+                read(&*self.set, row, looks.reach(*lookback), samples, budget, probe)?;
                 if *shows == Shows::Start {
                     self.set.read_starts(row, &samples.timestamps, starts)?;
                 }
                 newest(samples, starts, looks, *lookback, *shows, out);
             }
             Leaf::Smoothed { looks, lookback, .. } => {
-                read(&*self.set, row, looks.around(*lookback, *lookback), samples, budget)?;
+                read(&*self.set, row, looks.around(*lookback, *lookback), samples, budget, probe)?;
                 samples.drop_stale(0);
                 edges::smooth(samples, looks, *lookback, out);
             }
-            Leaf::Window(window) if window.fill_from_summaries(&*self.set, row, budget, out)? => {}
+            Leaf::Window(window) if window.fill_from_summaries(&*self.set, row, budget, out)? => {
+                probe.iter().for_each(|probe| probe.heads());
+            }
             Leaf::Window(window) => {
-                read(&*self.set, row, window.reach(), samples, budget)?;
+                read(&*self.set, row, window.reach(), samples, budget, probe)?;
                 samples.drop_stale(0);
                 if window.reads_starts && self.set.has_starts(row) {
                     self.set.read_starts(row, &samples.timestamps, starts)?;
@@ -236,6 +251,7 @@ impl<'a> Rows<'a> {
         let mut values = vec![ABSENT; reserve(budget, rows, steps)?];
         let found: Mutex<Vec<(usize, CellRow)>> = Mutex::default();
         let held = AtomicU64::new((rows * steps) as u64);
+        self.probe.iter().for_each(|probe| probe.held(rows * steps));
         let full: Vec<bool> = values
             .par_chunks_mut(steps)
             .enumerate()
@@ -267,8 +283,13 @@ pub(super) fn read(
     range: TimeRange,
     out: &mut Samples,
     budget: &Budget,
+    probe: Option<&Probe<'_>>,
 ) -> Result<()> {
+    let since = probe.map_or(0, Probe::now);
     set.read(row, range, out)?;
+    if let Some(probe) = probe {
+        probe.read(set, row, range, out.len(), since);
+    }
     budget.take_samples(out.len() as u64)
 }
 

@@ -263,7 +263,7 @@ impl Database {
     fn hash_without(&self, shard: &Shard, row: u32, name: u32) -> u64 {
         let pairs = shard.label_sets.pairs(&self.shapes, shard.series.labels[row]);
         // Hashed once more: sums over neighbouring symbols are spread too evenly for chance.
-        let hash = crate::view::hash_pairs(pairs.filter(|p| p.0 != name));
+        let hash = crate::group::hash_pairs(pairs.filter(|p| p.0 != name));
         xxhash_rust::xxh3::xxh3_64(&hash.to_le_bytes())
     }
 
