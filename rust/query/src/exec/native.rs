@@ -379,3 +379,7 @@ impl Moving {
         self.low == self.high
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
