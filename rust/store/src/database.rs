@@ -330,7 +330,7 @@ impl Database {
             next[shard] += 1;
         }
         let staged = &staged[..];
-        self.appended.fetch_add(staged.len() as u64, Relaxed);
+        self.appended.fetch_add(total as u64, Relaxed);
         let append = |shard: usize, work: &mut Work, report: &mut WriteReport| {
             let samples = &staged[starts[shard]..starts[shard + 1]];
             if samples.is_empty() {
