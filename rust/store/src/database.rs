@@ -361,7 +361,7 @@ impl Database {
             next[shard] += 1;
         }
         let (staged, staged_starts) = (&staged[..], &staged_starts[..]);
-        self.appended.fetch_add(staged.len() as u64, Relaxed);
+        self.appended.fetch_add(total as u64, Relaxed);
         let append = |shard: usize, work: &mut Work, report: &mut WriteReport| {
             let of_shard = starts[shard]..starts[shard + 1];
             let samples = &staged[of_shard.clone()];
