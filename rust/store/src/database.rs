@@ -253,16 +253,16 @@ impl Database {
                 end += 1;
             }
             let known = (from..end).filter(|&i| ids[i] != NO_SERIES);
-            let range =
-                |i: usize| batch.series[i].samples.start as usize..batch.series[i].samples.end as usize;
             let rows = known.clone().flat_map(|i| {
-                let times = batch.timestamps.get(range(i)).unwrap_or(&[]);
-                let values = batch.values.get(range(i)).unwrap_or(&[]);
+                let s = &batch.series[i].samples;
+                let range = s.start as usize..s.end as usize;
+                let times = batch.timestamps.get(range.clone()).unwrap_or(&[]);
+                let values = batch.values.get(range).unwrap_or(&[]);
                 let id = u64::from(ids[i]);
                 times.iter().zip(values).map(move |(t, v)| ((id, t), v.to_bits()))
             });
             let starts: Vec<i64> = match batch.starts.len() == batch.timestamps.len() {
-                true => known.flat_map(|i| batch.starts[range(i)].iter().copied()).collect(),
+                true => known.flat_map(|i| starts_of(batch, i)).copied().collect(),
                 false => Vec::new(),
             };
             self.append_block(rows, &starts, ValueKind::Float, scratch, &mut report);
@@ -388,6 +388,12 @@ impl Database {
             .collect();
         reports.into_iter().for_each(|r| report.merge(r));
     }
+}
+
+/// The starts of one series of a batch.
+fn starts_of<'a>(batch: &'a Batch<'_>, series: usize) -> &'a [i64] {
+    let samples = &batch.series[series].samples;
+    batch.starts.get(samples.start as usize..samples.end as usize).unwrap_or(&[])
 }
 
 /// Sorts starts by shard as their samples are: those of shard `s` go to `firsts[s]..firsts[s + 1]`.

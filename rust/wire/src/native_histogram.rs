@@ -235,10 +235,11 @@ impl Histograms {
         self.points.len() > BODY_HISTOGRAMS_MAX
     }
 
-    /// Reads a message; one that stands for no histogram is counted as malformed.
+    /// Reads a message; one that stands for no histogram is counted as malformed. Past the limit nothing is read.
     pub fn take(&mut self, r: Reader<'_>, fields: Fields, series: u32) -> Read<()> {
-        let raw = Raw::read(r, fields)?;
-        self.push(raw, series);
+        if !self.are_too_many() {
+            self.push(Raw::read(r, fields)?, series);
+        }
         Ok(())
     }
 

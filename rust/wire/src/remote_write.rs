@@ -151,7 +151,7 @@ impl<'a> Walk<'a> {
             if r.take(FIELD_1_BYTES) {
                 self.time_series(r.message()?)?;
                 // One over the limit is enough to refuse the body.
-                if self.timestamps.len() > BODY_SAMPLES_MAX || self.histograms.are_too_many() {
+                if self.timestamps.len() > BODY_SAMPLES_MAX {
                     return Ok(());
                 }
                 continue;
