@@ -73,7 +73,7 @@ pub(crate) fn holds_whole_grid(expr: &Expr) -> bool {
         ExprKind::Paren(inner) | ExprKind::Negate(inner) | ExprKind::Plus(inner) => holds_whole_grid(inner),
         ExprKind::Binary(binary) => holds_whole_grid(&binary.left) || holds_whole_grid(&binary.right),
         ExprKind::Aggregate(aggregate) => {
-            holds_whole_grid(&aggregate.expr) || aggregate.param.as_ref().is_some_and(|p| holds_whole_grid(p))
+            holds_whole_grid(&aggregate.expr) || aggregate.param.as_ref().is_some_and(holds_whole_grid)
         }
         ExprKind::Call(call) => call.args.iter().any(holds_whole_grid),
         _ => false,
