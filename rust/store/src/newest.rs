@@ -17,7 +17,7 @@ pub struct NewestView<'a> {
     /// The series whose newest sample is known, and it.
     ids: Vec<u32>,
     samples: Vec<(i64, f64)>,
-    /// Those behind them: with histograms, or with newer samples than the range has.
+    /// Those behind them: with histograms, start timestamps, or with newer samples than the range has.
     rest: View<'a>,
 }
 
@@ -32,7 +32,7 @@ impl Known {
     fn capture(&mut self, shard: &Shard, row: u32, range: TimeRange) {
         let state = &shard.series.heads[row].state;
         let is_known = !state.is_empty() && range.contains(state.last_time());
-        if is_known && shard.histograms.get(row).is_none() {
+        if is_known && shard.histograms.get(row).is_none() && shard.starts.get(row).is_none() {
             self.ids.push(id_of(shard.number, row));
             self.samples.push((state.last_time(), state.kind().widen(state.last_bits())));
         } else {
@@ -116,6 +116,18 @@ impl SeriesSet for NewestView<'_> {
 
     fn histogram_before(&self, index: usize, time: i64) -> Result<Option<(i64, Histogram)>> {
         self.place(index).map_or_else(|other| self.rest.histogram_before(other, time), |_| Ok(None))
+    }
+
+    fn has_starts(&self, index: usize) -> bool {
+        self.place(index).is_err_and(|other| self.rest.has_starts(other))
+    }
+
+    fn read_starts(&self, index: usize, timestamps: &[i64], out: &mut Vec<i64>) -> Result<()> {
+        if let Err(other) = self.place(index) {
+            return self.rest.read_starts(other, timestamps, out);
+        }
+        out.resize(out.len() + timestamps.len(), 0);
+        Ok(())
     }
 
     fn summary(&self, index: usize, range: TimeRange, wants: Wants) -> Result<Option<Summary>> {
