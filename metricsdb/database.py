@@ -23,12 +23,13 @@ from metricsdb.explain import Estimate, Plan
 from metricsdb.histograms import Histogram, as_list, with_histogram
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.precision import PrecisionPolicies
+from metricsdb.subscribe import Subscription
 from metricsdb.times import DurationLike, Time, duration_ms, time_column_ms, time_ms
 from metricsdb.values import column as value_column
 
 Labels = Mapping[str, str]
 Refs = npt.NDArray[np.uint64]
-Format = Literal["prometheus", "openmetrics", "remote_write", "statsd"]
+Format = Literal["prometheus", "openmetrics", "protobuf", "remote_write", "remote_write_v2", "statsd"]
 DuplicatePolicy = Literal["last", "first", "min", "max", "sum", "error"]
 
 
@@ -283,8 +284,9 @@ class Database:
         """Evaluates PromQL at one time (default: now).
 
         Returns label columns (String), ``timestamp`` (Datetime ms UTC), ``value`` (Float64), a row a series; a range
-        selector gives its raw samples. Annotations become ``QueryWarning`` and ``QueryInfo`` warnings. ``EXPLAIN
-        [ANALYZE] expr`` answers the frame of ``explain``.
+        selector gives its raw samples. Where a sample is a native histogram, its ``value`` is null and a column
+        ``histogram`` (Struct, as ``histograms`` gives it) holds it. Annotations become ``QueryWarning`` and
+        ``QueryInfo`` warnings. ``EXPLAIN [ANALYZE] expr`` answers the frame of ``explain``.
         """
         now = self.now_ms()
         at = now if time is None else time_ms(time, now)
@@ -298,7 +300,7 @@ class Database:
     def query_range(self, expr: str, start: Time, end: Time, step: DurationLike, *, wide: bool = False) -> pl.DataFrame:
         """Evaluates PromQL at start, start + step, … up to end; the shape is that of ``query``.
 
-        ``wide=True`` gives one row a step and one column a series.
+        ``wide=True`` gives one row a step and one column a series; histograms are left out.
         """
         now = self.now_ms()
         step_ms = duration_ms(step, "step")
@@ -310,11 +312,29 @@ class Database:
         statement = explaining.statement(self._native, expr)
         if statement is not None:
             return self._native.explain(statement[1], start, end, step, self._lookback_ms, statement[0])[0]
-        frame, notes = self._native.query(expr, start, end, step, self._lookback_ms)
-        for severity, message in notes:
-            warnings.warn(message, QueryWarning if severity == "warning" else QueryInfo, stacklevel=3)
-        frame = frames.finish(frame)
-        return frames.widen(frame) if wide else frame
+        frame, notes, fields = self._native.query(expr, start, end, step, self._lookback_ms, wide)
+        _warn(notes, stacklevel=4)
+        return with_histogram(frames.finish(frame), fields)
+
+    def subscribe(
+        self,
+        expr: str,
+        *,
+        step: DurationLike = "15s",
+        start: Time | None = None,
+        delay: DurationLike = "0s",
+        backlog: int = 1_000,
+    ) -> Subscription:
+        """An expression evaluated as time goes on: ``poll`` gives every step once, when it is final.
+
+        Steps are multiples of ``step`` from ``start`` (default: now) on; samples may arrive ``delay`` late. A poll
+        gives ``backlog`` steps at most. All polls together equal ``query_range`` over the same steps. Raises
+        ``ParseError``, also for ``@ start()``, ``@ end()`` and ``range()``, and ``ConfigError``.
+        """
+        return Subscription(
+            lambda: self._native, self._clock, _warn, expr,
+            step=step, start=start, delay=delay, backlog=backlog, lookback_ms=self._lookback_ms,
+        )  # fmt: skip
 
     def estimate(
         self, expr: str, start: Time | None = None, end: Time | None = None, step: DurationLike | None = None
@@ -477,6 +497,11 @@ class Database:
         first = -(2**63) if start is None else time_ms(start, now, "start")
         last = 2**63 - 1 if end is None else time_ms(end, now, "end")
         return first, last
+
+
+def _warn(notes: list[tuple[str, str]], stacklevel: int = 3) -> None:
+    for severity, message in notes:
+        warnings.warn(message, QueryWarning if severity == "warning" else QueryInfo, stacklevel=stacklevel)
 
 
 def _report(parts: tuple[int, int, int, int, list[tuple[str, int, str]]], registered: int = 0) -> WriteReport:

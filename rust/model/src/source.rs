@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use crate::budget::Budget;
 use crate::error::Result;
+use crate::histogram::{Histogram, HistogramSamples};
 use crate::labels::Labels;
 use crate::predicate::Predicate;
 use crate::sample::Samples;
@@ -20,6 +21,17 @@ pub trait Source: Sync {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Box<dyn SeriesSet + 'a>>;
+
+    /// As `select`, for callers that ask for the newest sample of each series in `range` alone: of others the
+    /// set may know nothing. Stores override it where they know that one without copying more.
+    fn select_newest<'a>(
+        &'a self,
+        predicate: &Predicate,
+        range: TimeRange,
+        budget: &Budget,
+    ) -> Result<Box<dyn SeriesSet + 'a>> {
+        self.select(predicate, range, budget)
+    }
 
     /// What `select` and the reads of all its series would come to, known without reading a sample. `None`
     /// where storage can't say: then nothing is bounded.
@@ -71,6 +83,40 @@ pub trait SeriesSet: Send + Sync {
         let mut samples = Samples::default();
         self.read(index, range, &mut samples)?;
         Ok(samples.timestamps.last().copied().zip(samples.values.last().copied()))
+    }
+
+    /// Whether one series may have histograms. Stores without them keep the default.
+    fn has_histograms(&self, _index: usize) -> bool {
+        false
+    }
+
+    /// Whether any series may.
+    fn any_histograms(&self) -> bool {
+        (0..self.len()).any(|i| self.has_histograms(i))
+    }
+
+    /// Appends the histograms of one series in `range`, in time order, stale ones included. `read` does not
+    /// show them: a sample is a number or a histogram.
+    fn read_histograms(&self, _index: usize, _range: TimeRange, _out: &mut HistogramSamples) -> Result<()> {
+        Ok(())
+    }
+
+    /// The newest histogram of one series before `time`, in milliseconds, with its time: it may lie before the
+    /// range given to `select`. Only it tells whether the first one in a range follows a reset.
+    fn histogram_before(&self, _index: usize, _time: i64) -> Result<Option<(i64, Histogram)>> {
+        Ok(None)
+    }
+
+    /// Whether a sample of one series may have a start timestamp. Stores without them keep the default.
+    fn has_starts(&self, _index: usize) -> bool {
+        false
+    }
+
+    /// Appends, for each of these ascending times of samples or histograms of one series, when the counter
+    /// began: milliseconds, 0 where that is not known.
+    fn read_starts(&self, _index: usize, timestamps: &[i64], out: &mut Vec<i64>) -> Result<()> {
+        out.resize(out.len() + timestamps.len(), 0);
+        Ok(())
     }
 
     /// What all samples of one series in `range` come to, without the staleness markers. `None` where storage

@@ -11,6 +11,8 @@ mod plan;
 mod precision;
 mod query;
 mod scrape;
+mod subscribe;
+mod wide;
 
 use pyo3::prelude::*;
 
@@ -20,5 +22,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<database::NativeDatabase>()?;
     module.add_class::<scrape::ScrapeState>()?;
+    module.add_class::<subscribe::StreamState>()?;
     Ok(())
 }

@@ -15,12 +15,18 @@ use crate::call::{self, Limits};
 use crate::database::{NativeDatabase, predicates};
 use crate::output;
 
-type Notes = Vec<(&'static str, String)>;
+/// (severity, message)
+pub type Notes = Vec<(&'static str, String)>;
+
+pub fn notes(answer: &Answer) -> Notes {
+    answer.annotations.iter().map(|a| (a.severity.as_str(), a.message.clone())).collect()
+}
 
 #[pymethods]
 impl NativeDatabase {
-    /// A long frame (labels, `timestamp` Int64 ms, `value`) and the annotations. `step_ms` 0: an instant query at
-    /// `start`.
+    /// A frame (labels, `timestamp` Int64 ms, `value`; `wide`: a column a series), the annotations, and the fields of
+    /// histograms where a long frame has some. `step_ms` 0: an instant query at `start`.
+    #[allow(clippy::too_many_arguments)] // times and shape, one to one
     fn query(
         &self,
         py: Python<'_>,
@@ -29,14 +35,17 @@ impl NativeDatabase {
         end: i64,
         step_ms: i64,
         lookback_ms: i64,
-    ) -> PyResult<(PyDataFrame, Notes)> {
+        wide: bool,
+    ) -> PyResult<(PyDataFrame, Notes, Option<PyDataFrame>)> {
         let times = Times { start, end, step_ms, lookback_ms };
-        let answer =
-            call::run(py, self.limits, |budget| times.evaluate(self, &syntax::parse(expr)?, expr, budget))?;
-        let notes =
-            answer.annotations.iter().map(|a| (a.severity.as_str(), a.message.clone())).collect::<Notes>();
-        let frame = py.detach(|| output::answer_frame(answer)).map_err(output::frame_error)?;
-        Ok((PyDataFrame(frame), notes))
+        let (frame, notes, fields) = call::run(py, self.limits, |budget| {
+            let answer = times.evaluate(self, &syntax::parse(expr)?, expr, budget)?;
+            let notes = notes(&answer);
+            let fields = if wide { Ok(None) } else { output::histogram_fields(&answer.matrix) };
+            Ok((output::answer_frame(answer, wide, budget)?, notes, fields))
+        })?;
+        let fields = fields.map_err(output::frame_error)?.map(PyDataFrame);
+        Ok((PyDataFrame(frame), notes, fields))
     }
 
     /// The body of `/api/v1/query` and, with a step, `/api/v1/query_range`. `limit` 0: all series.

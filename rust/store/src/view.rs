@@ -3,11 +3,10 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use hashbrown::HashTable;
 use metricsdb_model::source::Groups;
 use metricsdb_model::{
-    Bound, Budget, Error, Grouping, Labels, LabelsRef, Predicate, Result, Samples, SeriesSet, Source,
-    Summary, TimeRange, ValueKind, Wants,
+    Bound, Budget, Error, Grouping, Histogram, HistogramSamples, Labels, LabelsRef, Predicate, Result,
+    Samples, SeriesSet, Source, Summary, TimeRange, ValueKind, Wants,
 };
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
@@ -15,8 +14,10 @@ use roaring::RoaringBitmap;
 use crate::chunk::Folded;
 use crate::codec::{self, OpenState};
 use crate::database::Database;
+use crate::histograms::HistogramSeries;
 use crate::sealed::Sealed;
 use crate::shard::{SHARDS, Shard, Work, id_of, place_of};
+use crate::starts::StartSeries;
 
 /// Selections of fewer series are captured by the caller's thread alone.
 const PARALLEL_SERIES: usize = 1 << 14;
@@ -40,18 +41,21 @@ pub struct Rows {
 
 /// Chosen series as they were at one moment.
 pub struct View<'a> {
-    store: &'a Database,
+    pub(crate) store: &'a Database,
     series: Vec<Captured>,
     /// The open chunks' bytes, one after the other.
     open: Vec<u8>,
+    /// Of those series that have histograms in the range, by their index.
+    histograms: Vec<(usize, HistogramSeries)>,
 }
 
-struct Captured {
+pub(crate) struct Captured {
     id: u32,
     /// `state` counts no sample where the open chunk is outside of the range.
     state: OpenState,
     open: std::ops::Range<usize>,
     sealed: Sealed,
+    starts: Option<Box<StartSeries>>,
 }
 
 /// Rows by shard: those of shard `s` are `rows[starts[s]..starts[s + 1]]`.
@@ -82,23 +86,68 @@ impl ByShard {
     pub fn rows(&self, shard: usize) -> &[u32] {
         &self.rows[self.starts[shard]..self.starts[shard + 1]]
     }
+
+    /// Takes something from the rows of each shard under its lock, in parallel where they are many, and appends it
+    /// to `all` in the order of the shards.
+    pub fn take<T: Default + Send>(
+        &self,
+        store: &Database,
+        budget: &Budget,
+        take: impl Fn(&mut T, &Shard, &[u32]) + Sync,
+        append: impl Fn(&mut T, T),
+        all: &mut T,
+    ) -> Result<()> {
+        let take = |part: &mut T, number: usize| -> Result<()> {
+            let rows = self.rows(number);
+            if !rows.is_empty() {
+                budget.check()?;
+                take(part, &store.shard(number), rows);
+            }
+            Ok(())
+        };
+        if self.rows.len() < PARALLEL_SERIES {
+            return (0..SHARDS).try_for_each(|number| take(all, number));
+        }
+        let part = |number| {
+            let mut part = T::default();
+            take(&mut part, number).map(|()| part)
+        };
+        let parts: Vec<T> = (0..SHARDS).into_par_iter().map(part).collect::<Result<_>>()?;
+        parts.into_iter().for_each(|part| append(all, part));
+        Ok(())
+    }
 }
 
 /// What was taken from one shard, or from all.
 #[derive(Default)]
-struct Part {
+pub(crate) struct Part {
     series: Vec<Captured>,
     open: Vec<u8>,
+    histograms: Vec<(usize, HistogramSeries)>,
+}
+
+/// What of a series is captured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kinds {
+    Numbers,
+    NumbersAndHistograms,
 }
 
 impl Part {
-    fn capture(&mut self, shard: &Shard, row: u32, range: TimeRange) {
+    pub fn capture(&mut self, shard: &Shard, row: u32, range: TimeRange, kinds: Kinds) {
         let head = &shard.series.heads[row];
-        let is_open = shard.open_span(head).is_some_and(|span| span.overlaps(range));
+        let is_open = shard.open_overlaps(head, range);
         let sealed = &shard.series.sealed[row];
         let is_sealed = sealed.overlaps(range);
-        if !is_open && !is_sealed {
+        let found = if kinds == Kinds::Numbers { None } else { shard.histograms.get(row) };
+        let found = found.filter(|h| h.span().is_some_and(|span| span.overlaps(range)));
+        if !is_open && !is_sealed && found.is_none() {
             return;
+        }
+        if let Some(histograms) = found {
+            // Those before the range tell whether its first one follows a reset.
+            let known = histograms.capture(TimeRange::new(i64::MIN, range.end));
+            self.histograms.push((self.series.len(), known));
         }
         let start = self.open.len();
         let mut state = OpenState::new(ValueKind::Float);
@@ -111,10 +160,13 @@ impl Part {
             state,
             open: start..self.open.len(),
             sealed: if is_sealed { sealed.clone() } else { Sealed::default() },
+            starts: shard.starts.get(row).cloned().map(Box::new),
         });
     }
 
-    fn append(&mut self, mut other: Part) {
+    pub fn append(&mut self, mut other: Part) {
+        let before = self.series.len();
+        self.histograms.extend(other.histograms.into_iter().map(|(i, h)| (before + i, h)));
         let shift = self.open.len();
         self.open.append(&mut other.open);
         self.series.extend(other.series.into_iter().map(|mut c| {
@@ -128,37 +180,23 @@ impl Database {
     /// As `Source::select`, for readers that need values as exact as they were written.
     pub fn select_exact(&self, predicate: &Predicate, range: TimeRange, budget: &Budget) -> Result<View<'_>> {
         let ids = self.index.select(predicate, self, budget)?;
-        self.capture(&ids, range, budget)
+        self.capture(&ids, range, Kinds::Numbers, budget)
     }
 
-    fn capture(&self, ids: &RoaringBitmap, range: TimeRange, budget: &Budget) -> Result<View<'_>> {
+    fn capture(
+        &self,
+        ids: &RoaringBitmap,
+        range: TimeRange,
+        kinds: Kinds,
+        budget: &Budget,
+    ) -> Result<View<'_>> {
         let by_shard = ByShard::new(ids);
-        let take = |part: &mut Part, number: usize| -> Result<()> {
-            let rows = by_shard.rows(number);
-            if rows.is_empty() {
-                return Ok(());
-            }
-            budget.check()?;
-            let shard = self.shard(number);
-            rows.iter().for_each(|&row| part.capture(&shard, row, range));
-            Ok(())
-        };
         let mut all = Part::default();
-        if by_shard.rows.len() < PARALLEL_SERIES {
-            all.series.reserve(by_shard.rows.len());
-            (0..SHARDS).try_for_each(|number| take(&mut all, number))?;
-        } else {
-            let parts: Result<Vec<Part>> = (0..SHARDS)
-                .into_par_iter()
-                .map(|number| {
-                    let mut part = Part::default();
-                    take(&mut part, number)?;
-                    Ok(part)
-                })
-                .collect();
-            parts?.into_iter().for_each(|part| all.append(part));
-        }
-        Ok(View { store: self, series: all.series, open: all.open })
+        let take = |part: &mut Part, shard: &Shard, rows: &[u32]| {
+            rows.iter().for_each(|&row| part.capture(shard, row, range, kinds));
+        };
+        by_shard.take(self, budget, take, Part::append, &mut all)?;
+        Ok(View::new(self, all))
     }
 
     /// The samples of known series, row by row as asked, without staleness markers. Errors: `Input` for an id that no series has.
@@ -173,7 +211,7 @@ impl Database {
                 Error::input("series", &id.to_string(), "no series has this id", "use ids of this database")
             })?);
         }
-        let view = self.capture(&wanted, range, budget)?;
+        let view = self.capture(&wanted, range, Kinds::Numbers, budget)?;
         let mut place: hashbrown::HashMap<u64, usize> = hashbrown::HashMap::with_capacity(view.len());
         place.extend(view.series.iter().enumerate().map(|(i, c)| (u64::from(c.id), i)));
         let mut rows = Rows { offsets: vec![0], ..Rows::default() };
@@ -293,8 +331,13 @@ impl Database {
         self.labels_from(shard.label_sets.pairs(&self.shapes, shard.series.labels[row]), text)
     }
 
+    pub(crate) fn labels_of_id(&self, id: u32) -> Labels {
+        let (number, row) = place_of(id);
+        self.labels_of(&self.shard(number), row, &mut Vec::new())
+    }
+
     /// Pairs in name order, as they are stored, are in canonical form already.
-    fn labels_from(&self, pairs: impl Iterator<Item = (u32, u32)>, text: &mut Vec<u8>) -> Labels {
+    pub(crate) fn labels_from(&self, pairs: impl Iterator<Item = (u32, u32)>, text: &mut Vec<u8>) -> Labels {
         text.clear();
         for symbol in pairs.flat_map(|(name, value)| [name, value]) {
             text.extend_from_slice(self.symbols.get(symbol).as_bytes());
@@ -311,7 +354,18 @@ impl Source for Database {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Box<dyn SeriesSet + 'a>> {
-        Ok(Box::new(self.select_exact(predicate, range, budget)?))
+        let ids = self.index.select(predicate, self, budget)?;
+        Ok(Box::new(self.capture(&ids, range, Kinds::NumbersAndHistograms, budget)?))
+    }
+
+    fn select_newest<'a>(
+        &'a self,
+        predicate: &Predicate,
+        range: TimeRange,
+        budget: &Budget,
+    ) -> Result<Box<dyn SeriesSet + 'a>> {
+        let ids = self.index.select(predicate, self, budget)?;
+        Ok(Box::new(self.capture_newest(&ids, range, budget)?))
     }
 
     fn bound(&self, predicate: &Predicate, range: TimeRange, budget: &Budget) -> Result<Option<Bound>> {
@@ -327,7 +381,15 @@ impl Source for Database {
     }
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    pub(crate) fn new(store: &'a Database, all: Part) -> View<'a> {
+        View { store, series: all.series, open: all.open, histograms: all.histograms }
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u32> {
+        self.series.iter().map(|series| series.id)
+    }
+
     /// The id of a series.
     pub fn id(&self, index: usize) -> u64 {
         u64::from(self.series[index].id)
@@ -335,6 +397,11 @@ impl View<'_> {
 
     fn open_bytes(&self, series: &Captured) -> &[u8] {
         &self.open[series.open.clone()]
+    }
+
+    fn histograms(&self, index: usize) -> Option<&HistogramSeries> {
+        let at = self.histograms.binary_search_by_key(&index, |(i, _)| *i).ok()?;
+        self.histograms.get(at).map(|(_, h)| h)
     }
 
     /// Appends the samples of one series in `range`, in time order, as exact 64 bits; returns what the
@@ -380,8 +447,7 @@ impl SeriesSet for View<'_> {
     }
 
     fn labels(&self, index: usize) -> Labels {
-        let (number, row) = place_of(self.series[index].id);
-        self.store.labels_of(&self.store.shard(number), row, &mut Vec::new())
+        self.store.labels_of_id(self.series[index].id)
     }
 
     fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
@@ -405,6 +471,40 @@ impl SeriesSet for View<'_> {
         let mut samples = Samples::default();
         self.read(index, range, &mut samples)?;
         Ok(samples.timestamps.last().copied().zip(samples.values.last().copied()))
+    }
+
+    fn has_histograms(&self, index: usize) -> bool {
+        !self.histograms.is_empty() && self.histograms(index).is_some()
+    }
+
+    fn any_histograms(&self) -> bool {
+        !self.histograms.is_empty()
+    }
+
+    fn read_histograms(&self, index: usize, range: TimeRange, out: &mut HistogramSamples) -> Result<()> {
+        let Some(histograms) = self.histograms(index) else { return Ok(()) };
+        let before = out.len();
+        histograms.read_range(range, &mut out.timestamps, &mut out.histograms)?;
+        self.store.decoded.fetch_add((out.len() - before) as u64, Relaxed);
+        Ok(())
+    }
+
+    fn histogram_before(&self, index: usize, time: i64) -> Result<Option<(i64, Histogram)>> {
+        self.histograms(index).map_or(Ok(None), |histograms| histograms.newest_before(time))
+    }
+
+    fn has_starts(&self, index: usize) -> bool {
+        self.series[index].starts.is_some()
+    }
+
+    fn read_starts(&self, index: usize, timestamps: &[i64], out: &mut Vec<i64>) -> Result<()> {
+        match &self.series[index].starts {
+            Some(starts) => starts.read(timestamps, out),
+            None => {
+                out.resize(out.len() + timestamps.len(), 0);
+                Ok(())
+            }
+        }
     }
 
     /// From the heads of sealed blocks; worth it as soon as one whole chunk lies in the range.
@@ -447,53 +547,7 @@ impl SeriesSet for View<'_> {
         }
     }
 
-    /// Groups by symbols: only the groups' label sets are built.
     fn group(&self, grouping: &Grouping) -> Groups {
-        let store = self.store;
-        let (names, keep) = match grouping {
-            Grouping::By(names) => (names, true),
-            Grouping::Without(names) => (names, false),
-        };
-        let listed: Vec<u32> = names.iter().filter_map(|n| store.symbols.lookup(n)).collect();
-        let mut groups = Groups { of: Vec::with_capacity(self.len()), labels: Vec::new() };
-        // The kept pairs of each group, one group after the other.
-        let (mut keys, mut starts): (Vec<(u32, u32)>, Vec<usize>) = (Vec::new(), vec![0]);
-        let mut table: HashTable<u32> = HashTable::new();
-        let mut key: Vec<(u32, u32)> = Vec::new();
-        for same_shard in self.series.chunk_by(|a, b| place_of(a.id).0 == place_of(b.id).0) {
-            let shard = store.shard(place_of(same_shard[0].id).0);
-            for series in same_shard {
-                let handle = shard.series.labels[place_of(series.id).1];
-                let pairs = shard.label_sets.pairs(&store.shapes, handle);
-                key.clear();
-                key.extend(pairs.filter(|(name, _)| listed.contains(name) == keep));
-                let hash = hash_pairs(key.iter().copied());
-                let known =
-                    table.find(hash, |&g| keys[starts[g as usize]..starts[g as usize + 1]] == key[..]);
-                let group = known.copied().unwrap_or_else(|| {
-                    let group = starts.len() as u32 - 1;
-                    keys.extend_from_slice(&key);
-                    starts.push(keys.len());
-                    table.insert_unique(hash, group, |&g| {
-                        hash_pairs(keys[starts[g as usize]..starts[g as usize + 1]].iter().copied())
-                    });
-                    group
-                });
-                groups.of.push(group);
-            }
-        }
-        let mut text = Vec::new();
-        for range in starts.windows(2) {
-            groups.labels.push(store.labels_from(keys[range[0]..range[1]].iter().copied(), &mut text));
-        }
-        groups
+        self.store.group(self.ids(), grouping)
     }
-}
-
-pub(crate) fn hash_pairs(pairs: impl Iterator<Item = (u32, u32)>) -> u64 {
-    // Multiply and fold: symbols are dense numbers that no sender chooses freely.
-    pairs.fold(0x9e37_79b9_7f4a_7c15, |h: u64, (n, v)| {
-        let m = u128::from(h ^ (u64::from(n) << 32 | u64::from(v))) * 0x2d35_8dcc_aa6c_78a5;
-        (m as u64) ^ (m >> 64) as u64
-    })
 }

@@ -3,7 +3,9 @@
 //! Numbers and escapes are those of Prometheus itself: samples of vectors and matrices switch to an
 //! exponent below 1e-6 and from 1e21 on, scalars never do; `<`, `>` and `&` are escaped as Go does.
 
-use metricsdb_model::{Annotation, Answer, AnswerKind, Labels, Metadata, MetricType, Severity};
+use metricsdb_model::{
+    Annotation, Answer, AnswerKind, Histogram, Labels, Metadata, MetricType, Point, Row, Severity,
+};
 
 use crate::number::{write_json_value, write_plain, write_seconds};
 
@@ -17,20 +19,21 @@ pub fn answer(answer: &Answer, out: &mut Vec<u8>) {
     match answer.kind {
         AnswerKind::Scalar => scalar(answer, out),
         AnswerKind::String => string_result(answer, out),
-        AnswerKind::Vector => rows(answer, out, |t, v, out| {
-            out.extend_from_slice(b",\"value\":");
-            if let (Some(&t), Some(&v)) = (t.first(), v.first()) {
-                sample(t, v, out);
+        AnswerKind::Vector => rows(answer, out, |row, out| {
+            if let Some((t, point)) = row.points().next() {
+                match point {
+                    Point::Float(v) => {
+                        out.extend_from_slice(b",\"value\":");
+                        sample(t, v, out);
+                    }
+                    Point::Histogram(h) => {
+                        out.extend_from_slice(b",\"histogram\":");
+                        histogram(t, h, out);
+                    }
+                }
             }
         }),
-        AnswerKind::Matrix => rows(answer, out, |t, v, out| {
-            out.extend_from_slice(b",\"values\":[");
-            for (i, (&t, &v)) in t.iter().zip(v).enumerate() {
-                comma(i, out);
-                sample(t, v, out);
-            }
-            out.push(b']');
-        }),
+        AnswerKind::Matrix => rows(answer, out, series),
     }
     out.push(b'}');
     remarks("warnings", Severity::Warning, &answer.annotations, out);
@@ -38,16 +41,79 @@ pub fn answer(answer: &Answer, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-fn rows(answer: &Answer, out: &mut Vec<u8>, samples: impl Fn(&[i64], &[f64], &mut Vec<u8>)) {
+fn rows(answer: &Answer, out: &mut Vec<u8>, samples: impl Fn(Row<'_>, &mut Vec<u8>)) {
     out.push(b'[');
-    for (i, (labels, t, v)) in answer.matrix.rows().enumerate() {
+    for (i, row) in answer.matrix.all_series().enumerate() {
         comma(i, out);
         out.extend_from_slice(b"{\"metric\":");
-        label_object(labels, out);
-        samples(t, v, out);
+        label_object(row.labels, out);
+        samples(row, out);
         out.push(b'}');
     }
     out.push(b']');
+}
+
+/// Numbers and histograms apart; a list without any is left out, but for a series without samples.
+fn series(row: Row<'_>, out: &mut Vec<u8>) {
+    let histograms = row.histograms();
+    if histograms.len() < row.timestamps.len() || row.timestamps.is_empty() {
+        out.extend_from_slice(b",\"values\":[");
+        for (i, (t, v)) in row.floats().enumerate() {
+            comma(i, out);
+            sample(t, v, out);
+        }
+        out.push(b']');
+    }
+    if histograms.len() > 0 {
+        out.extend_from_slice(b",\"histograms\":[");
+        for (i, (t, h)) in histograms.enumerate() {
+            comma(i, out);
+            histogram(t, h, out);
+        }
+        out.push(b']');
+    }
+}
+
+/// `[time, {"count":…, "sum":…, "buckets":[[rule, lower, upper, count], …]}]`: buckets that hold something,
+/// the rule saying which bounds belong to them (0 the upper, 1 the lower, 3 both).
+fn histogram(t: i64, h: &Histogram, out: &mut Vec<u8>) {
+    let quoted = |number: f64, out: &mut Vec<u8>| {
+        out.push(b'"');
+        write_json_value(out, number);
+        out.push(b'"');
+    };
+    out.push(b'[');
+    write_seconds(out, t);
+    out.extend_from_slice(b",{\"count\":");
+    quoted(h.count(), out);
+    out.extend_from_slice(b",\"sum\":");
+    quoted(h.sum, out);
+    let edge = h.layout.zero_threshold;
+    let mut any = false;
+    for mut bucket in h.filled_buckets() {
+        // Neighbours of the zero bucket end where it begins.
+        if bucket.upper < 0.0 && bucket.upper > -edge {
+            bucket.upper = -edge;
+        }
+        if bucket.lower > 0.0 && bucket.lower < edge {
+            bucket.lower = edge;
+        }
+        out.extend_from_slice(if any { b"," } else { b",\"buckets\":[" });
+        any = true;
+        let rule = match (bucket.lower_inclusive, bucket.upper_inclusive) {
+            (false, true) => b'0',
+            (true, false) => b'1',
+            (false, false) => b'2',
+            (true, true) => b'3',
+        };
+        out.extend_from_slice(&[b'[', rule]);
+        for number in [bucket.lower, bucket.upper, bucket.count] {
+            out.push(b',');
+            quoted(number, out);
+        }
+        out.push(b']');
+    }
+    out.extend_from_slice(if any { b"]}]" } else { b"}]" });
 }
 
 fn sample(t: i64, v: f64, out: &mut Vec<u8>) {

@@ -3,8 +3,10 @@
 use metricsdb_model::{AnswerKind, Error, Labels, Matrix, Result, Samples};
 
 use super::block::{Block, present};
+use super::cells::Cell;
 use super::grid::Grid;
 use super::labels::drop_metadata;
+use super::native::{Histograms, read_histograms};
 use super::profile::Probe;
 use super::scan::DropName;
 use super::{Evaluator, Ranges, Value, refuse_range_query};
@@ -29,12 +31,12 @@ impl<'a> Evaluator<'a> {
         match self.eval(expr, &grid)? {
             Value::String(text) => {
                 let mut matrix = Matrix::default();
-                push_row(&mut matrix, Labels::empty(), &grid, &[f64::NAN]);
+                push_row(&mut matrix, Labels::empty(), &grid, &[f64::NAN], &[]);
                 Ok((AnswerKind::String, matrix, Some(text)))
             }
             Value::Scalar(values) => {
                 let mut matrix = Matrix::default();
-                push_row(&mut matrix, Labels::empty(), &grid, &values);
+                push_row(&mut matrix, Labels::empty(), &grid, &values, &[]);
                 Ok((AnswerKind::Scalar, matrix, None))
             }
             Value::Vector(vector) => {
@@ -67,18 +69,23 @@ impl<'a> Evaluator<'a> {
 
     /// The samples of a range vector at one step, as they are.
     fn windows(&self, ranges: Ranges<'a>) -> Result<Matrix> {
-        let mut found: Vec<(Labels, Samples)> = Vec::new();
+        let mut found = Vec::new();
+        let reach = ranges.looks.reach(ranges.range);
         for row in 0..ranges.set.len() {
             let mut samples = Samples::default();
-            let (reach, since) =
-                (ranges.looks.reach(ranges.range), ranges.probe.as_deref().map_or(0, Probe::now));
+            let since = ranges.probe.as_deref().map_or(0, Probe::now);
             ranges.set.read(row, reach, &mut samples)?;
             if let Some(probe) = &ranges.probe {
                 probe.read(&*ranges.set, row, reach, samples.len(), since);
             }
             self.budget.take_samples(samples.len() as u64)?;
+            let mut native = Histograms::default();
+            if ranges.set.has_histograms(row) {
+                native = read_histograms(&*ranges.set, row, reach, ranges.hints, &samples, self.budget)?;
+            }
             samples.drop_stale(0);
-            if samples.is_empty() {
+            let (times, histograms) = native.without_stale();
+            if samples.is_empty() && histograms.is_empty() {
                 continue;
             }
             let labels = ranges.set.labels(row);
@@ -86,13 +93,23 @@ impl<'a> Evaluator<'a> {
                 DropName::All(all) => *all,
                 DropName::Each(each) => each[row],
             };
-            found.push((if drops { drop_metadata(&labels) } else { labels }, samples));
+            found.push((if drops { drop_metadata(&labels) } else { labels }, samples, times, histograms));
         }
         found.sort_by(|a, b| a.0.cmp(&b.0));
         let mut matrix = Matrix::default();
-        for (labels, samples) in found {
-            matrix.timestamps.extend(samples.timestamps);
-            matrix.values.extend(samples.values);
+        for (labels, samples, times, histograms) in found {
+            let mut numbers = samples.timestamps.into_iter().zip(samples.values).peekable();
+            for (t, histogram) in times.into_iter().zip(histograms) {
+                while let Some((at, value)) = numbers.next_if(|(at, _)| *at < t) {
+                    matrix.timestamps.push(at);
+                    matrix.values.push(value);
+                }
+                matrix.push_histogram(t, histogram.to_model());
+            }
+            for (at, value) in numbers {
+                matrix.timestamps.push(at);
+                matrix.values.push(value);
+            }
             matrix.end_row(labels);
         }
         Ok(matrix)
@@ -119,7 +136,7 @@ fn finish(mut block: Block<'_>, grid: &Grid) -> Result<Matrix> {
     let labels = std::mem::take(block.labels_ready());
     let mut matrix = Matrix::default();
     for row in order {
-        push_row(&mut matrix, labels[row].clone(), grid, block.row(row));
+        push_row(&mut matrix, labels[row].clone(), grid, block.row(row), block.cells.row(row));
     }
     Ok(matrix)
 }
@@ -131,10 +148,18 @@ fn order_by_labels(block: &mut Block<'_>) -> Vec<usize> {
     order
 }
 
-fn push_row(matrix: &mut Matrix, labels: Labels, grid: &Grid, values: &[f64]) {
-    for (step, &v) in values.iter().enumerate().filter(|(_, v)| present(**v)) {
+fn push_row(matrix: &mut Matrix, labels: Labels, grid: &Grid, values: &[f64], cells: &[Cell]) {
+    for (step, &v) in values.iter().enumerate().filter(|(_, v)| cells.is_empty() && present(**v)) {
         matrix.timestamps.push(grid.time(step));
         matrix.values.push(v);
+    }
+    for (step, (cell, &v)) in cells.iter().zip(values).enumerate() {
+        if let Some(histogram) = cell {
+            matrix.push_histogram(grid.time(step), histogram.to_model());
+        } else if present(v) {
+            matrix.timestamps.push(grid.time(step));
+            matrix.values.push(v);
+        }
     }
     matrix.end_row(labels);
 }

@@ -10,8 +10,13 @@ use rayon::prelude::*;
 
 use super::aggregate::{dropped_names, groups_of};
 use super::block::{ABSENT, Block, LabelColumn, Vector, present};
+use super::cells::Cells;
 use super::grid::reserve;
+use super::mixed::Remarks;
+use crate::annotations::Note;
 use crate::function::quantile::quantile;
+use crate::histogram::FloatHistogram;
+use crate::number::Shortest;
 
 /// Which rows of a group stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +55,7 @@ pub(crate) fn pick<'a>(
     grouping: &Grouping,
     parameter: &[f64],
     budget: &Budget,
+    remarks: Remarks<'_>,
 ) -> Result<Block<'a>> {
     let input = Vector::Block(input.into_block(budget)?);
     let members = members(&groups_of(&input, grouping));
@@ -59,13 +65,19 @@ pub(crate) fn pick<'a>(
     let mut keep = vec![false; block.values.len()];
     if matches!(pick, Pick::Any | Pick::Share) {
         block.labels_ready();
+    } else if !block.cells.is_empty() {
+        let asked = |step: usize| parameter[step] >= 1.0;
+        if (0..block.len()).any(|r| (0..steps).any(|s| asked(s) && block.cells.get(r, s).is_some())) {
+            remarks.add(Note::IgnoredInAggregation(if pick == Pick::Largest { "topk" } else { "bottomk" }));
+        }
+        block.cells.clear();
     }
     for rows in members {
         let mut found: Vec<u32> = Vec::with_capacity(rows.len());
         for step in 0..steps {
             budget.check()?;
             found.clear();
-            found.extend(rows.iter().filter(|&&r| present(block.row(r as usize)[step])));
+            found.extend(rows.iter().filter(|&&r| block.has(r as usize, step)));
             match pick {
                 Pick::Share => {
                     found.retain(|&r| in_share(&block.labels.get(r as usize), parameter[step]));
@@ -86,11 +98,12 @@ pub(crate) fn pick<'a>(
             }
         }
     }
-    for (v, k) in block.values.iter_mut().zip(keep) {
+    for (v, k) in block.values.iter_mut().zip(&keep) {
         if !k {
             *v = ABSENT;
         }
     }
+    block.cells.retain(|row, step| keep[row * steps + step]);
     if steps == 1 {
         block.reorder(&order);
         block.ordered = matches!(pick, Pick::Largest | Pick::Smallest);
@@ -143,11 +156,15 @@ pub(crate) fn quantiles<'a>(
     grouping: &Grouping,
     phi: &[f64],
     budget: &Budget,
+    remarks: Remarks<'_>,
 ) -> Result<Block<'a>> {
     let input = Vector::Block(input.into_block(budget)?);
     let groups = groups_of(&input, grouping);
     let drop_name = dropped_names(&input, &groups);
     let block = input.into_block(budget)?;
+    if !block.cells.is_empty() {
+        remarks.add(Note::IgnoredInAggregation("quantile"));
+    }
     let steps = block.steps;
     let members = members(&groups);
     let mut values = vec![ABSENT; reserve(budget, members.len(), steps)?];
@@ -162,8 +179,8 @@ pub(crate) fn quantiles<'a>(
         }
         Ok::<(), Error>(())
     })?;
-    let mut result =
-        Block { steps, values, labels: LabelColumn::Ready(groups.labels), drop_name, ordered: false };
+    let (labels, cells) = (LabelColumn::Ready(groups.labels), Cells::default());
+    let mut result = Block { steps, values, cells, labels, drop_name, ordered: false };
     result.drop_empty();
     Ok(result)
 }
@@ -174,6 +191,18 @@ pub(crate) fn plain_number(value: f64) -> String {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
     format!("{value}")
+}
+
+/// A histogram as Prometheus writes it into a label: buckets that hold something, ascending.
+fn histogram_text(histogram: &FloatHistogram) -> String {
+    let mut text = format!("{{count:{}, sum:{}", Shortest(histogram.count), Shortest(histogram.sum));
+    for b in histogram.to_model().filled_buckets() {
+        let (open, close) =
+            (if b.lower_inclusive { '[' } else { '(' }, if b.upper_inclusive { ']' } else { ')' });
+        let [lower, upper, count] = [b.lower, b.upper, b.count].map(Shortest);
+        text += &format!(", {open}{lower},{upper}{close}:{count}");
+    }
+    text + "}"
 }
 
 /// count_values: one row per group and distinct value, which becomes the label `label`.
@@ -200,13 +229,15 @@ pub(crate) fn count_values<'a>(
         let mut last: Option<(u64, usize)> = None;
         for step in 0..steps {
             let value = block.row(row)[step];
-            if !present(value) {
+            let cell = block.cells.get(row, step);
+            if !present(value) && cell.is_none() {
                 continue;
             }
             let to = match last {
-                Some((bits, to)) if bits == value.to_bits() => to,
+                Some((bits, to)) if bits == value.to_bits() && cell.is_none() => to,
                 _ => {
-                    let labels = kept.with(label, &plain_number(value));
+                    let text = cell.map_or_else(|| plain_number(value), |h| histogram_text(h));
+                    let labels = kept.with(label, &text);
                     let next = rows.len();
                     *rows.entry(labels).or_insert_with_key(|labels| {
                         result.push(labels.clone(), false, &blank);
@@ -214,7 +245,7 @@ pub(crate) fn count_values<'a>(
                     })
                 }
             };
-            last = Some((value.to_bits(), to));
+            last = cell.is_none().then_some((value.to_bits(), to));
             let slot = &mut result.row_mut(to)[step];
             *slot = if present(*slot) { *slot + 1.0 } else { 1.0 };
         }

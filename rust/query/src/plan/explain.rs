@@ -8,7 +8,7 @@ use metricsdb_model::{Answer, Budget, Result, Source, Span};
 use super::cost::{Estimate, NodeCost, estimate};
 use super::nodes::nodes;
 use crate::exec::profile::{Clock, Counters, Profile};
-use crate::exec::{Params, evaluate_profiled};
+use crate::exec::{Params, evaluate_on};
 use crate::syntax::tree::Expr;
 
 /// What one node did.
@@ -80,7 +80,7 @@ pub fn explain(
     let places: HashMap<usize, usize> = all.iter().map(|n| (n.address(), n.id)).collect();
     let profile = Profile::new(clock, all.len(), places);
     let since = clock();
-    let answer = evaluate_profiled(expr, params, source, budget, Some(&profile))?;
+    let answer = evaluate_on(expr, params, source, budget, None, Some(&profile))?;
     let nanos = clock().saturating_sub(since);
     for (row, counters) in rows.iter_mut().zip(profile.counters()) {
         row.actual = Some(actual(counters));
