@@ -132,6 +132,14 @@ impl Walk {
             self.bound.samples += count;
             self.bound.bytes += chunk.encoded_bytes() as u64;
         }
+        // A histogram counts one sample more a bucket; how many of them lie in the range is not looked at.
+        let histograms = shard.histograms.get(row);
+        if let Some(found) = histograms.filter(|h| h.span().is_some_and(|span| span.overlaps(self.range))) {
+            seen = true;
+            let (samples, bytes) = found.cost_at_most(self.range);
+            self.bound.samples += samples;
+            self.bound.bytes += bytes;
+        }
         self.bound.series_min += u64::from(seen);
         self.bound.series += u64::from(seen);
         Ok(())

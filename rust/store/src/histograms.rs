@@ -30,6 +30,8 @@ pub struct Histograms {
 pub struct HistogramSeries {
     sealed: Arc<Vec<HistogramChunk>>,
     open: Columns,
+    /// Buckets of the widest histogram that ever came.
+    widest: usize,
 }
 
 /// Times and their histograms: of one length.
@@ -171,6 +173,7 @@ impl HistogramSeries {
                 continue;
             }
             let mut histogram = histogram.clone();
+            self.widest = self.widest.max(histogram.bucket_count());
             self.open.share_layout(&mut histogram);
             if let Some(newest) = newest.filter(|&newest| time <= newest) {
                 late.push(Late { time, start, histogram, older: time < newest });
@@ -240,7 +243,16 @@ impl HistogramSeries {
     pub fn capture(&self, range: TimeRange) -> HistogramSeries {
         let (times, rows) = self.open.within(range);
         let open = Columns { times: times.to_vec(), rows: rows.to_vec() };
-        HistogramSeries { sealed: self.sealed.clone(), open }
+        HistogramSeries { sealed: self.sealed.clone(), open, widest: self.widest }
+    }
+
+    /// What reading a range costs of a budget at most, and the bytes that must be looked into: from heads alone.
+    pub fn cost_at_most(&self, range: TimeRange) -> (u64, u64) {
+        let (times, rows) = self.open.within(range);
+        let chunks = self.overlapping(range);
+        let count = times.len() + chunks.iter().map(HistogramChunk::count).sum::<usize>();
+        let bytes = rows.iter().map(Histogram::bytes).chain(chunks.iter().map(HistogramChunk::bytes));
+        (count as u64 * (1 + self.widest as u64), bytes.sum::<usize>() as u64)
     }
 
     /// Times of the oldest and the newest histogram.

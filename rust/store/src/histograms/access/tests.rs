@@ -78,7 +78,8 @@ proptest! {
         db.append_columns(Columns { ids: &ids[1..], timestamps: &[from], values }).unwrap();
         let range = TimeRange::new(from, from + len);
         let view = db.select(&every(), range, &Budget::unlimited()).unwrap();
-        let mut seen = 0;
+        let bound = db.bound_of(&every(), range, &Budget::unlimited()).unwrap();
+        let (mut seen, mut cost) = (0, 0);
         for i in 0..view.len() {
             let mut found = HistogramSamples::default();
             view.read_histograms(i, range, &mut found).unwrap();
@@ -87,6 +88,7 @@ proptest! {
                 continue;
             }
             seen += found.len();
+            cost += found.cost(0);
             prop_assert!(view.has_histograms(i));
             let within = stored.iter().filter(|(t, _)| range.contains(*t)).cloned();
             let read = found.timestamps.iter().copied().zip(found.histograms.iter().cloned());
@@ -94,6 +96,8 @@ proptest! {
             let before = stored.iter().rev().find(|(t, _)| *t < cut.min(range.end)).cloned();
             prop_assert_eq!(view.histogram_before(i, cut.min(range.end)).unwrap(), before);
         }
+        prop_assert!(bound.series >= view.len() as u64 && bound.samples >= cost);
+        prop_assert!(db.samples_ever() >= cost);
         prop_assert_eq!(seen, stored.iter().filter(|(t, _)| range.contains(*t)).count());
     }
 }
