@@ -57,6 +57,8 @@ pub struct Estimate {
 #[derive(Clone, Copy, Default)]
 struct Out {
     id: usize,
+    /// The node beneath, where rows come from.
+    below: usize,
     series: u64,
     /// Rows are still to be read: nothing of them is in memory.
     lazy: bool,
@@ -148,6 +150,10 @@ impl Walk<'_> {
             return self.compute(expr, grid);
         }
         let mut out = self.compute(expr, &Grid::instant(grid.start))?;
+        if out.lazy {
+            // Its rows are read before it is known that they are its own.
+            self.at(out.below).values = out.series;
+        }
         self.hold(&mut out, 1);
         let cells = out.series.saturating_mul(grid.steps as u64);
         out.peak = out.peak.max(out.held.saturating_add(cells));
@@ -171,7 +177,7 @@ impl Walk<'_> {
             ExprKind::Call(call) => self.call(call, id, grid)?,
             _ => Out { scalar: true, held: grid.steps as u64, peak: grid.steps as u64, ..Out::default() },
         };
-        out.id = id;
+        (out.below, out.id) = (out.id, id);
         self.at(id).series = if out.scalar { 0 } else { out.series };
         if !out.lazy {
             self.at(id).values = out.held;

@@ -386,6 +386,8 @@ const QUESTIONS: &[&str] = &[
     "max_over_time(vector(1)[5m:1m])",
     "1 + 2",
     "time()",
+    "abs(rate(a_total[5m] @ 600)) * 2",
+    "-(max_over_time(a_total[5m:1m] @ 600))",
 ];
 
 fn any_storage() -> impl Strategy<Value = Plain> {
