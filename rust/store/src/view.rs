@@ -525,7 +525,8 @@ impl SeriesSet for View<'_> {
     fn encoded_bytes(&self, index: usize, range: TimeRange) -> u64 {
         let series = &self.series[index];
         let sealed: usize = series.sealed.overlapping(range).map(|chunk| chunk.encoded_bytes()).sum();
-        (sealed + series.open.len()) as u64
+        let histograms = self.histograms(index).map_or(0, |histograms| histograms.encoded_bytes(range));
+        (sealed + series.open.len()) as u64 + histograms
     }
 
     fn codecs(&self, index: usize, range: TimeRange, names: &mut Vec<&'static str>) {
@@ -542,6 +543,9 @@ impl SeriesSet for View<'_> {
         }
         if !series.state.is_empty() {
             add("open");
+        }
+        if self.histograms(index).is_some() {
+            add("histogram");
         }
     }
 

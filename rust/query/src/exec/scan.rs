@@ -177,10 +177,10 @@ impl<'a> Rows<'a> {
         } else {
             self.fill_numbers(row, scratch, budget, probe, out)?;
         }
-        probe.iter().for_each(|probe| probe.mapped(0, out));
+        probe.iter().for_each(|probe| probe.mapped(0, out, &scratch.cells));
         for (i, map) in self.maps.iter().enumerate() {
             map.apply(out, &mut scratch.cells);
-            probe.iter().for_each(|probe| probe.mapped(i + 1, out));
+            probe.iter().for_each(|probe| probe.mapped(i + 1, out, &scratch.cells));
         }
         probe.iter().for_each(|probe| probe.filled(since));
         Ok(())
@@ -224,15 +224,33 @@ impl<'a> Rows<'a> {
             }
             Leaf::Smoothed { looks, lookback, .. } => {
                 read(&*self.set, row, looks.around(*lookback, *lookback), samples, budget, probe)?;
-                samples.drop_stale(0);
-                edges::smooth(samples, looks, *lookback, out);
+                self.compute_numbers(row, scratch, budget, out)?;
             }
             Leaf::Window(window) if window.fill_from_summaries(&*self.set, row, budget, out)? => {
                 probe.iter().for_each(|probe| probe.heads());
             }
             Leaf::Window(window) => {
                 read(&*self.set, row, window.reach(), samples, budget, probe)?;
-                samples.drop_stale(0);
+                self.compute_numbers(row, scratch, budget, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a window, or a line between samples, makes of the numbers that were read.
+    pub(super) fn compute_numbers(
+        &self,
+        row: usize,
+        scratch: &mut Scratch,
+        budget: &Budget,
+        out: &mut [f64],
+    ) -> Result<()> {
+        let Scratch { samples, starts, .. } = scratch;
+        samples.drop_stale(0);
+        match &self.leaf {
+            Leaf::Instant { .. } => {}
+            Leaf::Smoothed { looks, lookback, .. } => edges::smooth(samples, looks, *lookback, out),
+            Leaf::Window(window) => {
                 if window.reads_starts && self.set.has_starts(row) {
                     self.set.read_starts(row, &samples.timestamps, starts)?;
                 }
@@ -251,7 +269,6 @@ impl<'a> Rows<'a> {
         let mut values = vec![ABSENT; reserve(budget, rows, steps)?];
         let found: Mutex<Vec<(usize, CellRow)>> = Mutex::default();
         let held = AtomicU64::new((rows * steps) as u64);
-        self.probe.iter().for_each(|probe| probe.held(rows * steps));
         let full: Vec<bool> = values
             .par_chunks_mut(steps)
             .enumerate()
@@ -268,6 +285,7 @@ impl<'a> Rows<'a> {
                 Ok(out.iter().any(|&v| present(v)))
             })
             .collect::<Result<_>>()?;
+        self.probe.iter().for_each(|probe| probe.held(held.load(Relaxed)));
         let drop_name = (0..rows).map(|i| self.drops_name(i)).collect();
         let labels = LabelColumn::Stored { set: self.set, index: (0..rows as u32).collect() };
         let cells = Cells::new(found.into_inner().unwrap_or_else(PoisonError::into_inner));

@@ -5,6 +5,7 @@ use metricsdb_model::{Budget, Error, Result, Source};
 use super::cost::{Estimate, estimate};
 use super::nodes::nodes;
 use crate::exec::Params;
+use crate::function::Kernel;
 use crate::syntax::tree::{Expr, ExprKind};
 
 const REMEDY: &str =
@@ -64,8 +65,11 @@ fn count_selectors(expr: &Expr) -> u64 {
         ExprKind::Aggregate(aggregate) => {
             count_selectors(&aggregate.expr) + aggregate.param.as_ref().map_or(0, count_selectors)
         }
-        // `info` reads series of its own.
-        ExprKind::Call(call) => 1 + call.args.iter().map(count_selectors).sum::<u64>(),
+        // `info` reads series of its own, a rollup all of its argument for each of its parts.
+        ExprKind::Call(call) => {
+            let times = if let Kernel::Rollup(parts) = call.function.kernel { parts.len() as u64 } else { 1 };
+            1 + times * call.args.iter().map(count_selectors).sum::<u64>()
+        }
     }
 }
 

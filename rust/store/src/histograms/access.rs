@@ -1,7 +1,5 @@
 //! The database's way in and its way out for histograms.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use metricsdb_model::{Budget, Error, Histogram, Labels, Predicate, Reason, Result, TimeRange, WriteReport};
 use rayon::prelude::*;
 
@@ -95,9 +93,8 @@ impl Database {
         report: &mut WriteReport,
     ) {
         let accepted = report.accepted;
-        let cost = points.iter().map(|p| 1 + p.histogram.bucket_count() as u64).sum();
-        self.appended.fetch_add(cost, Relaxed);
         points.sort_by_key(|p| place_of(p.id));
+        self.appended_histograms.add(points.iter().map(|p| p.histogram));
         for of_shard in points.chunk_by(|a, b| place_of(a.id).0 == place_of(b.id).0) {
             let Some(first) = of_shard.first() else { continue };
             let mut shard = self.shard(place_of(first.id).0);
