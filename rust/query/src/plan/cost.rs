@@ -76,7 +76,8 @@ struct Out {
 impl Out {
     /// Values of the whole result at so many steps.
     fn size(&self, steps: u64) -> u64 {
-        self.series.saturating_add(self.width).saturating_mul(steps)
+        let rows = if self.scalar { 1 } else { self.series };
+        rows.saturating_add(self.width).saturating_mul(steps)
     }
 }
 
