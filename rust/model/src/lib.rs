@@ -11,6 +11,7 @@ pub mod error;
 pub mod histogram;
 pub mod labels;
 pub mod matcher;
+pub mod order;
 pub mod precision;
 pub mod predicate;
 pub mod regex;
@@ -19,7 +20,7 @@ pub mod source;
 pub mod summary;
 pub mod time;
 
-pub use answer::{Annotation, Answer, AnswerKind, Matrix, Severity};
+pub use answer::{Annotation, Answer, AnswerKind, Matrix, QueryStats, Severity};
 pub use batch::{Batch, BatchSeries, Columns, Metadata, MetricType, Reason, WriteReport, looks_like_counter};
 pub use budget::Budget;
 pub use error::{Error, Result, Span};

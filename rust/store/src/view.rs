@@ -44,6 +44,8 @@ pub struct View<'a> {
     series: Vec<Captured>,
     /// The open chunks' bytes, one after the other.
     open: Vec<u8>,
+    /// Of the call that selected: reads of long series ask it too.
+    budget: Budget,
 }
 
 struct Captured {
@@ -61,9 +63,10 @@ pub(crate) struct ByShard {
 }
 
 impl ByShard {
-    pub fn new(ids: &RoaringBitmap) -> ByShard {
+    pub fn new(ids: &RoaringBitmap, budget: &Budget) -> Result<ByShard> {
         let mut starts = [0; SHARDS + 1];
-        for id in ids {
+        for (i, id) in ids.iter().enumerate() {
+            budget.check_at(i)?;
             starts[place_of(id).0 + 1] += 1;
         }
         for i in 0..SHARDS {
@@ -71,12 +74,13 @@ impl ByShard {
         }
         let mut next = starts;
         let mut rows = vec![0; starts[SHARDS]];
-        for id in ids {
+        for (i, id) in ids.iter().enumerate() {
+            budget.check_at(i)?;
             let (shard, row) = place_of(id);
             rows[next[shard]] = row;
             next[shard] += 1;
         }
-        ByShard { starts, rows }
+        Ok(ByShard { starts, rows })
     }
 
     pub fn rows(&self, shard: usize) -> &[u32] {
@@ -114,6 +118,10 @@ impl Part {
         });
     }
 
+    fn bytes(&self) -> usize {
+        self.series.capacity() * size_of::<Captured>() + self.open.capacity()
+    }
+
     fn append(&mut self, mut other: Part) {
         let shift = self.open.len();
         self.open.append(&mut other.open);
@@ -132,7 +140,8 @@ impl Database {
     }
 
     fn capture(&self, ids: &RoaringBitmap, range: TimeRange, budget: &Budget) -> Result<View<'_>> {
-        let by_shard = ByShard::new(ids);
+        budget.keep(ids.len() as usize * size_of::<u32>() * 2)?;
+        let by_shard = ByShard::new(ids, budget)?;
         let take = |part: &mut Part, number: usize| -> Result<()> {
             let rows = by_shard.rows(number);
             if rows.is_empty() {
@@ -140,11 +149,13 @@ impl Database {
             }
             budget.check()?;
             let shard = self.shard(number);
+            let before = part.bytes();
             rows.iter().for_each(|&row| part.capture(&shard, row, range));
-            Ok(())
+            budget.keep(part.bytes().saturating_sub(before))
         };
         let mut all = Part::default();
         if by_shard.rows.len() < PARALLEL_SERIES {
+            budget.keep(by_shard.rows.len() * size_of::<Captured>())?;
             all.series.reserve(by_shard.rows.len());
             (0..SHARDS).try_for_each(|number| take(&mut all, number))?;
         } else {
@@ -156,9 +167,18 @@ impl Database {
                     Ok(part)
                 })
                 .collect();
-            parts?.into_iter().for_each(|part| all.append(part));
+            let parts = parts?;
+            let (series, open) =
+                parts.iter().fold((0, 0), |(s, o), part| (s + part.series.len(), o + part.open.len()));
+            budget.keep(series * size_of::<Captured>() + open)?;
+            all.series.reserve_exact(series);
+            all.open.reserve_exact(open);
+            for part in parts {
+                budget.check()?;
+                all.append(part);
+            }
         }
-        Ok(View { store: self, series: all.series, open: all.open })
+        Ok(View { store: self, series: all.series, open: all.open, budget: budget.clone() })
     }
 
     /// The samples of known series, row by row as asked, without staleness markers. Errors: `Input` for an id that no series has.
@@ -196,6 +216,8 @@ impl Database {
                 })
                 .collect();
             for (samples, ends) in parts? {
+                budget.check()?;
+                budget.keep(2 * 16 * samples.len() + 2 * size_of::<usize>() * ends.len())?;
                 let start = rows.timestamps.len();
                 rows.timestamps.extend_from_slice(&samples.timestamps);
                 rows.values.extend_from_slice(&samples.values);
@@ -213,7 +235,8 @@ impl Database {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<(Vec<u64>, Vec<Labels>)> {
-        let by_shard = ByShard::new(&self.with_samples(predicates, range, budget)?);
+        let by_shard = ByShard::new(&self.with_samples(predicates, range, budget)?, budget)?;
+        budget.keep(by_shard.rows.len() * (size_of::<u64>() + size_of::<Labels>() + size_of::<u32>()))?;
         let mut ids = Vec::with_capacity(by_shard.rows.len());
         let mut sets = Vec::with_capacity(by_shard.rows.len());
         let mut text = Vec::new();
@@ -223,10 +246,12 @@ impl Database {
             }
             budget.check()?;
             let shard = self.shard(number);
+            let from = sets.len();
             for &row in by_shard.rows(number) {
                 ids.push(u64::from(id_of(shard.number, row)));
                 sets.push(self.labels_of(&shard, row, &mut text));
             }
+            budget.keep(sets[from..].iter().map(Labels::heap_bytes).sum())?;
         }
         Ok((ids, sets))
     }
@@ -239,7 +264,7 @@ impl Database {
         budget: &Budget,
     ) -> Result<Vec<String>> {
         let ids = self.with_samples(predicates, range, budget)?;
-        Ok(self.index.label_names(self.unless_all(&ids)))
+        self.index.label_names(self.unless_all(&ids), budget)
     }
 
     /// The values of one label of such series, sorted.
@@ -251,7 +276,7 @@ impl Database {
         budget: &Budget,
     ) -> Result<Vec<String>> {
         let ids = self.with_samples(predicates, range, budget)?;
-        Ok(self.index.label_values(name, self.unless_all(&ids), self))
+        self.index.label_values(name, self.unless_all(&ids), self, budget)
     }
 
     fn unless_all<'i>(&self, ids: &'i RoaringBitmap) -> Option<&'i RoaringBitmap> {
@@ -271,7 +296,7 @@ impl Database {
         for predicate in predicates {
             chosen |= self.index.select(predicate, self, budget)?;
         }
-        let by_shard = ByShard::new(&chosen);
+        let by_shard = ByShard::new(&chosen, budget)?;
         let mut work = Work::default();
         for number in 0..SHARDS {
             if by_shard.rows(number).is_empty() {
@@ -321,6 +346,12 @@ impl View<'_> {
         u64::from(self.series[index].id)
     }
 
+    /// Before another chunk is added to so many samples: they may fill memory before anybody counts them.
+    fn may_read(&self, samples: usize) -> Result<()> {
+        self.budget.check()?;
+        self.budget.fits(2 * 16 * samples)
+    }
+
     fn open_bytes(&self, series: &Captured) -> &[u8] {
         &self.open[series.open.clone()]
     }
@@ -346,6 +377,7 @@ impl View<'_> {
             end = now;
         };
         for chunk in series.sealed.overlapping(range) {
+            self.may_read(times.len())?;
             chunk.decode_range(range, times, bits)?;
             note(chunk.kind(), times.len());
         }
@@ -376,6 +408,7 @@ impl SeriesSet for View<'_> {
         let series = &self.series[index];
         let before = out.len();
         for chunk in series.sealed.overlapping(range) {
+            self.may_read(out.len())?;
             chunk.decode_f64(range, out)?;
         }
         codec::open::decode_f64(&series.state, self.open_bytes(series), range, out)?;
@@ -403,6 +436,7 @@ impl SeriesSet for View<'_> {
         }
         let mut folded = Folded::default();
         for chunk in series.sealed.overlapping(range) {
+            self.budget.check()?;
             chunk.fold(range, wants, &mut folded)?;
         }
         let mut open = Samples::default();
@@ -413,19 +447,23 @@ impl SeriesSet for View<'_> {
     }
 
     /// Groups by symbols: only the groups' label sets are built.
-    fn group(&self, grouping: &Grouping) -> Groups {
+    fn group(&self, grouping: &Grouping, budget: &Budget) -> Result<Groups> {
         let store = self.store;
         let (names, keep) = match grouping {
             Grouping::By(names) => (names, true),
             Grouping::Without(names) => (names, false),
         };
         let listed: Vec<u32> = names.iter().filter_map(|n| store.symbols.lookup(n)).collect();
+        budget.hold(self.len() * size_of::<u32>())?;
         let mut groups = Groups { of: Vec::with_capacity(self.len()), labels: Vec::new() };
         // The kept pairs of each group, one group after the other.
         let (mut keys, mut starts): (Vec<(u32, u32)>, Vec<usize>) = (Vec::new(), vec![0]);
         let mut table: HashTable<u32> = HashTable::new();
         let mut key: Vec<(u32, u32)> = Vec::new();
         for same_shard in self.series.chunk_by(|a, b| place_of(a.id).0 == place_of(b.id).0) {
+            budget.check()?;
+            // The key of a group and its places in tables that double as they grow; told shard by shard.
+            let before = (keys.len(), starts.len());
             let shard = store.shard(place_of(same_shard[0].id).0);
             for series in same_shard {
                 let handle = shard.series.labels[place_of(series.id).1];
@@ -446,12 +484,20 @@ impl SeriesSet for View<'_> {
                 });
                 groups.of.push(group);
             }
+            drop(shard);
+            let (new_keys, new_groups) = (keys.len() - before.0, starts.len() - before.1);
+            budget.hold(2 * (new_keys * size_of::<(u32, u32)>() + new_groups * size_of::<[usize; 2]>()))?;
         }
         let mut text = Vec::new();
+        budget.hold((starts.len() - 1) * size_of::<Labels>())?;
+        groups.labels.reserve_exact(starts.len() - 1);
         for range in starts.windows(2) {
-            groups.labels.push(store.labels_from(keys[range[0]..range[1]].iter().copied(), &mut text));
+            budget.check()?;
+            let labels = store.labels_from(keys[range[0]..range[1]].iter().copied(), &mut text);
+            budget.hold(labels.heap_bytes())?;
+            groups.labels.push(labels);
         }
-        groups
+        Ok(groups)
     }
 }
 

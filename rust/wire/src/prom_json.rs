@@ -3,51 +3,134 @@
 //! Numbers and escapes are those of Prometheus itself: samples of vectors and matrices switch to an
 //! exponent below 1e-6 and from 1e21 on, scalars never do; `<`, `>` and `&` are escaped as Go does.
 
-use metricsdb_model::{Annotation, Answer, AnswerKind, Labels, Metadata, MetricType, Severity};
+use metricsdb_model::{
+    Annotation, Answer, AnswerKind, Labels, Metadata, MetricType, QueryStats, Result, Severity,
+};
 
-use crate::number::{write_json_value, write_plain, write_seconds};
+use crate::number::{write_integer, write_json_value, write_plain, write_seconds};
+
+/// Label sets written between two checks.
+const SETS_PER_CHECK: usize = 1024;
 
 /// Appends the whole response of a query: `{"status":"success","data":{…},"warnings":[…],"infos":[…]}`.
-pub fn answer(answer: &Answer, out: &mut Vec<u8>) {
+pub fn answer(answer: &Answer, stats: Option<&QueryStats>, out: &mut Vec<u8>) {
     // `[1700000000.123,"12345.678"],` takes about 28 bytes, a label set about 200.
     out.reserve(answer.matrix.timestamps.len() * 28 + answer.matrix.len() * 200);
-    out.extend_from_slice(b"{\"status\":\"success\",\"data\":{\"resultType\":\"");
-    out.extend_from_slice(answer.kind.as_str().as_bytes());
-    out.extend_from_slice(b"\",\"result\":");
-    match answer.kind {
-        AnswerKind::Scalar => scalar(answer, out),
-        AnswerKind::String => string_result(answer, out),
-        AnswerKind::Vector => rows(answer, out, |t, v, out| {
-            out.extend_from_slice(b",\"value\":");
-            if let (Some(&t), Some(&v)) = (t.first(), v.first()) {
-                sample(t, v, out);
-            }
-        }),
-        AnswerKind::Matrix => rows(answer, out, |t, v, out| {
-            out.extend_from_slice(b",\"values\":[");
-            for (i, (&t, &v)) in t.iter().zip(v).enumerate() {
-                comma(i, out);
-                sample(t, v, out);
-            }
-            out.push(b']');
-        }),
-    }
-    out.push(b'}');
-    remarks("warnings", Severity::Warning, &answer.annotations, out);
-    remarks("infos", Severity::Info, &answer.annotations, out);
-    out.push(b'}');
+    Pieces::default().next(answer, stats, usize::MAX, out);
 }
 
-fn rows(answer: &Answer, out: &mut Vec<u8>, samples: impl Fn(&[i64], &[f64], &mut Vec<u8>)) {
-    out.push(b'[');
-    for (i, (labels, t, v)) in answer.matrix.rows().enumerate() {
-        comma(i, out);
-        out.extend_from_slice(b"{\"metric\":");
-        label_object(labels, out);
-        samples(t, v, out);
+/// The same response piece by piece: where the last one ended.
+#[derive(Debug, Default)]
+pub struct Pieces {
+    state: State,
+    row: usize,
+    /// Samples of this row that are written; its labels stand before the first.
+    sample: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Head,
+    Rows,
+    Done,
+}
+
+impl Pieces {
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Appends about `bytes` bytes, exceeding them by one sample or one label set; nothing once it is done.
+    pub fn next(&mut self, answer: &Answer, stats: Option<&QueryStats>, bytes: usize, out: &mut Vec<u8>) {
+        if self.state == State::Head {
+            self.state = State::Rows;
+            out.extend_from_slice(b"{\"status\":\"success\",\"data\":{\"resultType\":\"");
+            out.extend_from_slice(answer.kind.as_str().as_bytes());
+            out.extend_from_slice(b"\",\"result\":[");
+        }
+        if self.state == State::Done || !self.result(answer, bytes, out) {
+            return;
+        }
+        self.state = State::Done;
+        out.push(b']');
+        if let Some(stats) = stats {
+            write_stats(stats, out);
+        }
+        out.push(b'}');
+        remarks("warnings", Severity::Warning, &answer.annotations, out);
+        remarks("infos", Severity::Info, &answer.annotations, out);
         out.push(b'}');
     }
-    out.push(b']');
+
+    /// What stands between the brackets of the result; says whether all of it is written.
+    fn result(&mut self, answer: &Answer, bytes: usize, out: &mut Vec<u8>) -> bool {
+        match answer.kind {
+            AnswerKind::Scalar => scalar(answer, out),
+            AnswerKind::String => string_result(answer, out),
+            AnswerKind::Vector | AnswerKind::Matrix => {
+                while self.row < answer.matrix.len() {
+                    if out.len() >= bytes {
+                        return false;
+                    }
+                    self.row(answer, bytes, out);
+                }
+            }
+        }
+        true
+    }
+
+    /// Writes on in one row; steps to the next when it is whole.
+    fn row(&mut self, answer: &Answer, bytes: usize, out: &mut Vec<u8>) {
+        let (labels, times, values) = answer.matrix.row(self.row);
+        let is_matrix = answer.kind == AnswerKind::Matrix;
+        if self.sample == 0 {
+            comma(self.row, out);
+            out.extend_from_slice(b"{\"metric\":");
+            label_object(labels, out);
+            out.extend_from_slice(if is_matrix { b",\"values\":[" } else { b",\"value\":" });
+        }
+        let count = if is_matrix { times.len() } else { times.len().min(1) };
+        for (&t, &v) in times.iter().zip(values).take(count).skip(self.sample) {
+            comma(self.sample, out);
+            sample(t, v, out);
+            self.sample += 1;
+            if out.len() >= bytes && self.sample < count {
+                return;
+            }
+        }
+        out.extend_from_slice(if is_matrix { b"]}" } else { b"}" });
+        (self.row, self.sample) = (self.row + 1, 0);
+    }
+}
+
+/// `,"stats":{…}` as Prometheus' `stats` parameter asks for it.
+fn write_stats(stats: &QueryStats, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"stats\":{\"timings\":{");
+    for (i, (name, seconds)) in stats.timings.iter().enumerate() {
+        comma(i, out);
+        string(name, out);
+        out.push(b':');
+        write_plain(out, *seconds);
+    }
+    out.extend_from_slice(b"},\"samples\":{");
+    if !stats.per_step.is_empty() {
+        out.extend_from_slice(b"\"totalQueryableSamplesPerStep\":[");
+        for (i, &(t, samples)) in stats.per_step.iter().enumerate() {
+            comma(i, out);
+            out.push(b'[');
+            write_short_seconds(out, t);
+            out.push(b',');
+            write_integer(out, samples as i64);
+            out.push(b']');
+        }
+        out.extend_from_slice(b"],");
+    }
+    out.extend_from_slice(b"\"totalQueryableSamples\":");
+    write_integer(out, stats.samples as i64);
+    out.extend_from_slice(b",\"peakSamples\":");
+    write_integer(out, stats.samples_peak as i64);
+    out.extend_from_slice(b"}}");
 }
 
 fn sample(t: i64, v: f64, out: &mut Vec<u8>) {
@@ -59,20 +142,17 @@ fn sample(t: i64, v: f64, out: &mut Vec<u8>) {
 }
 
 fn scalar(answer: &Answer, out: &mut Vec<u8>) {
-    out.push(b'[');
     let t = answer.matrix.timestamps.first().copied().unwrap_or(0);
     write_short_seconds(out, t);
     out.extend_from_slice(b",\"");
     write_plain(out, answer.matrix.values.first().copied().unwrap_or(f64::NAN));
-    out.extend_from_slice(b"\"]");
+    out.push(b'"');
 }
 
 fn string_result(answer: &Answer, out: &mut Vec<u8>) {
-    out.push(b'[');
     write_short_seconds(out, answer.matrix.timestamps.first().copied().unwrap_or(0));
     out.push(b',');
     string(answer.string.as_deref().unwrap_or(""), out);
-    out.push(b']');
 }
 
 /// Scalars and strings have their time without trailing zeros.
@@ -96,14 +176,22 @@ fn remarks(key: &str, severity: Severity, annotations: &[Annotation], out: &mut 
     list(of.map(|a| a.message.as_str()), out);
 }
 
-/// Appends the response of `/api/v1/series`.
-pub fn label_sets<'a>(sets: impl IntoIterator<Item = &'a Labels>, out: &mut Vec<u8>) {
+/// Appends the response of `/api/v1/series`; `check` sees it now and then, and may end it.
+pub fn label_sets<'a>(
+    sets: impl IntoIterator<Item = &'a Labels>,
+    out: &mut Vec<u8>,
+    check: impl Fn(&Vec<u8>) -> Result<()>,
+) -> Result<()> {
     out.extend_from_slice(b"{\"status\":\"success\",\"data\":[");
     for (i, labels) in sets.into_iter().enumerate() {
+        if i % SETS_PER_CHECK == 0 {
+            check(out)?;
+        }
         comma(i, out);
         label_object(labels, out);
     }
     out.extend_from_slice(b"]}");
+    Ok(())
 }
 
 /// Appends the response of `/api/v1/labels` and `/api/v1/label/<name>/values`.

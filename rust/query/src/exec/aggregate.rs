@@ -8,7 +8,7 @@ use metricsdb_model::{Budget, Grouping, Groups, Labels, Result};
 use rayon::prelude::*;
 
 use super::block::{ABSENT, Block, LabelColumn, Vector, present};
-use super::grid::reserve;
+use super::grid::filled;
 use super::scan::Scratch;
 use crate::function::compensated::Sum;
 use crate::syntax::tree::AggregateOp;
@@ -38,16 +38,20 @@ struct Partial {
 }
 
 impl Partial {
-    fn new(op: AggregateOp, first: usize, cells: usize) -> Partial {
+    fn new(op: AggregateOp, first: usize, groups: usize, steps: usize, budget: &Budget) -> Result<Partial> {
         use AggregateOp::{Avg, Stddev, Stdvar};
         let has_side = matches!(op, AggregateOp::Sum | Avg | Stddev | Stdvar);
         let has_count = matches!(op, Avg | Stddev | Stdvar);
-        Partial {
+        Ok(Partial {
             first,
-            main: vec![ABSENT; cells],
-            side: vec![0.0; if has_side { cells } else { 0 }],
-            count: vec![0.0; if has_count { cells } else { 0 }],
-        }
+            main: filled(budget, groups, steps, ABSENT)?,
+            side: filled(budget, if has_side { groups } else { 0 }, steps, 0.0)?,
+            count: filled(budget, if has_count { groups } else { 0 }, steps, 0.0)?,
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<f64>() * (self.main.len() + self.side.len() + self.count.len())
     }
 
     /// Folds one row into the accumulators that begin at `at`.
@@ -117,8 +121,12 @@ impl Partial {
         }
     }
 
-    fn finish(mut self, op: AggregateOp) -> Vec<f64> {
-        for (i, m) in self.main.iter_mut().enumerate().filter(|(_, m)| present(**m)) {
+    fn finish(mut self, op: AggregateOp, budget: &Budget) -> Result<Vec<f64>> {
+        for (i, m) in self.main.iter_mut().enumerate() {
+            budget.check_at(i)?;
+            if !present(*m) {
+                continue;
+            }
             match op {
                 AggregateOp::Sum => *m = Sum { high: *m, low: self.side[i] }.value(),
                 AggregateOp::Avg => *m = *m / self.count[i] + self.side[i] / self.count[i],
@@ -127,7 +135,7 @@ impl Partial {
                 _ => {}
             }
         }
-        self.main
+        Ok(self.main)
     }
 }
 
@@ -212,7 +220,7 @@ impl Order {
 }
 
 /// The groups of `by` or `without`; `without` drops the metric name as well.
-pub(crate) fn groups_of(input: &Vector<'_>, grouping: &Grouping) -> Groups {
+pub(crate) fn groups_of(input: &Vector<'_>, grouping: &Grouping, budget: &Budget) -> Result<Groups> {
     let grouping = match grouping {
         Grouping::By(_) => grouping.clone(),
         Grouping::Without(names) => {
@@ -221,8 +229,8 @@ pub(crate) fn groups_of(input: &Vector<'_>, grouping: &Grouping) -> Groups {
         }
     };
     match input {
-        Vector::Rows(rows) => rows.group(&grouping),
-        Vector::Block(block) => block.labels.group(&grouping),
+        Vector::Rows(rows) => rows.group(&grouping, budget),
+        Vector::Block(block) => block.labels.group(&grouping, budget),
     }
 }
 
@@ -246,9 +254,11 @@ pub(crate) fn fold<'a>(
     steps: usize,
     budget: &Budget,
 ) -> Result<Block<'a>> {
-    let order = Order::new(groups_of(input, grouping));
+    let order = Order::new(groups_of(input, grouping, budget)?);
     let drop_name = dropped_names(input, &order.groups);
     let mut values = fold_groups(op, input, &order, steps, 1.0, budget)?;
+    // The rows in order, their groups, and the flags of the groups.
+    budget.hold(order.rows.len() * size_of::<u32>() + order.groups.labels.len())?;
     if op == AggregateOp::Avg && values.iter().any(|v| present(*v) && !v.is_finite()) {
         let smaller = fold_groups(op, input, &order, steps, SMALLER, budget)?;
         for (v, s) in values.iter_mut().zip(smaller).filter(|(v, _)| present(**v) && !v.is_finite()) {
@@ -257,7 +267,7 @@ pub(crate) fn fold<'a>(
     }
     let labels: Vec<Labels> = order.groups.labels;
     let mut block = Block { steps, values, labels: LabelColumn::Ready(labels), drop_name, ordered: false };
-    block.drop_empty();
+    block.drop_empty(budget)?;
     Ok(block)
 }
 
@@ -269,23 +279,24 @@ fn fold_groups(
     scale: f64,
     budget: &Budget,
 ) -> Result<Vec<f64>> {
-    let cells = reserve(budget, order.groups.labels.len(), steps)?;
-    let mut whole = Partial::new(op, 0, cells);
+    let mut whole = Partial::new(op, 0, order.groups.labels.len(), steps, budget)?;
     for batch in order.rows.chunks(SEGMENT_ROWS * SEGMENTS_HELD) {
         let partials: Vec<Partial> = batch
             .par_chunks(SEGMENT_ROWS)
             .map_init(
-                || (Scratch::default(), vec![ABSENT; steps]),
+                || (Scratch::new(budget), vec![ABSENT; steps]),
                 |(scratch, buffer), rows| {
                     fold_segment(op, input, order, rows, scale, budget, scratch, buffer)
                 },
             )
             .collect::<Result<_>>()?;
         for partial in &partials {
+            budget.check()?;
             whole.merge(op, partial, steps);
+            budget.release(partial.bytes());
         }
     }
-    Ok(whole.finish(op))
+    whole.finish(op, budget)
 }
 
 #[allow(clippy::too_many_arguments)] // The task of one thread: its rows and its buffers.
@@ -296,7 +307,7 @@ fn fold_segment(
     rows: &[u32],
     scale: f64,
     budget: &Budget,
-    scratch: &mut Scratch,
+    scratch: &mut Scratch<'_>,
     buffer: &mut [f64],
 ) -> Result<Partial> {
     budget.check()?;
@@ -306,12 +317,12 @@ fn fold_segment(
         [one] => (order.group(*one), order.group(*one)),
         [first, .., last] => (order.group(*first), order.group(*last)),
     };
-    let mut partial = Partial::new(op, first, (last - first + 1) * steps);
+    let mut partial = Partial::new(op, first, last - first + 1, steps, budget)?;
     for &row in rows {
         let at = (order.group(row) - first) * steps;
         match input {
             Vector::Rows(lazy) => {
-                lazy.fill(row as usize, scratch, budget, buffer)?;
+                lazy.fill(row as usize, scratch, buffer)?;
                 partial.fold(op, at, buffer, scale);
             }
             Vector::Block(block) => partial.fold(op, at, block.row(row as usize), scale),

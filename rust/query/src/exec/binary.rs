@@ -1,5 +1,7 @@
 //! Binary operators on values, and between vectors and scalars.
 
+use metricsdb_model::{Budget, Result};
+
 use super::block::{ABSENT, Block, Vector, present};
 use super::scan::{DropName, RowMap};
 use crate::syntax::tree::BinaryOp;
@@ -58,7 +60,8 @@ pub(crate) fn with_scalar<'a>(
     swapped: bool,
     vector: Vector<'a>,
     scalar: Vec<f64>,
-) -> Vector<'a> {
+    budget: &Budget,
+) -> Result<Vector<'a>> {
     let drops = arithmetic(op).is_some() || return_bool;
     let map: RowMap<'a> = match (arithmetic(op), comparison(op)) {
         (Some(f), _) if swapped => each(scalar, move |v, s| f(s, v)),
@@ -78,7 +81,7 @@ pub(crate) fn with_scalar<'a>(
         }
         (None, None) => each(scalar, |_, _| ABSENT),
     };
-    map_rows(vector, map, drops)
+    map_rows(vector, map, drops, budget)
 }
 
 fn each<'a>(scalar: Vec<f64>, f: impl Fn(f64, f64) -> f64 + Send + Sync + 'a) -> RowMap<'a> {
@@ -92,8 +95,13 @@ fn each<'a>(scalar: Vec<f64>, f: impl Fn(f64, f64) -> f64 + Send + Sync + 'a) ->
 }
 
 /// Applies `map` to every row: at once to a block, later to rows that are not read yet.
-pub(crate) fn map_rows<'a>(vector: Vector<'a>, map: RowMap<'a>, drops_name: bool) -> Vector<'a> {
-    match vector {
+pub(crate) fn map_rows<'a>(
+    vector: Vector<'a>,
+    map: RowMap<'a>,
+    drops_name: bool,
+    budget: &Budget,
+) -> Result<Vector<'a>> {
+    Ok(match vector {
         Vector::Rows(mut rows) => {
             rows.maps.push(map);
             if drops_name {
@@ -103,26 +111,32 @@ pub(crate) fn map_rows<'a>(vector: Vector<'a>, map: RowMap<'a>, drops_name: bool
         }
         Vector::Block(mut block) => {
             for row in block.values.chunks_mut(block.steps) {
+                budget.check()?;
                 map(row);
             }
             if drops_name {
                 block.drop_name.fill(true);
             }
-            block.drop_empty();
+            block.drop_empty(budget)?;
             Vector::Block(block)
         }
-    }
+    })
 }
 
 /// Keeps the present values of `block` where `keep` holds; for the set operators.
-pub(crate) fn blank(block: &mut Block<'_>, keep: impl Fn(usize, usize) -> bool) {
+pub(crate) fn blank(
+    block: &mut Block<'_>,
+    budget: &Budget,
+    keep: impl Fn(usize, usize) -> bool,
+) -> Result<()> {
     let steps = block.steps;
     for row in 0..block.len() {
+        budget.check()?;
         for step in 0..steps {
             if !keep(row, step) {
                 block.values[row * steps + step] = ABSENT;
             }
         }
     }
-    block.drop_empty();
+    block.drop_empty(budget)
 }

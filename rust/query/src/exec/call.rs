@@ -1,7 +1,9 @@
 //! Function calls.
 
 use metricsdb_model::labels::METRIC_NAME;
-use metricsdb_model::{Error, Grouping, Labels, MatchOp, Result, Samples, SeriesSet, Span, TimeRange};
+use metricsdb_model::{
+    Budget, Error, Grouping, Labels, MatchOp, Result, Samples, SeriesSet, Span, TimeRange,
+};
 
 use super::aggregate::presence;
 use super::binary::map_rows;
@@ -82,7 +84,7 @@ impl<'a> Evaluator<'a> {
     /// Remarks on metrics that have samples here, but not the name of a counter.
     #[inline(never)]
     fn remark_on_names(&self, ranges: &Ranges<'a>, span: Span) -> Result<()> {
-        let groups = ranges.set.group(&Grouping::By(vec![METRIC_NAME.to_owned()]));
+        let groups = ranges.set.group(&Grouping::By(vec![METRIC_NAME.to_owned()]), self.budget)?;
         let names = groups.labels.iter().map(|l| l.metric_name());
         let mut open: Vec<bool> = names.map(|name| !may_be_counter(name)).collect();
         if !open.contains(&true) {
@@ -127,7 +129,7 @@ impl<'a> Evaluator<'a> {
                 *v = kernel(*v, args.at(step)).unwrap_or(ABSENT);
             }
         });
-        Ok(Value::Vector(map_rows(vector, map, !function.keeps_name)))
+        Ok(Value::Vector(map_rows(vector, map, !function.keeps_name, self.budget)?))
     }
 
     fn special(&self, special: Special, call: &Call, span: Span, grid: &Grid) -> Result<Value<'a>> {
@@ -173,6 +175,7 @@ impl<'a> Evaluator<'a> {
         let block = self.vector(arg, grid)?.into_block(self.budget)?;
         let mut values = vec![f64::NAN; grid.steps];
         for (step, slot) in values.iter_mut().enumerate() {
+            self.budget.check()?;
             let mut found = (0..block.len()).map(|row| block.row(row)[step]).filter(|&v| present(v));
             if let (Some(one), None) = (found.next(), found.next()) {
                 *slot = one;
@@ -197,7 +200,7 @@ impl<'a> Evaluator<'a> {
                 *v = t;
             }
         });
-        Ok(map_rows(self.vector(arg, grid)?, map, true))
+        map_rows(self.vector(arg, grid)?, map, true, self.budget)
     }
 
     /// Stored samples have no start time, which reads as 0; values that were computed have none at all.
@@ -208,13 +211,13 @@ impl<'a> Evaluator<'a> {
         let map: RowMap<'a> = Box::new(move |row| {
             row.iter_mut().filter(|v| present(**v)).for_each(|v| *v = if stored { 0.0 } else { ABSENT });
         });
-        Ok(map_rows(vector, map, true))
+        map_rows(vector, map, true, self.budget)
     }
 
     #[inline(never)]
     fn absent(&self, arg: &Expr, grid: &Grid) -> Result<Block<'a>> {
         let seen = presence(&self.vector(arg, grid)?, grid.steps, self.budget)?;
-        absence(arg, &seen)
+        absence(arg, &seen, self.budget)
     }
 
     #[inline(never)]
@@ -226,7 +229,7 @@ impl<'a> Evaluator<'a> {
         let any: WindowFn = |_| Some(1.0);
         let rows = self.rows(ranges, any, Sliding::None, Args::default(), false, grid);
         let seen = presence(&Vector::Rows(rows), grid.steps, self.budget)?;
-        absence(arg, &seen)
+        absence(arg, &seen, self.budget)
     }
 
     /// The vector at each step with every row's presence; for functions over whole vectors.
@@ -247,11 +250,11 @@ pub(crate) fn seconds(grid: &Grid) -> Vec<f64> {
 }
 
 /// One row of ones where nothing was seen, with the labels that the selector asks for.
-fn absence<'a>(arg: &Expr, seen: &[bool]) -> Result<Block<'a>> {
+fn absence<'a>(arg: &Expr, seen: &[bool], budget: &Budget) -> Result<Block<'a>> {
     let mut block = Block::empty(seen.len());
     let values: Vec<f64> = seen.iter().map(|&seen| if seen { ABSENT } else { 1.0 }).collect();
     block.push(absent_labels(arg)?, false, &values);
-    block.drop_empty();
+    block.drop_empty(budget)?;
     Ok(block)
 }
 

@@ -40,7 +40,7 @@ impl<'a> Evaluator<'a> {
         self.quantile_rows(&block, &histograms, &phi, call.args[1].span, grid, |labels, row| {
             result.push(labels.clone(), true, row);
         })?;
-        result.drop_empty();
+        result.drop_empty(self.budget)?;
         Ok(result)
     }
 
@@ -89,7 +89,7 @@ impl<'a> Evaluator<'a> {
                 .collect();
             result.push(histogram.labels.clone(), true, &row);
         }
-        result.drop_empty();
+        result.drop_empty(self.budget)?;
         Ok(result)
     }
 
@@ -109,6 +109,7 @@ impl<'a> Evaluator<'a> {
             let mut repairs: Vec<(usize, Repair)> = Vec::new();
             let mut row = vec![ABSENT; grid.steps];
             for (step, slot) in row.iter_mut().enumerate() {
+                self.budget.check_at(step)?;
                 histogram.buckets(block, step, buckets);
                 if !buckets.is_empty() {
                     let (value, repair) = quantile(phi[step], buckets);
@@ -138,13 +139,16 @@ impl<'a> Evaluator<'a> {
         grid: &Grid,
     ) -> Result<(Block<'a>, Vec<Histogram>)> {
         let block = self.block(arg, grid)?;
-        let groups = block.labels.group(&Grouping::Without(vec![BUCKET_LABEL.to_owned()]));
-        let bounds = block.labels.group(&Grouping::By(vec![BUCKET_LABEL.to_owned()]));
+        let groups = block.labels.group(&Grouping::Without(vec![BUCKET_LABEL.to_owned()]), self.budget)?;
+        let bounds = block.labels.group(&Grouping::By(vec![BUCKET_LABEL.to_owned()]), self.budget)?;
         let uppers: Vec<Option<f64>> =
             bounds.labels.iter().map(|l| parse_le(l.value(BUCKET_LABEL))).collect();
         let mut histograms: Vec<Histogram> =
             groups.labels.into_iter().map(|labels| Histogram { labels, rows: Vec::new() }).collect();
+        let histogram_bytes = 2 * (size_of::<Histogram>() + grid.steps * size_of::<f64>() + 64);
+        self.budget.hold(histograms.len() * histogram_bytes + block.len() * 2 * size_of::<(usize, f64)>())?;
         for row in 0..block.len() {
+            self.budget.check()?;
             let histogram = &mut histograms[groups.of[row] as usize];
             let bound = bounds.of[row] as usize;
             match uppers[bound] {

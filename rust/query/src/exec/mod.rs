@@ -27,6 +27,7 @@ mod times;
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use metricsdb_model::budget::Visits;
 use metricsdb_model::{Answer, Budget, Error, Grouping, Predicate, Result, SeriesSet, Source, TimeRange};
 
 use crate::annotations::Notes;
@@ -111,6 +112,14 @@ impl<'a> Value<'a> {
     fn block(block: Block<'a>) -> Value<'a> {
         Value::Vector(Vector::Block(block))
     }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Value::Scalar(values) => size_of_val(&values[..]),
+            Value::String(text) => text.len(),
+            Value::Vector(vector) => vector.bytes(),
+        }
+    }
 }
 
 /// A range vector: series, and how to cut windows out of them.
@@ -136,10 +145,20 @@ struct Evaluator<'a> {
 type Selected<'a> = (Predicate, TimeRange, Arc<dyn SeriesSet + 'a>);
 
 impl<'a> Evaluator<'a> {
+    /// Evaluates a node. What it allocated is given back to the account, but for its value.
     fn eval(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
+        let mark = self.budget.mark();
+        let value = self.eval_node(expr, grid)?;
+        self.budget.settle(mark, value.bytes())?;
+        Ok(value)
+    }
+
+    fn eval_node(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
         self.budget.check()?;
         match &expr.kind {
-            ExprKind::Number(value) | ExprKind::Seconds(value) => Ok(Value::Scalar(vec![*value; grid.steps])),
+            ExprKind::Number(value) | ExprKind::Seconds(value) => {
+                Ok(Value::Scalar(grid::filled(self.budget, 1, grid.steps, *value)?))
+            }
             ExprKind::String(text) => Ok(Value::String(text.clone())),
             ExprKind::Paren(inner) | ExprKind::Plus(inner) => self.eval(inner, grid),
             ExprKind::Selector(selector) => {
@@ -149,8 +168,13 @@ impl<'a> Evaluator<'a> {
                 Err(Error::execution("a range vector cannot stand here"))
             }
             _ if grid.steps > 1 && is_step_invariant(expr) => {
+                let before = self.budget.visits().map_or(0, Visits::first);
                 let once = self.compute(expr, &Grid::instant(grid.start))?;
-                self.spread(once, grid.steps)
+                let spread = self.spread(once, grid.steps)?;
+                if let Some(visits) = self.budget.visits() {
+                    visits.repeat_first(before);
+                }
+                Ok(spread)
             }
             _ => self.compute(expr, grid),
         }
@@ -173,8 +197,7 @@ impl<'a> Evaluator<'a> {
             Value::String(text) => Value::String(text),
             Value::Vector(vector) => {
                 let once = vector.into_block(self.budget)?;
-                grid::reserve(self.budget, once.len(), steps)?;
-                Value::block(once.spread(steps))
+                Value::block(once.spread(steps, self.budget)?)
             }
         })
     }
@@ -211,7 +234,7 @@ impl<'a> Evaluator<'a> {
                 let negate = |row: &mut [f64]| {
                     row.iter_mut().filter(|v| present(**v)).for_each(|v| *v = -*v);
                 };
-                Value::Vector(binary::map_rows(vector, Box::new(negate), true))
+                Value::Vector(binary::map_rows(vector, Box::new(negate), true, self.budget)?)
             }
             Value::String(_) => return Err(Error::execution("a string has no sign")),
         })
@@ -240,9 +263,11 @@ impl<'a> Evaluator<'a> {
         Ok(match (left, right) {
             (Value::Scalar(a), Value::Scalar(b)) => Value::Scalar(binary::scalars(op, a, &b)),
             (Value::Vector(v), Value::Scalar(s)) => {
-                Value::Vector(binary::with_scalar(op, bool_, false, v, s))
+                Value::Vector(binary::with_scalar(op, bool_, false, v, s, self.budget)?)
             }
-            (Value::Scalar(s), Value::Vector(v)) => Value::Vector(binary::with_scalar(op, bool_, true, v, s)),
+            (Value::Scalar(s), Value::Vector(v)) => {
+                Value::Vector(binary::with_scalar(op, bool_, true, v, s, self.budget)?)
+            }
             (Value::Vector(a), Value::Vector(b)) => {
                 let (a, b) = (a.into_block(self.budget)?, b.into_block(self.budget)?);
                 Value::block(if op.is_set() {

@@ -1,9 +1,10 @@
 //! From the last value to the answer: metric names dropped, rows in order, gaps left out.
 
-use metricsdb_model::{AnswerKind, Error, Labels, Matrix, Result, Samples};
+use metricsdb_model::order::{sort_by, sort_owned};
+use metricsdb_model::{AnswerKind, Budget, Error, Labels, Matrix, Result, Samples};
 
 use super::block::{Block, present};
-use super::grid::Grid;
+use super::grid::{CELLS_PER_CHECK, Grid};
 use super::labels::drop_metadata;
 use super::scan::DropName;
 use super::{Evaluator, Ranges, Value, refuse_range_query};
@@ -37,7 +38,7 @@ impl<'a> Evaluator<'a> {
                 Ok((AnswerKind::Scalar, matrix, None))
             }
             Value::Vector(vector) => {
-                let matrix = finish(vector.into_block(self.budget)?, &grid)?;
+                let matrix = self.finish(vector.into_block(self.budget)?, &grid)?;
                 Ok((AnswerKind::Vector, matrix, None))
             }
         }
@@ -61,7 +62,7 @@ impl<'a> Evaluator<'a> {
             Value::Vector(vector) => vector.into_block(self.budget)?,
             Value::String(_) => return Err(refuse_range_query(ValueType::String)),
         };
-        Ok((AnswerKind::Matrix, finish(block, &grid)?, None))
+        Ok((AnswerKind::Matrix, self.finish(block, &grid)?, None))
     }
 
     /// The samples of a range vector at one step, as they are.
@@ -72,6 +73,9 @@ impl<'a> Evaluator<'a> {
             ranges.set.read(row, ranges.looks.reach(ranges.range), &mut samples)?;
             self.budget.take_samples(samples.len() as u64)?;
             samples.drop_stale(0);
+            if let Some(visits) = self.budget.visits() {
+                visits.add(0, samples.len() as u64);
+            }
             if samples.is_empty() {
                 continue;
             }
@@ -80,11 +84,15 @@ impl<'a> Evaluator<'a> {
                 DropName::All(all) => *all,
                 DropName::Each(each) => each[row],
             };
+            self.budget
+                .hold(size_of::<(Labels, Samples)>() + labels.heap_bytes() + 16 * 2 * samples.len())?;
             found.push((if drops { drop_metadata(&labels) } else { labels }, samples));
         }
-        found.sort_by(|a, b| a.0.cmp(&b.0));
-        let mut matrix = Matrix::default();
+        sort_owned(&mut found, self.budget, |a, b| a.0.cmp(&b.0))?;
+        let total: usize = found.iter().map(|(_, samples)| samples.len()).sum();
+        let mut matrix = self.matrix(found.len(), total)?;
         for (labels, samples) in found {
+            self.budget.check()?;
             matrix.timestamps.extend(samples.timestamps);
             matrix.values.extend(samples.values);
             matrix.end_row(labels);
@@ -93,36 +101,70 @@ impl<'a> Evaluator<'a> {
     }
 }
 
-fn finish(mut block: Block<'_>, grid: &Grid) -> Result<Matrix> {
-    if block.drop_name.iter().any(|&drops| drops) {
-        let drops = std::mem::take(&mut block.drop_name);
-        for (labels, _) in block.labels_ready().iter_mut().zip(&drops).filter(|(_, drops)| **drops) {
-            *labels = drop_metadata(labels);
+impl<'a> Evaluator<'a> {
+    fn finish(&self, mut block: Block<'a>, grid: &Grid) -> Result<Matrix> {
+        let budget = self.budget;
+        if block.drop_name.iter().any(|&drops| drops) {
+            let drops = std::mem::take(&mut block.drop_name);
+            for (labels, _) in block.labels_ready(budget)?.iter_mut().zip(&drops).filter(|(_, drops)| **drops)
+            {
+                budget.check()?;
+                *labels = drop_metadata(labels);
+            }
+            block.drop_name = vec![false; drops.len()];
         }
-        block.drop_name = vec![false; drops.len()];
+        let mut order = order_by_labels(&mut block, budget)?;
+        if has_equal(block.labels_ready(budget)?, &order, budget)? {
+            block = block.merge_equal(budget)?;
+            order = order_by_labels(&mut block, budget)?;
+        }
+        if block.ordered && grid.steps == 1 {
+            order.sort_unstable();
+        }
+        let labels = std::mem::take(block.labels_ready(budget)?);
+        let mut samples = 0;
+        for row in block.values.chunks(CELLS_PER_CHECK) {
+            budget.check()?;
+            samples += row.iter().filter(|v| present(**v)).count();
+        }
+        let mut matrix = self.matrix(order.len(), samples)?;
+        for row in order {
+            budget.check()?;
+            push_row(&mut matrix, labels[row as usize].clone(), grid, block.row(row as usize));
+        }
+        Ok(matrix)
     }
-    let mut order = order_by_labels(&mut block);
-    let labels = block.labels_ready();
-    if order.windows(2).any(|pair| labels[pair[0]] == labels[pair[1]]) {
-        block = block.merge_equal()?;
-        order = order_by_labels(&mut block);
+
+    /// An empty matrix with room for so much.
+    fn matrix(&self, rows: usize, samples: usize) -> Result<Matrix> {
+        let row = size_of::<Labels>() + size_of::<usize>();
+        self.budget.hold(rows * row + samples * (size_of::<i64>() + size_of::<f64>()))?;
+        let mut matrix = Matrix::default();
+        matrix.labels.reserve_exact(rows);
+        matrix.offsets.reserve_exact(rows);
+        matrix.timestamps.reserve_exact(samples);
+        matrix.values.reserve_exact(samples);
+        Ok(matrix)
     }
-    if block.ordered && grid.steps == 1 {
-        order.sort_unstable();
-    }
-    let labels = std::mem::take(block.labels_ready());
-    let mut matrix = Matrix::default();
-    for row in order {
-        push_row(&mut matrix, labels[row].clone(), grid, block.row(row));
-    }
-    Ok(matrix)
 }
 
-fn order_by_labels(block: &mut Block<'_>) -> Vec<usize> {
-    let labels = block.labels_ready();
-    let mut order: Vec<usize> = (0..labels.len()).collect();
-    order.sort_unstable_by(|&a, &b| labels[a].cmp(&labels[b]));
-    order
+fn order_by_labels(block: &mut Block<'_>, budget: &Budget) -> Result<Vec<u32>> {
+    let labels = block.labels_ready(budget)?;
+    budget.hold(labels.len() * size_of::<u32>())?;
+    let mut order: Vec<u32> = (0..labels.len() as u32).collect();
+    sort_by(&mut order, budget, |&a, &b| labels[a as usize].cmp(&labels[b as usize]))?;
+    Ok(order)
+}
+
+/// Whether two rows that follow each other in `order` have the same labels.
+fn has_equal(labels: &[Labels], order: &[u32], budget: &Budget) -> Result<bool> {
+    for (i, pair) in order.windows(2).enumerate() {
+        budget.check_at(i)?;
+        if labels[pair[0] as usize] == labels[pair[1] as usize] {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn push_row(matrix: &mut Matrix, labels: Labels, grid: &Grid, values: &[f64]) {

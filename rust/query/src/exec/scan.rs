@@ -5,19 +5,21 @@
 
 use std::sync::Arc;
 
+use metricsdb_model::budget::Visits;
 use metricsdb_model::sample::is_stale;
 use metricsdb_model::{Budget, Grouping, Groups, Result, Samples, SeriesSet, TimeRange, Wants};
 use rayon::prelude::*;
 
 use super::block::{ABSENT, Block, LabelColumn, present};
 use super::edges::{self, Edges};
-use super::grid::{Grid, Looks, reserve};
+use super::grid::{Grid, Looks, filled};
 use crate::function::sliding::{Sliding, Windows};
 use crate::function::summary::OfSummary;
 use crate::function::{Window, WindowFn};
 
-/// Windows of one row between two looks at the budget.
-const STEPS_PER_CHECK: usize = 64;
+/// Work of one row between two looks at the budget: a window counts for its samples, and for this many more.
+const WORK_PER_CHECK: usize = 1 << 18;
+const WORK_OF_WINDOW: usize = 1 << 8;
 
 /// Changes one row in place; leaves `ABSENT` as it is.
 pub(crate) type RowMap<'a> = Box<dyn Fn(&mut [f64]) + Send + Sync + 'a>;
@@ -81,10 +83,31 @@ pub(crate) struct Rows<'a> {
     pub steps: usize,
 }
 
-/// Buffers of one thread.
-#[derive(Default)]
-pub(crate) struct Scratch {
+/// Buffers of one thread, told to the account of memory.
+pub(crate) struct Scratch<'b> {
     samples: Samples,
+    budget: &'b Budget,
+    held: usize,
+}
+
+impl<'b> Scratch<'b> {
+    pub fn new(budget: &'b Budget) -> Scratch<'b> {
+        Scratch { samples: Samples::default(), budget, held: 0 }
+    }
+
+    fn account(&mut self) -> Result<()> {
+        let bytes = self.samples.timestamps.capacity() * size_of::<i64>()
+            + self.samples.values.capacity() * size_of::<f64>();
+        let more = bytes.saturating_sub(self.held);
+        self.held += more;
+        if more == 0 { Ok(()) } else { self.budget.hold(more) }
+    }
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        self.budget.release(self.held);
+    }
 }
 
 impl<'a> Rows<'a> {
@@ -99,14 +122,36 @@ impl<'a> Rows<'a> {
         }
     }
 
-    pub fn group(&self, grouping: &Grouping) -> Groups {
-        self.set.group(grouping)
+    pub fn group(&self, grouping: &Grouping, budget: &Budget) -> Result<Groups> {
+        self.set.group(grouping, budget)
+    }
+
+    /// Bytes held by the set, beyond what its selection has told, and by what there is a step of.
+    pub fn bytes(&self) -> usize {
+        let args = match &self.leaf {
+            Leaf::Window(window) => window.args.values.len(),
+            _ => 0,
+        };
+        self.set.bytes() + size_of::<f64>() * (args + self.maps.len() * self.steps)
     }
 
     /// Reads and computes one row into `out`, which holds one value per step.
-    pub fn fill(&self, row: usize, scratch: &mut Scratch, budget: &Budget, out: &mut [f64]) -> Result<()> {
-        let samples = &mut scratch.samples;
-        samples.clear();
+    pub fn fill(&self, row: usize, scratch: &mut Scratch<'_>, out: &mut [f64]) -> Result<()> {
+        self.fill_leaf(row, scratch, out)?;
+        if let (Some(visits), Leaf::Instant { .. } | Leaf::Smoothed { .. }) =
+            (scratch.budget.visits(), &self.leaf)
+        {
+            let seen = out.iter().enumerate().filter(|(_, v)| present(**v));
+            seen.for_each(|(step, _)| visits.add(step, 1));
+        }
+        for map in &self.maps {
+            map(out);
+        }
+        Ok(())
+    }
+
+    fn fill_leaf(&self, row: usize, scratch: &mut Scratch<'_>, out: &mut [f64]) -> Result<()> {
+        let budget = scratch.budget;
         match &self.leaf {
             Leaf::Instant { looks, lookback, times } if looks.count == 1 => {
                 let found = self.set.newest(row, looks.reach(*lookback))?;
@@ -117,26 +162,28 @@ impl<'a> Rows<'a> {
                 });
             }
             Leaf::Instant { looks, lookback, times } => {
-                read(&*self.set, row, looks.reach(*lookback), samples, budget)?;
+                let samples = read(&*self.set, row, looks.reach(*lookback), scratch)?;
                 newest(samples, looks, *lookback, *times, out);
             }
             Leaf::Smoothed { looks, lookback } => {
-                read(&*self.set, row, looks.around(*lookback, *lookback), samples, budget)?;
+                let samples = read(&*self.set, row, looks.around(*lookback, *lookback), scratch)?;
                 samples.drop_stale(0);
                 edges::smooth(samples, looks, *lookback, out);
             }
-            Leaf::Window(window) if window.fill_from_summaries(&*self.set, row, budget, out)? => {}
+            Leaf::Window(window)
+                if budget.visits().is_none()
+                    && window.fill_from_summaries(&*self.set, row, budget, out)? => {}
             Leaf::Window(window) => {
-                read(&*self.set, row, window.reach(), samples, budget)?;
+                let samples = read(&*self.set, row, window.reach(), scratch)?;
                 samples.drop_stale(0);
+                if let Some(visits) = budget.visits() {
+                    window.count(samples, out.len(), visits);
+                }
                 match window.edges {
                     Some(edges) => edges.slide(window, samples, out),
                     None => window.slide(samples, budget, out)?,
                 }
             }
-        }
-        for map in &self.maps {
-            map(out);
         }
         Ok(())
     }
@@ -144,27 +191,39 @@ impl<'a> Rows<'a> {
     /// Reads every row; those without any sample are left out.
     pub fn into_block(self, budget: &Budget) -> Result<Block<'a>> {
         let (rows, steps) = (self.len(), self.steps);
-        let mut values = vec![ABSENT; reserve(budget, rows, steps)?];
+        let mut values = filled(budget, rows, steps, ABSENT)?;
+        budget.hold(rows * (size_of::<u32>() + 2))?;
         let full: Vec<bool> = values
             .par_chunks_mut(steps)
             .enumerate()
             .with_min_len(16)
-            .map_init(Scratch::default, |scratch, (i, out)| {
-                self.fill(i, scratch, budget, out)?;
-                Ok(out.iter().any(|&v| present(v)))
-            })
+            .map_init(
+                || Scratch::new(budget),
+                |scratch, (i, out)| {
+                    self.fill(i, scratch, out)?;
+                    Ok(out.iter().any(|&v| present(v)))
+                },
+            )
             .collect::<Result<_>>()?;
         let drop_name = (0..rows).map(|i| self.drops_name(i)).collect();
         let labels = LabelColumn::Stored { set: self.set, index: (0..rows as u32).collect() };
         let mut block = Block { steps, values, labels, drop_name, ordered: false };
-        block.retain(|i| full[i]);
+        block.retain(budget, |i| full[i])?;
         Ok(block)
     }
 }
 
-fn read(set: &dyn SeriesSet, row: usize, range: TimeRange, out: &mut Samples, budget: &Budget) -> Result<()> {
-    set.read(row, range, out)?;
-    budget.take_samples(out.len() as u64)
+fn read<'s>(
+    set: &dyn SeriesSet,
+    row: usize,
+    range: TimeRange,
+    scratch: &'s mut Scratch<'_>,
+) -> Result<&'s mut Samples> {
+    scratch.samples.clear();
+    set.read(row, range, &mut scratch.samples)?;
+    scratch.account()?;
+    scratch.budget.take_samples(scratch.samples.len() as u64)?;
+    Ok(&mut scratch.samples)
 }
 
 fn instant_value(t: i64, value: f64, times: bool) -> f64 {
@@ -197,6 +256,17 @@ impl WindowLeaf {
             Some(edges) => edges.reach(&self.looks, self.range),
             None => self.looks.reach(self.range),
         }
+    }
+
+    /// The samples in the window of each step.
+    fn count(&self, samples: &Samples, steps: usize, visits: &Visits) {
+        let ts = &samples.timestamps[..];
+        let looks = self.looks;
+        let within = |t: i64| {
+            let after = ts.partition_point(|&x| x <= t.saturating_sub(self.range));
+            (ts.partition_point(|&x| x <= t) - after) as u64
+        };
+        (0..steps).for_each(|step| visits.add(step, within(looks.time(step))));
     }
 
     /// Fills the row from what storage knows of whole blocks; false, and the row is undefined, where it
@@ -240,7 +310,7 @@ impl WindowLeaf {
         }
         let ts = &samples.timestamps[..];
         let mut windows = Windows::new(self.kernel, self.sliding, ts, &samples.values);
-        let (mut low, mut high) = (0, 0);
+        let (mut low, mut high, mut work) = (0, 0, 0);
         for (i, slot) in out.iter_mut().enumerate() {
             let end = self.looks.time(i);
             let start = end.saturating_sub(self.range);
@@ -251,8 +321,10 @@ impl WindowLeaf {
                 low += 1;
             }
             // A window may hold years: a row of them can take long.
-            if i % STEPS_PER_CHECK == STEPS_PER_CHECK - 1 {
+            work += high - low + WORK_OF_WINDOW;
+            if work >= WORK_PER_CHECK {
                 budget.check()?;
+                work = 0;
             }
             *slot = ABSENT;
             if low < high {

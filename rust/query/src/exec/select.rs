@@ -73,8 +73,14 @@ impl<'a> Evaluator<'a> {
                     Some(step) => self.times.positive(step)?,
                     None => self.params.subquery_step_ms,
                 };
+                let visits = self.budget.visits();
                 let (block, inner) = match grid.inner(&looks, range, step)? {
-                    Some(inner) => (self.vector_or_scalar(expr, &inner)?, inner),
+                    Some(inner) => {
+                        visits.iter().for_each(|v| v.enter_subquery());
+                        let block = self.vector_or_scalar(expr, &inner)?;
+                        visits.iter().for_each(|v| v.leave_subquery());
+                        (block, inner)
+                    }
                     None => (Block::empty(1), Grid::instant(looks.first)),
                 };
                 let drop_name = DropName::Each(block.drop_name.clone());
