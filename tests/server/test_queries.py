@@ -34,9 +34,9 @@ async def client(db: mdb.Database) -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
-async def until(db: mdb.Database, count: int) -> None:  # noqa: ASYNC110 - nobody tells of it
+async def until(db: mdb.Database, count: int) -> None:
     """Until so many queries are on the list."""
-    while db.queries().height != count:
+    while db.queries().height != count:  # noqa: ASYNC110
         await asyncio.sleep(0)
 
 

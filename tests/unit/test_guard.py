@@ -16,9 +16,10 @@ import pytest
 
 import metricsdb as mdb
 
-SERIES = 300_000
-# The promise is 50 ms. Measured here in CPU time, in which a busy machine counts less, and with as much again.
-GAP_MS_MAX = 100
+SERIES = 60_000
+# The promise is 50 ms, for a million series too. A loop over as few as these that lost its check takes 10 ms and more;
+# the kernel tells CPU time to 4 ms.
+GAP_MS_MAX = 25
 
 # Minutes of work, checks in all of it: a query to look at, to kill, or to wait behind.
 ENDLESS = "sum_over_time(quantile_over_time(0.5, long[1h])[5h:10ms])"
@@ -31,7 +32,7 @@ def long_series(db: mdb.Database) -> mdb.Database:
 
 @pytest.fixture(scope="module")
 def big() -> mdb.Database:
-    """300,000 series of three samples, two thirds of a million long values of one series."""
+    """60,000 series of three samples, and one of two million."""
     db = mdb.Database(max_samples=2**62, max_query_memory=8 << 30)
     rows = pl.select(n=pl.int_range(SERIES))
     refs = db.register(
@@ -54,18 +55,18 @@ def words(count: int) -> str:
 
 HEAVY = [
     'count({pod=~".*9.+8.*7.*"})',
-    'count({pod!~".*9.+8.*5.*[a-z]?"})',
+    'count({pod!="",pod!~".*9.+8.*5.*[a-z]?"})',
     'count({pod=~"(pod-1.*|pod-2.*|pod-3.*).*[13579]"})',
-    f'count({{pod=~"{words(40_000)}"}})',
+    f'count({{pod=~"{words(5_000)}"}})',
     'count({pod=~"pod-.*"})',
     "m_total",
     '{pod!=""}',
     "m_total[5m]",
     "sort(m_total)",
     'sort_by_label(m_total, "pod")',
-    "topk(140000, m_total)",
+    "topk(25000, m_total)",
     "topk by (pod) (1, m_total)",
-    "limitk(100000, m_total)",
+    "limitk(20000, m_total)",
     "limit_ratio(0.5, m_total)",
     "quantile(0.5, m_total)",
     'count_values("v", m_total)',
@@ -99,7 +100,7 @@ def test_no_loop_forgets_to_ask(big: mdb.Database, expr: str) -> None:
         big._native.probe_checks(True)
         big.query(expr, time=150)
         best = min(best, big._native.probe_checks(False))
-        if best < GAP_MS_MAX / 2:
+        if best < GAP_MS_MAX:
             break
     assert best < GAP_MS_MAX
 
@@ -108,7 +109,7 @@ def test_no_loop_forgets_to_ask(big: mdb.Database, expr: str) -> None:
     "text",
     [
         "+".join(["sum(m_total)"] * 500),
-        "{" + ",".join(f'a{i}="b"' for i in range(100_000)) + "}",
+        "{" + ",".join(f'a{i}="b"' for i in range(50_000)) + "}",
         "(" * 250 + "1" + ")" * 250,
     ],
     ids=["chain", "matchers", "nested"],

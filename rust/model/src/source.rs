@@ -14,8 +14,9 @@ use crate::time::TimeRange;
 
 /// Rows whose labels are made or hashed between two looks at the budget.
 const ROWS_PER_CHECK: usize = 256;
-/// What a group takes in a vector and a hash table that double as they grow, its text aside.
-const GROUP_BYTES: usize = 128;
+/// What a group takes in a vector that doubles as it grows, its text aside; and a row in a table of all groups.
+const GROUP_BYTES: usize = 64;
+const TABLE_BYTES: usize = 64;
 
 pub trait Source: Sync {
     /// The series that satisfy `predicate` and may have a sample in `range`; a consistent view: later
@@ -98,8 +99,9 @@ impl Groups {
     /// Rows whose kept labels, `labels(row)`, are equal are one group.
     pub fn of(rows: usize, labels: impl Fn(usize) -> Labels, budget: &Budget) -> Result<Groups> {
         let mut groups = Groups { of: Vec::with_capacity(rows), labels: Vec::new() };
-        let mut seen: HashMap<Labels, u32> = HashMap::new();
-        budget.hold(rows * size_of::<u32>())?;
+        // Roomy from the start: a table that grows hashes all of its texts again, and nobody can stop it.
+        budget.hold(rows * (size_of::<u32>() + TABLE_BYTES))?;
+        let mut seen: HashMap<Labels, u32> = HashMap::with_capacity(rows);
         for row in 0..rows {
             if row % ROWS_PER_CHECK == 0 {
                 budget.check()?;

@@ -108,6 +108,8 @@ fn long_frame(matrix: Matrix, budget: &Budget) -> Result<PyDataFrame> {
     let is_flat =
         matrix.timestamps.len() == matrix.len() && matrix.offsets.windows(2).all(|o| o[1] - o[0] == 1);
     let mut columns = if is_flat { labels } else { repeat(&labels, &matrix.offsets, budget)? };
+    // Freeing a million label sets takes longer than a caller who stopped the query should wait.
+    rayon::spawn(move || drop(matrix.labels));
     columns.push(Column::new("timestamp".into(), matrix.timestamps));
     columns.push(Column::new("value".into(), matrix.values));
     frame(columns)

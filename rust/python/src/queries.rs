@@ -15,6 +15,9 @@ use parking_lot::{Condvar, Mutex};
 /// How long a worker gives way at one check. Bounded, so that whatever it holds is not held for good.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Checks that follow each other faster are not measured one by one.
+const PROBE_EVERY: Duration = Duration::from_millis(1);
+
 /// Who goes first: alerts before people before batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -316,8 +319,8 @@ impl Gate for Turnstile {
 }
 
 thread_local! {
-    /// Query, and the CPU time of this thread at its last check.
-    static LAST_CHECK: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+    /// Query, and wall time and CPU time of this thread at a check of a millisecond ago or less.
+    static LAST_CHECK: Cell<Option<(u64, Instant, u64)>> = const { Cell::new(None) };
 }
 
 impl Shared {
@@ -325,10 +328,15 @@ impl Shared {
         if !self.probing.load(Relaxed) {
             return;
         }
-        let now = cpu_time();
-        let (last_id, last) = LAST_CHECK.replace((id, now));
-        if last_id == id {
-            self.longest_gap.fetch_max(now.saturating_sub(last), Relaxed);
+        let now = Instant::now();
+        let last = LAST_CHECK.get().filter(|last| last.0 == id);
+        if last.is_some_and(|last| now - last.1 < PROBE_EVERY) {
+            return;
+        }
+        let cpu = cpu_time();
+        LAST_CHECK.set(Some((id, now, cpu)));
+        if let Some(last) = last {
+            self.longest_gap.fetch_max(cpu.saturating_sub(last.2), Relaxed);
         }
     }
 }

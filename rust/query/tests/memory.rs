@@ -156,7 +156,11 @@ fn what_is_accounted_is_never_less_than_what_is_allocated() {
             // And a limit holds: whatever is refused was refused before it stood in memory.
             let (result, _, held) = run(text, told / 2, step);
             assert!(matches!(result, Err(Error::Limit { .. })), "{text} {step:?}");
-            assert!(held <= told as usize / 2 + SLACK, "{text} {step:?}: {held} held with {} allowed", told / 2);
+            assert!(
+                held <= told as usize / 2 + SLACK,
+                "{text} {step:?}: {held} held with {} allowed",
+                told / 2
+            );
         }
     }
 }

@@ -48,6 +48,18 @@ pub struct View<'a> {
     budget: Budget,
 }
 
+/// Views of more series are freed by the pool: their chunks lie all over memory, and who stopped a query should not wait.
+const FREED_BY_POOL: usize = 1 << 13;
+
+impl Drop for View<'_> {
+    fn drop(&mut self) {
+        if self.series.len() > FREED_BY_POOL {
+            let series = std::mem::take(&mut self.series);
+            rayon::spawn(move || drop(series));
+        }
+    }
+}
+
 struct Captured {
     id: u32,
     /// `state` counts no sample where the open chunk is outside of the range.
@@ -458,6 +470,8 @@ impl SeriesSet for View<'_> {
         let mut groups = Groups { of: Vec::with_capacity(self.len()), labels: Vec::new() };
         // The kept pairs of each group, one group after the other.
         let (mut keys, mut starts): (Vec<(u32, u32)>, Vec<usize>) = (Vec::new(), vec![0]);
+        // Of each group, so that a table that grows hashes none again.
+        let mut hashes: Vec<u64> = Vec::new();
         let mut table: HashTable<u32> = HashTable::new();
         let mut key: Vec<(u32, u32)> = Vec::new();
         for same_shard in self.series.chunk_by(|a, b| place_of(a.id).0 == place_of(b.id).0) {
@@ -477,16 +491,15 @@ impl SeriesSet for View<'_> {
                     let group = starts.len() as u32 - 1;
                     keys.extend_from_slice(&key);
                     starts.push(keys.len());
-                    table.insert_unique(hash, group, |&g| {
-                        hash_pairs(keys[starts[g as usize]..starts[g as usize + 1]].iter().copied())
-                    });
+                    hashes.push(hash);
+                    table.insert_unique(hash, group, |&g| hashes[g as usize]);
                     group
                 });
                 groups.of.push(group);
             }
             drop(shard);
             let (new_keys, new_groups) = (keys.len() - before.0, starts.len() - before.1);
-            budget.hold(2 * (new_keys * size_of::<(u32, u32)>() + new_groups * size_of::<[usize; 2]>()))?;
+            budget.hold(2 * (new_keys * size_of::<(u32, u32)>() + new_groups * size_of::<[usize; 3]>()))?;
         }
         let mut text = Vec::new();
         budget.hold((starts.len() - 1) * size_of::<Labels>())?;

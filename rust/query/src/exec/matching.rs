@@ -146,7 +146,7 @@ pub(crate) fn operator<'a>(
         many: &many,
         one: &one,
         result: Block::empty(many.steps),
-        rows: HashMap::new(),
+        rows: HashMap::with_capacity(many.len()),
     };
     if !pairing.some[0] || !pairing.some[1] {
         return Ok(pairing.result);

@@ -71,7 +71,10 @@ fn lists_errors_and_metadata() {
         String::from_utf8(out).unwrap()
     };
     let l = Labels::from_pairs([("a", "1")]).unwrap();
-    assert_eq!(text(&|o| label_sets([&l, &l], o, |_| Ok(())).unwrap()), r#"{"status":"success","data":[{"a":"1"},{"a":"1"}]}"#);
+    assert_eq!(
+        text(&|o| label_sets([&l, &l], o, |_| Ok(())).unwrap()),
+        r#"{"status":"success","data":[{"a":"1"},{"a":"1"}]}"#
+    );
     assert_eq!(text(&|o| strings([], o)), r#"{"status":"success","data":[]}"#);
     assert_eq!(text(&|o| strings(["a", "b"], o)), r#"{"status":"success","data":["a","b"]}"#);
     assert_eq!(
