@@ -16,10 +16,10 @@ import pytest
 
 import metricsdb as mdb
 
-SERIES = 60_000
-# The promise is 50 ms, for a million series too. A loop over as few as these that lost its check takes 10 ms and more;
-# the kernel tells CPU time to 4 ms.
-GAP_MS_MAX = 25
+SERIES = 300_000
+# The promise is 50 ms. CPU time is measured, in which a busy machine counts less, to 4 ms. Sorting, grouping or labelling
+# so many series in one go takes 90 ms and more.
+GAP_MS_MAX = 75
 
 # Minutes of work, checks in all of it: a query to look at, to kill, or to wait behind. It reads series after series.
 ENDLESS = "sum_over_time(sum(quantile_over_time(0.5, wide[1h]))[5h:1s])"
@@ -36,7 +36,7 @@ def long_series(db: mdb.Database) -> mdb.Database:
 
 @pytest.fixture(scope="module")
 def big() -> mdb.Database:
-    """60,000 series of three samples, and one of two million."""
+    """300,000 series of three samples, and one of two million."""
     db = mdb.Database(max_samples=2**62, max_query_memory=8 << 30)
     rows = pl.select(n=pl.int_range(SERIES))
     refs = db.register(
@@ -112,7 +112,7 @@ def test_no_loop_forgets_to_ask(big: mdb.Database, expr: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "+".join(["sum(m_total)"] * 500),
+        "+".join(["sum(one)"] * 500),
         "{" + ",".join(f'a{i}="b"' for i in range(50_000)) + "}",
         "(" * 250 + "1" + ")" * 250,
     ],
