@@ -17,8 +17,8 @@ import pytest
 import metricsdb as mdb
 
 SERIES = 300_000
-# The promise is 50 ms. CPU time is measured, in which a busy machine counts less, to 4 ms. Sorting, grouping or labelling
-# so many series in one go takes 90 ms and more.
+# The promise is 50 ms. CPU time is measured, in which a busy machine counts less, to 4 ms. Sorting, grouping or
+# labelling so many series in one go takes 90 ms and more.
 GAP_MS_MAX = 75
 
 # Minutes of work, checks in all of it: a query to look at, to kill, or to wait behind. It reads series after series.
