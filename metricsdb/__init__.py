@@ -1,6 +1,7 @@
 """MetricsDB: an in-memory time-series database for DevOps metrics that lives inside Python."""
 
 from metricsdb._native import __version__
+from metricsdb.charts import plot
 from metricsdb.database import (
     Database,
     QueryInfo,
@@ -23,18 +24,22 @@ from metricsdb.errors import (
     QueryTimeout,
     WriteError,
 )
+from metricsdb.explain import Estimate, Plan
 from metricsdb.histograms import Histogram
 from metricsdb.lifecycle.tick import Tick
 from metricsdb.precision import PrecisionPolicies
+from metricsdb.subscribe import Subscription
 
 __all__ = [
     "ConfigError",
     "CorruptionError",
     "Database",
+    "Estimate",
     "ExecutionError",
     "Histogram",
     "MetricsDBError",
     "ParseError",
+    "Plan",
     "PrecisionPolicies",
     "QueryCancelled",
     "QueryError",
@@ -46,8 +51,10 @@ __all__ = [
     "QueryWarning",
     "RawSeries",
     "Rejected",
+    "Subscription",
     "Tick",
     "WriteError",
     "WriteReport",
     "__version__",
+    "plot",
 ]

@@ -13,20 +13,23 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from metricsdb import explain as explaining
 from metricsdb import frames, storage
 from metricsdb import scan as scan_source
 from metricsdb._native import NativeDatabase
 from metricsdb.clock import Clock, SystemClock
 from metricsdb.errors import ConfigError, WriteError
+from metricsdb.explain import Estimate, Plan
 from metricsdb.histograms import Histogram, as_list, with_histogram
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.precision import PrecisionPolicies
+from metricsdb.subscribe import Subscription
 from metricsdb.times import DurationLike, Time, duration_ms, time_column_ms, time_ms
 from metricsdb.values import column as value_column
 
 Labels = Mapping[str, str]
 Refs = npt.NDArray[np.uint64]
-Format = Literal["prometheus", "openmetrics", "remote_write", "statsd"]
+Format = Literal["prometheus", "openmetrics", "protobuf", "remote_write", "remote_write_v2", "statsd"]
 Priority = Literal["alert", "query", "batch"]
 DuplicatePolicy = Literal["last", "first", "min", "max", "sum", "error"]
 
@@ -321,11 +324,18 @@ class Database:
         """Evaluates PromQL at one time (default: now).
 
         Returns label columns (String), ``timestamp`` (Datetime ms UTC), ``value`` (Float64), a row a series; a range
-        selector gives its raw samples. Annotations become ``QueryWarning`` and ``QueryInfo`` warnings. Work of class
-        ``"batch"`` gives way to ``"query"``, and both to ``"alert"``.
+        selector gives its raw samples. Where a sample is a native histogram, its ``value`` is null and a column
+        ``histogram`` (Struct, as ``histograms`` gives it) holds it. Annotations become ``QueryWarning`` and
+        ``QueryInfo`` warnings. ``EXPLAIN [ANALYZE] expr`` answers the frame of ``explain``. Work of class ``"batch"``
+        gives way to ``"query"``, and both to ``"alert"``.
         """
         now = self.now_ms()
         at = now if time is None else time_ms(time, now)
+        statement = explaining.statement(self._native, expr)
+        if statement is not None:
+            return explaining.explain(
+                self._native, statement[1], (at, at, 0, self._lookback_ms), statement[0], {}
+            ).frame
         return self._evaluate(expr, at, at, 0, wide, priority)
 
     def query_range(
@@ -340,7 +350,7 @@ class Database:
     ) -> pl.DataFrame:
         """Evaluates PromQL at start, start + step, … up to end; the shape is that of ``query``.
 
-        ``wide=True`` gives one row a step and one column a series.
+        ``wide=True`` gives one row a step and one column a series; histograms are left out.
         """
         now = self.now_ms()
         step_ms = duration_ms(step, "step")
@@ -349,11 +359,93 @@ class Database:
         return self._evaluate(expr, time_ms(start, now, "start"), time_ms(end, now, "end"), step_ms, wide, priority)
 
     def _evaluate(self, expr: str, start: int, end: int, step: int, wide: bool, priority: str) -> pl.DataFrame:
-        frame, notes = self._native.query(expr, start, end, step, self._lookback_ms, priority)
-        for severity, message in notes:
-            warnings.warn(message, QueryWarning if severity == "warning" else QueryInfo, stacklevel=3)
-        frame = frames.finish(frame)
-        return frames.widen(frame) if wide else frame
+        statement = explaining.statement(self._native, expr)
+        if statement is not None:
+            return self._native.explain(statement[1], start, end, step, self._lookback_ms, statement[0])[0]
+        frame, notes, fields = self._native.query(expr, start, end, step, self._lookback_ms, wide, priority)
+        _warn(notes, stacklevel=4)
+        return with_histogram(frames.finish(frame), fields)
+
+    def subscribe(
+        self,
+        expr: str,
+        *,
+        step: DurationLike = "15s",
+        start: Time | None = None,
+        delay: DurationLike = "0s",
+        backlog: int = 1_000,
+    ) -> Subscription:
+        """An expression evaluated as time goes on: ``poll`` gives every step once, when it is final.
+
+        Steps are multiples of ``step`` from ``start`` (default: now) on; samples may arrive ``delay`` late. A poll
+        gives ``backlog`` steps at most. All polls together equal ``query_range`` over the same steps. Raises
+        ``ParseError``, also for ``@ start()``, ``@ end()`` and ``range()``, and ``ConfigError``.
+        """
+        return Subscription(
+            lambda: self._native, self._clock, _warn, expr,
+            step=step, start=start, delay=delay, backlog=backlog, lookback_ms=self._lookback_ms,
+        )  # fmt: skip
+
+    def estimate(
+        self, expr: str, start: Time | None = None, end: Time | None = None, step: DurationLike | None = None
+    ) -> Estimate:
+        """What a query would cost at most, without running it: series, samples, bytes, values held in memory.
+
+        An instant query at ``start`` (default: now), or a range query with ``end`` and ``step``. See
+        ``metricsdb.explain.Estimate``.
+        """
+        return explaining.estimate(self._native, expr, self._query_times(start, end, step))
+
+    def explain(
+        self,
+        expr: str,
+        start: Time | None = None,
+        end: Time | None = None,
+        step: DurationLike | None = None,
+        *,
+        analyze: bool = False,
+        rules: Mapping[str, str] | None = None,
+    ) -> Plan:
+        """The plan of a query: a row a node with its bounds, and with ``analyze`` what running it took.
+
+        Times as in ``estimate``. ``str()`` of it is the plan as text, ``.frame`` the rows, ``.suggestions`` what
+        ``suggest`` finds.
+        """
+        return explaining.explain(self._native, expr, self._query_times(start, end, step), analyze, dict(rules or {}))
+
+    def suggest(
+        self,
+        expr: str,
+        start: Time | None = None,
+        end: Time | None = None,
+        step: DurationLike | None = None,
+        *,
+        rules: Mapping[str, str] | None = None,
+        check: bool = True,
+    ) -> pl.DataFrame:
+        """What in a query is wasteful or wrong, each with a rewrite that is tried on the data.
+
+        Times as in ``estimate``; ``rules`` maps names of recorded series to their expressions. Columns: ``check``,
+        ``message``, ``position``, ``rewrite``, ``meaning`` (``same`` or ``different``), ``same_answer`` (null: not
+        tried), ``predicted_saving``, ``measured_saving`` (shares of samples loaded and values made).
+        """
+        times = self._query_times(start, end, step)
+        return self._native.suggest(expr, *times, list((rules or {}).items()), check)
+
+    def _query_times(
+        self, start: Time | None, end: Time | None, step: DurationLike | None
+    ) -> tuple[int, int, int, int]:
+        """Start, end, step (0: instant) and lookback, in milliseconds."""
+        now = self.now_ms()
+        first = now if start is None else time_ms(start, now, "start")
+        if step is None:
+            if end is not None and time_ms(end, now, "end") != first:
+                raise ConfigError("a range query needs a step; leave end out for an instant query")
+            return first, first, 0, self._lookback_ms
+        step_ms = duration_ms(step, "step")
+        if step_ms <= 0:
+            raise ConfigError(f"step {step!r} must be longer than zero")
+        return first, now if end is None else time_ms(end, now, "end"), step_ms, self._lookback_ms
 
     def select(self, selector: str, start: Time, end: Time) -> pl.DataFrame:
         """Raw samples of the selected series in start..end, both included.
@@ -470,6 +562,11 @@ class Database:
         first = -(2**63) if start is None else time_ms(start, now, "start")
         last = 2**63 - 1 if end is None else time_ms(end, now, "end")
         return first, last
+
+
+def _warn(notes: list[tuple[str, str]], stacklevel: int = 3) -> None:
+    for severity, message in notes:
+        warnings.warn(message, QueryWarning if severity == "warning" else QueryInfo, stacklevel=stacklevel)
 
 
 def _report(parts: tuple[int, int, int, int, list[tuple[str, int, str]]], registered: int = 0) -> WriteReport:

@@ -94,6 +94,10 @@ def as_list(histograms: Any) -> list[Histogram]:
     return found
 
 
-def with_histogram(frame: pl.DataFrame, fields: pl.DataFrame) -> pl.DataFrame:
-    """The frame with the fields of its histograms as one more column, ``histogram`` (Struct)."""
-    return frame.with_columns(fields.to_struct("histogram"))
+def with_histogram(frame: pl.DataFrame, fields: pl.DataFrame | None) -> pl.DataFrame:
+    """The frame with the fields of its histograms, where it has some, as one more column ``histogram`` (Struct, or null)."""
+    if fields is None:
+        return frame
+    there = pl.col("schema").is_not_null()
+    column = fields.select(pl.when(there).then(pl.struct(pl.all())).alias("histogram"))
+    return frame.with_columns(column.to_series())

@@ -27,7 +27,7 @@ PYTHON_ORDER: list[set[str]] = [
     {"errors", "clock", "_native"},
     {"times", "histograms", "values"},
     {"config", "frames"},
-    {"scan", "storage"},
+    {"explain", "scan", "storage", "subscribe", "charts"},
     {"adapters", "lifecycle"},
     {"precision"},
     {"database"},

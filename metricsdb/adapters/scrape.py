@@ -28,8 +28,13 @@ __all__ = ["ScrapeResult", "Scraper", "Target", "targets"]
 
 log = logging.getLogger("metricsdb.scrape")
 
-# Text first: one malformed line of it costs that line, of OpenMetrics the whole body.
-ACCEPT = "text/plain;version=0.0.4;q=0.7,application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1"
+# Protobuf first: it alone brings native histograms, and start timestamps with every type. Text before OpenMetrics:
+# one malformed line of it costs that line, of OpenMetrics the whole body.
+ACCEPT = (
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.8,"
+    "text/plain;version=0.0.4;q=0.7,application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1"
+)
+_FORMATS = {"application/openmetrics-text": "openmetrics", "application/vnd.google.protobuf": "protobuf"}
 # A scrape that starts this late still carries its even time: steady intervals compress far better.
 TOLERANCE_MS = 5
 _REPORTED = ("up", "scrape_duration_seconds", "scrape_samples_scraped")
@@ -166,7 +171,7 @@ class Scraper:
                     raise ValueError(f"body is larger than {target.body_bytes_max} bytes; raise body_bytes_max")
                 parts.append(part)
             kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-            return b"".join(parts), "openmetrics" if kind == "application/openmetrics-text" else "prometheus"
+            return b"".join(parts), _FORMATS.get(kind, "prometheus")
 
     def _report(self, target: Target, at_ms: int, values: tuple[float, ...]) -> None:
         refs, _ = self._native.register([{"__name__": name, **target.labels} for name in _REPORTED])

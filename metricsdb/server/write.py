@@ -1,4 +1,4 @@
-"""Ways in over HTTP: remote write and text import.
+"""Ways in over HTTP: remote write and import.
 
 Remote write is the hot path: plain ASGI, the body goes to native code as it came, and nothing here looks
 at a sample.
@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -29,10 +29,14 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteWrite", "TextImport"]
 
+T = TypeVar("T")
+
 # A body up to this is decoded on the event loop: handing it to a thread costs more than the work of
 # a usual one (2,000 samples take about 30 kB and under a millisecond).
 INLINE_BYTES_MAX = 256 * 1024
 _PROTOBUF = "application/x-protobuf"
+_REQUEST_2 = "io.prometheus.write.v2.Request"
+_VERSIONS = {"prometheus.WriteRequest": 1, _REQUEST_2: 2}
 _GZIP = ("gzip", "x-gzip")
 # Bytes of gzip given to zlib at once: what follows the end of a member is copied, so many small members
 # would take time by the square of the body if it were all of the rest.
@@ -40,9 +44,10 @@ _GZIP_WINDOW = 8192
 
 
 class RemoteWrite:
-    """``POST /api/v1/write``: remote write 1.0.
+    """``POST /api/v1/write``: remote write 1.0 and 2.0, told apart by the content type.
 
-    204 when all was taken; 400 names what was not (the rest is stored); 413 and 415 as the protocol says.
+    204 when all was taken; 400 names what was not (the rest is stored); 413 and 415 as the protocol says. Answers to
+    2.0 say in headers how many samples, histograms and exemplars were stored.
     """
 
     def __init__(self, native: NativeDatabase, counts: Counts, body_bytes_max: int, executor: Executor) -> None:
@@ -56,17 +61,6 @@ class RemoteWrite:
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = self._refuse_headers(scope)
-        if answer is None:
-            body = await read_body(receive, self._body_bytes_max)
-            answer = _too_large(self._body_bytes_max) if body is None else await self._take(body)
-        if answer is not None:
-            await answer(scope, receive, send)
-            return
-        for message in self._no_content:
-            await send(message)
-
-    def _refuse_headers(self, scope: Scope) -> Response | None:
         # Senders older than the specification leave both headers out; like Prometheus we take them at their body.
         kind, encoding, length = b"", b"", b"0"
         for name, value in scope["headers"]:
@@ -76,11 +70,27 @@ class RemoteWrite:
                 encoding = value
             elif name == b"content-length":
                 length = value
+        version = 1 if kind in (b"", b"application/x-protobuf") else _version(kind.decode("latin-1"))
+        answer = self._refuse_headers(kind, encoding, length, version)
+        if answer is None:
+            body = await read_body(receive, self._body_bytes_max)
+            if body is None:
+                answer = _too_large(self._body_bytes_max)
+            else:
+                answer = await (self._take_v2(body) if version == 2 else self._take(body))
+        if answer is not None:
+            await answer(scope, receive, send)
+            return
+        for message in self._no_content:
+            await send(message)
+
+    def _refuse_headers(self, kind: bytes, encoding: bytes, length: bytes, version: int | None) -> Response | None:
         if encoding not in (b"", b"snappy"):
             return _unsupported(f"Content-Encoding {encoding.decode('latin-1')!r}; send snappy")
-        if kind not in (b"", b"application/x-protobuf") and not _is_version_1(kind.decode("latin-1")):
+        if version is None:
             return _unsupported(
-                f"Content-Type {kind.decode('latin-1')!r}; send {_PROTOBUF} (remote write 1.0, prometheus.WriteRequest)"
+                f"Content-Type {kind.decode('latin-1')!r}; send {_PROTOBUF} with proto=prometheus.WriteRequest "
+                f"(remote write 1.0, also without proto) or proto={_REQUEST_2} (2.0)"
             )
         if not length.isdigit():
             return PlainTextResponse(f"Content-Length {length.decode('latin-1')!r} is no number of bytes\n", 400)
@@ -88,13 +98,24 @@ class RemoteWrite:
             return _too_large(self._body_bytes_max)
         return None
 
+    async def _decode(self, decode: Callable[[bytes], T], body: bytes) -> T:
+        if len(body) <= INLINE_BYTES_MAX:
+            return decode(body)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, decode, body)
+
+    async def _take_v2(self, body: bytes) -> Response:
+        try:
+            report, histograms = await self._decode(self._native.write_remote_v2, body)
+        except MetricsDBError as error:
+            return PlainTextResponse(f"{error}\n", 400, _written(0, 0))
+        self._counts.write("remote_write", report)
+        answer = _partly(report) or Response(status_code=204)
+        answer.headers.update(_written(report[0] - histograms, histograms))
+        return answer
+
     async def _take(self, body: bytes) -> Response | None:
         try:
-            if len(body) <= INLINE_BYTES_MAX:
-                report = self._native.write_remote(body)
-            else:
-                loop = asyncio.get_running_loop()
-                report = await loop.run_in_executor(self._executor, self._native.write_remote, body)
+            report = await self._decode(self._native.write_remote, body)
         except MetricsDBError as error:
             # Limits too: a sender repeats what is answered with 5xx, and this body will never fit.
             return PlainTextResponse(f"{error}\n", 400)
@@ -102,21 +123,31 @@ class RemoteWrite:
         return _partly(report) if report[4] else None
 
 
-def _is_version_1(kind: str) -> bool:
+def _version(kind: str) -> int | None:
+    """Which remote write a content type means, if any: 1 is also what one without a message means."""
     name, _, parameters = kind.partition(";")
     if name.strip().lower() != _PROTOBUF:
-        return False
+        return None
+    version = 1
     for parameter in parameters.split(";"):
         key, _, value = parameter.partition("=")
-        if key.strip().lower() == "proto" and value.strip() != "prometheus.WriteRequest":
-            return False
-    return True
+        if key.strip().lower() == "proto":
+            if value.strip() not in _VERSIONS:
+                return None
+            version = _VERSIONS[value.strip()]
+    return version
+
+
+def _written(samples: int, histograms: int) -> dict[str, str]:
+    """What an answer to remote write 2.0 must say; exemplars are not stored."""
+    counts = {"Samples": samples, "Histograms": histograms, "Exemplars": 0}
+    return {f"X-Prometheus-Remote-Write-{what}-Written": str(count) for what, count in counts.items()}
 
 
 def _partly(report: Report) -> Response | None:
     """What the sender is told of a body of which something was refused.
 
-    Parts of the protocol that are not stored (exemplars, native histograms) are counted in /metrics but do
+    Parts of the protocol that are not stored (exemplars) are counted in /metrics but do
     not fail the request: Prometheus would log an error for every body.
     """
     accepted, _, _, _, rejected = report
@@ -155,7 +186,7 @@ async def read_body(receive: Receive, bytes_max: int) -> bytes | None:
 
 
 class TextImport:
-    """``POST /api/v1/import/prometheus``: Prometheus or OpenMetrics text, by content type, plain or as gzip.
+    """``POST /api/v1/import/prometheus``: Prometheus text or protobuf, or OpenMetrics, plain or as gzip.
 
     ``timestamp`` (Unix milliseconds) stands in for samples without one; each ``extra_label=name=value`` is added
     to all series, a label of that name that the sender wrote becomes ``exported_<name>``. 204 when all was taken,
@@ -199,8 +230,10 @@ class TextImport:
         return _partly(report) or Response(status_code=204)
 
 
-def _text_format(headers: Headers) -> Literal["openmetrics", "prometheus"]:
+def _text_format(headers: Headers) -> Literal["openmetrics", "prometheus", "protobuf"]:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/vnd.google.protobuf":
+        return "protobuf"
     return "openmetrics" if kind == "application/openmetrics-text" else "prometheus"
 
 

@@ -93,7 +93,18 @@ filters = st.one_of(
     st.builds(twin.WithNumber, st.sampled_from(sorted(twin.COMPARISONS)), exact, numbers, st.booleans()),
     st.builds(match, st.sampled_from([">", "<=", "=="]), st.tuples(exact, exact), st.booleans(), label_sets),
 )
+rollups = st.builds(
+    twin.Rollup, st.sampled_from(sorted(twin.ROLLUPS)), ranges | subqueries, st.sampled_from(["", "min", "avg"])
+)
+gaps = st.builds(twin.Gap, st.sampled_from(["default", "if", "ifnot"]), exact, exact | numbers, label_sets)
+# Whole ranges stand outermost: the twin steps through all that is inside them.
+whole = st.recursive(
+    exact | gaps, lambda nodes: st.builds(twin.WholeRange, st.sampled_from(sorted(twin.WHOLE)), nodes), max_leaves=1
+)
 queries = st.recursive(selectors | windows | filters, larger, max_leaves=4)
+
+
+queries = queries | rollups | gaps | whole
 
 
 def filled(samples: twin.Data) -> mdb.Database:

@@ -7,6 +7,7 @@ import asyncio
 import httpx
 import pytest
 
+import metricsdb as mdb
 from metricsdb.server import create_app
 from tests.server.conftest import T0
 
@@ -29,6 +30,24 @@ def refused(response, status, kind, *words):
     assert body["errorType"] == kind
     for word in words:
         assert word in body["error"]
+
+
+def test_a_histogram_stands_in_the_place_of_a_value(db, call):
+    for i, at in enumerate([T0 - 60, T0]):
+        given = {"positive_spans": [(1, 2)], "positive_buckets": [1 + i, 2], "negative_spans": [(0, 1)]}
+        sample = mdb.Histogram(
+            schema=0, count=5 + 2 * i, sum=2.5, zero_threshold=0.25, zero_count=1 + i, negative_buckets=[1], **given
+        )
+        db.append_histograms({"__name__": "latency"}, at, sample)
+    buckets = [[1, "-1", "-0.5", "1"], [3, "-0.25", "0.25", "2"], [0, "1", "2", "2"], [0, "2", "4", "2"]]
+    newest = {"count": "7", "sum": "2.5", "buckets": buckets}
+    data = ok(call("GET", "/api/v1/query", params={"query": "latency", "time": T0}))
+    assert data["result"] == [{"metric": {"__name__": "latency"}, "histogram": [T0, newest]}]
+    steps = {"query": '{__name__=~"latency|temperature"}', "start": T0 - 60, "end": T0, "step": 60}
+    matrix = ok(call("GET", "/api/v1/query_range", params=steps))["result"]
+    assert [set(m) for m in matrix] == [{"metric", "histograms"}, {"metric", "values"}]
+    assert matrix[0]["histograms"][1] == [T0, newest]
+    assert "latency" not in call("GET", "/federate", params={"match[]": '{__name__=~".+"}'}).text
 
 
 def test_an_instant_query_gives_a_vector(call):

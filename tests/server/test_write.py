@@ -13,7 +13,7 @@ import metricsdb as mdb
 from metricsdb.config import Config, Limits
 from metricsdb.server import create_app
 from tests.server.conftest import T0
-from tests.server.remote_write import body, field, request
+from tests.server.remote_write import Request2, body, field, histogram, request
 
 UP = {"__name__": "up", "job": "a"}
 HEADERS = {
@@ -44,7 +44,8 @@ def test_old_senders_without_headers_are_taken(call, db):
         {"content-encoding": "zstd"},
         {"content-encoding": "gzip"},
         {"content-type": "text/plain"},
-        {"content-type": "application/x-protobuf;proto=io.prometheus.write.v2.Request"},
+        {"content-type": "application/x-protobuf;proto=io.prometheus.write.v3.Request"},
+        {"content-type": "application/json;proto=io.prometheus.write.v2.Request"},
     ],
 )
 def test_other_encodings_are_415(call, headers):
@@ -57,6 +58,64 @@ def test_the_content_type_may_name_its_message(call):
     headers = {**HEADERS, "content-type": "application/x-protobuf; proto=prometheus.WriteRequest"}
     answer = call("POST", "/api/v1/write", content=body([(UP, [(T0 * 1000, 1.0)])]), headers=headers)
     assert answer.status_code == 204
+
+
+HEADERS_2 = {
+    "content-type": "application/x-protobuf;proto=io.prometheus.write.v2.Request",
+    "content-encoding": "snappy",
+    "x-prometheus-remote-write-version": "2.0.0",
+}
+
+
+def written(answer: httpx.Response) -> tuple[int, int, int]:
+    names = ("samples", "histograms", "exemplars")
+    samples, histograms, exemplars = (int(answer.headers[f"x-prometheus-remote-write-{n}-written"]) for n in names)
+    return samples, histograms, exemplars
+
+
+def test_remote_write_2_stores_starts_histograms_and_metadata(call, db):
+    made, ms = Request2(), T0 * 1000
+    hits = {"__name__": "hits_total", "job": "a"}
+    made.add(hits, [(ms - 1000, 5.0, ms - 60_000), (ms, 7.0, ms - 500)], kind=1, help="Hits.", exemplars=2)
+    made.add({"__name__": "latency", "job": "a"}, histograms=[histogram(ms, [3, 1, 2], start=ms - 7000)], kind=3)
+    answer = call("POST", "/api/v1/write", content=made.body(), headers=HEADERS_2)
+    assert (answer.status_code, answer.content, written(answer)) == (204, b"", (2, 1, 0))
+    assert latest(db, "hits_total") == [(T0 - 1, 5.0), (T0, 7.0)]
+    assert db.query("start_timestamp(hits_total)", T0)["value"].to_list() == [T0 - 0.5]
+    # The second value is higher, but the start says that the counter was reset.
+    assert db.query("resets(hits_total[1m])", T0)["value"].to_list() == [1.0]
+    assert db.histograms("latency", 0, T0)["histogram"].struct.field("count").to_list() == [6]
+    assert db.metadata("hits_total").select("type", "help").rows() == [("counter", "Hits.")]
+
+
+def test_both_versions_write_to_the_same_series(call, db):
+    made = Request2()
+    made.add(UP, [(T0 * 1000, 2.0, 0)])
+    call("POST", "/api/v1/write", content=body([(UP, [(T0 * 1000 - 5000, 1.0)])]), headers=HEADERS)
+    assert call("POST", "/api/v1/write", content=made.body(), headers=HEADERS_2).status_code == 204
+    assert latest(db, "up") == [(T0 - 5, 1.0), (T0, 2.0)]
+    assert len(db.series("up")) == 1
+
+
+def test_what_is_wrong_in_remote_write_2_is_named_and_the_rest_counted(call, db):
+    made = Request2()
+    made.add(UP, [(T0 * 1000, 2.0, 0)])
+    made.series += field(5, field(1, b"\x01\x63") + field(2, b"\x10\x05"))
+    answer = call("POST", "/api/v1/write", content=made.body(), headers=HEADERS_2)
+    assert (answer.status_code, written(answer)) == (400, (1, 0, 0))
+    assert "invalid_labels: 1" in answer.text
+    broken = call("POST", "/api/v1/write", content=made.body()[:-4], headers=HEADERS_2)
+    assert (broken.status_code, written(broken)) == (400, (0, 0, 0))
+    # A body of version 1.0 has nothing that 2.0 knows.
+    other = call("POST", "/api/v1/write", content=body([(UP, [(0, 1.0)])]), headers=HEADERS_2)
+    assert (other.status_code, written(other)) == (204, (0, 0, 0))
+
+
+def test_native_histograms_come_by_remote_write_1_too(call, db):
+    raw = field(1, field(1, field(1, b"__name__") + field(2, b"h")) + field(4, histogram(T0 * 1000, [2, 0, 1])))
+    packed = bytes(cramjam.snappy.compress_raw(raw))
+    assert call("POST", "/api/v1/write", content=packed, headers=HEADERS).status_code == 204
+    assert db.histograms("h", 0, T0)["histogram"].struct.field("count").to_list() == [3]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +180,17 @@ def test_openmetrics_is_told_by_its_content_type(call, db):
     assert latest(db, "hits_total") == [(T0, 3.0)]
     without_end = call("POST", "/api/v1/import/prometheus", content=text[:-6], headers=headers)
     assert without_end.status_code == 400
+
+
+def test_protobuf_is_told_by_its_content_type(call, db):
+    counter = b"\x09" + bytes(6) + b"\x08\x40" + field(3, b"\x08\x07")
+    family = field(1, b"hits_total") + b"\x18\x00" + field(4, field(3, counter))
+    content = bytes([len(family)]) + family
+    headers = {"content-type": "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily"}
+    assert call("POST", "/api/v1/import/prometheus", content=content, headers=headers).status_code == 204
+    assert latest(db, "hits_total") == [(T0, 3.0)]
+    assert db.query("start_timestamp(hits_total)", T0)["value"].to_list() == [7.0]
+    assert call("POST", "/api/v1/import/prometheus", content=content[:-1], headers=headers).status_code == 400
 
 
 def test_gzip_is_taken_and_what_is_none_is_refused(call, db):

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 Labels = tuple[tuple[str, str], ...]
 Vector = dict[Labels, float]
+Matrix = dict[Labels, dict[int, float]]
 Samples = list[tuple[int, float | None]]  # ascending milliseconds; None marks the end of a series
 Data = dict[Labels, Samples]
 LOOKBACK_MS = 300_000
@@ -43,6 +44,14 @@ class Node:
 
     def vector(self, data: Data, t: int) -> Vector:
         raise NotImplementedError
+
+    def matrix(self, data: Data, times: Sequence[int]) -> Matrix:
+        """All steps of a query. A node that looks at all of them at once knows only this."""
+        result: Matrix = {}
+        for t in times:
+            for labels, value in self.vector(data, t).items():
+                result.setdefault(labels, {})[t] = value
+        return result
 
 
 @dataclass(frozen=True)
@@ -378,10 +387,122 @@ class Match(Node):
         return {labels: v for labels, v in left.items() if (self.key(labels) in known) == (self.op == "and")}
 
 
+def between(compute: Callable[[float, float, float], float]) -> Callable[[Window], list[float]]:
+    """What `compute` says of each two neighbours and the seconds between them."""
+    return lambda w: [compute(a, b, (t1 - t0) / 1000) for (t0, a), (t1, b) in itertools.pairwise(w[0])]
+
+
+ROLLUPS: dict[str, Callable[[Window], list[float]]] = {
+    "rollup": lambda w: [v for _, v in w[0]],
+    "rollup_delta": between(lambda a, b, _: b - a),
+    "rollup_deriv": between(lambda a, b, s: (b - a) / s),
+    "rollup_increase": between(lambda a, b, _: b if b < a else b - a),
+    "rollup_rate": between(lambda a, b, s: (b if b < a else b - a) / s),
+    "rollup_scrape_interval": between(lambda _a, _b, s: s),
+}
+PARTS: dict[str, Callable[[list[float]], float]] = {
+    "min": AGGREGATES["min"],
+    "max": AGGREGATES["max"],
+    "avg": AGGREGATES["avg"],
+}
+
+
+@dataclass(frozen=True)
+class Rollup(Node):
+    function: str
+    over: Range | Subquery
+    only: str = ""
+
+    def text(self) -> str:
+        return f"{self.function}({self.over.text()}{f', {self.only!r}' if self.only else ''})"
+
+    def vector(self, data: Data, t: int) -> Vector:
+        result: Vector = {}
+        for labels, window in self.over.windows(data, t):
+            numbers = ROLLUPS[self.function](window)
+            kept = labels if self.function == "rollup" else drop_name(labels)
+            for part in [self.only] if numbers and self.only else PARTS if numbers else []:
+                named = kept if self.only else tuple(sorted([*kept, ("rollup", part)]))
+                insert(result, named, PARTS[part](numbers))
+        return result
+
+
+def mad(values: list[float]) -> float:
+    median = quantile(0.5, values)
+    return quantile(0.5, [abs(v - median) for v in values])
+
+
+# Name -> a number of all values of a row.
+WHOLE: dict[str, Callable[[list[float]], float]] = {
+    "range_avg": AGGREGATES["avg"],
+    "range_min": AGGREGATES["min"],
+    "range_max": AGGREGATES["max"],
+    "range_sum": total,
+    "range_first": lambda v: v[0],
+    "range_last": lambda v: v[-1],
+    "range_median": lambda v: quantile(0.5, v),
+    "range_mad": mad,
+    "range_stddev": lambda v: math.sqrt(variance(v)),
+    "range_stdvar": variance,
+}
+
+
+@dataclass(frozen=True)
+class WholeRange(Node):
+    function: str
+    of: Node
+
+    def text(self) -> str:
+        return f"{self.function}({self.of.text()})"
+
+    def matrix(self, data: Data, times: Sequence[int]) -> Matrix:
+        result = self.of.matrix(data, times)
+        for labels, row in result.items():
+            numbers = [row[t] for t in times if t in row and not math.isnan(row[t])]
+            if numbers:
+                result[labels] = dict.fromkeys(times, WHOLE[self.function](numbers))
+        return result
+
+
+@dataclass(frozen=True)
+class Gap(Node):
+    """`default`, `if`, `ifnot`, with a number or a vector on the right."""
+
+    op: str
+    left: Node
+    right: Node | float
+    labels: tuple[str, ...]
+
+    def text(self) -> str:
+        if isinstance(self.right, Node):
+            return f"({self.left.text()}) {self.op} on ({', '.join(self.labels)}) ({self.right.text()})"
+        return f"({self.left.text()}) {self.op} ({self.right})"
+
+    def key(self, labels: Labels) -> Labels:
+        return tuple(p for p in labels if p[0] in self.labels)
+
+    def matrix(self, data: Data, times: Sequence[int]) -> Matrix:
+        left = self.left.matrix(data, times)
+        right: Matrix = {(): dict.fromkeys(times, self.right)} if not isinstance(self.right, Node) else {}
+        if isinstance(self.right, Node):
+            right = self.right.matrix(data, times)
+        if self.op == "default" and not left:
+            return right
+        bare = list(right) == [()]
+        result: Matrix = {}
+        for labels, row in left.items():
+            others = [right[o] for o in sorted(right) if bare or self.key(o) == self.key(labels)]
+            for t in times:
+                found = [o[t] for o in others if t in o]
+                numbers = [v for v in found if not math.isnan(v)]
+                if self.op == "default" and math.isnan(row.get(t, math.nan)) and found:
+                    result.setdefault(labels, {})[t] = (numbers or found)[0]
+                elif t in row and (self.op == "default" or bool(numbers) == (self.op == "if")):
+                    result.setdefault(labels, {})[t] = row[t]
+        return result
+
+
 def evaluate(node: Node, data: Data, start: int, end: int, step: int) -> dict[Labels, list[tuple[int, float]]]:
     """What a range query answers; names of values that are no longer the metric's are dropped on the way."""
-    result: dict[Labels, list[tuple[int, float]]] = {}
-    for t in range(start, end + 1, step):
-        for labels, value in node.vector(data, t).items():
-            result.setdefault(labels, []).append((t, value))
-    return result
+    matrix = node.matrix(data, range(start, end + 1, step))
+    return {labels: sorted(row.items()) for labels, row in matrix.items()}

@@ -115,15 +115,17 @@ def test_late_ones_find_their_place_and_the_last_of_two_stays(db: mdb.Database) 
     db._native.check()
 
 
-def test_a_series_with_histograms_alone_is_found_and_queries_see_no_samples(db: mdb.Database) -> None:
+def test_a_series_with_histograms_alone_is_found_and_queried(db: mdb.Database) -> None:
     db.append_histograms(LATENCY, T0, counted([1]))
     assert db.series("latency", start=T0, end=T0)["job"].to_list() == ["api"]
     assert db.label_values("job", start=T0, end=T0) == ["api"]
     assert db.series("latency", start=T0 + 1, end=T0 + 2).height == 0
-    assert db.query("latency").height == 0
+    assert db.query("latency").height == 1
     assert db.select("latency", T0, T0).height == 0
+    # A number at the same time stays beside it; a query takes the histogram.
     db.append(LATENCY, T0, 1.5)
-    assert db.query("latency")["value"].to_list() == [1.5]
+    assert db.query("latency")["value"].to_list() == [None]
+    assert db.query("count_over_time(latency[1m])")["value"].to_list() == [2.0]
     assert db.histograms("latency", T0, T0).height == 1
 
 
@@ -239,3 +241,46 @@ def test_any_histograms_come_back_bit_for_bit_in_any_order(pool: list, calls: li
     if any(isinstance(h.count, float) for h in model.values()):
         model = {t: as_float_flavour(h) for t, h in model.items()}
     assert read(db) == [(t, key(h)) for t, h in sorted(model.items())]
+
+
+def latency(count: int, **fields: object) -> mdb.Histogram:
+    spans = [(0, 2)]
+    buckets = [count // 2, count - count // 2]
+    given = {"schema": 0, "positive_spans": spans, "positive_buckets": buckets, "count": count, "sum": 1.5 * count}
+    return mdb.Histogram(**given | fields)
+
+
+def test_a_histogram_that_was_appended_is_queried(db: mdb.Database) -> None:
+    for i in range(10):
+        db.append_histograms(LATENCY, T0 - 60 * (9 - i), latency(10 * i))
+    frame = db.query("latency")
+    assert frame.columns == ["__name__", "job", "timestamp", "value", "histogram"]
+    assert frame["value"].to_list() == [None]
+    assert frame["histogram"][0]["count"] == 90.0
+    assert db.query("histogram_count(rate(latency[5m]))")["value"][0] == pytest.approx(10 / 60)
+    assert db.query("histogram_quantile(0.5, sum by (job) (latency))")["value"][0] == pytest.approx(1.0)
+    assert db.query("histogram_avg(latency)")["value"].to_list() == [1.5]
+    steps = db.query_range("latency * 2", T0 - 120, T0, 60)
+    assert [h["count"] for h in steps["histogram"]] == [140.0, 160.0, 180.0]
+    assert db.query_range("histogram_count(latency)", T0 - 120, T0, 60, wide=True).shape == (3, 2)
+
+
+def test_the_newest_sample_of_a_series_wins_be_it_a_number_or_a_histogram(db: mdb.Database) -> None:
+    db.append_histograms(LATENCY, T0 - 60, latency(4))
+    db.append(LATENCY, T0 - 30, 7.0)
+    assert db.query("latency")["value"].to_list() == [7.0]
+    assert db.query("latency", T0 - 40)["histogram"][0]["count"] == 4.0
+    mixed = db.query("latency[2m]")
+    assert mixed["value"].to_list() == [None, 7.0]
+    assert [None if h is None else h["count"] for h in mixed["histogram"]] == [4.0, None]
+    wide = db.query("latency[2m]", wide=True)
+    assert wide.row(-1)[1] == 7.0
+    db.append_histograms(LATENCY, T0 - 10, latency(0, sum=STALE))
+    assert db.query("latency").is_empty()
+
+
+def test_an_answer_of_numbers_has_no_histogram_column(db: mdb.Database) -> None:
+    db.append_histograms(LATENCY, T0, latency(4))
+    assert "histogram" not in db.query("histogram_count(latency)").columns
+    with pytest.warns(mdb.QueryInfo, match="ignored histogram in max aggregation"):
+        assert db.query("max(latency)").is_empty()

@@ -61,6 +61,30 @@ def test_a_good_scrape_stores_samples_with_the_targets_labels():
     assert len(raw(db, "scrape_duration_seconds")) == 1
 
 
+def test_protobuf_is_asked_for_first_and_taken():
+    asked = []
+    counter = b"\x09" + struct.pack("<d", 5.0) + b"\x1a\x02\x08\x07"
+    metric = b"\x1a" + bytes([len(counter)]) + counter
+    family = b"\x0a\x06a_runs\x18\x00\x22" + bytes([len(metric)]) + metric
+    kind = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+    reply = httpx.Response(200, content=bytes([len(family)]) + family, headers={"content-type": kind})
+    db = mdb.Database(clock=FakeClock(T0 * 1000))
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers["accept"])
+        return reply
+
+    async def story() -> None:
+        scraper = Scraper(db._native, FakeClock(T0 * 1000), transport=httpx.MockTransport(answer))
+        assert (await scraper.scrape(target(), T0 * 1000)).error is None
+        await scraper.close()
+
+    asyncio.run(story())
+    assert asked[0].startswith("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily")
+    assert raw(db, 'a_runs{job="node"}') == [5]
+    assert db.query("start_timestamp(a_runs)", T0)["value"].to_list() == [7.0]
+
+
 def test_a_series_that_vanishes_ends_with_a_marker_and_the_others_go_on():
     db = mdb.Database()
     _, second = scrape(db, target(), httpx.Response(200, text="a 1\nb 2\n"), httpx.Response(200, text="a 3\n"))

@@ -1,9 +1,9 @@
-//! Any text: never a panic; what the tolerant parser takes, the writer writes and the parser reads again.
+//! Any text, and any protobuf: never a panic; what the tolerant parser takes, the writer writes and the parser reads again.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use metricsdb_model::{Batch, Labels, LabelsBuilder};
-use metricsdb_wire::{exposition, exposition_writer};
+use metricsdb_wire::{exposition, exposition_protobuf, exposition_writer};
 
 fn rows(batch: &Batch) -> Vec<(Labels, i64, u64)> {
     let mut builder = LabelsBuilder::default();
@@ -21,6 +21,7 @@ fn rows(batch: &Batch) -> Vec<(Labels, i64, u64)> {
 }
 
 fuzz_target!(|text: &[u8]| {
+    let _ = exposition_protobuf::parse(text, 42, &mut Vec::new());
     let first = rows(&exposition::parse(text, 42));
     let mut written = Vec::new();
     for (labels, t, v) in &first {

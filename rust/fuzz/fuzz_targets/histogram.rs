@@ -130,8 +130,9 @@ fn round_trip(mut bytes: Bytes) {
     let mut series = HistogramSeries::default();
     let mut report = WriteReport::default();
     for piece in written.chunks(50) {
-        let points = piece.iter().map(|(time, h)| (*time, h));
-        series.append(points, Target { id: 0, duplicates: DuplicatePolicy::First }, &mut report).unwrap();
+        let points = piece.iter().map(|(time, h)| (*time, 0, h));
+        let target = Target { id: 0, duplicates: DuplicatePolicy::First };
+        series.append(points, target, &mut Vec::new(), &mut report).unwrap();
     }
     series.check().unwrap();
     let mut kept = Vec::new();

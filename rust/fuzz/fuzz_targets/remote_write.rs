@@ -1,9 +1,11 @@
-//! Any bytes: never a panic, samples inside the columns, and what was decoded encodes to the same again.
+//! Any bytes, as either version: never a panic, samples inside the columns, histograms of series that are there,
+//! and what was decoded of the first version encodes to the same again.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use metricsdb_model::{Batch, Labels, LabelsBuilder};
-use metricsdb_wire::remote_write::{self, SeriesToSend};
+use metricsdb_store::{Database, Options};
+use metricsdb_wire::remote_write::{self, SeriesToSend, v2};
 
 type Plain = Vec<(Labels, Vec<i64>, Vec<f64>)>;
 
@@ -29,9 +31,27 @@ fn bits(rows: &Plain) -> Vec<(&Labels, &[i64], Vec<u64>)> {
     rows.iter().map(|(l, t, v)| (l, &t[..], v.iter().map(|v| v.to_bits()).collect())).collect()
 }
 
+fn check_columns(batch: &Batch) {
+    assert_eq!(batch.timestamps.len(), batch.values.len());
+    assert!(batch.starts.is_empty() || batch.starts.len() == batch.timestamps.len());
+    assert!(batch.series.iter().all(|s| s.samples.end as usize <= batch.timestamps.len()));
+    assert!(batch.histograms.is_sorted_by_key(|h| h.series));
+    for h in &batch.histograms {
+        assert!((h.series as usize) < batch.series.len());
+        let _ = h.histogram.validate();
+    }
+    Database::new(Options::default()).write(batch);
+}
+
 fuzz_target!(|body: &[u8]| {
     let _ = remote_write::decode(body, &mut Vec::new());
+    let _ = v2::decode(body, &mut v2::Scratch::default());
+    let mut labels = Vec::new();
+    if let Ok(batch) = v2::decode_message(body, &mut labels) {
+        check_columns(&batch);
+    }
     let Ok(batch) = remote_write::decode_message(body) else { return };
+    check_columns(&batch);
     let rows = plain(&batch);
     let send = rows.iter().map(|(l, t, v)| SeriesToSend { labels: l.as_ref(), timestamps: t, values: v });
     let again = remote_write::encode(send, &batch.metadata).expect("a small body");

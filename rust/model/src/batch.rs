@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::histogram::Histogram;
 use crate::labels::{LabelError, Labels, LabelsBuilder};
 use crate::sample::Values;
 
@@ -12,6 +13,11 @@ pub struct Batch<'a> {
     /// Columns that `BatchSeries::samples` points into; the same length.
     pub timestamps: Vec<i64>,
     pub values: Vec<f64>,
+    /// When the counter of each sample began, in milliseconds, 0 where that is not known. As long as
+    /// `timestamps`, or empty where no sample has any.
+    pub starts: Vec<i64>,
+    /// Ascending by series.
+    pub histograms: Vec<BatchHistogram>,
     pub metadata: Vec<Metadata>,
     /// Tells apart how senders write labels; two dialects never share raw hashes.
     pub dialect: u8,
@@ -35,6 +41,26 @@ pub struct BatchSeries<'a> {
     pub raw: Cow<'a, [u8]>,
     /// First and one past the last sample.
     pub samples: std::ops::Range<u32>,
+}
+
+/// A native histogram of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchHistogram {
+    /// Place of its series in `Batch::series`.
+    pub series: u32,
+    /// Milliseconds, both; a `start` of 0 is not known.
+    pub timestamp: i64,
+    pub start: i64,
+    pub histogram: Histogram,
+}
+
+impl Batch<'_> {
+    /// The histograms of one series.
+    pub fn histograms_of(&self, series: usize) -> &[BatchHistogram] {
+        let from = self.histograms.partition_point(|h| (h.series as usize) < series);
+        let to = self.histograms.partition_point(|h| h.series as usize <= series);
+        self.histograms.get(from..to).unwrap_or(&[])
+    }
 }
 
 /// Samples as columns, addressed by series id; any order.
@@ -134,6 +160,8 @@ pub struct Rejected {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteReport {
     pub accepted: u64,
+    /// Among `accepted`: native histograms.
+    pub histograms: u64,
     /// Among `accepted`: samples whose time existed already (kept or replaced by the policy).
     pub duplicates: u64,
     /// Among `accepted`: samples older than the newest of their series.
@@ -163,6 +191,7 @@ impl WriteReport {
 
     pub fn merge(&mut self, other: WriteReport) {
         self.accepted += other.accepted;
+        self.histograms += other.histograms;
         self.duplicates += other.duplicates;
         self.out_of_order += other.out_of_order;
         self.series_created += other.series_created;

@@ -13,6 +13,12 @@ pub const HISTOGRAM_SPANS_MAX: usize = 4096;
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 /// Samples of one request body: protobuf writes a sample in two bytes that take sixteen decoded.
 pub const BODY_SAMPLES_MAX: usize = 8 << 20;
+/// Native histograms of one request body: an empty one is written in two bytes that take a hundred decoded.
+pub const BODY_HISTOGRAMS_MAX: usize = 1 << 20;
+/// Different strings of one request body that refers to strings by number.
+pub const BODY_SYMBOLS_MAX: usize = 1 << 22;
+/// Bytes of the labels of one request body that refers to strings by number, all written out.
+pub const BODY_LABEL_BYTES_MAX: usize = 4 * BODY_BYTES_MAX;
 /// Depth to which expressions, selectors and regexes may nest.
 pub const NESTING_MAX: usize = 256;
 /// Height of an expression's tree. A chain such as `a + b + c` leans one level further with each
@@ -20,6 +26,10 @@ pub const NESTING_MAX: usize = 256;
 pub const TREE_HEIGHT_MAX: usize = 512;
 /// Bytes of one query's text.
 pub const QUERY_BYTES_MAX: usize = 1 << 20;
+/// Bytes that the uses of templates in one query may come to, bodies within bodies counted each time.
+pub const EXPANDED_BYTES_MAX: usize = QUERY_BYTES_MAX;
+/// Templates and parameters that can be named at one place.
+pub const TEMPLATES_MAX: usize = 256;
 /// Steps of one range query, as Prometheus allows (11,000 points per series).
 pub const STEPS_MAX: u64 = 11_000;
 /// Samples one query may load by default, as Prometheus' `--query.max-samples`.

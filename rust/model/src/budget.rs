@@ -62,7 +62,11 @@ pub trait Gate: Send + Sync {
 
 /// Limits of one call, shared by all threads that work for it. A clone is the same budget.
 #[derive(Clone)]
-pub struct Budget(Arc<Inner>);
+pub struct Budget {
+    inner: Arc<Inner>,
+    /// Whether samples are counted.
+    counts: bool,
+}
 
 struct Inner {
     stop: Stop,
@@ -135,7 +139,13 @@ impl Visits {
 
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Budget({:?}, {} samples, {} bytes)", self.0.limits, self.samples_used(), self.bytes_held())
+        write!(
+            f,
+            "Budget({:?}, {} samples, {} bytes)",
+            self.inner.limits,
+            self.samples_used(),
+            self.bytes_held()
+        )
     }
 }
 
@@ -147,7 +157,28 @@ impl Budget {
     pub fn with(stop: Stop, limits: Limits, gate: Option<Arc<dyn Gate>>, visits: Option<Visits>) -> Budget {
         let zero = || AtomicU64::new(0);
         let (samples, samples_peak, held, kept, peak) = (zero(), zero(), zero(), zero(), zero());
-        Budget(Arc::new(Inner { stop, gate, limits, samples, samples_peak, held, kept, peak, visits }))
+        let inner = Inner { stop, gate, limits, samples, samples_peak, held, kept, peak, visits };
+        Budget { inner: Arc::new(inner), counts: true }
+    }
+
+    /// For work that is done over again: it stops with this one and holds of its memory, but counts and limits no
+    /// sample once more.
+    pub fn uncounted(&self) -> Budget {
+        Budget { inner: self.inner.clone(), counts: false }
+    }
+
+    /// For one more query in the same call: the same limits, counted anew.
+    pub fn fresh(&self) -> Budget {
+        Budget::with(self.inner.stop.clone(), self.inner.limits, self.inner.gate.clone(), None)
+    }
+
+    /// Whether samples are counted for the first time here.
+    pub fn counts(&self) -> bool {
+        self.counts
+    }
+
+    pub fn samples_max(&self) -> u64 {
+        self.inner.limits.samples_max
     }
 
     /// No limit at all: for tests and for work that is bounded by its input.
@@ -159,7 +190,7 @@ impl Budget {
     /// without a lock.
     #[inline]
     pub fn check(&self) -> Result<()> {
-        match self.0.stop.0.load(Relaxed) {
+        match self.inner.stop.0.load(Relaxed) {
             0 => Ok(()),
             state => self.give_way(state),
         }
@@ -174,13 +205,13 @@ impl Budget {
     #[cold]
     fn give_way(&self, state: u8) -> Result<()> {
         if state & ENDED == 0
-            && let Some(gate) = &self.0.gate
+            && let Some(gate) = &self.inner.gate
         {
             gate.pass();
         }
-        match self.0.stop.0.load(Relaxed) & ENDED {
+        match self.inner.stop.0.load(Relaxed) & ENDED {
             0 => Ok(()),
-            TIMED_OUT => Err(Error::Timeout { timeout_ms: self.0.limits.timeout_ms }),
+            TIMED_OUT => Err(Error::Timeout { timeout_ms: self.inner.limits.timeout_ms }),
             KILLED => Err(Error::Killed),
             _ => Err(Error::Cancelled),
         }
@@ -189,11 +220,14 @@ impl Budget {
     /// Counts samples that were loaded or made, and checks: call it once per series or block.
     #[inline]
     pub fn take_samples(&self, count: u64) -> Result<()> {
-        let used = self.0.samples.fetch_add(count, Relaxed) + count;
-        if used > self.0.limits.samples_max {
+        if !self.counts {
+            return self.check();
+        }
+        let used = self.inner.samples.fetch_add(count, Relaxed) + count;
+        if used > self.inner.limits.samples_max {
             return Err(Error::Limit {
                 what: "samples loaded by one query",
-                limit: self.0.limits.samples_max,
+                limit: self.inner.limits.samples_max,
                 needed: used,
                 remedy: "narrow the selector or the time range, or raise max_samples",
             });
@@ -204,11 +238,14 @@ impl Budget {
     /// Fails when `count` values may not stand in memory at once. What an evaluation makes is not
     /// counted again in `samples_used`, but it meets the same limit.
     pub fn hold_samples(&self, count: u64) -> Result<()> {
-        self.0.samples_peak.fetch_max(count, Relaxed);
-        if count > self.0.limits.samples_max {
+        if !self.counts {
+            return self.check();
+        }
+        self.inner.samples_peak.fetch_max(count, Relaxed);
+        if count > self.inner.limits.samples_max {
             return Err(Error::Limit {
                 what: "samples held by one query",
-                limit: self.0.limits.samples_max,
+                limit: self.inner.limits.samples_max,
                 needed: count,
                 remedy: "narrow the selector, the time range or the steps, or raise max_samples",
             });
@@ -217,31 +254,31 @@ impl Budget {
     }
 
     pub fn samples_used(&self) -> u64 {
-        self.0.samples.load(Relaxed)
+        self.inner.samples.load(Relaxed)
     }
 
     /// The most values that stood in one block at once.
     pub fn samples_peak(&self) -> u64 {
-        self.0.samples_peak.load(Relaxed)
+        self.inner.samples_peak.load(Relaxed)
     }
 
     pub fn visits(&self) -> Option<&Visits> {
-        self.0.visits.as_ref()
+        self.inner.visits.as_ref().filter(|_| self.counts)
     }
 
     /// The account of memory. `hold` before an allocation; it stays until `release`, or until `settle` says what
     /// is left of a whole computation. So what is held is never less than what is allocated.
     pub fn hold(&self, bytes: usize) -> Result<()> {
         let bytes = bytes as u64;
-        let held = self.0.held.fetch_add(bytes, Relaxed).saturating_add(bytes);
-        self.note(held.saturating_add(self.0.kept.load(Relaxed)))
+        let held = self.inner.held.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        self.note(held.saturating_add(self.inner.kept.load(Relaxed)))
     }
 
     /// As `hold`, until the call ends.
     pub fn keep(&self, bytes: usize) -> Result<()> {
         let bytes = bytes as u64;
-        let kept = self.0.kept.fetch_add(bytes, Relaxed).saturating_add(bytes);
-        self.note(kept.saturating_add(self.0.held.load(Relaxed)))
+        let kept = self.inner.kept.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        self.note(kept.saturating_add(self.inner.held.load(Relaxed)))
     }
 
     /// Fails where `hold` would, and holds nothing.
@@ -250,46 +287,46 @@ impl Budget {
     }
 
     pub fn release(&self, bytes: usize) {
-        self.0.held.fetch_sub(bytes as u64, Relaxed);
+        self.inner.held.fetch_sub(bytes as u64, Relaxed);
     }
 
     /// For `settle`.
     pub fn mark(&self) -> u64 {
-        self.0.held.load(Relaxed)
+        self.inner.held.load(Relaxed)
     }
 
     /// Everything held since `mark` is free again, but for a result of `bytes`. For the one thread that evaluates, when
     /// those that helped it are done.
     pub fn settle(&self, mark: u64, bytes: usize) -> Result<()> {
         let held = mark.saturating_add(bytes as u64);
-        self.0.held.store(held, Relaxed);
-        self.note(held.saturating_add(self.0.kept.load(Relaxed)))
+        self.inner.held.store(held, Relaxed);
+        self.note(held.saturating_add(self.inner.kept.load(Relaxed)))
     }
 
     fn note(&self, bytes: u64) -> Result<()> {
-        self.0.peak.fetch_max(bytes, Relaxed);
+        self.inner.peak.fetch_max(bytes, Relaxed);
         self.within(bytes)
     }
 
     fn within(&self, bytes: u64) -> Result<()> {
-        if bytes <= self.0.limits.bytes_max {
+        if bytes <= self.inner.limits.bytes_max {
             return Ok(());
         }
         Err(Error::Limit {
             what: "bytes held by one query",
-            limit: self.0.limits.bytes_max,
+            limit: self.inner.limits.bytes_max,
             needed: bytes,
             remedy: "narrow the selector, the time range or the steps, or raise max_query_memory",
         })
     }
 
     pub fn bytes_held(&self) -> u64 {
-        self.0.held.load(Relaxed).saturating_add(self.0.kept.load(Relaxed))
+        self.inner.held.load(Relaxed).saturating_add(self.inner.kept.load(Relaxed))
     }
 
     /// The most that was held at once.
     pub fn bytes_peak(&self) -> u64 {
-        self.0.peak.load(Relaxed)
+        self.inner.peak.load(Relaxed)
     }
 }
 
@@ -329,13 +366,32 @@ mod tests {
             (Stop::time_out, Error::Timeout { timeout_ms: 7 }),
         ] {
             let budget = with_bytes(0);
-            budget.0.stop.pause(true);
+            budget.inner.stop.pause(true);
             assert_eq!(budget.check(), Ok(()));
-            pull(&budget.0.stop);
-            budget.0.stop.kill();
-            budget.0.stop.pause(false);
+            pull(&budget.inner.stop);
+            budget.inner.stop.kill();
+            budget.inner.stop.pause(false);
             assert_eq!(budget.check(), Err(error));
         }
+    }
+
+    #[test]
+    fn work_done_over_again_counts_no_sample_but_its_memory() {
+        let stop = Stop::default();
+        let limits = Limits { timeout_ms: 7, samples_max: 10, bytes_max: 100 };
+        let budget = Budget::with(stop.clone(), limits, None, Some(Visits::new(1)));
+        let again = budget.uncounted();
+        assert_eq!(
+            (again.take_samples(11), again.hold_samples(11), again.hold(90)),
+            (Ok(()), Ok(()), Ok(()))
+        );
+        assert_eq!((budget.samples_used(), budget.samples_peak(), budget.bytes_held()), (0, 0, 90));
+        assert!(again.visits().is_none() && budget.visits().is_some() && again.hold(11).is_err());
+        let other = budget.fresh();
+        assert_eq!((other.hold(100), other.take_samples(10)), (Ok(()), Ok(())));
+        assert!(other.take_samples(1).is_err());
+        stop.kill();
+        assert_eq!((again.check(), other.check()), (Err(Error::Killed), Err(Error::Killed)));
     }
 
     #[test]

@@ -62,6 +62,15 @@ pub enum Error {
         needed: u64,
         remedy: &'static str,
     },
+    /// A query would meet a limit, or met it: what of it costs most.
+    Costly {
+        what: &'static str,
+        limit: u64,
+        needed: u64,
+        /// The costly part with its place and its size.
+        part: String,
+        remedy: &'static str,
+    },
     Timeout {
         timeout_ms: u64,
     },
@@ -130,6 +139,9 @@ impl fmt::Display for Error {
             }
             Error::Limit { what, limit, needed, remedy } => {
                 write!(f, "limit reached: {what}: {needed} needed, {limit} allowed; {remedy}")
+            }
+            Error::Costly { what, limit, needed, part, remedy } => {
+                write!(f, "limit reached: {what}: {needed} needed, {limit} allowed; {part}; {remedy}")
             }
             Error::Timeout { timeout_ms } => {
                 write!(f, "query timed out after {timeout_ms} ms; narrow it or raise its timeout")

@@ -277,6 +277,38 @@ impl PartialEq for Histogram {
     }
 }
 
+/// Histograms of one series in time order; stale ones are included. A reusable buffer, as `Samples` is.
+#[derive(Clone, Debug, Default)]
+pub struct HistogramSamples {
+    pub timestamps: Vec<i64>,
+    pub histograms: Vec<Histogram>,
+}
+
+impl HistogramSamples {
+    pub fn clear(&mut self) {
+        self.timestamps.clear();
+        self.histograms.clear();
+    }
+
+    pub fn push(&mut self, timestamp: i64, histogram: Histogram) {
+        self.timestamps.push(timestamp);
+        self.histograms.push(histogram);
+    }
+
+    pub fn len(&self) -> usize {
+        self.timestamps.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.timestamps.is_empty()
+    }
+
+    /// What the histograms from `from` on cost of a budget: one sample each, and one a bucket.
+    pub fn cost(&self, from: usize) -> u64 {
+        self.histograms.iter().skip(from).map(|h| 1 + h.bucket_count() as u64).sum()
+    }
+}
+
 impl Histogram {
     /// "This series has ended here."
     pub fn stale() -> Histogram {
@@ -426,5 +458,8 @@ fn limit(what: &'static str, limit: usize, needed: u64) -> Error {
     Error::Limit { what, limit: limit as u64, needed, remedy: "use a lower schema" }
 }
 
+mod buckets;
 #[cfg(test)]
 mod tests;
+
+pub use buckets::Bucket;

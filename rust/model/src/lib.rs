@@ -20,16 +20,19 @@ pub mod source;
 pub mod summary;
 pub mod time;
 
-pub use answer::{Annotation, Answer, AnswerKind, Matrix, QueryStats, Severity};
-pub use batch::{Batch, BatchSeries, Columns, Metadata, MetricType, Reason, WriteReport, looks_like_counter};
+pub use answer::{Annotation, Answer, AnswerKind, Matrix, Point, QueryStats, Row, Severity};
+pub use batch::{
+    Batch, BatchHistogram, BatchSeries, Columns, Metadata, MetricType, Reason, WriteReport,
+    looks_like_counter,
+};
 pub use budget::Budget;
 pub use error::{Error, Result, Span};
-pub use histogram::{CountNumber, Counts, Histogram, Layout, ResetHint, Tally};
+pub use histogram::{CountNumber, Counts, Histogram, HistogramSamples, Layout, ResetHint, Tally};
 pub use labels::{LabelError, Labels, LabelsBuilder, LabelsRef};
 pub use matcher::{MatchOp, Matcher};
 pub use precision::{Policy, Precision, Quantizer};
 pub use predicate::{NumOp, Predicate};
 pub use sample::{Samples, ValueKind, Values};
-pub use source::{Grouping, Groups, SeriesSet, Source};
+pub use source::{Bound, Grouping, Groups, SeriesSet, Source};
 pub use summary::{Summary, Wants};
 pub use time::TimeRange;

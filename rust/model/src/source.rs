@@ -6,6 +6,7 @@ use std::collections::hash_map::Entry;
 
 use crate::budget::Budget;
 use crate::error::Result;
+use crate::histogram::{Histogram, HistogramSamples};
 use crate::labels::Labels;
 use crate::predicate::Predicate;
 use crate::sample::Samples;
@@ -27,6 +28,45 @@ pub trait Source: Sync {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Box<dyn SeriesSet + 'a>>;
+
+    /// As `select`, for callers that ask for the newest sample of each series in `range` alone: of others the
+    /// set may know nothing. Stores override it where they know that one without copying more.
+    fn select_newest<'a>(
+        &'a self,
+        predicate: &Predicate,
+        range: TimeRange,
+        budget: &Budget,
+    ) -> Result<Box<dyn SeriesSet + 'a>> {
+        self.select(predicate, range, budget)
+    }
+
+    /// What `select` and the reads of all its series would come to, known without reading a sample. `None`
+    /// where storage can't say: then nothing is bounded.
+    fn bound(&self, _predicate: &Predicate, _range: TimeRange, _budget: &Budget) -> Result<Option<Bound>> {
+        Ok(None)
+    }
+
+    /// How many values a label has among all series; `None` where storage can't say at once.
+    fn label_size(&self, _label: &str) -> Option<u64> {
+        None
+    }
+
+    /// All samples there are, at most; `None` where storage can't say at once.
+    fn samples_at_most(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// What a selection comes to: a lower and an upper bound, equal where the heads of chunks know it exactly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bound {
+    pub series_min: u64,
+    pub series: u64,
+    /// Samples in the range, staleness markers among them.
+    pub samples_min: u64,
+    pub samples: u64,
+    /// Encoded bytes of the chunks that must be looked into.
+    pub bytes: u64,
 }
 
 /// Series in no particular order. All methods may be called from many threads at once.
@@ -52,11 +92,53 @@ pub trait SeriesSet: Send + Sync {
         Ok(samples.timestamps.last().copied().zip(samples.values.last().copied()))
     }
 
+    /// Whether one series may have histograms. Stores without them keep the default.
+    fn has_histograms(&self, _index: usize) -> bool {
+        false
+    }
+
+    /// Whether any series may.
+    fn any_histograms(&self) -> bool {
+        (0..self.len()).any(|i| self.has_histograms(i))
+    }
+
+    /// Appends the histograms of one series in `range`, in time order, stale ones included. `read` does not
+    /// show them: a sample is a number or a histogram.
+    fn read_histograms(&self, _index: usize, _range: TimeRange, _out: &mut HistogramSamples) -> Result<()> {
+        Ok(())
+    }
+
+    /// The newest histogram of one series before `time`, in milliseconds, with its time: it may lie before the
+    /// range given to `select`. Only it tells whether the first one in a range follows a reset.
+    fn histogram_before(&self, _index: usize, _time: i64) -> Result<Option<(i64, Histogram)>> {
+        Ok(None)
+    }
+
+    /// Whether a sample of one series may have a start timestamp. Stores without them keep the default.
+    fn has_starts(&self, _index: usize) -> bool {
+        false
+    }
+
+    /// Appends, for each of these ascending times of samples or histograms of one series, when the counter
+    /// began: milliseconds, 0 where that is not known.
+    fn read_starts(&self, _index: usize, timestamps: &[i64], out: &mut Vec<i64>) -> Result<()> {
+        out.resize(out.len() + timestamps.len(), 0);
+        Ok(())
+    }
+
     /// What all samples of one series in `range` come to, without the staleness markers. `None` where storage
     /// knows no more of them than the samples: then read them.
     fn summary(&self, _index: usize, _range: TimeRange, _wants: Wants) -> Result<Option<Summary>> {
         Ok(None)
     }
+
+    /// Encoded bytes of the chunks of one series that a read of `range` looks into. Asked by EXPLAIN ANALYZE alone.
+    fn encoded_bytes(&self, _index: usize, _range: TimeRange) -> u64 {
+        0
+    }
+
+    /// Adds the names of the codecs of these chunks to `names`, each once.
+    fn codecs(&self, _index: usize, _range: TimeRange, _names: &mut Vec<&'static str>) {}
 
     /// Sorts series into groups by the labels that `grouping` keeps. Stores override it where they can
     /// group without building label sets.

@@ -13,8 +13,9 @@ use metricsdb_model::{
 use metricsdb_model::{WriteReport, bounds};
 use metricsdb_query::syntax;
 use metricsdb_store::{By, Database, DuplicatePolicy, LabelEffect, MetricFacts, Options, View};
+use metricsdb_wire::remote_write::{self, v2};
 use metricsdb_wire::statsd::{StatsdAggregator, StatsdOptions};
-use metricsdb_wire::{exposition, openmetrics, remote_write};
+use metricsdb_wire::{exposition, exposition_protobuf, openmetrics};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use parking_lot::Mutex;
 use polars::prelude::{Column, IntoColumn, UInt64Chunked};
@@ -55,7 +56,12 @@ pub fn predicates(selectors: &[String]) -> Result<Vec<Predicate>> {
 }
 
 /// A body in any format that carries labels as text or protobuf.
-pub fn decode<'a>(body: &'a [u8], format: &str, now_ms: i64, scratch: &'a mut Vec<u8>) -> Result<Batch<'a>> {
+pub fn decode<'a>(
+    body: &'a [u8],
+    format: &str,
+    now_ms: i64,
+    scratch: &'a mut v2::Scratch,
+) -> Result<Batch<'a>> {
     if body.len() > bounds::BODY_BYTES_MAX {
         return Err(Error::input(
             "body",
@@ -67,12 +73,14 @@ pub fn decode<'a>(body: &'a [u8], format: &str, now_ms: i64, scratch: &'a mut Ve
     match format {
         "prometheus" => Ok(exposition::parse(body, now_ms)),
         "openmetrics" => openmetrics::parse(body, now_ms),
-        "remote_write" => remote_write::decode(body, scratch),
+        "protobuf" => exposition_protobuf::parse(body, now_ms, &mut scratch.labels),
+        "remote_write" => remote_write::decode(body, &mut scratch.message),
+        "remote_write_v2" => v2::decode(body, scratch),
         other => Err(Error::input(
             "format",
             other,
             "is not known",
-            "use prometheus, openmetrics, remote_write or statsd",
+            "use prometheus, openmetrics, protobuf, remote_write, remote_write_v2 or statsd",
         )),
     }
 }
@@ -154,7 +162,7 @@ impl NativeDatabase {
             if format == "statsd" {
                 return self.ingest_statsd(body, now_ms, extra);
             }
-            let mut scratch = Vec::new();
+            let mut scratch = v2::Scratch::default();
             let mut batch = decode(body, format, now_ms, &mut scratch)?;
             batch.extra = extra;
             Ok(self.store.write(&batch))
@@ -170,6 +178,20 @@ impl NativeDatabase {
             Ok(self.store.write(&batch))
         });
         written.map(report).map_err(|e| error::write_error(py, e))
+    }
+
+    /// Remote write 2.0: what became of the samples, and how many of those accepted are histograms.
+    fn write_remote_v2(&self, py: Python<'_>, body: &[u8]) -> PyResult<(Report, u64)> {
+        let written = py.detach(|| {
+            let mut scratch = v2::Scratch::default();
+            let batch = v2::decode(body, &mut scratch)?;
+            Ok(self.store.write(&batch))
+        });
+        let with_histograms = |written: WriteReport| (written.histograms, report(written));
+        written
+            .map(with_histograms)
+            .map(|(histograms, report)| (report, histograms))
+            .map_err(|e| error::write_error(py, e))
     }
 
     /// `series` (UInt64 reference) and one String column a label.

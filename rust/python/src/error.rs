@@ -10,7 +10,7 @@ pub fn to_python(py: Python<'_>, error: Error) -> PyErr {
         Error::Parse { .. } => "ParseError",
         Error::Execution { .. } => "ExecutionError",
         Error::Input { .. } => "ConfigError",
-        Error::Limit { .. } => "QueryLimit",
+        Error::Limit { .. } | Error::Costly { .. } => "QueryLimit",
         Error::Timeout { .. } => "QueryTimeout",
         Error::Cancelled => "QueryCancelled",
         Error::Killed => "QueryKilled",

@@ -158,7 +158,7 @@ impl NativeDatabase {
 
 /// A column for each field of `metricsdb.Histogram`. Counts are UInt64 where all histograms were counted in
 /// integers, else Float64.
-fn fields_frame(histograms: &[Histogram]) -> PolarsResult<DataFrame> {
+pub fn fields_frame(histograms: &[Histogram]) -> PolarsResult<DataFrame> {
     let [count, zero, positive, negative] = if histograms.iter().any(Histogram::is_float) {
         count_columns::<Float64Type>(histograms, DataType::Float64, |n| n as f64, |n| n)
     } else {

@@ -8,10 +8,13 @@ mod error;
 mod histogram;
 mod input;
 mod output;
+mod plan;
 mod precision;
 mod queries;
 mod query;
 mod scrape;
+mod subscribe;
+mod wide;
 
 use pyo3::prelude::*;
 
@@ -23,5 +26,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<scrape::ScrapeState>()?;
     module.add_class::<body::Body>()?;
     module.add_class::<body::StopSwitch>()?;
+    module.add_class::<subscribe::StreamState>()?;
     Ok(())
 }

@@ -1,21 +1,29 @@
-//! The core's answers to Polars frames. Label text is laid down once a series and gathered to rows by
-//! index, so that long frames cost views, not strings.
+//! The core's answers to Polars frames. Label text is laid down once for its run of rows, so that long frames cost
+//! views, not strings.
 
 use std::collections::BTreeSet;
 
-use metricsdb_model::{Answer, Budget, Error, Labels, Matrix, Result};
+use metricsdb_model::{Answer, Budget, Error, Histogram, Labels, Matrix, Result};
 use metricsdb_store::ChunkRow;
 use polars::prelude::*;
+use polars_arrow::array::MutableBinaryViewArray;
 use pyo3_polars::PyDataFrame;
+use rayon::prelude::*;
+
+use crate::{histogram, wide};
 
 /// Columns that long frames have: a label of the same name gets the prefix `label_`.
 const RESERVED: [&str; 4] = ["series", "timestamp", "value", "histogram"];
 
-/// Rows of label text laid down, and rows of a long frame gathered, between two looks at the budget.
+/// Label sets looked at, and rows of a column laid down, between two looks at the budget.
 const SETS_PER_CHECK: usize = 2048;
 const ROWS_PER_CHECK: usize = 1 << 18;
+/// Label sets that are taken apart before their columns grow: bounds the cells between the two steps.
+const SETS_PER_BLOCK: usize = 1 << 14;
 /// Bytes of a view of text in a column.
 const VIEW_BYTES: usize = 16;
+/// Bytes of the fields of a row that is no histogram: fixed ones, and the ends of lists.
+const FIELDS_BYTES: usize = 160;
 
 /// A frame that cannot be put together is our bug.
 pub fn frame_error(error: PolarsError) -> Error {
@@ -29,11 +37,17 @@ pub fn frame(columns: Vec<Column>) -> Result<PyDataFrame> {
 /// Label names of all sets: the metric name first, then in order.
 pub fn label_names<'a>(sets: impl Iterator<Item = &'a Labels>, budget: &Budget) -> Result<Vec<String>> {
     let mut names: BTreeSet<&str> = BTreeSet::new();
+    let mut last: Vec<&str> = Vec::new();
     for (i, labels) in sets.enumerate() {
         if i % SETS_PER_CHECK == 0 {
             budget.check()?;
         }
-        names.extend(labels.iter().map(|(n, _)| n));
+        // Neighbours mostly have the same names.
+        if !labels.iter().map(|(n, _)| n).eq(last.iter().copied()) {
+            last.clear();
+            last.extend(labels.iter().map(|(n, _)| n));
+            names.extend(&last);
+        }
     }
     let named = names.remove("__name__");
     let first = named.then(|| "__name__".to_owned());
@@ -42,19 +56,111 @@ pub fn label_names<'a>(sets: impl Iterator<Item = &'a Labels>, budget: &Budget) 
 
 /// One String column per name, a row per label set; an absent label is null.
 pub fn label_columns(sets: &[Labels], names: &[String], budget: &Budget) -> Result<Vec<Column>> {
-    let mut columns = Vec::with_capacity(names.len());
-    for name in names {
-        let mut column = StringChunkedBuilder::new(column_name(name), sets.len());
-        for block in sets.chunks(SETS_PER_CHECK) {
-            budget.check()?;
-            let texts = block.iter().map(|labels| labels.get(name));
-            let bytes: usize = texts.map(|text| VIEW_BYTES + 1 + 2 * text.map_or(0, str::len)).sum();
-            budget.keep(bytes)?;
-            block.iter().for_each(|labels| column.append_option(labels.get(name)));
-        }
-        columns.push(column.finish().into_column());
+    repeated_labels(sets, names, |_| 1, budget)
+}
+
+/// The same with `rows(i)` rows for label set `i`. Rows of one text in a row are views of one copy of it, which
+/// costs 16 bytes a row, and far less time than gathering views by index.
+fn repeated_labels(
+    sets: &[Labels],
+    names: &[String],
+    rows: impl Fn(usize) -> usize + Sync,
+    budget: &Budget,
+) -> Result<Vec<Column>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(columns)
+    let total: usize = (0..sets.len()).map(&rows).sum();
+    budget.keep(names.len() * total * (VIEW_BYTES + 1))?;
+    let mut columns: Vec<Runs> = names.iter().map(|_| Runs::new(budget)).collect();
+    let place = places(names);
+    budget.hold(sets.len().min(SETS_PER_BLOCK) * names.len() * size_of::<Option<&str>>())?;
+    let mut cells: Vec<Option<&str>> = Vec::new();
+    for (block, part) in sets.chunks(SETS_PER_BLOCK).enumerate() {
+        budget.check()?;
+        // Texts in buffers that double as they grow.
+        budget.keep(2 * part.iter().map(Labels::heap_bytes).sum::<usize>())?;
+        cells.clear();
+        cells.resize(part.len() * names.len(), None);
+        cells.par_chunks_mut(names.len()).zip(part).with_min_len(256).for_each(|(row, labels)| {
+            split(labels, names, &place, row);
+        });
+        columns.par_iter_mut().enumerate().try_for_each(|(column, runs)| {
+            runs.reserve(total);
+            for (i, row) in cells.chunks(names.len()).enumerate() {
+                runs.push(row[column], rows(block * SETS_PER_BLOCK + i))?;
+            }
+            runs.flush()
+        })?;
+    }
+    Ok(columns.into_iter().zip(names).map(|(runs, name)| runs.finish(column_name(name))).collect())
+}
+
+/// The columns in the order in which a label set names them.
+fn places(names: &[String]) -> Vec<usize> {
+    let mut place: Vec<usize> = (0..names.len()).collect();
+    place.sort_unstable_by(|&a, &b| names[a].cmp(&names[b]));
+    place
+}
+
+/// One label set into a cell a column: both are sorted, so one walk finds them all.
+fn split<'a>(labels: &'a Labels, names: &[String], place: &[usize], row: &mut [Option<&'a str>]) {
+    let mut columns = place.iter();
+    for (name, value) in labels.iter() {
+        if let Some(&column) = columns.find(|&&column| names[column] == name) {
+            row[column] = Some(value);
+        }
+    }
+}
+
+/// A String column that is laid down run by run.
+struct Runs<'a> {
+    column: MutableBinaryViewArray<str>,
+    text: Option<&'a str>,
+    rows: usize,
+    /// Rows since the last look at the budget.
+    since: usize,
+    budget: &'a Budget,
+}
+
+impl<'a> Runs<'a> {
+    fn new(budget: &'a Budget) -> Runs<'a> {
+        Runs { column: MutableBinaryViewArray::default(), text: None, rows: 0, since: 0, budget }
+    }
+
+    fn reserve(&mut self, rows: usize) {
+        self.column.reserve(rows - self.column.len());
+    }
+
+    fn push(&mut self, text: Option<&'a str>, rows: usize) -> Result<()> {
+        if text != self.text {
+            self.flush()?;
+            self.text = text;
+        }
+        self.rows += rows;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        while self.rows > 0 {
+            let rows = self.rows.min(ROWS_PER_CHECK);
+            match self.text {
+                None => self.column.extend_null(rows),
+                text => self.column.extend_constant(rows, text),
+            }
+            self.rows -= rows;
+            self.since += rows;
+            if self.since >= ROWS_PER_CHECK {
+                self.since = 0;
+                self.budget.check()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self, name: PlSmallStr) -> Column {
+        StringChunked::with_chunk(name, self.column.freeze()).into_column()
+    }
 }
 
 /// Each column's row `i` as often as series `i` has samples.
@@ -101,18 +207,64 @@ fn column_name(label: &str) -> PlSmallStr {
     if RESERVED.contains(&bare) { format!("label_{label}").into() } else { label.into() }
 }
 
-/// The long frame of a matrix: labels, `timestamp` (Int64 ms), `value`; a row per sample.
+/// The long frame of a matrix: labels, `timestamp` (Int64 ms), `value`; a row per sample. O(rows x labels).
 fn long_frame(matrix: Matrix, budget: &Budget) -> Result<PyDataFrame> {
     let names = label_names(matrix.labels.iter(), budget)?;
-    let labels = label_columns(&matrix.labels, &names, budget)?;
-    let is_flat =
-        matrix.timestamps.len() == matrix.len() && matrix.offsets.windows(2).all(|o| o[1] - o[0] == 1);
-    let mut columns = if is_flat { labels } else { repeat(&labels, &matrix.offsets, budget)? };
+    let offsets = &matrix.offsets;
+    let mut columns = repeated_labels(&matrix.labels, &names, |i| offsets[i + 1] - offsets[i], budget)?;
     // Freeing a million label sets takes longer than a caller who stopped the query should wait.
     rayon::spawn(move || drop(matrix.labels));
     columns.push(Column::new("timestamp".into(), matrix.timestamps));
-    columns.push(Column::new("value".into(), matrix.values));
+    columns.push(value_column(matrix.values, &matrix.histograms));
     frame(columns)
+}
+
+/// Null where a sample is a histogram.
+fn value_column(values: Vec<f64>, histograms: &[(usize, Histogram)]) -> Column {
+    if histograms.is_empty() {
+        return Column::new("value".into(), values);
+    }
+    let mut present = vec![true; values.len()];
+    histograms.iter().for_each(|(at, _)| present[*at] = false);
+    let numbers = values.into_iter().zip(present).map(|(value, present)| present.then_some(value));
+    Float64Chunked::from_iter_options("value".into(), numbers).into_column()
+}
+
+/// The fields of the histograms of an answer, a row per sample, all null where it is a number; `None` where no
+/// sample is a histogram.
+pub fn histogram_fields(matrix: &Matrix, budget: &Budget) -> Result<Option<PyDataFrame>> {
+    if matrix.histograms.is_empty() {
+        return Ok(None);
+    }
+    let bytes: usize = matrix.histograms.iter().map(|(_, h)| size_of::<Histogram>() + h.bytes()).sum();
+    // A copy of the histograms, their columns, and these with a row a sample.
+    budget.keep(3 * bytes + matrix.timestamps.len() * FIELDS_BYTES)?;
+    budget.check()?;
+    let mut rows: Vec<Option<IdxSize>> = vec![None; matrix.timestamps.len()];
+    matrix.histograms.iter().enumerate().for_each(|(i, (at, _))| rows[*at] = Some(i as IdxSize));
+    let histograms: Vec<Histogram> = matrix.histograms.iter().map(|(_, h)| h.clone()).collect();
+    let fields = histogram::fields_frame(&histograms).map_err(frame_error)?;
+    budget.check()?;
+    let fields = fields.take(&IdxCa::new("".into(), rows)).map_err(frame_error)?;
+    Ok(Some(PyDataFrame(fields)))
+}
+
+/// The answer without the samples that are histograms: a wide frame has a column of numbers a series.
+fn numbers_alone(matrix: Matrix, budget: &Budget) -> Result<Matrix> {
+    if matrix.histograms.is_empty() {
+        return Ok(matrix);
+    }
+    budget.keep(2 * matrix.timestamps.len() * (size_of::<i64>() + size_of::<f64>()))?;
+    let mut numbers = Matrix::default();
+    for row in matrix.all_series() {
+        budget.check()?;
+        for (t, value) in row.floats() {
+            numbers.timestamps.push(t);
+            numbers.values.push(value);
+        }
+        numbers.end_row(row.labels.clone());
+    }
+    Ok(numbers)
 }
 
 /// A row a chunk: its series as PromQL writes it, and how it is stored.
@@ -132,13 +284,14 @@ pub fn chunk_frame(rows: Vec<ChunkRow>) -> Result<PyDataFrame> {
     ])
 }
 
-/// The frame of any answer; a string answer has its text as `value`.
-pub fn answer_frame(answer: Answer, budget: &Budget) -> Result<PyDataFrame> {
+/// The frame of any answer, long or wide; a string answer has its text as `value`.
+pub fn answer_frame(answer: Answer, wide: bool, budget: &Budget) -> Result<PyDataFrame> {
     match answer.string {
         Some(text) => frame(vec![
             Column::new("timestamp".into(), answer.matrix.timestamps),
             Column::new("value".into(), [text]),
         ]),
+        None if wide => wide::frame(&numbers_alone(answer.matrix, budget)?, budget),
         None => long_frame(answer.matrix, budget),
     }
 }

@@ -9,6 +9,7 @@ use metricsdb_model::{
     Answer, Budget, Error, Labels, Predicate, QueryStats, Result, Samples, Source, TimeRange, bounds,
 };
 use metricsdb_query::exec::{self, Params};
+use metricsdb_query::plan;
 use metricsdb_query::syntax;
 use metricsdb_query::syntax::tree::{Expr, ValueType};
 use metricsdb_wire::{exposition_writer, prom_json};
@@ -24,12 +25,17 @@ use crate::{call, error, output};
 /// Rows written as text between two looks at the budget.
 const ROWS_PER_CHECK: usize = 1024;
 
-type Notes = Vec<(&'static str, String)>;
+/// (severity, message)
+pub type Notes = Vec<(&'static str, String)>;
+
+pub fn notes(answer: &Answer) -> Notes {
+    answer.annotations.iter().map(|a| (a.severity.as_str(), a.message.clone())).collect()
+}
 
 #[pymethods]
 impl NativeDatabase {
-    /// A long frame (labels, `timestamp` Int64 ms, `value`) and the annotations. `step_ms` 0: an instant query at
-    /// `start`.
+    /// A frame (labels, `timestamp` Int64 ms, `value`; `wide`: a column a series), the annotations, and the fields of
+    /// histograms where a long frame has some. `step_ms` 0: an instant query at `start`.
     #[allow(clippy::too_many_arguments)] // the parameters of a query, one to one
     fn query(
         &self,
@@ -39,17 +45,18 @@ impl NativeDatabase {
         end: i64,
         step_ms: i64,
         lookback_ms: i64,
+        wide: bool,
         priority: &str,
-    ) -> PyResult<(PyDataFrame, Notes)> {
+    ) -> PyResult<(PyDataFrame, Notes, Option<PyDataFrame>)> {
         let times = Times { start, end, step_ms, lookback_ms };
         let class = Class::from_name(priority).map_err(|e| error::to_python(py, e))?;
         let (limits, stop) = (self.limits, Stop::default());
         let ask = Ask { class, expr, source: "python", limits, stop, visits: None };
         let (found, _) = call::run(py, &self.queries, ask, |budget| {
-            let mut answer = times.evaluate(self, &syntax::parse(expr)?, expr, budget)?;
-            let notes = std::mem::take(&mut answer.annotations);
-            let notes = notes.into_iter().map(|a| (a.severity.as_str(), a.message)).collect::<Notes>();
-            Ok((output::answer_frame(answer, budget)?, notes))
+            let answer = times.evaluate(self, &syntax::parse(expr)?, expr, budget)?;
+            let notes = notes(&answer);
+            let fields = if wide { None } else { output::histogram_fields(&answer.matrix, budget)? };
+            Ok((output::answer_frame(answer, wide, budget)?, notes, fields))
         })?;
         Ok(found)
     }
@@ -225,14 +232,23 @@ impl NativeDatabase {
     }
 }
 
-struct Times {
-    start: i64,
-    end: i64,
-    step_ms: i64,
-    lookback_ms: i64,
+pub(crate) struct Times {
+    pub start: i64,
+    pub end: i64,
+    pub step_ms: i64,
+    pub lookback_ms: i64,
 }
 
 impl Times {
+    pub fn params<'t>(&self, text: &'t str) -> Params<'t> {
+        Params {
+            end: self.end,
+            step: (self.step_ms > 0).then_some(self.step_ms),
+            lookback_ms: self.lookback_ms,
+            ..Params::instant(text, self.start)
+        }
+    }
+
     fn steps(&self) -> usize {
         let steps = if self.step_ms > 0 { (self.end - self.start) / self.step_ms } else { 0 };
         steps.clamp(0, bounds::STEPS_MAX as i64) as usize + 1
@@ -266,13 +282,10 @@ impl Times {
         text: &str,
         budget: &Budget,
     ) -> Result<Answer> {
-        let params = Params {
-            end: self.end,
-            step: (self.step_ms > 0).then_some(self.step_ms),
-            lookback_ms: self.lookback_ms,
-            ..Params::instant(text, self.start)
-        };
-        exec::evaluate(expr, &params, &database.store, budget)
+        let (params, store) = (self.params(text), &database.store);
+        plan::admit(expr, &params, store, budget)?;
+        exec::evaluate(expr, &params, store, budget)
+            .map_err(|error| plan::name_costly(error, expr, &params, store, budget))
     }
 
     /// Over HTTP a range query of a range vector or string is bad data (400), before it is an evaluation that failed.

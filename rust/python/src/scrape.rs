@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use metricsdb_model::batch::Extra;
 use metricsdb_model::sample::stale;
 use metricsdb_model::{Columns, Values, WriteReport};
+use metricsdb_wire::remote_write::v2;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
@@ -43,7 +44,7 @@ impl NativeDatabase {
     ) -> PyResult<Report> {
         let written = py.detach(|| {
             let extra = Extra { labels: input::label_map(&labels)?, honor: honor_labels };
-            let mut scratch = Vec::new();
+            let mut scratch = v2::Scratch::default();
             let mut batch = decode(body, format, now_ms, &mut scratch)?;
             batch.extra = extra;
             let mut ids = Vec::with_capacity(batch.series.len());

@@ -7,6 +7,7 @@ use metricsdb_model::{Annotation, Severity, Span, looks_like_counter};
 
 use crate::function::check_quantile;
 use crate::function::histogram::Repair;
+use crate::histogram::Remark;
 use crate::number::{Shortest, TwoDigits};
 use crate::syntax::quote;
 
@@ -25,6 +26,14 @@ pub enum Note {
     PossibleNonCounter(String),
     /// sort and its kin in a range query.
     SortIneffective,
+    /// What computing with native histograms remarks on; `metric` is "" where the remark names none.
+    Histograms { remark: Remark, metric: String },
+    /// A binary operator on kinds of samples ("float", "histogram") that it has no meaning for.
+    IncompatibleTypes { left: &'static str, operator: &'static str, right: &'static str },
+    /// Exponential and custom buckets on the two sides of this binary operator.
+    IncompatibleLayouts(&'static str),
+    /// This aggregation leaves histograms out.
+    IgnoredInAggregation(&'static str),
 }
 
 /// Some repairs of one histogram's buckets.
@@ -56,8 +65,13 @@ impl Note {
             Note::InvalidQuantile(_)
             | Note::InvalidRatio { .. }
             | Note::BadBucketLabel { .. }
+            | Note::IncompatibleLayouts(_)
             | Note::SortIneffective => Severity::Warning,
-            Note::ForcedMonotonicity { .. } | Note::PossibleNonCounter(_) => Severity::Info,
+            Note::ForcedMonotonicity { .. }
+            | Note::PossibleNonCounter(_)
+            | Note::IncompatibleTypes { .. }
+            | Note::IgnoredInAggregation(_) => Severity::Info,
+            Note::Histograms { remark, .. } => remark.severity(),
         }
     }
 
@@ -83,6 +97,15 @@ impl Note {
             }
             (Note::PossibleNonCounter(a), Note::PossibleNonCounter(b)) => a == b,
             (Note::SortIneffective, Note::SortIneffective) => true,
+            (Note::Histograms { remark: a, metric: m }, Note::Histograms { remark: b, metric: n }) => {
+                a == b && m == n
+            }
+            (
+                Note::IncompatibleTypes { left: a, operator: b, right: c },
+                Note::IncompatibleTypes { left: x, operator: y, right: z },
+            ) => (*a, *b, *c) == (*x, *y, *z),
+            (Note::IncompatibleLayouts(a), Note::IncompatibleLayouts(b)) => a == b,
+            (Note::IgnoredInAggregation(a), Note::IgnoredInAggregation(b)) => a == b,
             _ => false,
         }
     }
@@ -130,6 +153,16 @@ impl fmt::Display for Note {
             Note::SortIneffective => f.write_str(
                 "sort is ineffective for range queries since results are always ordered by labels",
             ),
+            Note::Histograms { remark, metric } => remark.write(f, metric),
+            Note::IncompatibleTypes { left, operator, right } => write!(
+                f,
+                "incompatible sample types encountered for binary operator {}: {left} {operator} {right}",
+                quote(operator)
+            ),
+            Note::IncompatibleLayouts(operator) => {
+                write!(f, "incompatible bucket layout encountered for binary operator {operator}")
+            }
+            Note::IgnoredInAggregation(name) => write!(f, "ignored histogram in {name} aggregation"),
         }
     }
 }

@@ -55,13 +55,22 @@ fn the_deepest_and_the_longest_expressions_are_evaluated() {
         ("x or ", "x", ""),
         ("1 ^ ", "1", ""),
         ("absent(", "x", ")"),
+        ("range_sum(", "x", ")"),
+        ("outliersk(1, ", "x", ")"),
+        ("WITH (a = x) ", "x", ""),
+        ("x default ", "x", ""),
         ("label_replace(", "x", ", \"a\", \"b\", \"c\", \"d\")"),
     ] {
-        let levels = if open == "x or " { 500 } else { deepest };
+        let levels = if matches!(open, "x or " | "x default ") { 500 } else { deepest };
         evaluates(open.repeat(levels) + inner + &close.repeat(levels));
     }
     for link in [" + x", " or x", " + 1", " > bool x", " and on () x"] {
         evaluates("x".to_owned() + &link.repeat(TREE_HEIGHT_MAX - 2));
     }
+    // A template, its argument and the parameter's value are a level each.
+    let templates = deepest / 3 - 1;
+    let each = |i: usize| format!(", f{i}(q) = abs(f{}(q))", i - 1);
+    let chain: String = (1..templates).map(each).collect();
+    evaluates(format!("WITH (f0(q) = q{chain}) f{}(x)", templates - 1));
     evaluates("x and (".repeat(deepest / 2) + "x" + &")".repeat(deepest / 2));
 }

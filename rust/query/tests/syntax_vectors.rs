@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use metricsdb_query::syntax::{parse, pretty, to_json};
+use metricsdb_query::syntax::{parse, parse_without_metricsql, pretty, to_json};
 
 /// The folder of vectors beside the repository, at whatever height it lies.
 fn vectors() -> Option<PathBuf> {
@@ -58,6 +58,10 @@ fn fault(query: &str) -> Option<String> {
         Ok(expr) => expr,
         Err(error) => return Some(format!("{query}\n    {error}")),
     };
+    let alone = parse_without_metricsql(query);
+    if format!("{alone:?}") != format!("{:?}", Ok::<_, metricsdb_model::Error>(&expr)) {
+        return Some(format!("{query}\n    has another tree beside MetricsQL's syntax"));
+    }
     if to_json(&expr).contains("\"filter\":") {
         return Some(format!("{query}\n    is taken for a boolean selector"));
     }

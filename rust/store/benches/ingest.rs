@@ -134,6 +134,8 @@ fn write_step(db: &Database, raws: &[Vec<u8>], time: i64, values: &[f64]) {
                 .collect(),
             timestamps: vec![time; raws.len()],
             values: values.to_vec(),
+            starts: Vec::new(),
+            histograms: Vec::new(),
             metadata: Vec::new(),
             dialect: 1,
             decode,

@@ -108,7 +108,7 @@ fn main() {
                 let target = Target { id: 0, duplicates: DuplicatePolicy::Last };
                 let mut report = WriteReport::default();
                 for (&time, h) in times.iter().zip(&rows) {
-                    series.append([(time, h)], target, &mut report).unwrap();
+                    series.append([(time, 0, h)], target, &mut Vec::new(), &mut report).unwrap();
                 }
                 series
             });

@@ -21,6 +21,7 @@ impl Database {
             self.check_rows(&shard, &mut all)?;
             check_chunks(&shard)?;
             check_histograms(&shard)?;
+            check_starts(&shard)?;
         }
         if *self.index.all() != all {
             return Err(wrong(0, "the index does not hold just the series of the shards"));
@@ -90,6 +91,18 @@ fn check_histograms(shard: &Shard) -> Result<()> {
         let id = id_of(shard.number, row);
         if row as usize >= shard.series.len() || series.span().is_none() {
             return Err(wrong(id, "it has a table of histograms, but no histogram or no labels"));
+        }
+        series.check().map_err(|error| wrong(id, error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Start timestamps belong to series that exist, and their steps rise in time.
+fn check_starts(shard: &Shard) -> Result<()> {
+    for (row, series) in shard.starts.iter() {
+        let id = id_of(shard.number, row);
+        if row as usize >= shard.series.len() {
+            return Err(wrong(id, "it has start timestamps, but no labels"));
         }
         series.check().map_err(|error| wrong(id, error.to_string()))?;
     }

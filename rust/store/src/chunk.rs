@@ -3,6 +3,7 @@
 //! them that chunks share.
 
 mod block;
+mod bound;
 mod build;
 mod column;
 mod grow;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use metricsdb_model::{
-    Batch, Columns, Error, Labels, LabelsBuilder, Metadata, Reason, Result, ValueKind, Values, WriteReport,
+    Batch, BatchHistogram, Columns, Error, Labels, LabelsBuilder, Metadata, MetricType, Reason, Result,
+    ValueKind, Values, WriteReport,
 };
 use parking_lot::{Mutex, MutexGuard};
 use rayon::prelude::*;
@@ -12,6 +13,7 @@ use rayon::prelude::*;
 use crate::chunk::SharedColumns;
 use crate::codec::open::OPEN_SAMPLES_MAX;
 use crate::heap;
+use crate::histograms::HistogramPoint;
 use crate::index::{Cardinality, Index};
 use crate::labelsets::Shapes;
 use crate::late::DuplicatePolicy;
@@ -69,6 +71,8 @@ pub struct Database {
     pub(crate) densify_at: Mutex<u32>,
     /// Samples that queries have decoded.
     pub(crate) decoded: AtomicU64,
+    /// Samples that ever came to a shard: not fewer than there are.
+    pub(crate) appended: AtomicU64,
     /// What chunks of several series hold together.
     pub(crate) shared_columns: Arc<SharedColumns>,
 }
@@ -81,6 +85,8 @@ pub(crate) struct Scratch {
     hashes: Vec<u128>,
     order: Vec<u32>,
     staged: Vec<Staged>,
+    /// One a staged sample, or none.
+    staged_starts: Vec<i64>,
     pub(crate) last: Interned,
     pub(crate) sender: LabelsBuilder,
     pub(crate) merged: LabelsBuilder,
@@ -93,6 +99,7 @@ impl Scratch {
             + heap::vector(&self.order)
             + heap::vector(&self.hashes)
             + heap::vector(&self.staged)
+            + heap::vector(&self.staged_starts)
             + self.last.bytes()
             + self.work.bytes()
     }
@@ -120,6 +127,7 @@ impl Database {
             shared_columns,
             densify_at: Mutex::new(0),
             decoded: AtomicU64::new(0),
+            appended: AtomicU64::new(0),
         }
     }
 
@@ -186,15 +194,15 @@ impl Database {
                 match values {
                     Values::Float(v) => {
                         let rows = ids.iter().zip(times).zip(v[block.clone()].iter().map(|v| v.to_bits()));
-                        self.append_block(rows, ValueKind::Float, scratch, &mut report);
+                        self.append_block(rows, &[], ValueKind::Float, scratch, &mut report);
                     }
                     Values::Int(v) => {
                         let rows = ids.iter().zip(times).zip(v[block.clone()].iter().map(|&v| v as u64));
-                        self.append_block(rows, ValueKind::Int, scratch, &mut report);
+                        self.append_block(rows, &[], ValueKind::Int, scratch, &mut report);
                     }
                     Values::Uint(v) => {
                         let rows = ids.iter().zip(times).zip(v[block.clone()].iter().copied());
-                        self.append_block(rows, ValueKind::Uint, scratch, &mut report);
+                        self.append_block(rows, &[], ValueKind::Uint, scratch, &mut report);
                     }
                 }
                 from = block.end;
@@ -206,6 +214,11 @@ impl Database {
     /// Type, help and unit of every metric, or of one; sorted by metric.
     pub fn metadata(&self, metric: Option<&str>) -> Vec<Metadata> {
         self.metadata.get(metric)
+    }
+
+    /// The type that the family of a metric declared; of `x_total` also that of `x`.
+    pub fn kind_of(&self, metric: &str) -> Option<MetricType> {
+        self.metadata.kind_of(metric)
     }
 
     /// What makes the store large; each list is cut to `limit` entries.
@@ -239,7 +252,8 @@ impl Database {
                 samples += batch.series[end].samples.len();
                 end += 1;
             }
-            let rows = (from..end).filter(|&i| ids[i] != NO_SERIES).flat_map(|i| {
+            let known = (from..end).filter(|&i| ids[i] != NO_SERIES);
+            let rows = known.clone().flat_map(|i| {
                 let s = &batch.series[i].samples;
                 let range = s.start as usize..s.end as usize;
                 let times = batch.timestamps.get(range.clone()).unwrap_or(&[]);
@@ -247,11 +261,33 @@ impl Database {
                 let id = u64::from(ids[i]);
                 times.iter().zip(values).map(move |(t, v)| ((id, t), v.to_bits()))
             });
-            self.append_block(rows, ValueKind::Float, scratch, &mut report);
+            let starts: Vec<i64> = match batch.starts.len() == batch.timestamps.len() {
+                true => known.flat_map(|i| starts_of(batch, i)).copied().collect(),
+                false => Vec::new(),
+            };
+            self.append_block(rows, &starts, ValueKind::Float, scratch, &mut report);
             from = end;
         }
+        self.write_histograms(batch, &ids, &mut report);
         scratch.ids = ids;
         report
+    }
+
+    /// The histograms of a batch whose series are found.
+    fn write_histograms(&self, batch: &Batch<'_>, ids: &[u32], report: &mut WriteReport) {
+        let known = |h: &&BatchHistogram| ids.get(h.series as usize).is_some_and(|&id| id != NO_SERIES);
+        let points: Vec<HistogramPoint<'_>> = batch
+            .histograms
+            .iter()
+            .filter(known)
+            .map(|h| HistogramPoint {
+                id: ids[h.series as usize],
+                time: h.timestamp,
+                start: h.start,
+                histogram: &h.histogram,
+            })
+            .collect();
+        self.append_histogram_points(points, report);
     }
 
     /// Fills `ids` with the id of each series; those refused are counted with all their samples.
@@ -278,21 +314,24 @@ impl Database {
                 continue;
             };
             ids[i] = found.unwrap_or_else(|refusal| {
-                report.reject(refusal.reason, series.samples.len() as u64, || refusal.message);
+                let lost = series.samples.len() + batch.histograms_of(i).len();
+                report.reject(refusal.reason, lost as u64, || refusal.message);
                 NO_SERIES
             });
         }
     }
 
-    /// Sorts samples by shard and appends them, each shard locked once.
+    /// Sorts samples by shard and appends them, each shard locked once. `row_starts` is as long as `rows`, or
+    /// empty.
     fn append_block<'a, I: Copy + IntoId + 'a>(
         &self,
         rows: impl Iterator<Item = ((I, &'a i64), u64)> + Clone,
+        row_starts: &[i64],
         kind: ValueKind,
         scratch: &mut Scratch,
         report: &mut WriteReport,
     ) {
-        let Scratch { staged, work, .. } = scratch;
+        let Scratch { staged, staged_starts, work, .. } = scratch;
         let mut starts = [0usize; SHARDS + 1];
         let mut unknown = 0;
         for ((id, _), _) in rows.clone() {
@@ -311,6 +350,7 @@ impl Database {
         if staged.len() < total {
             staged.resize(total, Staged { row: 0, time: 0, bits: 0 });
         }
+        stage_starts(rows.clone().filter_map(|((id, _), _)| id.known()), row_starts, starts, staged_starts);
         let mut next = starts;
         for ((id, &time), bits) in rows {
             if unknown > 0 && id.known().is_none() {
@@ -320,13 +360,16 @@ impl Database {
             staged[next[shard]] = Staged { row, time, bits };
             next[shard] += 1;
         }
-        let staged = &staged[..];
+        let (staged, staged_starts) = (&staged[..], &staged_starts[..]);
+        self.appended.fetch_add(total as u64, Relaxed);
         let append = |shard: usize, work: &mut Work, report: &mut WriteReport| {
-            let samples = &staged[starts[shard]..starts[shard + 1]];
+            let of_shard = starts[shard]..starts[shard + 1];
+            let samples = &staged[of_shard.clone()];
             if samples.is_empty() {
                 return;
             }
-            if let Err(error) = self.shard(shard).append(samples, kind, &self.rules, work, report) {
+            let since = if row_starts.is_empty() { &[] } else { &staged_starts[of_shard] };
+            if let Err(error) = self.shard(shard).append(samples, since, kind, &self.rules, work, report) {
                 report.reject(Reason::Malformed, samples.len() as u64, || error.to_string());
             }
         };
@@ -344,6 +387,30 @@ impl Database {
             })
             .collect();
         reports.into_iter().for_each(|r| report.merge(r));
+    }
+}
+
+/// The starts of one series of a batch.
+fn starts_of<'a>(batch: &'a Batch<'_>, series: usize) -> &'a [i64] {
+    let samples = &batch.series[series].samples;
+    batch.starts.get(samples.start as usize..samples.end as usize).unwrap_or(&[])
+}
+
+/// Sorts starts by shard as their samples are: those of shard `s` go to `firsts[s]..firsts[s + 1]`.
+fn stage_starts(
+    ids: impl Iterator<Item = u32>,
+    starts: &[i64],
+    mut firsts: [usize; SHARDS + 1],
+    staged: &mut Vec<i64>,
+) {
+    if starts.is_empty() {
+        return;
+    }
+    staged.resize(firsts[SHARDS].max(staged.len()), 0);
+    for (id, &start) in ids.zip(starts) {
+        let (shard, _) = place_of(id);
+        staged[firsts[shard]] = start;
+        firsts[shard] += 1;
     }
 }
 

@@ -25,11 +25,12 @@ enum Placed {
 }
 
 impl Shard {
-    /// Appends samples in the order given; those of one series need not be in time order. Counts what
-    /// happened into `report`.
+    /// Appends samples in the order given; those of one series need not be in time order. `starts` is as long
+    /// as `staged`, or empty. Counts what happened into `report`.
     pub fn append(
         &mut self,
         staged: &[Staged],
+        starts: &[i64],
         kind: ValueKind,
         rules: &Rules,
         work: &mut Work,
@@ -38,9 +39,10 @@ impl Shard {
         let mut late = std::mem::take(&mut work.late);
         late.clear();
         let (rows, mut unknown) = (self.series.len(), 0);
-        for group in staged.chunks(GROUP) {
+        let has_starts = !starts.is_empty() || !self.starts.is_empty();
+        for (number, group) in staged.chunks(GROUP).enumerate() {
             self.touch(group);
-            for s in group {
+            for (i, s) in group.iter().enumerate() {
                 if s.row as usize >= rows {
                     unknown += 1;
                     let id = id_of(self.number, s.row);
@@ -48,12 +50,19 @@ impl Shard {
                     continue;
                 }
                 let bits = self.kept(s.row, kind, s.bits);
+                let start = || starts.get(number * GROUP + i).copied().unwrap_or(0);
+                let wait = |older| Late { row: s.row, time: s.time, bits, start: start(), older };
                 match self.place(s.row, kind, s.time, bits, rules, work)? {
+                    Placed::Appended if has_starts => self.note_start(s.row, s.time, start())?,
                     Placed::Appended => {}
-                    Placed::Late { older } => late.push(Late { row: s.row, time: s.time, bits, older }),
-                    Placed::Repeated if late.is_empty() => report.duplicates += 1,
-                    // One of those that wait may be about to replace the newest.
-                    Placed::Repeated => late.push(Late { row: s.row, time: s.time, bits, older: false }),
+                    Placed::Late { older } => late.push(wait(older)),
+                    Placed::Repeated
+                        if late.is_empty() && (!has_starts || self.starts.says(s.row, s.time, start())) =>
+                    {
+                        report.duplicates += 1;
+                    }
+                    // One of those that wait may be about to replace the newest; or its start is another.
+                    Placed::Repeated => late.push(wait(false)),
                 }
             }
         }

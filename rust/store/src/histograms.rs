@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use metricsdb_model::{Error, Histogram, Reason, Result, TimeRange, WriteReport};
+use metricsdb_model::{Budget, Error, Histogram, Reason, Result, TimeRange, WriteReport};
 
 use crate::codec::histogram::HistogramChunk;
 use crate::late::DuplicatePolicy;
@@ -75,6 +75,7 @@ pub struct Target {
 /// A histogram that is not newer than the newest; `older` when not at its time.
 struct Late {
     time: i64,
+    start: i64,
     histogram: Histogram,
     older: bool,
 }
@@ -84,12 +85,13 @@ impl Histograms {
     pub fn append<'a>(
         &mut self,
         row: u32,
-        points: impl IntoIterator<Item = (i64, &'a Histogram)>,
+        points: impl IntoIterator<Item = (i64, i64, &'a Histogram)>,
         target: Target,
+        stand: &mut Vec<(i64, i64)>,
         report: &mut WriteReport,
     ) -> Result<()> {
         let series = self.rows.entry(row).or_default();
-        let result = series.append(points, target, report);
+        let result = series.append(points, target, stand, report);
         if series.newest().is_none() {
             self.rows.remove(&row);
         }
@@ -149,19 +151,21 @@ impl Columns {
 }
 
 impl HistogramSeries {
-    /// Appends histograms in the order given, and counts into the report what became of each: those that are
-    /// not valid are `Malformed`. Late ones rewrite the chunk that covers them. At a time that is taken, the
+    /// Appends histograms, each with its time and start, in the order given; `stand` gets times and starts of
+    /// those that stand in the series then. Counts into the report what became of each: those that are not valid
+    /// are `Malformed`. Late ones rewrite the chunk that covers them. At a time that is taken, the
     /// policy decides; least, largest and sum of histograms are not defined, so those refuse the second as
     /// `Unsupported`. Errors: `Corruption`, never for chunks that were sealed here.
     pub fn append<'a>(
         &mut self,
-        points: impl IntoIterator<Item = (i64, &'a Histogram)>,
+        points: impl IntoIterator<Item = (i64, i64, &'a Histogram)>,
         target: Target,
+        stand: &mut Vec<(i64, i64)>,
         report: &mut WriteReport,
     ) -> Result<()> {
         let mut late = Vec::new();
         let mut newest = self.newest();
-        for (time, histogram) in points {
+        for (time, start, histogram) in points {
             if let Err(error) = histogram.validate() {
                 report.reject(Reason::Malformed, 1, || format!("series {} at {time} ms: {error}", target.id));
                 continue;
@@ -169,33 +173,52 @@ impl HistogramSeries {
             let mut histogram = histogram.clone();
             self.open.share_layout(&mut histogram);
             if let Some(newest) = newest.filter(|&newest| time <= newest) {
-                late.push(Late { time, histogram, older: time < newest });
+                late.push(Late { time, start, histogram, older: time < newest });
                 continue;
             }
             newest = Some(time);
             report.accepted += 1;
+            stand.push((time, start));
             self.open.push(time, histogram);
             if self.open.times.len() >= OPEN_ROWS_MAX {
                 self.seal()?;
             }
         }
-        self.merge_late(late, target, report)
+        self.merge_late(late, target, stand, report)
     }
 
-    /// Appends times and histograms in the range. Errors: `Corruption`, never for chunks sealed here.
+    /// Appends times and histograms in the range. Errors: the budget's, `Corruption`, never for chunks sealed here.
     pub fn read_range(
         &self,
         range: TimeRange,
+        budget: &Budget,
         times: &mut Vec<i64>,
         rows: &mut Vec<Histogram>,
     ) -> Result<()> {
         for chunk in self.overlapping(range) {
+            budget.check()?;
+            // They may fill memory before anybody counts them.
+            budget.fits(2 * rows.len() * rows.last().map_or(0, |h| size_of::<Histogram>() + h.bytes()))?;
             chunk.decode_range(range, times, rows)?;
         }
         let (open_times, open_rows) = self.open.within(range);
         times.extend_from_slice(open_times);
         rows.extend_from_slice(open_rows);
         Ok(())
+    }
+
+    /// The newest histogram before `time`; decodes one chunk at most. Errors: `Corruption`, never for chunks
+    /// sealed here.
+    pub fn newest_before(&self, time: i64) -> Result<Option<(i64, Histogram)>> {
+        let open = self.open.times.partition_point(|&t| t < time);
+        if let Some(i) = open.checked_sub(1) {
+            return Ok(self.open.times.get(i).copied().zip(self.open.rows.get(i).cloned()));
+        }
+        let sealed = self.sealed.partition_point(|c| c.first() < time);
+        let Some(chunk) = sealed.checked_sub(1).and_then(|i| self.sealed.get(i)) else { return Ok(None) };
+        let (mut times, mut rows) = (Vec::new(), Vec::new());
+        chunk.decode_range(TimeRange::new(i64::MIN, time.saturating_sub(1)), &mut times, &mut rows)?;
+        Ok(times.pop().zip(rows.pop()))
     }
 
     /// Whether there is a histogram in the range; decodes only where heads can't tell. Errors: `Corruption`,
@@ -244,21 +267,26 @@ impl HistogramSeries {
 
     /// Walks chunks and open histograms.
     pub fn count(&self) -> HistogramCount {
-        let open = &self.open;
-        let of_rows: usize = open.rows.iter().map(Histogram::bytes).sum();
         HistogramCount {
-            open_rows: open.times.len(),
+            open_rows: self.open.times.len(),
             sealed_rows: self.sealed.iter().map(HistogramChunk::count).sum(),
             sealed_chunks: self.sealed.len(),
             sealed_bytes: self.sealed.iter().map(HistogramChunk::bytes).sum(),
             list_bytes: self.sealed.capacity() * size_of::<HistogramChunk>()
                 + size_of::<Vec<HistogramChunk>>(),
             table_bytes: 0,
-            open_bytes: open.times.capacity() * 8
-                + open.rows.capacity() * size_of::<Histogram>()
-                + of_rows
-                + layout_bytes(&open.rows),
+            open_bytes: self.open_bytes(),
         }
+    }
+
+    /// Bytes of the open histograms, spare capacity included.
+    pub fn open_bytes(&self) -> usize {
+        let open = &self.open;
+        let of_rows: usize = open.rows.iter().map(Histogram::bytes).sum();
+        open.times.capacity() * size_of::<i64>()
+            + open.rows.capacity() * size_of::<Histogram>()
+            + of_rows
+            + layout_bytes(&open.rows)
     }
 
     /// Decodes every chunk. Errors: `Corruption`, where times don't rise or a chunk is not what it says.
@@ -307,7 +335,13 @@ impl HistogramSeries {
     }
 
     /// Merges histograms, in the order they were written, into the chunks that cover them.
-    fn merge_late(&mut self, mut late: Vec<Late>, target: Target, report: &mut WriteReport) -> Result<()> {
+    fn merge_late(
+        &mut self,
+        mut late: Vec<Late>,
+        target: Target,
+        stand: &mut Vec<(i64, i64)>,
+        report: &mut WriteReport,
+    ) -> Result<()> {
         late.sort_by_key(|l| l.time);
         let mut late = late.into_iter().peekable();
         while let Some(first) = late.peek().map(|l| l.time) {
@@ -316,11 +350,11 @@ impl HistogramSeries {
                 std::iter::from_fn(|| late.next_if(|l| end.is_none_or(|end| l.time < end))).collect();
             let Some(at) = at else {
                 let open = std::mem::take(&mut self.open);
-                self.open = merge(open, group, target, report).0;
+                self.open = merge(open, group, target, stand, report).0;
                 continue;
             };
             let base = Columns::decode(self.sealed.get(at..=at).unwrap_or(&[]))?;
-            let (merged, changed) = merge(base, group, target, report);
+            let (merged, changed) = merge(base, group, target, stand, report);
             if changed {
                 let mut chunks = Vec::new();
                 let pieces = merged.times.len().div_ceil(SEALED_ROWS_MAX).max(1);
@@ -347,7 +381,13 @@ impl HistogramSeries {
 }
 
 /// What stands after a group that is sorted by time came in; whether anything is different.
-fn merge(base: Columns, group: Vec<Late>, target: Target, report: &mut WriteReport) -> (Columns, bool) {
+fn merge(
+    base: Columns,
+    group: Vec<Late>,
+    target: Target,
+    stand: &mut Vec<(i64, i64)>,
+    report: &mut WriteReport,
+) -> (Columns, bool) {
     let mut merged = Columns::default();
     let mut changed = false;
     let mut base = base.times.into_iter().zip(base.rows).peekable();
@@ -361,6 +401,7 @@ fn merge(base: Columns, group: Vec<Late>, target: Target, report: &mut WriteRepo
                 DuplicatePolicy::Last => {
                     changed |= *old != l.histogram;
                     *old = l.histogram;
+                    stand.push((l.time, l.start));
                 }
                 DuplicatePolicy::First => {}
                 DuplicatePolicy::Error => {
@@ -383,6 +424,7 @@ fn merge(base: Columns, group: Vec<Late>, target: Target, report: &mut WriteRepo
             report.duplicates += 1;
         } else {
             merged.push(l.time, l.histogram);
+            stand.push((l.time, l.start));
             changed = true;
         }
         report.accepted += 1;
@@ -417,4 +459,5 @@ mod access;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use access::HistogramPoint;
 pub use access::HistogramRows;

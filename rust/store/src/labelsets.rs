@@ -117,14 +117,20 @@ impl LabelSets {
     }
 
     fn parts<'a>(&'a self, shapes: &'a Shapes, handle: u32) -> (&'a [u32], &'a [u32]) {
-        let names = shapes.names(self.shape(handle));
-        let words = self.arena.slice(handle, names.len() + 1);
-        (names, words.get(1..).unwrap_or(&[]))
+        let (shape, values) = self.values(shapes, handle);
+        (shapes.names(shape), values)
     }
 
     /// The shape of a set: series with equal shapes have the same label names.
     pub fn shape(&self, handle: u32) -> u32 {
         self.arena.slice(handle, 1).first().copied().unwrap_or(u32::MAX)
+    }
+
+    /// The shape of a set, and its value symbols in the order of the shape's names.
+    pub fn values(&self, shapes: &Shapes, handle: u32) -> (u32, &[u32]) {
+        let shape = self.shape(handle);
+        let words = self.arena.slice(handle, shapes.names(shape).len() + 1);
+        (shape, words.get(1..).unwrap_or(&[]))
     }
 
     /// Name and value symbols in name order.

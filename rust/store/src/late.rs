@@ -58,6 +58,8 @@ pub struct Late {
     pub row: u32,
     pub time: i64,
     pub bits: u64,
+    /// When its counter began; 0 where that is not known.
+    pub start: i64,
     pub older: bool,
 }
 
@@ -73,6 +75,8 @@ pub struct Value {
 pub struct Merged {
     pub time: i64,
     pub value: Value,
+    /// The start of a sample that came in late.
+    pub start: Option<i64>,
 }
 
 impl Value {
@@ -127,6 +131,16 @@ pub fn combine(policy: DuplicatePolicy, old: Value, new: Value) -> Option<Value>
     }
 }
 
+/// Whether the start of `new` stands after `value` was made of it and `old`.
+fn start_stands(policy: DuplicatePolicy, old: Value, new: &Late, value: Value) -> bool {
+    match policy {
+        DuplicatePolicy::Last => true,
+        DuplicatePolicy::First | DuplicatePolicy::Error => false,
+        DuplicatePolicy::Min | DuplicatePolicy::Max => value != old,
+        DuplicatePolicy::Sum => new.start != 0,
+    }
+}
+
 /// Where a group of late samples goes.
 enum Target {
     Open,
@@ -162,7 +176,9 @@ impl Shard {
                 Target::Sealed(at) => self.decode_sealed(row, at, work)?,
             };
             merged.clear();
-            if !self.merge(group, kind, base, rules.duplicates, work, &mut merged, report) {
+            let changed = self.merge(group, kind, base, rules.duplicates, work, &mut merged, report);
+            self.patch_starts(row, &merged)?;
+            if !changed {
                 continue;
             }
             match target {
@@ -177,6 +193,16 @@ impl Shard {
         }
         work.merged = merged;
         Ok(())
+    }
+
+    /// Notes the starts of the late samples that stand now.
+    fn patch_starts(&mut self, row: u32, merged: &[Merged]) -> Result<()> {
+        let late = || merged.iter().filter_map(|m| Some((m.time, m.start?)));
+        if self.starts.is_empty() && late().all(|(_, start)| start == 0) {
+            return Ok(());
+        }
+        let points: Vec<(i64, i64)> = late().collect();
+        self.starts.patch(row, &points, &self.shared_columns)
     }
 
     /// The chunk for a late sample, and the time from which the next chunk is responsible.
@@ -216,7 +242,10 @@ impl Shard {
     ) -> bool {
         let mut changed = false;
         let mut at = 0;
-        let base = |i: usize| Merged { time: work.times[i], value: Value { bits: work.bits[i], kind: base } };
+        let base = |i: usize| {
+            let value = Value { bits: work.bits[i], kind: base };
+            Merged { time: work.times[i], value, start: None }
+        };
         for l in group {
             while at < work.times.len() && work.times[at] <= l.time {
                 merged.push(base(at));
@@ -237,10 +266,13 @@ impl Shard {
                     }
                     report.duplicates += 1;
                     changed |= old.value != value;
+                    if start_stands(policy, old.value, l, value) {
+                        old.start = Some(l.start);
+                    }
                     old.value = value;
                 }
                 None => {
-                    merged.push(Merged { time: l.time, value: new });
+                    merged.push(Merged { time: l.time, value: new, start: Some(l.start) });
                     changed = true;
                 }
             }

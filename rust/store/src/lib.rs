@@ -1,17 +1,19 @@
 //! Samples and index: what is written, kept and found again, in memory.
 //!
 //! `codec` and `chunk` turn columns into bytes; a `shard` owns series (`series`), their open chunks
-//! (`head`, `slab`), rounds samples (`precision`) and merges late ones (`late`), `histograms` beside them;
+//! (`head`, `slab`), rounds samples (`precision`) and merges late ones (`late`), `histograms` and `starts` beside them;
 //! `symbols`, `labelsets` and `index` know the labels; `raw` finds known series without parsing. `Database`
 //! joins them and is a `Source` for queries.
 #![deny(unsafe_code)]
 
 mod arena;
+mod bound;
 mod check;
 pub mod chunk;
 pub mod codec;
 pub mod database;
 mod densify;
+mod group;
 mod grow;
 mod head;
 mod heap;
@@ -21,6 +23,7 @@ pub mod labelsets;
 mod late;
 pub mod memory;
 mod metadata;
+mod newest;
 mod precision;
 mod raw;
 mod resolve;
@@ -28,6 +31,7 @@ mod sealed;
 mod series;
 mod shard;
 mod slab;
+mod starts;
 pub mod symbols;
 mod together;
 pub mod view;

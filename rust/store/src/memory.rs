@@ -88,12 +88,15 @@ impl Database {
     pub fn memory(&self) -> Vec<Part> {
         let (mut all, mut open_chunks) = (Held::default(), 0);
         let (mut columns, mut label_sets, mut pages) = (0, 0, 0);
+        let (mut start_table, mut started) = (0, 0);
         let mut histograms = HistogramCount::default();
         self.each_shard(|shard, held, rest| {
             held.iter().for_each(|h| all.add(h));
             columns += rest.columns;
             label_sets += rest.label_sets;
             pages += rest.pages;
+            start_table += rest.starts;
+            started += shard.starts.iter().count();
             open_chunks += shard.arena.len();
             histograms += shard.histograms.count();
         });
@@ -116,6 +119,7 @@ impl Database {
                 histograms.sealed_bytes + histograms.list_bytes,
                 histograms.sealed_rows,
             ),
+            part("start timestamps", all.starts + start_table, started),
             part("shared times", common.times, self.shared_columns.size().0),
             part("metadata", common.metadata, self.metadata.size().0),
             part("shards", common.fixed, SHARDS),

@@ -14,6 +14,7 @@ use crate::late::DuplicatePolicy;
 use crate::precision::PrecisionRules;
 use crate::series::{Head, SeriesTable};
 use crate::slab::Arena;
+use crate::starts::Starts;
 
 /// Shards of a store.
 pub const SHARDS: usize = 256;
@@ -62,6 +63,8 @@ pub struct Shard {
     pub arena: Arena,
     pub sealed_count: SealedCount,
     pub histograms: Histograms,
+    /// Of samples and histograms alike.
+    pub starts: Starts,
     /// What sealed chunks hold together: one table for all shards.
     pub shared_columns: Arc<SharedColumns>,
     /// Those of the whole store; `series.precision` says which one is a row's.
@@ -107,6 +110,7 @@ impl Shard {
             arena: Arena::default(),
             sealed_count: SealedCount::default(),
             histograms: Histograms::default(),
+            starts: Starts::default(),
             shared_columns,
             precision: Arc::default(),
         }
@@ -122,6 +126,16 @@ impl Shard {
     pub fn open_span(&self, head: &Head) -> Option<TimeRange> {
         let first = head.state.first_time(self.open_bytes(head))?;
         Some(TimeRange::new(first, head.state.last_time()))
+    }
+
+    /// Whether the open chunk's span meets the range; its bytes are looked at only where the newest sample can't tell.
+    #[inline]
+    pub fn open_overlaps(&self, head: &Head, range: TimeRange) -> bool {
+        let last = head.state.last_time();
+        !head.state.is_empty()
+            && last >= range.start
+            && (last <= range.end
+                || head.state.first_time(self.open_bytes(head)).is_some_and(|first| first <= range.end))
     }
 
     /// Time of the newest plain sample of a row: what makes the next one late.
@@ -178,6 +192,14 @@ impl Shard {
         }
         self.decode_open(&head.state, self.open_bytes(head), work)?;
         Ok(work.times.iter().any(|&t| range.contains(t)))
+    }
+
+    /// Notes when the counter of a sample began that is newer than all plain ones of its row.
+    pub fn note_start(&mut self, row: u32, time: i64, start: i64) -> Result<()> {
+        if self.histograms.get(row).and_then(HistogramSeries::newest).is_some_and(|newest| newest >= time) {
+            return self.starts.patch(row, &[(time, start)], &self.shared_columns);
+        }
+        self.starts.append(row, time, start, &self.shared_columns)
     }
 
     /// Puts chunks in the place of `count` sealed ones of a row from `at` on.

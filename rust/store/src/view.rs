@@ -3,11 +3,10 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use hashbrown::HashTable;
 use metricsdb_model::source::Groups;
 use metricsdb_model::{
-    Budget, Error, Grouping, Labels, LabelsRef, Predicate, Result, Samples, SeriesSet, Source, Summary,
-    TimeRange, ValueKind, Wants,
+    Bound, Budget, Error, Grouping, Histogram, HistogramSamples, Labels, LabelsRef, Predicate, Result,
+    Samples, SeriesSet, Source, Summary, TimeRange, ValueKind, Wants,
 };
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
@@ -15,8 +14,10 @@ use roaring::RoaringBitmap;
 use crate::chunk::Folded;
 use crate::codec::{self, OpenState};
 use crate::database::Database;
+use crate::histograms::HistogramSeries;
 use crate::sealed::Sealed;
 use crate::shard::{SHARDS, Shard, Work, id_of, place_of};
+use crate::starts::StartSeries;
 
 /// Selections of fewer series are captured by the caller's thread alone.
 const PARALLEL_SERIES: usize = 1 << 14;
@@ -40,10 +41,12 @@ pub struct Rows {
 
 /// Chosen series as they were at one moment.
 pub struct View<'a> {
-    store: &'a Database,
+    pub(crate) store: &'a Database,
     series: Vec<Captured>,
     /// The open chunks' bytes, one after the other.
     open: Vec<u8>,
+    /// Of those series that have histograms in the range, by their index.
+    histograms: Vec<(usize, HistogramSeries)>,
     /// Of the call that selected: reads of long series ask it too.
     budget: Budget,
 }
@@ -54,18 +57,20 @@ const FREED_BY_POOL: usize = 1 << 13;
 impl Drop for View<'_> {
     fn drop(&mut self) {
         if self.series.len() > FREED_BY_POOL {
-            let series = std::mem::take(&mut self.series);
-            rayon::spawn(move || drop(series));
+            let (series, histograms) =
+                (std::mem::take(&mut self.series), std::mem::take(&mut self.histograms));
+            rayon::spawn(move || drop((series, histograms)));
         }
     }
 }
 
-struct Captured {
+pub(crate) struct Captured {
     id: u32,
     /// `state` counts no sample where the open chunk is outside of the range.
     state: OpenState,
     open: std::ops::Range<usize>,
     sealed: Sealed,
+    starts: Option<Box<StartSeries>>,
 }
 
 /// Rows by shard: those of shard `s` are `rows[starts[s]..starts[s + 1]]`.
@@ -76,6 +81,7 @@ pub(crate) struct ByShard {
 
 impl ByShard {
     pub fn new(ids: &RoaringBitmap, budget: &Budget) -> Result<ByShard> {
+        budget.keep(ids.len() as usize * size_of::<u32>() * 2)?;
         let mut starts = [0; SHARDS + 1];
         for (i, id) in ids.iter().enumerate() {
             budget.check_at(i)?;
@@ -98,23 +104,86 @@ impl ByShard {
     pub fn rows(&self, shard: usize) -> &[u32] {
         &self.rows[self.starts[shard]..self.starts[shard + 1]]
     }
+
+    /// Takes something from the rows of each shard under its lock, in parallel where they are many, and appends it
+    /// to `all` in the order of the shards.
+    pub fn take<T: Taken>(
+        &self,
+        store: &Database,
+        budget: &Budget,
+        take: impl Fn(&mut T, &Shard, &[u32]) + Sync,
+        all: &mut T,
+    ) -> Result<()> {
+        let take = |part: &mut T, number: usize| -> Result<()> {
+            let rows = self.rows(number);
+            if rows.is_empty() {
+                return Ok(());
+            }
+            budget.check()?;
+            let before = part.bytes();
+            take(part, &store.shard(number), rows);
+            budget.keep(part.bytes().saturating_sub(before))
+        };
+        if self.rows.len() < PARALLEL_SERIES {
+            return (0..SHARDS).try_for_each(|number| take(all, number));
+        }
+        let part = |number| {
+            let mut part = T::default();
+            take(&mut part, number).map(|()| part)
+        };
+        let parts: Vec<T> = (0..SHARDS).into_par_iter().map(part).collect::<Result<_>>()?;
+        budget.keep(parts.iter().map(T::bytes).sum())?;
+        all.reserve(&parts);
+        for part in parts {
+            budget.check()?;
+            all.append(part);
+        }
+        Ok(())
+    }
+}
+
+/// What is taken from shards.
+pub(crate) trait Taken: Default + Send {
+    /// Bytes in memory, spare capacity included.
+    fn bytes(&self) -> usize;
+    /// Makes room for all of these.
+    fn reserve(&mut self, parts: &[Self]);
+    fn append(&mut self, other: Self);
 }
 
 /// What was taken from one shard, or from all.
 #[derive(Default)]
-struct Part {
+pub(crate) struct Part {
     series: Vec<Captured>,
     open: Vec<u8>,
+    histograms: Vec<(usize, HistogramSeries)>,
+    /// Bytes of histograms and start timestamps.
+    beside: usize,
+}
+
+/// What of a series is captured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kinds {
+    Numbers,
+    NumbersAndHistograms,
 }
 
 impl Part {
-    fn capture(&mut self, shard: &Shard, row: u32, range: TimeRange) {
+    pub fn capture(&mut self, shard: &Shard, row: u32, range: TimeRange, kinds: Kinds) {
         let head = &shard.series.heads[row];
-        let is_open = shard.open_span(head).is_some_and(|span| span.overlaps(range));
+        let is_open = shard.open_overlaps(head, range);
         let sealed = &shard.series.sealed[row];
         let is_sealed = sealed.overlaps(range);
-        if !is_open && !is_sealed {
+        let found = if kinds == Kinds::Numbers { None } else { shard.histograms.get(row) };
+        let found = found.filter(|h| h.span().is_some_and(|span| span.overlaps(range)));
+        if !is_open && !is_sealed && found.is_none() {
             return;
+        }
+        if let Some(histograms) = found {
+            // Those before the range tell whether its first one follows a reset.
+            let known = histograms.capture(TimeRange::new(i64::MIN, range.end));
+            self.beside += 2 * size_of::<(usize, HistogramSeries)>() + known.open_bytes();
+            self.histograms.push((self.series.len(), known));
         }
         let start = self.open.len();
         let mut state = OpenState::new(ValueKind::Float);
@@ -122,19 +191,32 @@ impl Part {
             state = head.state;
             self.open.extend_from_slice(&shard.open_bytes(head)[..state.used_bytes()]);
         }
+        let starts = shard.starts.get(row).cloned().map(Box::new);
+        self.beside += starts.as_ref().map_or(0, |starts| size_of::<StartSeries>() + starts.bytes());
         self.series.push(Captured {
             id: id_of(shard.number, row),
             state,
             open: start..self.open.len(),
             sealed: if is_sealed { sealed.clone() } else { Sealed::default() },
+            starts,
         });
     }
+}
 
+impl Taken for Part {
     fn bytes(&self) -> usize {
-        self.series.capacity() * size_of::<Captured>() + self.open.capacity()
+        self.series.capacity() * size_of::<Captured>() + self.open.capacity() + self.beside
+    }
+
+    fn reserve(&mut self, parts: &[Part]) {
+        self.series.reserve_exact(parts.iter().map(|part| part.series.len()).sum());
+        self.open.reserve_exact(parts.iter().map(|part| part.open.len()).sum());
     }
 
     fn append(&mut self, mut other: Part) {
+        self.beside += other.beside;
+        let before = self.series.len();
+        self.histograms.extend(other.histograms.into_iter().map(|(i, h)| (before + i, h)));
         let shift = self.open.len();
         self.open.append(&mut other.open);
         self.series.extend(other.series.into_iter().map(|mut c| {
@@ -148,49 +230,23 @@ impl Database {
     /// As `Source::select`, for readers that need values as exact as they were written.
     pub fn select_exact(&self, predicate: &Predicate, range: TimeRange, budget: &Budget) -> Result<View<'_>> {
         let ids = self.index.select(predicate, self, budget)?;
-        self.capture(&ids, range, budget)
+        self.capture(&ids, range, Kinds::Numbers, budget)
     }
 
-    fn capture(&self, ids: &RoaringBitmap, range: TimeRange, budget: &Budget) -> Result<View<'_>> {
-        budget.keep(ids.len() as usize * size_of::<u32>() * 2)?;
+    fn capture(
+        &self,
+        ids: &RoaringBitmap,
+        range: TimeRange,
+        kinds: Kinds,
+        budget: &Budget,
+    ) -> Result<View<'_>> {
         let by_shard = ByShard::new(ids, budget)?;
-        let take = |part: &mut Part, number: usize| -> Result<()> {
-            let rows = by_shard.rows(number);
-            if rows.is_empty() {
-                return Ok(());
-            }
-            budget.check()?;
-            let shard = self.shard(number);
-            let before = part.bytes();
-            rows.iter().for_each(|&row| part.capture(&shard, row, range));
-            budget.keep(part.bytes().saturating_sub(before))
-        };
         let mut all = Part::default();
-        if by_shard.rows.len() < PARALLEL_SERIES {
-            budget.keep(by_shard.rows.len() * size_of::<Captured>())?;
-            all.series.reserve(by_shard.rows.len());
-            (0..SHARDS).try_for_each(|number| take(&mut all, number))?;
-        } else {
-            let parts: Result<Vec<Part>> = (0..SHARDS)
-                .into_par_iter()
-                .map(|number| {
-                    let mut part = Part::default();
-                    take(&mut part, number)?;
-                    Ok(part)
-                })
-                .collect();
-            let parts = parts?;
-            let (series, open) =
-                parts.iter().fold((0, 0), |(s, o), part| (s + part.series.len(), o + part.open.len()));
-            budget.keep(series * size_of::<Captured>() + open)?;
-            all.series.reserve_exact(series);
-            all.open.reserve_exact(open);
-            for part in parts {
-                budget.check()?;
-                all.append(part);
-            }
-        }
-        Ok(View { store: self, series: all.series, open: all.open, budget: budget.clone() })
+        let take = |part: &mut Part, shard: &Shard, rows: &[u32]| {
+            rows.iter().for_each(|&row| part.capture(shard, row, range, kinds));
+        };
+        by_shard.take(self, budget, take, &mut all)?;
+        Ok(View::new(self, all, budget))
     }
 
     /// The samples of known series, row by row as asked, without staleness markers. Errors: `Input` for an id that no series has.
@@ -205,7 +261,7 @@ impl Database {
                 Error::input("series", &id.to_string(), "no series has this id", "use ids of this database")
             })?);
         }
-        let view = self.capture(&wanted, range, budget)?;
+        let view = self.capture(&wanted, range, Kinds::Numbers, budget)?;
         let mut place: hashbrown::HashMap<u64, usize> = hashbrown::HashMap::with_capacity(view.len());
         place.extend(view.series.iter().enumerate().map(|(i, c)| (u64::from(c.id), i)));
         let mut rows = Rows { offsets: vec![0], ..Rows::default() };
@@ -330,8 +386,13 @@ impl Database {
         self.labels_from(shard.label_sets.pairs(&self.shapes, shard.series.labels[row]), text)
     }
 
+    pub(crate) fn labels_of_id(&self, id: u32) -> Labels {
+        let (number, row) = place_of(id);
+        self.labels_of(&self.shard(number), row, &mut Vec::new())
+    }
+
     /// Pairs in name order, as they are stored, are in canonical form already.
-    fn labels_from(&self, pairs: impl Iterator<Item = (u32, u32)>, text: &mut Vec<u8>) -> Labels {
+    pub(crate) fn labels_from(&self, pairs: impl Iterator<Item = (u32, u32)>, text: &mut Vec<u8>) -> Labels {
         text.clear();
         for symbol in pairs.flat_map(|(name, value)| [name, value]) {
             text.extend_from_slice(self.symbols.get(symbol).as_bytes());
@@ -348,11 +409,42 @@ impl Source for Database {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Box<dyn SeriesSet + 'a>> {
-        Ok(Box::new(self.select_exact(predicate, range, budget)?))
+        let ids = self.index.select(predicate, self, budget)?;
+        Ok(Box::new(self.capture(&ids, range, Kinds::NumbersAndHistograms, budget)?))
+    }
+
+    fn select_newest<'a>(
+        &'a self,
+        predicate: &Predicate,
+        range: TimeRange,
+        budget: &Budget,
+    ) -> Result<Box<dyn SeriesSet + 'a>> {
+        let ids = self.index.select(predicate, self, budget)?;
+        Ok(Box::new(self.capture_newest(&ids, range, budget)?))
+    }
+
+    fn bound(&self, predicate: &Predicate, range: TimeRange, budget: &Budget) -> Result<Option<Bound>> {
+        self.bound_of(predicate, range, budget).map(Some)
+    }
+
+    fn label_size(&self, label: &str) -> Option<u64> {
+        Some(self.index.label_size(label))
+    }
+
+    fn samples_at_most(&self) -> Option<u64> {
+        Some(self.samples_ever())
     }
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    pub(crate) fn new(store: &'a Database, all: Part, budget: &Budget) -> View<'a> {
+        View { store, series: all.series, open: all.open, histograms: all.histograms, budget: budget.clone() }
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u32> {
+        self.series.iter().map(|series| series.id)
+    }
+
     /// The id of a series.
     pub fn id(&self, index: usize) -> u64 {
         u64::from(self.series[index].id)
@@ -366,6 +458,11 @@ impl View<'_> {
 
     fn open_bytes(&self, series: &Captured) -> &[u8] {
         &self.open[series.open.clone()]
+    }
+
+    fn histograms(&self, index: usize) -> Option<&HistogramSeries> {
+        let at = self.histograms.binary_search_by_key(&index, |(i, _)| *i).ok()?;
+        self.histograms.get(at).map(|(_, h)| h)
     }
 
     /// Appends the samples of one series in `range`, in time order, as exact 64 bits; returns what the
@@ -412,8 +509,7 @@ impl SeriesSet for View<'_> {
     }
 
     fn labels(&self, index: usize) -> Labels {
-        let (number, row) = place_of(self.series[index].id);
-        self.store.labels_of(&self.store.shard(number), row, &mut Vec::new())
+        self.store.labels_of_id(self.series[index].id)
     }
 
     fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
@@ -440,6 +536,40 @@ impl SeriesSet for View<'_> {
         Ok(samples.timestamps.last().copied().zip(samples.values.last().copied()))
     }
 
+    fn has_histograms(&self, index: usize) -> bool {
+        !self.histograms.is_empty() && self.histograms(index).is_some()
+    }
+
+    fn any_histograms(&self) -> bool {
+        !self.histograms.is_empty()
+    }
+
+    fn read_histograms(&self, index: usize, range: TimeRange, out: &mut HistogramSamples) -> Result<()> {
+        let Some(histograms) = self.histograms(index) else { return Ok(()) };
+        let before = out.len();
+        histograms.read_range(range, &self.budget, &mut out.timestamps, &mut out.histograms)?;
+        self.store.decoded.fetch_add((out.len() - before) as u64, Relaxed);
+        Ok(())
+    }
+
+    fn histogram_before(&self, index: usize, time: i64) -> Result<Option<(i64, Histogram)>> {
+        self.histograms(index).map_or(Ok(None), |histograms| histograms.newest_before(time))
+    }
+
+    fn has_starts(&self, index: usize) -> bool {
+        self.series[index].starts.is_some()
+    }
+
+    fn read_starts(&self, index: usize, timestamps: &[i64], out: &mut Vec<i64>) -> Result<()> {
+        match &self.series[index].starts {
+            Some(starts) => starts.read(timestamps, out),
+            None => {
+                out.resize(out.len() + timestamps.len(), 0);
+                Ok(())
+            }
+        }
+    }
+
     /// From the heads of sealed blocks; worth it as soon as one whole chunk lies in the range.
     fn summary(&self, index: usize, range: TimeRange, wants: Wants) -> Result<Option<Summary>> {
         let series = &self.series[index];
@@ -458,66 +588,30 @@ impl SeriesSet for View<'_> {
         Ok(folded.summary)
     }
 
-    /// Groups by symbols: only the groups' label sets are built.
-    fn group(&self, grouping: &Grouping, budget: &Budget) -> Result<Groups> {
-        let store = self.store;
-        let (names, keep) = match grouping {
-            Grouping::By(names) => (names, true),
-            Grouping::Without(names) => (names, false),
-        };
-        let listed: Vec<u32> = names.iter().filter_map(|n| store.symbols.lookup(n)).collect();
-        budget.hold(self.len() * size_of::<u32>())?;
-        let mut groups = Groups { of: Vec::with_capacity(self.len()), labels: Vec::new() };
-        // The kept pairs of each group, one group after the other.
-        let (mut keys, mut starts): (Vec<(u32, u32)>, Vec<usize>) = (Vec::new(), vec![0]);
-        // Of each group, so that a table that grows hashes none again.
-        let mut hashes: Vec<u64> = Vec::new();
-        let mut table: HashTable<u32> = HashTable::new();
-        let mut key: Vec<(u32, u32)> = Vec::new();
-        for same_shard in self.series.chunk_by(|a, b| place_of(a.id).0 == place_of(b.id).0) {
-            budget.check()?;
-            // The key of a group and its places in tables that double as they grow; told shard by shard.
-            let before = (keys.len(), starts.len());
-            let shard = store.shard(place_of(same_shard[0].id).0);
-            for series in same_shard {
-                let handle = shard.series.labels[place_of(series.id).1];
-                let pairs = shard.label_sets.pairs(&store.shapes, handle);
-                key.clear();
-                key.extend(pairs.filter(|(name, _)| listed.contains(name) == keep));
-                let hash = hash_pairs(key.iter().copied());
-                let known =
-                    table.find(hash, |&g| keys[starts[g as usize]..starts[g as usize + 1]] == key[..]);
-                let group = known.copied().unwrap_or_else(|| {
-                    let group = starts.len() as u32 - 1;
-                    keys.extend_from_slice(&key);
-                    starts.push(keys.len());
-                    hashes.push(hash);
-                    table.insert_unique(hash, group, |&g| hashes[g as usize]);
-                    group
-                });
-                groups.of.push(group);
-            }
-            drop(shard);
-            let (new_keys, new_groups) = (keys.len() - before.0, starts.len() - before.1);
-            budget.hold(2 * (new_keys * size_of::<(u32, u32)>() + new_groups * size_of::<[usize; 3]>()))?;
-        }
-        let mut text = Vec::new();
-        budget.hold((starts.len() - 1) * size_of::<Labels>())?;
-        groups.labels.reserve_exact(starts.len() - 1);
-        for range in starts.windows(2) {
-            budget.check()?;
-            let labels = store.labels_from(keys[range[0]..range[1]].iter().copied(), &mut text);
-            budget.hold(labels.heap_bytes())?;
-            groups.labels.push(labels);
-        }
-        Ok(groups)
+    fn encoded_bytes(&self, index: usize, range: TimeRange) -> u64 {
+        let series = &self.series[index];
+        let sealed: usize = series.sealed.overlapping(range).map(|chunk| chunk.encoded_bytes()).sum();
+        (sealed + series.open.len()) as u64
     }
-}
 
-pub(crate) fn hash_pairs(pairs: impl Iterator<Item = (u32, u32)>) -> u64 {
-    // Multiply and fold: symbols are dense numbers that no sender chooses freely.
-    pairs.fold(0x9e37_79b9_7f4a_7c15, |h: u64, (n, v)| {
-        let m = u128::from(h ^ (u64::from(n) << 32 | u64::from(v))) * 0x2d35_8dcc_aa6c_78a5;
-        (m as u64) ^ (m >> 64) as u64
-    })
+    fn codecs(&self, index: usize, range: TimeRange, names: &mut Vec<&'static str>) {
+        let series = &self.series[index];
+        let mut add = |name: &'static str| {
+            if !name.is_empty() && !names.contains(&name) {
+                names.push(name);
+            }
+        };
+        for chunk in series.sealed.overlapping(range) {
+            let (times, values) = chunk.codecs();
+            add(values);
+            add(if times == "regular" { "" } else { "times column" });
+        }
+        if !series.state.is_empty() {
+            add("open");
+        }
+    }
+
+    fn group(&self, grouping: &Grouping, budget: &Budget) -> Result<Groups> {
+        self.store.group(self.ids(), grouping, budget)
+    }
 }

@@ -151,6 +151,8 @@ impl<'a> Parser<'a> {
             series: self.series,
             timestamps: self.timestamps,
             values: self.values,
+            starts: Vec::new(),
+            histograms: Vec::new(),
             metadata: self.metadata,
             dialect: dialect::TEXT,
             decode: label_text::decode_labels,

@@ -5,8 +5,10 @@
 #![deny(unsafe_code)]
 
 pub mod exposition;
+pub mod exposition_protobuf;
 pub mod exposition_writer;
 mod label_text;
+mod native_histogram;
 mod number;
 pub mod openmetrics;
 pub mod prom_json;

@@ -123,6 +123,20 @@ fn write_integer_or_special(out: &mut Vec<u8>, v: f64) -> bool {
     true
 }
 
+/// Appends the shortest digits with an exponent below 1e-4 and from 1e6 on, as client libraries write the bounds
+/// of buckets into the text format.
+pub fn write_general(out: &mut Vec<u8>, v: f64) {
+    let digits = format!("{v:e}");
+    let (mantissa, exponent) = digits.split_once('e').unwrap_or((&digits, "0"));
+    match exponent.parse::<i32>() {
+        Ok(exponent) if v.is_finite() && !(-4..6).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            out.extend_from_slice(format!("{mantissa}e{sign}{:02}", exponent.abs()).as_bytes());
+        }
+        _ => write_plain(out, v),
+    }
+}
+
 /// Appends milliseconds as seconds: no fraction, or three digits of it.
 pub fn write_seconds(out: &mut Vec<u8>, ms: i64) {
     if ms < 0 {

@@ -14,7 +14,11 @@ use metricsdb_model::{Batch, BatchSeries, Error, Metadata, MetricType, Reason, R
 
 use crate::label_text::{self, is_metric_name};
 use crate::number::seconds_to_millis;
-use crate::{dialect, openmetrics::family::Family, openmetrics::line::SampleReader};
+use crate::{
+    dialect,
+    openmetrics::family::{Family, Part},
+    openmetrics::line::SampleReader,
+};
 
 const INPUT: &str = "OpenMetrics text";
 
@@ -32,7 +36,8 @@ fn refuse<T>(what: &'static str, remedy: &'static str) -> Judged<T> {
 }
 
 /// Parses and judges a whole exposition. Samples without a timestamp get `default_time_ms`; timestamps
-/// are seconds in the text and rounded to milliseconds. Exemplars are counted as
+/// are seconds in the text and rounded to milliseconds. A `_created` line is the start timestamp of the counter,
+/// the count, the sum and the buckets of its metric, and no series. Exemplars are counted as
 /// [`Reason::Unsupported`], timestamps beyond 64-bit milliseconds as [`Reason::LimitExceeded`].
 pub fn parse(text: &[u8], default_time_ms: i64) -> Result<Batch<'_>> {
     let content = without_eof(text)?;
@@ -59,6 +64,7 @@ pub fn parse(text: &[u8], default_time_ms: i64) -> Result<Batch<'_>> {
             });
         }
     }
+    parser.end_metric();
     parser.end_family();
     match parser.ended.take() {
         Some((number, refusal)) => Err(error_at(number, line_text(content, number), refusal)),
@@ -106,8 +112,21 @@ struct Parser<'a> {
     series: Vec<BatchSeries<'a>>,
     timestamps: Vec<i64>,
     values: Vec<f64>,
+    /// Empty until the first start is found.
+    starts: Vec<i64>,
+    metric: Metric,
     metadata: Vec<Metadata>,
     report: WriteReport,
+}
+
+/// The metric whose lines are being read.
+#[derive(Default)]
+struct Metric {
+    id: Option<u64>,
+    /// Its samples that count since its start, by their places.
+    counting: Vec<usize>,
+    /// When it was created; 0 where that was not said.
+    created: i64,
 }
 
 impl<'a> Parser<'a> {
@@ -120,6 +139,8 @@ impl<'a> Parser<'a> {
             series: Vec::new(),
             timestamps: Vec::new(),
             values: Vec::new(),
+            starts: Vec::new(),
+            metric: Metric::default(),
             metadata: Vec::new(),
             report: WriteReport::default(),
         }
@@ -204,6 +225,15 @@ impl<'a> Parser<'a> {
             }
         };
         family.take(&sample, reader)?;
+        let (metric, part) = (family.metric(), family.suffix_of(sample.name));
+        if metric != self.metric.id {
+            self.end_metric();
+            self.metric.id = metric;
+        }
+        if part == Some(Part::Created) {
+            self.metric.created = seconds_to_millis(sample.value).unwrap_or(0);
+            return Ok(());
+        }
         let timestamp = match sample.time {
             None => Some(self.default_time_ms),
             Some(seconds) => seconds_to_millis(seconds),
@@ -217,6 +247,9 @@ impl<'a> Parser<'a> {
             });
             return Ok(());
         };
+        if matches!(part, Some(Part::Total | Part::Bucket | Part::Count | Part::Sum)) {
+            self.metric.counting.push(self.timestamps.len());
+        }
         let at = self.timestamps.len() as u32;
         self.timestamps.push(timestamp);
         self.values.push(sample.value);
@@ -230,6 +263,7 @@ impl<'a> Parser<'a> {
             Some(family) if family.name() == name => Ok(self.family.insert(family)),
             family => {
                 self.family = family;
+                self.end_metric();
                 self.end_family();
                 if self.claimed.contains(name) {
                     return refuse(CLASH, CLASH_REMEDY);
@@ -237,6 +271,21 @@ impl<'a> Parser<'a> {
                 Ok(self.family.insert(Family::new(name, number)))
             }
         }
+    }
+
+    /// Gives the samples of the current metric the start that one of its lines named.
+    fn end_metric(&mut self) {
+        let Metric { counting, created, .. } = &mut self.metric;
+        if *created != 0 {
+            self.starts.resize(self.timestamps.len(), 0);
+            for &at in counting.iter() {
+                if let Some(start) = self.starts.get_mut(at) {
+                    *start = *created;
+                }
+            }
+        }
+        counting.clear();
+        (self.metric.id, self.metric.created) = (None, 0);
     }
 
     /// Judges the current family as a whole, and claims its names.
@@ -259,11 +308,16 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn finish(self) -> Batch<'a> {
+    fn finish(mut self) -> Batch<'a> {
+        if !self.starts.is_empty() {
+            self.starts.resize(self.timestamps.len(), 0);
+        }
         Batch {
             series: self.series,
             timestamps: self.timestamps,
             values: self.values,
+            starts: self.starts,
+            histograms: Vec::new(),
             metadata: self.metadata,
             dialect: dialect::TEXT,
             decode: label_text::decode_labels,

@@ -4,7 +4,8 @@
 //! exponent below 1e-6 and from 1e21 on, scalars never do; `<`, `>` and `&` are escaped as Go does.
 
 use metricsdb_model::{
-    Annotation, Answer, AnswerKind, Labels, Metadata, MetricType, QueryStats, Result, Severity,
+    Annotation, Answer, AnswerKind, Histogram, Labels, Metadata, MetricType, Point, QueryStats, Result, Row,
+    Severity,
 };
 
 use crate::number::{write_integer, write_json_value, write_plain, write_seconds};
@@ -24,7 +25,7 @@ pub fn answer(answer: &Answer, stats: Option<&QueryStats>, out: &mut Vec<u8>) {
 pub struct Pieces {
     state: State,
     row: usize,
-    /// Samples of this row that are written; its labels stand before the first.
+    /// Samples of this row that are written, numbers before histograms; its labels stand before the first.
     sample: usize,
 }
 
@@ -73,35 +74,96 @@ impl Pieces {
                     if out.len() >= bytes {
                         return false;
                     }
-                    self.row(answer, bytes, out);
+                    let row = answer.matrix.series(self.row);
+                    if self.sample == 0 {
+                        comma(self.row, out);
+                        out.extend_from_slice(b"{\"metric\":");
+                        label_object(row.labels, out);
+                    }
+                    let is_whole = match answer.kind {
+                        AnswerKind::Vector => newest(row, out),
+                        _ => self.series(row, bytes, out),
+                    };
+                    if is_whole {
+                        out.push(b'}');
+                        (self.row, self.sample) = (self.row + 1, 0);
+                    }
                 }
             }
         }
         true
     }
 
-    /// Writes on in one row; steps to the next when it is whole.
-    fn row(&mut self, answer: &Answer, bytes: usize, out: &mut Vec<u8>) {
-        let (labels, times, values) = answer.matrix.row(self.row);
-        let is_matrix = answer.kind == AnswerKind::Matrix;
-        if self.sample == 0 {
-            comma(self.row, out);
-            out.extend_from_slice(b"{\"metric\":");
-            label_object(labels, out);
-            out.extend_from_slice(if is_matrix { b",\"values\":[" } else { b",\"value\":" });
+    /// Writes on in a series; says whether it is whole. Numbers and histograms apart; a list without any is left out,
+    /// but for a series without samples.
+    fn series(&mut self, row: Row<'_>, bytes: usize, out: &mut Vec<u8>) -> bool {
+        let histograms = row.histograms().len();
+        let floats = row.timestamps.len() - histograms;
+        if self.sample < floats || row.timestamps.is_empty() {
+            if self.sample == 0 {
+                out.extend_from_slice(b",\"values\":[");
+            }
+            let all = row.timestamps.iter().copied().zip(row.values.iter().copied());
+            let is_whole = match histograms {
+                0 => self.numbers(all.skip(self.sample), floats, bytes, out),
+                _ => self.numbers(row.floats().skip(self.sample), floats, bytes, out),
+            };
+            if !is_whole {
+                return false;
+            }
+            out.push(b']');
         }
-        let count = if is_matrix { times.len() } else { times.len().min(1) };
-        for (&t, &v) in times.iter().zip(values).take(count).skip(self.sample) {
+        if histograms == 0 {
+            return true;
+        }
+        if self.sample == floats {
+            out.extend_from_slice(b",\"histograms\":[");
+        }
+        for (t, h) in row.histograms().skip(self.sample - floats) {
+            comma(self.sample - floats, out);
+            histogram(t, h, out);
+            self.sample += 1;
+            if out.len() >= bytes && self.sample < row.timestamps.len() {
+                return false;
+            }
+        }
+        out.push(b']');
+        true
+    }
+
+    fn numbers(
+        &mut self,
+        left: impl Iterator<Item = (i64, f64)>,
+        count: usize,
+        bytes: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        for (t, v) in left {
             comma(self.sample, out);
             sample(t, v, out);
             self.sample += 1;
             if out.len() >= bytes && self.sample < count {
-                return;
+                return false;
             }
         }
-        out.extend_from_slice(if is_matrix { b"]}" } else { b"}" });
-        (self.row, self.sample) = (self.row + 1, 0);
+        true
     }
+}
+
+/// The one sample of a series in a vector.
+fn newest(row: Row<'_>, out: &mut Vec<u8>) -> bool {
+    match row.points().next() {
+        Some((t, Point::Float(v))) => {
+            out.extend_from_slice(b",\"value\":");
+            sample(t, v, out);
+        }
+        Some((t, Point::Histogram(h))) => {
+            out.extend_from_slice(b",\"histogram\":");
+            histogram(t, h, out);
+        }
+        None => {}
+    }
+    true
 }
 
 /// `,"stats":{…}` as Prometheus' `stats` parameter asks for it.
@@ -131,6 +193,48 @@ fn write_stats(stats: &QueryStats, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"peakSamples\":");
     write_integer(out, stats.samples_peak as i64);
     out.extend_from_slice(b"}}");
+}
+
+/// `[time, {"count":…, "sum":…, "buckets":[[rule, lower, upper, count], …]}]`: buckets that hold something,
+/// the rule saying which bounds belong to them (0 the upper, 1 the lower, 3 both).
+fn histogram(t: i64, h: &Histogram, out: &mut Vec<u8>) {
+    let quoted = |number: f64, out: &mut Vec<u8>| {
+        out.push(b'"');
+        write_json_value(out, number);
+        out.push(b'"');
+    };
+    out.push(b'[');
+    write_seconds(out, t);
+    out.extend_from_slice(b",{\"count\":");
+    quoted(h.count(), out);
+    out.extend_from_slice(b",\"sum\":");
+    quoted(h.sum, out);
+    let edge = h.layout.zero_threshold;
+    let mut any = false;
+    for mut bucket in h.filled_buckets() {
+        // Neighbours of the zero bucket end where it begins.
+        if bucket.upper < 0.0 && bucket.upper > -edge {
+            bucket.upper = -edge;
+        }
+        if bucket.lower > 0.0 && bucket.lower < edge {
+            bucket.lower = edge;
+        }
+        out.extend_from_slice(if any { b"," } else { b",\"buckets\":[" });
+        any = true;
+        let rule = match (bucket.lower_inclusive, bucket.upper_inclusive) {
+            (false, true) => b'0',
+            (true, false) => b'1',
+            (false, false) => b'2',
+            (true, true) => b'3',
+        };
+        out.extend_from_slice(&[b'[', rule]);
+        for number in [bucket.lower, bucket.upper, bucket.count] {
+            out.push(b',');
+            quoted(number, out);
+        }
+        out.push(b']');
+    }
+    out.extend_from_slice(if any { b"]}]" } else { b"}]" });
 }
 
 fn sample(t: i64, v: f64, out: &mut Vec<u8>) {

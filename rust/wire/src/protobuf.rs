@@ -208,6 +208,72 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Appends the numbers of a repeated field: one of its own, or all of them packed. Those that would make more
+    /// than `max` and one are passed over: one byte of a body takes up to eight here.
+    pub fn numbers<T>(
+        &mut self,
+        wire: WireType,
+        max: usize,
+        out: &mut Vec<T>,
+        of: impl Fn(u64) -> T,
+    ) -> Read<()> {
+        let mut take = |number: u64| {
+            if out.len() <= max {
+                out.push(of(number));
+            }
+        };
+        match wire {
+            WireType::Varint => take(self.varint()?),
+            WireType::Bytes => {
+                let mut packed = self.message()?;
+                while !packed.is_done() {
+                    take(packed.varint()?);
+                }
+            }
+            _ => return self.broken(WRONG_TYPE),
+        }
+        Ok(())
+    }
+
+    /// As `numbers`, for doubles.
+    pub fn doubles(&mut self, wire: WireType, out: &mut Vec<f64>) -> Read<()> {
+        match wire {
+            WireType::Fixed64 => out.push(self.double(wire)?),
+            WireType::Bytes => {
+                let mut packed = self.message()?;
+                while !packed.is_done() {
+                    out.push(f64::from_bits(packed.fixed64()?));
+                }
+            }
+            _ => return self.broken(WRONG_TYPE),
+        }
+        Ok(())
+    }
+
+    /// A double in a field that came in this wire type.
+    pub fn double(&mut self, wire: WireType) -> Read<f64> {
+        self.expect(wire, WireType::Fixed64)?;
+        self.fixed64().map(f64::from_bits)
+    }
+
+    /// A number in a field that came in this wire type.
+    pub fn number(&mut self, wire: WireType) -> Read<u64> {
+        self.expect(wire, WireType::Varint)?;
+        self.varint()
+    }
+
+    /// Bytes in a field that came in this wire type.
+    pub fn bytes_in(&mut self, wire: WireType) -> Read<&'a [u8]> {
+        self.expect(wire, WireType::Bytes)?;
+        self.bytes()
+    }
+
+    /// A nested message in a field that came in this wire type.
+    pub fn message_in(&mut self, wire: WireType) -> Read<Reader<'a>> {
+        self.expect(wire, WireType::Bytes)?;
+        self.message()
+    }
+
     /// Passes over a value whose field nobody asked for.
     #[inline(always)]
     pub fn skip(&mut self, wire: WireType) -> Read<()> {
@@ -226,8 +292,15 @@ impl<'a> Reader<'a> {
     /// Fails unless a known field came in the wire type that its schema gives it.
     #[inline(always)]
     pub fn expect(&self, wire: WireType, expected: WireType) -> Read<()> {
-        if wire == expected { Ok(()) } else { self.broken("a field has another type than its schema says") }
+        if wire == expected { Ok(()) } else { self.broken(WRONG_TYPE) }
     }
+}
+
+const WRONG_TYPE: &str = "a field has another type than its schema says";
+
+/// What a number whose sign is its lowest bit stands for.
+pub fn unzigzag(number: u64) -> i64 {
+    (number >> 1) as i64 ^ -((number & 1) as i64)
 }
 
 /// Appends a varint.

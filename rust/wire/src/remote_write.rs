@@ -4,16 +4,18 @@
 //! and [`decode_labels`] reads it only when the store has never seen it. Source: the remote write
 //! specification 1.0 and `prompb/{remote,types}.proto`.
 
+pub mod v2;
+
 use std::borrow::Cow;
 
 use metricsdb_model::batch::Extra;
-use metricsdb_model::bounds::{BODY_BYTES_MAX, BODY_SAMPLES_MAX};
+use metricsdb_model::bounds::{BODY_BYTES_MAX, BODY_HISTOGRAMS_MAX, BODY_SAMPLES_MAX, BODY_SYMBOLS_MAX};
 use metricsdb_model::{
     Batch, BatchSeries, Error, LabelError, LabelsBuilder, LabelsRef, Metadata, MetricType, Reason, Result,
-    WriteReport,
 };
 
 use crate::dialect;
+use crate::native_histogram::{self, Histograms};
 use crate::protobuf::{Broken, Read, Reader, WireType, put_bytes, put_varint};
 
 const BODY: &str = "remote write body";
@@ -30,9 +32,14 @@ const SNAPPY_RATIO_MAX: usize = 32;
 /// Decodes a compressed body. `scratch` receives the decompressed bytes, which the batch borrows; it
 /// keeps its capacity from call to call.
 ///
-/// A body that is cut off or lies about a length is refused as a whole. Exemplars and native histograms
-/// are counted as [`Reason::Unsupported`]; labels are checked when the store decodes them.
+/// A body that is cut off or lies about a length is refused as a whole. Exemplars are counted as
+/// [`Reason::Unsupported`]; labels are checked when the store decodes them, histograms when it takes them.
 pub fn decode<'a>(body: &[u8], scratch: &'a mut Vec<u8>) -> Result<Batch<'a>> {
+    decode_message(unpack(body, scratch)?)
+}
+
+/// The message in a snappy block; only growth of `scratch` is zeroed, what earlier calls left is overwritten.
+fn unpack<'a>(body: &[u8], scratch: &'a mut Vec<u8>) -> Result<&'a [u8]> {
     let size = snap::raw::decompress_len(body).map_err(|e| not_snappy(body, &e))?;
     if size > BODY_BYTES_MAX {
         return Err(Error::Limit {
@@ -46,45 +53,62 @@ pub fn decode<'a>(body: &[u8], scratch: &'a mut Vec<u8>) -> Result<Batch<'a>> {
         let message = format!("{} bytes cannot decompress to the {size} bytes they claim", body.len());
         return Err(Error::input(BODY, "", message, "send the whole body"));
     }
-    // Only growth is zeroed; what earlier calls left behind is overwritten.
     if scratch.len() < size {
         scratch.resize(size, 0);
     }
     let n = snap::raw::Decoder::new().decompress(body, scratch).map_err(|e| not_snappy(body, &e))?;
-    decode_message(scratch.get(..n).unwrap_or(&[]))
+    Ok(scratch.get(..n).unwrap_or(&[]))
+}
+
+/// Fails for a message that is larger than a body may be.
+fn check_size(message: &[u8]) -> Result<()> {
+    if message.len() <= BODY_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::Limit {
+        what: "bytes of a request body",
+        limit: BODY_BYTES_MAX as u64,
+        needed: message.len() as u64,
+        remedy: "send fewer series per request",
+    })
+}
+
+/// Fails for more samples, histograms or strings than a body may hold.
+fn check_counts(samples: usize, histograms: usize, symbols: usize) -> Result<()> {
+    let counts = [
+        ("samples of a request body", BODY_SAMPLES_MAX, samples),
+        ("native histograms of a request body", BODY_HISTOGRAMS_MAX, histograms),
+        ("symbols of a request body", BODY_SYMBOLS_MAX, symbols),
+    ];
+    match counts.into_iter().find(|(_, limit, needed)| needed > limit) {
+        None => Ok(()),
+        Some((what, limit, needed)) => Err(Error::Limit {
+            what,
+            limit: limit as u64,
+            needed: needed as u64,
+            remedy: "send fewer samples per request",
+        }),
+    }
 }
 
 /// Decodes an uncompressed `WriteRequest`.
 pub fn decode_message(message: &[u8]) -> Result<Batch<'_>> {
-    if message.len() > BODY_BYTES_MAX {
-        return Err(Error::Limit {
-            what: "bytes of a request body",
-            limit: BODY_BYTES_MAX as u64,
-            needed: message.len() as u64,
-            remedy: "send fewer series per request",
-        });
-    }
+    check_size(message)?;
     let mut walk = Walk::new(message.len());
     walk.request(Reader::new(message)).map_err(|Broken { at, what }| {
         let value = format!("byte {at} of {}", message.len());
         Error::input(BODY, &value, what, "send a WriteRequest of remote write 1.0")
     })?;
-    if walk.timestamps.len() > BODY_SAMPLES_MAX {
-        return Err(Error::Limit {
-            what: "samples of a request body",
-            limit: BODY_SAMPLES_MAX as u64,
-            needed: walk.timestamps.len() as u64,
-            remedy: "send fewer samples per request",
-        });
-    }
-    let mut report = WriteReport::default();
-    report.reject(Reason::Unsupported, walk.histograms, || "a native histogram (not stored)".into());
+    check_counts(walk.timestamps.len(), walk.histograms.points.len(), 0)?;
+    let mut report = walk.histograms.report;
     report.reject(Reason::Unsupported, walk.exemplars, || "an exemplar (not stored)".into());
     report.reject(Reason::InvalidLabels, walk.unlabelled, || "a series without labels".into());
     Ok(Batch {
         series: walk.series,
         timestamps: walk.timestamps,
         values: walk.values,
+        starts: Vec::new(),
+        histograms: walk.histograms.points,
         metadata: walk.metadata,
         dialect: dialect::REMOTE_WRITE,
         decode: decode_labels,
@@ -105,7 +129,7 @@ struct Walk<'a> {
     values: Vec<f64>,
     metadata: Vec<Metadata>,
     exemplars: u64,
-    histograms: u64,
+    histograms: Histograms,
     /// Samples of series without any label.
     unlabelled: u64,
 }
@@ -149,6 +173,7 @@ impl<'a> Walk<'a> {
 
     fn time_series(&mut self, mut r: Reader<'a>) -> Read<()> {
         let first = self.timestamps.len();
+        let first_histogram = self.histograms.points.len();
         let labels_start = r.at();
         r.skip_all(FIELD_1_BYTES)?;
         let mut raw = Cow::Borrowed(r.span(labels_start, r.at()));
@@ -174,19 +199,20 @@ impl<'a> Walk<'a> {
                     self.exemplars += 1;
                 }
                 (4, wire) => {
-                    r.expect(wire, WireType::Bytes)?;
-                    r.skip(wire)?;
-                    self.histograms += 1;
+                    let series = self.series.len() as u32;
+                    self.histograms.take(r.message_in(wire)?, native_histogram::REMOTE_WRITE, series)?;
                 }
                 (_, wire) => r.skip(wire)?,
             }
         }
         let count = self.timestamps.len() - first;
+        let histograms = self.histograms.points.len() - first_histogram;
         if raw.is_empty() {
-            self.unlabelled += count as u64;
+            self.unlabelled += (count + histograms) as u64;
             self.timestamps.truncate(first);
             self.values.truncate(first);
-        } else if count > 0 {
+            self.histograms.points.truncate(first_histogram);
+        } else if count + histograms > 0 {
             // A body has at most BODY_BYTES_MAX / 2 samples, which fits.
             self.series.push(BatchSeries { raw, samples: first as u32..(first + count) as u32 });
         }
@@ -274,6 +300,20 @@ fn append_label<'a>(raw: &mut Cow<'a, [u8]>, field: &'a [u8]) {
     } else {
         raw.to_mut().extend_from_slice(field);
     }
+}
+
+/// Appends a label as a field of `TimeSeries`.
+pub(crate) fn put_label(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    let length = 2 + varint_bytes(name.len()) + name.len() + varint_bytes(value.len()) + value.len();
+    out.push(FIELD_1_BYTES);
+    put_varint(out, length as u64);
+    put_bytes(out, 1, name);
+    put_bytes(out, 2, value);
+}
+
+/// Bytes that a length takes.
+fn varint_bytes(length: usize) -> usize {
+    (64 - (length as u64 | 1).leading_zeros() as usize).div_ceil(7)
 }
 
 /// Decodes the label fields of one series, as [`Batch::decode`] of this dialect.

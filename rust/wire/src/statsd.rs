@@ -208,6 +208,8 @@ impl StatsdAggregator {
             timestamps: vec![time_ms; out.values.len()],
             series: out.series,
             values: out.values,
+            starts: Vec::new(),
+            histograms: Vec::new(),
             metadata: out.metadata,
             dialect: dialect::CANONICAL,
             decode: decode_canonical,

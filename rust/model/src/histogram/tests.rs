@@ -98,3 +98,35 @@ fn a_reset_is_a_count_that_falls_wherever_its_bucket_stands() {
     assert!(Histogram { reset: ResetHint::Reset, ..grown }.resets_after(&old));
     assert!(!Histogram::stale().resets_after(&old) && !old.resets_after(&Histogram::stale()));
 }
+
+#[test]
+fn filled_buckets_ascend_and_know_their_bounds() {
+    let layout = Layout {
+        schema: 1,
+        zero_threshold: 0.5,
+        positive: vec![Span { offset: 2, length: 2 }],
+        negative: vec![Span { offset: 0, length: 1 }, Span { offset: 1, length: 1 }],
+        custom_bounds: Vec::new(),
+    };
+    let tally = Tally { count: 10, zero: 1, buckets: vec![2u64, 0, 3, 4] };
+    let h = Histogram {
+        layout: Arc::new(layout),
+        reset: ResetHint::Unknown,
+        sum: 0.0,
+        counts: Counts::Int(tally),
+    };
+    let found = h.filled_buckets();
+    let bounds: Vec<(f64, f64, f64)> = found.iter().map(|b| (b.lower, b.upper, b.count)).collect();
+    let root = 0.5f64.exp2();
+    let expected = [(-2.0, -root, 4.0), (-1.0, -1.0 / root, 3.0), (-0.5, 0.5, 1.0), (root, 2.0, 2.0)];
+    for (found, expected) in bounds.iter().zip(expected) {
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-12;
+        assert!(
+            close(found.0, expected.0) && close(found.1, expected.1) && found.2 == expected.2,
+            "{found:?}"
+        );
+    }
+    assert_eq!(bounds.len(), expected.len());
+    let highest = Layout { schema: 0, ..Layout::default() };
+    assert_eq!((highest.upper_bound(1024), highest.upper_bound(1025)), (f64::MAX, f64::INFINITY));
+}

@@ -4,11 +4,14 @@
 //! thread into accumulators of its own, and these are merged in the order of the segments. So an
 //! answer does not depend on the number of threads, bit by bit.
 
-use metricsdb_model::{Budget, Grouping, Groups, Labels, Result};
+use metricsdb_model::{Budget, Grouping, Groups, Result};
 use rayon::prelude::*;
 
 use super::block::{ABSENT, Block, LabelColumn, Vector, present};
+use super::cells::{Cell, CellRow, bytes};
+use super::fold::{Histograms, Role};
 use super::grid::filled;
+use super::mixed::Remarks;
 use super::scan::Scratch;
 use crate::function::compensated::Sum;
 use crate::syntax::tree::AggregateOp;
@@ -17,6 +20,9 @@ use crate::syntax::tree::AggregateOp;
 const SEGMENT_ROWS: usize = 128;
 /// Segments whose results wait to be merged: what they take together is bounded by it.
 const SEGMENTS_HELD: usize = 512;
+/// The same where histograms wait to be folded: so many rows a task, and so many histograms a batch.
+const MIXED_SEGMENT_ROWS: usize = 16;
+const HISTOGRAMS_HELD: usize = 1 << 16;
 /// An average whose sum overflows is taken again of values made smaller by this power of two.
 const SMALLER: f64 = 1.0 / (1u128 << 100) as f64;
 
@@ -35,6 +41,12 @@ struct Partial {
     /// The lost part of a sum, or the squared deviations.
     side: Vec<f64>,
     count: Vec<f64>,
+    /// Rows of histograms that are to be folded, and their groups.
+    histograms: Vec<(usize, u32, CellRow)>,
+    /// Their bytes, as they were held.
+    waiting: usize,
+    /// Whether a histogram was met.
+    met: bool,
 }
 
 impl Partial {
@@ -47,9 +59,13 @@ impl Partial {
             main: filled(budget, groups, steps, ABSENT)?,
             side: filled(budget, if has_side { groups } else { 0 }, steps, 0.0)?,
             count: filled(budget, if has_count { groups } else { 0 }, steps, 0.0)?,
+            histograms: Vec::new(),
+            waiting: 0,
+            met: false,
         })
     }
 
+    /// Bytes of the accumulators.
     fn bytes(&self) -> usize {
         size_of::<f64>() * (self.main.len() + self.side.len() + self.count.len())
     }
@@ -79,6 +95,32 @@ impl Partial {
                 }
             }
         }
+    }
+
+    /// As `fold` for a row that may hold histograms.
+    #[allow(clippy::too_many_arguments)] // A row with its place, beside the fold's own.
+    fn fold_mixed(
+        &mut self,
+        op: AggregateOp,
+        at: usize,
+        row: u32,
+        group: usize,
+        numbers: &mut [f64],
+        cells: CellRow,
+        scale: f64,
+    ) {
+        if cells.iter().any(Option::is_some) {
+            self.met = true;
+            match Role::of(op) {
+                Role::Counted => count_in(numbers, &cells),
+                Role::Folded => {
+                    self.waiting += bytes(&cells);
+                    self.histograms.push((group, row, cells));
+                }
+                Role::Ignored => {}
+            }
+        }
+        self.fold(op, at, numbers, scale);
     }
 
     /// Merges another partial result whose groups lie within this one's.
@@ -191,6 +233,20 @@ fn fold_extreme(best: &mut [f64], row: &[f64], better: impl Fn(f64, f64) -> bool
     }
 }
 
+/// Where only presence counts, any number stands for a histogram.
+fn count_in(numbers: &mut [f64], cells: &[Cell]) {
+    numbers.iter_mut().zip(cells).filter(|(_, cell)| cell.is_some()).for_each(|(v, _)| *v = 1.0);
+}
+
+/// The metric name of a row, or "".
+fn metric_of(input: &Vector<'_>, row: u32) -> String {
+    let labels = match input {
+        Vector::Rows(rows) => rows.set.labels(row as usize),
+        Vector::Block(block) => block.labels.get(row as usize),
+    };
+    labels.metric_name().to_owned()
+}
+
 /// Rows sorted by group.
 struct Order {
     rows: Vec<u32>,
@@ -253,20 +309,25 @@ pub(crate) fn fold<'a>(
     grouping: &Grouping,
     steps: usize,
     budget: &Budget,
+    remarks: Remarks<'_>,
 ) -> Result<Block<'a>> {
     let order = Order::new(groups_of(input, grouping, budget)?);
     let drop_name = dropped_names(input, &order.groups);
-    let mut values = fold_groups(op, input, &order, steps, 1.0, budget)?;
+    let mut histograms = Histograms::new(op, steps, remarks);
+    let mut values = fold_groups(op, input, &order, steps, 1.0, &mut histograms, budget)?;
     // The rows in order, their groups, and the flags of the groups.
     budget.hold(order.rows.len() * size_of::<u32>() + order.groups.labels.len())?;
     if op == AggregateOp::Avg && values.iter().any(|v| present(*v) && !v.is_finite()) {
-        let smaller = fold_groups(op, input, &order, steps, SMALLER, budget)?;
+        let mut known = Histograms::new(op, steps, remarks).silent();
+        let again = budget.uncounted();
+        let smaller = fold_groups(op, input, &order, steps, SMALLER, &mut known, &again)?;
         for (v, s) in values.iter_mut().zip(smaller).filter(|(v, _)| present(**v) && !v.is_finite()) {
             *v = s / SMALLER;
         }
     }
-    let labels: Vec<Labels> = order.groups.labels;
-    let mut block = Block { steps, values, labels: LabelColumn::Ready(labels), drop_name, ordered: false };
+    let cells = histograms.finish(&mut values);
+    let labels = LabelColumn::Ready(order.groups.labels);
+    let mut block = Block { steps, values, cells, labels, drop_name, ordered: false };
     block.drop_empty(budget)?;
     Ok(block)
 }
@@ -277,12 +338,22 @@ fn fold_groups(
     order: &Order,
     steps: usize,
     scale: f64,
+    histograms: &mut Histograms<'_>,
     budget: &Budget,
 ) -> Result<Vec<f64>> {
     let mut whole = Partial::new(op, 0, order.groups.labels.len(), steps, budget)?;
-    for batch in order.rows.chunks(SEGMENT_ROWS * SEGMENTS_HELD) {
+    let mixed = Role::of(op) == Role::Folded
+        && match input {
+            Vector::Rows(rows) => rows.set.any_histograms(),
+            Vector::Block(block) => !block.cells.is_empty(),
+        };
+    let (segment, batch) = match mixed {
+        true => (MIXED_SEGMENT_ROWS, (HISTOGRAMS_HELD / steps).next_multiple_of(MIXED_SEGMENT_ROWS)),
+        false => (SEGMENT_ROWS, SEGMENT_ROWS * SEGMENTS_HELD),
+    };
+    for batch in order.rows.chunks(batch.max(segment)) {
         let partials: Vec<Partial> = batch
-            .par_chunks(SEGMENT_ROWS)
+            .par_chunks(segment)
             .map_init(
                 || (Scratch::new(budget), vec![ABSENT; steps]),
                 |(scratch, buffer), rows| {
@@ -290,11 +361,16 @@ fn fold_groups(
                 },
             )
             .collect::<Result<_>>()?;
-        for partial in &partials {
+        let mut waiting = 0;
+        for partial in partials {
             budget.check()?;
-            whole.merge(op, partial, steps);
+            whole.merge(op, &partial, steps);
             budget.release(partial.bytes());
+            waiting += partial.waiting;
+            histograms.take(partial.histograms, partial.met);
         }
+        histograms.fold(|row| metric_of(input, row), budget)?;
+        budget.release(waiting);
     }
     whole.finish(op, budget)
 }
@@ -323,17 +399,32 @@ fn fold_segment(
         match input {
             Vector::Rows(lazy) => {
                 lazy.fill(row as usize, scratch, buffer)?;
-                partial.fold(op, at, buffer, scale);
+                let cells = std::mem::take(&mut scratch.cells);
+                partial.fold_mixed(op, at, row, order.group(row), buffer, cells, scale);
             }
-            Vector::Block(block) => partial.fold(op, at, block.row(row as usize), scale),
+            Vector::Block(block) => {
+                let cells = block.cells.row(row as usize);
+                if cells.is_empty() {
+                    partial.fold(op, at, block.row(row as usize), scale);
+                } else {
+                    buffer.copy_from_slice(block.row(row as usize));
+                    partial.fold_mixed(op, at, row, order.group(row), buffer, cells.to_vec(), scale);
+                }
+            }
         }
     }
+    budget.hold(partial.waiting)?;
     Ok(partial)
 }
 
 /// At which steps the vector has any sample.
-pub(crate) fn presence(input: &Vector<'_>, steps: usize, budget: &Budget) -> Result<Vec<bool>> {
+pub(crate) fn presence(
+    input: &Vector<'_>,
+    steps: usize,
+    budget: &Budget,
+    remarks: Remarks<'_>,
+) -> Result<Vec<bool>> {
     let all = Grouping::By(Vec::new());
-    let block = fold(AggregateOp::Group, input, &all, steps, budget)?;
+    let block = fold(AggregateOp::Group, input, &all, steps, budget, remarks)?;
     Ok((0..steps).map(|s| block.len() > 0 && present(block.row(0)[s])).collect())
 }

@@ -1,8 +1,12 @@
 //! Binary operators on values, and between vectors and scalars.
 
+use std::sync::Arc;
+
 use metricsdb_model::{Budget, Result};
 
 use super::block::{ABSENT, Block, Vector, present};
+use super::cells::bytes;
+use super::mixed::{Remarks, Sample, operate};
 use super::scan::{DropName, RowMap};
 use crate::syntax::tree::BinaryOp;
 
@@ -53,40 +57,57 @@ pub(crate) fn scalars(op: BinaryOp, mut a: Vec<f64>, b: &[f64]) -> Vec<f64> {
     a
 }
 
-/// `vector op scalar`, or `scalar op vector` with `swapped`; a filter keeps the vector's value.
+/// `vector op scalar`, or `scalar op vector` with `swapped`; a filter keeps the vector's value. The metric
+/// name goes if the value becomes another, unless it `keeps_name`.
 pub(crate) fn with_scalar<'a>(
     op: BinaryOp,
     return_bool: bool,
     swapped: bool,
+    keeps_name: bool,
     vector: Vector<'a>,
     scalar: Vec<f64>,
+    remarks: Remarks<'a>,
     budget: &Budget,
 ) -> Result<Vector<'a>> {
-    let drops = arithmetic(op).is_some() || return_bool;
+    let scalar = Arc::new(scalar);
+    let numbers = scalar.clone();
+    let drops = (arithmetic(op).is_some() || return_bool) && !keeps_name;
     let map: RowMap<'a> = match (arithmetic(op), comparison(op)) {
-        (Some(f), _) if swapped => each(scalar, move |v, s| f(s, v)),
+        (Some(f), _) if swapped => each(numbers, move |v, s| f(s, v)),
         // The commonest ones are spelt out, so that the loop over a row becomes vector instructions.
-        (Some(_), _) if op == BinaryOp::Mul => each(scalar, |v, s| v * s),
-        (Some(_), _) if op == BinaryOp::Div => each(scalar, |v, s| v / s),
-        (Some(_), _) if op == BinaryOp::Add => each(scalar, |v, s| v + s),
-        (Some(_), _) if op == BinaryOp::Sub => each(scalar, |v, s| v - s),
-        (Some(f), _) => each(scalar, f),
+        (Some(_), _) if op == BinaryOp::Mul => each(numbers, |v, s| v * s),
+        (Some(_), _) if op == BinaryOp::Div => each(numbers, |v, s| v / s),
+        (Some(_), _) if op == BinaryOp::Add => each(numbers, |v, s| v + s),
+        (Some(_), _) if op == BinaryOp::Sub => each(numbers, |v, s| v - s),
+        (Some(f), _) => each(numbers, f),
         (None, Some(f)) => {
             let test = move |v, s| if swapped { f(s, v) } else { f(v, s) };
             if return_bool {
-                each(scalar, move |v, s| f64::from(test(v, s)))
+                each(numbers, move |v, s| f64::from(test(v, s)))
             } else {
-                each(scalar, move |v, s| if test(v, s) { v } else { ABSENT })
+                each(numbers, move |v, s| if test(v, s) { v } else { ABSENT })
             }
         }
-        (None, None) => each(scalar, |_, _| ABSENT),
+        (None, None) => each(numbers, move |v, s| {
+            operate(op, Sample::Number(v), Sample::Number(s), &remarks);
+            ABSENT
+        }),
     };
+    let map = map.with_histograms(move |values, cells| {
+        for (step, cell) in cells.iter_mut().enumerate() {
+            let Some(histogram) = cell.take() else { continue };
+            let (left, right) = (Sample::Histogram(&histogram), Sample::Number(scalar[step]));
+            let (left, right) = if swapped { (right, left) } else { (left, right) };
+            let result = operate(op, left, right, &remarks).finish(return_bool, left);
+            (values[step], *cell) = result;
+        }
+    });
     map_rows(vector, map, drops, budget)
 }
 
-fn each<'a>(scalar: Vec<f64>, f: impl Fn(f64, f64) -> f64 + Send + Sync + 'a) -> RowMap<'a> {
-    Box::new(move |row| {
-        for (v, &s) in row.iter_mut().zip(&scalar) {
+fn each<'a>(scalar: Arc<Vec<f64>>, f: impl Fn(f64, f64) -> f64 + Send + Sync + 'a) -> RowMap<'a> {
+    RowMap::of_numbers(move |row| {
+        for (v, &s) in row.iter_mut().zip(&*scalar) {
             if present(*v) {
                 *v = f(*v, s);
             }
@@ -110,9 +131,15 @@ pub(crate) fn map_rows<'a>(
             Vector::Rows(rows)
         }
         Vector::Block(mut block) => {
-            for row in block.values.chunks_mut(block.steps) {
+            for (i, row) in block.values.chunks_mut(block.steps).enumerate() {
                 budget.check()?;
-                map(row);
+                match block.cells.row_mut(i) {
+                    Some(cells) => {
+                        budget.hold(bytes(cells))?;
+                        map.apply(row, cells);
+                    }
+                    None => (map.numbers)(row),
+                }
             }
             if drops_name {
                 block.drop_name.fill(true);
@@ -138,5 +165,6 @@ pub(crate) fn blank(
             }
         }
     }
+    block.cells.retain(&keep);
     block.drop_empty(budget)
 }

@@ -3,16 +3,20 @@
 use std::sync::Arc;
 
 use metricsdb_model::sample::{STALE_NAN_BITS, is_stale};
-use metricsdb_model::{Budget, Error, Grouping, Groups, Labels, Result, Samples, SeriesSet, TimeRange};
+use metricsdb_model::{
+    Budget, Error, Grouping, Groups, HistogramSamples, Labels, ResetHint, Result, Samples, SeriesSet,
+    TimeRange,
+};
 use rayon::prelude::*;
 
+use super::cells::{Cell, CellRow, Cells};
 use super::grid::{Grid, reserve};
 use super::scan::Rows;
 
 /// Rows whose label sets are built between two looks at the budget.
 const ROWS_PER_CHECK: usize = 256;
 /// What a row takes beside its values where rows are sorted or put into a table: places, flags, handles.
-const ROW_BYTES: usize = 64;
+pub(crate) const ROW_BYTES: usize = 64;
 
 /// "No sample at this step". Arithmetic never makes it: the hardware quiets a signalling NaN.
 pub(crate) const ABSENT: f64 = f64::from_bits(STALE_NAN_BITS);
@@ -93,15 +97,17 @@ impl LabelColumn<'_> {
 }
 
 /// Bytes of the sets' texts. Sets that share one text are counted each on their own.
-fn text_bytes(labels: &[Labels]) -> usize {
+pub(crate) fn text_bytes(labels: &[Labels]) -> usize {
     labels.iter().map(Labels::heap_bytes).sum()
 }
 
 /// Rows of values at every step of a grid.
 pub(crate) struct Block<'a> {
     pub steps: usize,
-    /// `rows x steps`, `ABSENT` where a row has no sample.
+    /// `rows x steps`, `ABSENT` where a row has no number.
     pub values: Vec<f64>,
+    /// Where a row has a histogram, it has no number.
+    pub cells: Cells,
     pub labels: LabelColumn<'a>,
     /// Rows whose metric name goes when the query ends.
     pub drop_name: Vec<bool>,
@@ -114,6 +120,7 @@ impl<'a> Block<'a> {
         Block {
             steps,
             values: Vec::new(),
+            cells: Cells::default(),
             labels: LabelColumn::Ready(Vec::new()),
             drop_name: Vec::new(),
             ordered: false,
@@ -125,6 +132,7 @@ impl<'a> Block<'a> {
         Block {
             steps: values.len(),
             values,
+            cells: Cells::default(),
             labels: LabelColumn::Ready(vec![Labels::empty()]),
             drop_name: vec![false],
             ordered: false,
@@ -141,6 +149,28 @@ impl<'a> Block<'a> {
 
     pub fn row_mut(&mut self, i: usize) -> &mut [f64] {
         &mut self.values[i * self.steps..(i + 1) * self.steps]
+    }
+
+    /// Whether there is a sample, number or histogram.
+    #[inline]
+    pub fn has(&self, row: usize, step: usize) -> bool {
+        present(self.values[row * self.steps + step]) || self.cells.get(row, step).is_some()
+    }
+
+    fn has_any(&self, row: usize) -> bool {
+        self.row(row).iter().any(|&v| present(v)) || self.cells.row(row).iter().any(Option::is_some)
+    }
+
+    /// As `push`, with histograms.
+    pub fn push_mixed(&mut self, labels: Labels, drop_name: bool, values: &[f64], cells: CellRow) {
+        self.cells.put(self.len(), cells);
+        self.push(labels, drop_name, values);
+    }
+
+    /// Sets the sample of a row at one step: a histogram, or the number where there is none.
+    pub fn put(&mut self, row: usize, step: usize, value: f64, cell: Cell) {
+        self.values[row * self.steps + step] = if cell.is_some() { ABSENT } else { value };
+        self.cells.set(row, step, self.steps, cell);
     }
 
     /// Adds a row; the labels must be `Ready`, as in a block that is being built.
@@ -163,7 +193,7 @@ impl<'a> Block<'a> {
     pub fn drop_empty(&mut self, budget: &Budget) -> Result<()> {
         let full = |i: usize| {
             budget.check()?;
-            Ok(self.row(i).iter().any(|&v| present(v)))
+            Ok(self.has_any(i))
         };
         let full: Vec<bool> = (0..self.len()).map(full).collect::<Result<_>>()?;
         self.retain(budget, |i| full[i])
@@ -171,7 +201,7 @@ impl<'a> Block<'a> {
 
     /// Bytes of this block, what its label sets hold included.
     pub fn bytes(&self) -> usize {
-        size_of_val(&self.values[..]) + self.drop_name.len() + self.labels.bytes()
+        size_of_val(&self.values[..]) + self.cells.bytes() + self.drop_name.len() + self.labels.bytes()
     }
 
     /// The rows `order[0]`, `order[1]`, …: each at most once.
@@ -183,6 +213,7 @@ impl<'a> Block<'a> {
             values.extend_from_slice(self.row(i));
         }
         self.values = values;
+        self.cells.reorder(order);
         self.drop_name = order.iter().map(|&i| self.drop_name[i]).collect();
         match &mut self.labels {
             LabelColumn::Ready(labels) => {
@@ -215,13 +246,13 @@ impl<'a> Block<'a> {
             budget.check()?;
             values.resize(values.len() + steps, v);
         }
-        Ok(Block { steps, values, ..self })
+        budget.hold(self.cells.len() * steps * size_of::<Cell>())?;
+        Ok(Block { steps, values, cells: self.cells.spread(steps), ..self })
     }
 
     /// Joins rows of equal labels that never meet at one step; fails where two do. Where only one of them
     /// is to lose its name, they meet no more than others, but stay two.
     pub fn merge_equal(mut self, budget: &Budget) -> Result<Block<'a>> {
-        let steps = self.steps;
         let labels = self.labels_ready(budget)?.clone();
         budget.hold(labels.len() * 2 * ROW_BYTES)?;
         let mut first = std::collections::HashMap::with_capacity(labels.len());
@@ -230,21 +261,15 @@ impl<'a> Block<'a> {
             budget.check()?;
             let drops = self.drop_name[i];
             let known: &mut [Option<usize>; 2] = first.entry(l).or_default();
-            let (head, tail) = self.values.split_at_mut(i * steps);
-            for to in known.iter().flatten() {
-                if meet(&head[to * steps..(to + 1) * steps], &tail[..steps]) {
-                    return Err(duplicate_labelset());
-                }
+            if known.iter().flatten().any(|&to| self.meet(to, i)) {
+                return Err(duplicate_labelset());
             }
             match known[usize::from(drops)] {
                 None => {
                     known[usize::from(drops)] = Some(i);
                     kept.push(i);
                 }
-                Some(to) => {
-                    let into = head[to * steps..(to + 1) * steps].iter_mut();
-                    into.zip(&tail[..steps]).filter(|(_, v)| present(**v)).for_each(|(into, &v)| *into = v);
-                }
+                Some(to) => self.pour(i, to),
             }
         }
         if kept.len() != labels.len() {
@@ -252,11 +277,24 @@ impl<'a> Block<'a> {
         }
         Ok(self)
     }
-}
 
-/// Whether both rows have a sample at some step.
-fn meet(a: &[f64], b: &[f64]) -> bool {
-    a.iter().zip(b).any(|(&a, &b)| present(a) && present(b))
+    /// Whether both rows have a sample at some step.
+    fn meet(&self, a: usize, b: usize) -> bool {
+        if self.cells.is_empty() {
+            return self.row(a).iter().zip(self.row(b)).any(|(&a, &b)| present(a) && present(b));
+        }
+        (0..self.steps).any(|step| self.has(a, step) && self.has(b, step))
+    }
+
+    /// Adds the samples of a row to an earlier one that it does not meet.
+    fn pour(&mut self, from: usize, to: usize) {
+        let (head, tail) = self.values.split_at_mut(from * self.steps);
+        let into = head[to * self.steps..(to + 1) * self.steps].iter_mut();
+        into.zip(&tail[..self.steps]).filter(|(_, v)| present(**v)).for_each(|(into, &v)| *into = v);
+        for (step, cell) in self.cells.take(from).into_iter().enumerate().filter(|(_, cell)| cell.is_some()) {
+            self.cells.set(to, step, self.steps, cell);
+        }
+    }
 }
 
 /// An instant vector: still to be read, or read.
@@ -308,6 +346,29 @@ impl SeriesSet for GridSeries<'_> {
             let t = self.grid.time(i);
             if present(v) && range.contains(t) {
                 out.push(t, v);
+            }
+        }
+        Ok(())
+    }
+
+    fn has_histograms(&self, index: usize) -> bool {
+        !self.block.cells.row(index).is_empty()
+    }
+
+    fn any_histograms(&self) -> bool {
+        !self.block.cells.is_empty()
+    }
+
+    /// Steps skip what was in between: whether a counter was reset since the one before is not known.
+    fn read_histograms(&self, index: usize, range: TimeRange, out: &mut HistogramSamples) -> Result<()> {
+        for (i, cell) in self.block.cells.row(index).iter().enumerate() {
+            let t = self.grid.time(i);
+            if let Some(found) = cell.as_ref().filter(|_| range.contains(t)) {
+                let mut histogram = found.to_model();
+                if histogram.reset != ResetHint::Gauge {
+                    histogram.reset = ResetHint::Unknown;
+                }
+                out.push(t, histogram);
             }
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! Function calls.
 
+use std::sync::Arc;
+
 use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{
     Budget, Error, Grouping, Labels, MatchOp, Result, Samples, SeriesSet, Span, TimeRange,
@@ -9,13 +11,16 @@ use super::aggregate::presence;
 use super::binary::map_rows;
 use super::block::{ABSENT, Block, Vector, present};
 use super::grid::Grid;
-use super::scan::{Args, DropName, Leaf, RowMap, Rows, WindowLeaf};
+use super::mixed::Remarks;
+use super::scan::{Args, DropName, Leaf, RowMap, Rows, Shows, WindowLeaf};
 use super::{Evaluator, Ranges, Value};
 use crate::annotations::may_be_counter;
 use crate::function::edges;
 use crate::function::sliding::Sliding;
+use crate::function::starts;
 use crate::function::summary;
 use crate::function::{Kernel, MapFn, Special, WindowFn, check_args};
+use crate::histogram::{Outcome, Remark, window_fn};
 use crate::syntax::tree::{Call, Expr, ExprKind, Extension, Filter, Selector, ValueType};
 
 impl<'a> Evaluator<'a> {
@@ -23,6 +28,8 @@ impl<'a> Evaluator<'a> {
         match call.function.kernel {
             Kernel::Window(kernel) => self.window(call, kernel, grid).map(Value::Vector),
             Kernel::Map(kernel) => self.map(call, kernel, grid),
+            Kernel::Grid(kernel) => self.over_range(call, kernel, grid).map(Value::Vector),
+            Kernel::Rollup(parts) => self.rollup(call, parts, grid).map(Value::Vector),
             Kernel::Special(special) => self.special(special, call, span, grid),
         }
     }
@@ -51,17 +58,23 @@ impl<'a> Evaluator<'a> {
             }
             if function.wants_counter {
                 self.remark_on_names(&ranges, call.args[at].span)?;
+                self.remark_on_overlaps(&ranges, call.args[at].span)?;
             }
         }
         let of_summary = summary::lookup(function.name);
-        let mut rows = self.rows(ranges, kernel, function.sliding, args, function.keeps_name, grid);
+        let remarks = self.remarks(call.args[at].span);
+        let mut rows = self.rows(ranges, kernel, function.sliding, args, call.keeps_name(), grid, remarks);
         if let Leaf::Window(window) = &mut rows.leaf {
             window.of_summary = of_summary;
+            window.points = window_fn(function);
+            window.wants_counter = function.wants_counter;
+            window.reads_starts = function.reads_starts;
         }
         Ok(Vector::Rows(rows))
     }
 
-    fn rows(
+    #[allow(clippy::too_many_arguments)] // A window function and where it is called.
+    pub(super) fn rows(
         &self,
         ranges: Ranges<'a>,
         kernel: WindowFn,
@@ -69,21 +82,37 @@ impl<'a> Evaluator<'a> {
         args: Args,
         keeps_name: bool,
         grid: &Grid,
+        remarks: Remarks<'a>,
     ) -> Rows<'a> {
-        let Ranges { set, looks, range, drop_name, edges } = ranges;
-        let window = WindowLeaf { looks, range, kernel, sliding, edges, args, grid: *grid, of_summary: None };
+        let Ranges { set, looks, range, drop_name, edges, hints, probe } = ranges;
+        let window = WindowLeaf {
+            looks,
+            range,
+            kernel,
+            sliding,
+            edges,
+            args,
+            grid: *grid,
+            reads_starts: false,
+            of_summary: None,
+            points: None,
+            wants_counter: false,
+            remarks,
+        };
         Rows {
             set,
-            leaf: Leaf::Window(window),
+            leaf: Leaf::Window(Box::new(window)),
             maps: Vec::new(),
             drop_name: if keeps_name { drop_name } else { DropName::All(true) },
             steps: grid.steps,
+            hints,
+            probe,
         }
     }
 
     /// Remarks on metrics that have samples here, but not the name of a counter.
     #[inline(never)]
-    fn remark_on_names(&self, ranges: &Ranges<'a>, span: Span) -> Result<()> {
+    pub(super) fn remark_on_names(&self, ranges: &Ranges<'a>, span: Span) -> Result<()> {
         let groups = ranges.set.group(&Grouping::By(vec![METRIC_NAME.to_owned()]), self.budget)?;
         let names = groups.labels.iter().map(|l| l.metric_name());
         let mut open: Vec<bool> = names.map(|name| !may_be_counter(name)).collect();
@@ -93,7 +122,8 @@ impl<'a> Evaluator<'a> {
         let mut samples = Samples::default();
         for (row, &group) in groups.of.iter().enumerate() {
             let group = group as usize;
-            if open[group] {
+            // Those of series with histograms come with their values.
+            if open[group] && !ranges.set.has_histograms(row) {
                 self.budget.check()?;
                 samples.clear();
                 read_reach(&*ranges.set, row, ranges.looks.reach(ranges.range), &mut samples)?;
@@ -101,6 +131,32 @@ impl<'a> Evaluator<'a> {
                     self.notes.not_a_counter(groups.labels[group].metric_name(), span);
                     open[group] = false;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Remarks on metrics of which a window sees two samples whose start timestamps contradict each other.
+    #[inline(never)]
+    fn remark_on_overlaps(&self, ranges: &Ranges<'a>, span: Span) -> Result<()> {
+        if ranges.edges.is_some() {
+            return Ok(());
+        }
+        let (mut samples, mut since) = (Samples::default(), Vec::new());
+        for row in (0..ranges.set.len()).filter(|&row| ranges.set.has_starts(row)) {
+            self.budget.check()?;
+            samples.clear();
+            since.clear();
+            read_reach(&*ranges.set, row, ranges.looks.reach(ranges.range), &mut samples)?;
+            ranges.set.read_starts(row, &samples.timestamps, &mut since)?;
+            let sees = |i: usize| {
+                let (before, time) = (samples.timestamps[i - 1], samples.timestamps[i]);
+                starts::overlaps(before, (since[i - 1], since[i]))
+                    && ranges.looks.sees_both(before, time, ranges.range)
+            };
+            if (1..samples.len().min(since.len())).any(sees) {
+                let name = ranges.set.labels(row).metric_name().to_owned();
+                self.notes.add(Remark::StartOverlap.note(&name), span);
             }
         }
         Ok(())
@@ -124,12 +180,12 @@ impl<'a> Evaluator<'a> {
             Some(arg) => self.vector(arg, grid)?,
             None => Vector::Block(Block::unlabelled(seconds(grid))),
         };
-        let map: RowMap<'a> = Box::new(move |row| {
+        let map = RowMap::of_numbers(move |row| {
             for (step, v) in row.iter_mut().enumerate().filter(|(_, v)| present(**v)) {
                 *v = kernel(*v, args.at(step)).unwrap_or(ABSENT);
             }
         });
-        Ok(Value::Vector(map_rows(vector, map, !function.keeps_name, self.budget)?))
+        Ok(Value::Vector(map_rows(vector, map, !call.keeps_name(), self.budget)?))
     }
 
     fn special(&self, special: Special, call: &Call, span: Span, grid: &Grid) -> Result<Value<'a>> {
@@ -159,11 +215,7 @@ impl<'a> Evaluator<'a> {
             Special::HistogramQuantile => self.histogram_quantile(call, grid).map(Value::block),
             Special::HistogramQuantiles => self.histogram_quantiles(call, grid).map(Value::block),
             Special::HistogramFraction => self.histogram_fraction(call, grid).map(Value::block),
-            // Every sample is a float here: the argument is checked and gives nothing.
-            Special::HistogramNative => {
-                self.vector(&args[0], grid)?;
-                Ok(Value::block(Block::empty(grid.steps)))
-            }
+            Special::HistogramNative => self.histogram_number(call, grid).map(Value::Vector),
             Special::Info => self.info(call, grid).map(Value::block),
             Special::StartTimestamp => self.start_timestamp(&args[0], grid).map(Value::Vector),
         }
@@ -190,33 +242,41 @@ impl<'a> Evaluator<'a> {
         if let ExprKind::Selector(selector) = &arg.unparenthesized().kind
             && selector.extension != Some(Extension::Smoothed)
         {
-            let mut rows = self.instant(selector, grid, true)?;
+            let mut rows = self.instant(selector, arg.span, grid, Shows::Time)?;
             rows.drop_name = DropName::All(true);
             return Ok(Vector::Rows(rows));
         }
-        let now = seconds(grid);
-        let map: RowMap<'a> = Box::new(move |row| {
-            for (v, &t) in row.iter_mut().zip(&now).filter(|(v, _)| present(**v)) {
+        let now = Arc::new(seconds(grid));
+        let times = now.clone();
+        let map = RowMap::of_numbers(move |row| {
+            for (v, &t) in row.iter_mut().zip(&*now).filter(|(v, _)| present(**v)) {
                 *v = t;
             }
+        });
+        let map = map.with_histograms(move |row, cells| {
+            let found = row.iter_mut().zip(&*times).zip(cells.drain(..));
+            found.filter(|(_, cell)| cell.is_some()).for_each(|((v, &t), _)| *v = t);
         });
         map_rows(self.vector(arg, grid)?, map, true, self.budget)
     }
 
-    /// Stored samples have no start time, which reads as 0; values that were computed have none at all.
+    /// When the counters of the samples under a selector began; what was computed has no start.
     #[inline(never)]
     fn start_timestamp(&self, arg: &Expr, grid: &Grid) -> Result<Vector<'a>> {
-        let vector = self.vector(arg, grid)?;
-        let stored = matches!(arg.unparenthesized().kind, ExprKind::Selector(_));
-        let map: RowMap<'a> = Box::new(move |row| {
-            row.iter_mut().filter(|v| present(**v)).for_each(|v| *v = if stored { 0.0 } else { ABSENT });
-        });
-        map_rows(vector, map, true, self.budget)
+        if let ExprKind::Selector(selector) = &arg.unparenthesized().kind
+            && selector.extension != Some(Extension::Smoothed)
+        {
+            let mut rows = self.instant(selector, arg.span, grid, Shows::Start)?;
+            rows.drop_name = DropName::All(true);
+            return Ok(Vector::Rows(rows));
+        }
+        self.vector(arg, grid)?;
+        Ok(Vector::Block(Block::empty(grid.steps)))
     }
 
     #[inline(never)]
     fn absent(&self, arg: &Expr, grid: &Grid) -> Result<Block<'a>> {
-        let seen = presence(&self.vector(arg, grid)?, grid.steps, self.budget)?;
+        let seen = presence(&self.vector(arg, grid)?, grid.steps, self.budget, self.remarks(arg.span))?;
         absence(arg, &seen, self.budget)
     }
 
@@ -227,8 +287,12 @@ impl<'a> Evaluator<'a> {
             edges::check(edges.extension, "absent_over_time", Sliding::None).map_err(Error::execution)?;
         }
         let any: WindowFn = |_| Some(1.0);
-        let rows = self.rows(ranges, any, Sliding::None, Args::default(), false, grid);
-        let seen = presence(&Vector::Rows(rows), grid.steps, self.budget)?;
+        let remarks = self.remarks(arg.span);
+        let mut rows = self.rows(ranges, any, Sliding::None, Args::default(), false, grid, remarks);
+        if let Leaf::Window(window) = &mut rows.leaf {
+            window.points = Some(|_| Outcome::float(Some(1.0)));
+        }
+        let seen = presence(&Vector::Rows(rows), grid.steps, self.budget, remarks)?;
         absence(arg, &seen, self.budget)
     }
 

@@ -19,7 +19,7 @@ pub(crate) struct Edges {
 
 impl Edges {
     /// Milliseconds behind a window's end that it sees.
-    fn after(&self) -> i64 {
+    pub fn after(&self) -> i64 {
         if self.extension == Extension::Smoothed { self.lookback } else { 0 }
     }
 
@@ -29,7 +29,7 @@ impl Edges {
     }
 
     /// The function of a leaf at every step.
-    pub fn slide(&self, leaf: &WindowLeaf, samples: &Samples, out: &mut [f64]) {
+    pub fn slide(&self, leaf: &WindowLeaf<'_>, samples: &Samples, starts: &[i64], out: &mut [f64]) {
         let ts = &samples.timestamps[..];
         let (mut low, mut high) = (0, 0);
         for (i, slot) in out.iter_mut().enumerate() {
@@ -43,7 +43,8 @@ impl Edges {
             }
             let (timestamps, values) = (&ts[low..high], &samples.values[low..high]);
             let (at, args) = (leaf.grid.time(i), leaf.args.at(i));
-            let window = Window { timestamps, values, start, end, at, args };
+            let starts = starts.get(low..high).unwrap_or(&[]);
+            let window = Window { timestamps, values, starts, start, end, at, args };
             *slot = eval(&window, self.extension, leaf.sliding).unwrap_or(ABSENT);
         }
     }

@@ -83,6 +83,18 @@ impl Looks {
         self.around(window, 0)
     }
 
+    /// Whether one of the left-open windows of `window` milliseconds holds both times, the earlier one first.
+    pub fn sees_both(&self, earlier: i64, later: i64, window: i64) -> bool {
+        let behind = later.saturating_sub(self.first);
+        let step = match self.step {
+            _ if behind <= 0 => 0,
+            0 => return false,
+            step => (behind - 1) / step + 1,
+        };
+        let look = self.first.saturating_add(self.step.saturating_mul(step));
+        step < self.count as i64 && look.saturating_sub(window) < earlier
+    }
+
     /// The same for windows that go on for `after` milliseconds behind the look.
     pub fn around(&self, before: i64, after: i64) -> TimeRange {
         let start = self.first.saturating_sub(before).saturating_add(1);
@@ -126,6 +138,23 @@ mod tests {
         assert_eq!(inner(10_001, 10_000, 10_000), Some((10_000, 10_000)));
         assert_eq!(inner(9_999, 5_000, 10_000), None);
         assert_eq!(inner(-5, 10, 10), Some((-10, -10)));
+    }
+
+    #[test]
+    fn two_times_are_seen_together_by_the_first_window_that_reaches_the_later() {
+        let looks = Looks { first: 100, step: 30, count: 3 };
+        let slow = |earlier: i64, later: i64, window: i64| {
+            (0..3).any(|i| looks.time(i) >= later && looks.time(i) - window < earlier)
+        };
+        for (earlier, later) in (60..170).flat_map(|a| (a + 1..175).map(move |b| (a, b))) {
+            for window in [1, 20, 30, 31, 45, 90] {
+                let wanted = slow(earlier, later, window);
+                assert_eq!(looks.sees_both(earlier, later, window), wanted, "{earlier} {later} {window}");
+            }
+        }
+        let pinned = Looks { first: 100, step: 0, count: 1 };
+        assert!(pinned.sees_both(91, 100, 10) && !pinned.sees_both(90, 100, 10));
+        assert!(!pinned.sees_both(91, 101, 10));
     }
 
     #[test]

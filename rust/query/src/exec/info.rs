@@ -10,7 +10,8 @@ use super::Evaluator;
 use super::block::{ABSENT, Block, present};
 use super::grid::{Grid, Looks};
 use super::labels::label_text;
-use super::scan::{DropName, Leaf, Rows};
+use super::native::Hints;
+use super::scan::{DropName, Leaf, Rows, Shows};
 use crate::syntax::predicate;
 use crate::syntax::tree::{Call, Expr, ExprKind, Filter, Selector};
 
@@ -173,6 +174,16 @@ impl Infos {
     }
 }
 
+/// Which info series a call may read.
+pub(crate) fn info_predicate(call: &Call) -> Result<Predicate> {
+    let selector = match call.args.get(1).map(|arg| &arg.unparenthesized().kind) {
+        Some(ExprKind::Selector(selector)) => Some(selector),
+        _ => None,
+    };
+    let wanted = Wanted::new(selector)?;
+    Ok(Predicate::All(vec![wanted.names, wanted.data]))
+}
+
 impl<'a> Evaluator<'a> {
     /// A series that is an info series itself stays as it is. A series without a matching info series does
     /// so too, unless a matcher on data labels insists on a value: then it goes.
@@ -199,14 +210,15 @@ impl<'a> Evaluator<'a> {
         for (row, of) in labels.iter().enumerate() {
             self.budget.check()?;
             if plain[row] {
+                let cells = base.cells.take(row);
                 self.budget.hold(2 * (grid.steps * size_of::<f64>() + INFO_BYTES))?;
-                result.push(of.clone(), base.drop_name[row], base.row(row));
+                result.push_mixed(of.clone(), base.drop_name[row], base.row(row), cells);
                 continue;
             }
             let metrics = infos.of.get(&identity(of)).unwrap_or(&none);
             // Rows of the result by the info series that made them: few, as long as these do not churn.
             let mut made: HashMap<Vec<usize>, usize> = HashMap::new();
-            for (step, &value) in base.row(row).iter().enumerate().filter(|(_, v)| present(**v)) {
+            for step in (0..grid.steps).filter(|&step| base.has(row, step)) {
                 let chosen = infos.newest(metrics, &times, step)?;
                 if chosen.is_empty() && !optional {
                     continue;
@@ -222,7 +234,7 @@ impl<'a> Evaluator<'a> {
                         result.len() - 1
                     }
                 };
-                result.row_mut(to)[step] = value;
+                result.put(to, step, base.row(row)[step], base.cells.get(row, step).cloned());
             }
         }
         result.merge_equal(self.budget)
@@ -261,11 +273,20 @@ impl<'a> Evaluator<'a> {
         let set = self.source.select(&Predicate::All(parts), looks.reach(lookback), self.budget)?;
         let rows = Rows {
             set: set.into(),
-            leaf: Leaf::Instant { looks, lookback, times: true },
+            leaf: Leaf::Instant { looks, lookback, shows: Shows::Time },
             maps: Vec::new(),
             drop_name: DropName::All(false),
             steps: grid.steps,
+            hints: Hints::Stored,
+            probe: None,
         };
+        for row in 0..rows.len() {
+            if rows.set.has_histograms(row) {
+                let labels = label_text(&rows.set.labels(row));
+                let message = format!("this should be an info metric, with float samples: {labels}");
+                return Err(Error::execution(message));
+            }
+        }
         rows.into_block(self.budget)
     }
 

@@ -7,7 +7,9 @@ use metricsdb_model::{Budget, Error, Grouping, Labels, Result};
 
 use super::binary::{apply, arithmetic, blank};
 use super::block::{ABSENT, Block, duplicate_labelset, present};
+use super::cells::{Cell, CellRow, bytes};
 use super::labels::{drop_metadata, label_text};
+use super::mixed::{Remarks, Sample, operate};
 use crate::syntax::tree::{Binary, BinaryOp, Cardinality, Matching};
 
 /// The labels on which samples match.
@@ -22,17 +24,22 @@ fn signature(matching: &Matching) -> Grouping {
 }
 
 /// The rows of both sides that share one signature.
-struct Match {
+pub(crate) struct Match {
     signature: Labels,
-    left: Vec<u32>,
-    right: Vec<u32>,
+    pub left: Vec<u32>,
+    pub right: Vec<u32>,
 }
 
 /// What a match takes in vectors and a table that double as they grow, and a row in the list of its match.
 const MATCH_BYTES: usize = 256;
 const ROW_BYTES: usize = 16;
 
-fn matches(left: &Block<'_>, right: &Block<'_>, matching: &Matching, budget: &Budget) -> Result<Vec<Match>> {
+pub(crate) fn matches(
+    left: &Block<'_>,
+    right: &Block<'_>,
+    matching: &Matching,
+    budget: &Budget,
+) -> Result<Vec<Match>> {
     let grouping = signature(matching);
     let left_groups = left.labels.group(&grouping, budget)?;
     let right_groups = right.labels.group(&grouping, budget)?;
@@ -90,9 +97,10 @@ pub(crate) fn set_operator<'a>(
         for (m, found) in matches.iter().enumerate() {
             for &row in side(found) {
                 budget.check()?;
-                for (step, &v) in block.row(row as usize).iter().enumerate() {
-                    seen[m * steps + step] |= present(v);
-                }
+                let row = row as usize;
+                let seen = &mut seen[m * steps..(m + 1) * steps];
+                seen.iter_mut().zip(block.row(row)).for_each(|(seen, v)| *seen |= present(*v));
+                seen.iter_mut().zip(block.cells.row(row)).for_each(|(seen, cell)| *seen |= cell.is_some());
             }
         }
         Ok(seen)
@@ -109,7 +117,7 @@ pub(crate) fn set_operator<'a>(
 }
 
 /// All rows of both; rows with the same labels become one, or fail.
-fn join<'a>(mut left: Block<'a>, mut right: Block<'a>, budget: &Budget) -> Result<Block<'a>> {
+pub(crate) fn join<'a>(mut left: Block<'a>, mut right: Block<'a>, budget: &Budget) -> Result<Block<'a>> {
     if right.len() == 0 {
         return Ok(left);
     }
@@ -120,6 +128,7 @@ fn join<'a>(mut left: Block<'a>, mut right: Block<'a>, budget: &Budget) -> Resul
     budget.hold(left.bytes().saturating_add(right.bytes()))?;
     let more = std::mem::take(right.labels_ready(budget)?);
     left.labels_ready(budget)?.extend(more);
+    left.cells.append(left.drop_name.len(), right.cells);
     left.values.append(&mut right.values);
     left.drop_name.append(&mut right.drop_name);
     left.merge_equal(budget)
@@ -131,6 +140,7 @@ pub(crate) fn operator<'a>(
     left: Block<'a>,
     right: Block<'a>,
     budget: &Budget,
+    remarks: Remarks<'_>,
 ) -> Result<Block<'a>> {
     // From here on the right side is the one whose samples must be unique.
     let swapped = binary.matching.card == Cardinality::OneToMany;
@@ -142,6 +152,8 @@ pub(crate) fn operator<'a>(
         binary,
         swapped,
         budget,
+        remarks,
+        plain: many.cells.is_empty() && one.cells.is_empty() && has_numbers(binary.op),
         some: [fill_many.is_some() || any_sample(&many), fill_one.is_some() || any_sample(&one)],
         many: &many,
         one: &one,
@@ -165,6 +177,35 @@ pub(crate) fn operator<'a>(
     Ok(result)
 }
 
+/// Whether the operator has a meaning for two numbers.
+fn has_numbers(op: BinaryOp) -> bool {
+    !matches!(op, BinaryOp::TrimUpper | BinaryOp::TrimLower)
+}
+
+/// One side of a pair of rows.
+#[derive(Clone, Copy)]
+enum Operand<'b> {
+    Row(&'b [f64], &'b [Cell]),
+    /// Stands for samples that are missing.
+    Fill(f64),
+}
+
+impl<'b> Operand<'b> {
+    fn of(block: &'b Block<'_>, row: u32) -> Operand<'b> {
+        Operand::Row(block.row(row as usize), block.cells.row(row as usize))
+    }
+
+    fn at(self, step: usize) -> Option<Sample<'b>> {
+        match self {
+            Operand::Fill(value) => Some(Sample::Number(value)),
+            Operand::Row(values, cells) => match cells.get(step).and_then(Option::as_ref) {
+                Some(histogram) => Some(Sample::Histogram(histogram)),
+                None => Some(values[step]).filter(|v| present(*v)).map(Sample::Number),
+            },
+        }
+    }
+}
+
 fn any_sample(block: &Block<'_>) -> bool {
     block.len() > 0
 }
@@ -173,6 +214,9 @@ struct Pairing<'b, 'a> {
     binary: &'b Binary,
     swapped: bool,
     budget: &'b Budget,
+    remarks: Remarks<'b>,
+    /// Both sides are numbers, and the operator takes numbers.
+    plain: bool,
     some: [bool; 2],
     many: &'b Block<'a>,
     one: &'b Block<'a>,
@@ -191,12 +235,12 @@ impl Pairing<'_, '_> {
         // Also where a comparison would filter all of them out: whether a query fails must not hang on values.
         for step in 0..self.many.steps {
             self.budget.check()?;
-            let lefts = found.left.iter().filter(|&&r| present(self.many.row(r as usize)[step])).count();
+            let lefts = found.left.iter().filter(|&&r| self.many.has(r as usize, step)).count();
             if lefts < 2 {
                 continue;
             }
             let met = self.binary.matching.fill_right.is_some()
-                || found.right.iter().any(|&r| present(self.one.row(r as usize)[step]));
+                || found.right.iter().any(|&r| self.one.has(r as usize, step));
             if met {
                 return Err(Error::execution(
                     "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
@@ -212,10 +256,10 @@ impl Pairing<'_, '_> {
         }
         for step in 0..self.one.steps {
             self.budget.check()?;
-            let mut rows = found.right.iter().filter(|&&r| present(self.one.row(r as usize)[step]));
+            let mut rows = found.right.iter().filter(|&&r| self.one.has(r as usize, step));
             let (Some(&a), Some(&b)) = (rows.next(), rows.next()) else { continue };
             // A step at which the other side has no sample at all is not looked at.
-            let empty = (0..self.many.len()).all(|r| !present(self.many.row(r)[step]));
+            let empty = (0..self.many.len()).all(|r| !self.many.has(r, step));
             if empty && self.binary.matching.fill_left.is_none() && self.binary.matching.fill_right.is_none()
             {
                 continue;
@@ -241,41 +285,64 @@ impl Pairing<'_, '_> {
         fill_many: Option<f64>,
         fill_one: Option<f64>,
     ) -> Result<()> {
-        let steps = self.many.steps;
+        let (many, one) = (self.many, self.one);
         for &l in &m.left {
             self.budget.check()?;
-            let left_labels = self.many.labels.get(l as usize);
-            let left = self.many.row(l as usize);
-            let left_drops = self.many.drop_name[l as usize];
+            let left_labels = many.labels.get(l as usize);
+            let left = Operand::of(many, l);
+            let left_drops = many.drop_name[l as usize];
             for &r in &m.right {
                 self.budget.check()?;
-                let right = self.one.row(r as usize);
-                let values: Vec<f64> = left.iter().zip(right).map(|(&a, &b)| self.value(a, b)).collect();
-                self.emit(id, &left_labels, left_drops, &self.one_labels(r), &values)?;
+                let samples = self.combine(left, Operand::of(one, r), |_| true);
+                self.emit(id, &left_labels, left_drops, &self.one_labels(r), samples)?;
             }
             if let Some(fill) = fill_one {
-                let values: Vec<f64> = (0..steps)
-                    .map(|s| {
-                        let found = m.right.iter().any(|&r| present(self.one.row(r as usize)[s]));
-                        if found { ABSENT } else { self.value(left[s], fill) }
-                    })
-                    .collect();
-                self.emit(id, &left_labels, left_drops, &m.signature, &values)?;
+                let alone = |step| !m.right.iter().any(|&r| one.has(r as usize, step));
+                let samples = self.combine(left, Operand::Fill(fill), alone);
+                self.emit(id, &left_labels, left_drops, &m.signature, samples)?;
             }
         }
         if let Some(fill) = fill_many {
             for &r in &m.right {
-                let right = self.one.row(r as usize);
-                let values: Vec<f64> = (0..steps)
-                    .map(|s| {
-                        let found = m.left.iter().any(|&l| present(self.many.row(l as usize)[s]));
-                        if found { ABSENT } else { self.value(fill, right[s]) }
-                    })
-                    .collect();
-                self.emit(id, &m.signature, false, &self.one_labels(r), &values)?;
+                let alone = |step| !m.left.iter().any(|&l| many.has(l as usize, step));
+                let samples = self.combine(Operand::Fill(fill), Operand::of(one, r), alone);
+                self.emit(id, &m.signature, false, &self.one_labels(r), samples)?;
             }
         }
         Ok(())
+    }
+
+    /// The samples of a pair of rows at the steps that are wanted.
+    fn combine(
+        &self,
+        many: Operand<'_>,
+        one: Operand<'_>,
+        wanted: impl Fn(usize) -> bool,
+    ) -> (Vec<f64>, CellRow) {
+        let steps = self.many.steps;
+        if let (true, Operand::Row(a, _), Operand::Row(b, _)) = (self.plain, many, one) {
+            return (a.iter().zip(b).map(|(&a, &b)| self.value(a, b)).collect(), CellRow::new());
+        }
+        let (mut values, mut cells) = (vec![ABSENT; steps], CellRow::new());
+        for step in 0..steps {
+            let (Some(a), Some(b)) = (many.at(step), one.at(step)) else { continue };
+            if !wanted(step) {
+                continue;
+            }
+            if let (Sample::Number(a), Sample::Number(b), true) = (a, b, has_numbers(self.binary.op)) {
+                values[step] = self.value(a, b);
+                continue;
+            }
+            let (left, right) = if self.swapped { (b, a) } else { (a, b) };
+            let result = operate(self.binary.op, left, right, &self.remarks);
+            let (value, cell) = result.finish(self.binary.return_bool, left);
+            values[step] = value;
+            if cell.is_some() {
+                cells.resize(steps, None);
+                cells[step] = cell;
+            }
+        }
+        (values, cells)
     }
 
     /// The labels of a row of the one side, if any are taken over.
@@ -295,21 +362,37 @@ impl Pairing<'_, '_> {
     }
 
     /// Adds the samples of one pair to the result.
-    fn emit(&mut self, id: usize, many: &Labels, drops: bool, one: &Labels, values: &[f64]) -> Result<()> {
-        if !values.iter().any(|&v| present(v)) {
+    fn emit(
+        &mut self,
+        id: usize,
+        many: &Labels,
+        drops: bool,
+        one: &Labels,
+        (values, cells): (Vec<f64>, CellRow),
+    ) -> Result<()> {
+        if !values.iter().any(|&v| present(v)) && cells.is_empty() {
             return Ok(());
         }
         let labels = self.result_labels(many, one);
-        let drops = self.binary.return_bool || (drops && arithmetic(self.binary.op).is_none());
+        let drops = match self.binary.keep_name {
+            true => drops,
+            false => self.binary.return_bool || (drops && arithmetic(self.binary.op).is_none()),
+        };
         let Some(&(row, from)) = self.rows.get(&labels) else {
             // The table and the columns double as they grow.
-            self.budget.hold(2 * (size_of_val(values) + labels.heap_bytes() + MATCH_BYTES / 2))?;
+            let held = size_of_val(&values[..]) + bytes(&cells) + labels.heap_bytes() + MATCH_BYTES / 2;
+            self.budget.hold(2 * held)?;
             self.rows.insert(labels.clone(), (self.result.len(), id));
-            self.result.push(labels, drops, values);
+            self.result.push_mixed(labels, drops, &values, cells);
             return Ok(());
         };
-        for (into, &v) in self.result.row_mut(row).iter_mut().zip(values).filter(|(_, v)| present(**v)) {
-            if present(*into) {
+        let cells = cells.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+        for (step, (value, cell)) in values.into_iter().zip(cells).enumerate() {
+            let cell = cell.flatten();
+            if !present(value) && cell.is_none() {
+                continue;
+            }
+            if self.result.has(row, step) {
                 return Err(if from == id && self.binary.matching.card != Cardinality::OneToOne {
                     Error::execution(
                         "multiple matches for labels: grouping labels must ensure unique matches",
@@ -318,7 +401,7 @@ impl Pairing<'_, '_> {
                     duplicate_labelset()
                 });
             }
-            *into = v;
+            self.result.put(row, step, value, cell);
         }
         Ok(())
     }
@@ -326,7 +409,7 @@ impl Pairing<'_, '_> {
     fn result_labels(&self, many: &Labels, one: &Labels) -> Labels {
         let matching = &self.binary.matching;
         let mut labels = many.clone();
-        if arithmetic(self.binary.op).is_some() {
+        if arithmetic(self.binary.op).is_some() && !self.binary.keep_name {
             labels = drop_metadata(&labels);
         }
         if let (Cardinality::OneToOne, Some(on)) = (matching.card, &matching.on) {

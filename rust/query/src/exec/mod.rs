@@ -11,31 +11,46 @@ mod aggregate;
 mod binary;
 mod block;
 mod call;
+mod cells;
 mod edges;
-mod grid;
+mod fold;
+mod gaps;
+pub(crate) mod grid;
 mod histogram;
-mod info;
+pub(crate) mod info;
 mod labels;
 mod matching;
+mod memo;
+mod mixed;
+mod native;
+mod outliers;
 mod output;
+mod over_range;
 mod pick;
+pub mod profile;
 mod relabel;
 mod scan;
 mod select;
-mod times;
+pub(crate) mod times;
+mod waits;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use metricsdb_model::budget::Visits;
-use metricsdb_model::{Answer, Budget, Error, Grouping, Predicate, Result, SeriesSet, Source, TimeRange};
+use metricsdb_model::{Answer, Budget, Error, Grouping, Result, SeriesSet, Source, Span};
 
 use crate::annotations::Notes;
-use crate::syntax::tree::{Aggregate, AggregateOp, Binary, Expr, ExprKind, ValueType};
+use crate::syntax::tree::{Aggregate, AggregateOp, Binary, BinaryOp, Expr, ExprKind, ValueType};
 use block::{Block, Vector, present};
 use grid::Grid;
+pub use memo::Memo;
+use mixed::Remarks;
+use native::Hints;
 use pick::Pick;
+use profile::{Probe, Profile};
 use times::{QueryTimes, is_step_invariant};
+pub use waits::{Waits, waits};
 
 /// The newest sample is looked for so far back, as in Prometheus.
 pub const LOOKBACK_MS_DEFAULT: i64 = 300_000;
@@ -77,27 +92,34 @@ impl<'t> Params<'t> {
 /// vector, a matrix or a string; a range query answers a matrix. Fails with `Error::Execution` as
 /// Prometheus does, and with the budget's errors.
 pub fn evaluate(expr: &Expr, params: &Params<'_>, source: &dyn Source, budget: &Budget) -> Result<Answer> {
+    evaluate_on(expr, params, source, budget, None, None)
+}
+
+/// The same, counting into a profile of the same tree; or where steps go on from those of the evaluation before, with
+/// a memo that is of this expression alone.
+pub fn evaluate_on(
+    expr: &Expr,
+    params: &Params<'_>,
+    source: &dyn Source,
+    budget: &Budget,
+    memo: Option<&mut Memo>,
+    profile: Option<&Profile<'_>>,
+) -> Result<Answer> {
     let step = params.step.unwrap_or(0);
     if step < 0 || params.step == Some(0) {
         return Err(Error::input("step", &step.to_string(), "not a positive number", "use a positive step"));
     }
+    if let Some(memo) = &memo {
+        budget.keep(memo.bytes())?;
+    }
     let times = QueryTimes { start: params.start, end: params.end, step };
-    let evaluator = Evaluator {
-        source,
-        budget,
-        params,
-        times,
-        notes: Notes::new(params.text),
-        selected: RefCell::default(),
-    };
+    let notes = Notes::new(params.text);
+    let (selected, hints, memo) = (RefCell::default(), Cell::default(), RefCell::new(memo));
+    let evaluator =
+        Evaluator { source, budget, params, times, notes: &notes, profile, selected, hints, memo };
     let (kind, matrix, string) = evaluator.answer(expr)?;
-    Ok(Answer {
-        kind,
-        matrix,
-        string,
-        annotations: evaluator.notes.into_list(),
-        samples_loaded: budget.samples_used(),
-    })
+    drop(evaluator);
+    Ok(Answer { kind, matrix, string, annotations: notes.into_list(), samples_loaded: budget.samples_used() })
 }
 
 /// The value of an expression over a grid.
@@ -123,12 +145,15 @@ impl<'a> Value<'a> {
 }
 
 /// A range vector: series, and how to cut windows out of them.
+#[derive(Clone)]
 struct Ranges<'a> {
     set: Arc<dyn SeriesSet + 'a>,
     looks: grid::Looks,
     range: i64,
     drop_name: scan::DropName,
     edges: Option<edges::Edges>,
+    hints: Hints,
+    probe: Option<Box<Probe<'a>>>,
 }
 
 /// One evaluation: what is asked of which storage, and what there was to remark on.
@@ -137,20 +162,46 @@ struct Evaluator<'a> {
     budget: &'a Budget,
     params: &'a Params<'a>,
     times: QueryTimes,
-    notes: Notes<'a>,
+    notes: &'a Notes<'a>,
+    profile: Option<&'a Profile<'a>>,
     /// What was selected so far: equal selectors share one view, and see the same samples.
-    selected: RefCell<Vec<Selected<'a>>>,
+    selected: RefCell<Vec<select::Selected<'a>>>,
+    /// For the selectors inside of what is being evaluated.
+    hints: Cell<Hints>,
+    /// What subqueries came to before, in a stream.
+    memo: RefCell<Option<&'a mut Memo>>,
 }
-
-type Selected<'a> = (Predicate, TimeRange, Arc<dyn SeriesSet + 'a>);
 
 impl<'a> Evaluator<'a> {
     /// Evaluates a node. What it allocated is given back to the account, but for its value.
     fn eval(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
+        let since = self.profile.map_or(0, Profile::now);
         let mark = self.budget.mark();
         let value = self.eval_node(expr, grid)?;
         self.budget.settle(mark, value.bytes())?;
-        Ok(value)
+        match self.profile {
+            None => Ok(value),
+            Some(_) => Ok(self.observe(expr, since, value)),
+        }
+    }
+
+    /// Tells the profile what came of a node.
+    #[inline(never)]
+    fn observe<T>(&self, part: &T, since: u64, mut value: Value<'a>) -> Value<'a> {
+        let Some((profile, counters)) = self.profile.and_then(|p| Some((p, p.of(part)?))) else {
+            return value;
+        };
+        profile.spent(counters, since);
+        match &mut value {
+            Value::Scalar(values) => counters.held(0, values.len()),
+            Value::String(_) => {}
+            Value::Vector(Vector::Block(block)) => counters.held(block.len(), block.steps),
+            Value::Vector(Vector::Rows(rows)) => {
+                let maps = rows.maps.len();
+                rows.probe.iter_mut().for_each(|probe| probe.add(maps, counters));
+            }
+        }
+        value
     }
 
     fn eval_node(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
@@ -162,7 +213,8 @@ impl<'a> Evaluator<'a> {
             ExprKind::String(text) => Ok(Value::String(text.clone())),
             ExprKind::Paren(inner) | ExprKind::Plus(inner) => self.eval(inner, grid),
             ExprKind::Selector(selector) => {
-                Ok(Value::Vector(Vector::Rows(self.instant(selector, grid, false)?)))
+                let rows = self.instant(selector, expr.span, grid, scan::Shows::Value)?;
+                Ok(Value::Vector(Vector::Rows(rows)))
             }
             ExprKind::Range { .. } | ExprKind::Subquery { .. } => {
                 Err(Error::execution("a range vector cannot stand here"))
@@ -180,11 +232,24 @@ impl<'a> Evaluator<'a> {
         }
     }
 
+    fn remarks(&self, span: Span) -> Remarks<'a> {
+        Remarks { notes: self.notes, span }
+    }
+
+    /// Evaluates what needs such hints; whole histograms are whole all the way down.
+    fn with_hints<T>(&self, hints: Hints, evaluate: impl FnOnce() -> T) -> T {
+        let before = self.hints.get();
+        self.hints.set(if before == Hints::Whole { before } else { hints });
+        let result = evaluate();
+        self.hints.set(before);
+        result
+    }
+
     fn compute(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
         match &expr.kind {
             ExprKind::Negate(inner) => self.negate(inner, grid),
             ExprKind::Binary(_) => self.binaries(expr, grid),
-            ExprKind::Aggregate(aggregate) => self.aggregate(aggregate, grid).map(Value::block),
+            ExprKind::Aggregate(aggregate) => self.aggregate(aggregate, expr.span, grid).map(Value::block),
             ExprKind::Call(call) => self.call(call, expr.span, grid),
             _ => self.eval(expr, grid),
         }
@@ -231,10 +296,13 @@ impl<'a> Evaluator<'a> {
                 Value::Scalar(values)
             }
             Value::Vector(vector) => {
-                let negate = |row: &mut [f64]| {
+                let map = scan::RowMap::of_numbers(|row| {
                     row.iter_mut().filter(|v| present(**v)).for_each(|v| *v = -*v);
-                };
-                Value::Vector(binary::map_rows(vector, Box::new(negate), true, self.budget)?)
+                });
+                let map = map.with_histograms(|_, cells| {
+                    cells.iter_mut().flatten().for_each(|histogram| Arc::make_mut(histogram).negate());
+                });
+                Value::Vector(binary::map_rows(vector, map, true, self.budget)?)
             }
             Value::String(_) => return Err(Error::execution("a string has no sign")),
         })
@@ -243,37 +311,47 @@ impl<'a> Evaluator<'a> {
     /// A chain of operators leans to the left: its spine is walked, not recursed.
     #[inline(never)]
     fn binaries(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
-        let mut spine: Vec<&Binary> = Vec::new();
+        let since = self.profile.map_or(0, Profile::now);
+        let mut spine: Vec<(&Binary, Span)> = Vec::new();
         let mut first = expr;
         while let ExprKind::Binary(binary) = &first.kind {
-            spine.push(binary);
+            spine.push((binary, first.span));
             first = &binary.left;
         }
-        let mut value = self.eval(first, grid)?;
-        for binary in spine.into_iter().rev() {
-            let right = self.eval(&binary.right, grid)?;
-            value = self.binary(binary, value, right)?;
-        }
-        Ok(value)
+        let trims = |op| matches!(op, BinaryOp::TrimUpper | BinaryOp::TrimLower);
+        let hints = if spine.iter().any(|(b, _)| trims(b.op)) { Hints::Whole } else { self.hints.get() };
+        self.with_hints(hints, || {
+            let mut value = self.eval(first, grid)?;
+            for (binary, span) in spine.into_iter().rev() {
+                let right = self.eval(&binary.right, grid)?;
+                value = self.binary(binary, span, value, right)?;
+                value = self.observe(binary, since, value);
+            }
+            Ok(value)
+        })
     }
 
     #[inline(never)]
-    fn binary(&self, binary: &Binary, left: Value<'a>, right: Value<'a>) -> Result<Value<'a>> {
-        let (op, bool_) = (binary.op, binary.return_bool);
+    fn binary(&self, binary: &Binary, span: Span, left: Value<'a>, right: Value<'a>) -> Result<Value<'a>> {
+        let (op, bool_, keeps) = (binary.op, binary.return_bool, binary.keep_name);
+        if op.is_gap() {
+            return self.gap_operator(binary, left, right);
+        }
+        let remarks = self.remarks(span);
         Ok(match (left, right) {
             (Value::Scalar(a), Value::Scalar(b)) => Value::Scalar(binary::scalars(op, a, &b)),
             (Value::Vector(v), Value::Scalar(s)) => {
-                Value::Vector(binary::with_scalar(op, bool_, false, v, s, self.budget)?)
+                Value::Vector(binary::with_scalar(op, bool_, false, keeps, v, s, remarks, self.budget)?)
             }
             (Value::Scalar(s), Value::Vector(v)) => {
-                Value::Vector(binary::with_scalar(op, bool_, true, v, s, self.budget)?)
+                Value::Vector(binary::with_scalar(op, bool_, true, keeps, v, s, remarks, self.budget)?)
             }
             (Value::Vector(a), Value::Vector(b)) => {
                 let (a, b) = (a.into_block(self.budget)?, b.into_block(self.budget)?);
                 Value::block(if op.is_set() {
                     matching::set_operator(op, a, b, &binary.matching, self.budget)?
                 } else {
-                    matching::operator(binary, a, b, self.budget)?
+                    matching::operator(binary, a, b, self.budget, remarks)?
                 })
             }
             _ => return Err(Error::execution("operators do not take strings")),
@@ -281,11 +359,14 @@ impl<'a> Evaluator<'a> {
     }
 
     #[inline(never)]
-    fn aggregate(&self, aggregate: &Aggregate, grid: &Grid) -> Result<Block<'a>> {
+    fn aggregate(&self, aggregate: &Aggregate, span: Span, grid: &Grid) -> Result<Block<'a>> {
         let Aggregate { op, expr, param, grouping } = aggregate;
         let Some(param) = param else {
             let input = self.vector(expr, grid)?;
-            return aggregate::fold(*op, &input, grouping, grid.steps, self.budget);
+            if *op == AggregateOp::OutliersIqr {
+                return outliers::outliers(*op, input, grouping, &[], self.budget);
+            }
+            return aggregate::fold(*op, &input, grouping, grid.steps, self.budget, self.remarks(expr.span));
         };
         if *op == AggregateOp::CountValues {
             let label = self.string(param)?;
@@ -297,30 +378,35 @@ impl<'a> Evaluator<'a> {
             AggregateOp::Quantile => {
                 self.notes.quantiles(&numbers, param.span);
                 let input = self.vector(expr, grid)?;
-                return pick::quantiles(input, grouping, &numbers, self.budget);
+                return pick::quantiles(input, grouping, &numbers, self.budget, self.remarks(expr.span));
+            }
+            AggregateOp::OutliersMad | AggregateOp::Outliersk => {
+                let input = self.vector(expr, grid)?;
+                return outliers::outliers(*op, input, grouping, &numbers, self.budget);
             }
             AggregateOp::LimitRatio => {
                 let numbers = self.ratios(numbers, param)?;
-                return self.pick(Pick::Share, expr, grouping, &numbers, grid);
+                return self.pick(Pick::Share, expr, span, grouping, &numbers, grid);
             }
             AggregateOp::Bottomk => Pick::Smallest,
             AggregateOp::Limitk => Pick::Any,
             _ => Pick::Largest,
         };
         check_counts(&numbers)?;
-        self.pick(pick, expr, grouping, &numbers, grid)
+        self.pick(pick, expr, span, grouping, &numbers, grid)
     }
 
     fn pick(
         &self,
         pick: Pick,
         expr: &Expr,
+        span: Span,
         grouping: &Grouping,
         numbers: &[f64],
         grid: &Grid,
     ) -> Result<Block<'a>> {
         let input = self.vector(expr, grid)?;
-        pick::pick(pick, input, grouping, numbers, self.budget)
+        pick::pick(pick, input, grouping, numbers, self.budget, self.remarks(span))
     }
 
     /// The ratios of limit_ratio, with remarks on those outside [-1, 1].

@@ -1,16 +1,24 @@
 //! From the last value to the answer: metric names dropped, rows in order, gaps left out.
 
+use std::sync::Arc;
+
 use metricsdb_model::order::{sort_by, sort_owned};
 use metricsdb_model::{AnswerKind, Budget, Error, Labels, Matrix, Result, Samples};
 
 use super::block::{Block, present};
+use super::cells::Cell;
 use super::grid::{CELLS_PER_CHECK, Grid};
 use super::labels::drop_metadata;
+use super::native::{Histograms, read_histograms};
+use super::profile::Probe;
 use super::scan::DropName;
 use super::{Evaluator, Ranges, Value, refuse_range_query};
+use crate::histogram::FloatHistogram;
 use crate::syntax::tree::{Expr, ValueType};
 
 type Parts = (AnswerKind, Matrix, Option<String>);
+/// A series in a range: its numbers, and its histograms with their times.
+type Window = (Labels, Samples, Vec<i64>, Vec<Arc<FloatHistogram>>);
 
 impl<'a> Evaluator<'a> {
     pub(super) fn answer(&self, expr: &Expr) -> Result<Parts> {
@@ -29,12 +37,12 @@ impl<'a> Evaluator<'a> {
         match self.eval(expr, &grid)? {
             Value::String(text) => {
                 let mut matrix = Matrix::default();
-                push_row(&mut matrix, Labels::empty(), &grid, &[f64::NAN]);
+                push_row(&mut matrix, Labels::empty(), &grid, &[f64::NAN], &[]);
                 Ok((AnswerKind::String, matrix, Some(text)))
             }
             Value::Scalar(values) => {
                 let mut matrix = Matrix::default();
-                push_row(&mut matrix, Labels::empty(), &grid, &values);
+                push_row(&mut matrix, Labels::empty(), &grid, &values, &[]);
                 Ok((AnswerKind::Scalar, matrix, None))
             }
             Value::Vector(vector) => {
@@ -67,16 +75,26 @@ impl<'a> Evaluator<'a> {
 
     /// The samples of a range vector at one step, as they are.
     fn windows(&self, ranges: Ranges<'a>) -> Result<Matrix> {
-        let mut found: Vec<(Labels, Samples)> = Vec::new();
+        let mut found: Vec<Window> = Vec::new();
+        let reach = ranges.looks.reach(ranges.range);
         for row in 0..ranges.set.len() {
             let mut samples = Samples::default();
-            ranges.set.read(row, ranges.looks.reach(ranges.range), &mut samples)?;
-            self.budget.take_samples(samples.len() as u64)?;
-            samples.drop_stale(0);
-            if let Some(visits) = self.budget.visits() {
-                visits.add(0, samples.len() as u64);
+            let since = ranges.probe.as_deref().map_or(0, Probe::now);
+            ranges.set.read(row, reach, &mut samples)?;
+            if let Some(probe) = &ranges.probe {
+                probe.read(&*ranges.set, row, reach, samples.len(), since);
             }
-            if samples.is_empty() {
+            self.budget.take_samples(samples.len() as u64)?;
+            let mut native = Histograms::default();
+            if ranges.set.has_histograms(row) {
+                native = read_histograms(&*ranges.set, row, reach, ranges.hints, &samples, self.budget)?;
+            }
+            samples.drop_stale(0);
+            let seen = samples.len() as u64 + native.cost();
+            self.budget.visits().iter().for_each(|visits| visits.add(0, seen));
+            let held = size_of::<Window>() + 16 * 2 * samples.len() + native.bytes();
+            let (times, histograms) = native.without_stale();
+            if samples.is_empty() && histograms.is_empty() {
                 continue;
             }
             let labels = ranges.set.labels(row);
@@ -84,17 +102,26 @@ impl<'a> Evaluator<'a> {
                 DropName::All(all) => *all,
                 DropName::Each(each) => each[row],
             };
-            self.budget
-                .hold(size_of::<(Labels, Samples)>() + labels.heap_bytes() + 16 * 2 * samples.len())?;
-            found.push((if drops { drop_metadata(&labels) } else { labels }, samples));
+            self.budget.hold(held + labels.heap_bytes())?;
+            found.push((if drops { drop_metadata(&labels) } else { labels }, samples, times, histograms));
         }
         sort_owned(&mut found, self.budget, |a, b| a.0.cmp(&b.0))?;
-        let total: usize = found.iter().map(|(_, samples)| samples.len()).sum();
+        let total: usize = found.iter().map(|(_, samples, times, _)| samples.len() + times.len()).sum();
         let mut matrix = self.matrix(found.len(), total)?;
-        for (labels, samples) in found {
+        for (labels, samples, times, histograms) in found {
             self.budget.check()?;
-            matrix.timestamps.extend(samples.timestamps);
-            matrix.values.extend(samples.values);
+            let mut numbers = samples.timestamps.into_iter().zip(samples.values).peekable();
+            for (t, histogram) in times.into_iter().zip(histograms) {
+                while let Some((at, value)) = numbers.next_if(|(at, _)| *at < t) {
+                    matrix.timestamps.push(at);
+                    matrix.values.push(value);
+                }
+                matrix.push_histogram(t, histogram.to_model());
+            }
+            for (at, value) in numbers {
+                matrix.timestamps.push(at);
+                matrix.values.push(value);
+            }
             matrix.end_row(labels);
         }
         Ok(matrix)
@@ -127,10 +154,14 @@ impl<'a> Evaluator<'a> {
             budget.check()?;
             samples += row.iter().filter(|v| present(**v)).count();
         }
+        samples += block.cells.count();
+        // Each as the model has it, and its place.
+        budget.hold(block.cells.bytes())?;
         let mut matrix = self.matrix(order.len(), samples)?;
         for row in order {
             budget.check()?;
-            push_row(&mut matrix, labels[row as usize].clone(), grid, block.row(row as usize));
+            let at = row as usize;
+            push_row(&mut matrix, labels[at].clone(), grid, block.row(at), block.cells.row(at));
         }
         Ok(matrix)
     }
@@ -167,10 +198,18 @@ fn has_equal(labels: &[Labels], order: &[u32], budget: &Budget) -> Result<bool> 
     Ok(false)
 }
 
-fn push_row(matrix: &mut Matrix, labels: Labels, grid: &Grid, values: &[f64]) {
-    for (step, &v) in values.iter().enumerate().filter(|(_, v)| present(**v)) {
+fn push_row(matrix: &mut Matrix, labels: Labels, grid: &Grid, values: &[f64], cells: &[Cell]) {
+    for (step, &v) in values.iter().enumerate().filter(|(_, v)| cells.is_empty() && present(**v)) {
         matrix.timestamps.push(grid.time(step));
         matrix.values.push(v);
+    }
+    for (step, (cell, &v)) in cells.iter().zip(values).enumerate() {
+        if let Some(histogram) = cell {
+            matrix.push_histogram(grid.time(step), histogram.to_model());
+        } else if present(v) {
+            matrix.timestamps.push(grid.time(step));
+            matrix.values.push(v);
+        }
     }
     matrix.end_row(labels);
 }

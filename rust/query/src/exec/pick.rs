@@ -12,8 +12,13 @@ use rayon::prelude::*;
 
 use super::aggregate::{dropped_names, groups_of};
 use super::block::{ABSENT, Block, LabelColumn, Vector, present};
+use super::cells::Cells;
 use super::grid::filled;
+use super::mixed::Remarks;
+use crate::annotations::Note;
 use crate::function::quantile::quantile;
+use crate::histogram::FloatHistogram;
+use crate::number::Shortest;
 
 /// Labels that count_values makes of one row between two looks at the budget.
 const STEPS_PER_CHECK: usize = 256;
@@ -56,6 +61,7 @@ pub(crate) fn pick<'a>(
     grouping: &Grouping,
     parameter: &[f64],
     budget: &Budget,
+    remarks: Remarks<'_>,
 ) -> Result<Block<'a>> {
     let input = Vector::Block(input.into_block(budget)?);
     let members = members(&groups_of(&input, grouping, budget)?, budget)?;
@@ -67,13 +73,19 @@ pub(crate) fn pick<'a>(
     let mut keep = vec![false; block.values.len()];
     if matches!(pick, Pick::Any | Pick::Share) {
         block.labels_ready(budget)?;
+    } else if !block.cells.is_empty() {
+        let asked = |step: usize| parameter[step] >= 1.0;
+        if (0..block.len()).any(|r| (0..steps).any(|s| asked(s) && block.cells.get(r, s).is_some())) {
+            remarks.add(Note::IgnoredInAggregation(if pick == Pick::Largest { "topk" } else { "bottomk" }));
+        }
+        block.cells.clear();
     }
     for rows in members {
         let mut found: Vec<u32> = Vec::with_capacity(rows.len());
         for step in 0..steps {
             budget.check()?;
             found.clear();
-            found.extend(rows.iter().filter(|&&r| present(block.row(r as usize)[step])));
+            found.extend(rows.iter().filter(|&&r| block.has(r as usize, step)));
             match pick {
                 Pick::Share => {
                     found.retain(|&r| in_share(&block.labels.get(r as usize), parameter[step]));
@@ -94,11 +106,12 @@ pub(crate) fn pick<'a>(
             }
         }
     }
-    for (v, k) in block.values.iter_mut().zip(keep) {
+    for (v, k) in block.values.iter_mut().zip(&keep) {
         if !k {
             *v = ABSENT;
         }
     }
+    block.cells.retain(|row, step| keep[row * steps + step]);
     if steps == 1 {
         block.reorder(&order, budget)?;
         block.ordered = matches!(pick, Pick::Largest | Pick::Smallest);
@@ -176,11 +189,15 @@ pub(crate) fn quantiles<'a>(
     grouping: &Grouping,
     phi: &[f64],
     budget: &Budget,
+    remarks: Remarks<'_>,
 ) -> Result<Block<'a>> {
     let input = Vector::Block(input.into_block(budget)?);
     let groups = groups_of(&input, grouping, budget)?;
     let drop_name = dropped_names(&input, &groups);
     let block = input.into_block(budget)?;
+    if !block.cells.is_empty() {
+        remarks.add(Note::IgnoredInAggregation("quantile"));
+    }
     let steps = block.steps;
     let members = members(&groups, budget)?;
     let mut values = filled(budget, members.len(), steps, ABSENT)?;
@@ -195,8 +212,8 @@ pub(crate) fn quantiles<'a>(
         }
         Ok::<(), Error>(())
     })?;
-    let mut result =
-        Block { steps, values, labels: LabelColumn::Ready(groups.labels), drop_name, ordered: false };
+    let (labels, cells) = (LabelColumn::Ready(groups.labels), Cells::default());
+    let mut result = Block { steps, values, cells, labels, drop_name, ordered: false };
     result.drop_empty(budget)?;
     Ok(result)
 }
@@ -207,6 +224,18 @@ pub(crate) fn plain_number(value: f64) -> String {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
     format!("{value}")
+}
+
+/// A histogram as Prometheus writes it into a label: buckets that hold something, ascending.
+fn histogram_text(histogram: &FloatHistogram) -> String {
+    let mut text = format!("{{count:{}, sum:{}", Shortest(histogram.count), Shortest(histogram.sum));
+    for b in histogram.to_model().filled_buckets() {
+        let (open, close) =
+            (if b.lower_inclusive { '[' } else { '(' }, if b.upper_inclusive { ']' } else { ')' });
+        let [lower, upper, count] = [b.lower, b.upper, b.count].map(Shortest);
+        text += &format!(", {open}{lower},{upper}{close}:{count}");
+    }
+    text + "}"
 }
 
 /// count_values: one row per group and distinct value, which becomes the label `label`.
@@ -236,13 +265,15 @@ pub(crate) fn count_values<'a>(
                 budget.check()?;
             }
             let value = block.row(row)[step];
-            if !present(value) {
+            let cell = block.cells.get(row, step);
+            if !present(value) && cell.is_none() {
                 continue;
             }
             let to = match last {
-                Some((bits, to)) if bits == value.to_bits() => to,
+                Some((bits, to)) if bits == value.to_bits() && cell.is_none() => to,
                 _ => {
-                    let labels = kept.with(label, &plain_number(value));
+                    let text = cell.map_or_else(|| plain_number(value), |h| histogram_text(h));
+                    let labels = kept.with(label, &text);
                     let next = rows.len();
                     match rows.entry(labels) {
                         Entry::Occupied(known) => *known.get(),
@@ -254,7 +285,7 @@ pub(crate) fn count_values<'a>(
                     }
                 }
             };
-            last = Some((value.to_bits(), to));
+            last = cell.is_none().then_some((value.to_bits(), to));
             let slot = &mut result.row_mut(to)[step];
             *slot = if present(*slot) { *slot + 1.0 } else { 1.0 };
         }

@@ -35,7 +35,9 @@ impl<'a> Evaluator<'a> {
     /// By value; NaN last either way.
     #[inline(never)]
     pub(super) fn sort(&self, arg: &Expr, descending: bool, span: Span, grid: &Grid) -> Result<Block<'a>> {
-        let block = self.block(arg, grid)?;
+        let mut block = self.block(arg, grid)?;
+        block.cells.clear();
+        block.drop_empty(self.budget)?;
         self.order_rows(block, span, |block, a, b| {
             let (x, y) = (block.row(a)[0], block.row(b)[0]);
             let order = x.partial_cmp(&y).map(|o| if descending { o.reverse() } else { o });

@@ -3,7 +3,9 @@
 //!
 //! An aggregation folds such rows one after the other and never holds them all.
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use metricsdb_model::budget::Visits;
 use metricsdb_model::sample::is_stale;
@@ -11,18 +13,57 @@ use metricsdb_model::{Budget, Grouping, Groups, Result, Samples, SeriesSet, Time
 use rayon::prelude::*;
 
 use super::block::{ABSENT, Block, LabelColumn, present};
+use super::cells::{CellRow, Cells, bytes, cost};
 use super::edges::{self, Edges};
 use super::grid::{Grid, Looks, filled};
+use super::mixed::Remarks;
+use super::native::Hints;
+use super::profile::Probe;
 use crate::function::sliding::{Sliding, Windows};
 use crate::function::summary::OfSummary;
 use crate::function::{Window, WindowFn};
+use crate::histogram::PointsFn;
 
 /// Work of one row between two looks at the budget: a window counts for its samples, and for this many more.
 const WORK_PER_CHECK: usize = 1 << 18;
 const WORK_OF_WINDOW: usize = 1 << 8;
 
-/// Changes one row in place; leaves `ABSENT` as it is.
-pub(crate) type RowMap<'a> = Box<dyn Fn(&mut [f64]) + Send + Sync + 'a>;
+/// Changes the numbers of a row in place; leaves `ABSENT` as it is.
+pub(crate) type NumberMap<'a> = Box<dyn Fn(&mut [f64]) + Send + Sync + 'a>;
+/// Changes the histograms of a row in place; what becomes a number goes to the numbers, which stand first.
+pub(crate) type HistogramMap<'a> = Box<dyn Fn(&mut [f64], &mut CellRow) + Send + Sync + 'a>;
+
+/// A function over a row: of its numbers, and of its histograms where it has some.
+pub(crate) struct RowMap<'a> {
+    pub numbers: NumberMap<'a>,
+    /// `None`: histograms are left out.
+    pub histograms: Option<HistogramMap<'a>>,
+}
+
+impl<'a> RowMap<'a> {
+    /// Of numbers; leaves histograms out.
+    pub fn of_numbers(numbers: impl Fn(&mut [f64]) + Send + Sync + 'a) -> RowMap<'a> {
+        RowMap { numbers: Box::new(numbers), histograms: None }
+    }
+
+    pub fn with_histograms(
+        mut self,
+        map: impl Fn(&mut [f64], &mut CellRow) + Send + Sync + 'a,
+    ) -> RowMap<'a> {
+        self.histograms = Some(Box::new(map));
+        self
+    }
+
+    pub fn apply(&self, values: &mut [f64], cells: &mut CellRow) {
+        (self.numbers)(values);
+        if !cells.is_empty() {
+            match &self.histograms {
+                Some(map) => map(values, cells),
+                None => cells.clear(),
+            }
+        }
+    }
+}
 
 /// Scalar arguments of a call, step after step.
 #[derive(Clone, Debug, Default)]
@@ -47,16 +88,26 @@ impl Args {
 }
 
 /// How a row comes out of the samples of its series.
-pub(crate) enum Leaf {
-    /// The newest sample within the lookback, or its time.
-    Instant { looks: Looks, lookback: i64, times: bool },
+pub(crate) enum Leaf<'a> {
+    /// The newest sample within the lookback.
+    Instant { looks: Looks, lookback: i64, shows: Shows },
     /// The line between the samples around each time.
-    Smoothed { looks: Looks, lookback: i64 },
+    Smoothed { looks: Looks, lookback: i64, remarks: Remarks<'a> },
     /// A function of the samples in `(t - range, t]`.
-    Window(WindowLeaf),
+    Window(Box<WindowLeaf<'a>>),
 }
 
-pub(crate) struct WindowLeaf {
+/// What stands for a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shows {
+    Value,
+    /// Its time in seconds.
+    Time,
+    /// When its counter began, in seconds; 0 where that is not known.
+    Start,
+}
+
+pub(crate) struct WindowLeaf<'a> {
     pub looks: Looks,
     pub range: i64,
     pub kernel: WindowFn,
@@ -64,8 +115,15 @@ pub(crate) struct WindowLeaf {
     pub edges: Option<Edges>,
     pub args: Args,
     pub grid: Grid,
+    /// The function looks at start timestamps.
+    pub reads_starts: bool,
     /// The function as one of what the samples come to, where there is such a form.
     pub of_summary: Option<OfSummary>,
+    /// The function where histograms are in the window; `None`: it leaves them out.
+    pub points: Option<PointsFn>,
+    /// The function is one of counters.
+    pub wants_counter: bool,
+    pub remarks: Remarks<'a>,
 }
 
 /// Whose metric name goes at the end of the query.
@@ -77,27 +135,36 @@ pub(crate) enum DropName {
 
 pub(crate) struct Rows<'a> {
     pub set: Arc<dyn SeriesSet + 'a>,
-    pub leaf: Leaf,
+    pub leaf: Leaf<'a>,
     pub maps: Vec<RowMap<'a>>,
     pub drop_name: DropName,
     pub steps: usize,
+    /// What histograms are told of counter resets.
+    pub hints: Hints,
+    pub probe: Option<Box<Probe<'a>>>,
 }
 
 /// Buffers of one thread, told to the account of memory.
 pub(crate) struct Scratch<'b> {
-    samples: Samples,
-    budget: &'b Budget,
+    pub(super) samples: Samples,
+    pub(super) starts: Vec<i64>,
+    /// The histograms of the row that was filled last.
+    pub cells: CellRow,
+    pub(super) budget: &'b Budget,
     held: usize,
 }
 
 impl<'b> Scratch<'b> {
     pub fn new(budget: &'b Budget) -> Scratch<'b> {
-        Scratch { samples: Samples::default(), budget, held: 0 }
+        Scratch { samples: Samples::default(), starts: Vec::new(), cells: Vec::new(), budget, held: 0 }
     }
 
-    fn account(&mut self) -> Result<()> {
+    /// Holds what the buffers have grown to, and so much beside them.
+    pub(super) fn account(&mut self, beside: usize) -> Result<()> {
         let bytes = self.samples.timestamps.capacity() * size_of::<i64>()
-            + self.samples.values.capacity() * size_of::<f64>();
+            + self.samples.values.capacity() * size_of::<f64>()
+            + self.starts.capacity() * size_of::<i64>()
+            + beside;
         let more = bytes.saturating_sub(self.held);
         self.held += more;
         if more == 0 { Ok(()) } else { self.budget.hold(more) }
@@ -135,53 +202,92 @@ impl<'a> Rows<'a> {
         self.set.bytes() + size_of::<f64>() * (args + self.maps.len() * self.steps)
     }
 
-    /// Reads and computes one row into `out`, which holds one value per step.
+    /// Reads and computes one row into `out`, which holds one number per step, and into the cells of `scratch`.
     pub fn fill(&self, row: usize, scratch: &mut Scratch<'_>, out: &mut [f64]) -> Result<()> {
-        self.fill_leaf(row, scratch, out)?;
+        // Work that is done over again is not profiled once more.
+        let probe = self.probe.as_deref().filter(|_| scratch.budget.counts());
+        let since = probe.map_or(0, Probe::now);
+        scratch.cells.clear();
+        if self.set.has_histograms(row) {
+            self.fill_mixed(row, scratch, probe, out)?;
+        } else {
+            self.fill_numbers(row, scratch, probe, out)?;
+        }
         if let (Some(visits), Leaf::Instant { .. } | Leaf::Smoothed { .. }) =
             (scratch.budget.visits(), &self.leaf)
         {
             let seen = out.iter().enumerate().filter(|(_, v)| present(**v));
             seen.for_each(|(step, _)| visits.add(step, 1));
+            let cells = scratch.cells.chunks(1).enumerate();
+            cells.for_each(|(step, cell)| visits.add(step, cost(cell)));
         }
-        for map in &self.maps {
-            map(out);
+        probe.iter().for_each(|probe| probe.mapped(0, out));
+        for (i, map) in self.maps.iter().enumerate() {
+            map.apply(out, &mut scratch.cells);
+            probe.iter().for_each(|probe| probe.mapped(i + 1, out));
         }
+        probe.iter().for_each(|probe| probe.filled(since));
         Ok(())
     }
 
-    fn fill_leaf(&self, row: usize, scratch: &mut Scratch<'_>, out: &mut [f64]) -> Result<()> {
+    pub(super) fn fill_numbers(
+        &self,
+        row: usize,
+        scratch: &mut Scratch<'_>,
+        probe: Option<&Probe<'_>>,
+        out: &mut [f64],
+    ) -> Result<()> {
         let budget = scratch.budget;
+        let since = probe.map_or(0, Probe::now);
         match &self.leaf {
-            Leaf::Instant { looks, lookback, times } if looks.count == 1 => {
+            Leaf::Instant { looks, lookback, shows } if looks.count == 1 => {
                 let found = self.set.newest(row, looks.reach(*lookback))?;
+                if let Some(probe) = probe {
+                    probe.read(&*self.set, row, looks.reach(*lookback), usize::from(found.is_some()), since);
+                }
                 budget.take_samples(u64::from(found.is_some()))?;
                 out.fill(match found {
-                    Some((t, v)) if !is_stale(v) => instant_value(t, v, *times),
+                    Some((t, v)) if !is_stale(v) => {
+                        scratch.starts.clear();
+                        if *shows == Shows::Start {
+                            self.set.read_starts(row, &[t], &mut scratch.starts)?;
+                        }
+                        shows.of(t, v, scratch.starts.first())
+                    }
                     _ => ABSENT,
                 });
             }
-            Leaf::Instant { looks, lookback, times } => {
-                let samples = read(&*self.set, row, looks.reach(*lookback), scratch)?;
-                newest(samples, looks, *lookback, *times, out);
+            Leaf::Instant { looks, lookback, shows } => {
+                let (samples, starts) = read(&*self.set, row, looks.reach(*lookback), scratch, probe)?;
+                if *shows == Shows::Start {
+                    self.set.read_starts(row, &samples.timestamps, starts)?;
+                }
+                newest(samples, starts, looks, *lookback, *shows, out);
             }
-            Leaf::Smoothed { looks, lookback } => {
-                let samples = read(&*self.set, row, looks.around(*lookback, *lookback), scratch)?;
+            Leaf::Smoothed { looks, lookback, .. } => {
+                let range = looks.around(*lookback, *lookback);
+                let (samples, _) = read(&*self.set, row, range, scratch, probe)?;
                 samples.drop_stale(0);
                 edges::smooth(samples, looks, *lookback, out);
             }
             Leaf::Window(window)
                 if budget.visits().is_none()
-                    && window.fill_from_summaries(&*self.set, row, budget, out)? => {}
+                    && window.fill_from_summaries(&*self.set, row, budget, out)? =>
+            {
+                probe.iter().for_each(|probe| probe.heads());
+            }
             Leaf::Window(window) => {
-                let samples = read(&*self.set, row, window.reach(), scratch)?;
+                let (samples, starts) = read(&*self.set, row, window.reach(), scratch, probe)?;
                 samples.drop_stale(0);
                 if let Some(visits) = budget.visits() {
-                    window.count(samples, out.len(), visits);
+                    window.count(&samples.timestamps, out.len(), visits, |seen| seen.len() as u64);
+                }
+                if window.reads_starts && self.set.has_starts(row) {
+                    self.set.read_starts(row, &samples.timestamps, starts)?;
                 }
                 match window.edges {
-                    Some(edges) => edges.slide(window, samples, out),
-                    None => window.slide(samples, budget, out)?,
+                    Some(edges) => edges.slide(window, samples, starts, out),
+                    None => window.slide(samples, starts, budget, out)?,
                 }
             }
         }
@@ -193,6 +299,9 @@ impl<'a> Rows<'a> {
         let (rows, steps) = (self.len(), self.steps);
         let mut values = filled(budget, rows, steps, ABSENT)?;
         budget.hold(rows * (size_of::<u32>() + 2))?;
+        let found: Mutex<Vec<(usize, CellRow)>> = Mutex::default();
+        let held = AtomicU64::new((rows * steps) as u64);
+        self.probe.iter().for_each(|probe| probe.held(rows * steps));
         let full: Vec<bool> = values
             .par_chunks_mut(steps)
             .enumerate()
@@ -201,37 +310,59 @@ impl<'a> Rows<'a> {
                 || Scratch::new(budget),
                 |scratch, (i, out)| {
                     self.fill(i, scratch, out)?;
+                    if scratch.cells.iter().any(Option::is_some) {
+                        let cells = std::mem::take(&mut scratch.cells);
+                        let cost = cost(&cells);
+                        budget.hold_samples(held.fetch_add(cost, Relaxed) + cost)?;
+                        budget.hold(bytes(&cells))?;
+                        found.lock().unwrap_or_else(PoisonError::into_inner).push((i, cells));
+                        return Ok(true);
+                    }
                     Ok(out.iter().any(|&v| present(v)))
                 },
             )
             .collect::<Result<_>>()?;
         let drop_name = (0..rows).map(|i| self.drops_name(i)).collect();
         let labels = LabelColumn::Stored { set: self.set, index: (0..rows as u32).collect() };
-        let mut block = Block { steps, values, labels, drop_name, ordered: false };
+        let cells = Cells::new(found.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let mut block = Block { steps, values, cells, labels, drop_name, ordered: false };
         block.retain(budget, |i| full[i])?;
         Ok(block)
     }
 }
 
-fn read<'s>(
+/// Reads the numbers of a series into the buffers of `scratch`; the starts are left to the caller.
+pub(super) fn read<'s>(
     set: &dyn SeriesSet,
     row: usize,
     range: TimeRange,
     scratch: &'s mut Scratch<'_>,
-) -> Result<&'s mut Samples> {
+    probe: Option<&Probe<'_>>,
+) -> Result<(&'s mut Samples, &'s mut Vec<i64>)> {
+    let since = probe.map_or(0, Probe::now);
     scratch.samples.clear();
+    scratch.starts.clear();
     set.read(row, range, &mut scratch.samples)?;
-    scratch.account()?;
+    if let Some(probe) = probe {
+        probe.read(set, row, range, scratch.samples.len(), since);
+    }
+    scratch.account(0)?;
     scratch.budget.take_samples(scratch.samples.len() as u64)?;
-    Ok(&mut scratch.samples)
+    Ok((&mut scratch.samples, &mut scratch.starts))
 }
 
-fn instant_value(t: i64, value: f64, times: bool) -> f64 {
-    if times { t as f64 / 1000.0 } else { value }
+impl Shows {
+    pub fn of(self, time: i64, value: f64, start: Option<&i64>) -> f64 {
+        match self {
+            Shows::Value => value,
+            Shows::Time => time as f64 / 1000.0,
+            Shows::Start => start.map_or(0.0, |start| *start as f64 / 1000.0),
+        }
+    }
 }
 
 /// The newest sample in `(t - lookback, t]` of every look; a staleness marker ends the series.
-fn newest(samples: &Samples, looks: &Looks, lookback: i64, times: bool, out: &mut [f64]) {
+fn newest(samples: &Samples, starts: &[i64], looks: &Looks, lookback: i64, shows: Shows, out: &mut [f64]) {
     let (ts, values) = (&samples.timestamps[..], &samples.values[..]);
     let mut next = 0;
     let mut look = |t: i64| {
@@ -240,7 +371,7 @@ fn newest(samples: &Samples, looks: &Looks, lookback: i64, times: bool, out: &mu
         }
         match next.checked_sub(1) {
             Some(i) if ts[i] > t.saturating_sub(lookback) && !is_stale(values[i]) => {
-                instant_value(ts[i], values[i], times)
+                shows.of(ts[i], values[i], starts.get(i))
             }
             _ => ABSENT,
         }
@@ -250,21 +381,26 @@ fn newest(samples: &Samples, looks: &Looks, lookback: i64, times: bool, out: &mu
     }
 }
 
-impl WindowLeaf {
-    fn reach(&self) -> TimeRange {
+impl WindowLeaf<'_> {
+    pub(super) fn reach(&self) -> TimeRange {
         match self.edges {
             Some(edges) => edges.reach(&self.looks, self.range),
             None => self.looks.reach(self.range),
         }
     }
 
-    /// The samples in the window of each step.
-    fn count(&self, samples: &Samples, steps: usize, visits: &Visits) {
-        let ts = &samples.timestamps[..];
+    /// What the samples in the window of each step cost.
+    pub(super) fn count(
+        &self,
+        ts: &[i64],
+        steps: usize,
+        visits: &Visits,
+        cost: impl Fn(Range<usize>) -> u64,
+    ) {
         let looks = self.looks;
         let within = |t: i64| {
             let after = ts.partition_point(|&x| x <= t.saturating_sub(self.range));
-            (ts.partition_point(|&x| x <= t) - after) as u64
+            cost(after..ts.partition_point(|&x| x <= t))
         };
         (0..steps).for_each(|step| visits.add(step, within(looks.time(step))));
     }
@@ -279,7 +415,8 @@ impl WindowLeaf {
         out: &mut [f64],
     ) -> Result<bool> {
         let Some(function) = self.of_summary.filter(|_| self.edges.is_none()) else { return Ok(false) };
-        if self.looks.count > 1 && self.looks.step < self.range {
+        let knows_starts = self.reads_starts && set.has_starts(row);
+        if knows_starts || (self.looks.count > 1 && self.looks.step < self.range) {
             return Ok(false);
         }
         for i in 0..self.looks.count.min(out.len()) {
@@ -303,13 +440,13 @@ impl WindowLeaf {
     }
 
     /// Two edges move over the samples, step by step.
-    fn slide(&self, samples: &Samples, budget: &Budget, out: &mut [f64]) -> Result<()> {
+    fn slide(&self, samples: &Samples, starts: &[i64], budget: &Budget, out: &mut [f64]) -> Result<()> {
         if samples.is_empty() {
             out.fill(ABSENT);
             return Ok(());
         }
         let ts = &samples.timestamps[..];
-        let mut windows = Windows::new(self.kernel, self.sliding, ts, &samples.values);
+        let mut windows = Windows::new(self.kernel, self.sliding, ts, &samples.values, starts);
         let (mut low, mut high, mut work) = (0, 0, 0);
         for (i, slot) in out.iter_mut().enumerate() {
             let end = self.looks.time(i);
@@ -329,7 +466,7 @@ impl WindowLeaf {
             *slot = ABSENT;
             if low < high {
                 let (at, args) = (self.grid.time(i), self.args.at(i));
-                let bounds = Window { timestamps: &[], values: &[], start, end, at, args };
+                let bounds = Window { timestamps: &[], values: &[], starts: &[], start, end, at, args };
                 if let Some(value) = windows.eval(low..high, &bounds) {
                     *slot = value;
                 }

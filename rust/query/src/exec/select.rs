@@ -2,15 +2,33 @@
 
 use std::sync::Arc;
 
-use metricsdb_model::{Error, Result, SeriesSet, TimeRange};
+use metricsdb_model::{Error, Predicate, Result, SeriesSet, Span, TimeRange};
 
 use super::block::{Block, GridSeries};
 use super::edges::Edges;
 use super::grid::{Grid, Looks};
-use super::scan::{DropName, Leaf, Rows};
+use super::native::Hints;
+use super::profile::Probe;
+use super::scan::{DropName, Leaf, Rows, Shows};
 use super::{Evaluator, Ranges};
 use crate::syntax::predicate;
 use crate::syntax::tree::{Expr, ExprKind, Extension, Selector};
+
+/// Which samples of the selected series are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    All,
+    /// The newest in the range.
+    Newest,
+}
+
+/// What was selected: equal selectors share one view, and see the same samples.
+pub(super) struct Selected<'a> {
+    predicate: Predicate,
+    reach: TimeRange,
+    wanted: Wanted,
+    set: Arc<dyn SeriesSet + 'a>,
+}
 
 impl<'a> Evaluator<'a> {
     /// Where a selector looks on a grid.
@@ -19,14 +37,25 @@ impl<'a> Evaluator<'a> {
         Ok(Looks::new(grid, selector.at.as_ref().map(|at| self.times.at(at)), offset))
     }
 
-    fn series(&self, selector: &Selector, reach: TimeRange) -> Result<Arc<dyn SeriesSet + 'a>> {
+    fn series(
+        &self,
+        selector: &Selector,
+        reach: TimeRange,
+        wants: Wanted,
+    ) -> Result<Arc<dyn SeriesSet + 'a>> {
         let predicate = predicate(selector);
         let mut selected = self.selected.borrow_mut();
-        if let Some((_, _, set)) = selected.iter().find(|(p, r, _)| *r == reach && *p == predicate) {
-            return Ok(set.clone());
+        let serves = |s: &&Selected<'a>| {
+            s.reach == reach && (s.wanted == Wanted::All || s.wanted == wants) && s.predicate == predicate
+        };
+        if let Some(known) = selected.iter().find(serves) {
+            return Ok(known.set.clone());
         }
-        let set: Arc<dyn SeriesSet + 'a> = self.source.select(&predicate, reach, self.budget)?.into();
-        selected.push((predicate, reach, set.clone()));
+        let set: Arc<dyn SeriesSet + 'a> = match wants {
+            Wanted::All => self.source.select(&predicate, reach, self.budget)?.into(),
+            Wanted::Newest => self.source.select_newest(&predicate, reach, self.budget)?.into(),
+        };
+        selected.push(Selected { predicate, reach, wanted: wants, set: set.clone() });
         Ok(set)
     }
 
@@ -35,35 +64,53 @@ impl<'a> Evaluator<'a> {
         selector.extension.map(|extension| Edges { extension, lookback })
     }
 
-    /// An instant vector selector; with `times` the samples' times in seconds stand for their values.
-    pub(super) fn instant(&self, selector: &Selector, grid: &Grid, times: bool) -> Result<Rows<'a>> {
+    /// An instant vector selector, and what of its samples stands for them.
+    pub(super) fn instant(
+        &self,
+        selector: &Selector,
+        span: Span,
+        grid: &Grid,
+        shows: Shows,
+    ) -> Result<Rows<'a>> {
         let looks = self.looks(selector, grid)?;
         let lookback = self.params.lookback_ms;
         let smoothed = selector.extension == Some(Extension::Smoothed);
         let after = if smoothed { lookback } else { 0 };
-        let set = self.series(selector, looks.around(lookback, after))?;
+        let wants = if looks.count == 1 && !smoothed { Wanted::Newest } else { Wanted::All };
+        let set = self.series(selector, looks.around(lookback, after), wants)?;
         Ok(Rows {
             set,
             leaf: match smoothed {
-                true => Leaf::Smoothed { looks, lookback },
-                false => Leaf::Instant { looks, lookback, times },
+                true => Leaf::Smoothed { looks, lookback, remarks: self.remarks(span) },
+                false => Leaf::Instant { looks, lookback, shows },
             },
             maps: Vec::new(),
             drop_name: DropName::All(false),
             steps: grid.steps,
+            hints: self.hints.get(),
+            probe: Probe::new(self.profile, selector),
         })
     }
 
     /// A range vector: a selector with a range, or a subquery.
     pub(super) fn ranges(&self, expr: &Expr, grid: &Grid) -> Result<Ranges<'a>> {
-        match &expr.unparenthesized().kind {
+        let node = expr.unparenthesized();
+        match &node.kind {
             ExprKind::Range { selector, range } => {
                 let looks = self.looks(selector, grid)?;
                 let range = self.times.positive(range)?;
                 let edges = self.edges(selector);
                 let reach = edges.map_or(looks.reach(range), |edges| edges.reach(&looks, range));
-                let set = self.series(selector, reach)?;
-                Ok(Ranges { set, looks, range, drop_name: DropName::All(false), edges })
+                let set = self.series(selector, reach, Wanted::All)?;
+                Ok(Ranges {
+                    set,
+                    looks,
+                    range,
+                    drop_name: DropName::All(false),
+                    edges,
+                    hints: self.hints.get(),
+                    probe: Probe::new(self.profile, selector),
+                })
             }
             ExprKind::Subquery { expr, range, step, offset, at } => {
                 let at = at.as_ref().map(|at| self.times.at(at));
@@ -77,7 +124,7 @@ impl<'a> Evaluator<'a> {
                 let (block, inner) = match grid.inner(&looks, range, step)? {
                     Some(inner) => {
                         visits.iter().for_each(|v| v.enter_subquery());
-                        let block = self.vector_or_scalar(expr, &inner)?;
+                        let block = self.with_hints(Hints::Whole, || self.repeated(expr, &inner))?;
                         visits.iter().for_each(|v| v.leave_subquery());
                         (block, inner)
                     }
@@ -85,14 +132,15 @@ impl<'a> Evaluator<'a> {
                 };
                 let drop_name = DropName::Each(block.drop_name.clone());
                 let set = Arc::new(GridSeries::new(block, inner));
-                Ok(Ranges { set, looks, range, drop_name, edges: None })
+                let probe = Probe::new(self.profile, node);
+                Ok(Ranges { set, looks, range, drop_name, edges: None, hints: Hints::AsTheyAre, probe })
             }
             _ => Err(Error::execution("expected a range vector")),
         }
     }
 
     /// What a subquery repeats: a vector, or a scalar as a series without labels.
-    fn vector_or_scalar(&self, expr: &Expr, grid: &Grid) -> Result<Block<'a>> {
+    pub(super) fn vector_or_scalar(&self, expr: &Expr, grid: &Grid) -> Result<Block<'a>> {
         match self.eval(expr, grid)? {
             super::Value::Vector(vector) => vector.into_block(self.budget),
             super::Value::Scalar(values) => Ok(Block::unlabelled(values)),

@@ -1,3 +1,5 @@
+mod metricsql;
+
 use std::collections::BTreeMap;
 
 use metricsdb_model::budget::Stop;
@@ -111,6 +113,13 @@ const QUESTIONS: &[&str] = &[
     "label_replace(a_total, \"j\", \"x$1\", \"i\", \"(.*)\")",
     "changes(a_total[10m]) + ignoring(nothing) resets(a_total[10m])",
     "sum(rate(a_total[5m] @ 600)) by (g)",
+    "a_total if on(i) b_total",
+    "b_total ifnot (a_total > 10)",
+    "b_total if (sum(a_total) > 20)",
+    "rollup_rate(a_total[5m])",
+    "rollup(a_total[3m], \"max\") keep_metric_names",
+    "sum by (rollup) (rollup_candlestick(b_total[7m]))",
+    "(a_total * on(i, g) b_total) keep_metric_names",
 ];
 
 /// Whether a range query says at each step what the instant query at that time says; it fails if and only

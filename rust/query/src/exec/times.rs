@@ -3,7 +3,7 @@
 use metricsdb_model::Result;
 
 use crate::function::{Kernel, Special};
-use crate::syntax::tree::{At, Call, Duration, Expr, ExprKind};
+use crate::syntax::tree::{AggregateOp, At, BinaryOp, Call, Duration, Expr, ExprKind};
 
 /// The times that were asked for, in milliseconds; they hold for subqueries too.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,8 @@ impl QueryTimes {
     }
 }
 
-/// True when the value is the same at every step, because `@` pins all that is read.
+/// True when the value is the same at every step, because `@` pins all that is read, and one step is enough
+/// to know it.
 pub(crate) fn is_step_invariant(expr: &Expr) -> bool {
     match &expr.kind {
         ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_) => true,
@@ -49,17 +50,47 @@ pub(crate) fn is_step_invariant(expr: &Expr) -> bool {
         ExprKind::Aggregate(aggregate) => {
             is_step_invariant(&aggregate.expr) && aggregate.param.as_ref().is_none_or(is_step_invariant)
         }
-        ExprKind::Call(call) => !reads_time(call) && call.args.iter().all(is_step_invariant),
+        ExprKind::Call(call) => !reads_steps(call) && call.args.iter().all(is_step_invariant),
     }
 }
 
-/// Functions whose value depends on the evaluation time even when their arguments do not.
-fn reads_time(call: &Call) -> bool {
+/// Whether the value of this node at one step depends on what other steps there are.
+pub(crate) fn reads_whole_grid(expr: &Expr) -> bool {
+    match &expr.kind {
+        ExprKind::Call(call) => matches!(call.function.kernel, Kernel::Grid(_)),
+        ExprKind::Binary(binary) => binary.op == BinaryOp::Default,
+        ExprKind::Aggregate(aggregate) => {
+            use AggregateOp::{OutliersIqr, OutliersMad, Outliersk};
+            matches!(aggregate.op, OutliersIqr | OutliersMad | Outliersk)
+        }
+        _ => false,
+    }
+}
+
+/// The same of this node, or of any below it outside of subqueries.
+pub(crate) fn holds_whole_grid(expr: &Expr) -> bool {
+    let below = match &expr.kind {
+        ExprKind::Paren(inner) | ExprKind::Negate(inner) | ExprKind::Plus(inner) => holds_whole_grid(inner),
+        ExprKind::Binary(binary) => holds_whole_grid(&binary.left) || holds_whole_grid(&binary.right),
+        ExprKind::Aggregate(aggregate) => {
+            holds_whole_grid(&aggregate.expr) || aggregate.param.as_ref().is_some_and(holds_whole_grid)
+        }
+        ExprKind::Call(call) => call.args.iter().any(holds_whole_grid),
+        _ => false,
+    };
+    below || reads_whole_grid(expr)
+}
+
+/// Functions whose value depends on the evaluation time, or on how many steps there are, even when their
+/// arguments do not.
+fn reads_steps(call: &Call) -> bool {
     match call.function.kernel {
         Kernel::Special(Special::Time | Special::Timestamp | Special::StartTimestamp) => true,
         // A date function without its argument is one of the evaluation time.
         Kernel::Map(_) => call.function.args.len() > call.args.len() && call.args.is_empty(),
         Kernel::Window(_) => call.function.name == "predict_linear",
-        Kernel::Special(_) => false,
+        // A sum over the range grows with its steps.
+        Kernel::Grid(_) => true,
+        Kernel::Special(_) | Kernel::Rollup(_) => false,
     }
 }

@@ -40,6 +40,29 @@ impl Extend<f64> for Sum {
     }
 }
 
+/// Integers that are summed without rounding stay below this, whatever their order.
+const EXACT_MAX: f64 = (1u64 << 53) as f64;
+/// Adding and taking it away again rounds what is well below 2^52 to an integer.
+const ROUND: f64 = 1.5 * (1u64 << 52) as f64;
+const LANES: usize = 8;
+
+/// The sum of integers that are small enough to lose nothing in any order, at a vector a step; `None` for others:
+/// those are to be summed with compensation. Equals the compensated sum bit for bit but for the sign of zero.
+pub fn exact_sum(values: &[f64]) -> Option<f64> {
+    let (mut sums, mut sizes, mut off) = ([0.0f64; LANES], [0.0f64; LANES], [0.0f64; LANES]);
+    let (lanes, rest) = values.as_chunks::<LANES>();
+    let mut take = |lane: usize, v: f64| {
+        sums[lane] += v;
+        sizes[lane] += v.abs();
+        off[lane] += ((v + ROUND) - ROUND - v).abs();
+    };
+    lanes.iter().for_each(|chunk| chunk.iter().enumerate().for_each(|(lane, &v)| take(lane, v)));
+    rest.iter().enumerate().for_each(|(lane, &v)| take(lane, v));
+    // Not a number where any value isn't one, and infinite with any that is: then nothing is exact.
+    let is_exact = off.iter().sum::<f64>() == 0.0 && sizes.iter().sum::<f64>() < EXACT_MAX / 4.0;
+    is_exact.then(|| sums.iter().sum())
+}
+
 /// The mean of one value after the other. It divides a sum as long as that does not overflow, and goes
 /// on with a running mean from there, as Prometheus does, so that finite samples have a finite mean.
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +149,31 @@ mod tests {
         assert_eq!(sum(&[1.0, 1e100, 1.0, -1e100]), 2.0);
         assert_eq!(sum(&[1e100, 1.0, -1e100, 1.0]), 2.0);
         assert_eq!(mean(&[1.0, 1e100, 1.0, -1e100]), 0.5);
+    }
+
+    proptest! {
+        #[test]
+        fn exact_sums_are_the_compensated_ones(
+            values in prop::collection::vec(
+                prop_oneof![
+                    8 => (-1000i32..1000).prop_map(f64::from),
+                    1 => (-1i64 << 50..1 << 50).prop_map(|v| v as f64),
+                    1 => prop_oneof![Just(0.5), Just(-0.0), Just(f64::NAN), Just(f64::INFINITY), Just(1e300)],
+                ],
+                1..80,
+            ),
+        ) {
+            let whole = values.iter().all(|v| v.fract() == 0.0 && v.abs() < (1u64 << 51) as f64);
+            let size: f64 = values.iter().map(|v| v.abs()).sum();
+            match exact_sum(&values) {
+                Some(exact) => {
+                    prop_assert!(whole);
+                    prop_assert_eq!(exact.to_bits(), sum(&values).to_bits());
+                    prop_assert_eq!((exact / values.len() as f64).to_bits(), mean(&values).to_bits());
+                }
+                None => prop_assert!(!whole || size >= (1u64 << 50) as f64),
+            }
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! `anchored` and `smoothed` range vectors: the value at a window's edges comes from the samples around
 //! them, and nothing is extrapolated (Prometheus' proposal 52).
 
-use crate::function::Window;
 use crate::function::rate::{Extrapolated, is_change, is_reset};
 use crate::function::sliding::Sliding;
+use crate::function::{Window, starts};
 use crate::syntax::tree::Extension;
 
 /// Functions that know the edges, as the refusal of the others names them.
@@ -39,12 +39,12 @@ pub fn eval(w: &Window<'_>, extension: Extension, sliding: Sliding) -> Option<f6
     if w.timestamps[last] <= w.start || w.timestamps[first] > w.end {
         return None;
     }
-    let count = |what: fn(f64, f64) -> bool| {
-        w.values[first..=last].windows(2).filter(|p| what(p[0], p[1])).count() as f64
-    };
+    let count = |what: &dyn Fn(usize) -> bool| (first + 1..=last).filter(|&i| what(i)).count() as f64;
     let kind = match sliding {
-        Sliding::Resets => return Some(count(is_reset)),
-        Sliding::Changes => return Some(count(is_change)),
+        Sliding::Resets => {
+            return Some(count(&|i| starts::is_reset(w.timestamps, w.values, w.starts, i)));
+        }
+        Sliding::Changes => return Some(count(&|i| is_change(w.values[i - 1], w.values[i]))),
         Sliding::Extrapolated(kind) => kind,
         _ => return None,
     };
@@ -102,7 +102,7 @@ mod tests {
         let high = timestamps.partition_point(|t| *t <= end * 1000 + after);
         let (start, end) = (start * 1000, end * 1000);
         let (timestamps, values) = (&timestamps[..high], &values[..high]);
-        eval(&Window { timestamps, values, start, end, at: end, args: &[] }, extension, what)
+        eval(&Window { timestamps, values, starts: &[], start, end, at: end, args: &[] }, extension, what)
     }
 
     const CLIMB: [f64; 10] = [1.0, 2.0, 3.0, 4.0, 5.0, 9.0, 10.0, 11.0, 12.0, 13.0];

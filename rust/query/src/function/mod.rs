@@ -12,11 +12,14 @@ pub mod math;
 pub mod over_time;
 pub mod quantile;
 pub mod rate;
+pub mod rollup;
 pub mod sliding;
+pub mod starts;
 pub mod summary;
 pub mod table;
 #[cfg(test)]
 mod test;
+pub mod whole_range;
 
 use metricsdb_model::{Error, Result};
 
@@ -29,6 +32,8 @@ pub struct Window<'a> {
     pub timestamps: &'a [i64],
     /// Without staleness markers; other NaNs are values.
     pub values: &'a [f64],
+    /// When the counter of each sample began, in milliseconds, 0 where that is not known. Empty: nowhere known.
+    pub starts: &'a [i64],
     /// Exclusive, milliseconds; offset and `@` are already applied.
     pub start: i64,
     /// Inclusive, milliseconds.
@@ -47,11 +52,18 @@ pub type WindowFn = fn(&Window<'_>) -> Option<f64>;
 /// is the value.
 pub type MapFn = fn(f64, &[f64]) -> Option<f64>;
 
+/// All values of one series over the steps of an evaluation, changed in place; the times of the steps in
+/// milliseconds, the scalar arguments in the order of the call. A step without a sample is NaN.
+pub type GridFn = fn(&[i64], &mut [f64], &[f64]);
+
 /// How a function is computed.
 #[derive(Clone, Copy, Debug)]
 pub enum Kernel {
     Window(WindowFn),
     Map(MapFn),
+    Grid(GridFn),
+    /// As many series as there are parts; an optional second argument names the one that is wanted.
+    Rollup(&'static [rollup::Part]),
     Special(Special),
 }
 
@@ -93,7 +105,7 @@ pub fn check_args(function: &table::Function, args: &[f64]) -> Result<Option<Not
             forecast::check_smoothing(args).map_err(Error::execution)?;
             Ok(None)
         }
-        "quantile_over_time" => Ok(args.first().and_then(|q| check_quantile(*q))),
+        "quantile_over_time" | "range_quantile" => Ok(args.first().and_then(|q| check_quantile(*q))),
         _ => Ok(None),
     }
 }

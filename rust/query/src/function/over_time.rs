@@ -1,16 +1,22 @@
 //! Aggregations of one series over a window. Windows are never empty.
 
 use crate::function::Window;
-use crate::function::compensated::{Mean, Sum, Variance};
+use crate::function::compensated::{Mean, Sum, Variance, exact_sum};
 use crate::function::quantile;
 
 pub fn sum(w: &Window<'_>) -> Option<f64> {
+    if let Some(sum) = exact_sum(w.values) {
+        return Some(sum);
+    }
     let mut sum = Sum::default();
     sum.extend(w.values.iter().copied());
     Some(sum.value())
 }
 
 pub fn avg(w: &Window<'_>) -> Option<f64> {
+    if let Some(sum) = exact_sum(w.values) {
+        return Some(sum / w.values.len() as f64);
+    }
     let (&first, rest) = w.values.split_first()?;
     let mut mean = Mean::new(first);
     rest.iter().for_each(|v| mean.add(*v));

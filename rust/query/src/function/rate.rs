@@ -1,7 +1,7 @@
 //! Differences over a window: with counter resets taken out, and extrapolated to the window's ends by
 //! Prometheus' rules.
 
-use crate::function::Window;
+use crate::function::{Window, starts};
 
 /// The three that extrapolate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Ends {
     pub count: usize,
     /// The first sample's value.
     pub value: f64,
+    /// When the first sample's counter began; 0 where that is not known.
+    pub since: i64,
     /// Exclusive.
     pub start: i64,
     pub end: i64,
@@ -37,6 +39,7 @@ impl Ends {
             last: *w.timestamps.last()?,
             count: w.timestamps.len(),
             value: *w.values.first()?,
+            since: w.starts.first().copied().unwrap_or(0),
             start: w.start,
             end: w.end,
         })
@@ -44,26 +47,21 @@ impl Ends {
 }
 
 /// Stretches `gain` (last minus first sample, resets added) over the window. A series that begins or ends
-/// inside is thought to go on for half an interval; a counter never to below zero. `None` under two
-/// samples. Divisions are what this costs: one in the common case.
+/// inside is thought to go on for half an interval; a counter never to below zero. One that is known to have
+/// begun inside counts from zero then. `None` under two samples otherwise. Divisions are what this costs: one in
+/// the common case.
 #[inline]
 pub fn extrapolate(w: &Ends, kind: Extrapolated, gain: f64) -> Option<f64> {
     let &Ends { first, last, value, .. } = w;
+    if w.since != 0 && w.since > w.start && w.since < first && kind != Extrapolated::Delta {
+        return Some(from_zero(w, kind, gain + value));
+    }
     if w.count < 2 {
         return None;
     }
     let sampled = (last - first) as f64;
     let intervals = (w.count - 1) as f64;
-    let gap = |ms: i64| {
-        let (gap, border) = (ms as f64 * intervals, sampled * GAP_INTERVALS_MAX);
-        let wide = if (gap - border).abs() > border * 1e-9 {
-            gap > border
-        } else {
-            // On the border Prometheus' own rounding decides.
-            ms as f64 / 1000.0 >= sampled / 1000.0 / intervals * GAP_INTERVALS_MAX
-        };
-        if wide { sampled / intervals / 2.0 } else { ms as f64 }
-    };
+    let gap = |ms: i64| gap(ms, sampled, intervals);
     let mut before = gap(first - w.start);
     // A gap is at most 1.1 times `sampled`: zero can only lie in it under a gain as large as the value.
     if kind != Extrapolated::Delta && gain > 0.0 && value >= 0.0 && value < 2.0 * gain {
@@ -76,14 +74,42 @@ pub fn extrapolate(w: &Ends, kind: Extrapolated, gain: f64) -> Option<f64> {
     })
 }
 
+/// How many of the milliseconds between a window's end and the sample next to it the series is thought to go on.
+#[inline]
+fn gap(ms: i64, sampled: f64, intervals: f64) -> f64 {
+    let (gap, border) = (ms as f64 * intervals, sampled * GAP_INTERVALS_MAX);
+    let wide = if (gap - border).abs() > border * 1e-9 {
+        gap > border
+    } else {
+        // On the border Prometheus' own rounding decides.
+        ms as f64 / 1000.0 >= sampled / 1000.0 / intervals * GAP_INTERVALS_MAX
+    };
+    if wide { sampled / intervals / 2.0 } else { ms as f64 }
+}
+
+/// `gain` counts from zero at the start of the first sample's counter, inside the window. After a single sample
+/// nothing says how long the series goes on.
+fn from_zero(w: &Ends, kind: Extrapolated, gain: f64) -> f64 {
+    let after = match w.count {
+        0 | 1 => 0.0,
+        n => gap(w.end - w.last, (w.last - w.first) as f64, (n - 1) as f64),
+    };
+    let sampled = (w.last - w.since) as f64;
+    let increase = gain * ((sampled + after) / sampled);
+    match kind {
+        Extrapolated::Rate => increase * 1000.0 / (w.end - w.start) as f64,
+        Extrapolated::Increase | Extrapolated::Delta => increase,
+    }
+}
+
 fn difference(w: &Window<'_>) -> Option<f64> {
     Some(w.values.last()? - w.values.first()?)
 }
 
 /// Last minus first, plus the value before each reset, in this order.
 fn counter_gain(w: &Window<'_>) -> Option<f64> {
-    let resets = w.values.windows(2).filter(|pair| pair[1] < pair[0]);
-    Some(resets.fold(difference(w)?, |gain, pair| gain + pair[0]))
+    let resets = (1..w.values.len()).filter(|&i| starts::is_reset(w.timestamps, w.values, w.starts, i));
+    Some(resets.fold(difference(w)?, |gain, i| gain + w.values[i - 1]))
 }
 
 pub fn rate(w: &Window<'_>) -> Option<f64> {
@@ -107,7 +133,11 @@ fn last_two(w: &Window<'_>) -> Option<(f64, f64, f64)> {
 /// Per second, from the last two samples; after a reset the counter counts from zero.
 pub fn irate(w: &Window<'_>) -> Option<f64> {
     let (before, last, seconds) = last_two(w)?;
-    let gain = if last < before { last } else { last - before };
+    let newest = w.values.len() - 1;
+    let gain = match starts::is_reset(w.timestamps, w.values, w.starts, newest) {
+        true => last,
+        false => last - before,
+    };
     Some(gain / seconds)
 }
 
@@ -126,16 +156,13 @@ pub fn is_change(before: f64, after: f64) -> bool {
     after != before && !(after.is_nan() && before.is_nan())
 }
 
-fn count_pairs(w: &Window<'_>, what: fn(f64, f64) -> bool) -> Option<f64> {
-    Some(w.values.windows(2).filter(|pair| what(pair[0], pair[1])).count() as f64)
-}
-
 pub fn resets(w: &Window<'_>) -> Option<f64> {
-    count_pairs(w, is_reset)
+    let is_reset = |&i: &usize| starts::is_reset(w.timestamps, w.values, w.starts, i);
+    Some((1..w.values.len()).filter(is_reset).count() as f64)
 }
 
 pub fn changes(w: &Window<'_>) -> Option<f64> {
-    count_pairs(w, is_change)
+    Some(w.values.windows(2).filter(|pair| is_change(pair[0], pair[1])).count() as f64)
 }
 
 #[cfg(test)]
@@ -197,6 +224,31 @@ mod tests {
         assert_eq!(idelta(&w), Some(-50.0));
         assert_eq!(irate(&window(&[1.0])), None);
         assert_eq!(rate(&window(&[1.0])), None);
+    }
+
+    #[test]
+    fn a_counter_that_began_inside_counts_from_zero() {
+        // Samples at 10, 20 and 30 s in (0, 30]; the counter began at 5 s.
+        let w = Window { starts: &[5000; 3], ..window(&[4.0, 6.0, 9.0]) };
+        close(increase(&w), 9.0);
+        close(rate(&w), 0.3);
+        close(delta(&w), 5.0 * 30.0 / 20.0);
+        // One sample is enough then, and nothing is added to its right.
+        let one = Window { starts: &[5000], end: 12_000, ..window(&[4.0]) };
+        close(increase(&one), 4.0);
+        // Where it began at the window's edge, or not before the sample, nothing is known.
+        for since in [0, 10_000] {
+            assert_eq!(increase(&Window { starts: &[since], ..one }), None);
+            let known = Window { starts: &[since, since, since], ..w };
+            close(increase(&known), increase(&Window { starts: &[], ..w }).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_reset_that_ends_higher_is_seen_by_its_start() {
+        let w = Window { starts: &[-500, -500, 25_000], ..window(&[100.0, 110.0, 120.0]) };
+        close(increase(&w), 130.0 * 30.0 / 20.0);
+        assert_eq!((irate(&w), resets(&w), idelta(&w)), (Some(12.0), Some(1.0), Some(10.0)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::function::compensated::Sum;
 use crate::function::rate::{self, Extrapolated};
-use crate::function::{Window, WindowFn};
+use crate::function::{Window, WindowFn, starts};
 
 /// How a window function profits from the windows before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub enum Sliding {
 pub struct Windows<'a> {
     timestamps: &'a [i64],
     values: &'a [f64],
+    starts: &'a [i64],
     each: WindowFn,
     state: State,
 }
@@ -53,15 +54,26 @@ enum State {
 }
 
 impl<'a> Windows<'a> {
-    /// `timestamps` ascend and are as many as `values`.
-    pub fn new(each: WindowFn, sliding: Sliding, timestamps: &'a [i64], values: &'a [f64]) -> Windows<'a> {
+    /// `timestamps` ascend and are as many as `values`, and as `starts` if there are any.
+    pub fn new(
+        each: WindowFn,
+        sliding: Sliding,
+        timestamps: &'a [i64],
+        values: &'a [f64],
+        starts: &'a [i64],
+    ) -> Windows<'a> {
+        let resets = || match starts.len() == values.len() {
+            true => {
+                let is_reset = |&i: &usize| starts::is_reset(timestamps, values, starts, i);
+                (1..values.len()).filter(is_reset).collect()
+            }
+            false => places(values, rate::is_reset),
+        };
         let state = match sliding {
             Sliding::None => State::Each,
             Sliding::Extrapolated(Extrapolated::Delta) => State::Each,
-            Sliding::Extrapolated(kind) => {
-                State::Extrapolated { kind, places: places(values, rate::is_reset) }
-            }
-            Sliding::Resets => State::Count(places(values, rate::is_reset)),
+            Sliding::Extrapolated(kind) => State::Extrapolated { kind, places: resets() },
+            Sliding::Resets => State::Count(resets()),
             Sliding::Changes => State::Count(places(values, rate::is_change)),
             Sliding::Sum | Sliding::Avg => {
                 State::Sum { mean: sliding == Sliding::Avg, before: 0..0, prefix: Prefix::Unbuilt }
@@ -69,7 +81,7 @@ impl<'a> Windows<'a> {
             Sliding::Min => State::Extreme { sign: -1.0, before: 0..0, best: 0 },
             Sliding::Max => State::Extreme { sign: 1.0, before: 0..0, best: 0 },
         };
-        Windows { timestamps, values, each, state }
+        Windows { timestamps, values, starts, each, state }
     }
 
     /// The function over these samples. `bounds` tells the window's times and arguments; its columns are
@@ -79,7 +91,8 @@ impl<'a> Windows<'a> {
     pub fn eval(&mut self, samples: Range<usize>, bounds: &Window<'_>) -> Option<f64> {
         let values = self.values.get(samples.clone()).filter(|v| !v.is_empty())?;
         let timestamps = self.timestamps.get(samples.clone())?;
-        let w = Window { timestamps, values, ..*bounds };
+        let starts = self.starts.get(samples.clone()).unwrap_or(&[]);
+        let w = Window { timestamps, values, starts, ..*bounds };
         match &mut self.state {
             State::Each => (self.each)(&w),
             State::Extrapolated { kind, places } => {
@@ -228,15 +241,16 @@ mod tests {
         }
     }
 
-    fn check(function: &Function, values: &[f64], length: usize, step: usize) {
+    fn check(function: &Function, values: &[f64], starts: &[i64], length: usize, step: usize) {
         let Kernel::Window(each) = function.kernel else { return };
         let timestamps: Vec<i64> = (0..values.len() as i64).map(|i| i * 1000).collect();
-        let mut windows = Windows::new(each, function.sliding, &timestamps, values);
+        let mut windows = Windows::new(each, function.sliding, &timestamps, values, starts);
         for start in (0..values.len()).step_by(step) {
             let samples = start..(start + length).min(values.len());
             let bounds = Window {
                 timestamps: &[],
                 values: &[],
+                starts: &[],
                 start: start as i64 * 1000 - 500,
                 end: samples.end as i64 * 1000,
                 at: samples.end as i64 * 1000,
@@ -245,6 +259,7 @@ mod tests {
             let w = Window {
                 timestamps: &timestamps[samples.clone()],
                 values: &values[samples.clone()],
+                starts: starts.get(samples.clone()).unwrap_or(&[]),
                 ..bounds
             };
             let (fast, slow) = (windows.eval(samples.clone(), &bounds), each(&w));
@@ -259,7 +274,19 @@ mod tests {
             length in 1usize..80,
             step in 1usize..9,
         ) {
-            FUNCTIONS.iter().for_each(|f| check(f, &values, length, step));
+            FUNCTIONS.iter().for_each(|f| check(f, &values, &[], length, step));
+        }
+
+        #[test]
+        fn sliding_agrees_where_starts_are_known(
+            samples in prop::collection::vec((value(), 0..120i64, any::<bool>()), 1..120),
+            length in 1usize..80,
+            step in 1usize..9,
+        ) {
+            let values: Vec<f64> = samples.iter().map(|s| s.0).collect();
+            let start = |(i, s): (usize, &(f64, i64, bool))| if s.2 { (i as i64 - 1) * 1000 } else { s.1 * 1000 };
+            let starts: Vec<i64> = samples.iter().enumerate().map(start).collect();
+            FUNCTIONS.iter().for_each(|f| check(f, &values, &starts, length, step));
         }
 
         #[test]
@@ -267,7 +294,7 @@ mod tests {
             values in prop::collection::vec(-1e12..1e12f64, 40..300),
             length in 32usize..100,
         ) {
-            FUNCTIONS.iter().filter(|f| f.sliding == Sliding::Sum).for_each(|f| check(f, &values, length, 1));
+            FUNCTIONS.iter().filter(|f| f.sliding == Sliding::Sum).for_each(|f| check(f, &values, &[], length, 1));
         }
     }
 
@@ -277,7 +304,7 @@ mod tests {
         values[0] = 1e100;
         values[1] = -1e100;
         for name in ["sum_over_time", "avg_over_time"] {
-            check(crate::function::table::lookup(name).unwrap(), &values, 50, 1);
+            check(crate::function::table::lookup(name).unwrap(), &values, &[], 50, 1);
         }
     }
 
@@ -285,8 +312,8 @@ mod tests {
     fn ranges_outside_the_series_are_nothing() {
         let f = crate::function::table::lookup("sum_over_time").unwrap();
         let Kernel::Window(each) = f.kernel else { panic!("sum_over_time has windows") };
-        let bounds = Window { timestamps: &[], values: &[], start: 0, end: 1, at: 1, args: &[] };
-        let mut windows = Windows::new(each, f.sliding, &[0], &[1.0]);
+        let bounds = Window { timestamps: &[], values: &[], starts: &[], start: 0, end: 1, at: 1, args: &[] };
+        let mut windows = Windows::new(each, f.sliding, &[0], &[1.0], &[]);
         assert_eq!(windows.eval(0..0, &bounds), None);
         assert_eq!(windows.eval(0..2, &bounds), None);
         assert_eq!(windows.eval(0..1, &bounds), Some(1.0));

@@ -42,6 +42,7 @@ fn gain(s: &Summary, start: i64, end: i64, kind: Extrapolated) -> Option<f64> {
         last: s.last.0,
         count: usize::try_from(s.count).ok()?,
         value: s.first.1,
+        since: 0,
         start,
         end,
     };

@@ -2,7 +2,7 @@
 
 use crate::function::rate::Extrapolated;
 use crate::function::sliding::Sliding;
-use crate::function::{Kernel, Special, date, forecast, math, over_time, rate};
+use crate::function::{GridFn, Kernel, Special, date, forecast, math, over_time, rate, rollup, whole_range};
 use crate::syntax::tree::ValueType::{self, Matrix as M, Scalar as S, String as Str, Vector as V};
 
 /// One function of the language.
@@ -16,10 +16,14 @@ pub struct Function {
     pub repeats: bool,
     pub returns: ValueType,
     pub experimental: bool,
+    /// From MetricsQL: PromQL has no such function.
+    pub metricsql: bool,
     /// The metric name stays on the result; elsewhere it is dropped (at the end of the query).
     pub keeps_name: bool,
     /// Only makes sense on counters: a metric name that doesn't look like one is remarked on.
     pub wants_counter: bool,
+    /// Looks at the start timestamps of samples.
+    pub reads_starts: bool,
     pub kernel: Kernel,
     /// What neighbouring windows of a `Kernel::Window` share.
     pub sliding: Sliding,
@@ -55,6 +59,12 @@ impl Function {
         self.args.iter().position(|t| matches!(t, V | M))
     }
 
+    /// Whether `keep_metric_names` can follow: the result has one series for one of the argument's.
+    pub fn can_keep_name(&self) -> bool {
+        let special = matches!(self.kernel, Kernel::Special(_));
+        self.returns == V && (self.keeps_name || !special)
+    }
+
     const fn optional(mut self, count: u8) -> Function {
         self.optional = count;
         self
@@ -80,6 +90,11 @@ impl Function {
         self
     }
 
+    const fn reads_starts(mut self) -> Function {
+        self.reads_starts = true;
+        self
+    }
+
     const fn wants_counter(mut self) -> Function {
         self.wants_counter = true;
         self
@@ -99,8 +114,10 @@ const fn row(name: &'static str, args: &'static [ValueType], returns: ValueType,
         repeats: false,
         returns,
         experimental: false,
+        metricsql: false,
         keeps_name: false,
         wants_counter: false,
+        reads_starts: false,
         kernel,
         sliding: Sliding::None,
     }
@@ -113,6 +130,19 @@ const fn special(
     special: Special,
 ) -> Function {
     row(name, args, returns, Kernel::Special(special))
+}
+
+/// Over all steps of the query.
+const fn over_range(name: &'static str, args: &'static [ValueType], kernel: GridFn) -> Function {
+    let mut function = row(name, args, V, Kernel::Grid(kernel)).keeps_name();
+    function.metricsql = true;
+    function
+}
+
+const fn rollup(name: &'static str, parts: &'static [rollup::Part]) -> Function {
+    let mut function = row(name, &[M, Str], V, Kernel::Rollup(parts)).optional(1);
+    function.metricsql = true;
+    function
 }
 
 /// Sorted by name.
@@ -167,9 +197,10 @@ pub static FUNCTIONS: &[Function] = &[
     row("idelta", &[M], V, Kernel::Window(rate::idelta)),
     row("increase", &[M], V, Kernel::Window(rate::increase))
         .wants_counter()
+        .reads_starts()
         .sliding(Sliding::Extrapolated(Extrapolated::Increase)),
     special("info", &[V, V], V, Special::Info).optional(1).experimental().keeps_name(),
-    row("irate", &[M], V, Kernel::Window(rate::irate)),
+    row("irate", &[M], V, Kernel::Window(rate::irate)).reads_starts(),
     special("label_join", &[V, Str, Str, Str], V, Special::LabelJoin).repeats().keeps_name(),
     special("label_replace", &[V, Str, Str, Str, Str], V, Special::LabelReplace).keeps_name(),
     row("last_over_time", &[M], V, Kernel::Window(over_time::last)).keeps_name(),
@@ -189,10 +220,35 @@ pub static FUNCTIONS: &[Function] = &[
     row("quantile_over_time", &[S, M], V, Kernel::Window(over_time::quantile)),
     row("rad", &[V], V, Kernel::Map(math::rad)),
     special("range", &[], S, Special::Range).experimental(),
+    over_range("range_avg", &[V], whole_range::avg),
+    over_range("range_first", &[V], whole_range::first),
+    over_range("range_last", &[V], whole_range::last),
+    over_range("range_linear_regression", &[V], whole_range::linear_regression),
+    over_range("range_mad", &[V], whole_range::mad),
+    over_range("range_max", &[V], whole_range::max),
+    over_range("range_median", &[V], whole_range::median),
+    over_range("range_min", &[V], whole_range::min),
+    over_range("range_normalize", &[V, V], whole_range::normalize).repeats(),
+    over_range("range_quantile", &[S, V], whole_range::quantile),
+    over_range("range_stddev", &[V], whole_range::stddev),
+    over_range("range_stdvar", &[V], whole_range::stdvar),
+    over_range("range_sum", &[V], whole_range::sum),
+    over_range("range_trim_outliers", &[S, V], whole_range::trim_outliers),
+    over_range("range_trim_spikes", &[S, V], whole_range::trim_spikes),
+    over_range("range_trim_zscore", &[S, V], whole_range::trim_zscore),
+    over_range("range_zscore", &[V], whole_range::zscore),
     row("rate", &[M], V, Kernel::Window(rate::rate))
         .wants_counter()
+        .reads_starts()
         .sliding(Sliding::Extrapolated(Extrapolated::Rate)),
-    row("resets", &[M], V, Kernel::Window(rate::resets)).sliding(Sliding::Resets),
+    row("resets", &[M], V, Kernel::Window(rate::resets)).reads_starts().sliding(Sliding::Resets),
+    rollup("rollup", &rollup::VALUES).keeps_name(),
+    rollup("rollup_candlestick", &rollup::CANDLESTICK).keeps_name(),
+    rollup("rollup_delta", &rollup::DELTA),
+    rollup("rollup_deriv", &rollup::DERIV),
+    rollup("rollup_increase", &rollup::INCREASE).wants_counter(),
+    rollup("rollup_rate", &rollup::RATE).wants_counter(),
+    rollup("rollup_scrape_interval", &rollup::SCRAPE_INTERVAL),
     row("round", &[V, S], V, Kernel::Map(math::round)).optional(1),
     special("scalar", &[V], S, Special::Scalar),
     row("sgn", &[V], V, Kernel::Map(math::sgn)),

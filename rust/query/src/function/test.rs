@@ -6,5 +6,5 @@ use crate::function::Window;
 pub fn window(values: &[f64]) -> Window<'_> {
     let timestamps: Vec<i64> = (1..=values.len() as i64).map(|i| i * 10_000).collect();
     let end = values.len() as i64 * 10_000;
-    Window { timestamps: timestamps.leak(), values, start: 0, end, at: end, args: &[] }
+    Window { timestamps: timestamps.leak(), values, starts: &[], start: 0, end, at: end, args: &[] }
 }

@@ -168,6 +168,11 @@ impl Check<'_> {
         let left = self.expr(&mut binary.left)?;
         let right = self.expr(&mut binary.right)?;
         self.operator(binary, left, right)?;
+        if binary.op.is_gap() {
+            self.vector_matching(&mut binary.matching, binary.op, span)?;
+            let scalars = left == ValueType::Scalar && right == ValueType::Scalar;
+            return Ok(if scalars { ValueType::Scalar } else { ValueType::Vector });
+        }
         if left == ValueType::Vector && right == ValueType::Vector {
             self.vector_matching(&mut binary.matching, binary.op, span)?;
             return Ok(ValueType::Vector);
@@ -227,11 +232,12 @@ impl Check<'_> {
 
     fn vector_matching(&self, matching: &mut Matching, op: BinaryOp, span: Span) -> Result<()> {
         let grouped = matches!(matching.card, Cardinality::ManyToOne | Cardinality::OneToMany);
-        if op.is_set() && grouped {
+        let many = op.is_set() || op.is_gap();
+        if many && grouped {
             let message = format!("no grouping allowed for {} operation", quote(op.as_str()));
             return Err(self.error(span, message));
         }
-        if op.is_set() && (matching.fill_left.is_some() || matching.fill_right.is_some()) {
+        if many && (matching.fill_left.is_some() || matching.fill_right.is_some()) {
             return Err(self.error(span, "filling in missing series not allowed for set operators"));
         }
         if !grouped && matching.on == Some(Grouping::Without(Vec::new())) {

@@ -11,7 +11,7 @@ use crate::syntax::tree::{
 };
 
 /// The tree as JSON, keys in alphabetical order. Beyond Prometheus' fields: `filter`, where a selector is
-/// more than a list of matchers, and `rangeExpr`, `stepExpr`, `offsetExpr` for durations whose value is
+/// more than a list of matchers, `keepMetricNames` where that is written, and `rangeExpr`, `stepExpr`, `offsetExpr` for durations whose value is
 /// known only with the query's times (the number beside them is then 0).
 pub fn to_json(expr: &Expr) -> String {
     let mut out = String::new();
@@ -169,6 +169,9 @@ fn write_expr(out: &mut String, expr: &Expr) {
             func.string("returnType", type_name(function.returns));
             func.integer("variadic", if function.repeats { -1 } else { i64::from(function.optional) });
             func.end();
+            if call.keep_name {
+                node.bool("keepMetricNames", true);
+            }
             node.string("type", "call");
         }
     }
@@ -188,8 +191,11 @@ fn write_binary(node: &mut Object<'_>, binary: &Binary) {
     let vectors =
         binary.left.value_type() == ValueType::Vector && binary.right.value_type() == ValueType::Vector;
     node.bool("bool", binary.return_bool);
+    if binary.keep_name {
+        node.bool("keepMetricNames", true);
+    }
     node.expr("lhs", &binary.left);
-    if vectors {
+    if vectors || binary.op.is_gap() {
         let (labels, on): (&[String], bool) = match &binary.matching.on {
             Some(Grouping::By(labels)) => (labels, true),
             Some(Grouping::Without(labels)) => (labels, false),

@@ -3,6 +3,7 @@
 
 use metricsdb_model::Span;
 
+use crate::syntax::literal;
 use crate::syntax::tree::{AggregateOp, BinaryOp};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -149,8 +150,9 @@ pub(super) struct LexError {
 }
 
 /// O(length of the text).
-pub(super) fn lex(text: &str) -> Lexed {
-    let mut lexer = Lexer { text, at: 0, parens: Vec::new(), brace: None, bracket: None, seen_colon: false };
+pub(super) fn lex(text: &str, metricsql: bool) -> Lexed {
+    let mut lexer =
+        Lexer { text, metricsql, at: 0, parens: Vec::new(), brace: None, bracket: None, seen_colon: false };
     let mut tokens = Vec::with_capacity(text.len() / 4 + 2);
     loop {
         match lexer.token() {
@@ -170,6 +172,8 @@ pub(super) fn lex(text: &str) -> Lexed {
 
 struct Lexer<'t> {
     text: &'t str,
+    /// Numbers may end in `K`, `Ki`, ….
+    metricsql: bool,
     at: usize,
     /// Where each open parenthesis stands.
     parens: Vec<usize>,
@@ -312,6 +316,9 @@ impl<'t> Lexer<'t> {
             self.take_while(is_word);
         }
         let word = self.text.get(start..self.at).unwrap_or("");
+        if kind == TokenKind::Duration && self.metricsql && literal::suffixed(word).is_some() {
+            return Ok(TokenKind::Number);
+        }
         let units = word.trim_start_matches(|c: char| c.is_ascii_digit());
         if kind == TokenKind::Duration && !units.starts_with(['s', 'm', 'h', 'd', 'w', 'y']) {
             return Err(self.error(start, format!("bad number or duration syntax: {word:?}")));

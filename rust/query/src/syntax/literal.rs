@@ -12,6 +12,9 @@ pub(super) fn number(text: &str) -> Option<f64> {
     if text.eq_ignore_ascii_case("nan") {
         return Some(f64::NAN);
     }
+    if let Some(value) = suffixed(text) {
+        return Some(value);
+    }
     let digits: String = text.chars().filter(|&c| c != '_').collect();
     if digits.len() != text.len() && !underscores_separate_digits(text) {
         return None;
@@ -27,6 +30,29 @@ pub(super) fn number(text: &str) -> Option<f64> {
         return Some(n as f64);
     }
     let value = digits.parse::<f64>().ok()?;
+    value.is_finite().then_some(value)
+}
+
+/// MetricsQL's suffixes: powers of 1000, and of 1024 with an `i`.
+const SUFFIXES: [(&str, f64); 8] = [
+    ("Ki", 1024.0),
+    ("Mi", 1_048_576.0),
+    ("Gi", 1_073_741_824.0),
+    ("Ti", 1_099_511_627_776.0),
+    ("K", 1e3),
+    ("M", 1e6),
+    ("G", 1e9),
+    ("T", 1e12),
+];
+
+/// The value of `1.5Ki`; `None` for anything but a decimal number with one of the suffixes.
+pub(super) fn suffixed(text: &str) -> Option<f64> {
+    let found = SUFFIXES.iter().find_map(|(suffix, factor)| Some((text.strip_suffix(suffix)?, factor)));
+    let (mantissa, factor) = found?;
+    let decimal = mantissa.starts_with(|c: char| c == '.' || c.is_ascii_digit())
+        && !mantissa.contains(['x', 'X'])
+        && !mantissa.ends_with(['i', 'K', 'M', 'G', 'T']);
+    let value = number(mantissa).filter(|_| decimal)? * factor;
     value.is_finite().then_some(value)
 }
 

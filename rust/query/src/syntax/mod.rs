@@ -16,13 +16,24 @@ pub use json::to_json;
 pub use literal::quote;
 pub use predicate::predicate;
 pub use printer::pretty;
+pub(crate) use printer::{Aggregation, Operator};
 use tree::{Expr, ExprKind};
 
-/// The checked tree of an expression: all of PromQL with its experimental parts, and the boolean
-/// selectors. Fails with `Error::Parse`, in Prometheus' words where Prometheus has words for it, and with
+/// The checked tree of an expression: all of PromQL with its experimental parts, the boolean selectors, and
+/// MetricsQL's additions. Fails with `Error::Parse`, in Prometheus' words where Prometheus has words for it, and with
 /// `Error::Limit` for a text past `QUERY_BYTES_MAX`. O(length).
 pub fn parse(text: &str) -> Result<Expr> {
-    let mut expr = parser::parse(text)?;
+    checked(text, true)
+}
+
+/// As `parse`, but without what comes from MetricsQL: for the tests that PromQL keeps its meaning beside it.
+#[doc(hidden)]
+pub fn parse_without_metricsql(text: &str) -> Result<Expr> {
+    checked(text, false)
+}
+
+fn checked(text: &str, metricsql: bool) -> Result<Expr> {
+    let mut expr = parser::parse(text, metricsql)?;
     check::check(text, &mut expr)?;
     Ok(expr)
 }

@@ -30,7 +30,7 @@ impl Display for Expr {
                 write!(f, "{expr}")?;
                 write_subquery(f, &self.kind)
             }
-            ExprKind::Paren(inner) => write!(f, "({inner})"),
+            ExprKind::Paren(inner) => write!(f, "({inner}){}", kept_suffix(inner)),
             ExprKind::Negate(inner) => write!(f, "-{inner}"),
             ExprKind::Plus(inner) => write!(f, "+{inner}"),
             ExprKind::Binary(binary) => {
@@ -54,10 +54,20 @@ impl Display for Expr {
                     f.write_str(if i > 0 { ", " } else { "" })?;
                     write!(f, "{arg}")?;
                 }
-                f.write_str(")")
+                f.write_str(")")?;
+                f.write_str(kept(call.keep_name))
             }
         }
     }
+}
+
+fn kept(keep_name: bool) -> &'static str {
+    if keep_name { " keep_metric_names" } else { "" }
+}
+
+/// What follows the parentheses around this.
+fn kept_suffix(inner: &Expr) -> &'static str {
+    kept(matches!(&inner.kind, ExprKind::Binary(binary) if binary.keep_name))
 }
 
 /// `Inf ^ x`: written `+Inf ^ x`, the plus would bind the whole power.
@@ -345,9 +355,13 @@ fn write_pretty(out: &mut String, expr: &Expr, level: usize) {
             write_block(out, &Aggregation(aggregate).to_string(), &args, level);
         }
         ExprKind::Call(call) => {
-            write_block(out, call.function.name, &call.args.iter().collect::<Vec<_>>(), level)
+            write_block(out, call.function.name, &call.args.iter().collect::<Vec<_>>(), level);
+            out.push_str(kept(call.keep_name));
         }
-        ExprKind::Paren(inner) => write_block(out, "", &[inner], level),
+        ExprKind::Paren(inner) => {
+            write_block(out, "", &[inner], level);
+            out.push_str(kept_suffix(inner));
+        }
         ExprKind::Subquery { expr: inner, .. } => {
             write_pretty(out, inner, level);
             let _ = write!(out, "{}", Suffix(&expr.kind));
@@ -384,8 +398,10 @@ fn write_block(out: &mut String, head: &str, args: &[&Expr], level: usize) {
     out.push(')');
 }
 
-struct Operator<'e>(&'e Binary);
-struct Aggregation<'e>(&'e Aggregate);
+/// An operator with its modifiers.
+pub(crate) struct Operator<'e>(pub &'e Binary);
+/// An aggregation without its arguments.
+pub(crate) struct Aggregation<'e>(pub &'e Aggregate);
 struct Suffix<'e>(&'e ExprKind);
 
 impl Display for Operator<'_> {

@@ -187,6 +187,8 @@ pub struct Binary {
     /// `bool` after a comparison.
     pub return_bool: bool,
     pub matching: Matching,
+    /// `(a op b) keep_metric_names`: the name of the left side stays, or that of the "many" side.
+    pub keep_name: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -210,6 +212,10 @@ pub enum BinaryOp {
     /// `</` and `>/`: the experimental histogram trims.
     TrimUpper,
     TrimLower,
+    /// MetricsQL's three, which look at gaps.
+    Default,
+    If,
+    IfNot,
 }
 
 impl BinaryOp {
@@ -233,6 +239,9 @@ impl BinaryOp {
             BinaryOp::Unless => "unless",
             BinaryOp::TrimUpper => "</",
             BinaryOp::TrimLower => ">/",
+            BinaryOp::Default => "default",
+            BinaryOp::If => "if",
+            BinaryOp::IfNot => "ifnot",
         }
     }
 
@@ -243,6 +252,11 @@ impl BinaryOp {
 
     pub fn is_set(self) -> bool {
         matches!(self, BinaryOp::And | BinaryOp::Or | BinaryOp::Unless)
+    }
+
+    /// Fills or makes gaps: takes scalars as set operators don't, and else matches as they do.
+    pub fn is_gap(self) -> bool {
+        matches!(self, BinaryOp::Default | BinaryOp::If | BinaryOp::IfNot)
     }
 }
 
@@ -307,6 +321,10 @@ pub enum AggregateOp {
     CountValues,
     Limitk,
     LimitRatio,
+    /// MetricsQL's: whole series that stray from the others of their group.
+    OutliersIqr,
+    OutliersMad,
+    Outliersk,
 }
 
 impl AggregateOp {
@@ -326,13 +344,23 @@ impl AggregateOp {
             AggregateOp::CountValues => "count_values",
             AggregateOp::Limitk => "limitk",
             AggregateOp::LimitRatio => "limit_ratio",
+            AggregateOp::OutliersIqr => "outliers_iqr",
+            AggregateOp::OutliersMad => "outliers_mad",
+            AggregateOp::Outliersk => "outliersk",
         }
     }
 
-    /// Takes a parameter before the vector: k, q, a ratio or a label name.
+    /// Takes a parameter before the vector: k, q, a ratio, a tolerance or a label name.
     pub fn has_param(self) -> bool {
-        use AggregateOp::{Bottomk, CountValues, LimitRatio, Limitk, Quantile, Topk};
-        matches!(self, Topk | Bottomk | Quantile | CountValues | Limitk | LimitRatio)
+        use AggregateOp::{Bottomk, CountValues, LimitRatio, Limitk, OutliersMad, Outliersk, Quantile, Topk};
+        let picks = matches!(self, Topk | Bottomk | Limitk | LimitRatio | OutliersMad | Outliersk);
+        picks || matches!(self, Quantile | CountValues)
+    }
+
+    /// The aggregation that only MetricsQL has, in any case; to PromQL its name is a word like others.
+    pub(super) fn of_metricsql(word: &str) -> Option<AggregateOp> {
+        let known = [AggregateOp::OutliersIqr, AggregateOp::OutliersMad, AggregateOp::Outliersk];
+        known.into_iter().find(|op| op.as_str().eq_ignore_ascii_case(word))
     }
 }
 
@@ -341,4 +369,13 @@ pub struct Call {
     pub function: &'static crate::function::table::Function,
     pub args: Vec<Expr>,
     pub name_span: Span,
+    /// `f(…) keep_metric_names`: the argument's name stays where the function would drop it.
+    pub keep_name: bool,
+}
+
+impl Call {
+    /// Whether the result has the metric name of the argument.
+    pub fn keeps_name(&self) -> bool {
+        self.keep_name || self.function.keeps_name
+    }
 }

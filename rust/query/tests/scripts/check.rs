@@ -1,36 +1,17 @@
 //! Runs one eval, and the same question asked in other ways.
 
-use metricsdb_model::{Answer, AnswerKind, Budget, Labels, Matrix, Severity};
+use std::sync::Arc;
+
+use metricsdb_model::{Answer, AnswerKind, Budget, Labels, Matrix, Point, Row, Severity};
 use metricsdb_query::exec::{Params, evaluate};
 use metricsdb_query::function::{Kernel, Special};
+use metricsdb_query::histogram::FloatHistogram;
+use metricsdb_query::syntax;
 use metricsdb_query::syntax::tree::{At, Call, Duration, DurationExpr, Expr, ExprKind, Selector};
-use metricsdb_query::syntax::{self, predicate};
 
 use crate::notation::Item;
 use crate::script::{Eval, Expected, Pattern};
 use crate::storage::Storage;
-
-/// Why an eval is not run.
-pub fn skip_reason(eval: &Eval, storage: &Storage) -> Option<&'static str> {
-    if eval.series.iter().any(|(_, values)| values.contains(&Item::Native)) || eval.query.contains("{{") {
-        return Some("native histograms");
-    }
-    let expr = syntax::parse(&eval.query).ok()?;
-    let mut reason = None;
-    visit(&expr, &mut |expr| match &expr.kind {
-        ExprKind::Selector(selector) | ExprKind::Range { selector, .. } => {
-            let predicate = predicate(selector);
-            let reads = |series: &[Labels]| series.iter().any(|l| predicate.matches(l.as_ref()));
-            if reads(&storage.native) {
-                reason = Some("native histograms");
-            } else if reads(&storage.started) {
-                reason = reason.or(Some("start timestamps"));
-            }
-        }
-        _ => {}
-    });
-    reason
-}
 
 fn is(call: &Call, special: Special) -> bool {
     matches!(call.function.kernel, Kernel::Special(s) if s == special)
@@ -128,13 +109,17 @@ fn check_answer(eval: &Eval, answer: &Answer) -> Result<(), String> {
     if eval.step.is_some() && !answer.matrix.labels.is_sorted() {
         return Err(format!("is not sorted by labels: {}", show(answer)));
     }
-    let expected: Vec<(Labels, Vec<(i64, f64)>)> = eval
+    let expected: Vec<Series> = eval
         .series
         .iter()
         .map(|(labels, items)| {
             let points = items.iter().enumerate().filter_map(|(i, item)| match item {
-                Item::Float(v) => Some((start + step * i as i64, *v)),
-                _ => None,
+                Item::Float(v) => Some((start + step * i as i64, Value::Float(*v))),
+                Item::Histogram(written) => {
+                    let (histogram, hinted) = (written.histogram.clone(), written.hinted);
+                    Some((start + step * i as i64, Value::Histogram { histogram, hinted }))
+                }
+                Item::Gap => None,
             });
             (labels.clone(), points.collect())
         })
@@ -145,14 +130,55 @@ fn check_answer(eval: &Eval, answer: &Answer) -> Result<(), String> {
     same(&expected, &answer.matrix).map_err(|e| format!("{e}; answers {}", show(answer)))
 }
 
-fn rows(matrix: &Matrix) -> Vec<(Labels, Vec<(i64, f64)>)> {
-    let row = |(l, t, v): (&Labels, &[i64], &[f64])| {
-        (l.clone(), t.iter().copied().zip(v.iter().copied()).collect())
-    };
-    matrix.rows().map(row).collect()
+/// A sample of an answer, or one that is expected.
+#[derive(Clone, Debug)]
+enum Value {
+    Float(f64),
+    /// The reset hint is only compared where it was written.
+    Histogram {
+        histogram: Arc<FloatHistogram>,
+        hinted: bool,
+    },
 }
 
-fn same(expected: &[(Labels, Vec<(i64, f64)>)], matrix: &Matrix) -> Result<(), String> {
+type Series = (Labels, Vec<(i64, Value)>);
+
+fn rows(matrix: &Matrix) -> Vec<Series> {
+    let value = |point: Point<'_>| match point {
+        Point::Float(v) => Value::Float(v),
+        Point::Histogram(h) => {
+            Value::Histogram { histogram: Arc::new(FloatHistogram::from_model(h)), hinted: false }
+        }
+    };
+    let row = |row: Row<'_>| (row.labels.clone(), row.points().map(|(t, point)| (t, value(point))).collect());
+    matrix.all_series().map(row).collect()
+}
+
+/// The first as expected.
+fn agree(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Float(a), Value::Float(b)) => close(*a, *b),
+        (Value::Histogram { histogram: a, hinted }, Value::Histogram { histogram: b, .. }) => {
+            let (mut x, mut y) = ((**a).clone(), (**b).clone());
+            x.compact();
+            y.compact();
+            let sides = [(&x.positive, &y.positive), (&x.negative, &y.negative)];
+            x.schema == y.schema
+                && close(x.count, y.count)
+                && close(x.sum, y.sum)
+                && close(x.zero_count, y.zero_count)
+                && close(x.zero_threshold, y.zero_threshold)
+                && x.bounds == y.bounds
+                && (!hinted || x.reset == y.reset)
+                && sides.iter().all(|(x, y)| {
+                    x.indices == y.indices && x.counts.iter().zip(&y.counts).all(|(x, y)| close(*x, *y))
+                })
+        }
+        _ => false,
+    }
+}
+
+fn same(expected: &[Series], matrix: &Matrix) -> Result<(), String> {
     let mut expected: Vec<_> = expected.iter().filter(|(_, points)| !points.is_empty()).collect();
     expected.sort_by(|a, b| a.0.cmp(&b.0));
     let mut found = rows(matrix);
@@ -164,7 +190,7 @@ fn same(expected: &[(Labels, Vec<(i64, f64)>)], matrix: &Matrix) -> Result<(), S
         if wanted != labels {
             return Err(format!("{wanted} expected, {labels} found"));
         }
-        let equal = a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && close(a.1, b.1));
+        let equal = a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && agree(&a.1, &b.1));
         if !equal {
             return Err(format!("{labels}: {a:?} expected, {b:?} found"));
         }
@@ -188,7 +214,7 @@ fn close(a: f64, b: f64) -> bool {
 }
 
 /// The samples of an answer at one time.
-fn at(matrix: &Matrix, time: i64) -> Vec<(Labels, Vec<(i64, f64)>)> {
+fn at(matrix: &Matrix, time: i64) -> Vec<Series> {
     let mut rows = rows(matrix);
     for (_, points) in &mut rows {
         points.retain(|(t, _)| *t == time);
@@ -244,8 +270,15 @@ fn in_a_range(eval: &Eval, expr: &Expr, storage: &Storage, answer: &Answer) -> R
         .map_err(|e| format!("as a range query, fails: {e}"))?;
     let mut middle = Matrix::default();
     for (labels, points) in at(&range.matrix, eval.start) {
-        middle.timestamps.extend(points.iter().map(|p| p.0));
-        middle.values.extend(points.iter().map(|p| p.1));
+        for (t, value) in points {
+            match value {
+                Value::Float(value) => {
+                    middle.timestamps.push(t);
+                    middle.values.push(value);
+                }
+                Value::Histogram { histogram, .. } => middle.push_histogram(t, histogram.to_model()),
+            }
+        }
         middle.end_row(labels);
     }
     same(&rows(&answer.matrix), &middle).map_err(|e| format!("as a range query: {e}"))
@@ -321,12 +354,14 @@ fn pin(expr: &mut Expr, time: i64) {
 fn show(answer: &Answer) -> String {
     let series: Vec<String> = answer
         .matrix
-        .rows()
+        .all_series()
         .take(12)
-        .map(|(labels, t, v)| {
-            let points: Vec<String> =
-                t.iter().zip(v).take(20).map(|(t, v)| format!("{v}@{}s", *t as f64 / 1000.0)).collect();
-            format!("{labels} {}", points.join(" "))
+        .map(|row| {
+            let points = row.points().take(20).map(|(t, point)| match point {
+                Point::Float(v) => format!("{v}@{}s", t as f64 / 1000.0),
+                Point::Histogram(h) => format!("{h:?}@{}s", t as f64 / 1000.0),
+            });
+            format!("{} {}", row.labels, points.collect::<Vec<_>>().join(" "))
         })
         .collect();
     format!("{} [{}] {:?}", answer.kind.as_str(), series.join("; "), answer.annotations)

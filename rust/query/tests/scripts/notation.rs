@@ -7,13 +7,14 @@ use metricsdb_model::Labels;
 use metricsdb_query::syntax;
 use metricsdb_query::syntax::tree::ExprKind;
 
+use crate::native::{self, Written};
+
 /// One value of a series line.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Item {
     Gap,
     Float(f64),
-    /// A native histogram, which these scripts' engine does not have.
-    Native,
+    Histogram(Written),
 }
 
 /// `1h30m`, `90s`, `5` (seconds) in milliseconds.
@@ -117,6 +118,30 @@ pub fn values(text: &str) -> Result<Vec<Item>, String> {
     Ok(items)
 }
 
+/// The offsets of a start-timestamp line: `-1m`, `0s`, `_`, `_x3`, `-30sx2`, `-30s-1mx2`.
+pub fn starts(text: &str) -> Result<Vec<Option<i64>>, String> {
+    let mut offsets = Vec::new();
+    for item in text.split_whitespace() {
+        let (body, repeat) = match item.rsplit_once('x') {
+            Some((body, count)) => (body, Some(count.parse::<usize>().map_err(|e| e.to_string())?)),
+            None => (item, None),
+        };
+        if body == "_" {
+            offsets.resize(offsets.len() + repeat.unwrap_or(1), None);
+            continue;
+        }
+        let sign = body.get(1..).and_then(|rest| rest.find(['+', '-'])).map(|at| at + 1);
+        let (first, step) = body.split_at(sign.unwrap_or(body.len()));
+        let signed = |text: &str| duration(text.trim_start_matches('+'));
+        let (mut offset, step) = (signed(first)?, if step.is_empty() { 0 } else { signed(step)? });
+        for _ in 0..=repeat.unwrap_or(0) {
+            offsets.push(Some(offset));
+            offset += step;
+        }
+    }
+    Ok(offsets)
+}
+
 fn blank(text: &str) -> usize {
     text.find(char::is_whitespace).unwrap_or(text.len())
 }
@@ -147,7 +172,14 @@ fn value(item: &str, out: &mut Vec<Item>) -> Result<(), String> {
     }
     let count = repeat.unwrap_or(0) + 1;
     if body.starts_with("{{") {
-        out.resize(out.len() + count, Item::Native);
+        let (first, rest) = histogram(body)?;
+        let step = match rest.chars().next() {
+            None => None,
+            Some('+') => Some((1.0, histogram(&rest[1..])?.0)),
+            Some('-') => Some((-1.0, histogram(&rest[1..])?.0)),
+            Some(_) => return Err(format!("histogram {body:?}")),
+        };
+        out.extend(native::repeated(first, step, count)?);
         return Ok(());
     }
     if body == "stale" {
@@ -164,6 +196,13 @@ fn value(item: &str, out: &mut Vec<Item>) -> Result<(), String> {
         out.push(Item::Float(current));
     }
     Ok(())
+}
+
+/// A histogram and what follows it.
+fn histogram(text: &str) -> Result<(Written, &str), String> {
+    let inside = text.strip_prefix("{{").ok_or(format!("histogram {text:?}"))?;
+    let (fields, rest) = inside.split_once("}}").ok_or(format!("histogram {text:?}"))?;
+    Ok((native::parse(fields)?, rest))
 }
 
 /// A signed number; a sign within it ends it, but after an exponent's `e`.

@@ -14,7 +14,8 @@ pub enum Command {
 pub struct Load {
     pub step: i64,
     pub series: Vec<(Labels, Vec<Item>)>,
-    pub started: Vec<Labels>,
+    /// Start times of a series' samples, as offsets from their own times in milliseconds.
+    pub starts: Vec<(Labels, Vec<Option<i64>>)>,
     /// Classic histograms are also stored as native ones.
     pub with_nhcb: bool,
 }
@@ -124,11 +125,11 @@ fn command(first: &str, block: &[&str], line: usize) -> Result<Command, String> 
 
 fn load(step: &str, block: &[&str], with_nhcb: bool) -> Result<Command, String> {
     let mut load =
-        Load { step: notation::duration(step)?, series: Vec::new(), started: Vec::new(), with_nhcb };
+        Load { step: notation::duration(step)?, series: Vec::new(), starts: Vec::new(), with_nhcb };
     for line in block {
         let (labels, rest) = notation::series(line)?;
-        if rest.starts_with("@st") {
-            load.started.push(labels);
+        if let Some(offsets) = rest.strip_prefix("@st") {
+            load.starts.push((labels, notation::starts(offsets)?));
             continue;
         }
         let values = notation::values(rest)?;

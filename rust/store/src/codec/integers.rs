@@ -8,7 +8,7 @@ use metricsdb_model::Result;
 use super::bits::{BLOCK, load64, mask, packed_bytes};
 use super::cursor::Cursor;
 use super::layout::Layout;
-use super::simd::{Aligned, Kernel, Simd, dispatch};
+use super::simd::{Aligned, Kernel, Numbers, Simd, dispatch};
 
 /// Control byte: order in bits 0 and 1, the form of residuals in bits 2 and 3, then these. The two
 /// highest bits belong to whom the column belongs to.
@@ -180,34 +180,28 @@ impl<'a> Blocks<'a> {
             self.before_first(plus);
         }
         self.done += n;
-        let summed = self.shape.order == 1 && self.divisor == 1;
         if patched {
             // Patches go first, so that no vector is loaded right after a part of it was stored.
             *block = [0; BLOCK];
             read_patches(c, width, self.shape.form, block)?;
-            if summed {
-                self.last = simd.unpack_sums::<true>(bytes, width, plus, self.last, block);
-                return Ok(n);
-            }
-            simd.unpack::<true>(bytes, width, block);
-        } else if summed {
-            self.last = simd.unpack_sums::<false>(bytes, width, plus, self.last, block);
-            return Ok(n);
+            self.fill::<S, true>(simd, &Numbers { bytes, width, factor: self.divisor, plus }, block);
         } else {
-            simd.unpack::<false>(bytes, width, block);
+            self.fill::<S, false>(simd, &Numbers { bytes, width, factor: self.divisor, plus }, block);
         }
-        if self.divisor != 1 {
-            block.iter_mut().for_each(|v| *v = v.wrapping_mul(self.divisor));
-        }
+        Ok(n)
+    }
+
+    /// Integers from packed numbers, with `ADD` from their patches too.
+    #[inline(always)]
+    fn fill<S: Simd, const ADD: bool>(&mut self, simd: S, numbers: &Numbers, block: &mut [u64; BLOCK]) {
         match self.shape.order {
-            0 => block.iter_mut().for_each(|v| *v = v.wrapping_add(plus.wrapping_add(self.last))),
-            1 => self.last = simd.sums(block, plus, self.last),
+            0 => simd.numbers::<ADD>(numbers, self.last, block),
+            1 => self.last = simd.sums_of::<ADD>(numbers, self.last, block),
             _ => {
-                self.step = simd.sums(block, plus, self.step);
+                self.step = simd.sums_of::<ADD>(numbers, self.step, block);
                 self.last = simd.sums(block, 0, self.last);
             }
         }
-        Ok(n)
     }
 
     /// The numbers of integers that are known stand for nothing: what is before the first is such that the

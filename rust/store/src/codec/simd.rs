@@ -126,18 +126,40 @@ pub trait Simd: Copy {
     /// Each becomes `carry` and the sum of all up to it, with `plus` added to each; the last one is returned.
     fn sums(self, block: &mut [u64; BLOCK], plus: u64, carry: u64) -> u64;
 
-    /// Both at once.
+    /// Makes a block of integers, `first` added to each; with `ADD` the block holds what numbers get on top.
     #[inline(always)]
-    fn unpack_sums<const ADD: bool>(
-        self,
-        bytes: &[u8],
-        width: u32,
-        plus: u64,
-        carry: u64,
-        block: &mut [u64; BLOCK],
-    ) -> u64 {
-        self.unpack::<ADD>(bytes, width, block);
-        self.sums(block, plus, carry)
+    fn numbers<const ADD: bool>(self, numbers: &Numbers, first: u64, block: &mut [u64; BLOCK]) {
+        unpack_scaled::<Self, ADD>(self, numbers, block);
+        let plus = numbers.plus.wrapping_add(first);
+        block.iter_mut().for_each(|v| *v = v.wrapping_add(plus));
+    }
+
+    /// Makes their running sums from `carry` on; the last one is returned.
+    #[inline(always)]
+    fn sums_of<const ADD: bool>(self, numbers: &Numbers, carry: u64, block: &mut [u64; BLOCK]) -> u64 {
+        unpack_scaled::<Self, ADD>(self, numbers, block);
+        self.sums(block, numbers.plus, carry)
+    }
+}
+
+/// A block as it is packed. Each integer is `(number + what it gets on top) * factor + plus`; those that
+/// aren't wholly within `bytes` are undefined.
+#[derive(Clone, Copy)]
+pub struct Numbers<'a> {
+    /// What begins with the packed numbers.
+    pub bytes: &'a [u8],
+    /// 64 at most.
+    pub width: u32,
+    pub factor: u64,
+    pub plus: u64,
+}
+
+/// All but `plus`.
+#[inline(always)]
+fn unpack_scaled<S: Simd, const ADD: bool>(simd: S, numbers: &Numbers, block: &mut [u64; BLOCK]) {
+    simd.unpack::<ADD>(numbers.bytes, numbers.width, block);
+    if numbers.factor != 1 {
+        block.iter_mut().for_each(|v| *v = v.wrapping_mul(numbers.factor));
     }
 }
 
@@ -227,7 +249,7 @@ fn unpack_any(bytes: &Padded, width: u32, block: &mut [u64; BLOCK]) {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{BLOCK, Kernel, Padded, Simd, mask, padded, unpack_portable};
+    use super::{BLOCK, Kernel, Numbers, Padded, Simd, mask, padded, unpack_portable};
 
     /// The widest values that eight loaded bytes hold wherever they begin.
     const LANE_WIDTH_MAX: u32 = 57;
@@ -290,11 +312,7 @@ mod x86 {
 
         #[inline(always)]
         fn unpack<const ADD: bool>(self, bytes: &[u8], width: u32, block: &mut [u64; BLOCK]) {
-            if width > LANE_WIDTH_MAX {
-                return unpack_portable::<ADD>(bytes, width, block);
-            }
-            // SAFETY: the processor has every feature, or there were no `self`.
-            unsafe { unpack_avx512::<ADD, false>(bytes, width, 0, 0, block) };
+            self.numbers::<ADD>(&Numbers { bytes, width, factor: 1, plus: 0 }, 0, block);
         }
 
         #[inline(always)]
@@ -304,35 +322,52 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn unpack_sums<const ADD: bool>(
-            self,
-            bytes: &[u8],
-            width: u32,
-            plus: u64,
-            carry: u64,
-            block: &mut [u64; BLOCK],
-        ) -> u64 {
+        fn numbers<const ADD: bool>(self, numbers: &Numbers, first: u64, block: &mut [u64; BLOCK]) {
+            let Numbers { bytes, width, factor, plus } = *numbers;
             if width > LANE_WIDTH_MAX {
-                unpack_portable::<ADD>(bytes, width, block);
-                return self.sums(block, plus, carry);
+                return Avx2(()).numbers::<ADD>(numbers, first, block);
+            }
+            let plus = plus.wrapping_add(first);
+            // SAFETY: the processor has every feature, or there were no `self`.
+            unsafe {
+                match factor {
+                    1 => unpack_avx512::<ADD, false, false>(bytes, width, factor, plus, 0, block),
+                    _ => unpack_avx512::<ADD, false, true>(bytes, width, factor, plus, 0, block),
+                }
+            }
+        }
+
+        #[inline(always)]
+        fn sums_of<const ADD: bool>(self, numbers: &Numbers, carry: u64, block: &mut [u64; BLOCK]) -> u64 {
+            let Numbers { bytes, width, factor, plus } = *numbers;
+            if width > LANE_WIDTH_MAX {
+                return Avx2(()).sums_of::<ADD>(numbers, carry, block);
             }
             // SAFETY: the processor has every feature, or there were no `self`.
-            unsafe { unpack_avx512::<ADD, true>(bytes, width, plus, carry, block) }
+            unsafe {
+                match factor {
+                    1 => unpack_avx512::<ADD, true, false>(bytes, width, factor, plus, carry, block),
+                    _ => unpack_avx512::<ADD, true, true>(bytes, width, factor, plus, carry, block),
+                }
+            }
+            block[BLOCK - 1]
         }
     }
 
     /// Eight values take exactly `width` bytes: one load, one permutation that brings to each lane the
-    /// eight bytes in which its value begins, one shift by lane, one mask. `width` is 57 at most.
+    /// eight bytes in which its value begins, one shift by lane, one mask. `width` is 57 at most. With `ADD`
+    /// what the block holds is added, with `SCALED` that is multiplied by `factor`; `plus` always is added.
     #[target_feature(
         enable = "avx2,fma,bmi1,bmi2,lzcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vbmi"
     )]
-    fn unpack_avx512<const ADD: bool, const SUMS: bool>(
+    fn unpack_avx512<const ADD: bool, const SUMS: bool, const SCALED: bool>(
         bytes: &[u8],
         width: u32,
+        factor: u64,
         plus: u64,
         carry: u64,
         block: &mut [u64; BLOCK],
-    ) -> u64 {
+    ) {
         let ones = _mm512_set1_epi64(0x0101_0101_0101_0101);
         let lanes = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
         let bits = _mm512_mullo_epi64(lanes, _mm512_set1_epi64(i64::from(width)));
@@ -340,6 +375,7 @@ mod x86 {
         let which = _mm512_add_epi64(starts, _mm512_set1_epi64(0x0706_0504_0302_0100));
         let shifts = _mm512_and_si512(bits, _mm512_set1_epi64(7));
         let keep = _mm512_set1_epi64(mask(width) as i64);
+        let factor = _mm512_set1_epi64(factor as i64);
         let plus = _mm512_set1_epi64(plus as i64);
         let mut last = _mm512_set1_epi64(carry as i64);
         let (groups, _) = block.as_chunks_mut::<8>();
@@ -360,13 +396,16 @@ mod x86 {
                 // SAFETY: both are 64 plain bytes; any bits are a value of either.
                 lane = _mm512_add_epi64(lane, unsafe { std::mem::transmute::<[u64; 8], __m512i>(*group) });
             }
+            if SCALED {
+                lane = _mm512_mullo_epi64(lane, factor);
+            }
+            lane = _mm512_add_epi64(lane, plus);
             if SUMS {
-                (lane, last) = scan(_mm512_add_epi64(lane, plus), last);
+                (lane, last) = scan(lane, last);
             }
             // SAFETY: both are 64 plain bytes; any bits are a value of either.
             *group = unsafe { std::mem::transmute::<__m512i, [u64; 8]>(lane) };
         }
-        block[BLOCK - 1]
     }
 
     /// Running sums of eight lanes above `last`, and the whole sum in all lanes.
@@ -501,21 +540,27 @@ mod tests {
         })
     }
 
-    struct Unpack<'a>(&'a [u8], u32);
+    /// Packed bytes, their width, and a factor.
+    #[derive(Clone, Copy)]
+    struct Unpack<'a>(&'a [u8], u32, u64);
 
     impl Kernel for Unpack<'_> {
         type Output = [[u64; BLOCK]; 5];
 
         #[inline(always)]
         fn run<S: Simd>(self, simd: S) -> Self::Output {
-            let (mut plain, mut both, mut added, mut all) = ([1; BLOCK], [1; BLOCK], [1; BLOCK], [1; BLOCK]);
-            simd.unpack::<false>(self.0, self.1, &mut plain);
-            simd.unpack_sums::<false>(self.0, self.1, 7, 1 << 60, &mut both);
-            let mut sums = plain;
-            simd.sums(&mut sums, 7, 1 << 60);
-            simd.unpack::<true>(self.0, self.1, &mut added);
-            simd.unpack_sums::<true>(self.0, self.1, 6, 1 << 60, &mut all);
-            [plain, sums, both, added.map(|v| v.wrapping_sub(1)), all]
+            let Unpack(bytes, width, factor) = self;
+            let numbers = Numbers { bytes, width, factor, plus: 7 };
+            let [mut plain, mut added] = [[1; BLOCK]; 2];
+            let [mut all, mut all_added] = [[1; BLOCK]; 2];
+            simd.numbers::<false>(&numbers, 9, &mut plain);
+            simd.numbers::<true>(&numbers, 9, &mut added);
+            simd.sums_of::<false>(&numbers, 1 << 60, &mut all);
+            let last = simd.sums_of::<true>(&numbers, 1 << 60, &mut all_added);
+            assert_eq!(last, all_added[BLOCK - 1]);
+            let mut apart = added.map(|v| v.wrapping_sub(9));
+            simd.sums(&mut apart, 0, 1 << 60);
+            [plain, added, all, all_added, apart]
         }
     }
 
@@ -534,12 +579,6 @@ mod tests {
         all
     }
 
-    impl Clone for Unpack<'_> {
-        fn clone(&self) -> Self {
-            Unpack(self.0, self.1)
-        }
-    }
-
     #[test]
     fn what_is_packed_comes_back_at_every_width_on_every_processor() {
         for width in 0..=64 {
@@ -549,22 +588,26 @@ mod tests {
                 pack(&all, n, width, &mut bytes);
                 let wanted = &all[..n];
                 assert_eq!(bytes.len(), packed_bytes(n, width));
-                let mut sum = 1u64 << 60;
-                let sums: Vec<u64> = wanted
-                    .iter()
-                    .map(|v| {
-                        sum = sum.wrapping_add(*v).wrapping_add(7);
-                        sum
-                    })
-                    .collect();
-                for more in [0, 9, 600] {
+                for (more, factor) in [(0, 1), (9, 1), (600, 1), (0, 1000), (600, 1 << 40)] {
                     bytes.resize(packed_bytes(n, width) + more, 0xa5);
-                    for [plain, apart, both, added, all] in on_all(Unpack(&bytes, width)) {
-                        assert_eq!(&plain[..n], wanted, "width {width}");
-                        assert_eq!(apart[..n], sums, "width {width}");
-                        assert_eq!(both[..n], sums, "width {width}");
-                        assert_eq!(&added[..n], wanted, "width {width}");
-                        assert_eq!(all[..n], sums, "width {width}");
+                    let each = |top: u64, v: u64| v.wrapping_add(top).wrapping_mul(factor).wrapping_add(7);
+                    let single = |top: u64| -> Vec<u64> {
+                        wanted.iter().map(|&v| each(top, v).wrapping_add(9)).collect()
+                    };
+                    let running = |top: u64| -> Vec<u64> {
+                        let mut sum = 1u64 << 60;
+                        let next = |&v: &u64| {
+                            sum = sum.wrapping_add(each(top, v));
+                            sum
+                        };
+                        wanted.iter().map(next).collect()
+                    };
+                    for [plain, added, all, all_added, apart] in on_all(Unpack(&bytes, width, factor)) {
+                        assert_eq!(plain[..n], single(0), "width {width}");
+                        assert_eq!(added[..n], single(1), "width {width}");
+                        assert_eq!(all[..n], running(0), "width {width}");
+                        assert_eq!(all_added[..n], running(1), "width {width}");
+                        assert_eq!(apart[..n], running(1), "width {width}");
                     }
                 }
             }

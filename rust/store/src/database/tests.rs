@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod model;
+mod starts;
 
 /// The dialect of these tests: `name=value` separated by commas.
 fn decode(raw: &[u8], out: &mut LabelsBuilder) -> std::result::Result<(), LabelError> {
@@ -32,6 +33,8 @@ fn batch<'a>(series: &[(&'a str, &[(i64, f64)])]) -> Batch<'a> {
         series: Vec::new(),
         timestamps: Vec::new(),
         values: Vec::new(),
+        starts: Vec::new(),
+        histograms: Vec::new(),
         metadata: Vec::new(),
         dialect: 1,
         decode,

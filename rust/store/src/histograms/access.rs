@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{HistogramSeries, Target};
 use crate::database::Database;
-use crate::shard::{SHARDS, Shard, id_of, place_of};
+use crate::shard::{SHARDS, Shard, place_of};
 use crate::view::ByShard;
 
 /// Histograms of many series as compressed rows: series `i` has those at `offsets[i]..offsets[i + 1]`.
@@ -18,10 +18,43 @@ pub struct HistogramRows {
     pub histograms: Vec<Histogram>,
 }
 
+/// One histogram on its way into the store.
+pub(crate) struct HistogramPoint<'a> {
+    pub id: u32,
+    pub time: i64,
+    /// 0 where it is not known.
+    pub start: i64,
+    pub histogram: &'a Histogram,
+}
+
 /// One series as it was while its shard was locked.
 struct Captured {
     labels: Labels,
     series: HistogramSeries,
+}
+
+impl Shard {
+    /// Notes times and starts of histograms that stand since now; `newest` is what the row's newest sample or
+    /// histogram was before.
+    fn note_histogram_starts(
+        &mut self,
+        row: u32,
+        newest: Option<i64>,
+        mut stand: Vec<(i64, i64)>,
+    ) -> Result<()> {
+        if self.starts.is_empty() && stand.iter().all(|(_, start)| *start == 0) {
+            return Ok(());
+        }
+        // Of two at one time the one that was merged last stands.
+        stand.sort_by_key(|(time, _)| *time);
+        stand.reverse();
+        stand.dedup_by_key(|(time, _)| *time);
+        stand.reverse();
+        let late = stand.partition_point(|(time, _)| newest.is_some_and(|newest| *time <= newest));
+        let (late, new) = stand.split_at(late);
+        self.starts.patch(row, late, &self.shared_columns)?;
+        new.iter().try_for_each(|&(time, start)| self.starts.append(row, time, start, &self.shared_columns))
+    }
 }
 
 impl Database {
@@ -43,40 +76,49 @@ impl Database {
             ));
         }
         let mut report = WriteReport::default();
-        let mut order = Vec::with_capacity(ids.len());
-        for (at, &id) in ids.iter().enumerate() {
+        let mut points = Vec::with_capacity(ids.len());
+        for ((&id, &time), histogram) in ids.iter().zip(times).zip(histograms) {
             match u32::try_from(id) {
-                Ok(id) => order.push((place_of(id), at)),
+                Ok(id) => points.push(HistogramPoint { id, time, start: 0, histogram }),
                 Err(_) => report.reject(Reason::UnknownSeries, 1, || format!("no series has the id {id}")),
             }
         }
-        order.sort_unstable();
-        for of_shard in order.chunk_by(|((a, _), _), ((b, _), _)| a == b) {
-            let Some(&((number, _), _)) = of_shard.first() else { continue };
-            let mut shard = self.shard(number);
-            for of_row in of_shard.chunk_by(|(a, _), (b, _)| a == b) {
-                let Some(&((_, row), _)) = of_row.first() else { continue };
-                let points = of_row.iter().map(|&(_, at)| (times[at], &histograms[at]));
-                self.append_row(&mut shard, row, points, &mut report);
-            }
-        }
+        self.append_histogram_points(points, &mut report);
         Ok(report)
     }
 
-    fn append_row<'a>(
+    /// Appends histograms in any order, each shard locked once.
+    pub(crate) fn append_histogram_points(
         &self,
-        shard: &mut Shard,
-        row: u32,
-        points: impl ExactSizeIterator<Item = (i64, &'a Histogram)>,
+        mut points: Vec<HistogramPoint<'_>>,
         report: &mut WriteReport,
     ) {
-        let (id, len) = (id_of(shard.number, row), points.len() as u64);
+        let accepted = report.accepted;
+        points.sort_by_key(|p| place_of(p.id));
+        for of_shard in points.chunk_by(|a, b| place_of(a.id).0 == place_of(b.id).0) {
+            let Some(first) = of_shard.first() else { continue };
+            let mut shard = self.shard(place_of(first.id).0);
+            for of_row in of_shard.chunk_by(|a, b| a.id == b.id) {
+                self.append_row(&mut shard, of_row, report);
+            }
+        }
+        report.histograms += report.accepted - accepted;
+    }
+
+    /// All points are of one series.
+    fn append_row(&self, shard: &mut Shard, points: &[HistogramPoint<'_>], report: &mut WriteReport) {
+        let Some(id) = points.first().map(|p| p.id) else { return };
+        let ((_, row), len) = (place_of(id), points.len() as u64);
         if row as usize >= shard.series.len() {
             report.reject(Reason::UnknownSeries, len, || format!("no series has the id {id}"));
             return;
         }
         let target = Target { id, duplicates: self.rules.duplicates };
-        if let Err(error) = shard.histograms.append(row, points, target, report) {
+        let newest = shard.span(row).map(|span| span.end);
+        let mut stand = Vec::new();
+        let timed = points.iter().map(|p| (p.time, p.start, p.histogram));
+        let appended = shard.histograms.append(row, timed, target, &mut stand, report);
+        if let Err(error) = appended.and_then(|()| shard.note_histogram_starts(row, newest, stand)) {
             report.reject(Reason::Malformed, len, || error.to_string());
         }
     }
@@ -97,7 +139,9 @@ impl Database {
             .map(|Captured { labels, series }| {
                 budget.check()?;
                 let (mut times, mut rows) = (Vec::new(), Vec::new());
-                series.read_range(range, &mut times, &mut rows)?;
+                series.read_range(range, budget, &mut times, &mut rows)?;
+                budget
+                    .keep(times.len() * size_of::<i64>() + rows.iter().map(|h| h.bytes()).sum::<usize>())?;
                 budget.take_samples(rows.iter().map(|h| 1 + h.bucket_count() as u64).sum())?;
                 Ok((labels, times, rows))
             })

@@ -13,6 +13,13 @@ use crate::codec::histogram::testing::rows;
 
 const START: i64 = 1_700_000_000_000;
 
+/// Points without a start.
+fn timed<'a>(
+    points: impl IntoIterator<Item = (i64, &'a Histogram)>,
+) -> impl Iterator<Item = (i64, i64, &'a Histogram)> {
+    points.into_iter().map(|(time, h)| (time, 0, h))
+}
+
 fn target(duplicates: DuplicatePolicy) -> Target {
     Target { id: 7, duplicates }
 }
@@ -31,7 +38,7 @@ fn layout(length: u32) -> Arc<Layout> {
 
 fn read(series: &HistogramSeries, range: TimeRange) -> Vec<(i64, Histogram)> {
     let (mut times, mut rows) = (Vec::new(), Vec::new());
-    series.read_range(range, &mut times, &mut rows).unwrap();
+    series.read_range(range, &Budget::unlimited(), &mut times, &mut rows).unwrap();
     times.into_iter().zip(rows).collect()
 }
 
@@ -47,7 +54,14 @@ fn chunks_grow_as_histograms_come() {
     let mut sizes = Vec::new();
     for i in 0..700 {
         let h = counter(&layout, i as u64);
-        series.append([(START + i * 15_000, &h)], target(DuplicatePolicy::Last), &mut report).unwrap();
+        series
+            .append(
+                timed([(START + i * 15_000, &h)]),
+                target(DuplicatePolicy::Last),
+                &mut Vec::new(),
+                &mut report,
+            )
+            .unwrap();
         series.check().unwrap();
         sizes.push(chunk_rows(&series));
     }
@@ -67,7 +81,7 @@ fn wide_histograms_make_short_chunks() {
     let mut report = WriteReport::default();
     let wide = counter(&layout(40_000), 3);
     let points: Vec<(i64, &Histogram)> = (0..64).map(|t| (t, &wide)).collect();
-    series.append(points, target(DuplicatePolicy::Last), &mut report).unwrap();
+    series.append(timed(points), target(DuplicatePolicy::Last), &mut Vec::new(), &mut report).unwrap();
     series.check().unwrap();
     assert_eq!(chunk_rows(&series), [16; 4]);
 }
@@ -78,7 +92,9 @@ fn min_max_and_sum_refuse_a_second_histogram_and_say_what_to_use() {
         let mut series = HistogramSeries::default();
         let mut report = WriteReport::default();
         let h = counter(&layout(2), 3);
-        series.append([(START, &h), (START, &h)], target(policy), &mut report).unwrap();
+        series
+            .append(timed([(START, &h), (START, &h)]), target(policy), &mut Vec::new(), &mut report)
+            .unwrap();
         assert_eq!((report.accepted, report.rejected[0].reason), (1, Reason::Unsupported));
         assert!(
             report.rejected[0].example.contains("series 7")
@@ -94,10 +110,12 @@ fn a_wrong_histogram_is_refused_alone() {
     let good = counter(&layout(2), 3);
     let mut wrong = good.clone();
     wrong.counts = Counts::Int(Tally::default());
-    table.append(3, [(START, &wrong)], target(DuplicatePolicy::Last), &mut report).unwrap();
+    table
+        .append(3, timed([(START, &wrong)]), target(DuplicatePolicy::Last), &mut Vec::new(), &mut report)
+        .unwrap();
     assert!(table.get(3).is_none());
     let points = [(START, &good), (START + 1, &wrong), (START + 2, &good)];
-    table.append(3, points, target(DuplicatePolicy::Last), &mut report).unwrap();
+    table.append(3, timed(points), target(DuplicatePolicy::Last), &mut Vec::new(), &mut report).unwrap();
     assert_eq!((report.accepted, report.rejected[0].count), (2, 2));
     assert_eq!(report.rejected[0].reason, Reason::Malformed);
     assert!(report.rejected[0].example.contains("spans stand for 2 buckets"));
@@ -111,9 +129,9 @@ fn a_captured_series_stays_as_it_was() {
     let layout = layout(5);
     let made: Vec<Histogram> = (0..200).map(|i| counter(&layout, i)).collect();
     let points = |from: usize| (from..from + 100).map(|i| (i as i64, &made[i])).collect::<Vec<_>>();
-    series.append(points(0), target(DuplicatePolicy::Last), &mut report).unwrap();
+    series.append(timed(points(0)), target(DuplicatePolicy::Last), &mut Vec::new(), &mut report).unwrap();
     let captured = series.capture(TimeRange::new(0, 97));
-    series.append(points(100), target(DuplicatePolicy::Last), &mut report).unwrap();
+    series.append(timed(points(100)), target(DuplicatePolicy::Last), &mut Vec::new(), &mut report).unwrap();
     let last = TimeRange::new(90, 1000);
     assert_eq!(read(&captured, last).len(), 8);
     assert_eq!(read(&series, last).len(), 110);
@@ -203,7 +221,7 @@ proptest! {
             };
             let points: Vec<(i64, &Histogram)> = points.iter().map(|(s, h)| (at(s), h.get(&pool))).collect();
             let (mut found, mut wanted) = (WriteReport::default(), WriteReport::default());
-            series.append(points.iter().copied(), target(policy), &mut found).unwrap();
+            series.append(timed(points.iter().copied()), target(policy), &mut Vec::new(), &mut found).unwrap();
             model.append(&points, policy, &mut wanted);
             prop_assert_eq!(counts(&found), counts(&wanted));
             series.check().unwrap();

@@ -89,6 +89,29 @@ impl Test<'_> {
         }
     }
 
+    /// Values that are tested one by one: none for words, nor where the outcome is remembered.
+    pub(super) fn values_tested(&self, label: &Label, symbols: &Symbols) -> u64 {
+        let state = label.read();
+        let all = state.entries.len();
+        match self {
+            Test::Word(_) | Test::Words(_) => return 0,
+            Test::Pattern(regex) if regex.takes_any() => return 0,
+            Test::Pattern(regex) => match regex.prefixes() {
+                Some(prefixes) if prefixes.len() <= 64 => {
+                    let few: u64 = prefixes.iter().map(|p| state.count_prefix(symbols, p)).sum();
+                    if few < all as u64 / 4 {
+                        return few;
+                    }
+                }
+                _ => {}
+            },
+            Test::Number(..) => {}
+        }
+        drop(state);
+        let known = self.key().filter(|_| all >= REMEMBER_VALUES_MIN).and_then(|key| label.recall(&key));
+        known.map_or(all, |outcome| all.saturating_sub(outcome.seen)) as u64
+    }
+
     /// The series whose label has a value, and one that passes.
     pub(super) fn series(&self, label: &Label, symbols: &Symbols, budget: &Budget) -> Result<RoaringBitmap> {
         match self {

@@ -22,6 +22,7 @@ use metricsdb_model::{Budget, Predicate, Result};
 use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
 
+use crate::bound::Counted;
 use crate::symbols::Symbols;
 use label::Label;
 pub use report::{Cardinality, LabelBytes};
@@ -98,6 +99,48 @@ impl Index {
             Set::In(ids) => ids & &*all,
             Set::Out(ids) => &*all - ids,
         })
+    }
+
+    /// As `select` where that tests at most `values_max` label values. Else the parts of the predicate that are
+    /// cheap choose a superset, if there are any, and the count says that it is one.
+    pub fn select_cheaply(
+        &self,
+        predicate: &Predicate,
+        forward: &dyn Forward,
+        budget: &Budget,
+        values_max: u64,
+    ) -> Result<(Option<RoaringBitmap>, Counted)> {
+        let selection = Selection { index: self, forward, budget };
+        if selection.values_tested(predicate) <= values_max {
+            let ids = self.select(predicate, forward, budget)?;
+            let count = Counted::Exactly(ids.len());
+            return Ok((Some(ids), count));
+        }
+        let Predicate::All(parts) = predicate else {
+            return Ok((None, Counted::AtMost(self.all().len())));
+        };
+        let mut left = values_max;
+        let cheap = parts.iter().filter(|part| {
+            let tested = selection.values_tested(part);
+            let fits = tested <= left;
+            left -= if fits { tested } else { 0 };
+            fits
+        });
+        let cheap = Predicate::All(cheap.cloned().collect());
+        let ids = self.select(&cheap, forward, budget)?;
+        if ids.len() <= values_max / 8 {
+            // So few series are left that the dear parts are asked of them alone.
+            let ids = self.select(predicate, forward, budget)?;
+            let count = Counted::Exactly(ids.len());
+            return Ok((Some(ids), count));
+        }
+        let count = Counted::AtMost(ids.len());
+        Ok((Some(ids), count))
+    }
+
+    /// How many values a label has.
+    pub fn label_size(&self, name: &str) -> u64 {
+        self.label(name).map_or(0, |label| label.read().entries.len() as u64)
     }
 
     fn label(&self, name: &str) -> Option<Arc<Label>> {

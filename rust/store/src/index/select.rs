@@ -136,6 +136,20 @@ impl Selection<'_> {
         }
     }
 
+    /// Label values that a selection tests at most.
+    pub(super) fn values_tested(&self, predicate: &Predicate) -> u64 {
+        match predicate {
+            Predicate::All(parts) | Predicate::Any(parts) => {
+                parts.iter().fold(0, |sum, part| sum.saturating_add(self.values_tested(part)))
+            }
+            Predicate::Not(part) => self.values_tested(part),
+            leaf => Leaf::of(leaf).map_or(0, |leaf| {
+                let label = self.index.label(leaf.name);
+                label.map_or(0, |label| leaf.test.values_tested(&label, &self.index.symbols))
+            }),
+        }
+    }
+
     /// Cuts `ids` down in place where one stored set suffices; says whether it did.
     fn narrow(&self, ids: &mut RoaringBitmap, leaf: &Leaf<'_>) -> bool {
         let Test::Word(word) = leaf.test else { return false };

@@ -87,6 +87,7 @@ impl Unclaimed {
         self.rest.label_sets += rest.label_sets;
         self.rest.pages += rest.pages;
         self.rest.histograms += rest.histograms;
+        self.rest.starts += rest.starts;
     }
 
     /// The part of shared times that no series was charged for.
@@ -266,6 +267,7 @@ impl Database {
         rows.extend(named([
             ("chunk heads and lists", heads + all.held.lists),
             ("histograms", all.held.histograms),
+            ("start timestamps", all.held.starts),
             ("series", all.held.columns),
             ("labels and index", all.labels(&common)),
             ("shared times", all.times(&common)),
@@ -298,6 +300,7 @@ impl Database {
         rows.extend(named([
             ("chunk lists", all.held.lists),
             ("histograms", all.held.histograms),
+            ("start timestamps", all.held.starts),
             ("series", all.held.columns),
             ("labels and index", all.labels(&common)),
             ("shared times", all.times(&common)),

@@ -263,7 +263,7 @@ impl Database {
     fn hash_without(&self, shard: &Shard, row: u32, name: u32) -> u64 {
         let pairs = shard.label_sets.pairs(&self.shapes, shard.series.labels[row]);
         // Hashed once more: sums over neighbouring symbols are spread too evenly for chance.
-        let hash = crate::view::hash_pairs(pairs.filter(|p| p.0 != name));
+        let hash = crate::group::hash_pairs(pairs.filter(|p| p.0 != name));
         xxhash_rust::xxh3::xxh3_64(&hash.to_le_bytes())
     }
 
@@ -386,8 +386,8 @@ fn note_copies(metrics: &mut [(u32, MetricFacts)], same: HashMap<(u64, u64), Vec
 fn fingerprint(shard: &Shard, row: u32, work: &mut Work) -> Result<Option<u64>> {
     let mut hasher = xxhash_rust::xxh3::Xxh3::new();
     let mut only: Option<u64> = None;
-    // Histograms are not compared: a series that has some is like no other.
-    let mut changes = shard.histograms.get(row).is_some();
+    // Histograms and starts are not compared: a series that has some is like no other.
+    let mut changes = shard.histograms.get(row).is_some() || shard.starts.get(row).is_some();
     if changes {
         hasher.update(&id_of(shard.number, row).to_le_bytes());
     }

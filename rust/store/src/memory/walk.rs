@@ -9,6 +9,7 @@ use crate::database::Database;
 use crate::series::Head;
 use crate::shard::{SHARDS, Shard};
 use crate::slab::CLASSES;
+use crate::starts::StartSeries;
 use crate::view::ByShard;
 
 /// Bytes of one series, its even share of common ones included.
@@ -24,14 +25,17 @@ pub struct Held {
     /// Its part of what its chunks hold together with others: times, and values coded together.
     pub shared: usize,
     pub histograms: usize,
+    /// Start timestamps.
+    pub starts: usize,
     pub chunks: usize,
     pub samples: u64,
 }
 
 impl Held {
-    /// Open and sealed chunks, their lists and what they share, and histograms.
+    /// Open and sealed chunks, their lists and what they share, histograms and start timestamps.
     pub fn sample_bytes(&self) -> usize {
-        self.open_used + self.open_slack + self.sealed + self.lists + self.shared + self.histograms
+        let plain = self.open_used + self.open_slack + self.sealed + self.lists + self.shared;
+        plain + self.histograms + self.starts
     }
 
     pub fn bytes(&self) -> usize {
@@ -47,6 +51,7 @@ impl Held {
         self.lists += other.lists;
         self.shared += other.shared;
         self.histograms += other.histograms;
+        self.starts += other.starts;
         self.chunks += other.chunks;
         self.samples += other.samples;
     }
@@ -61,11 +66,13 @@ pub struct Rest {
     pub pages: usize,
     /// The table that leads to the histograms.
     pub histograms: usize,
+    /// The table that leads to the start timestamps.
+    pub starts: usize,
 }
 
 impl Rest {
     pub fn bytes(&self) -> usize {
-        self.columns + self.label_sets + self.pages + self.histograms
+        self.columns + self.label_sets + self.pages + self.histograms + self.starts
     }
 }
 
@@ -114,6 +121,7 @@ impl Shard {
             let count = histograms.count();
             held.histograms = count.sealed_bytes + count.list_bytes + count.open_bytes;
         }
+        held.starts = self.starts.get(row).map_or(0, StartSeries::bytes);
         held
     }
 }
@@ -156,6 +164,7 @@ impl Database {
                 label_sets: shard.label_sets.bytes() - all.iter().map(|h| h.labels).sum::<usize>(),
                 pages: shard.arena.bytes_held() - shard.arena.bytes_used(),
                 histograms: shard.histograms.count().table_bytes,
+                starts: shard.starts.table_bytes(),
             };
             f(&shard, &all, rest);
         }

@@ -80,6 +80,8 @@ fn declare(db: &Database, metric: &str, kind: MetricType) {
         series: Vec::new(),
         timestamps: Vec::new(),
         values: Vec::new(),
+        starts: Vec::new(),
+        histograms: Vec::new(),
         metadata: vec![said],
         dialect: 1,
         decode,

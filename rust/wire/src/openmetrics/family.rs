@@ -91,6 +91,11 @@ impl Family {
         self.metric.is_some()
     }
 
+    /// Tells apart the metrics of the family; that of the last sample.
+    pub fn metric(&self) -> Option<u64> {
+        self.metric
+    }
+
     fn kind(&self) -> MetricType {
         self.about.kind.unwrap_or(MetricType::Unknown)
     }

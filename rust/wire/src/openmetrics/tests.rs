@@ -31,8 +31,9 @@ fn samples_times_and_metadata_come_through() {
         req_seconds_total{p=\"/\\\"\"} 17 1.2345 # {id=\"x\"} 0.5 1\nreq_seconds_created{p=\"/\\\"\"} 5.5 1.2345\n\
         # HELP empty \nempty -Inf\n# EOF\n";
     let batch = parse(text.as_bytes(), 42).unwrap();
-    assert_eq!(batch.timestamps, [1235, 1235, 42]);
-    assert_eq!(batch.values, [17.0, 5.5, f64::NEG_INFINITY]);
+    assert_eq!(batch.timestamps, [1235, 42]);
+    assert_eq!(batch.values, [17.0, f64::NEG_INFINITY]);
+    assert_eq!(batch.starts, [5500, 0]);
     let expected = Metadata {
         metric: "req_seconds".into(),
         kind: Some(MetricType::Counter),
@@ -41,6 +42,18 @@ fn samples_times_and_metadata_come_through() {
     };
     assert_eq!(batch.metadata, [expected]);
     assert_eq!((batch.report.rejected[0].reason, batch.report.rejected[0].count), (Reason::Unsupported, 1));
+}
+
+#[test]
+fn created_lines_are_the_starts_of_their_metric() {
+    let text = "# TYPE h histogram\nh_bucket{a=\"1\",le=\"+Inf\"} 2\nh_count{a=\"1\"} 2\nh_sum{a=\"1\"} 1\n\
+        h_created{a=\"1\"} 1.5\nh_bucket{a=\"2\",le=\"+Inf\"} 2\nh_created{a=\"3\"} 9\n\
+        h_bucket{a=\"3\",le=\"+Inf\"} 0\n# TYPE s summary\ns{quantile=\"0.5\"} 1\ns_created 2\ns_count 4\n\
+        # TYPE x_created gauge\nx_created 7\n# EOF\n";
+    let batch = parse(text.as_bytes(), 42).unwrap();
+    assert_eq!(batch.starts, [1500, 1500, 1500, 0, 9000, 0, 2000, 0]);
+    // The name alone makes no start.
+    assert_eq!((batch.values.last(), batch.series.len()), (Some(&7.0), 8));
 }
 
 #[test]

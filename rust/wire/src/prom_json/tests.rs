@@ -34,6 +34,79 @@ fn a_vector() {
     );
 }
 
+fn histogram(count: f64) -> metricsdb_model::Histogram {
+    use metricsdb_model::histogram::Span;
+    use metricsdb_model::{Counts, Histogram, Layout, ResetHint, Tally};
+    let layout = Layout {
+        schema: 0,
+        zero_threshold: 0.75,
+        positive: vec![Span { offset: 0, length: 3 }],
+        negative: vec![Span { offset: 1, length: 1 }],
+        custom_bounds: Vec::new(),
+    };
+    let tally = Tally { count, zero: 2.0, buckets: vec![1.0, 0.0, 1e-7, 3.0] };
+    Histogram {
+        layout: layout.into(),
+        reset: ResetHint::Gauge,
+        sum: f64::INFINITY,
+        counts: Counts::Float(tally),
+    }
+}
+
+// The form is that of Prometheus' documentation: a rule, lower and upper bound, count; empty buckets left out.
+const HISTOGRAM: &str = r#"{"count":"6","sum":"+Inf","buckets":[[1,"-2","-1","3"],[3,"-0.75","0.75","2"],[0,"0.75","1","1"],[0,"2","4","1e-07"]]}"#;
+
+#[test]
+fn histograms_stand_in_the_place_of_values() {
+    let mut m = Matrix::default();
+    m.push_histogram(1_000, histogram(6.0));
+    m.end_row(Labels::empty());
+    assert_eq!(
+        write(AnswerKind::Vector, m.clone(), None, vec![]),
+        format!(
+            r#"{{"status":"success","data":{{"resultType":"vector","result":[{{"metric":{{}},"histogram":[1,{HISTOGRAM}]}}]}}}}"#
+        )
+    );
+    row(&[("a", "b")], &[(1_000, 1.0)], &mut m);
+    m.timestamps.push(1_000);
+    m.values.push(5.0);
+    m.push_histogram(2_000, histogram(6.0));
+    m.end_row(Labels::from_pairs([("a", "c")]).unwrap());
+    assert_eq!(
+        write(AnswerKind::Matrix, m, None, vec![]),
+        format!(
+            r#"{{"status":"success","data":{{"resultType":"matrix","result":[{{"metric":{{}},"histograms":[[1,{HISTOGRAM}]]}},{{"metric":{{"a":"b"}},"values":[[1,"1"]]}},{{"metric":{{"a":"c"}},"values":[[1,"5"]],"histograms":[[2,{HISTOGRAM}]]}}]}}}}"#
+        )
+    );
+}
+
+#[test]
+fn custom_buckets_have_the_bounds_of_their_own() {
+    use metricsdb_model::histogram::{SCHEMA_CUSTOM, Span};
+    use metricsdb_model::{Counts, Layout, Tally};
+    let layout = Layout {
+        schema: SCHEMA_CUSTOM,
+        positive: vec![Span { offset: 0, length: 3 }],
+        custom_bounds: vec![-1.0, 5.0],
+        ..Layout::default()
+    };
+    let tally = Tally { count: 6, zero: 0, buckets: vec![1u64, 2, 3] };
+    let custom = metricsdb_model::Histogram {
+        layout: layout.into(),
+        counts: Counts::Int(tally),
+        sum: 0.5,
+        ..histogram(0.0)
+    };
+    let mut m = Matrix::default();
+    m.push_histogram(0, custom);
+    m.end_row(Labels::empty());
+    let text = write(AnswerKind::Vector, m, None, vec![]);
+    assert!(
+        text.contains(r#""buckets":[[3,"-Inf","-1","1"],[0,"-1","5","2"],[0,"5","+Inf","3"]]"#),
+        "{text}"
+    );
+}
+
 #[test]
 fn a_matrix_with_remarks() {
     let mut m = Matrix::default();

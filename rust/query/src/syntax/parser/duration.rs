@@ -70,7 +70,7 @@ impl Parser<'_> {
         }
     }
 
-    fn duration_expr(&mut self, min: u8) -> Result<DurationExpr> {
+    pub(super) fn duration_expr(&mut self, min: u8) -> Result<DurationExpr> {
         self.enter()?;
         let mut left = self.duration_unary()?;
         let mut height = self.height;
@@ -139,6 +139,10 @@ impl Parser<'_> {
                 let bare = literal(&inner).is_some_and(f64::is_sign_positive);
                 Ok(if bare { inner } else { DurationExpr::Paren(Box::new(inner)) })
             }
+            TokenKind::Word => match self.named_here() {
+                Some(template) => self.template_duration(template),
+                None => Err(self.unexpected(context, expected)),
+            },
             _ => Err(self.unexpected(context, expected)),
         }
     }

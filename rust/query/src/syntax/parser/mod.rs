@@ -4,6 +4,7 @@ mod aggregate;
 mod duration;
 mod modifier;
 mod selector;
+mod template;
 
 use metricsdb_model::bounds::{NESTING_MAX, QUERY_BYTES_MAX, TREE_HEIGHT_MAX};
 use metricsdb_model::{Error, Result, Span};
@@ -11,10 +12,11 @@ use metricsdb_model::{Error, Result, Span};
 use crate::function::table;
 use crate::syntax::lexer::{self, Keyword, Lexed, Token, TokenKind};
 use crate::syntax::literal::{self, StringError};
-use crate::syntax::tree::{Binary, BinaryOp, Call, Expr, ExprKind, Filter, Selector};
+use crate::syntax::tree::{AggregateOp, Binary, BinaryOp, Call, Expr, ExprKind, Filter, Selector};
+use template::Templates;
 
-/// The tree of a text, its types not yet checked.
-pub(super) fn parse(text: &str) -> Result<Expr> {
+/// The tree of a text, its types not yet checked; with or without what comes from MetricsQL.
+pub(super) fn parse(text: &str, metricsql: bool) -> Result<Expr> {
     if text.len() > QUERY_BYTES_MAX {
         return Err(Error::Limit {
             what: "bytes of a query",
@@ -23,7 +25,9 @@ pub(super) fn parse(text: &str) -> Result<Expr> {
             remedy: "shorten it, or record parts of it",
         });
     }
-    let mut parser = Parser { text, lexed: lexer::lex(text), at: 0, depth: 0, height: 0 };
+    let lexed = lexer::lex(text, metricsql);
+    let templates = Templates::default();
+    let mut parser = Parser { text, metricsql, lexed, at: 0, depth: 0, height: 0, templates };
     if parser.kind() == TokenKind::End {
         return Err(Error::parse(text, Span::default(), "no expression found in input"));
     }
@@ -34,30 +38,45 @@ pub(super) fn parse(text: &str) -> Result<Expr> {
     Ok(expr)
 }
 
-const POW: u8 = 6;
+const POW: u8 = 8;
 
-/// As Prometheus ranks them; all but `^` group from the left.
+/// As Prometheus ranks them, and MetricsQL's below; all but `^` group from the left.
 fn precedence(op: BinaryOp) -> u8 {
     match op {
-        BinaryOp::Or => 1,
-        BinaryOp::And | BinaryOp::Unless => 2,
-        BinaryOp::Equal | BinaryOp::NotEqual => 3,
-        BinaryOp::Greater | BinaryOp::GreaterEqual | BinaryOp::Less | BinaryOp::LessEqual => 3,
-        BinaryOp::TrimUpper | BinaryOp::TrimLower => 3,
-        BinaryOp::Add | BinaryOp::Sub => 4,
-        BinaryOp::Mul | BinaryOp::Div | BinaryOp::Mod | BinaryOp::Atan2 => 5,
+        BinaryOp::Default => 1,
+        BinaryOp::If | BinaryOp::IfNot => 2,
+        BinaryOp::Or => 3,
+        BinaryOp::And | BinaryOp::Unless => 4,
+        BinaryOp::Equal | BinaryOp::NotEqual => 5,
+        BinaryOp::Greater | BinaryOp::GreaterEqual | BinaryOp::Less | BinaryOp::LessEqual => 5,
+        BinaryOp::TrimUpper | BinaryOp::TrimLower => 5,
+        BinaryOp::Add | BinaryOp::Sub => 6,
+        BinaryOp::Mul | BinaryOp::Div | BinaryOp::Mod | BinaryOp::Atan2 => 7,
         BinaryOp::Pow => POW,
     }
 }
 
+/// What an operand begins with.
+enum Leading<'t> {
+    Paren,
+    Template(usize),
+    Aggregate(AggregateOp),
+    /// `WITH (`.
+    With,
+    Call(&'t str),
+    Leaf,
+}
+
 struct Parser<'t> {
     text: &'t str,
+    metricsql: bool,
     lexed: Lexed,
     at: usize,
     /// Calls of `expr`, `filter_or` and `duration_expr` under way: what the stack must hold.
     depth: usize,
     /// Height of the tree parsed last: what later walks of the tree must hold.
     height: usize,
+    templates: Templates<'t>,
 }
 
 impl<'t> Parser<'t> {
@@ -194,7 +213,7 @@ impl<'t> Parser<'t> {
         let right = self.expr(if op == BinaryOp::Pow { POW } else { precedence(op) + 1 })?;
         self.height = self.above(height, self.height)?;
         let span = left.span.to(right.span);
-        let binary = Binary { op, left, right, return_bool, matching };
+        let binary = Binary { op, left, right, return_bool, matching, keep_name: false };
         Ok(Expr { kind: ExprKind::Binary(Box::new(binary)), span })
     }
 
@@ -205,8 +224,16 @@ impl<'t> Parser<'t> {
             TokenKind::Keyword(Keyword::Or) => Some(BinaryOp::Or),
             TokenKind::Keyword(Keyword::Unless) => Some(BinaryOp::Unless),
             TokenKind::Keyword(Keyword::Atan2) => Some(BinaryOp::Atan2),
+            TokenKind::Word if self.metricsql => self.gap_op(),
             _ => None,
         }
+    }
+
+    /// A word where an operator is due: PromQL has none there that is not a keyword.
+    fn gap_op(&self) -> Option<BinaryOp> {
+        let word = self.slice(self.token().span);
+        let known = [BinaryOp::Default, BinaryOp::If, BinaryOp::IfNot];
+        known.into_iter().find(|op| op.as_str().eq_ignore_ascii_case(word))
     }
 
     /// A sign binds as `*` does: `-a^b` is `-(a^b)`, `-a*b` is `(-a)*b`.
@@ -235,15 +262,38 @@ impl<'t> Parser<'t> {
     }
 
     fn primary(&mut self) -> Result<Expr> {
-        if self.kind() == TokenKind::LeftParen {
-            return self.paren();
+        match self.leading() {
+            Leading::Paren => self.paren(),
+            Leading::Template(template) => self.template_use(template),
+            Leading::Aggregate(op) => self.aggregate(op),
+            Leading::With => self.with(),
+            Leading::Call(name) => self.call(name),
+            Leading::Leaf => self.leaf(),
         }
-        if let Some(name) = self.function_name() {
-            return self.call(name);
+    }
+
+    fn leading(&self) -> Leading<'t> {
+        let kind = self.kind();
+        let word = self.slice(self.token().span);
+        let metricsql = self.metricsql && kind == TokenKind::Word;
+        if kind == TokenKind::LeftParen {
+            return Leading::Paren;
         }
-        match self.kind() {
-            TokenKind::Keyword(Keyword::Aggregate(op)) if self.aggregates() => self.aggregate(op),
-            _ => self.leaf(),
+        if metricsql && let Some(template) = self.template(word) {
+            return Leading::Template(template);
+        }
+        let aggregate = match kind {
+            TokenKind::Keyword(Keyword::Aggregate(op)) => Some(op),
+            _ if metricsql => AggregateOp::of_metricsql(word),
+            _ => None,
+        };
+        if let Some(op) = aggregate.filter(|_| self.aggregates()) {
+            return Leading::Aggregate(op);
+        }
+        match self.function_name() {
+            Some(name) if metricsql && name.eq_ignore_ascii_case("with") => Leading::With,
+            Some(name) => Leading::Call(name),
+            None => Leading::Leaf,
         }
     }
 
@@ -325,9 +375,10 @@ impl<'t> Parser<'t> {
 
     fn call(&mut self, name: &str) -> Result<Expr> {
         let name_span = self.advance().span;
-        let Some(function) = table::lookup(name) else { return Err(self.unknown(name, name_span)) };
+        let known = table::lookup(name).filter(|function| self.metricsql || !function.metricsql);
+        let Some(function) = known else { return Err(self.unknown(name, name_span)) };
         let (args, close) = self.arguments()?;
-        let kind = ExprKind::Call(Call { function, args, name_span });
+        let kind = ExprKind::Call(Call { function, args, name_span, keep_name: false });
         Ok(Expr { kind, span: name_span.to(close) })
     }
 

@@ -25,6 +25,29 @@ fn times(expr: &mut Expr) -> Option<Times<'_>> {
     }
 }
 
+const KEEP_METRIC_NAMES: &str = "keep_metric_names";
+
+/// Marks the call, or the operation in the parentheses; else says what is wrong.
+fn keep_name(expr: &mut Expr) -> std::result::Result<(), String> {
+    let cannot = |what: &str| format!("{KEEP_METRIC_NAMES} cannot follow {what}");
+    let twice = || format!("{KEEP_METRIC_NAMES} stands twice");
+    let mut found = &mut expr.kind;
+    let mut parenthesized = false;
+    while let ExprKind::Paren(inner) = found {
+        found = &mut inner.kind;
+        parenthesized = true;
+    }
+    match found {
+        ExprKind::Call(call) if !parenthesized && call.keep_name => return Err(twice()),
+        ExprKind::Binary(binary) if parenthesized && binary.keep_name => return Err(twice()),
+        ExprKind::Call(call) if !parenthesized && call.function.can_keep_name() => call.keep_name = true,
+        ExprKind::Call(call) if !parenthesized => return Err(cannot(call.function.name)),
+        ExprKind::Binary(binary) if parenthesized => binary.keep_name = true,
+        _ => return Err(cannot("this")),
+    }
+    Ok(())
+}
+
 impl Parser<'_> {
     /// A primary expression and all that is attached to it.
     pub(super) fn postfix(&mut self) -> Result<Expr> {
@@ -40,6 +63,7 @@ impl Parser<'_> {
                 TokenKind::At => self.at_modifier(&mut expr)?,
                 TokenKind::Keyword(Keyword::Anchored) => self.extend(&mut expr, Extension::Anchored)?,
                 TokenKind::Keyword(Keyword::Smoothed) => self.extend(&mut expr, Extension::Smoothed)?,
+                TokenKind::Word if self.keeps_name() => self.keep_name(&mut expr)?,
                 _ => return Ok(expr),
             }
             expr.span = expr.span.to(self.last_span());
@@ -167,6 +191,21 @@ impl Parser<'_> {
         Ok(())
     }
 
+    /// At `keep_metric_names` behind an operand, where PromQL takes no word.
+    fn keeps_name(&self) -> bool {
+        self.metricsql && self.slice(self.token().span).eq_ignore_ascii_case(KEEP_METRIC_NAMES)
+    }
+
+    fn keep_name(&mut self, expr: &mut Expr) -> Result<()> {
+        let span = self.advance().span;
+        match keep_name(expr) {
+            Ok(()) => Ok(()),
+            Err(message) => Err(self.error(span, message).with_remedy(
+                "write it after a function of one vector, or after an operation in parentheses",
+            )),
+        }
+    }
+
     /// What stands between an operator and its right operand: `bool` or not, and the matching.
     pub(super) fn binary_modifiers(&mut self, op: BinaryOp) -> Result<(bool, Matching)> {
         let return_bool = self.eat(TokenKind::Keyword(Keyword::Bool));
@@ -199,7 +238,7 @@ impl Parser<'_> {
             }
         }
         self.fill(&mut matching)?;
-        if op.is_set() && matching.card == Cardinality::OneToOne {
+        if (op.is_set() || op.is_gap()) && matching.card == Cardinality::OneToOne {
             matching.card = Cardinality::ManyToMany;
         }
         Ok((return_bool, matching))

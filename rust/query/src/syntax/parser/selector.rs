@@ -83,8 +83,13 @@ impl Parser<'_> {
     }
 
     fn conjunction(&mut self) -> Result<Vec<Filter>> {
-        let mut parts = vec![self.negation()?];
+        let mut parts = Vec::new();
         loop {
+            match self.named_filter() {
+                // Its matchers stand among the others, as if written here.
+                Some(template) => self.template_filters(template, &mut parts)?,
+                None => parts.push(self.negation()?),
+            }
             if self.eat(TokenKind::Comma) {
                 let closed = matches!(self.kind(), TokenKind::RightBrace | TokenKind::RightParen);
                 if closed || self.is_connective("or") {
@@ -95,8 +100,21 @@ impl Parser<'_> {
             } else {
                 return Ok(parts);
             }
-            parts.push(self.negation()?);
         }
+    }
+
+    /// The template whose name stands here where PromQL wants an operator behind a label.
+    fn named_filter(&self) -> Option<usize> {
+        let word = self.slice(self.token().span);
+        let free = self.kind() == TokenKind::Word && !self.label_operator(1);
+        if free && !super::template::is_filter_word(word) { self.template(word) } else { None }
+    }
+
+    #[inline(never)]
+    fn template_filter(&mut self, template: usize) -> Result<Filter> {
+        let mut parts = Vec::new();
+        self.template_filters(template, &mut parts)?;
+        Ok(unwrapped(Filter::All(parts)))
     }
 
     fn negation(&mut self) -> Result<Filter> {
@@ -109,6 +127,9 @@ impl Parser<'_> {
 
     fn part(&mut self) -> Result<Filter> {
         let called = self.ahead(1).kind == TokenKind::LeftParen;
+        if let Some(template) = self.named_filter() {
+            return self.template_filter(template);
+        }
         match self.kind() {
             TokenKind::LeftParen => {
                 self.advance();
@@ -194,7 +215,11 @@ impl Parser<'_> {
     }
 
     fn value(&mut self) -> Result<String> {
-        if self.kind() == TokenKind::String { self.string() } else { Err(self.unexpected_match("string")) }
+        match self.kind() {
+            TokenKind::String => self.string(),
+            TokenKind::Word if self.named_here().is_some() => self.template_string(),
+            _ => Err(self.unexpected_match("string")),
+        }
     }
 
     /// `in ("a", "b")` or `not in (…)`.

@@ -182,7 +182,23 @@ fn selector() -> impl Strategy<Value = Selector> {
     let either = prop::collection::vec(self::filter(), 2..4).prop_map(Filter::Any);
     let name = prop_oneof![
         "[a-z_:][a-z0-9_:]{0,6}x",
-        prop::sample::select(vec!["sum", "by", "offset", "fill", "start", "and"]).prop_map(String::from),
+        prop::sample::select(vec![
+            "sum",
+            "by",
+            "offset",
+            "fill",
+            "start",
+            "and",
+            "default",
+            "if",
+            "ifnot",
+            "keep_metric_names",
+            "with",
+            "outliersk",
+            "rollup",
+            "range_sum",
+        ])
+        .prop_map(String::from),
     ];
     (any::<bool>(), name, prop_oneof![4 => filter, 1 => either], offset(), at(), extension).prop_map(
         |(named, name, filter, offset, at, extension)| {
@@ -212,7 +228,7 @@ fn matching(op: BinaryOp) -> impl Strategy<Value = Matching> {
     let fill = || prop_oneof![3 => Just(None), 1 => number().prop_map(Some)];
     (prop::option::of(grouping()), card, prop::collection::vec("z[a-z]{1,3}", 0..3), fill(), fill()).prop_map(
         move |(on, card, include, fill_left, fill_right)| {
-            if op.is_set() {
+            if op.is_set() || op.is_gap() {
                 let on = on.filter(|on| *on != Grouping::Without(Vec::new()));
                 return Matching { on, card: Cardinality::ManyToMany, ..Matching::default() };
             }
@@ -230,7 +246,7 @@ fn matching(op: BinaryOp) -> impl Strategy<Value = Matching> {
     )
 }
 
-const OPS: [BinaryOp; 18] = [
+const OPS: [BinaryOp; 21] = [
     BinaryOp::Add,
     BinaryOp::Sub,
     BinaryOp::Mul,
@@ -249,11 +265,14 @@ const OPS: [BinaryOp; 18] = [
     BinaryOp::And,
     BinaryOp::Or,
     BinaryOp::Unless,
+    BinaryOp::Default,
+    BinaryOp::If,
+    BinaryOp::IfNot,
 ];
 
 fn binary(op: BinaryOp, left: Expr, right: Expr, return_bool: bool, matching: Matching) -> Expr {
     let (left, right) = (operand(left), operand(right));
-    node(ExprKind::Binary(Box::new(Binary { op, left, right, return_bool, matching })))
+    node(ExprKind::Binary(Box::new(Binary { op, left, right, return_bool, matching, keep_name: false })))
 }
 
 fn scalar(depth: u32) -> BoxedStrategy<Expr> {
@@ -265,19 +284,26 @@ fn scalar(depth: u32) -> BoxedStrategy<Expr> {
     if depth == 0 {
         return leaf.boxed();
     }
-    let op = prop::sample::select(OPS[..15].to_vec());
+    let op = prop::sample::select([&OPS[..15], &OPS[18..]].concat());
     prop_oneof![
         3 => leaf,
         1 => (op, scalar(depth - 1), scalar(depth - 1))
-            .prop_map(|(op, a, b)| binary(op, a, b, op.is_comparison(), Matching::default())),
+            .prop_map(|(op, a, b)| binary(op, a, b, op.is_comparison(), plain_matching(op))),
         1 => vector(depth - 1).prop_map(|e| call("scalar", vec![e])),
     ]
     .boxed()
 }
 
+/// As it is where nothing is written.
+fn plain_matching(op: BinaryOp) -> Matching {
+    let many = op.is_set() || op.is_gap();
+    let card = if many { Cardinality::ManyToMany } else { Cardinality::OneToOne };
+    Matching { card, ..Matching::default() }
+}
+
 fn call(name: &str, args: Vec<Expr>) -> Expr {
     let function = table::lookup(name).unwrap();
-    node(ExprKind::Call(Call { function, args, name_span: Span::default() }))
+    node(ExprKind::Call(Call { function, args, name_span: Span::default(), keep_name: false }))
 }
 
 fn matrix(depth: u32) -> BoxedStrategy<Expr> {
@@ -328,6 +354,9 @@ fn aggregate(depth: u32) -> BoxedStrategy<Expr> {
         A::CountValues,
         A::Limitk,
         A::LimitRatio,
+        A::OutliersIqr,
+        A::OutliersMad,
+        A::Outliersk,
     ]);
     (op, vector(depth), scalar(depth), text(), grouping())
         .prop_map(|(op, expr, param, word, grouping)| {
@@ -351,24 +380,86 @@ pub(super) fn vector(depth: u32) -> BoxedStrategy<Expr> {
     let both = op.prop_flat_map(move |op| {
         (Just(op), vector(depth - 1), vector(depth - 1), any::<bool>(), matching(op))
     });
-    let mixed =
-        (prop::sample::select(OPS[..15].to_vec()), vector(depth - 1), scalar(depth - 1), any::<bool>());
+    let mixed = (
+        prop::sample::select([&OPS[..15], &OPS[18..]].concat()),
+        vector(depth - 1),
+        scalar(depth - 1),
+        any::<bool>(),
+    );
     prop_oneof![
         2 => leaf,
         2 => both.prop_map(|(op, a, b, flag, matching)| binary(op, a, b, flag && op.is_comparison(), matching)),
         1 => mixed.prop_map(|(op, a, b, flag)| {
             let flag = flag && op.is_comparison();
-            if flag { binary(op, b, a, flag, Matching::default()) } else { binary(op, a, b, flag, Matching::default()) }
+            if flag { binary(op, b, a, flag, plain_matching(op)) } else { binary(op, a, b, flag, plain_matching(op)) }
         }),
         1 => vector(depth - 1).prop_map(|e| node(ExprKind::Paren(Box::new(e)))),
         1 => vector(depth - 1).prop_map(|e| node(ExprKind::Negate(Box::new(operand(e))))),
         1 => vector(depth - 1).prop_map(|e| node(ExprKind::Plus(Box::new(operand(e))))),
         2 => aggregate(depth - 1),
         3 => prop::sample::select(functions).prop_flat_map(move |f| args_of(f, depth - 1)),
+        1 => vector(depth - 1).prop_map(with_kept_name),
     ]
     .boxed()
 }
 
 pub(super) fn expression() -> BoxedStrategy<Expr> {
     prop_oneof![6 => vector(3), 1 => scalar(2), 1 => matrix(2), 1 => typed(ValueType::String, 0)].boxed()
+}
+
+/// The same with `keep_metric_names`, where that can stand.
+fn with_kept_name(mut expr: Expr) -> Expr {
+    match &mut expr.kind {
+        ExprKind::Call(call) if call.function.can_keep_name() => call.keep_name = true,
+        ExprKind::Binary(binary) => {
+            binary.keep_name = true;
+            return node(ExprKind::Paren(Box::new(expr)));
+        }
+        _ => {}
+    }
+    expr
+}
+
+/// Expressions of PromQL: MetricsQL's forms are replaced by others of the same type.
+pub(super) fn promql() -> BoxedStrategy<Expr> {
+    expression().prop_map(as_promql).boxed()
+}
+
+fn as_promql(expr: Expr) -> Expr {
+    let boxed = |e: Box<Expr>| Box::new(as_promql(*e));
+    node(match expr.kind {
+        ExprKind::Subquery { expr, range, step, offset, at } => {
+            ExprKind::Subquery { expr: Box::new(operand(as_promql(*expr))), range, step, offset, at }
+        }
+        ExprKind::Paren(e) => ExprKind::Paren(boxed(e)),
+        ExprKind::Negate(e) => ExprKind::Negate(Box::new(operand(as_promql(*e)))),
+        ExprKind::Plus(e) => ExprKind::Plus(Box::new(operand(as_promql(*e)))),
+        ExprKind::Binary(b) => {
+            let (op, mut matching) = (b.op, b.matching);
+            let op = if op.is_gap() { BinaryOp::Add } else { op };
+            if b.op.is_gap() {
+                matching.card = Cardinality::OneToOne;
+            }
+            return binary(op, as_promql(b.left), as_promql(b.right), b.return_bool, matching);
+        }
+        ExprKind::Aggregate(mut a) => {
+            a.expr = as_promql(a.expr);
+            a.param = a.param.map(as_promql);
+            if matches!(a.op, AggregateOp::OutliersIqr | AggregateOp::OutliersMad | AggregateOp::Outliersk) {
+                (a.op, a.param) = (AggregateOp::Sum, None);
+            }
+            ExprKind::Aggregate(a)
+        }
+        ExprKind::Call(c) => {
+            let mut args: Vec<Expr> = c.args.into_iter().map(as_promql).collect();
+            match c.function.vector_arg() {
+                Some(at) if c.function.metricsql => {
+                    let name = if c.function.args[at] == ValueType::Matrix { "rate" } else { "abs" };
+                    return call(name, vec![args.swap_remove(at)]);
+                }
+                _ => return call(c.function.name, args),
+            }
+        }
+        leaf => leaf,
+    })
 }

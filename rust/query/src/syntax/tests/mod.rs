@@ -3,6 +3,7 @@
 
 mod errors;
 mod generate;
+mod metricsql;
 mod properties;
 mod selectors;
 

@@ -3,9 +3,9 @@
 use metricsdb_model::Span;
 use proptest::prelude::*;
 
-use super::generate::expression;
+use super::generate::{expression, promql};
 use crate::syntax::tree::*;
-use crate::syntax::{parse, pretty, to_json};
+use crate::syntax::{parse, parse_without_metricsql, pretty, to_json};
 
 /// Without spans, and with plain matchers in the order of printing.
 fn bare(mut expr: Expr) -> Expr {
@@ -29,9 +29,9 @@ fn bare(mut expr: Expr) -> Expr {
         ExprKind::Negate(e) => ExprKind::Negate(boxed(e)),
         ExprKind::Plus(e) => ExprKind::Plus(boxed(e)),
         ExprKind::Binary(b) => {
-            let Binary { op, left, right, return_bool, matching } = *b;
+            let Binary { op, left, right, return_bool, matching, keep_name } = *b;
             let (left, right) = (bare(left), bare(right));
-            ExprKind::Binary(Box::new(Binary { op, left, right, return_bool, matching }))
+            ExprKind::Binary(Box::new(Binary { op, left, right, return_bool, matching, keep_name }))
         }
         ExprKind::Aggregate(a) => {
             let Aggregate { op, expr, param, grouping } = *a;
@@ -57,18 +57,20 @@ fn bare(mut expr: Expr) -> Expr {
 fn by_definition(ops: &[&str]) -> String {
     fn rank(op: &str) -> u8 {
         match op {
-            "or" => 1,
-            "and" | "unless" => 2,
-            "==" | ">" | "<=" => 3,
-            "+" | "-" => 4,
-            "*" | "/" | "atan2" => 5,
-            _ => 6,
+            "default" => 1,
+            "if" | "ifnot" => 2,
+            "or" => 3,
+            "and" | "unless" => 4,
+            "==" | ">" | "<=" => 5,
+            "+" | "-" => 6,
+            "*" | "/" | "atan2" => 7,
+            _ => 8,
         }
     }
     fn tree(ops: &[&str], first: usize) -> String {
         let Some(least) = ops.iter().map(|op| rank(op)).min() else { return format!("x{first}") };
         let found = |op: &&str| rank(op) == least;
-        let root = if least == 6 { ops.iter().position(found) } else { ops.iter().rposition(found) }.unwrap();
+        let root = if least == 8 { ops.iter().position(found) } else { ops.iter().rposition(found) }.unwrap();
         let (left, right) = (tree(&ops[..root], first), tree(&ops[root + 1..], first + root + 1));
         format!("[{left} {} {right}]", ops[root])
     }
@@ -93,10 +95,21 @@ proptest! {
         prop_assert!(to_json(&again).len() > 2);
     }
 
+    /// Rule zero: what PromQL alone accepts has the same tree beside MetricsQL's syntax.
+    #[test]
+    fn promql_has_the_same_tree_with_and_without_metricsql(tree in promql()) {
+        let line = tree.to_string();
+        let alone = parse_without_metricsql(&line);
+        prop_assert!(alone.is_ok(), "{}\n{:?}", line, alone);
+        prop_assert_eq!(format!("{:?}", parse(&line)), format!("{alone:?}"));
+    }
+
     #[test]
     fn precedence_is_as_defined(
         ops in prop::collection::vec(
-            prop::sample::select(vec!["or", "and", "unless", "==", ">", "<=", "+", "-", "*", "/", "atan2", "^"]),
+            prop::sample::select(vec![
+                "or", "and", "unless", "==", ">", "<=", "+", "-", "*", "/", "atan2", "^", "default", "if", "ifnot",
+            ]),
             0..12,
         ),
     ) {
@@ -119,14 +132,17 @@ proptest! {
             prop::sample::select(vec![
                 "x", "sum", "rate", "by", "(", ")", "[", "]", "{", "}", "5m", "5", "\"s\"", ",", ":", "=", "=~", "!=",
                 "or", "not", "in", "has", "num", "+", "-", "^", "@", "offset", "start", "step", "fill", "on", "bool",
-                "group_left", "ä", "'", "`", "#", "\n", ".", "_", "inf", "==", "smoothed", "min_of",
+                "group_left", "default", "if", "ifnot", "keep_metric_names", "WITH", "outliersk", "range_sum", "1Ki", "rollup", "ä", "'", "`", "#", "\n", ".", "_", "inf", "==", "smoothed", "min_of",
             ]),
             0..20,
         ),
         blank in prop::sample::select(vec!["", " "]),
     ) {
         let text = pieces.join(blank);
-        if let Ok(expr) = parse(&text) {
+        let promql = parse_without_metricsql(&text);
+        let found = parse(&text);
+        prop_assert!(promql.is_err() || found == promql, "{}", text);
+        if let Ok(expr) = found {
             let line = expr.to_string();
             prop_assert_eq!(parse(&line).map(|e| e.to_string()), Ok(line.clone()), "{}", text);
         }

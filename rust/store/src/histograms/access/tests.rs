@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use metricsdb_model::{Columns, MatchOp, Matcher, Values};
+use metricsdb_model::{Columns, HistogramSamples, MatchOp, Matcher, Source, Values};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -59,6 +59,43 @@ fn a_series_with_histograms_alone_is_found() {
     assert_eq!((stats.samples, stats.histogram_samples, stats.histogram_chunks), (0, 1, 0));
     assert_eq!((stats.oldest, stats.newest), (Some(1000), Some(1000)));
     db.check().unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// Against a plain list, over open and sealed histograms.
+    #[test]
+    fn a_query_reads_the_histograms_of_its_range_and_the_one_before(
+        pool in rows(40), count in 1usize..300, (from, len) in (0i64..3000, 0i64..3000), cut in 0i64..4000
+    ) {
+        let (db, sets, ids) = database(2, Options::default());
+        let stored: Vec<(i64, Histogram)> =
+            (0..count).map(|i| (10 * i as i64, pool[i % pool.len()].clone())).collect();
+        let (times, rows): (Vec<i64>, Vec<Histogram>) = stored.iter().cloned().unzip();
+        db.append_histograms(&vec![ids[0]; count], &times, &rows).unwrap();
+        let values = Values::Float(&[1.0]);
+        db.append_columns(Columns { ids: &ids[1..], timestamps: &[from], values }).unwrap();
+        let range = TimeRange::new(from, from + len);
+        let view = db.select(&every(), range, &Budget::unlimited()).unwrap();
+        let mut seen = 0;
+        for i in 0..view.len() {
+            let mut found = HistogramSamples::default();
+            view.read_histograms(i, range, &mut found).unwrap();
+            if view.labels(i) == sets[1] {
+                prop_assert!(!view.has_histograms(i) && found.is_empty());
+                continue;
+            }
+            seen += found.len();
+            prop_assert!(view.has_histograms(i));
+            let within = stored.iter().filter(|(t, _)| range.contains(*t)).cloned();
+            let read = found.timestamps.iter().copied().zip(found.histograms.iter().cloned());
+            prop_assert!(read.eq(within));
+            let before = stored.iter().rev().find(|(t, _)| *t < cut.min(range.end)).cloned();
+            prop_assert_eq!(view.histogram_before(i, cut.min(range.end)).unwrap(), before);
+        }
+        prop_assert_eq!(seen, stored.iter().filter(|(t, _)| range.contains(*t)).count());
+    }
 }
 
 #[test]

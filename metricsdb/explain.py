@@ -1,0 +1,150 @@
+"""What a query will cost, what it did, and what could be better: plans as text and as frames."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from metricsdb._native import NativeDatabase
+
+__all__ = ["Estimate", "Plan", "estimate", "explain", "statement"]
+
+# Start, end, step (0: an instant query) and lookback, in milliseconds.
+Times = tuple[int, int, int, int]
+ESTIMATED = ["estimated_series", "estimated_samples", "estimated_bytes", "estimated_values"]
+ACTUAL = ["series", "samples", "bytes", "values"]
+_STATEMENT = re.compile(r"(?:\s|#[^\n]*\n)*explain\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Upper bounds of a query's cost on the data as they are now.
+
+    ``frame``: a row a node, as in ``Plan``, with the estimated columns alone. ``series``: of all selectors.
+    ``samples``: loaded from storage. ``bytes``: encoded, of the chunks looked into. ``values``: held in memory at the
+    worst moment, 8 bytes each. ``samples_min``: a lower bound; a query for which it is above ``max_samples`` is
+    refused before it starts.
+    """
+
+    frame: pl.DataFrame = field(repr=False)
+    series: int
+    samples: int
+    samples_min: int
+    bytes: int
+    values: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The plan of a query.
+
+    ``frame``: a row a node: ``id``, ``parent`` (null: the root), ``depth``, ``node``, ``detail``, ``position``,
+    ``estimated_series``, ``estimated_samples``, ``estimated_bytes``, ``estimated_values`` (upper bounds); with
+    ``analyze`` also ``series``, ``samples`` (loaded), ``bytes`` (encoded, of the chunks looked into), ``values``
+    (made), ``milliseconds``, ``codec``, else null. ``totals``: the same figures of the whole query. ``suggestions``: as
+    ``Database.suggest`` gives them.
+    """
+
+    query: str
+    frame: pl.DataFrame
+    totals: dict[str, int]
+    suggestions: pl.DataFrame
+
+    @property
+    def analyzed(self) -> bool:
+        return "nanoseconds" in self.totals
+
+    @property
+    def text(self) -> str:
+        """A line a node, indented; then totals and suggestions."""
+        table = [["", "at most", "counted", "codec"]] if self.analyzed else [["", "at most"]]
+        table += [self._cells(row) for row in self.frame.iter_rows(named=True)]
+        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]
+        return "\n".join([*lines, "", self._summary(), *self._advice()])
+
+    def _cells(self, row: dict[str, object]) -> list[str]:
+        cells = ["  " * int(str(row["depth"])) + str(row["detail"]), _figures([row[name] for name in ESTIMATED])]
+        if self.analyzed:
+            counted = [_figures([row[name] for name in ACTUAL]), f"{row['milliseconds']:.3f} ms"]
+            cells += [", ".join(c for c in counted if c), str(row["codec"])]
+        return cells
+
+    def _summary(self) -> str:
+        totals = self.totals
+        text = f"At most {totals['estimated_samples']:,} samples loaded and {totals['estimated_values']:,} values held"
+        if not self.analyzed:
+            return text + "."
+        took = f"{totals['nanoseconds'] / 1e6:.3f} ms"
+        return f"{text}; {totals['samples']:,} loaded, {totals['series']:,} series answered, {took}."
+
+    def _advice(self) -> list[str]:
+        lines = []
+        for row in self.suggestions.iter_rows(named=True):
+            lines.append(f"{row['position']} {row['check']}: {row['message']}")
+            if row["rewrite"] is not None:
+                lines.append(f"    {row['rewrite']}{_verdict(row)}")
+        return ["", "Suggestions", *lines] if lines else []
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.text)}</pre>"
+
+
+def _figures(figures: list[object]) -> str:
+    named = zip(("series", "samples", "bytes", "values"), figures, strict=True)
+    return ", ".join(f"{_short(int(str(n)))} {name}" for name, n in named if n)
+
+
+def _short(number: int) -> str:
+    """Exact up to five digits, then with a unit of thousands; unbounded is said so."""
+    if number >= 2**63:
+        return "unbounded"
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= 100_000 and number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:,}"
+
+
+def _verdict(row: dict[str, object]) -> str:
+    said = []
+    if row["meaning"] == "different":
+        said.append("means something else")
+    elif row["same_answer"] is not None:
+        said.append("same answer" if row["same_answer"] else "another answer on these data")
+    saving = row["measured_saving"] if row["measured_saving"] is not None else row["predicted_saving"]
+    if isinstance(saving, float) and saving >= 0.01:
+        said.append(f"saves {saving:.0%}")
+    return f"   ({', '.join(said)})" if said else ""
+
+
+def estimate(native: NativeDatabase, expr: str, times: Times) -> Estimate:
+    """See ``Database.estimate``."""
+    frame, totals = native.explain(expr, *times, False)
+    return Estimate(
+        frame.select("id", "parent", "depth", "node", "detail", "position", *ESTIMATED),
+        totals["estimated_series"],
+        totals["estimated_samples"],
+        totals["estimated_samples_min"],
+        totals["estimated_bytes"],
+        totals["estimated_values"],
+    )
+
+
+def explain(native: NativeDatabase, expr: str, times: Times, analyze: bool, rules: dict[str, str]) -> Plan:
+    """See ``Database.explain``."""
+    frame, totals = native.explain(expr, *times, analyze)
+    return Plan(expr, frame, totals, native.suggest(expr, *times, list(rules.items()), analyze))
+
+
+def statement(native: NativeDatabase, text: str) -> tuple[bool, str] | None:
+    """Whether to analyze, and the expression, of ``EXPLAIN [ANALYZE] expression``; None for a plain query."""
+    return native.statement(text) if _STATEMENT.match(text) else None

@@ -1,0 +1,137 @@
+//! MetricsQL's `default`, `if` and `ifnot`: gaps filled, and gaps made.
+//!
+//! A NaN is a gap here, as it is in MetricsQL, a histogram is none. What is one series without labels on the right holds for every
+//! series on the left.
+
+use std::sync::Arc;
+
+use metricsdb_model::order::sort_by;
+use metricsdb_model::{Budget, Error, Result};
+
+use super::binary::map_rows;
+use super::block::{ABSENT, Block, Vector};
+use super::matching::{matches, set_operator};
+use super::scan::RowMap;
+use super::{Evaluator, Value};
+use crate::syntax::tree::{Binary, BinaryOp, Matching};
+
+/// The right operand: one value per step for every series on the left, or series to be matched.
+enum Right<'a> {
+    Column(Vec<f64>),
+    Series(Block<'a>),
+}
+
+impl<'a> Evaluator<'a> {
+    #[inline(never)]
+    pub(super) fn gap_operator(
+        &self,
+        binary: &Binary,
+        left: Value<'a>,
+        right: Value<'a>,
+    ) -> Result<Value<'a>> {
+        let op = binary.op;
+        let strings = || Error::execution("operators do not take strings");
+        let left = match (left, &right) {
+            (Value::Scalar(a), Value::Scalar(b)) => {
+                let values = a.iter().zip(b).map(|(&a, &b)| scalar(op, a, b));
+                return Ok(Value::Scalar(values.collect()));
+            }
+            (Value::Scalar(a), _) => Vector::Block(Block::unlabelled(a)),
+            (Value::Vector(vector), _) => vector,
+            (Value::String(_), _) => return Err(strings()),
+        };
+        let right = match right {
+            Value::Scalar(column) => Right::Column(column),
+            Value::Vector(vector) => right_side(vector.into_block(self.budget)?),
+            Value::String(_) => return Err(strings()),
+        };
+        Ok(Value::Vector(match (op, right) {
+            (BinaryOp::Default, right) => {
+                Vector::Block(self.filled(left.into_block(self.budget)?, right, &binary.matching)?)
+            }
+            (_, Right::Column(column)) => blanked(left, column, op == BinaryOp::If, self.budget)?,
+            (_, Right::Series(mut right)) => {
+                for row in right.values.chunks_mut(right.steps) {
+                    self.budget.check()?;
+                    row.iter_mut().filter(|v| v.is_nan()).for_each(|v| *v = ABSENT);
+                }
+                right.drop_empty(self.budget)?;
+                let as_set = if op == BinaryOp::If { BinaryOp::And } else { BinaryOp::Unless };
+                let left = left.into_block(self.budget)?;
+                Vector::Block(set_operator(as_set, left, right, &binary.matching, self.budget)?)
+            }
+        }))
+    }
+
+    /// The left series, their gaps filled from the right; if there is none at all, the right ones.
+    fn filled(&self, mut left: Block<'a>, right: Right<'a>, matching: &Matching) -> Result<Block<'a>> {
+        left.drop_empty(self.budget)?;
+        let mut right = match (left.len(), right) {
+            (0, Right::Column(column)) => return Ok(Block::unlabelled(column)),
+            (0, Right::Series(block)) => return Ok(block),
+            (_, Right::Column(column)) => {
+                let column = Block::unlabelled(column);
+                for row in 0..left.len() {
+                    self.budget.check()?;
+                    fill(&mut left, row, &column, 0);
+                }
+                return Ok(left);
+            }
+            (_, Right::Series(block)) => block,
+        };
+        // Of several values the first in the order of the labels.
+        let labels = right.labels_ready(self.budget)?.clone();
+        for mut found in matches(&left, &right, matching, self.budget)? {
+            sort_by(&mut found.right, self.budget, |&a, &b| labels[a as usize].cmp(&labels[b as usize]))?;
+            for &l in &found.left {
+                for &r in &found.right {
+                    self.budget.check()?;
+                    fill(&mut left, l as usize, &right, r as usize);
+                }
+            }
+        }
+        Ok(left)
+    }
+}
+
+fn scalar(op: BinaryOp, left: f64, right: f64) -> f64 {
+    match op {
+        BinaryOp::Default if left.is_nan() => right,
+        BinaryOp::If if right.is_nan() => f64::NAN,
+        BinaryOp::IfNot if !right.is_nan() => f64::NAN,
+        _ => left,
+    }
+}
+
+/// A single series whose labels are none, or go with its name at the end, is a column.
+fn right_side(block: Block<'_>) -> Right<'_> {
+    let bare = block.len() == 1 && {
+        let labels = block.labels.get(0);
+        let labels = if block.drop_name[0] { super::labels::drop_metadata(&labels) } else { labels };
+        labels.iter().next().is_none()
+    };
+    if bare && block.cells.is_empty() { Right::Column(block.values) } else { Right::Series(block) }
+}
+
+/// Puts what `from` has at row `of` where row `to` has a gap.
+fn fill(block: &mut Block<'_>, to: usize, from: &Block<'_>, of: usize) {
+    for step in 0..block.steps {
+        let is_gap = block.row(to)[step].is_nan() && block.cells.get(to, step).is_none();
+        if is_gap && from.has(of, step) {
+            block.put(to, step, from.row(of)[step], from.cells.get(of, step).cloned());
+        }
+    }
+}
+
+/// Keeps the steps at which the column has a number, or those at which it has none.
+fn blanked<'a>(left: Vector<'a>, column: Vec<f64>, wanted: bool, budget: &Budget) -> Result<Vector<'a>> {
+    let goes: Arc<[bool]> = column.iter().map(|c| c.is_nan() == wanted).collect();
+    let of_numbers = goes.clone();
+    let numbers = move |row: &mut [f64]| {
+        row.iter_mut().zip(&of_numbers[..]).filter(|(_, goes)| **goes).for_each(|(v, _)| *v = ABSENT);
+    };
+    let map = RowMap::of_numbers(numbers).with_histograms(move |_, cells| {
+        cells.iter_mut().zip(&goes[..]).filter(|(_, goes)| **goes).for_each(|(cell, _)| *cell = None);
+    });
+    map_rows(left, map, false, budget)
+}

@@ -1,0 +1,502 @@
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use metricsdb_model::budget::Stop;
+use metricsdb_model::{
+    Bound, Budget, Error, Labels, MetricType, Predicate, Result, Samples, SeriesSet, Source, TimeRange,
+};
+use proptest::prelude::*;
+
+use super::{
+    Meaning, Rule, Statement, Suggestion, Surroundings, admit, estimate, explain, name_costly, nodes,
+    statement, suggest,
+};
+use crate::exec::{Params, evaluate};
+use crate::syntax::parse;
+
+const STEP: i64 = 15_000;
+const END: i64 = 3_600_000;
+
+/// Storage as plain as it can be, which bounds what it holds by counting.
+#[derive(Clone, Debug, Default)]
+struct Plain(Vec<(Labels, Vec<(i64, f64)>)>);
+
+struct Found<'a>(Vec<&'a (Labels, Vec<(i64, f64)>)>);
+
+impl Source for Plain {
+    fn select<'a>(&'a self, p: &Predicate, _: TimeRange, _: &Budget) -> Result<Box<dyn SeriesSet + 'a>> {
+        Ok(Box::new(Found(self.0.iter().filter(|(l, _)| p.matches(l.as_ref())).collect())))
+    }
+
+    fn bound(&self, p: &Predicate, range: TimeRange, _: &Budget) -> Result<Option<Bound>> {
+        let chosen: Vec<_> = self.0.iter().filter(|(l, _)| p.matches(l.as_ref())).collect();
+        let samples =
+            chosen.iter().map(|(_, s)| s.iter().filter(|(t, _)| range.contains(*t)).count() as u64).sum();
+        let series = chosen.len() as u64;
+        let bytes = chosen.iter().map(|(_, s)| 16 * s.len() as u64).sum();
+        Ok(Some(Bound { series_min: series, series, samples_min: samples, samples, bytes }))
+    }
+
+    fn label_size(&self, label: &str) -> Option<u64> {
+        let mut values: Vec<&str> = self.0.iter().filter_map(|(l, _)| l.get(label)).collect();
+        values.sort_unstable();
+        values.dedup();
+        Some(values.len() as u64)
+    }
+
+    fn samples_at_most(&self) -> Option<u64> {
+        Some(self.0.iter().map(|(_, s)| s.len() as u64).sum())
+    }
+}
+
+impl SeriesSet for Found<'_> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn labels(&self, index: usize) -> Labels {
+        self.0[index].0.clone()
+    }
+
+    fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
+        for &(t, v) in self.0[index].1.iter().filter(|(t, _)| range.contains(*t)) {
+            out.push(t, v);
+        }
+        Ok(())
+    }
+
+    fn encoded_bytes(&self, index: usize, _: TimeRange) -> u64 {
+        16 * self.0[index].1.len() as u64
+    }
+
+    fn codecs(&self, _: usize, _: TimeRange, names: &mut Vec<&'static str>) {
+        if names.is_empty() {
+            names.push("plain");
+        }
+    }
+}
+
+fn series(pairs: &[(&str, &str)], value: impl Fn(i64) -> f64) -> (Labels, Vec<(i64, f64)>) {
+    let labels = Labels::from_pairs(pairs.iter().copied()).unwrap();
+    (labels, (0..=END / STEP).map(|i| (i * STEP, value(i))).collect())
+}
+
+/// A small fleet: counters, gauges, buckets.
+fn fleet() -> Plain {
+    let mut all = Vec::new();
+    for (i, job) in ["api", "web"].into_iter().enumerate() {
+        for instance in 0..12 {
+            let instance = format!("host-{instance}.example:9100");
+            for code in ["200", "500"] {
+                let rate = 1.0 + i as f64;
+                let labels =
+                    [("__name__", "requests_total"), ("job", job), ("instance", &instance), ("code", code)];
+                all.push(series(&labels, |t| (t % 200) as f64 * rate));
+            }
+            all.push(series(&[("__name__", "up"), ("job", job), ("instance", &instance)], |_| 1.0));
+        }
+        for le in ["0.1", "1", "+Inf"] {
+            all.push(series(&[("__name__", "latency_bucket"), ("job", job), ("le", le)], |t| t as f64));
+        }
+    }
+    for room in ["attic", "cellar", "hall"] {
+        all.push(series(&[("__name__", "temperature"), ("room", room)], |t| (t as f64 / 3.0).sin() * 9.0));
+    }
+    all.push(series(&[("__name__", "job:requests"), ("job", "api")], |t| t as f64));
+    all.push(series(&[("__name__", "lonely"), ("only", "here")], |t| t as f64));
+    Plain(all)
+}
+
+fn hour(text: &str) -> Params<'_> {
+    Params::range(text, END / 2, END, 60_000)
+}
+
+fn looked_through(text: &str, params: &Params<'_>, rules: &[(&str, &str)]) -> Vec<Suggestion> {
+    let kind_of = |name: &str| match name {
+        "temperature" => Some(MetricType::Gauge),
+        "requests_total" => Some(MetricType::Counter),
+        _ => None,
+    };
+    let rule = |(name, expr): &(&str, &str)| Rule { name: (*name).to_owned(), expr: parse(expr).unwrap() };
+    let rules: Vec<Rule> = rules.iter().map(rule).collect();
+    let around = Surroundings { kind_of: &kind_of, rules: &rules, check: true };
+    suggest(&parse(text).unwrap(), params, &fleet(), &Budget::unlimited(), &around).unwrap()
+}
+
+/// What is found, what is to be written instead (none: nothing better), and what it means.
+const FOUND: &[(&str, &str, Option<&str>, Meaning)] = &[
+    ("regex-literal", r#"up{job=~"api"}"#, Some(r#"up{job="api"}"#), Meaning::Same),
+    ("regex-literal", r#"sum(up{job!~"api"})"#, Some(r#"sum(up{job!="api"})"#), Meaning::Same),
+    ("regex-set", r#"up{job=~"api|web|db"}"#, Some(r#"up{job in ("api", "db", "web")}"#), Meaning::Same),
+    ("regex-set", r#"up{job!~"db|web"} * 2"#, Some(r#"up{job not in ("db", "web")} * 2"#), Meaning::Same),
+    ("matcher-implied", r#"up{job="api",job!="web"}"#, Some(r#"up{job="api"}"#), Meaning::Same),
+    ("matcher-implied", r#"up{job=~"a.+",job=~"a.+"}"#, Some(r#"up{job=~"a.+"}"#), Meaning::Same),
+    ("matcher-contradiction", r#"up{job="api",job=~"w.*"}"#, None, Meaning::Same),
+    ("matcher-excludes-nothing", r#"up{job="api",instance!=""}"#, Some(r#"up{job="api"}"#), Meaning::Same),
+    ("matcher-excludes-nothing", r#"up{instance=~".*"}"#, Some("up"), Meaning::Same),
+    ("missing-metric-name", r#"{only="here"}"#, Some(r#"lonely{only="here"}"#), Meaning::Same),
+    (
+        "missing-metric-name",
+        r#"count({instance=~"host-1.+",job="api"})"#,
+        Some(r#"count({__name__ in ("requests_total", "up"),instance=~"host-1.+",job="api"})"#),
+        Meaning::Same,
+    ),
+    ("selects-nothing", "rate(requests_totl[5m])", None, Meaning::Same),
+    (
+        "unanchored-regex",
+        r#"temperature{room=~".*ttic"}"#,
+        Some(r#"temperature{room="attic"}"#),
+        Meaning::Same,
+    ),
+    (
+        "unanchored-regex",
+        r#"up{job="web",instance=~".*host-1.*"}"#,
+        Some(
+            r#"up{job="web",instance in ("host-1.example:9100", "host-10.example:9100", "host-11.example:9100")}"#,
+        ),
+        Meaning::Same,
+    ),
+    ("unanchored-regex", r#"up{instance=~".*host.*"}"#, Some(r#"up{instance=~"host.*"}"#), Meaning::Same),
+    ("redundant-parentheses", "sum((up))", Some("sum(up)"), Meaning::Same),
+    (
+        "join-is-aggregation",
+        "sum by (job) (up) / on (job) count by (job) (up)",
+        Some("avg by (job) (up)"),
+        Meaning::Same,
+    ),
+    (
+        "join-is-aggregation",
+        "sum(rate(requests_total[5m])) / count(rate(requests_total[5m]))",
+        Some("avg(rate(requests_total[5m]))"),
+        Meaning::Same,
+    ),
+    ("nested-aggregation", "sum(sum by (instance) (up))", Some("sum(up)"), Meaning::Same),
+    (
+        "nested-aggregation",
+        "max by (job) (max by (job, code) (requests_total))",
+        Some("max by (job) (requests_total)"),
+        Meaning::Same,
+    ),
+    ("count-of-aggregation", "count(count by (job) (up))", Some("count(group by (job) (up))"), Meaning::Same),
+    ("or-is-set", r#"up{job="api"} or up{job="web"}"#, Some(r#"up{job in ("api", "web")}"#), Meaning::Same),
+    ("absent-compared", "absent(nothing) == 1", Some("absent(nothing)"), Meaning::Same),
+    (
+        "absent-of-aggregation",
+        r#"absent(sum(nothing{a="b"}))"#,
+        Some(r#"absent(nothing{a="b"})"#),
+        Meaning::Different,
+    ),
+    (
+        "filter-without-effect",
+        "rate(requests_total[5m]) >= 0",
+        Some("rate(requests_total[5m])"),
+        Meaning::Same,
+    ),
+    ("filter-without-effect", "count by (job) (up) > 0", Some("count by (job) (up)"), Meaning::Same),
+    ("sort-without-effect", "sum(sort(up))", Some("sum(up)"), Meaning::Same),
+    ("sort-without-effect", "sort_desc(up)", Some("up"), Meaning::Same),
+    (
+        "high-cardinality-by",
+        "sum by (job, instance) (rate(requests_total[5m]))",
+        Some("sum by (job) (rate(requests_total[5m]))"),
+        Meaning::Different,
+    ),
+    (
+        "quantile-without-le",
+        "histogram_quantile(0.9, sum by (job) (rate(latency_bucket[5m])))",
+        Some("histogram_quantile(0.9, sum by (job, le) (rate(latency_bucket[5m])))"),
+        Meaning::Different,
+    ),
+    ("recorded", "sum by (job) (rate(requests_total[5m])) > 1", Some("job:requests > 1"), Meaning::Same),
+    ("recorded", "sum(rate(requests_total[5m]))", Some("sum(job:requests)"), Meaning::Same),
+    ("rate-over-gauge", "rate(temperature[5m])", Some("deriv(temperature[5m])"), Meaning::Different),
+    (
+        "rate-over-gauge",
+        r#"increase({__name__="temperature"}[5m])"#,
+        Some(r#"delta({__name__="temperature"}[5m])"#),
+        Meaning::Different,
+    ),
+    (
+        "delta-over-counter",
+        "delta(requests_total[5m])",
+        Some("increase(requests_total[5m])"),
+        Meaning::Different,
+    ),
+    (
+        "sum-inside-rate",
+        "rate(sum by (job) (requests_total)[10m:])",
+        Some("sum by (job) (rate(requests_total[10m]))"),
+        Meaning::Different,
+    ),
+    ("range-too-short", "rate(requests_total[20s])", Some("rate(requests_total[1m])"), Meaning::Different),
+    (
+        "subquery-too-fine",
+        "max_over_time(rate(requests_total[5m])[10m:1s])",
+        Some("max_over_time(rate(requests_total[5m])[10m:15s])"),
+        Meaning::Different,
+    ),
+    (
+        "subquery-of-selector",
+        "max_over_time(temperature[10m:15s])",
+        Some("max_over_time(temperature[10m])"),
+        Meaning::Different,
+    ),
+    (
+        "topk-over-range",
+        "topk(2, temperature)",
+        Some("temperature and topk(2, avg_over_time(temperature[30m] @ end()))"),
+        Meaning::Different,
+    ),
+    (
+        "irate-in-long-steps",
+        "irate(requests_total[30s])",
+        Some("rate(requests_total[1m])"),
+        Meaning::Different,
+    ),
+];
+
+#[test]
+fn each_check_finds_what_it_is_for_and_its_rewrite_answers_the_same() {
+    let rules = [("job:requests", "sum by (job) (rate(requests_total[5m]))")];
+    for (check, text, rewrite, meaning) in FOUND {
+        let used = if *check == "recorded" { &rules[..] } else { &[] };
+        let all = looked_through(text, &hour(text), used);
+        let found = all.iter().find(|s| s.check == *check);
+        let Some(found) = found else { panic!("{check} does not find {text}: {all:?}") };
+        assert_eq!(found.rewrite.as_deref(), *rewrite, "{check}: {text}");
+        assert_eq!(found.meaning, *meaning, "{check}: {text}");
+        // What is recorded here is made up, so it answers otherwise, and that is said.
+        let same = rewrite.map(|_| *check != "recorded");
+        if *meaning == Meaning::Same {
+            assert_eq!(found.same_answer, same, "{check}: {text}");
+        }
+    }
+}
+
+#[test]
+fn predicted_savings_are_within_a_factor_of_two_of_the_measured_ones() {
+    let mut saved = 0;
+    for (_, text, ..) in FOUND {
+        for found in looked_through(text, &hour(text), &[]) {
+            let (Some(p), Some(m)) = (found.predicted_saving, found.measured_saving) else { continue };
+            if p.abs() < 0.02 && m.abs() < 0.02 {
+                continue;
+            }
+            saved += usize::from(m > 0.0);
+            assert!(p * m > 0.0 && p / m < 2.0 && m / p < 2.0, "{}: {text}: {p} {m}", found.check);
+        }
+    }
+    assert!(saved >= 8, "{saved}");
+}
+
+#[test]
+fn good_queries_are_left_alone() {
+    for text in [
+        "up",
+        "sum by (job) (rate(requests_total[5m]))",
+        "temperature > 5",
+        r#"count(up{job="api"} == 1)"#,
+        "histogram_quantile(0.9, sum by (le) (rate(latency_bucket[5m])))",
+        "max_over_time(temperature[10m])",
+        "sum(rate(requests_total{code=\"500\"}[5m])) / sum(rate(requests_total[5m]))",
+        "absent(up{job=\"db\"})",
+        "(temperature + 1) * 2",
+        "1 + 2",
+    ] {
+        let found = looked_through(text, &hour(text), &[]);
+        assert!(found.is_empty(), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn a_rewrite_that_answers_otherwise_is_said_to() {
+    let text = r#"sum by (job) (rate(requests_total[5m]))"#;
+    let all = looked_through(text, &hour(text), &[("job:requests", text)]);
+    assert_eq!(all[0].same_answer, Some(false));
+}
+
+/// What was loaded, and each node, stays within its bound.
+fn within_bounds(source: &Plain, text: &str, params: &Params<'_>) -> std::result::Result<(), String> {
+    let expr = parse(text).map_err(|e| e.to_string())?;
+    let bounds = estimate(&expr, params, source, &Budget::unlimited()).map_err(|e| format!("{text}: {e}"))?;
+    if bounds.nodes.len() != nodes(&expr).len() {
+        return Err(format!("{text}: {} bounds, {} nodes", bounds.nodes.len(), nodes(&expr).len()));
+    }
+    let budget = Budget::unlimited();
+    let clock = AtomicU64::new(0);
+    let tick = || clock.fetch_add(1, Relaxed);
+    let Ok(explained) = explain(&expr, params, source, &budget, Some(&tick)) else { return Ok(()) };
+    if explained.samples > bounds.samples || explained.held > bounds.held {
+        let (samples, held) = (explained.samples, explained.held);
+        return Err(format!("{text}: {samples} samples, {held} held; {bounds:?}"));
+    }
+    for row in &explained.rows {
+        let (most, actual) = (row.estimated, row.actual.clone().unwrap_or_default());
+        let fits = actual.series <= most.series
+            && actual.samples <= most.samples
+            && actual.bytes <= most.bytes
+            && actual.values <= most.values;
+        if !fits {
+            return Err(format!("{text}: {}: {actual:?} over {most:?}", row.detail));
+        }
+    }
+    if bounds.samples_min > explained.samples {
+        return Err(format!("{text}: at least {} but {}", bounds.samples_min, explained.samples));
+    }
+    Ok(())
+}
+
+const QUESTIONS: &[&str] = &[
+    "a_total",
+    "a_total offset 1m",
+    "a_total[5m]",
+    "a_total @ 600",
+    "rate(a_total[5m])",
+    "sum(rate(a_total[5m] smoothed))",
+    "rate(a_total[5m] anchored)",
+    "avg_over_time(b_total[3m])",
+    "max_over_time(rate(b_total[2m])[6m:45s])",
+    "sum_over_time((sum by (g) (a_total))[5m:30s])",
+    "quantile_over_time(scalar(b_total{i=\"0\"}), a_total[7m])",
+    "sum by (g) (a_total)",
+    "avg(b_total * 1e308)",
+    "stddev by (i) ({__name__=~\".+\"})",
+    "topk(2, a_total)",
+    "bottomk by (g) (1, {__name__=~\".+\"})",
+    "quantile by (g) (0.7, a_total)",
+    "count_values by (g) (\"v\", round(a_total, 10))",
+    "a_total + on(i, g) b_total",
+    "a_total + on(i, g) fill(0) b_total",
+    "a_total and on(i) b_total",
+    "a_total or b_total",
+    "a_total unless on(i) (b_total > 10)",
+    "b_total / on(g) group_left sum by (g) (a_total)",
+    "absent(a_total{i=\"0\"})",
+    "absent_over_time(a_total[1m])",
+    "scalar(a_total{i=\"0\"}) + vector(time())",
+    "clamp(-a_total, -20, 5) % 7 > 2",
+    "timestamp(b_total)",
+    "label_replace(a_total, \"j\", \"x$1\", \"i\", \"(.*)\")",
+    "sum(rate(a_total[5m] @ 600)) by (g) + 1",
+    "sort_desc(sum by (g) (a_total)) or vector(3)",
+    "limitk(1, a_total) + limit_ratio(0.5, a_total)",
+    "histogram_quantile(0.5, label_replace(a_total, \"le\", \"$1\", \"i\", \"(.*)\"))",
+    "info(a_total)",
+    "-(-a_total) + -1",
+    "hour() + minute(a_total)",
+    "max_over_time(vector(1)[5m:1m])",
+    "1 + 2",
+    "time()",
+];
+
+fn any_storage() -> impl Strategy<Value = Plain> {
+    let value = prop_oneof![8 => (0..50i32).prop_map(f64::from), 1 => Just(f64::NAN), 1 => Just(metricsdb_model::sample::stale())];
+    let samples = proptest::collection::vec((1..200_000i64, value), 0..40);
+    proptest::collection::vec(samples, 1..9).prop_map(|series| {
+        let labels = |i: usize| {
+            let name = if i.is_multiple_of(2) { "a_total" } else { "b_total" };
+            Labels::from_pairs([("__name__", name), ("i", &(i / 2).to_string()), ("g", &(i % 3).to_string())])
+                .unwrap()
+        };
+        let absolute = |gaps: Vec<(i64, f64)>| {
+            let mut now = 0;
+            gaps.into_iter()
+                .map(|(gap, v)| {
+                    now += gap;
+                    (now, v)
+                })
+                .collect()
+        };
+        Plain(series.into_iter().enumerate().map(|(i, gaps)| (labels(i), absolute(gaps))).collect())
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn no_query_costs_more_than_its_bound(
+        source in any_storage(),
+        which in 0..QUESTIONS.len(),
+        step in prop_oneof![Just(None), (1_000..400_000i64).prop_map(Some)],
+    ) {
+        let text = QUESTIONS[which];
+        let params = match step {
+            Some(step) => Params::range(text, 30_000, 30_000 + 12 * step, step),
+            None => Params::instant(text, 300_000),
+        };
+        let checked = within_bounds(&source, text, &params);
+        prop_assert!(checked.is_ok(), "{}", checked.unwrap_err());
+    }
+}
+
+#[test]
+fn a_query_that_is_sure_not_to_fit_is_refused_before_it_reads_and_others_run() {
+    let source = fleet();
+    let ask = |text: &str, limit: u64| {
+        let expr = parse(text).unwrap();
+        let params = hour(text);
+        let budget = Budget::new(Stop::default(), 0, limit);
+        let admitted = admit(&expr, &params, &source, &budget);
+        let answered = evaluate(&expr, &params, &source, &Budget::new(Stop::default(), 0, limit));
+        (admitted, answered, budget.samples_used(), expr)
+    };
+    let text = "sum(up) + sum by (code) (rate(requests_total[5m]))";
+    let needed = ask(text, u64::MAX).1.unwrap().samples_loaded;
+    for limit in [1000, needed - 1] {
+        let (admitted, answered, used, _) = ask(text, limit);
+        let error = admitted.unwrap_err().to_string();
+        assert!(error.contains("requests_total[5m] at 1:31"), "{error}");
+        assert!(error.contains("raise max_samples") && matches!(answered, Err(Error::Limit { .. })));
+        assert_eq!(used, 0);
+    }
+    assert!(ask(text, needed).0.is_ok());
+    // Windows that heads of chunks may answer are not sure to load anything.
+    assert!(ask("sum(max_over_time(up[1m]))", 10).0.is_ok());
+    let (_, answered, _, expr) = ask(text, 1000);
+    let params = hour(text);
+    let named = name_costly(answered.unwrap_err(), &expr, &params, &source, &Budget::unlimited());
+    assert!(matches!(&named, Error::Costly { part, .. } if part.contains("requests_total[5m]")), "{named}");
+}
+
+#[test]
+fn what_is_counted_is_what_happened() {
+    let source = fleet();
+    let text = "sum by (job) (rate(requests_total[5m])) > 0.5";
+    let tick = AtomicU64::new(0);
+    let clock = || tick.fetch_add(1000, Relaxed);
+    let budget = Budget::unlimited();
+    let explained = explain(&parse(text).unwrap(), &hour(text), &source, &budget, Some(&clock)).unwrap();
+    let rows: Vec<_> = explained.rows.iter().map(|r| (r.depth, r.detail.as_str())).collect();
+    assert_eq!(rows, [(0, "> 0.5"), (1, "sum by (job)"), (2, "rate"), (3, "requests_total[5m]")]);
+    let actual: Vec<_> = explained.rows.iter().map(|r| r.actual.clone().unwrap()).collect();
+    assert_eq!(actual.iter().map(|a| a.series).collect::<Vec<_>>(), [2, 2, 48, 48]);
+    assert_eq!(actual[3].samples, explained.samples);
+    assert_eq!(actual[3].samples, explained.rows[3].estimated.samples);
+    assert_eq!((actual[3].codec.as_str(), actual[1].values), ("plain", 2 * 31));
+    assert!(actual.iter().all(|a| a.nanos > 0) && actual[0].nanos >= actual[1].nanos);
+}
+
+#[test]
+fn explain_is_a_word_only_where_no_expression_stands() {
+    let analyzed = |text: &str| match statement(text) {
+        Ok(Statement::Explain { analyze, expr, .. }) => Some((analyze, expr.to_string())),
+        Ok(Statement::Query(_)) => None,
+        Err(error) => panic!("{text}: {error}"),
+    };
+    for text in [
+        "explain",
+        "explain{a=\"b\"}",
+        "EXPLAIN - 1",
+        "explain offset 5m",
+        "sum(explain)",
+        "explain or analyze",
+    ] {
+        assert_eq!(analyzed(text), None, "{text}");
+    }
+    assert_eq!(analyzed("EXPLAIN up"), Some((false, "up".to_owned())));
+    assert_eq!(analyzed("# why\n explain analyze sum(up)"), Some((true, "sum(up)".to_owned())));
+    assert_eq!(analyzed("EXPLAIN analyze"), Some((false, "analyze".to_owned())));
+    assert_eq!(analyzed("EXPLAIN analyze{a=\"b\"}"), Some((false, "analyze{a=\"b\"}".to_owned())));
+    assert_eq!(analyzed("explain (a + b)"), Some((false, "(a + b)".to_owned())));
+    let wrong = statement("EXPLAIN sum(").unwrap_err().to_string();
+    assert!(wrong.starts_with("1:13"), "{wrong}");
+}
