@@ -7,6 +7,7 @@ pub mod answer;
 pub mod batch;
 pub mod bounds;
 pub mod budget;
+pub mod counter;
 pub mod error;
 pub mod histogram;
 pub mod labels;
@@ -26,6 +27,7 @@ pub use batch::{
     looks_like_counter,
 };
 pub use budget::Budget;
+pub use counter::Counter;
 pub use error::{Error, Result, Span};
 pub use histogram::{CountNumber, Counts, Histogram, HistogramSamples, Layout, ResetHint, Tally};
 pub use labels::{LabelError, Labels, LabelsBuilder, LabelsRef};

@@ -62,9 +62,15 @@ pub trait Source: Sync {
 pub struct Bound {
     pub series_min: u64,
     pub series: u64,
-    /// Samples in the range, staleness markers among them.
+    /// Samples in the range, staleness markers among them. A histogram counts as `HistogramSamples::cost` says.
     pub samples_min: u64,
     pub samples: u64,
+    /// Of `samples`: those of series that hold histograms. All of these are read even where others are asked for
+    /// their newest sample.
+    pub mixed: u64,
+    /// What one histogram of each series costs at most, all series together; histograms of one series added up take
+    /// no more than that.
+    pub width: u64,
     /// Encoded bytes of the chunks that must be looked into.
     pub bytes: u64,
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use metricsdb_model::{
-    Batch, BatchHistogram, Columns, Error, Labels, LabelsBuilder, Metadata, MetricType, Reason, Result,
-    ValueKind, Values, WriteReport,
+    Batch, BatchHistogram, Columns, Counter, Error, Labels, LabelsBuilder, Metadata, MetricType, Reason,
+    Result, ValueKind, Values, WriteReport,
 };
 use parking_lot::{Mutex, MutexGuard};
 use rayon::prelude::*;
 
+use crate::bound::HistogramsEver;
 use crate::chunk::SharedColumns;
 use crate::codec::open::OPEN_SAMPLES_MAX;
 use crate::heap;
@@ -70,9 +71,10 @@ pub struct Database {
     /// The series that `densify` looks at next.
     pub(crate) densify_at: Mutex<u32>,
     /// Samples that queries have decoded.
-    pub(crate) decoded: AtomicU64,
+    pub(crate) decoded: Counter,
     /// Samples that ever came to a shard: not fewer than there are.
     pub(crate) appended: AtomicU64,
+    pub(crate) appended_histograms: HistogramsEver,
     /// What chunks of several series hold together.
     pub(crate) shared_columns: Arc<SharedColumns>,
 }
@@ -126,8 +128,9 @@ impl Database {
             scratch: Mutex::default(),
             shared_columns,
             densify_at: Mutex::new(0),
-            decoded: AtomicU64::new(0),
+            decoded: Counter::default(),
             appended: AtomicU64::new(0),
+            appended_histograms: HistogramsEver::default(),
         }
     }
 

@@ -1,10 +1,11 @@
 //! Histograms of series, beside the path of plain samples: a shard keeps a table of the rows that have
 //! some. Newest histograms wait in the open, sealed ones are merged into longer chunks as they come.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::AddAssign;
 use std::sync::Arc;
 
+use metricsdb_model::histogram::Layout;
 use metricsdb_model::{Budget, Error, Histogram, Reason, Result, TimeRange, WriteReport};
 
 use crate::codec::histogram::HistogramChunk;
@@ -63,6 +64,15 @@ impl AddAssign for HistogramCount {
         self.open_bytes += other.open_bytes;
         self.table_bytes += other.table_bytes;
     }
+}
+
+/// What histograms of one series cost of a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistogramCost {
+    /// A sample a histogram, and one more a bucket.
+    pub samples: u64,
+    /// The same of one histogram with the buckets of them all, at most.
+    pub width: u64,
 }
 
 /// Where histograms are written: for the report.
@@ -232,6 +242,37 @@ impl HistogramSeries {
         let (mut times, mut rows) = (Vec::new(), Vec::new());
         chunks.iter().try_for_each(|c| c.decode_range(range, &mut times, &mut rows))?;
         Ok(!times.is_empty())
+    }
+
+    /// What the histograms in the range cost of a budget, and one of them at most. Decodes the layouts of
+    /// sealed chunks. Errors: `Corruption`, never for chunks sealed here.
+    pub fn cost_within(&self, range: TimeRange) -> Result<HistogramCost> {
+        let (mut samples, mut layouts) = (0, HashSet::new());
+        for chunk in self.overlapping(range) {
+            samples += chunk.cost_within(range, &mut layouts)?;
+        }
+        for histogram in self.open.within(range).1 {
+            samples += 1 + histogram.bucket_count() as u64;
+            layouts.insert(histogram.layout.clone());
+        }
+        let buckets = |layout: &Arc<Layout>| {
+            let (positive, negative) = layout.bucket_counts();
+            positive + negative
+        };
+        let width = samples.min(1 + layouts.iter().map(buckets).sum::<u64>());
+        Ok(HistogramCost { samples, width })
+    }
+
+    /// Sealed chunks that overlap the range.
+    pub fn chunks_within(&self, range: TimeRange) -> usize {
+        self.overlapping(range).len()
+    }
+
+    /// Bytes of the sealed chunks that a read of the range looks into, and of the numbers of open histograms in it.
+    pub fn encoded_bytes(&self, range: TimeRange) -> u64 {
+        let sealed = self.overlapping(range).iter().map(|c| c.to_bytes().len() as u64);
+        let open = self.open.within(range).1.iter().map(|h| 8 * (4 + h.bucket_count() as u64));
+        sealed.sum::<u64>() + open.sum::<u64>()
     }
 
     fn overlapping(&self, range: TimeRange) -> &[HistogramChunk] {

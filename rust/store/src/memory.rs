@@ -12,8 +12,6 @@ pub use account::{By, Row, Weight};
 pub use advice::{LabelEffect, MetricFacts};
 pub use explain::ChunkRow;
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use crate::chunk::SharedColumns;
 use crate::database::Database;
 use crate::heap;
@@ -133,7 +131,7 @@ impl Database {
     pub fn stats(&self) -> Stats {
         let mut stats = Stats {
             symbols: self.symbols.len() as u64,
-            decoded_samples: self.decoded.load(Relaxed),
+            decoded_samples: self.decoded.total(),
             ..Stats::default()
         };
         for number in 0..SHARDS {

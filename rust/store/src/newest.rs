@@ -17,7 +17,7 @@ pub struct NewestView<'a> {
     /// The series whose newest sample is known, and it.
     ids: Vec<u32>,
     samples: Vec<(i64, f64)>,
-    /// Those behind them: with histograms, or with newer samples than the range has.
+    /// Those behind them: with histograms, with starts, or with newer samples than the range has.
     rest: View<'a>,
 }
 
@@ -32,7 +32,7 @@ impl Known {
     fn capture(&mut self, shard: &Shard, row: u32, range: TimeRange) {
         let state = &shard.series.heads[row].state;
         let is_known = !state.is_empty() && range.contains(state.last_time());
-        if is_known && shard.histograms.get(row).is_none() {
+        if is_known && shard.histograms.get(row).is_none() && shard.starts.get(row).is_none() {
             self.ids.push(id_of(shard.number, row));
             self.samples.push((state.last_time(), state.kind().widen(state.last_bits())));
         } else {
@@ -127,6 +127,32 @@ impl SeriesSet for NewestView<'_> {
 
     fn histogram_before(&self, index: usize, time: i64) -> Result<Option<(i64, Histogram)>> {
         self.place(index).map_or_else(|other| self.rest.histogram_before(other, time), |_| Ok(None))
+    }
+
+    fn has_starts(&self, index: usize) -> bool {
+        self.place(index).is_err_and(|other| self.rest.has_starts(other))
+    }
+
+    fn read_starts(&self, index: usize, timestamps: &[i64], out: &mut Vec<i64>) -> Result<()> {
+        match self.place(index) {
+            Ok(_) => {
+                out.resize(out.len() + timestamps.len(), 0);
+                Ok(())
+            }
+            Err(other) => self.rest.read_starts(other, timestamps, out),
+        }
+    }
+
+    fn encoded_bytes(&self, index: usize, range: TimeRange) -> u64 {
+        self.place(index).map_or_else(|other| self.rest.encoded_bytes(other, range), |_| 0)
+    }
+
+    fn codecs(&self, index: usize, range: TimeRange, names: &mut Vec<&'static str>) {
+        match self.place(index) {
+            Ok(_) if names.contains(&"open") => {}
+            Ok(_) => names.push("open"),
+            Err(other) => self.rest.codecs(other, range, names),
+        }
     }
 
     fn summary(&self, index: usize, range: TimeRange, wants: Wants) -> Result<Option<Summary>> {

@@ -1,8 +1,6 @@
 //! What a query sees: series ids from the index, their sealed chunks shared, their open chunks copied
 //! under a short lock of each shard. Decoding takes no lock.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use metricsdb_model::source::Groups;
 use metricsdb_model::{
     Bound, Budget, Error, Grouping, Histogram, HistogramSamples, Labels, LabelsRef, Predicate, Result,
@@ -520,7 +518,7 @@ impl SeriesSet for View<'_> {
             chunk.decode_f64(range, out)?;
         }
         codec::open::decode_f64(&series.state, self.open_bytes(series), range, out)?;
-        self.store.decoded.fetch_add((out.len() - before) as u64, Relaxed);
+        self.store.decoded.add((out.len() - before) as u64);
         Ok(())
     }
 
@@ -548,7 +546,7 @@ impl SeriesSet for View<'_> {
         let Some(histograms) = self.histograms(index) else { return Ok(()) };
         let before = out.len();
         histograms.read_range(range, &self.budget, &mut out.timestamps, &mut out.histograms)?;
-        self.store.decoded.fetch_add((out.len() - before) as u64, Relaxed);
+        self.store.decoded.add((out.len() - before) as u64);
         Ok(())
     }
 
@@ -584,14 +582,15 @@ impl SeriesSet for View<'_> {
         let mut open = Samples::default();
         codec::open::decode_f64(&series.state, self.open_bytes(series), range, &mut open)?;
         folded.append_samples(open.timestamps.iter().copied(), &open.values);
-        self.store.decoded.fetch_add(folded.decoded as u64, Relaxed);
+        self.store.decoded.add(folded.decoded as u64);
         Ok(folded.summary)
     }
 
     fn encoded_bytes(&self, index: usize, range: TimeRange) -> u64 {
         let series = &self.series[index];
         let sealed: usize = series.sealed.overlapping(range).map(|chunk| chunk.encoded_bytes()).sum();
-        (sealed + series.open.len()) as u64
+        let histograms = self.histograms(index).map_or(0, |histograms| histograms.encoded_bytes(range));
+        (sealed + series.open.len()) as u64 + histograms
     }
 
     fn codecs(&self, index: usize, range: TimeRange, names: &mut Vec<&'static str>) {
@@ -608,6 +607,9 @@ impl SeriesSet for View<'_> {
         }
         if !series.state.is_empty() {
             add("open");
+        }
+        if self.histograms(index).is_some() {
+            add("histogram");
         }
     }
 

@@ -143,6 +143,11 @@ impl<'a> Block<'a> {
         self.drop_name.len()
     }
 
+    /// What stands in memory, as a budget counts it.
+    pub fn cost(&self) -> u64 {
+        self.values.len() as u64 + self.cells.cost()
+    }
+
     pub fn row(&self, i: usize) -> &[f64] {
         &self.values[i * self.steps..(i + 1) * self.steps]
     }

@@ -54,6 +54,11 @@ impl Cells {
         self.rows.is_empty()
     }
 
+    /// See `cost`.
+    pub fn cost(&self) -> u64 {
+        self.rows.iter().map(|row| cost(row)).sum()
+    }
+
     pub fn row(&self, row: usize) -> &[Cell] {
         self.rows.get(row).map_or(&[], |cells| &cells[..])
     }

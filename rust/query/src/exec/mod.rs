@@ -25,7 +25,7 @@ mod mixed;
 mod native;
 mod outliers;
 mod output;
-mod over_range;
+pub(crate) mod over_range;
 mod pick;
 pub mod profile;
 mod relabel;
@@ -193,9 +193,9 @@ impl<'a> Evaluator<'a> {
         };
         profile.spent(counters, since);
         match &mut value {
-            Value::Scalar(values) => counters.held(0, values.len()),
+            Value::Scalar(values) => counters.held(0, values.len() as u64),
             Value::String(_) => {}
-            Value::Vector(Vector::Block(block)) => counters.held(block.len(), block.steps),
+            Value::Vector(Vector::Block(block)) => counters.held(block.len(), block.cost()),
             Value::Vector(Vector::Rows(rows)) => {
                 let maps = rows.maps.len();
                 rows.probe.iter_mut().for_each(|probe| probe.add(maps, counters));

@@ -69,7 +69,7 @@ impl Histograms {
     }
 }
 
-/// Reads the histograms of a series; `numbers` are those of the same range.
+/// Reads the histograms of a series, and what they cost of the budget; `numbers` are those of the same range.
 pub(crate) fn read_histograms(
     set: &dyn SeriesSet,
     row: usize,
@@ -77,10 +77,11 @@ pub(crate) fn read_histograms(
     hints: Hints,
     numbers: &Samples,
     budget: &Budget,
-) -> Result<Histograms> {
+) -> Result<(Histograms, u64)> {
     let mut found = HistogramSamples::default();
     set.read_histograms(row, range, &mut found)?;
-    budget.take_samples(found.cost(0))?;
+    let cost = found.cost(0);
+    budget.take_samples(cost)?;
     if hints != Hints::AsTheyAre {
         mark_resets(set, row, &mut found, numbers)?;
     }
@@ -101,7 +102,7 @@ pub(crate) fn read_histograms(
         before.clone_from(&cell);
         cells.push(cell);
     }
-    Ok(Histograms { times: found.timestamps, cells })
+    Ok((Histograms { times: found.timestamps, cells }, cost))
 }
 
 /// Sets what is known of resets. The sender's word alone is not taken for it: counts are compared.
@@ -158,11 +159,16 @@ impl<'a> Rows<'a> {
             Leaf::Smoothed { looks, lookback, .. } => looks.around(*lookback, *lookback),
             Leaf::Window(window) => window.reach(),
         };
-        read(&*self.set, row, reach, scratch, probe)?;
-        let histograms = read_histograms(&*self.set, row, reach, self.hints, &scratch.samples, budget)?;
+        let since = probe.map_or(0, Probe::now);
+        read(&*self.set, row, reach, scratch, None)?;
+        let samples = &scratch.samples;
+        let (histograms, cost) = read_histograms(&*self.set, row, reach, self.hints, samples, budget)?;
+        if let Some(probe) = probe {
+            probe.read(&*self.set, row, reach, samples.len() + cost as usize, since);
+        }
         scratch.account(histograms.bytes())?;
         if histograms.is_empty() && !matches!(self.leaf, Leaf::Instant { .. }) {
-            self.fill_numbers(row, scratch, None, out)?;
+            self.compute_numbers(row, scratch, out)?;
             if let Leaf::Window(window) = &self.leaf {
                 window.remark_on_name(out, || self.set.labels(row).metric_name().to_owned());
             }

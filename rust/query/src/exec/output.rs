@@ -81,13 +81,14 @@ impl<'a> Evaluator<'a> {
             let mut samples = Samples::default();
             let since = ranges.probe.as_deref().map_or(0, Probe::now);
             ranges.set.read(row, reach, &mut samples)?;
-            if let Some(probe) = &ranges.probe {
-                probe.read(&*ranges.set, row, reach, samples.len(), since);
-            }
             self.budget.take_samples(samples.len() as u64)?;
-            let mut native = Histograms::default();
+            let (mut native, mut cost) = (Histograms::default(), 0);
             if ranges.set.has_histograms(row) {
-                native = read_histograms(&*ranges.set, row, reach, ranges.hints, &samples, self.budget)?;
+                (native, cost) =
+                    read_histograms(&*ranges.set, row, reach, ranges.hints, &samples, self.budget)?;
+            }
+            if let Some(probe) = &ranges.probe {
+                probe.read(&*ranges.set, row, reach, samples.len() + cost as usize, since);
             }
             samples.drop_stale(0);
             let seen = samples.len() as u64 + native.cost();

@@ -15,7 +15,7 @@ use crate::function::{GridFn, check_args};
 use crate::syntax::tree::{Call, ValueType};
 
 /// The label that tells the parts of a rollup apart.
-const ROLLUP: &str = "rollup";
+pub(crate) const ROLLUP: &str = "rollup";
 
 impl<'a> Evaluator<'a> {
     /// Scalar arguments count as they are at the first step.
@@ -79,8 +79,10 @@ impl<'a> Evaluator<'a> {
             return Ok(rows(ranges, part));
         }
         let mut whole = Block::empty(grid.steps);
-        for part in parts {
-            let mut block = rows(ranges.clone(), part).into_block(self.budget)?;
+        for (i, part) in parts.iter().enumerate() {
+            let mut ranges = ranges.clone();
+            ranges.probe.iter_mut().filter(|_| i > 0).for_each(|probe| probe.again());
+            let mut block = rows(ranges, part).into_block(self.budget)?;
             for labels in block.labels_ready(self.budget)? {
                 self.budget.check()?;
                 *labels = labels.with(ROLLUP, part.name);

@@ -221,10 +221,10 @@ impl<'a> Rows<'a> {
             let cells = scratch.cells.chunks(1).enumerate();
             cells.for_each(|(step, cell)| visits.add(step, cost(cell)));
         }
-        probe.iter().for_each(|probe| probe.mapped(0, out));
+        probe.iter().for_each(|probe| probe.mapped(0, out, &scratch.cells));
         for (i, map) in self.maps.iter().enumerate() {
             map.apply(out, &mut scratch.cells);
-            probe.iter().for_each(|probe| probe.mapped(i + 1, out));
+            probe.iter().for_each(|probe| probe.mapped(i + 1, out, &scratch.cells));
         }
         probe.iter().for_each(|probe| probe.filled(since));
         Ok(())
@@ -265,10 +265,8 @@ impl<'a> Rows<'a> {
                 newest(samples, starts, looks, *lookback, *shows, out);
             }
             Leaf::Smoothed { looks, lookback, .. } => {
-                let range = looks.around(*lookback, *lookback);
-                let (samples, _) = read(&*self.set, row, range, scratch, probe)?;
-                samples.drop_stale(0);
-                edges::smooth(samples, looks, *lookback, out);
+                read(&*self.set, row, looks.around(*lookback, *lookback), scratch, probe)?;
+                self.compute_numbers(row, scratch, out)?;
             }
             Leaf::Window(window)
                 if budget.visits().is_none()
@@ -277,8 +275,26 @@ impl<'a> Rows<'a> {
                 probe.iter().for_each(|probe| probe.heads());
             }
             Leaf::Window(window) => {
-                let (samples, starts) = read(&*self.set, row, window.reach(), scratch, probe)?;
-                samples.drop_stale(0);
+                read(&*self.set, row, window.reach(), scratch, probe)?;
+                self.compute_numbers(row, scratch, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a window, or a line between samples, makes of the numbers that were read.
+    pub(super) fn compute_numbers(
+        &self,
+        row: usize,
+        scratch: &mut Scratch<'_>,
+        out: &mut [f64],
+    ) -> Result<()> {
+        let Scratch { samples, starts, budget, .. } = scratch;
+        samples.drop_stale(0);
+        match &self.leaf {
+            Leaf::Instant { .. } => {}
+            Leaf::Smoothed { looks, lookback, .. } => edges::smooth(samples, looks, *lookback, out),
+            Leaf::Window(window) => {
                 if let Some(visits) = budget.visits() {
                     window.count(&samples.timestamps, out.len(), visits, |seen| seen.len() as u64);
                 }
@@ -301,7 +317,6 @@ impl<'a> Rows<'a> {
         budget.hold(rows * (size_of::<u32>() + 2))?;
         let found: Mutex<Vec<(usize, CellRow)>> = Mutex::default();
         let held = AtomicU64::new((rows * steps) as u64);
-        self.probe.iter().for_each(|probe| probe.held(rows * steps));
         let full: Vec<bool> = values
             .par_chunks_mut(steps)
             .enumerate()
@@ -322,6 +337,7 @@ impl<'a> Rows<'a> {
                 },
             )
             .collect::<Result<_>>()?;
+        self.probe.iter().for_each(|probe| probe.held(held.load(Relaxed)));
         let drop_name = (0..rows).map(|i| self.drops_name(i)).collect();
         let labels = LabelColumn::Stored { set: self.set, index: (0..rows as u32).collect() };
         let cells = Cells::new(found.into_inner().unwrap_or_else(PoisonError::into_inner));

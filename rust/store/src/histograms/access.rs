@@ -95,6 +95,7 @@ impl Database {
     ) {
         let accepted = report.accepted;
         points.sort_by_key(|p| place_of(p.id));
+        self.appended_histograms.add(points.iter().map(|p| p.histogram));
         for of_shard in points.chunk_by(|a, b| place_of(a.id).0 == place_of(b.id).0) {
             let Some(first) = of_shard.first() else { continue };
             let mut shard = self.shard(place_of(first.id).0);
