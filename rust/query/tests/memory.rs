@@ -4,10 +4,15 @@
 #![allow(unsafe_code, clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use metricsdb_model::budget::{Limits, Stop};
-use metricsdb_model::{Budget, Error, Labels, Predicate, Result, Samples, SeriesSet, Source, TimeRange};
+use metricsdb_model::histogram::Span;
+use metricsdb_model::{
+    Budget, Counts, Error, Histogram, HistogramSamples, Labels, Predicate, ResetHint, Result, Samples,
+    SeriesSet, Source, Tally, TimeRange,
+};
 use metricsdb_query::exec::{Params, evaluate};
 use metricsdb_query::syntax::parse;
 
@@ -40,6 +45,9 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 const SERIES: usize = 6_000;
+/// Behind them, series of native histograms.
+const NATIVES: usize = 400;
+const BUCKETS: u32 = 24;
 /// Stacks of pools, thread locals, tables of the test harness: what is not of the query's size.
 const SLACK: usize = 256 << 10;
 
@@ -56,14 +64,20 @@ impl Source for Made {
         _: TimeRange,
         budget: &Budget,
     ) -> Result<Box<dyn SeriesSet + 'a>> {
-        let keep: Vec<usize> = (0..SERIES).filter(|&i| predicate.matches(labels(i).as_ref())).collect();
+        let keep: Vec<usize> =
+            (0..SERIES + NATIVES).filter(|&i| predicate.matches(labels(i).as_ref())).collect();
         budget.keep(keep.capacity() * size_of::<usize>())?;
         Ok(Box::new(MadeSeries { keep }))
     }
 }
 
 fn labels(i: usize) -> Labels {
-    let (pod, name) = (format!("pod-{i:06}"), if i.is_multiple_of(2) { "m_total" } else { "n_total" });
+    let name = match i {
+        SERIES.. => "h_total",
+        _ if i.is_multiple_of(2) => "m_total",
+        _ => "n_total",
+    };
+    let pod = format!("pod-{i:06}");
     let zone = format!("zone-{}", i % 7);
     let le = format!("{}", i % 10);
     Labels::from_pairs([("__name__", name), ("pod", &pod), ("zone", &zone), ("le", &le)]).unwrap()
@@ -78,7 +92,30 @@ impl SeriesSet for MadeSeries {
         labels(self.keep[index])
     }
 
+    fn has_histograms(&self, index: usize) -> bool {
+        self.keep[index] >= SERIES
+    }
+
+    fn read_histograms(&self, index: usize, range: TimeRange, out: &mut HistogramSamples) -> Result<()> {
+        if self.keep[index] < SERIES {
+            return Ok(());
+        }
+        let positive = vec![Span { offset: 0, length: BUCKETS }];
+        let layout = Arc::new(metricsdb_model::Layout { positive, ..Default::default() });
+        let first = range.start.max(0).div_euclid(60_000) + 1;
+        for i in first..=range.end.div_euclid(60_000) {
+            let (buckets, count) = (vec![i as u64; BUCKETS as usize], i as u64 * u64::from(BUCKETS));
+            let counts = Counts::Int(Tally { count, zero: 0, buckets });
+            let (layout, reset) = (layout.clone(), ResetHint::Unknown);
+            out.push(i * 60_000, Histogram { layout, reset, sum: i as f64, counts });
+        }
+        Ok(())
+    }
+
     fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
+        if self.keep[index] >= SERIES {
+            return Ok(());
+        }
         let first = range.start.max(0).div_euclid(15_000) + 1;
         for i in first..=range.end.div_euclid(15_000) {
             out.push(i * 15_000, (i * (1 + self.keep[index] as i64 % 13)) as f64);
@@ -121,6 +158,21 @@ const QUERIES: &[&str] = &[
     "timestamp(m_total)",
     "m_total @ 3000",
     "sum(m_total) + sum(n_total) + sum by (pod) (m_total * 2)",
+    "h_total",
+    "h_total * 2",
+    "h_total + h_total",
+    "h_total or m_total",
+    "sum by (zone) (h_total)",
+    "sum by (pod) (rate(h_total[5m]))",
+    "avg(h_total)",
+    "histogram_quantile(0.9, h_total)",
+    "max_over_time(histogram_count(h_total)[5m:1m])",
+    "sum_over_time(sum by (zone) (h_total)[5m:1m])",
+    "h_total[2h]",
+    "m_total default on (zone) sum by (zone) (n_total)",
+    "m_total if on (pod) (m_total > 3)",
+    "outliersk(5, m_total)",
+    "rollup_rate(m_total[5m])",
 ];
 
 fn run(text: &str, bytes_max: u64, step: Option<i64>) -> (Result<()>, u64, usize) {

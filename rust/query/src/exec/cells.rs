@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use metricsdb_model::{Budget, Result};
+
 use crate::histogram::FloatHistogram;
 
 /// The histogram of a row at one step, if it is one.
@@ -28,11 +30,15 @@ pub(crate) struct Cells {
 }
 
 impl Cells {
-    /// From rows by their number, in any order.
-    pub fn new(found: Vec<(usize, CellRow)>) -> Cells {
+    /// From rows by their number, in any order, of `rows` at most.
+    pub fn new(found: Vec<(usize, CellRow)>, rows: usize, budget: &Budget) -> Result<Cells> {
         let mut cells = Cells::default();
+        if !found.is_empty() {
+            budget.hold(rows * size_of::<CellRow>())?;
+            cells.rows.reserve_exact(rows);
+        }
         found.into_iter().for_each(|(row, of)| cells.put(row, of));
-        cells
+        Ok(cells)
     }
 
     /// Rows, those without any in between included.

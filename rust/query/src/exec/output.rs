@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use metricsdb_model::order::{sort_by, sort_owned};
-use metricsdb_model::{AnswerKind, Budget, Error, Labels, Matrix, Result, Samples};
+use metricsdb_model::{AnswerKind, Budget, Error, Histogram, Labels, Layout, Matrix, Result, Samples};
 
 use super::block::{Block, present};
 use super::cells::Cell;
@@ -15,6 +15,9 @@ use super::scan::DropName;
 use super::{Evaluator, Ranges, Value, refuse_range_query};
 use crate::histogram::FloatHistogram;
 use crate::syntax::tree::{Expr, ValueType};
+
+/// A histogram in an answer, its place and its layout: all but its buckets.
+const MODEL_BYTES: usize = size_of::<(usize, Histogram)>() + size_of::<Layout>() + 64;
 
 type Parts = (AnswerKind, Matrix, Option<String>);
 /// A series in a range: its numbers, and its histograms with their times.
@@ -155,10 +158,12 @@ impl<'a> Evaluator<'a> {
             budget.check()?;
             samples += row.iter().filter(|v| present(**v)).count();
         }
-        samples += block.cells.count();
+        let histograms = block.cells.count();
+        samples += histograms;
         // Each as the model has it, and its place.
-        budget.hold(block.cells.bytes())?;
+        budget.hold(block.cells.bytes() + histograms * MODEL_BYTES)?;
         let mut matrix = self.matrix(order.len(), samples)?;
+        matrix.histograms.reserve_exact(histograms);
         for row in order {
             budget.check()?;
             let at = row as usize;

@@ -329,7 +329,7 @@ impl<'a> Rows<'a> {
                         let cells = std::mem::take(&mut scratch.cells);
                         let cost = cost(&cells);
                         budget.hold_samples(held.fetch_add(cost, Relaxed) + cost)?;
-                        budget.hold(bytes(&cells))?;
+                        budget.hold(bytes(&cells) + 2 * size_of::<(usize, CellRow)>())?;
                         found.lock().unwrap_or_else(PoisonError::into_inner).push((i, cells));
                         return Ok(true);
                     }
@@ -340,7 +340,7 @@ impl<'a> Rows<'a> {
         self.probe.iter().for_each(|probe| probe.held(held.load(Relaxed)));
         let drop_name = (0..rows).map(|i| self.drops_name(i)).collect();
         let labels = LabelColumn::Stored { set: self.set, index: (0..rows as u32).collect() };
-        let cells = Cells::new(found.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let cells = Cells::new(found.into_inner().unwrap_or_else(PoisonError::into_inner), rows, budget)?;
         let mut block = Block { steps, values, cells, labels, drop_name, ordered: false };
         block.retain(budget, |i| full[i])?;
         Ok(block)

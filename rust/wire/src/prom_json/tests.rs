@@ -199,14 +199,24 @@ proptest! {
 proptest! {
     #[test]
     fn pieces_of_any_size_add_up_to_the_whole(
-        rows in prop::collection::vec(prop::collection::vec((any::<i64>(), any::<f64>()), 0..20), 0..12),
+        // A sample without a number is a histogram.
+        rows in prop::collection::vec(prop::collection::vec((any::<i64>(), any::<Option<f64>>()), 0..20), 0..12),
         sizes in prop::collection::vec(1usize..600, 1..20),
         matrix in any::<bool>(),
     ) {
         let mut m = Matrix::default();
         for (i, samples) in rows.iter().enumerate() {
             let samples = if matrix { &samples[..] } else { samples.get(..1).unwrap_or(&[]) };
-            row(&[("i", &i.to_string())], samples, &mut m);
+            for &(t, value) in samples {
+                match value {
+                    Some(value) => {
+                        m.timestamps.push(t);
+                        m.values.push(value);
+                    }
+                    None => m.push_histogram(t, Histogram::stale()),
+                }
+            }
+            m.end_row(Labels::from_pairs([("i", i.to_string())]).unwrap());
         }
         let kind = if matrix { AnswerKind::Matrix } else { AnswerKind::Vector };
         let remark =
