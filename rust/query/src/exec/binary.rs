@@ -8,7 +8,7 @@ use super::block::{ABSENT, Block, Vector, present};
 use super::cells::bytes;
 use super::mixed::{Remarks, Sample, operate};
 use super::scan::{DropName, RowMap};
-use crate::syntax::tree::BinaryOp;
+use crate::syntax::tree::{Binary, BinaryOp};
 
 /// The arithmetic of an operator; `None` for comparisons and set operators.
 pub(crate) fn arithmetic(op: BinaryOp) -> Option<fn(f64, f64) -> f64> {
@@ -58,20 +58,19 @@ pub(crate) fn scalars(op: BinaryOp, mut a: Vec<f64>, b: &[f64]) -> Vec<f64> {
 }
 
 /// `vector op scalar`, or `scalar op vector` with `swapped`; a filter keeps the vector's value. The metric
-/// name goes if the value becomes another, unless it `keeps_name`.
+/// name goes if the value becomes another, unless it is kept.
 pub(crate) fn with_scalar<'a>(
-    op: BinaryOp,
-    return_bool: bool,
+    binary: &Binary,
     swapped: bool,
-    keeps_name: bool,
     vector: Vector<'a>,
     scalar: Vec<f64>,
     remarks: Remarks<'a>,
     budget: &Budget,
 ) -> Result<Vector<'a>> {
+    let (op, return_bool) = (binary.op, binary.return_bool);
     let scalar = Arc::new(scalar);
     let numbers = scalar.clone();
-    let drops = (arithmetic(op).is_some() || return_bool) && !keeps_name;
+    let drops = (arithmetic(op).is_some() || return_bool) && !binary.keep_name;
     let map: RowMap<'a> = match (arithmetic(op), comparison(op)) {
         (Some(f), _) if swapped => each(numbers, move |v, s| f(s, v)),
         // The commonest ones are spelt out, so that the loop over a row becomes vector instructions.

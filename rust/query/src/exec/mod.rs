@@ -333,7 +333,7 @@ impl<'a> Evaluator<'a> {
 
     #[inline(never)]
     fn binary(&self, binary: &Binary, span: Span, left: Value<'a>, right: Value<'a>) -> Result<Value<'a>> {
-        let (op, bool_, keeps) = (binary.op, binary.return_bool, binary.keep_name);
+        let op = binary.op;
         if op.is_gap() {
             return self.gap_operator(binary, left, right);
         }
@@ -341,10 +341,10 @@ impl<'a> Evaluator<'a> {
         Ok(match (left, right) {
             (Value::Scalar(a), Value::Scalar(b)) => Value::Scalar(binary::scalars(op, a, &b)),
             (Value::Vector(v), Value::Scalar(s)) => {
-                Value::Vector(binary::with_scalar(op, bool_, false, keeps, v, s, remarks, self.budget)?)
+                Value::Vector(binary::with_scalar(binary, false, v, s, remarks, self.budget)?)
             }
             (Value::Scalar(s), Value::Vector(v)) => {
-                Value::Vector(binary::with_scalar(op, bool_, true, keeps, v, s, remarks, self.budget)?)
+                Value::Vector(binary::with_scalar(binary, true, v, s, remarks, self.budget)?)
             }
             (Value::Vector(a), Value::Vector(b)) => {
                 let (a, b) = (a.into_block(self.budget)?, b.into_block(self.budget)?);
