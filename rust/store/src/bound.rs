@@ -69,7 +69,7 @@ impl Database {
         let Some(ids) = ids.filter(|ids| ids.len() <= SERIES_WALKED_MAX) else {
             return self.coarse_bound(exact, range, budget);
         };
-        let by_shard = ByShard::new(&ids);
+        let by_shard = ByShard::new(&ids, budget)?;
         let mut walk = Walk {
             range,
             bound: Bound::default(),

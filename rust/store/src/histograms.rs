@@ -6,7 +6,7 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 
 use metricsdb_model::histogram::Layout;
-use metricsdb_model::{Error, Histogram, Reason, Result, TimeRange, WriteReport};
+use metricsdb_model::{Budget, Error, Histogram, Reason, Result, TimeRange, WriteReport};
 
 use crate::codec::histogram::HistogramChunk;
 use crate::late::DuplicatePolicy;
@@ -197,14 +197,18 @@ impl HistogramSeries {
         self.merge_late(late, target, stand, report)
     }
 
-    /// Appends times and histograms in the range. Errors: `Corruption`, never for chunks sealed here.
+    /// Appends times and histograms in the range. Errors: the budget's, `Corruption`, never for chunks sealed here.
     pub fn read_range(
         &self,
         range: TimeRange,
+        budget: &Budget,
         times: &mut Vec<i64>,
         rows: &mut Vec<Histogram>,
     ) -> Result<()> {
         for chunk in self.overlapping(range) {
+            budget.check()?;
+            // They may fill memory before anybody counts them.
+            budget.fits(2 * rows.len() * rows.last().map_or(0, |h| size_of::<Histogram>() + h.bytes()))?;
             chunk.decode_range(range, times, rows)?;
         }
         let (open_times, open_rows) = self.open.within(range);
@@ -304,21 +308,26 @@ impl HistogramSeries {
 
     /// Walks chunks and open histograms.
     pub fn count(&self) -> HistogramCount {
-        let open = &self.open;
-        let of_rows: usize = open.rows.iter().map(Histogram::bytes).sum();
         HistogramCount {
-            open_rows: open.times.len(),
+            open_rows: self.open.times.len(),
             sealed_rows: self.sealed.iter().map(HistogramChunk::count).sum(),
             sealed_chunks: self.sealed.len(),
             sealed_bytes: self.sealed.iter().map(HistogramChunk::bytes).sum(),
             list_bytes: self.sealed.capacity() * size_of::<HistogramChunk>()
                 + size_of::<Vec<HistogramChunk>>(),
             table_bytes: 0,
-            open_bytes: open.times.capacity() * 8
-                + open.rows.capacity() * size_of::<Histogram>()
-                + of_rows
-                + layout_bytes(&open.rows),
+            open_bytes: self.open_bytes(),
         }
+    }
+
+    /// Bytes of the open histograms, spare capacity included.
+    pub fn open_bytes(&self) -> usize {
+        let open = &self.open;
+        let of_rows: usize = open.rows.iter().map(Histogram::bytes).sum();
+        open.times.capacity() * size_of::<i64>()
+            + open.rows.capacity() * size_of::<Histogram>()
+            + of_rows
+            + layout_bytes(&open.rows)
     }
 
     /// Decodes every chunk. Errors: `Corruption`, where times don't rise or a chunk is not what it says.

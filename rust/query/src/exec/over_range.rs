@@ -38,11 +38,12 @@ impl<'a> Evaluator<'a> {
         for arg in of_type(ValueType::Vector) {
             let (times, scalars) = (times.clone(), scalars.clone());
             let map = RowMap::of_numbers(move |row| kernel(&times, row, &scalars));
-            let found = map_rows(self.vector(arg, grid)?, map, !call.keeps_name());
+            let found = map_rows(self.vector(arg, grid)?, map, !call.keeps_name(), self.budget)?;
             whole = Some(match whole {
                 None => found,
                 Some(before) => {
-                    Vector::Block(join(before.into_block(self.budget)?, found.into_block(self.budget)?)?)
+                    let (before, found) = (before.into_block(self.budget)?, found.into_block(self.budget)?);
+                    Vector::Block(join(before, found, self.budget)?)
                 }
             });
         }
@@ -82,10 +83,12 @@ impl<'a> Evaluator<'a> {
             let mut ranges = ranges.clone();
             ranges.probe.iter_mut().filter(|_| i > 0).for_each(|probe| probe.again());
             let mut block = rows(ranges, part).into_block(self.budget)?;
-            for labels in block.labels_ready() {
+            for labels in block.labels_ready(self.budget)? {
+                self.budget.check()?;
                 *labels = labels.with(ROLLUP, part.name);
+                self.budget.hold(labels.heap_bytes())?;
             }
-            whole = join(whole, block.merge_equal()?)?;
+            whole = join(whole, block.merge_equal(self.budget)?, self.budget)?;
         }
         Ok(Vector::Block(whole))
     }

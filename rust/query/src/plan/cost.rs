@@ -360,7 +360,7 @@ impl Walk<'_> {
                 names.push(METRIC_NAME.to_owned());
             }
             let set = self.source.select(&predicate(selector), self.reach, self.budget)?;
-            return Ok(set.group(&grouping).labels.len() as u64);
+            return Ok(set.group(&grouping, self.budget)?.labels.len() as u64);
         }
         Ok(match &aggregate.grouping {
             Grouping::By(names) => names.iter().fold(1, |product: u64, name| {
