@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import metricsdb as mdb
+from metricsdb._native import StopSwitch
 
 FIRST, LAST, STEP = 1_000, 1_100, 10
 
@@ -33,8 +34,9 @@ def filled(sets: list[dict[str, str]], of: list[list[int]]) -> mdb.Database:
 
 
 def json_rows(db: mdb.Database, expr: str) -> list[tuple[dict[str, str], dict[int, float]]]:
-    body = db._native.api_query(expr, FIRST * 1000, LAST * 1000, STEP * 1000, 10_000, 60_000, 0)
-    result = json.loads(body)["data"]["result"]
+    times = (FIRST * 1000, LAST * 1000, STEP * 1000, 10_000, 60_000)
+    first, rest = db._native.api_query(expr, *times, 0, "", "query", "test", StopSwitch())
+    result = json.loads(first + b"".join(rest or ()))["data"]["result"]
     return [(r["metric"], {int(t): float(v) for t, v in r["values"]}) for r in result]
 
 

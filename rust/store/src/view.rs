@@ -112,31 +112,34 @@ impl ByShard {
         take: impl Fn(&mut T, &Shard, &[u32]) + Sync,
         all: &mut T,
     ) -> Result<()> {
-        let take = |part: &mut T, number: usize| -> Result<()> {
-            let rows = self.rows(number);
-            if rows.is_empty() {
-                return Ok(());
+        let take = |part: &mut T, number: usize| -> Result<usize> {
+            let (rows, before) = (self.rows(number), part.bytes());
+            if !rows.is_empty() {
+                budget.check()?;
+                take(part, &store.shard(number), rows);
             }
-            budget.check()?;
-            let before = part.bytes();
-            take(part, &store.shard(number), rows);
-            budget.keep(part.bytes().saturating_sub(before))
+            Ok(part.bytes().saturating_sub(before))
         };
         if self.rows.len() < PARALLEL_SERIES {
-            return (0..SHARDS).try_for_each(|number| take(all, number));
+            return (0..SHARDS).try_for_each(|number| budget.keep(take(all, number)?));
         }
         let part = |number| {
             let mut part = T::default();
-            take(&mut part, number).map(|()| part)
+            budget.hold(take(&mut part, number)?)?;
+            Ok(part)
         };
         let parts: Vec<T> = (0..SHARDS).into_par_iter().map(part).collect::<Result<_>>()?;
-        budget.keep(parts.iter().map(T::bytes).sum())?;
+        let before = all.bytes();
         all.reserve(&parts);
+        let roomy = all.bytes();
+        budget.keep(roomy.saturating_sub(before))?;
         for part in parts {
             budget.check()?;
+            let bytes = part.bytes();
             all.append(part);
+            budget.release(bytes);
         }
-        Ok(())
+        budget.keep(all.bytes().saturating_sub(roomy))
     }
 }
 
