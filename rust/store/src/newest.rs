@@ -70,6 +70,8 @@ impl Database {
         let by_shard = ByShard::new(ids, budget)?;
         let mut known = Known::default();
         let take = |part: &mut Known, shard: &Shard, rows: &[u32]| {
+            part.ids.reserve(rows.len());
+            part.samples.reserve(rows.len());
             rows.iter().for_each(|&row| part.capture(shard, row, range));
         };
         by_shard.take(self, budget, take, &mut known)?;

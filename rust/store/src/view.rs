@@ -244,6 +244,7 @@ impl Database {
         let by_shard = ByShard::new(ids, budget)?;
         let mut all = Part::default();
         let take = |part: &mut Part, shard: &Shard, rows: &[u32]| {
+            part.series.reserve(rows.len());
             rows.iter().for_each(|&row| part.capture(shard, row, range, kinds));
         };
         by_shard.take(self, budget, take, &mut all)?;
