@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -12,9 +11,9 @@ from hypothesis import strategies as st
 
 import metricsdb as mdb
 from metricsdb.explain import ACTUAL
-
-sys.path.insert(0, str(Path(__file__).parent))
-import test_promql as promql
+from tests.twins.answers import filled
+from tests.twins.queries import Dialect, Queries
+from tests.twins.stores import NUMBERS, store
 
 Step = int | None
 
@@ -26,14 +25,16 @@ def times(start: int, steps: int, step: Step) -> tuple[object, ...]:
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    promql.data(),
-    promql.queries,
+    st.integers(0, 2**32),
     st.sampled_from([0, 301_000, 600_123]),
     st.integers(0, 12),
     st.sampled_from([None, 7_000, 60_000]),
 )
-def test_what_is_measured_is_never_above_the_bound(samples, query, start: int, steps: int, step: Step) -> None:
-    db = promql.filled(samples)
+def test_what_is_measured_is_never_above_the_bound(seed: int, start: int, steps: int, step: Step) -> None:
+    rng = Random(seed)
+    dialect = Dialect(tuple(NUMBERS))
+    db = filled(store(rng, NUMBERS))
+    query = Queries(rng, dialect).query()
     when = times(start, steps, step)
     bound = db.estimate(query.text(), *when)
     try:
@@ -51,7 +52,7 @@ def test_what_is_measured_is_never_above_the_bound(samples, query, start: int, s
 def test_a_limit_just_below_what_a_query_needs_refuses_it_and_one_at_it_does_not() -> None:
     samples = {(("__name__", "x_total"), ("i", str(i))): [(t * 15_000, float(t)) for t in range(400)] for i in range(9)}
     query, when = "sum(rate(x_total[5m])) + count(x_total{i='0'})", times(600_000, 50, 60_000)
-    needed = promql.filled(samples).explain(query, *when, analyze=True).totals["samples"]
+    needed = filled(samples).explain(query, *when, analyze=True).totals["samples"]
     for limit in (needed - 1, needed):
         db = mdb.Database(max_samples=limit)
         for labels, rows in samples.items():
