@@ -10,7 +10,7 @@ import platform
 
 import polars as pl
 
-NAMES = ["ingest", "memory", "index", "codecs", "frames", "subscribe", "server"]
+NAMES = ["ingest", "memory", "index", "codecs", "queries", "frames", "subscribe", "server"]
 
 
 def main() -> None:

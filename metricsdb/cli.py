@@ -58,12 +58,18 @@ def serve(
     data: Annotated[Path | None, typer.Option(help="Directory that keeps the data.")] = None,
     durability: Annotated[str, typer.Option(help="How safe a write is when it is answered: none.")] = "none",
     config: Annotated[Path | None, typer.Option(help="YAML file: listen, limits, scrape, statsd.")] = None,
+    query_memory: Annotated[int | None, typer.Option(help="Bytes that one query may hold.")] = None,
 ) -> None:
     """Serve Prometheus' HTTP API: remote write in, PromQL out."""
     chosen = Config() if config is None else load(config)
     if listen is not None:
         address(listen)
         chosen = msgspec.structs.replace(chosen, listen=listen)
+    if query_memory is not None:
+        if query_memory <= 0:
+            raise ConfigError(f"query-memory {query_memory} must be positive")
+        limits = msgspec.structs.replace(chosen.limits, query_memory_max=query_memory)
+        chosen = msgspec.structs.replace(chosen, limits=limits)
     _check_storage(data, durability)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -73,6 +79,12 @@ def serve(
         lookback=limits.lookback.seconds,
         query_timeout=limits.query_timeout.seconds,
         max_samples=limits.query_samples_max,
+        max_query_memory=limits.query_memory_max,
+        alert_concurrency=limits.alert_concurrency,
+        query_concurrency=limits.query_concurrency,
+        batch_concurrency=limits.batch_concurrency,
+        queries_waiting_max=limits.queries_waiting_max,
+        query_wait=limits.query_wait.seconds,
         dense_after=chosen.upkeep.dense_after.seconds,
         idle_cpu=chosen.upkeep.idle_cpu,
     )

@@ -65,12 +65,20 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     query_concurrency: int = 20
     query_timeout: Duration = msgspec.field(default_factory=lambda: Duration("2m"))
     query_samples_max: int = 50_000_000
+    query_memory_max: int = 2 << 30
+    alert_concurrency: int = 20
+    batch_concurrency: int = 2
+    queries_waiting_max: int = 100
+    query_wait: Duration = msgspec.field(default_factory=lambda: Duration("10s"))
     lookback: Duration = msgspec.field(default_factory=lambda: Duration("5m"))
 
     def __post_init__(self) -> None:
-        for name in ("query_concurrency", "query_samples_max"):
+        positive = ("query_samples_max", "query_memory_max")
+        for name in (*positive, "alert_concurrency", "query_concurrency", "batch_concurrency"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; give a number above zero")
+        if self.queries_waiting_max < 0:
+            raise ValueError(f"`queries_waiting_max` is {self.queries_waiting_max}; give 0 or more")
         _check_body_bytes_max(self.body_bytes_max)
 
 

@@ -30,7 +30,21 @@ from metricsdb.values import column as value_column
 Labels = Mapping[str, str]
 Refs = npt.NDArray[np.uint64]
 Format = Literal["prometheus", "openmetrics", "protobuf", "remote_write", "remote_write_v2", "statsd"]
+Priority = Literal["alert", "query", "batch"]
 DuplicatePolicy = Literal["last", "first", "min", "max", "sum", "error"]
+
+
+_QUERIES: dict[str, Any] = {
+    "id": pl.UInt64,
+    "class": pl.String,
+    "expr": pl.String,
+    "source": pl.String,
+    "state": pl.String,
+    "seconds": pl.Float64,
+    "samples": pl.UInt64,
+    "bytes": pl.UInt64,
+    "bytes_peak": pl.UInt64,
+}
 
 
 class QueryWarning(UserWarning):
@@ -80,10 +94,11 @@ class Database:
     """An in-memory time-series database. Thread-safe; every call releases the GIL while it works.
 
     ``duplicates`` says which value stays when a sample comes twice for one time. ``lookback``, ``query_timeout``
-    and ``max_samples`` are the defaults of every query. Chunks whose samples are older than ``dense_after`` are
-    re-encoded denser by ``tick``, which takes at most the share ``idle_cpu`` of one core (0: off). ``precision``
-    maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows and changes. ``clock`` tells what
-    ``"now"`` is.
+    and ``max_samples`` are the defaults of every query, which holds ``max_query_memory`` bytes at most. So many queries
+    of each class run at once; ``queries_waiting_max`` more of it wait, for ``query_wait`` at most. Chunks whose samples
+    are older than ``dense_after`` are re-encoded denser by ``tick``, which takes at most the share ``idle_cpu`` of one
+    core (0: off). ``precision`` maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows and
+    changes. ``clock`` tells what ``"now"`` is.
     """
 
     def __init__(
@@ -93,6 +108,12 @@ class Database:
         lookback: DurationLike = "5m",
         query_timeout: DurationLike = "2m",
         max_samples: int = 50_000_000,
+        max_query_memory: int = 2 << 30,
+        alert_concurrency: int = 20,
+        query_concurrency: int = 20,
+        batch_concurrency: int = 2,
+        queries_waiting_max: int = 100,
+        query_wait: DurationLike = "10s",
         dense_after: DurationLike = "2h",
         idle_cpu: float = 0.1,
         precision: Mapping[str, str] | None = None,
@@ -103,11 +124,28 @@ class Database:
         self._timeout_ms = duration_ms(query_timeout, "query_timeout")
         if self._lookback_ms <= 0 or self._timeout_ms <= 0:
             raise ConfigError("lookback and query_timeout must be longer than zero")
-        if max_samples <= 0:
-            raise ConfigError(f"max_samples {max_samples} must be positive")
+        for name, count in {
+            "max_samples": max_samples,
+            "max_query_memory": max_query_memory,
+            "alert_concurrency": alert_concurrency,
+            "query_concurrency": query_concurrency,
+            "batch_concurrency": batch_concurrency,
+        }.items():
+            if count <= 0:
+                raise ConfigError(f"{name} {count} must be positive")
+        wait_ms = duration_ms(query_wait, "query_wait")
+        if queries_waiting_max < 0 or wait_ms < 0:
+            raise ConfigError("queries_waiting_max and query_wait must not be negative")
+        self.concurrency: dict[str, int] = {
+            "alert": alert_concurrency,
+            "query": query_concurrency,
+            "batch": batch_concurrency,
+        }
+        self.queries_waiting_max = queries_waiting_max
         self._upkeep = Upkeep(self._clock, duration_ms(dense_after, "dense_after"), idle_cpu)
         self._background: Background | None = None
-        self._options = (duplicates, self._timeout_ms, max_samples)
+        limits = (self._timeout_ms, max_samples, max_query_memory)
+        self._options = (duplicates, limits, ([*self.concurrency.values()], queries_waiting_max, wait_ms))
         self.precision = PrecisionPolicies(lambda: self._native, self._range)
         self._native = self._empty()
         for selector, policy in (precision or {}).items():
@@ -280,13 +318,16 @@ class Database:
 
     # --- out ------------------------------------------------------------------------------------
 
-    def query(self, expr: str, time: Time | None = None, *, wide: bool = False) -> pl.DataFrame:
+    def query(
+        self, expr: str, time: Time | None = None, *, wide: bool = False, priority: Priority = "query"
+    ) -> pl.DataFrame:
         """Evaluates PromQL at one time (default: now).
 
         Returns label columns (String), ``timestamp`` (Datetime ms UTC), ``value`` (Float64), a row a series; a range
         selector gives its raw samples. Where a sample is a native histogram, its ``value`` is null and a column
         ``histogram`` (Struct, as ``histograms`` gives it) holds it. Annotations become ``QueryWarning`` and
-        ``QueryInfo`` warnings. ``EXPLAIN [ANALYZE] expr`` answers the frame of ``explain``.
+        ``QueryInfo`` warnings. ``EXPLAIN [ANALYZE] expr`` answers the frame of ``explain``. Work of class ``"batch"``
+        gives way to ``"query"``, and both to ``"alert"``.
         """
         now = self.now_ms()
         at = now if time is None else time_ms(time, now)
@@ -295,9 +336,18 @@ class Database:
             return explaining.explain(
                 self._native, statement[1], (at, at, 0, self._lookback_ms), statement[0], {}
             ).frame
-        return self._evaluate(expr, at, at, 0, wide)
+        return self._evaluate(expr, at, at, 0, wide, priority)
 
-    def query_range(self, expr: str, start: Time, end: Time, step: DurationLike, *, wide: bool = False) -> pl.DataFrame:
+    def query_range(
+        self,
+        expr: str,
+        start: Time,
+        end: Time,
+        step: DurationLike,
+        *,
+        wide: bool = False,
+        priority: Priority = "query",
+    ) -> pl.DataFrame:
         """Evaluates PromQL at start, start + step, … up to end; the shape is that of ``query``.
 
         ``wide=True`` gives one row a step and one column a series; histograms are left out.
@@ -306,13 +356,13 @@ class Database:
         step_ms = duration_ms(step, "step")
         if step_ms <= 0:
             raise ConfigError(f"step {step!r} must be longer than zero")
-        return self._evaluate(expr, time_ms(start, now, "start"), time_ms(end, now, "end"), step_ms, wide)
+        return self._evaluate(expr, time_ms(start, now, "start"), time_ms(end, now, "end"), step_ms, wide, priority)
 
-    def _evaluate(self, expr: str, start: int, end: int, step: int, wide: bool) -> pl.DataFrame:
+    def _evaluate(self, expr: str, start: int, end: int, step: int, wide: bool, priority: str) -> pl.DataFrame:
         statement = explaining.statement(self._native, expr)
         if statement is not None:
             return self._native.explain(statement[1], start, end, step, self._lookback_ms, statement[0])[0]
-        frame, notes, fields = self._native.query(expr, start, end, step, self._lookback_ms, wide)
+        frame, notes, fields = self._native.query(expr, start, end, step, self._lookback_ms, wide, priority)
         _warn(notes, stacklevel=4)
         return with_histogram(frames.finish(frame), fields)
 
@@ -486,6 +536,21 @@ class Database:
         don't add up: what two rows have in common is in both.
         """
         return storage.advise(self._native, limit)
+
+    def queries(self) -> pl.DataFrame:
+        """What runs and waits now, a row a query, oldest first.
+
+        Columns: ``id`` (UInt64), ``class``, ``expr``, ``source``, ``state`` (``waiting``, ``running``, or ``writing``
+        its answer), ``started`` (Datetime), ``seconds`` so far, ``samples`` loaded, ``bytes`` held now, ``bytes_peak``.
+        """
+        rows = pl.DataFrame(self._native.queries(), schema=_QUERIES, orient="row")
+        started = (pl.lit(self.now_ms()) - (pl.col("seconds") * 1000).cast(pl.Int64)).cast(frames.TIME)
+        before = ("id", "class", "expr", "source", "state")
+        return rows.select(*before, started.alias("started"), pl.exclude(before))
+
+    def kill(self, id: int) -> bool:
+        """Ends a query of ``queries()``: its caller gets ``QueryKilled``. False where none has this id."""
+        return self._native.kill(id)
 
     def stats(self) -> pl.DataFrame:
         """Counters of the database: ``name``, ``value`` (series, samples, chunks, bytes, …)."""

@@ -5,8 +5,10 @@ MetricsDBError
 │   ├── ParseError             its text is wrong; says line, column and remedy
 │   ├── ExecutionError         it is well formed, but this data does not allow an answer
 │   ├── QueryTimeout           it ran longer than allowed
-│   ├── QueryLimit             it needs more samples, steps or nesting than allowed
+│   ├── QueryLimit             it needs more samples, memory, steps or nesting than allowed
+│   ├── QueryRejected          too many others run and wait
 │   └── QueryCancelled         the caller stopped it
+│       └── QueryKilled        somebody else did, by kill
 ├── WriteError                 a write was refused as a whole (see WriteReport for single samples)
 ├── CorruptionError            stored bytes are not what was written
 └── ConfigError                an option or a configuration file is wrong
@@ -22,7 +24,9 @@ __all__ = [
     "ParseError",
     "QueryCancelled",
     "QueryError",
+    "QueryKilled",
     "QueryLimit",
+    "QueryRejected",
     "QueryTimeout",
     "WriteError",
 ]
@@ -60,11 +64,19 @@ class QueryTimeout(QueryError):
 
 
 class QueryLimit(QueryError):
-    """A query needs more samples, steps or nesting than its limits allow."""
+    """A query needs more samples, memory, steps or nesting than its limits allow."""
+
+
+class QueryRejected(QueryError):
+    """So many queries of its class run and wait that a query was not begun, or not within its time to wait."""
 
 
 class QueryCancelled(QueryError):
-    """A query was stopped by its caller (Ctrl-C, a closed server)."""
+    """A query was stopped by its caller (Ctrl-C, a client that went away, a closed server)."""
+
+
+class QueryKilled(QueryCancelled):
+    """A query was stopped by another: ``Database.kill``, or its like over HTTP."""
 
 
 class WriteError(MetricsDBError):

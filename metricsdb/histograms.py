@@ -95,7 +95,7 @@ def as_list(histograms: Any) -> list[Histogram]:
 
 
 def with_histogram(frame: pl.DataFrame, fields: pl.DataFrame | None) -> pl.DataFrame:
-    """The frame with the fields of its histograms, where it has some, as one more column ``histogram`` (Struct, or null)."""
+    """The frame with the fields of its histograms, if it has some, as a last column ``histogram`` (Struct, or null)."""
     if fields is None:
         return frame
     there = pl.col("schema").is_not_null()

@@ -16,6 +16,7 @@ from metricsdb._native import __version__
 from metricsdb.config import Config
 from metricsdb.database import Database
 from metricsdb.server.read import Read
+from metricsdb.server.runner import Runner
 from metricsdb.server.state import Counts
 from metricsdb.server.status import Status
 from metricsdb.server.write import RemoteWrite, TextImport
@@ -38,15 +39,17 @@ def create_app(
     """
     config = config or Config()
     counts = counts or Counts(db.now_ms() / 1000)
-    executor = ThreadPoolExecutor(config.limits.query_concurrency, thread_name_prefix="metricsdb-query")
+    executor = ThreadPoolExecutor(config.limits.query_concurrency, thread_name_prefix="metricsdb-call")
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
+        runner.close()
         executor.shutdown(wait=False, cancel_futures=True)
 
     body_bytes_max = config.limits.body_bytes_max
-    read = Read(db, counts, executor)
+    runner = Runner(db, counts)
+    read = Read(db, runner)
     status = Status(db._native, counts, config, dict(flags or {}), executor, __version__)
     text_import = TextImport(db._native, db.now_ms, counts, body_bytes_max, executor)
     both = ["GET", "POST"]
@@ -62,6 +65,8 @@ def create_app(
         Route("/api/v1/metadata", read.endpoint(Read.metadata, None)),
         Route("/api/v1/format_query", read.endpoint(Read.format_query, "query"), methods=both),
         Route("/api/v1/parse_query", read.endpoint(Read.parse_query, "query"), methods=both),
+        Route("/api/v1/status/active_queries", read.active_queries),
+        Route("/api/v1/status/active_queries/{id:int}", read.kill, methods=["DELETE", "POST"]),
         Route("/api/v1/status/buildinfo", status.buildinfo),
         Route("/api/v1/status/config", status.config),
         Route("/api/v1/status/flags", status.flags),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
 from functools import partial
 from typing import TypeVar
 
@@ -16,24 +14,27 @@ from metricsdb.database import Database
 from metricsdb.errors import ExecutionError, MetricsDBError
 from metricsdb.server.params import MAX_TIME_MS, MIN_TIME_MS, STEPS_MAX, BadParameter, Form, read_form
 from metricsdb.server.reply import failure, json_bytes, refusal, success
-from metricsdb.server.state import Counts, Exposition
+from metricsdb.server.runner import Runner, Streamed
+from metricsdb.server.state import Exposition
 
 __all__ = ["Read"]
 
 T = TypeVar("T")
+
+PRIORITY_HEADER = "x-metricsdb-priority"
+QUERY_FIELDS = ("id", "class", "query", "source", "state", "seconds", "samples", "bytes", "bytesPeak")
 Answer = Callable[["Read", Request, Form], Awaitable[Response]]
 
 
 class Read:
     """The handlers; each runs its native call in a worker thread, so that a slow query holds up nobody."""
 
-    def __init__(self, db: Database, counts: Counts, executor: Executor) -> None:
+    def __init__(self, db: Database, runner: Runner) -> None:
         self._native = db._native
         self._now_ms = db.now_ms
         self._lookback_ms = db._lookback_ms
         self._timeout_ms = db._timeout_ms
-        self._counts = counts
-        self._executor = executor
+        self._runner = runner
 
     def endpoint(self, answer: Answer, parameter: str | None) -> Callable[[Request], Awaitable[Response]]:
         """A Starlette handler; a text that cannot be parsed is blamed on `parameter`."""
@@ -49,18 +50,14 @@ class Read:
         return handler
 
     async def _run(self, work: Callable[[], T]) -> T:
-        self._counts.query(1)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-        finally:
-            self._counts.query(-1)
+        return await self._runner.call(work)
 
-    async def query(self, _request: Request, form: Form) -> Response:
+    async def query(self, request: Request, form: Form) -> Response:
         limit = form.limit()
         at = form.time_or("time", self._now_ms())
-        return await self._evaluate(form, at, at, 0, limit)
+        return await self._evaluate(request, form, (at, at, 0), limit)
 
-    async def query_range(self, _request: Request, form: Form) -> Response:
+    async def query_range(self, request: Request, form: Form) -> Response:
         limit = form.limit()
         start, end = form.time("start"), form.time("end")
         if end < start:
@@ -75,14 +72,33 @@ class Read:
                 "exceeded maximum resolution of 11,000 points per timeseries. "
                 "Try decreasing the query resolution (?step=XX)"
             )
-        return await self._evaluate(form, start, end, step, limit)
+        return await self._evaluate(request, form, (start, end, step), limit)
 
-    async def _evaluate(self, form: Form, start: int, end: int, step: int, limit: int) -> Response:
+    async def _evaluate(self, request: Request, form: Form, times: tuple[int, int, int], limit: int) -> Response:
         timeout = form.duration_or("timeout", self._timeout_ms)
         lookback = form.duration_or("lookback_delta", self._lookback_ms)
-        expr = form.text("query")
-        work = partial(self._native.api_query, expr, start, end, step, lookback, max(timeout, 1), limit)
-        return json_bytes(await self._run(work))
+        if lookback <= 0:
+            raise BadParameter("must be longer than zero", "lookback_delta")
+        priority = form.text("priority") or request.headers.get(PRIORITY_HEADER, "query")
+        source = f"http {request.client.host}:{request.client.port}" if request.client else "http"
+        work = partial(
+            self._native.api_query,
+            form.text("query"), *times, lookback, max(timeout, 1), limit, form.text("stats"), priority, source,
+        )  # fmt: skip
+        first, rest = await self._runner.query(request, priority, work)
+        return json_bytes(first) if rest is None else Streamed(first, rest, self._runner.executor(priority))
+
+    async def active_queries(self, _request: Request) -> Response:
+        """What runs and waits: `Database.queries` as JSON."""
+        rows = self._native.queries()
+        return success([dict(zip(QUERY_FIELDS, row, strict=True)) for row in rows])
+
+    async def kill(self, request: Request) -> Response:
+        """Ends one of them."""
+        number = request.path_params["id"]
+        if not self._native.kill(number):
+            return refusal("not_found", f"no query has the id {number}; it may have ended", 404)
+        return success({"killed": number})
 
     async def series(self, _request: Request, form: Form) -> Response:
         matchers = form.all("match[]")

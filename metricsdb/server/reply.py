@@ -15,6 +15,7 @@ from metricsdb.errors import (
     ParseError,
     QueryCancelled,
     QueryLimit,
+    QueryRejected,
     QueryTimeout,
     WriteError,
 )
@@ -27,12 +28,17 @@ _KINDS: tuple[tuple[type[MetricsDBError], str, int], ...] = (
     (ConfigError, "bad_data", 400),
     (WriteError, "bad_data", 400),
     (QueryTimeout, "timeout", 503),
+    (QueryRejected, "unavailable", 503),
     (QueryCancelled, "canceled", 499),
     (QueryLimit, "execution", 422),
     (ExecutionError, "execution", 422),
     (CorruptionError, "internal", 500),
     (MetricsDBError, "internal", 500),
 )
+
+
+# When a refused query is worth another try: others end meanwhile.
+RETRY_AFTER_S = "1"
 
 
 def json_bytes(body: bytes, status: int = 200) -> Response:
@@ -57,4 +63,7 @@ def failure(error: MetricsDBError, parameter: str | None = None) -> Response:
     message = str(error)
     if parameter is not None and isinstance(error, ParseError):
         message = f'invalid parameter "{parameter}": {message}'
-    return refusal(name, message, status)
+    answer = refusal(name, message, status)
+    if isinstance(error, QueryRejected):
+        answer.headers["retry-after"] = RETRY_AFTER_S
+    return answer

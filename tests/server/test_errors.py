@@ -15,6 +15,8 @@ CASES = [
     (errors.QueryLimit("too many samples"), "execution", 422),
     (errors.QueryTimeout("too slow"), "timeout", 503),
     (errors.QueryCancelled("stopped"), "canceled", 499),
+    (errors.QueryKilled("killed"), "canceled", 499),
+    (errors.QueryRejected("too many"), "unavailable", 503),
     (errors.CorruptionError("bits fell over"), "internal", 500),
     (errors.QueryError("no answer"), "internal", 500),
     (errors.MetricsDBError("whatever"), "internal", 500),

@@ -65,7 +65,7 @@ def test_every_error_has_its_place():
 def test_every_route_has_its_place():
     page = (ROOT / "docs" / "http-api.md").read_text()
     with mdb.Database() as db:
-        paths = [route.path.replace("{name:path}", "<name>") for route in create_app(db).routes]
+        paths = [re.sub(r"\{(\w+):\w+\}", r"<\1>", route.path) for route in create_app(db).routes]
     assert [path for path in paths if f"`{path}`" not in page] == []
 
 

@@ -173,6 +173,19 @@ pub struct Answer {
     pub samples_loaded: u64,
 }
 
+/// What a query cost, as Prometheus counts it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueryStats {
+    /// Name and seconds.
+    pub timings: Vec<(&'static str, f64)>,
+    /// Samples looked at, each as often as a window holds it.
+    pub samples: u64,
+    /// The most that stood in memory at once.
+    pub samples_peak: u64,
+    /// Time (ms) and samples of each step; empty where nobody asked.
+    pub per_step: Vec<(i64, u64)>,
+}
+
 impl Answer {
     /// Keeps the first `limit` series, and says so in a warning if any goes.
     pub fn truncate(&mut self, limit: usize) {

@@ -1,55 +1,175 @@
-//! What a call may spend. Every long loop asks once per block of work.
+//! What a call may spend: time, samples, memory. Every long loop asks once per block of work.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use crate::error::{Error, Result};
 
-const RUNNING: u8 = 0;
+/// Cheap items (a comparison, a copy of a few words) that a loop may handle between two looks at the budget.
+pub const ITEMS_PER_CHECK: usize = 4096;
+
 const CANCELLED: u8 = 1;
 const TIMED_OUT: u8 = 2;
+const KILLED: u8 = 3;
+/// How the call ended, in the switch; 0 while it runs.
+const ENDED: u8 = 3;
+/// Go through the gate at the next check.
+const PAUSE: u8 = 4;
 
-/// The switch that ends a call from outside. Rust reads no clock: whoever owns time pulls it.
+/// The switch that ends a call from outside, or makes it give way. Rust reads no clock: whoever owns time pulls it.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicU8>);
 
 impl Stop {
     pub fn cancel(&self) {
-        self.0.store(CANCELLED, Relaxed);
+        self.end(CANCELLED);
     }
 
     pub fn time_out(&self) {
-        self.0.store(TIMED_OUT, Relaxed);
+        self.end(TIMED_OUT);
+    }
+
+    /// As `cancel`, by another than the caller.
+    pub fn kill(&self) {
+        self.end(KILLED);
+    }
+
+    /// The first reason stays.
+    fn end(&self, reason: u8) {
+        let _ = self.0.fetch_update(Relaxed, Relaxed, |s| (s & ENDED == 0).then_some(s | reason));
+    }
+
+    /// Whether checks go through the gate of the budget.
+    pub fn pause(&self, pause: bool) {
+        if pause {
+            self.0.fetch_or(PAUSE, Relaxed);
+        } else {
+            self.0.fetch_and(!PAUSE, Relaxed);
+        }
+    }
+
+    pub fn is_ended(&self) -> bool {
+        self.0.load(Relaxed) & ENDED != 0
     }
 }
 
-/// Limits of one call, shared by all threads that work for it.
-#[derive(Debug)]
+/// Where work of a lower class gives way. `pass` comes back within milliseconds, whatever happens: then no lock
+/// that a check might be made under can hold up anybody for good.
+pub trait Gate: Send + Sync {
+    fn pass(&self);
+}
+
+/// Limits of one call, shared by all threads that work for it. A clone is the same budget.
+#[derive(Clone)]
 pub struct Budget {
-    stop: Stop,
-    /// Milliseconds the caller allowed; only for the message of the error.
-    timeout_ms: u64,
-    samples_max: u64,
-    samples: AtomicU64,
-    /// The largest block that was held.
-    held: AtomicU64,
+    inner: Arc<Inner>,
+    /// Whether samples are counted.
     counts: bool,
+}
+
+struct Inner {
+    stop: Stop,
+    gate: Option<Arc<dyn Gate>>,
+    limits: Limits,
+    samples: AtomicU64,
+    samples_peak: AtomicU64,
+    /// Bytes held by what is being computed, and by what stays until the call ends.
+    held: AtomicU64,
+    kept: AtomicU64,
+    peak: AtomicU64,
+    visits: Option<Visits>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Milliseconds the caller allowed; only for the message of the error.
+    pub timeout_ms: u64,
+    pub samples_max: u64,
+    pub bytes_max: u64,
+}
+
+/// Samples that were looked at, step by step: what Prometheus calls queryable samples. A sample counts at every step
+/// whose window it stands in.
+#[derive(Debug, Default)]
+pub struct Visits {
+    per_step: Vec<AtomicU64>,
+    /// Subqueries around what is evaluated now: their own steps don't count.
+    depth: AtomicU64,
+}
+
+impl Visits {
+    pub fn new(steps: usize) -> Visits {
+        Visits { per_step: (0..steps).map(|_| AtomicU64::new(0)).collect(), depth: AtomicU64::new(0) }
+    }
+
+    pub fn add(&self, step: usize, samples: u64) {
+        if self.depth.load(Relaxed) == 0
+            && let Some(count) = self.per_step.get(step)
+        {
+            count.fetch_add(samples, Relaxed);
+        }
+    }
+
+    pub fn enter_subquery(&self) {
+        self.depth.fetch_add(1, Relaxed);
+    }
+
+    pub fn leave_subquery(&self) {
+        self.depth.fetch_sub(1, Relaxed);
+    }
+
+    /// Step 0 was computed for all: they looked at as much.
+    pub fn repeat_first(&self, before: u64) {
+        let Some((first, rest)) = self.per_step.split_first() else { return };
+        let more = first.load(Relaxed).saturating_sub(before);
+        for count in rest {
+            count.fetch_add(more, Relaxed);
+        }
+    }
+
+    pub fn first(&self) -> u64 {
+        self.per_step.first().map_or(0, |count| count.load(Relaxed))
+    }
+
+    pub fn steps(&self) -> impl Iterator<Item = u64> {
+        self.per_step.iter().map(|count| count.load(Relaxed))
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Budget({:?}, {} samples, {} bytes)",
+            self.inner.limits,
+            self.samples_used(),
+            self.bytes_held()
+        )
+    }
 }
 
 impl Budget {
     pub fn new(stop: Stop, timeout_ms: u64, samples_max: u64) -> Budget {
-        let (samples, held) = (AtomicU64::new(0), AtomicU64::new(0));
-        Budget { stop, timeout_ms, samples_max, samples, held, counts: true }
+        Budget::with(stop, Limits { timeout_ms, samples_max, bytes_max: u64::MAX }, None, None)
     }
 
-    /// For work that is done over again: it stops with this one, and counts nothing once more.
+    pub fn with(stop: Stop, limits: Limits, gate: Option<Arc<dyn Gate>>, visits: Option<Visits>) -> Budget {
+        let zero = || AtomicU64::new(0);
+        let (samples, samples_peak, held, kept, peak) = (zero(), zero(), zero(), zero(), zero());
+        let inner = Inner { stop, gate, limits, samples, samples_peak, held, kept, peak, visits };
+        Budget { inner: Arc::new(inner), counts: true }
+    }
+
+    /// For work that is done over again: it stops with this one and holds of its memory, but counts and limits no
+    /// sample once more.
     pub fn uncounted(&self) -> Budget {
-        Budget { counts: false, ..Budget::new(self.stop.clone(), self.timeout_ms, u64::MAX) }
+        Budget { inner: self.inner.clone(), counts: false }
     }
 
     /// For one more query in the same call: the same limits, counted anew.
     pub fn fresh(&self) -> Budget {
-        Budget::new(self.stop.clone(), self.timeout_ms, self.samples_max)
+        Budget::with(self.inner.stop.clone(), self.inner.limits, self.inner.gate.clone(), None)
     }
 
     /// Whether samples are counted for the first time here.
@@ -58,7 +178,7 @@ impl Budget {
     }
 
     pub fn samples_max(&self) -> u64 {
-        self.samples_max
+        self.inner.limits.samples_max
     }
 
     /// No limit at all: for tests and for work that is bounded by its input.
@@ -66,12 +186,33 @@ impl Budget {
         Budget::new(Stop::default(), 0, u64::MAX)
     }
 
-    /// Fails once the call was cancelled or timed out.
+    /// Fails once the call was cancelled, killed or timed out; gives way to work of a higher class. Call it
+    /// without a lock.
     #[inline]
     pub fn check(&self) -> Result<()> {
-        match self.stop.0.load(Relaxed) {
-            RUNNING => Ok(()),
-            TIMED_OUT => Err(Error::Timeout { timeout_ms: self.timeout_ms }),
+        match self.inner.stop.0.load(Relaxed) {
+            0 => Ok(()),
+            state => self.give_way(state),
+        }
+    }
+
+    /// `check` for the item `i` of a loop over cheap items: looks every `ITEMS_PER_CHECK`.
+    #[inline]
+    pub fn check_at(&self, i: usize) -> Result<()> {
+        if i % ITEMS_PER_CHECK == ITEMS_PER_CHECK - 1 { self.check() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn give_way(&self, state: u8) -> Result<()> {
+        if state & ENDED == 0
+            && let Some(gate) = &self.inner.gate
+        {
+            gate.pass();
+        }
+        match self.inner.stop.0.load(Relaxed) & ENDED {
+            0 => Ok(()),
+            TIMED_OUT => Err(Error::Timeout { timeout_ms: self.inner.limits.timeout_ms }),
+            KILLED => Err(Error::Killed),
             _ => Err(Error::Cancelled),
         }
     }
@@ -79,11 +220,14 @@ impl Budget {
     /// Counts samples that were loaded or made, and checks: call it once per series or block.
     #[inline]
     pub fn take_samples(&self, count: u64) -> Result<()> {
-        let used = self.samples.fetch_add(count, Relaxed) + count;
-        if used > self.samples_max {
+        if !self.counts {
+            return self.check();
+        }
+        let used = self.inner.samples.fetch_add(count, Relaxed) + count;
+        if used > self.inner.limits.samples_max {
             return Err(Error::Limit {
                 what: "samples loaded by one query",
-                limit: self.samples_max,
+                limit: self.inner.limits.samples_max,
                 needed: used,
                 remedy: "narrow the selector or the time range, or raise max_samples",
             });
@@ -94,11 +238,14 @@ impl Budget {
     /// Fails when `count` values may not stand in memory at once. What an evaluation makes is not
     /// counted again in `samples_used`, but it meets the same limit.
     pub fn hold_samples(&self, count: u64) -> Result<()> {
-        self.held.fetch_max(count, Relaxed);
-        if count > self.samples_max {
+        if !self.counts {
+            return self.check();
+        }
+        self.inner.samples_peak.fetch_max(count, Relaxed);
+        if count > self.inner.limits.samples_max {
             return Err(Error::Limit {
                 what: "samples held by one query",
-                limit: self.samples_max,
+                limit: self.inner.limits.samples_max,
                 needed: count,
                 remedy: "narrow the selector, the time range or the steps, or raise max_samples",
             });
@@ -106,12 +253,159 @@ impl Budget {
         self.check()
     }
 
-    /// The most values that one block of the evaluation held.
-    pub fn samples_held(&self) -> u64 {
-        self.held.load(Relaxed)
+    pub fn samples_used(&self) -> u64 {
+        self.inner.samples.load(Relaxed)
     }
 
-    pub fn samples_used(&self) -> u64 {
-        self.samples.load(Relaxed)
+    /// The most values that stood in one block at once.
+    pub fn samples_peak(&self) -> u64 {
+        self.inner.samples_peak.load(Relaxed)
+    }
+
+    pub fn visits(&self) -> Option<&Visits> {
+        self.inner.visits.as_ref().filter(|_| self.counts)
+    }
+
+    /// The account of memory. `hold` before an allocation; it stays until `release`, or until `settle` says what
+    /// is left of a whole computation. So what is held is never less than what is allocated.
+    pub fn hold(&self, bytes: usize) -> Result<()> {
+        let bytes = bytes as u64;
+        let held = self.inner.held.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        self.note(held.saturating_add(self.inner.kept.load(Relaxed)))
+    }
+
+    /// As `hold`, until the call ends.
+    pub fn keep(&self, bytes: usize) -> Result<()> {
+        let bytes = bytes as u64;
+        let kept = self.inner.kept.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        self.note(kept.saturating_add(self.inner.held.load(Relaxed)))
+    }
+
+    /// Fails where `hold` would, and holds nothing.
+    pub fn fits(&self, bytes: usize) -> Result<()> {
+        self.within(self.bytes_held().saturating_add(bytes as u64))
+    }
+
+    pub fn release(&self, bytes: usize) {
+        self.inner.held.fetch_sub(bytes as u64, Relaxed);
+    }
+
+    /// For `settle`.
+    pub fn mark(&self) -> u64 {
+        self.inner.held.load(Relaxed)
+    }
+
+    /// Everything held since `mark` is free again, but for a result of `bytes`. For the one thread that evaluates, when
+    /// those that helped it are done.
+    pub fn settle(&self, mark: u64, bytes: usize) -> Result<()> {
+        let held = mark.saturating_add(bytes as u64);
+        self.inner.held.store(held, Relaxed);
+        self.note(held.saturating_add(self.inner.kept.load(Relaxed)))
+    }
+
+    fn note(&self, bytes: u64) -> Result<()> {
+        self.inner.peak.fetch_max(bytes, Relaxed);
+        self.within(bytes)
+    }
+
+    fn within(&self, bytes: u64) -> Result<()> {
+        if bytes <= self.inner.limits.bytes_max {
+            return Ok(());
+        }
+        Err(Error::Limit {
+            what: "bytes held by one query",
+            limit: self.inner.limits.bytes_max,
+            needed: bytes,
+            remedy: "narrow the selector, the time range or the steps, or raise max_query_memory",
+        })
+    }
+
+    pub fn bytes_held(&self) -> u64 {
+        self.inner.held.load(Relaxed).saturating_add(self.inner.kept.load(Relaxed))
+    }
+
+    /// The most that was held at once.
+    pub fn bytes_peak(&self) -> u64 {
+        self.inner.peak.load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_bytes(bytes_max: u64) -> Budget {
+        let limits = Limits { timeout_ms: 7, samples_max: u64::MAX, bytes_max };
+        Budget::with(Stop::default(), limits, None, None)
+    }
+
+    #[test]
+    fn memory_is_refused_by_number_limit_and_remedy_and_free_again_after() {
+        let budget = with_bytes(100);
+        assert_eq!(budget.hold(60), Ok(()));
+        assert!(budget.fits(41).is_err() && budget.fits(40).is_ok());
+        budget.release(60);
+        let mark = budget.mark();
+        assert_eq!((budget.hold(90), budget.settle(mark, 10)), (Ok(()), Ok(())));
+        assert_eq!(budget.keep(30), Ok(()));
+        assert_eq!((budget.bytes_held(), budget.bytes_peak()), (40, 90));
+        let refused = budget.hold(61).map_err(|e| e.to_string());
+        assert_eq!(
+            refused,
+            Err("limit reached: bytes held by one query: 101 needed, 100 allowed; narrow the selector, the time \
+                 range or the steps, or raise max_query_memory"
+                .to_owned())
+        );
+    }
+
+    #[test]
+    fn the_first_reason_to_stop_is_the_one_that_is_told() {
+        for (pull, error) in [
+            (Stop::kill as fn(&Stop), Error::Killed),
+            (Stop::cancel, Error::Cancelled),
+            (Stop::time_out, Error::Timeout { timeout_ms: 7 }),
+        ] {
+            let budget = with_bytes(0);
+            budget.inner.stop.pause(true);
+            assert_eq!(budget.check(), Ok(()));
+            pull(&budget.inner.stop);
+            budget.inner.stop.kill();
+            budget.inner.stop.pause(false);
+            assert_eq!(budget.check(), Err(error));
+        }
+    }
+
+    #[test]
+    fn work_done_over_again_counts_no_sample_but_its_memory() {
+        let stop = Stop::default();
+        let limits = Limits { timeout_ms: 7, samples_max: 10, bytes_max: 100 };
+        let budget = Budget::with(stop.clone(), limits, None, Some(Visits::new(1)));
+        let again = budget.uncounted();
+        assert_eq!(
+            (again.take_samples(11), again.hold_samples(11), again.hold(90)),
+            (Ok(()), Ok(()), Ok(()))
+        );
+        assert_eq!((budget.samples_used(), budget.samples_peak(), budget.bytes_held()), (0, 0, 90));
+        assert!(again.visits().is_none() && budget.visits().is_some() && again.hold(11).is_err());
+        let other = budget.fresh();
+        assert_eq!((other.hold(100), other.take_samples(10)), (Ok(()), Ok(())));
+        assert!(other.take_samples(1).is_err());
+        stop.kill();
+        assert_eq!((again.check(), other.check()), (Err(Error::Killed), Err(Error::Killed)));
+    }
+
+    #[test]
+    fn visits_are_counted_at_their_steps() {
+        let visits = Visits::new(3);
+        visits.add(0, 2);
+        let before = visits.first();
+        visits.add(0, 5);
+        visits.repeat_first(before);
+        visits.enter_subquery();
+        visits.add(1, 100);
+        visits.leave_subquery();
+        visits.add(2, 1);
+        visits.add(3, 100);
+        assert!(visits.steps().eq([7, 5, 6]));
     }
 }

@@ -75,6 +75,14 @@ pub enum Error {
         timeout_ms: u64,
     },
     Cancelled,
+    /// Another than the caller ended the call.
+    Killed,
+    /// So many queries of a class run and wait that no more are taken.
+    Busy {
+        class: &'static str,
+        running: u64,
+        waiting: u64,
+    },
     /// Stored bytes are not what was written.
     Corruption {
         what: String,
@@ -139,6 +147,14 @@ impl fmt::Display for Error {
                 write!(f, "query timed out after {timeout_ms} ms; narrow it or raise its timeout")
             }
             Error::Cancelled => f.write_str("query was cancelled"),
+            Error::Killed => f.write_str("query was killed; see who called kill, or ask for less"),
+            Error::Busy { class, running, waiting } => {
+                write!(
+                    f,
+                    "too many queries: {running} of class {class} run and {waiting} wait; try again later, or raise \
+                     {class}_concurrency"
+                )
+            }
             Error::Corruption { what, offset, message } => {
                 write!(f, "{what} is corrupt at byte {offset}: {message}")
             }

@@ -132,6 +132,11 @@ impl Labels {
         self.0.is_empty()
     }
 
+    /// Bytes of its one allocation, counters and rounding included.
+    pub fn heap_bytes(&self) -> usize {
+        (self.0.len() + 16 + 8).next_multiple_of(16)
+    }
+
     /// The pairs for which `keep(name)` holds.
     pub fn retain(&self, keep: impl Fn(&str) -> bool) -> Labels {
         let mut bytes = Vec::with_capacity(self.0.len());

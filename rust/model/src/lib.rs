@@ -12,6 +12,7 @@ pub mod error;
 pub mod histogram;
 pub mod labels;
 pub mod matcher;
+pub mod order;
 pub mod precision;
 pub mod predicate;
 pub mod regex;
@@ -20,7 +21,7 @@ pub mod source;
 pub mod summary;
 pub mod time;
 
-pub use answer::{Annotation, Answer, AnswerKind, Matrix, Point, Row, Severity};
+pub use answer::{Annotation, Answer, AnswerKind, Matrix, Point, QueryStats, Row, Severity};
 pub use batch::{
     Batch, BatchHistogram, BatchSeries, Columns, Metadata, MetricType, Reason, WriteReport,
     looks_like_counter,

@@ -2,6 +2,7 @@
 //! are all a `Source`, so one evaluator serves them all.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use crate::budget::Budget;
 use crate::error::Result;
@@ -11,6 +12,12 @@ use crate::predicate::Predicate;
 use crate::sample::Samples;
 use crate::summary::{Summary, Wants};
 use crate::time::TimeRange;
+
+/// Rows whose labels are made or hashed between two looks at the budget.
+const ROWS_PER_CHECK: usize = 256;
+/// What a group takes in a vector that doubles as it grows, its text aside; and a row in a table of all groups.
+const GROUP_BYTES: usize = 64;
+const TABLE_BYTES: usize = 64;
 
 pub trait Source: Sync {
     /// The series that satisfy `predicate` and may have a sample in `range`; a consistent view: later
@@ -55,9 +62,15 @@ pub trait Source: Sync {
 pub struct Bound {
     pub series_min: u64,
     pub series: u64,
-    /// Samples in the range, staleness markers among them.
+    /// Samples in the range, staleness markers among them. A histogram counts as `HistogramSamples::cost` says.
     pub samples_min: u64,
     pub samples: u64,
+    /// Of `samples`: those of series that hold histograms. All of these are read even where others are asked for
+    /// their newest sample.
+    pub mixed: u64,
+    /// What one histogram of each series costs at most, all series together; histograms of one series added up take
+    /// no more than that.
+    pub width: u64,
     /// Encoded bytes of the chunks that must be looked into.
     pub bytes: u64,
 }
@@ -135,19 +148,13 @@ pub trait SeriesSet: Send + Sync {
 
     /// Sorts series into groups by the labels that `grouping` keeps. Stores override it where they can
     /// group without building label sets.
-    fn group(&self, grouping: &Grouping) -> Groups {
-        let mut groups = Groups::default();
-        let mut seen: HashMap<Labels, u32> = HashMap::new();
-        for i in 0..self.len() {
-            let labels = grouping.apply(&self.labels(i));
-            let next = groups.labels.len() as u32;
-            let id = *seen.entry(labels).or_insert_with_key(|l| {
-                groups.labels.push(l.clone());
-                next
-            });
-            groups.of.push(id);
-        }
-        groups
+    fn group(&self, grouping: &Grouping, budget: &Budget) -> Result<Groups> {
+        Groups::of(self.len(), |i| grouping.apply(&self.labels(i)), budget)
+    }
+
+    /// Bytes that this set holds beyond what `select` has told its budget.
+    fn bytes(&self) -> usize {
+        0
     }
 }
 
@@ -174,4 +181,30 @@ impl Grouping {
 pub struct Groups {
     pub of: Vec<u32>,
     pub labels: Vec<Labels>,
+}
+
+impl Groups {
+    /// Rows whose kept labels, `labels(row)`, are equal are one group.
+    pub fn of(rows: usize, labels: impl Fn(usize) -> Labels, budget: &Budget) -> Result<Groups> {
+        let mut groups = Groups { of: Vec::with_capacity(rows), labels: Vec::new() };
+        // Roomy from the start: a table that grows hashes all of its texts again, and nobody can stop it.
+        budget.hold(rows * (size_of::<u32>() + TABLE_BYTES))?;
+        let mut seen: HashMap<Labels, u32> = HashMap::with_capacity(rows);
+        for row in 0..rows {
+            if row % ROWS_PER_CHECK == 0 {
+                budget.check()?;
+            }
+            let next = groups.labels.len() as u32;
+            let id = match seen.entry(labels(row)) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => {
+                    budget.hold(GROUP_BYTES + new.key().heap_bytes())?;
+                    groups.labels.push(new.key().clone());
+                    *new.insert(next)
+                }
+            };
+            groups.of.push(id);
+        }
+        Ok(groups)
+    }
 }

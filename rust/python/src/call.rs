@@ -1,57 +1,67 @@
-//! The one door out of Python: GIL, Ctrl-C, deadline and panic are handled here, and nowhere else.
+//! The one door out of Python: GIL, Ctrl-C, deadline, turn and panic are handled here, and nowhere else.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use metricsdb_model::budget::Stop;
 use metricsdb_model::{Budget, Error, Result};
 use parking_lot::{Condvar, Mutex};
 use pyo3::prelude::*;
+use rayon::{Scope, ThreadPool, ThreadPoolBuilder};
 
 use crate::error;
+use crate::queries::{Ask, Class, Queries, Ticket};
 
 /// How often a waiting call looks for Ctrl-C: well under the 50 ms that a person notices.
-const SIGNAL_POLL: Duration = Duration::from_millis(20);
+const SIGNAL_POLL: Duration = Duration::from_millis(10);
 
 /// Kernel threads evaluate trees of any allowed height, and may take up another query while they wait in one.
 const KERNEL_STACK_BYTES: usize = 16 << 20;
 
 /// Called once, when the module is loaded. A host that has made rayon's pool already keeps its own.
 pub fn size_kernel_stacks() {
-    let _ = rayon::ThreadPoolBuilder::new().stack_size(KERNEL_STACK_BYTES).build_global();
+    let _ = ThreadPoolBuilder::new().stack_size(KERNEL_STACK_BYTES).build_global();
 }
 
-#[derive(Clone, Copy)]
-pub struct Limits {
-    pub timeout_ms: u64,
-    pub samples_max: u64,
+/// The pool of a class; people's is the global one, which stands in where another cannot be made.
+fn pool(class: Class) -> Option<&'static ThreadPool> {
+    static ALERT: OnceLock<Option<ThreadPool>> = OnceLock::new();
+    static BATCH: OnceLock<Option<ThreadPool>> = OnceLock::new();
+    let make = || ThreadPoolBuilder::new().stack_size(KERNEL_STACK_BYTES).build().ok();
+    match class {
+        Class::Alert => ALERT.get_or_init(make).as_ref(),
+        Class::Query => None,
+        Class::Batch => BATCH.get_or_init(make).as_ref(),
+    }
 }
 
-/// Runs `work` on the kernel pool without the GIL. The calling thread watches the deadline and Python's
-/// signals meanwhile, and stops the work through its budget.
+fn in_pool<'scope, R>(class: Class, work: impl FnOnce(&Scope<'scope>) -> R) -> R {
+    match pool(class) {
+        Some(pool) => pool.in_place_scope(work),
+        None => rayon::in_place_scope(work),
+    }
+}
+
+/// Runs `work` on the kernel pool of its class without the GIL, when its turn has come. The calling thread watches the
+/// deadline and Python's signals meanwhile, and stops the work through its budget. Also gives the ticket: while it
+/// lives, the call is on the list of queries.
 pub fn run<T: Send>(
     py: Python<'_>,
-    limits: Limits,
+    queries: &Queries,
+    ask: Ask<'_>,
     work: impl FnOnce(&Budget) -> Result<T> + Send,
-) -> PyResult<T> {
-    let stop = Stop::default();
-    let budget = Budget::new(stop.clone(), limits.timeout_ms, limits.samples_max);
-    let outcome: Mutex<Option<Result<T>>> = Mutex::new(None);
-    let finished = Condvar::new();
-    let interrupt = py.detach(|| {
-        rayon::in_place_scope(|scope| {
-            scope.spawn(|_| {
-                let result = guarded(|| work(&budget));
-                *outcome.lock() = Some(result);
-                finished.notify_one();
-            });
-            watch(&outcome, &finished, &stop, Duration::from_millis(limits.timeout_ms))
-        })
+) -> PyResult<(T, Ticket)> {
+    let timeout = Duration::from_millis(ask.limits.timeout_ms);
+    let ticket = queries.enter(ask).map_err(|e| error::to_python(py, e))?;
+    let (outcome, interrupt) = py.detach(|| {
+        let mut watch = Watch { ticket: &ticket, timeout, interrupt: None };
+        let outcome = watch.turn().and_then(|()| watch.work(work));
+        (outcome, watch.interrupt)
     });
-    if let Some(signal) = interrupt {
-        return Err(signal);
+    match (interrupt, outcome) {
+        (Some(signal), _) => Err(signal),
+        (None, outcome) => Ok((outcome.map_err(|e| error::to_python(py, e))?, ticket)),
     }
-    outcome.into_inner().unwrap_or(Err(Error::Cancelled)).map_err(|e| error::to_python(py, e))
 }
 
 /// As `run` for work whose length its input bounds (a write, a look-up in a table): no watching.
@@ -59,28 +69,67 @@ pub fn short<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -
     py.detach(|| guarded(work)).map_err(|e| error::to_python(py, e))
 }
 
-/// Waits for the work, and returns the exception of a signal handler if one fired.
-fn watch<T>(outcome: &Mutex<Option<T>>, finished: &Condvar, stop: &Stop, timeout: Duration) -> Option<PyErr> {
-    let started = Instant::now();
-    let mut interrupt = None;
-    let mut slot = outcome.lock();
-    while slot.is_none() {
-        finished.wait_for(&mut slot, SIGNAL_POLL);
-        if slot.is_some() {
-            break;
+struct Watch<'t> {
+    ticket: &'t Ticket,
+    timeout: Duration,
+    /// The exception of a signal handler that fired.
+    interrupt: Option<PyErr>,
+}
+
+impl Watch<'_> {
+    /// Waits until it is the call's turn.
+    fn turn(&mut self) -> Result<()> {
+        while !self.ticket.wait(self.poll())? {
+            self.look();
         }
-        if started.elapsed() >= timeout {
-            stop.time_out();
+        Ok(())
+    }
+
+    fn work<T: Send>(&mut self, work: impl FnOnce(&Budget) -> Result<T> + Send) -> Result<T> {
+        let outcome: Mutex<Option<Result<T>>> = Mutex::new(None);
+        let (finished, ticket) = (Condvar::new(), self.ticket);
+        in_pool(ticket.class, |scope| {
+            scope.spawn(|_| {
+                ticket.note();
+                let result = guarded(|| work(&ticket.budget));
+                ticket.note();
+                *outcome.lock() = Some(result);
+                finished.notify_one();
+            });
+            let mut slot = outcome.lock();
+            while slot.is_none() {
+                finished.wait_for(&mut slot, self.poll());
+                if slot.is_none() {
+                    parking_lot::MutexGuard::unlocked(&mut slot, || self.look());
+                }
+            }
+        });
+        outcome.into_inner().unwrap_or(Err(Error::Cancelled))
+    }
+
+    /// Until the next look: not past the deadline.
+    fn poll(&self) -> Duration {
+        let left = self.timeout.saturating_sub(self.ticket.begun.elapsed());
+        if left.is_zero() { SIGNAL_POLL } else { left.min(SIGNAL_POLL) }
+    }
+
+    /// Stops the work when its time is over or a signal handler raises.
+    fn look(&mut self) {
+        if self.ticket.begun.elapsed() >= self.timeout {
+            self.ticket.stop.time_out();
         }
-        if interrupt.is_none()
-            && let Err(signal) =
-                parking_lot::MutexGuard::unlocked(&mut slot, || Python::attach(|py| py.check_signals()))
+        if self.interrupt.is_none()
+            && let Err(signal) = Python::attach(|py| py.check_signals())
         {
-            stop.cancel();
-            interrupt = Some(signal);
+            self.ticket.stop.cancel();
+            self.interrupt = Some(signal);
         }
     }
-    interrupt
+}
+
+/// When a call that began at `begun` is over.
+pub fn deadline(begun: Instant, timeout_ms: u64) -> Option<Instant> {
+    begun.checked_add(Duration::from_millis(timeout_ms))
 }
 
 /// A panic is our bug, never the caller's crash.

@@ -2,8 +2,11 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use metricsdb_model::batch::Extra;
+use metricsdb_model::budget::{Limits, Stop};
+use metricsdb_model::order::sort_owned;
 use metricsdb_model::{
     Batch, Budget, Columns, Error, Labels, Predicate, Result, SeriesSet, TimeRange, ValueKind,
 };
@@ -15,15 +18,17 @@ use metricsdb_wire::statsd::{StatsdAggregator, StatsdOptions};
 use metricsdb_wire::{exposition, exposition_protobuf, openmetrics};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use parking_lot::Mutex;
-use polars::prelude::{Column, DataFrame, IntoColumn, UInt64Chunked};
+use polars::prelude::{Column, IntoColumn, UInt64Chunked};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3_polars::PyDataFrame;
 
-use crate::call::{self, Limits};
+use crate::call;
 use crate::error;
 use crate::input::{self, ValueColumn};
 use crate::output;
+use crate::queries::{Admission, Ask, Class, Queries, Row};
 
 /// Rows of a frame whose label sets are made at once.
 const REGISTER_ROWS: usize = 1 << 14;
@@ -32,6 +37,7 @@ const REGISTER_ROWS: usize = 1 << 14;
 pub struct NativeDatabase {
     pub store: Database,
     pub limits: Limits,
+    pub queries: Queries,
     /// StatsD's counters and sets add up from body to body, apart for each set of labels that a listener adds.
     statsd: Mutex<HashMap<Labels, StatsdAggregator>>,
 }
@@ -81,17 +87,23 @@ pub fn decode<'a>(
 
 #[pymethods]
 impl NativeDatabase {
+    /// `limits`: timeout in ms, samples, bytes; `admission`: queries of each class at once, waiting, wait in ms.
     #[new]
     fn new(
         py: Python<'_>,
         duplicates: &str,
-        timeout_ms: u64,
-        samples_max: u64,
+        limits: (u64, u64, u64),
+        admission: ([usize; 3], usize, u64),
         hash_key: u64,
     ) -> PyResult<Self> {
+        let (timeout_ms, samples_max, bytes_max) = limits;
+        let (running_max, waiting_max, wait_ms) = admission;
         let duplicates = DuplicatePolicy::from_name(duplicates).map_err(|e| error::to_python(py, e))?;
         let store = Database::new(Options { duplicates, raw_hash_key: hash_key, ..Options::default() });
-        Ok(NativeDatabase { store, limits: Limits { timeout_ms, samples_max }, statsd: Mutex::default() })
+        let queries =
+            Queries::new(Admission { running_max, waiting_max, wait: Duration::from_millis(wait_ms) });
+        let limits = Limits { timeout_ms, samples_max, bytes_max };
+        Ok(NativeDatabase { store, limits, queries, statsd: Mutex::default() })
     }
 
     fn register<'py>(
@@ -190,13 +202,15 @@ impl NativeDatabase {
         start: i64,
         end: i64,
     ) -> PyResult<PyDataFrame> {
-        let (ids, sets) = call::run(py, self.limits, |budget| {
-            self.store.series(&predicates(&selectors)?, TimeRange::new(start, end), budget)
-        })?;
-        let names = output::label_names(sets.iter());
-        let mut columns = vec![UInt64Chunked::from_vec("series".into(), ids).into_column()];
-        columns.extend(output::label_columns(&sets, &names));
-        Ok(PyDataFrame(DataFrame::new_infer_height(columns).map_err(output::frame_error)?))
+        let what = format!("series({})", selectors.join(", "));
+        self.run(py, &what, |budget| {
+            let range = TimeRange::new(start, end);
+            let (ids, sets) = self.store.series(&predicates(&selectors)?, range, budget)?;
+            let names = output::label_names(sets.iter(), budget)?;
+            let mut columns = vec![UInt64Chunked::from_vec("series".into(), ids).into_column()];
+            columns.extend(output::label_columns(&sets, &names, budget)?);
+            output::frame(columns)
+        })
     }
 
     /// Samples of the series in the frame's `series` column, its other columns repeated beside them.
@@ -205,18 +219,14 @@ impl NativeDatabase {
             .0
             .column("series")
             .and_then(|c| Ok(c.u64()?.into_no_null_iter().collect()))
-            .map_err(output::frame_error)?;
-        let matrix = call::run(py, self.limits, |budget| {
-            self.store.read_many(&ids, TimeRange::new(start, end), budget)
-        })?;
-        let rows = output::gather(&matrix.offsets);
-        let mut columns: Vec<Column> = Vec::new();
-        for column in frame.0.columns() {
-            columns.push(column.take(&rows).map_err(output::frame_error)?);
-        }
-        columns.push(Column::new("timestamp".into(), matrix.timestamps));
-        columns.push(Column::new("value".into(), matrix.values));
-        Ok(PyDataFrame(DataFrame::new_infer_height(columns).map_err(output::frame_error)?))
+            .map_err(|e| PyRuntimeError::new_err(e.to_string()))?;
+        self.run(py, "select", |budget| {
+            let matrix = self.store.read_many(&ids, TimeRange::new(start, end), budget)?;
+            let mut columns = output::repeat(frame.0.columns(), &matrix.offsets, budget)?;
+            columns.push(Column::new("timestamp".into(), matrix.timestamps));
+            columns.push(Column::new("value".into(), matrix.values));
+            output::frame(columns)
+        })
     }
 
     /// Per series its labels, times, and values: int64 or uint64 where every sample is of that kind, else float64.
@@ -229,17 +239,18 @@ impl NativeDatabase {
         end: i64,
     ) -> PyResult<Vec<(BTreeMap<String, String>, Bound<'py, PyArray1<i64>>, Bound<'py, PyAny>)>> {
         let range = TimeRange::new(start, end);
-        let series = call::run(py, self.limits, |budget| {
+        let series = self.run(py, selector, |budget| {
             let view = self.store.select_exact(&syntax::selector(selector)?, range, budget)?;
             let mut series = Vec::with_capacity(view.len());
             for i in 0..view.len() {
                 let one = RawSeries::read(&view, i, range)?;
                 budget.take_samples(one.times.len() as u64)?;
+                budget.keep(one.times.len() * 16 + one.labels.heap_bytes())?;
                 if !one.times.is_empty() {
                     series.push(one);
                 }
             }
-            series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+            sort_owned(&mut series, budget, |a, b| a.labels.cmp(&b.labels))?;
             Ok(series)
         })?;
         Ok(series
@@ -285,15 +296,14 @@ impl NativeDatabase {
     /// `series` (text), `tier`, `first`, `last` (Int64 ms), `samples`, `bytes`, `time_codec`, `value_codec`, `detail`:
     /// a row a chunk, `limit` at most.
     fn explain_storage(&self, py: Python<'_>, selector: &str, limit: usize) -> PyResult<PyDataFrame> {
-        let rows = call::run(py, self.limits, |budget| {
-            self.store.explain_storage(&syntax::selector(selector)?, limit, budget)
-        })?;
-        Ok(PyDataFrame(output::chunk_frame(rows).map_err(output::frame_error)?))
+        self.run(py, selector, |budget| {
+            output::chunk_frame(self.store.explain_storage(&syntax::selector(selector)?, limit, budget)?)
+        })
     }
 
     /// series, samples, bytes of samples, bytes; of the selected series or of all
     fn weigh(&self, py: Python<'_>, selector: Option<&str>) -> PyResult<(u64, u64, usize, usize)> {
-        let weight = call::run(py, self.limits, |budget| {
+        let weight = self.run(py, selector.unwrap_or("weigh"), |budget| {
             let predicate = selector.map(syntax::selector).transpose()?;
             self.store.weigh(&predicate.unwrap_or(Predicate::All(Vec::new())), budget)
         })?;
@@ -302,16 +312,34 @@ impl NativeDatabase {
 
     /// (label, values, series, series_now, series_left, bytes_saved)
     fn label_effects(&self, py: Python<'_>) -> PyResult<Vec<(String, usize, u64, u64, u64, f64)>> {
-        let effects = call::run(py, self.limits, |budget| self.store.label_effects(budget))?;
+        let effects = self.run(py, "advise: labels", |budget| self.store.label_effects(budget))?;
         let row = |e: LabelEffect| (e.name, e.values, e.series, e.series_now, e.series_left, e.bytes_saved);
         Ok(effects.into_iter().map(row).collect())
     }
 
     /// (metric, series, samples, bytes, constant series, metric it is a copy of)
     fn metric_facts(&self, py: Python<'_>) -> PyResult<Vec<(String, u64, u64, usize, u64, Option<String>)>> {
-        let facts = call::run(py, self.limits, |budget| self.store.metric_facts(budget))?;
+        let facts = self.run(py, "advise: metrics", |budget| self.store.metric_facts(budget))?;
         let row = |f: MetricFacts| (f.name, f.series, f.samples, f.bytes, f.constant, f.copy_of);
         Ok(facts.into_iter().map(row).collect())
+    }
+
+    /// (id, class, expr, source, state, seconds, samples, bytes, most bytes)
+    #[allow(clippy::type_complexity)] // one tuple a query, a frame at once in Python
+    fn queries(&self) -> Vec<(u64, &'static str, String, String, &'static str, f64, u64, u64, u64)> {
+        let row =
+            |q: Row| (q.id, q.class, q.expr, q.source, q.phase, q.seconds, q.samples, q.bytes, q.bytes_peak);
+        self.queries.list().into_iter().map(row).collect()
+    }
+
+    /// False where no query has this id.
+    fn kill(&self, id: u64) -> bool {
+        self.queries.kill(id)
+    }
+
+    /// Turns the measuring of checks on or off; gives the longest CPU time (ms) between two so far.
+    fn probe_checks(&self, on: bool) -> f64 {
+        self.queries.probe(on).as_secs_f64() * 1000.0
     }
 
     fn stats(&self, py: Python<'_>) -> BTreeMap<&'static str, i64> {
@@ -347,7 +375,7 @@ impl NativeDatabase {
 
     /// (bytes of chunks that could be denser, bytes of some of them before, after)
     fn preview_densify(&self, py: Python<'_>, samples_max: u64) -> PyResult<(u64, u64, u64)> {
-        call::run(py, self.limits, |budget| self.store.preview_densify(samples_max, budget))
+        self.run(py, "advise: forms", |budget| self.store.preview_densify(samples_max, budget))
     }
 
     /// Re-encodes old chunks: (samples, chunks before, after, bytes before, after, finished)
@@ -375,6 +403,28 @@ impl NativeDatabase {
 }
 
 impl NativeDatabase {
+    /// A call of people's class from Python; `what` is shown in the list of queries.
+    pub fn run<T: Send>(
+        &self,
+        py: Python<'_>,
+        what: &str,
+        work: impl FnOnce(&Budget) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        self.run_within(py, what, self.limits, work)
+    }
+
+    pub fn run_within<T: Send>(
+        &self,
+        py: Python<'_>,
+        what: &str,
+        limits: Limits,
+        work: impl FnOnce(&Budget) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        let (class, stop) = (Class::Query, Stop::default());
+        let ask = Ask { class, expr: what, source: "python", limits, stop, visits: None };
+        call::run(py, &self.queries, ask, work).map(|(found, _)| found)
+    }
+
     /// Adds the events up, then writes every metric's value at `now_ms`. The report's `accepted` counts events.
     fn ingest_statsd(&self, body: &[u8], now_ms: i64, extra: Extra) -> Result<WriteReport> {
         let mut aggregators = self.statsd.lock();

@@ -13,6 +13,8 @@ pub fn to_python(py: Python<'_>, error: Error) -> PyErr {
         Error::Limit { .. } | Error::Costly { .. } => "QueryLimit",
         Error::Timeout { .. } => "QueryTimeout",
         Error::Cancelled => "QueryCancelled",
+        Error::Killed => "QueryKilled",
+        Error::Busy { .. } => "QueryRejected",
         Error::Corruption { .. } => "CorruptionError",
     };
     raise(py, class, &error).unwrap_or_else(|e| e)

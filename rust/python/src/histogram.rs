@@ -13,7 +13,7 @@ use pyo3::types::PyDict;
 use pyo3_polars::PyDataFrame;
 
 use crate::database::{NativeDatabase, Report, report};
-use crate::{call, error, input, output};
+use crate::{error, input, output};
 
 /// How Python names a `ResetHint`, by its number.
 const RESET_HINTS: [&str; 4] = ["unknown", "reset", "not_reset", "gauge"];
@@ -142,19 +142,17 @@ impl NativeDatabase {
         start: i64,
         end: i64,
     ) -> PyResult<(PyDataFrame, PyDataFrame)> {
-        let found = call::run(py, self.limits, |budget| {
-            self.store.histograms(&syntax::selector(selector)?, TimeRange::new(start, end), budget)
-        })?;
-        let names = output::label_names(found.labels.iter());
-        let rows = output::gather(&found.offsets);
-        let mut columns = Vec::with_capacity(names.len() + 1);
-        for column in output::label_columns(&found.labels, &names) {
-            columns.push(column.take(&rows).map_err(output::frame_error)?);
-        }
-        columns.push(Column::new("timestamp".into(), found.timestamps));
-        let labels = DataFrame::new_infer_height(columns).map_err(output::frame_error)?;
-        let fields = fields_frame(&found.histograms).map_err(output::frame_error)?;
-        Ok((PyDataFrame(labels), PyDataFrame(fields)))
+        self.run(py, selector, |budget| {
+            let range = TimeRange::new(start, end);
+            let found = self.store.histograms(&syntax::selector(selector)?, range, budget)?;
+            let names = output::label_names(found.labels.iter(), budget)?;
+            let labels = output::label_columns(&found.labels, &names, budget)?;
+            let mut columns = output::repeat(&labels, &found.offsets, budget)?;
+            columns.push(Column::new("timestamp".into(), found.timestamps));
+            budget.check()?;
+            let fields = fields_frame(&found.histograms).map_err(output::frame_error)?;
+            Ok((output::frame(columns)?, PyDataFrame(fields)))
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The binding: converts arguments, releases the GIL, calls once, maps errors, hands out arrays and frames.
 #![deny(unsafe_code)]
 
+mod body;
 mod call;
 mod database;
 mod error;
@@ -9,6 +10,7 @@ mod input;
 mod output;
 mod plan;
 mod precision;
+mod queries;
 mod query;
 mod scrape;
 mod subscribe;
@@ -22,6 +24,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<database::NativeDatabase>()?;
     module.add_class::<scrape::ScrapeState>()?;
+    module.add_class::<body::Body>()?;
+    module.add_class::<body::StopSwitch>()?;
     module.add_class::<subscribe::StreamState>()?;
     Ok(())
 }

@@ -38,18 +38,17 @@ impl NativeDatabase {
         let times = Times { start, end, step_ms, lookback_ms };
         let begun = Instant::now();
         let clock = || u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let explained = call::run(py, self.limits, |budget| {
+        self.run(py, &format!("EXPLAIN {expr}"), |budget| {
             let tree = syntax::parse(expr)?;
             let (params, store) = (times.params(expr), &self.store);
             if analyze {
                 plan::admit(&tree, &params, store, budget)?;
             }
-            plan::explain(&tree, &params, store, budget, analyze.then_some(&clock))
-                .map_err(|error| plan::name_costly(error, &tree, &params, store, budget))
-        })?;
-        let totals = totals(&explained);
-        let frame = plan_frame(&explained.rows, expr).map_err(output::frame_error)?;
-        Ok((PyDataFrame(frame), totals))
+            let explained = plan::explain(&tree, &params, store, budget, analyze.then_some(&clock))
+                .map_err(|error| plan::name_costly(error, &tree, &params, store, budget))?;
+            let frame = plan_frame(&explained.rows, expr).map_err(output::frame_error)?;
+            Ok((PyDataFrame(frame), totals(&explained)))
+        })
     }
 
     /// What could be better in a query; `rules` are recording rules: name and expression. With `check` the query and
@@ -67,16 +66,16 @@ impl NativeDatabase {
         check: bool,
     ) -> PyResult<PyDataFrame> {
         let times = Times { start, end, step_ms, lookback_ms };
-        let found = call::run(py, self.limits, |budget| {
+        self.run(py, &format!("suggest: {expr}"), |budget| {
             let tree = syntax::parse(expr)?;
             let rule =
                 |(name, text): &(String, String)| Ok(Rule { name: name.clone(), expr: syntax::parse(text)? });
             let rules: Vec<Rule> = rules.iter().map(rule).collect::<Result<_>>()?;
             let kind_of = |metric: &str| self.store.kind_of(metric);
             let around = Surroundings { kind_of: &kind_of, rules: &rules, check };
-            plan::suggest(&tree, &times.params(expr), &self.store, budget, &around)
-        })?;
-        Ok(PyDataFrame(suggestion_frame(&found, expr).map_err(output::frame_error)?))
+            let found = plan::suggest(&tree, &times.params(expr), &self.store, budget, &around)?;
+            Ok(PyDataFrame(suggestion_frame(&found, expr).map_err(output::frame_error)?))
+        })
     }
 
     /// Of `EXPLAIN [ANALYZE] expression`: whether to analyze, and the expression in its place; of a query nothing.

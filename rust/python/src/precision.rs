@@ -1,10 +1,11 @@
 //! Precision policies as Python sees them: selectors and policies are text.
 
+use metricsdb_model::budget::Limits;
 use metricsdb_model::{Policy, Precision, Predicate, Result, TimeRange};
 use metricsdb_query::syntax;
 use pyo3::prelude::*;
 
-use crate::call::{self, Limits};
+use crate::call;
 use crate::database::NativeDatabase;
 
 /// metric, series, samples, bytes now and then, largest errors (absolute, relative), root mean square error
@@ -42,7 +43,7 @@ impl NativeDatabase {
         samples_max: u64,
     ) -> PyResult<Vec<Preview>> {
         let limits = Limits { samples_max, ..self.limits };
-        let rows = call::run(py, limits, |budget| {
+        let rows = self.run_within(py, selector, limits, |budget| {
             let (predicate, policy) = rule(selector, policy, counters_exact)?;
             self.store.preview_precision(&predicate, policy, TimeRange::new(start, end), budget)
         })?;
@@ -55,8 +56,8 @@ impl NativeDatabase {
 
     /// (series, samples, samples that changed, bytes before, after); takes as long as it takes.
     fn rewrite_precision(&self, py: Python<'_>, selector: &str) -> PyResult<(u64, u64, u64, u64, u64)> {
-        let limits = Limits { timeout_ms: u64::MAX, samples_max: u64::MAX };
-        let done = call::run(py, limits, |budget| {
+        let limits = Limits { timeout_ms: u64::MAX, samples_max: u64::MAX, bytes_max: u64::MAX };
+        let done = self.run_within(py, selector, limits, |budget| {
             self.store.rewrite_precision(&syntax::selector(selector)?, budget)
         })?;
         Ok((done.series, done.samples, done.changed, done.bytes_before, done.bytes_after))

@@ -1,7 +1,13 @@
 //! Questions: PromQL as frames for people, as Prometheus' JSON for the server.
 
+use std::time::Instant;
+
+use metricsdb_model::budget::{Limits, Stop, Visits};
+use metricsdb_model::order::sort_owned;
 use metricsdb_model::sample::is_stale;
-use metricsdb_model::{Answer, Error, Labels, Predicate, Result, Samples, Source, TimeRange, bounds};
+use metricsdb_model::{
+    Answer, Budget, Error, Labels, Predicate, QueryStats, Result, Samples, Source, TimeRange, bounds,
+};
 use metricsdb_query::exec::{self, Params};
 use metricsdb_query::plan;
 use metricsdb_query::syntax;
@@ -11,9 +17,13 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use pyo3_polars::PyDataFrame;
 
-use crate::call::{self, Limits};
+use crate::body::{Body, StopSwitch, Unsent};
 use crate::database::{NativeDatabase, predicates};
-use crate::output;
+use crate::queries::{Ask, Class};
+use crate::{call, error, output};
+
+/// Rows written as text between two looks at the budget.
+const ROWS_PER_CHECK: usize = 1024;
 
 /// (severity, message)
 pub type Notes = Vec<(&'static str, String)>;
@@ -26,7 +36,7 @@ pub fn notes(answer: &Answer) -> Notes {
 impl NativeDatabase {
     /// A frame (labels, `timestamp` Int64 ms, `value`; `wide`: a column a series), the annotations, and the fields of
     /// histograms where a long frame has some. `step_ms` 0: an instant query at `start`.
-    #[allow(clippy::too_many_arguments)] // times and shape, one to one
+    #[allow(clippy::too_many_arguments)] // the parameters of a query, one to one
     fn query(
         &self,
         py: Python<'_>,
@@ -36,19 +46,23 @@ impl NativeDatabase {
         step_ms: i64,
         lookback_ms: i64,
         wide: bool,
+        priority: &str,
     ) -> PyResult<(PyDataFrame, Notes, Option<PyDataFrame>)> {
         let times = Times { start, end, step_ms, lookback_ms };
-        let (frame, notes, fields) = call::run(py, self.limits, |budget| {
+        let class = Class::from_name(priority).map_err(|e| error::to_python(py, e))?;
+        let (limits, stop) = (self.limits, Stop::default());
+        let ask = Ask { class, expr, source: "python", limits, stop, visits: None };
+        let (found, _) = call::run(py, &self.queries, ask, |budget| {
             let answer = times.evaluate(self, &syntax::parse(expr)?, expr, budget)?;
             let notes = notes(&answer);
-            let fields = if wide { Ok(None) } else { output::histogram_fields(&answer.matrix) };
+            let fields = if wide { None } else { output::histogram_fields(&answer.matrix, budget)? };
             Ok((output::answer_frame(answer, wide, budget)?, notes, fields))
         })?;
-        let fields = fields.map_err(output::frame_error)?.map(PyDataFrame);
-        Ok((PyDataFrame(frame), notes, fields))
+        Ok(found)
     }
 
-    /// The body of `/api/v1/query` and, with a step, `/api/v1/query_range`. `limit` 0: all series.
+    /// The body of `/api/v1/query` and, with a step, `/api/v1/query_range`: its first piece, and the rest if there is
+    /// more. `limit` 0: all series; `stats`: "", "all" (step by step), or anything else.
     #[allow(clippy::too_many_arguments)] // the parameters of the HTTP API, one to one
     fn api_query<'py>(
         &self,
@@ -60,22 +74,43 @@ impl NativeDatabase {
         lookback_ms: i64,
         timeout_ms: u64,
         limit: usize,
-    ) -> PyResult<Bound<'py, PyBytes>> {
+        stats: &str,
+        priority: &str,
+        source: &str,
+        stop: PyRef<'py, StopSwitch>,
+    ) -> PyResult<(Bound<'py, PyBytes>, Option<Body>)> {
         let times = Times { start, end, step_ms, lookback_ms };
         let limits = Limits { timeout_ms: timeout_ms.min(self.limits.timeout_ms), ..self.limits };
-        let body = call::run(py, limits, |budget| {
+        let class = Class::from_name(priority).map_err(|e| error::to_python(py, e))?;
+        let visits = (!stats.is_empty()).then(|| Visits::new(times.steps()));
+        let ask = Ask { class, expr, source, limits, stop: stop.0.clone(), visits };
+        let asked = Instant::now();
+        let ((answer, stats), ticket) = call::run(py, &self.queries, ask, |budget| {
+            let queued = asked.elapsed();
             times.check_steps()?;
             let tree = syntax::parse(expr)?;
             times.check_type(&tree, expr)?;
+            let prepared = asked.elapsed();
             let mut answer = times.evaluate(self, &tree, expr, budget)?;
+            let stats = (!stats.is_empty()).then(|| {
+                let seconds =
+                    [queued, prepared - queued, asked.elapsed() - prepared].map(|d| d.as_secs_f64());
+                times.stats(seconds, stats == "all", &answer, budget)
+            });
             if limit > 0 {
                 answer.truncate(limit);
             }
-            let mut body = Vec::new();
-            prom_json::answer(&answer, &mut body);
-            Ok(body)
+            Ok((answer, stats))
         })?;
-        Ok(PyBytes::new(py, &body))
+        let deadline = call::deadline(ticket.begun, limits.timeout_ms);
+        let (piece, rest) = py
+            .detach(|| {
+                let mut unsent = Unsent::new(answer, stats, ticket, deadline);
+                let piece = unsent.next()?;
+                Ok((piece, (!unsent.is_done()).then(|| Body::new(unsent))))
+            })
+            .map_err(|e| error::to_python(py, e))?;
+        Ok((PyBytes::new(py, &piece), rest))
     }
 
     /// The body of `/api/v1/series`.
@@ -87,15 +122,19 @@ impl NativeDatabase {
         end: i64,
         limit: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let body = call::run(py, self.limits, |budget| {
+        let what = format!("series({})", selectors.join(", "));
+        let body = self.run(py, &what, |budget| {
             let (_, mut sets) =
                 self.store.series(&predicates(&selectors)?, TimeRange::new(start, end), budget)?;
-            sets.sort_unstable();
+            sort_owned(&mut sets, budget, Labels::cmp)?;
             if limit > 0 {
                 sets.truncate(limit);
             }
             let mut body = Vec::new();
-            prom_json::label_sets(&sets, &mut body);
+            prom_json::label_sets(&sets, &mut body, |body| {
+                budget.fits(2 * body.capacity())?;
+                budget.check()
+            })?;
             Ok(body)
         })?;
         Ok(PyBytes::new(py, &body))
@@ -109,7 +148,8 @@ impl NativeDatabase {
         at: i64,
         lookback_ms: i64,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let body = call::run(py, self.limits, |budget| {
+        let what = format!("federate({})", selectors.join(", "));
+        let body = self.run(py, &what, |budget| {
             let predicate = Predicate::Any(predicates(&selectors)?);
             let range = TimeRange::new(at.saturating_sub(lookback_ms) + 1, at);
             let set = self.store.select(&predicate, range, budget)?;
@@ -123,10 +163,11 @@ impl NativeDatabase {
                     && !is_stale(v)
                 {
                     newest.push((set.labels(i), t, v));
+                    budget.keep(64 + newest.last().map_or(0, |n| n.0.heap_bytes()))?;
                 }
             }
-            newest.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-            Ok(self.exposition(&newest))
+            sort_owned(&mut newest, budget, |a, b| a.0.cmp(&b.0))?;
+            self.exposition(&newest, budget)
         })?;
         Ok(PyBytes::new(py, &body))
     }
@@ -138,7 +179,7 @@ impl NativeDatabase {
         start: i64,
         end: i64,
     ) -> PyResult<Vec<String>> {
-        call::run(py, self.limits, |budget| {
+        self.run(py, &format!("label_names({})", selectors.join(", ")), |budget| {
             self.store.label_names(&predicates(&selectors)?, TimeRange::new(start, end), budget)
         })
     }
@@ -151,7 +192,7 @@ impl NativeDatabase {
         start: i64,
         end: i64,
     ) -> PyResult<Vec<String>> {
-        call::run(py, self.limits, |budget| {
+        self.run(py, &format!("label_values({label}, {})", selectors.join(", ")), |budget| {
             self.store.label_values(label, &predicates(&selectors)?, TimeRange::new(start, end), budget)
         })
     }
@@ -171,10 +212,14 @@ impl NativeDatabase {
 
 impl NativeDatabase {
     /// Families in the order of their names, each under its type.
-    fn exposition(&self, newest: &[(Labels, i64, f64)]) -> Vec<u8> {
+    fn exposition(&self, newest: &[(Labels, i64, f64)], budget: &Budget) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         let mut family = None;
-        for (labels, at, value) in newest {
+        for (i, (labels, at, value)) in newest.iter().enumerate() {
+            if i % ROWS_PER_CHECK == 0 {
+                budget.fits(2 * body.capacity())?;
+                budget.check()?;
+            }
             let name = labels.metric_name();
             if family != Some(name) {
                 let kind = self.store.metadata(Some(name)).pop().and_then(|m| m.kind);
@@ -183,7 +228,7 @@ impl NativeDatabase {
             }
             exposition_writer::sample(labels, *value, Some(*at), &mut body);
         }
-        body
+        Ok(body)
     }
 }
 
@@ -204,12 +249,38 @@ impl Times {
         }
     }
 
+    fn steps(&self) -> usize {
+        let steps = if self.step_ms > 0 { (self.end - self.start) / self.step_ms } else { 0 };
+        steps.clamp(0, bounds::STEPS_MAX as i64) as usize + 1
+    }
+
+    /// `seconds`: in the queue, preparing, evaluating.
+    fn stats(&self, seconds: [f64; 3], per_step: bool, answer: &Answer, budget: &Budget) -> QueryStats {
+        let [queued, prepared, evaluated] = seconds;
+        let counts: Vec<u64> = budget.visits().map(|v| v.steps().collect()).unwrap_or_default();
+        let samples = counts.iter().sum();
+        let times = (0..).map(|i: i64| self.start.saturating_add(self.step_ms.saturating_mul(i)));
+        QueryStats {
+            timings: vec![
+                ("evalTotalTime", prepared + evaluated),
+                ("resultSortTime", 0.0),
+                ("queryPreparationTime", prepared),
+                ("innerEvalTime", evaluated),
+                ("execQueueTime", queued),
+                ("execTotalTime", queued + prepared + evaluated),
+            ],
+            samples,
+            samples_peak: budget.samples_peak().max(answer.matrix.values.len() as u64),
+            per_step: if per_step { times.zip(counts).collect() } else { Vec::new() },
+        }
+    }
+
     fn evaluate(
         &self,
         database: &NativeDatabase,
         expr: &Expr,
         text: &str,
-        budget: &metricsdb_model::Budget,
+        budget: &Budget,
     ) -> Result<Answer> {
         let (params, store) = (self.params(text), &database.store);
         plan::admit(expr, &params, store, budget)?;

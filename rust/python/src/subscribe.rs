@@ -48,7 +48,7 @@ impl NativeDatabase {
         lookback_ms: i64,
     ) -> PyResult<(PyDataFrame, Notes, Option<PyDataFrame>)> {
         let params = Params { lookback_ms, ..Params::range(expr, start, end, step_ms) };
-        let (frame, notes, fields) = call::run(py, self.limits, |budget| {
+        self.run(py, expr, |budget| {
             // Never waits: a kernel thread that waits inside one call may take up the next one itself.
             let Some(mut memo) = state.memo.try_lock() else {
                 return Err(Error::execution("the stream is being evaluated already"));
@@ -62,11 +62,9 @@ impl NativeDatabase {
                 None,
             )?;
             let notes = notes(&answer);
-            let fields = output::histogram_fields(&answer.matrix);
+            let fields = output::histogram_fields(&answer.matrix, budget)?;
             Ok((output::answer_frame(answer, false, budget)?, notes, fields))
-        })?;
-        let fields = fields.map_err(output::frame_error)?.map(PyDataFrame);
-        Ok((PyDataFrame(frame), notes, fields))
+        })
     }
 
     /// (milliseconds after a step that the expression looks, latest time in ms that `@` names)

@@ -4,6 +4,7 @@
 use metricsdb_model::bounds::{NESTING_MAX, TREE_HEIGHT_MAX};
 use metricsdb_model::{Budget, Labels, Predicate, Result, Samples, SeriesSet, Source, TimeRange};
 use metricsdb_query::exec::{Params, evaluate};
+use metricsdb_query::plan::{estimate, nodes};
 use metricsdb_query::syntax::parse;
 
 /// One series of any name, with the value 1 at every time.
@@ -39,6 +40,8 @@ fn evaluates(text: String) {
         let params = Params::range(&text, 0, 60_000, 30_000);
         let answer = evaluate(&expr, &params, &Constant, &Budget::unlimited());
         assert!(answer.is_ok(), "{answer:?}");
+        let bounds = estimate(&expr, &params, &Constant, &Budget::unlimited());
+        assert_eq!(bounds.map(|b| b.nodes.len()), Ok(nodes(&expr).len()), "{text}");
     };
     std::thread::Builder::new().stack_size(STACK_BYTES).spawn(run).unwrap().join().unwrap();
 }

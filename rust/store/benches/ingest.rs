@@ -247,7 +247,9 @@ fn one() {
     let view = db.select(&Predicate::All(Vec::new()), TimeRange::ALL, &Budget::unlimited()).unwrap();
     println!("one: {:.0} ms of CPU to select 1,000,000 series", (cpu_seconds() - start) * 1e3);
     let start = cpu_seconds();
-    let groups = view.group(&Grouping::By(vec!["datacenter".to_owned(), "service".to_owned()]));
+    let groups = view
+        .group(&Grouping::By(vec!["datacenter".to_owned(), "service".to_owned()]), &Budget::unlimited())
+        .unwrap();
     let took = cpu_seconds() - start;
     println!("one: {:.0} ms of CPU to sort them into {} groups", took * 1e3, groups.labels.len());
     let start = cpu_seconds();
@@ -316,7 +318,7 @@ fn read(db: &Database, map: &HashMap<&str, Vec<(i64, f64)>>, samples: usize) {
     let range = TimeRange::new(START + 300 * STEP_MS, START + 330 * STEP_MS);
     for _ in 0..5 {
         let view = db.select(&Predicate::All(Vec::new()), range, &Budget::unlimited()).unwrap();
-        let groups = view.group(&Grouping::By(vec!["datacenter".to_owned()]));
+        let groups = view.group(&Grouping::By(vec!["datacenter".to_owned()]), &Budget::unlimited()).unwrap();
         assert_eq!(groups.labels.len(), 18);
         for i in 0..view.len() {
             read.clear();

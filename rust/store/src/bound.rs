@@ -3,14 +3,15 @@
 //!
 //! Where counting exactly would itself cost much, a coarser bound that is as certain takes its place.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use hashbrown::HashMap;
 use metricsdb_model::source::Bound;
-use metricsdb_model::{Budget, Predicate, Result, TimeRange};
+use metricsdb_model::{Budget, Histogram, Predicate, Result, TimeRange};
 
 use crate::codec;
 use crate::database::Database;
+use crate::histograms::HistogramSeries;
 use crate::shard::{SHARDS, Shard, Work};
 use crate::view::ByShard;
 
@@ -20,6 +21,8 @@ const VALUES_TESTED_MAX: u64 = 8192;
 const SERIES_WALKED_MAX: u64 = 1 << 14;
 /// Open chunks that the range cuts and that are decoded to count them: a microsecond each.
 const OPEN_DECODED_MAX: usize = 512;
+/// Sealed chunks of histograms whose layouts are decoded for one bound: some microseconds each.
+const HISTOGRAM_CHUNKS_MAX: usize = 2048;
 /// Encoded bytes of a sample, and of a chunk's head, at most.
 const SAMPLE_BYTES_MAX: u64 = 24;
 const HEAD_BYTES_MAX: u64 = 64;
@@ -31,7 +34,31 @@ struct Walk {
     /// Samples in the range by column of times, which the series of a scrape point share.
     columns: HashMap<(usize, i64, usize), u64>,
     open_left: usize,
+    histogram_chunks_left: usize,
+    /// Some series with histograms were too many to look at.
+    histograms_skipped: bool,
     work: Work,
+}
+
+/// All histograms that ever came to a shard: not fewer than there are.
+#[derive(Default)]
+pub(crate) struct HistogramsEver {
+    cost: AtomicU64,
+    /// Encoded bytes at most.
+    bytes: AtomicU64,
+}
+
+impl HistogramsEver {
+    pub fn add<'h>(&self, histograms: impl Iterator<Item = &'h Histogram>) {
+        let (mut cost, mut bytes) = (0, 0);
+        for histogram in histograms {
+            let one = 1 + histogram.bucket_count() as u64;
+            cost += one;
+            bytes += one * SAMPLE_BYTES_MAX + 2 * HEAD_BYTES_MAX + histogram.layout.bytes() as u64;
+        }
+        self.cost.fetch_add(cost, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
 }
 
 impl Database {
@@ -42,12 +69,14 @@ impl Database {
         let Some(ids) = ids.filter(|ids| ids.len() <= SERIES_WALKED_MAX) else {
             return self.coarse_bound(exact, range, budget);
         };
-        let by_shard = ByShard::new(&ids);
+        let by_shard = ByShard::new(&ids, budget)?;
         let mut walk = Walk {
             range,
             bound: Bound::default(),
             columns: HashMap::new(),
             open_left: OPEN_DECODED_MAX,
+            histogram_chunks_left: HISTOGRAM_CHUNKS_MAX,
+            histograms_skipped: false,
             work: Work::default(),
         };
         for number in 0..SHARDS {
@@ -58,6 +87,9 @@ impl Database {
             budget.check()?;
             let shard = self.shard(number);
             rows.iter().try_for_each(|&row| walk.add(&shard, row))?;
+        }
+        if walk.histograms_skipped {
+            self.add_histograms_ever(&mut walk.bound);
         }
         let Bound { series_min, samples_min, .. } = walk.bound;
         let sure = matches!(exact, Counted::Exactly(_));
@@ -72,15 +104,33 @@ impl Database {
     fn coarse_bound(&self, counted: Counted, range: TimeRange, budget: &Budget) -> Result<Bound> {
         budget.check()?;
         let series = counted.at_most();
-        let samples = if range.is_empty() { 0 } else { self.samples_ever() };
-        let bytes =
-            samples.saturating_mul(SAMPLE_BYTES_MAX).saturating_add(series.saturating_mul(HEAD_BYTES_MAX));
-        Ok(Bound { series_min: 0, series, samples_min: 0, samples, bytes })
+        Ok(if range.is_empty() { Bound { series, ..Bound::default() } } else { self.bound_ever(series) })
     }
 
-    /// Not fewer samples than there are.
+    /// Of so many series, which may be any.
+    pub(crate) fn bound_ever(&self, series: u64) -> Bound {
+        let samples = self.appended.load(Relaxed);
+        let bytes =
+            samples.saturating_mul(SAMPLE_BYTES_MAX).saturating_add(series.saturating_mul(HEAD_BYTES_MAX));
+        let mut bound = Bound { series, samples, bytes, ..Bound::default() };
+        if self.appended_histograms.cost.load(Relaxed) > 0 {
+            bound.mixed = samples;
+            self.add_histograms_ever(&mut bound);
+        }
+        bound
+    }
+
+    fn add_histograms_ever(&self, bound: &mut Bound) {
+        let cost = self.appended_histograms.cost.load(Relaxed);
+        bound.samples = bound.samples.saturating_add(cost);
+        bound.mixed = bound.mixed.saturating_add(cost);
+        bound.width = bound.width.saturating_add(cost);
+        bound.bytes = bound.bytes.saturating_add(self.appended_histograms.bytes.load(Relaxed));
+    }
+
+    /// Not fewer samples than there are, histograms as they count in a bound.
     pub fn samples_ever(&self) -> u64 {
-        self.appended.load(Relaxed)
+        self.appended.load(Relaxed).saturating_add(self.appended_histograms.cost.load(Relaxed))
     }
 }
 
@@ -103,6 +153,7 @@ impl Walk {
     fn add(&mut self, shard: &Shard, row: u32) -> Result<()> {
         let head = &shard.series.heads[row];
         let mut seen = false;
+        let before = self.bound.samples;
         if let Some(span) = shard.open_span(head).filter(|span| span.overlaps(self.range)) {
             seen = true;
             let count = head.state.count() as u64;
@@ -132,16 +183,29 @@ impl Walk {
             self.bound.samples += count;
             self.bound.bytes += chunk.encoded_bytes() as u64;
         }
-        // A histogram counts one sample more a bucket; how many of them lie in the range is not looked at.
         let histograms = shard.histograms.get(row);
         if let Some(found) = histograms.filter(|h| h.span().is_some_and(|span| span.overlaps(self.range))) {
             seen = true;
-            let (samples, bytes) = found.cost_at_most(self.range);
-            self.bound.samples += samples;
-            self.bound.bytes += bytes;
+            self.add_histograms(found)?;
+            self.bound.mixed += self.bound.samples - before;
         }
         self.bound.series_min += u64::from(seen);
         self.bound.series += u64::from(seen);
+        Ok(())
+    }
+
+    fn add_histograms(&mut self, series: &HistogramSeries) -> Result<()> {
+        let chunks = series.chunks_within(self.range);
+        let Some(left) = self.histogram_chunks_left.checked_sub(chunks) else {
+            self.histograms_skipped = true;
+            return Ok(());
+        };
+        self.histogram_chunks_left = left;
+        let cost = series.cost_within(self.range)?;
+        self.bound.samples_min += cost.samples;
+        self.bound.samples += cost.samples;
+        self.bound.width += cost.width;
+        self.bound.bytes += series.encoded_bytes(self.range);
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use metricsdb_model::{
 use parking_lot::{Mutex, MutexGuard};
 use rayon::prelude::*;
 
+use crate::bound::HistogramsEver;
 use crate::chunk::SharedColumns;
 use crate::codec::open::OPEN_SAMPLES_MAX;
 use crate::heap;
@@ -73,6 +74,7 @@ pub struct Database {
     pub(crate) decoded: Counter,
     /// Samples that ever came to a shard: not fewer than there are.
     pub(crate) appended: AtomicU64,
+    pub(crate) appended_histograms: HistogramsEver,
     /// What chunks of several series hold together.
     pub(crate) shared_columns: Arc<SharedColumns>,
 }
@@ -128,6 +130,7 @@ impl Database {
             densify_at: Mutex::new(0),
             decoded: Counter::default(),
             appended: AtomicU64::new(0),
+            appended_histograms: HistogramsEver::default(),
         }
     }
 

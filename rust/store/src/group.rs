@@ -2,7 +2,7 @@
 
 use hashbrown::HashTable;
 use metricsdb_model::source::Groups;
-use metricsdb_model::{Grouping, Labels};
+use metricsdb_model::{Budget, Grouping, Labels, Result};
 
 use crate::database::Database;
 use crate::shard::place_of;
@@ -11,6 +11,8 @@ use crate::shard::place_of;
 struct Found {
     keys: Vec<(u32, u32)>,
     starts: Vec<usize>,
+    /// Of each group, so that a table that grows hashes none again.
+    hashes: Vec<u64>,
     table: HashTable<u32>,
 }
 
@@ -28,34 +30,47 @@ impl Found {
         let group = self.starts.len() as u32 - 1;
         self.keys.extend_from_slice(key);
         self.starts.push(self.keys.len());
-        let (keys, starts) = (&self.keys, &self.starts);
-        self.table.insert_unique(hash, group, |&g| {
-            hash_pairs(keys[starts[g as usize]..starts[g as usize + 1]].iter().copied())
-        });
+        self.hashes.push(hash);
+        let hashes = &self.hashes;
+        self.table.insert_unique(hash, group, |&g| hashes[g as usize]);
         group
+    }
+
+    /// Bytes of the columns and the table, which double as they grow.
+    fn bytes(&self) -> usize {
+        2 * (self.keys.len() * size_of::<(u32, u32)>() + self.starts.len() * size_of::<[usize; 3]>())
     }
 }
 
 impl Database {
-    /// The groups of series; neighbours in one shard take its lock once.
-    pub(crate) fn group(&self, ids: impl Iterator<Item = u32>, grouping: &Grouping) -> Groups {
+    /// The groups of series; neighbours in one shard take its lock once. Errors: the budget's.
+    pub(crate) fn group(
+        &self,
+        ids: impl Iterator<Item = u32>,
+        grouping: &Grouping,
+        budget: &Budget,
+    ) -> Result<Groups> {
         let (names, keep) = match grouping {
             Grouping::By(names) => (names, true),
             Grouping::Without(names) => (names, false),
         };
         let listed: Vec<u32> = names.iter().filter_map(|n| self.symbols.lookup(n)).collect();
+        budget.hold(ids.size_hint().0 * size_of::<u32>())?;
         let mut of = Vec::with_capacity(ids.size_hint().0);
         if keep && listed.is_empty() {
             of.extend(ids.map(|_| 0));
             let labels = if of.is_empty() { Vec::new() } else { vec![Labels::empty()] };
-            return Groups { of, labels };
+            return Ok(Groups { of, labels });
         }
-        let mut found = Found { keys: Vec::new(), starts: vec![0], table: HashTable::new() };
+        let mut found =
+            Found { keys: Vec::new(), starts: vec![0], hashes: Vec::new(), table: HashTable::new() };
         let mut key: Vec<(u32, u32)> = Vec::new();
         // Of the shape seen last: the places and names of the labels that are kept.
         let (mut shape, mut kept) = (u32::MAX, Vec::new());
         let mut ids = ids.peekable();
         while let Some(&first) = ids.peek() {
+            budget.check()?;
+            let before = found.bytes();
             let number = place_of(first).0;
             let shard = self.shard(number);
             while let Some(id) = ids.next_if(|&id| place_of(id).0 == number) {
@@ -70,11 +85,23 @@ impl Database {
                 key.extend(kept.iter().filter_map(|&(at, name)| Some((name, *values.get(at)?))));
                 of.push(found.group(&key));
             }
+            drop(shard);
+            budget.hold(found.bytes() - before)?;
         }
+        Ok(Groups { of, labels: self.labels_of_groups(&found, budget)? })
+    }
+
+    fn labels_of_groups(&self, found: &Found, budget: &Budget) -> Result<Vec<Labels>> {
         let mut text = Vec::new();
-        let keys = found.starts.windows(2).map(|range| &found.keys[range[0]..range[1]]);
-        let labels = keys.map(|key| self.labels_from(key.iter().copied(), &mut text)).collect();
-        Groups { of, labels }
+        budget.hold((found.starts.len() - 1) * size_of::<Labels>())?;
+        let mut all = Vec::with_capacity(found.starts.len() - 1);
+        for range in found.starts.windows(2) {
+            budget.check()?;
+            let labels = self.labels_from(found.keys[range[0]..range[1]].iter().copied(), &mut text);
+            budget.hold(labels.heap_bytes())?;
+            all.push(labels);
+        }
+        Ok(all)
     }
 }
 

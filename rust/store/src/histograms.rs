@@ -1,11 +1,12 @@
 //! Histograms of series, beside the path of plain samples: a shard keeps a table of the rows that have
 //! some. Newest histograms wait in the open, sealed ones are merged into longer chunks as they come.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use metricsdb_model::{Error, Histogram, Reason, Result, TimeRange, WriteReport};
+use metricsdb_model::histogram::Layout;
+use metricsdb_model::{Budget, Error, Histogram, Reason, Result, TimeRange, WriteReport};
 
 use crate::codec::histogram::HistogramChunk;
 use crate::late::DuplicatePolicy;
@@ -30,8 +31,6 @@ pub struct Histograms {
 pub struct HistogramSeries {
     sealed: Arc<Vec<HistogramChunk>>,
     open: Columns,
-    /// Buckets of the widest histogram that ever came.
-    widest: usize,
 }
 
 /// Times and their histograms: of one length.
@@ -65,6 +64,15 @@ impl AddAssign for HistogramCount {
         self.open_bytes += other.open_bytes;
         self.table_bytes += other.table_bytes;
     }
+}
+
+/// What histograms of one series cost of a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistogramCost {
+    /// A sample a histogram, and one more a bucket.
+    pub samples: u64,
+    /// The same of one histogram with the buckets of them all, at most.
+    pub width: u64,
 }
 
 /// Where histograms are written: for the report.
@@ -173,7 +181,6 @@ impl HistogramSeries {
                 continue;
             }
             let mut histogram = histogram.clone();
-            self.widest = self.widest.max(histogram.bucket_count());
             self.open.share_layout(&mut histogram);
             if let Some(newest) = newest.filter(|&newest| time <= newest) {
                 late.push(Late { time, start, histogram, older: time < newest });
@@ -190,14 +197,18 @@ impl HistogramSeries {
         self.merge_late(late, target, stand, report)
     }
 
-    /// Appends times and histograms in the range. Errors: `Corruption`, never for chunks sealed here.
+    /// Appends times and histograms in the range. Errors: the budget's, `Corruption`, never for chunks sealed here.
     pub fn read_range(
         &self,
         range: TimeRange,
+        budget: &Budget,
         times: &mut Vec<i64>,
         rows: &mut Vec<Histogram>,
     ) -> Result<()> {
         for chunk in self.overlapping(range) {
+            budget.check()?;
+            // They may fill memory before anybody counts them.
+            budget.fits(2 * rows.len() * rows.last().map_or(0, |h| size_of::<Histogram>() + h.bytes()))?;
             chunk.decode_range(range, times, rows)?;
         }
         let (open_times, open_rows) = self.open.within(range);
@@ -233,6 +244,37 @@ impl HistogramSeries {
         Ok(!times.is_empty())
     }
 
+    /// What the histograms in the range cost of a budget, and one of them at most. Decodes the layouts of
+    /// sealed chunks. Errors: `Corruption`, never for chunks sealed here.
+    pub fn cost_within(&self, range: TimeRange) -> Result<HistogramCost> {
+        let (mut samples, mut layouts) = (0, HashSet::new());
+        for chunk in self.overlapping(range) {
+            samples += chunk.cost_within(range, &mut layouts)?;
+        }
+        for histogram in self.open.within(range).1 {
+            samples += 1 + histogram.bucket_count() as u64;
+            layouts.insert(histogram.layout.clone());
+        }
+        let buckets = |layout: &Arc<Layout>| {
+            let (positive, negative) = layout.bucket_counts();
+            positive + negative
+        };
+        let width = samples.min(1 + layouts.iter().map(buckets).sum::<u64>());
+        Ok(HistogramCost { samples, width })
+    }
+
+    /// Sealed chunks that overlap the range.
+    pub fn chunks_within(&self, range: TimeRange) -> usize {
+        self.overlapping(range).len()
+    }
+
+    /// Bytes of the sealed chunks that a read of the range looks into, and of the numbers of open histograms in it.
+    pub fn encoded_bytes(&self, range: TimeRange) -> u64 {
+        let sealed = self.overlapping(range).iter().map(|c| c.to_bytes().len() as u64);
+        let open = self.open.within(range).1.iter().map(|h| 8 * (4 + h.bucket_count() as u64));
+        sealed.sum::<u64>() + open.sum::<u64>()
+    }
+
     fn overlapping(&self, range: TimeRange) -> &[HistogramChunk] {
         let from = self.sealed.partition_point(|c| c.last() < range.start);
         let to = self.sealed.partition_point(|c| c.first() <= range.end);
@@ -243,16 +285,7 @@ impl HistogramSeries {
     pub fn capture(&self, range: TimeRange) -> HistogramSeries {
         let (times, rows) = self.open.within(range);
         let open = Columns { times: times.to_vec(), rows: rows.to_vec() };
-        HistogramSeries { sealed: self.sealed.clone(), open, widest: self.widest }
-    }
-
-    /// What reading a range costs of a budget at most, and the bytes that must be looked into: from heads alone.
-    pub fn cost_at_most(&self, range: TimeRange) -> (u64, u64) {
-        let (times, rows) = self.open.within(range);
-        let chunks = self.overlapping(range);
-        let count = times.len() + chunks.iter().map(HistogramChunk::count).sum::<usize>();
-        let bytes = rows.iter().map(Histogram::bytes).chain(chunks.iter().map(HistogramChunk::bytes));
-        (count as u64 * (1 + self.widest as u64), bytes.sum::<usize>() as u64)
+        HistogramSeries { sealed: self.sealed.clone(), open }
     }
 
     /// Times of the oldest and the newest histogram.
@@ -275,21 +308,26 @@ impl HistogramSeries {
 
     /// Walks chunks and open histograms.
     pub fn count(&self) -> HistogramCount {
-        let open = &self.open;
-        let of_rows: usize = open.rows.iter().map(Histogram::bytes).sum();
         HistogramCount {
-            open_rows: open.times.len(),
+            open_rows: self.open.times.len(),
             sealed_rows: self.sealed.iter().map(HistogramChunk::count).sum(),
             sealed_chunks: self.sealed.len(),
             sealed_bytes: self.sealed.iter().map(HistogramChunk::bytes).sum(),
             list_bytes: self.sealed.capacity() * size_of::<HistogramChunk>()
                 + size_of::<Vec<HistogramChunk>>(),
             table_bytes: 0,
-            open_bytes: open.times.capacity() * 8
-                + open.rows.capacity() * size_of::<Histogram>()
-                + of_rows
-                + layout_bytes(&open.rows),
+            open_bytes: self.open_bytes(),
         }
+    }
+
+    /// Bytes of the open histograms, spare capacity included.
+    pub fn open_bytes(&self) -> usize {
+        let open = &self.open;
+        let of_rows: usize = open.rows.iter().map(Histogram::bytes).sum();
+        open.times.capacity() * size_of::<i64>()
+            + open.rows.capacity() * size_of::<Histogram>()
+            + of_rows
+            + layout_bytes(&open.rows)
     }
 
     /// Decodes every chunk. Errors: `Corruption`, where times don't rise or a chunk is not what it says.

@@ -10,7 +10,7 @@ use roaring::RoaringBitmap;
 
 use crate::database::Database;
 use crate::shard::{Shard, id_of};
-use crate::view::{ByShard, Kinds, Part, View};
+use crate::view::{ByShard, Kinds, Part, Taken, View};
 
 /// The newest sample in a range of chosen series.
 pub struct NewestView<'a> {
@@ -39,6 +39,19 @@ impl Known {
             self.rest.capture(shard, row, range, Kinds::NumbersAndHistograms);
         }
     }
+}
+
+impl Taken for Known {
+    fn bytes(&self) -> usize {
+        self.ids.capacity() * size_of::<u32>()
+            + self.samples.capacity() * size_of::<(i64, f64)>()
+            + self.rest.bytes()
+    }
+
+    fn reserve(&mut self, parts: &[Known]) {
+        self.ids.reserve_exact(parts.iter().map(|part| part.ids.len()).sum());
+        self.samples.reserve_exact(parts.iter().map(|part| part.samples.len()).sum());
+    }
 
     fn append(&mut self, mut other: Known) {
         self.ids.append(&mut other.ids);
@@ -54,15 +67,13 @@ impl Database {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<NewestView<'_>> {
-        let by_shard = ByShard::new(ids);
+        let by_shard = ByShard::new(ids, budget)?;
         let mut known = Known::default();
-        known.ids.reserve(by_shard.rows.len());
-        known.samples.reserve(by_shard.rows.len());
         let take = |part: &mut Known, shard: &Shard, rows: &[u32]| {
             rows.iter().for_each(|&row| part.capture(shard, row, range));
         };
-        by_shard.take(self, budget, take, Known::append, &mut known)?;
-        Ok(NewestView { ids: known.ids, samples: known.samples, rest: View::new(self, known.rest) })
+        by_shard.take(self, budget, take, &mut known)?;
+        Ok(NewestView { ids: known.ids, samples: known.samples, rest: View::new(self, known.rest, budget) })
     }
 }
 
@@ -148,8 +159,8 @@ impl SeriesSet for NewestView<'_> {
         self.place(index).map_or_else(|other| self.rest.summary(other, range, wants), |_| Ok(None))
     }
 
-    fn group(&self, grouping: &Grouping) -> Groups {
-        self.rest.store.group(self.ids.iter().copied().chain(self.rest.ids()), grouping)
+    fn group(&self, grouping: &Grouping, budget: &Budget) -> Result<Groups> {
+        self.rest.store.group(self.ids.iter().copied().chain(self.rest.ids()), grouping, budget)
     }
 }
 
@@ -197,7 +208,7 @@ mod tests {
             let newest = db.select_newest(&every, range, &budget).unwrap();
             prop_assert_eq!(found(&*newest, range), found(&*whole, range));
             let grouping = Grouping::By(vec!["i".to_owned()]);
-            let groups = newest.group(&grouping);
+            let groups = newest.group(&grouping, &budget).unwrap();
             for i in 0..newest.len() {
                 prop_assert_eq!(&groups.labels[groups.of[i] as usize], &newest.labels(i));
                 let mut samples = Samples::default();

@@ -109,7 +109,7 @@ impl Database {
         for (predicate, _) in &rules.rules {
             let ids = self.index.select(predicate, self, &Budget::unlimited())? & &free;
             free -= &ids;
-            chosen.push(ByShard::new(&ids));
+            chosen.push(ByShard::new(&ids, &Budget::unlimited())?);
         }
         let mut counters = HashMap::new();
         for (number, &known) in known.iter().enumerate() {
@@ -184,8 +184,9 @@ impl Database {
             values: families.iter().flat_map(named).collect(),
         };
         // Only a budget fails a selection by values, and this one has no limit.
-        let ids = self.index.select(&names, self, &Budget::unlimited()).unwrap_or_default();
-        let by_shard = ByShard::new(&ids);
+        let budget = Budget::unlimited();
+        let ids = self.index.select(&names, self, &budget).unwrap_or_default();
+        let Ok(by_shard) = ByShard::new(&ids, &budget) else { return };
         let mut counters = HashMap::new();
         for number in (0..SHARDS).filter(|&number| !by_shard.rows(number).is_empty()) {
             let shard = &mut *self.shard(number);
@@ -233,7 +234,7 @@ impl Database {
     /// Applies the rules to what is stored of the selected series. A shard is locked while one of its series is
     /// rewritten: some 50 ns a sample. Errors: what `budget` says, between two series; those done stay done.
     pub fn rewrite_precision(&self, predicate: &Predicate, budget: &Budget) -> Result<Rewritten> {
-        let by_shard = ByShard::new(&self.index.select(predicate, self, budget)?);
+        let by_shard = ByShard::new(&self.index.select(predicate, self, budget)?, budget)?;
         let (mut done, mut work) = (Rewritten::default(), Work::default());
         for number in 0..SHARDS {
             for &row in by_shard.rows(number) {

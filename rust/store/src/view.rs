@@ -45,6 +45,21 @@ pub struct View<'a> {
     open: Vec<u8>,
     /// Of those series that have histograms in the range, by their index.
     histograms: Vec<(usize, HistogramSeries)>,
+    /// Of the call that selected: reads of long series ask it too.
+    budget: Budget,
+}
+
+/// Views of more series are freed by the pool: their chunks lie all over memory, and who stopped a query should not wait.
+const FREED_BY_POOL: usize = 1 << 13;
+
+impl Drop for View<'_> {
+    fn drop(&mut self) {
+        if self.series.len() > FREED_BY_POOL {
+            let (series, histograms) =
+                (std::mem::take(&mut self.series), std::mem::take(&mut self.histograms));
+            rayon::spawn(move || drop((series, histograms)));
+        }
+    }
 }
 
 pub(crate) struct Captured {
@@ -63,9 +78,11 @@ pub(crate) struct ByShard {
 }
 
 impl ByShard {
-    pub fn new(ids: &RoaringBitmap) -> ByShard {
+    pub fn new(ids: &RoaringBitmap, budget: &Budget) -> Result<ByShard> {
+        budget.keep(ids.len() as usize * size_of::<u32>() * 2)?;
         let mut starts = [0; SHARDS + 1];
-        for id in ids {
+        for (i, id) in ids.iter().enumerate() {
+            budget.check_at(i)?;
             starts[place_of(id).0 + 1] += 1;
         }
         for i in 0..SHARDS {
@@ -73,12 +90,13 @@ impl ByShard {
         }
         let mut next = starts;
         let mut rows = vec![0; starts[SHARDS]];
-        for id in ids {
+        for (i, id) in ids.iter().enumerate() {
+            budget.check_at(i)?;
             let (shard, row) = place_of(id);
             rows[next[shard]] = row;
             next[shard] += 1;
         }
-        ByShard { starts, rows }
+        Ok(ByShard { starts, rows })
     }
 
     pub fn rows(&self, shard: usize) -> &[u32] {
@@ -87,21 +105,22 @@ impl ByShard {
 
     /// Takes something from the rows of each shard under its lock, in parallel where they are many, and appends it
     /// to `all` in the order of the shards.
-    pub fn take<T: Default + Send>(
+    pub fn take<T: Taken>(
         &self,
         store: &Database,
         budget: &Budget,
         take: impl Fn(&mut T, &Shard, &[u32]) + Sync,
-        append: impl Fn(&mut T, T),
         all: &mut T,
     ) -> Result<()> {
         let take = |part: &mut T, number: usize| -> Result<()> {
             let rows = self.rows(number);
-            if !rows.is_empty() {
-                budget.check()?;
-                take(part, &store.shard(number), rows);
+            if rows.is_empty() {
+                return Ok(());
             }
-            Ok(())
+            budget.check()?;
+            let before = part.bytes();
+            take(part, &store.shard(number), rows);
+            budget.keep(part.bytes().saturating_sub(before))
         };
         if self.rows.len() < PARALLEL_SERIES {
             return (0..SHARDS).try_for_each(|number| take(all, number));
@@ -111,9 +130,23 @@ impl ByShard {
             take(&mut part, number).map(|()| part)
         };
         let parts: Vec<T> = (0..SHARDS).into_par_iter().map(part).collect::<Result<_>>()?;
-        parts.into_iter().for_each(|part| append(all, part));
+        budget.keep(parts.iter().map(T::bytes).sum())?;
+        all.reserve(&parts);
+        for part in parts {
+            budget.check()?;
+            all.append(part);
+        }
         Ok(())
     }
+}
+
+/// What is taken from shards.
+pub(crate) trait Taken: Default + Send {
+    /// Bytes in memory, spare capacity included.
+    fn bytes(&self) -> usize;
+    /// Makes room for all of these.
+    fn reserve(&mut self, parts: &[Self]);
+    fn append(&mut self, other: Self);
 }
 
 /// What was taken from one shard, or from all.
@@ -122,6 +155,8 @@ pub(crate) struct Part {
     series: Vec<Captured>,
     open: Vec<u8>,
     histograms: Vec<(usize, HistogramSeries)>,
+    /// Bytes of histograms and start timestamps.
+    beside: usize,
 }
 
 /// What of a series is captured.
@@ -145,6 +180,7 @@ impl Part {
         if let Some(histograms) = found {
             // Those before the range tell whether its first one follows a reset.
             let known = histograms.capture(TimeRange::new(i64::MIN, range.end));
+            self.beside += 2 * size_of::<(usize, HistogramSeries)>() + known.open_bytes();
             self.histograms.push((self.series.len(), known));
         }
         let start = self.open.len();
@@ -153,16 +189,30 @@ impl Part {
             state = head.state;
             self.open.extend_from_slice(&shard.open_bytes(head)[..state.used_bytes()]);
         }
+        let starts = shard.starts.get(row).cloned().map(Box::new);
+        self.beside += starts.as_ref().map_or(0, |starts| size_of::<StartSeries>() + starts.bytes());
         self.series.push(Captured {
             id: id_of(shard.number, row),
             state,
             open: start..self.open.len(),
             sealed: if is_sealed { sealed.clone() } else { Sealed::default() },
-            starts: shard.starts.get(row).cloned().map(Box::new),
+            starts,
         });
     }
+}
 
-    pub fn append(&mut self, mut other: Part) {
+impl Taken for Part {
+    fn bytes(&self) -> usize {
+        self.series.capacity() * size_of::<Captured>() + self.open.capacity() + self.beside
+    }
+
+    fn reserve(&mut self, parts: &[Part]) {
+        self.series.reserve_exact(parts.iter().map(|part| part.series.len()).sum());
+        self.open.reserve_exact(parts.iter().map(|part| part.open.len()).sum());
+    }
+
+    fn append(&mut self, mut other: Part) {
+        self.beside += other.beside;
         let before = self.series.len();
         self.histograms.extend(other.histograms.into_iter().map(|(i, h)| (before + i, h)));
         let shift = self.open.len();
@@ -188,13 +238,13 @@ impl Database {
         kinds: Kinds,
         budget: &Budget,
     ) -> Result<View<'_>> {
-        let by_shard = ByShard::new(ids);
+        let by_shard = ByShard::new(ids, budget)?;
         let mut all = Part::default();
         let take = |part: &mut Part, shard: &Shard, rows: &[u32]| {
             rows.iter().for_each(|&row| part.capture(shard, row, range, kinds));
         };
-        by_shard.take(self, budget, take, Part::append, &mut all)?;
-        Ok(View::new(self, all))
+        by_shard.take(self, budget, take, &mut all)?;
+        Ok(View::new(self, all, budget))
     }
 
     /// The samples of known series, row by row as asked, without staleness markers. Errors: `Input` for an id that no series has.
@@ -232,6 +282,8 @@ impl Database {
                 })
                 .collect();
             for (samples, ends) in parts? {
+                budget.check()?;
+                budget.keep(2 * 16 * samples.len() + 2 * size_of::<usize>() * ends.len())?;
                 let start = rows.timestamps.len();
                 rows.timestamps.extend_from_slice(&samples.timestamps);
                 rows.values.extend_from_slice(&samples.values);
@@ -249,7 +301,8 @@ impl Database {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<(Vec<u64>, Vec<Labels>)> {
-        let by_shard = ByShard::new(&self.with_samples(predicates, range, budget)?);
+        let by_shard = ByShard::new(&self.with_samples(predicates, range, budget)?, budget)?;
+        budget.keep(by_shard.rows.len() * (size_of::<u64>() + size_of::<Labels>() + size_of::<u32>()))?;
         let mut ids = Vec::with_capacity(by_shard.rows.len());
         let mut sets = Vec::with_capacity(by_shard.rows.len());
         let mut text = Vec::new();
@@ -259,10 +312,12 @@ impl Database {
             }
             budget.check()?;
             let shard = self.shard(number);
+            let from = sets.len();
             for &row in by_shard.rows(number) {
                 ids.push(u64::from(id_of(shard.number, row)));
                 sets.push(self.labels_of(&shard, row, &mut text));
             }
+            budget.keep(sets[from..].iter().map(Labels::heap_bytes).sum())?;
         }
         Ok((ids, sets))
     }
@@ -275,7 +330,7 @@ impl Database {
         budget: &Budget,
     ) -> Result<Vec<String>> {
         let ids = self.with_samples(predicates, range, budget)?;
-        Ok(self.index.label_names(self.unless_all(&ids)))
+        self.index.label_names(self.unless_all(&ids), budget)
     }
 
     /// The values of one label of such series, sorted.
@@ -287,7 +342,7 @@ impl Database {
         budget: &Budget,
     ) -> Result<Vec<String>> {
         let ids = self.with_samples(predicates, range, budget)?;
-        Ok(self.index.label_values(name, self.unless_all(&ids), self))
+        self.index.label_values(name, self.unless_all(&ids), self, budget)
     }
 
     fn unless_all<'i>(&self, ids: &'i RoaringBitmap) -> Option<&'i RoaringBitmap> {
@@ -307,7 +362,7 @@ impl Database {
         for predicate in predicates {
             chosen |= self.index.select(predicate, self, budget)?;
         }
-        let by_shard = ByShard::new(&chosen);
+        let by_shard = ByShard::new(&chosen, budget)?;
         let mut work = Work::default();
         for number in 0..SHARDS {
             if by_shard.rows(number).is_empty() {
@@ -380,8 +435,8 @@ impl Source for Database {
 }
 
 impl<'a> View<'a> {
-    pub(crate) fn new(store: &'a Database, all: Part) -> View<'a> {
-        View { store, series: all.series, open: all.open, histograms: all.histograms }
+    pub(crate) fn new(store: &'a Database, all: Part, budget: &Budget) -> View<'a> {
+        View { store, series: all.series, open: all.open, histograms: all.histograms, budget: budget.clone() }
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = u32> {
@@ -391,6 +446,12 @@ impl<'a> View<'a> {
     /// The id of a series.
     pub fn id(&self, index: usize) -> u64 {
         u64::from(self.series[index].id)
+    }
+
+    /// Before another chunk is added to so many samples: they may fill memory before anybody counts them.
+    fn may_read(&self, samples: usize) -> Result<()> {
+        self.budget.check()?;
+        self.budget.fits(2 * 16 * samples)
     }
 
     fn open_bytes(&self, series: &Captured) -> &[u8] {
@@ -423,6 +484,7 @@ impl<'a> View<'a> {
             end = now;
         };
         for chunk in series.sealed.overlapping(range) {
+            self.may_read(times.len())?;
             chunk.decode_range(range, times, bits)?;
             note(chunk.kind(), times.len());
         }
@@ -452,6 +514,7 @@ impl SeriesSet for View<'_> {
         let series = &self.series[index];
         let before = out.len();
         for chunk in series.sealed.overlapping(range) {
+            self.may_read(out.len())?;
             chunk.decode_f64(range, out)?;
         }
         codec::open::decode_f64(&series.state, self.open_bytes(series), range, out)?;
@@ -482,7 +545,7 @@ impl SeriesSet for View<'_> {
     fn read_histograms(&self, index: usize, range: TimeRange, out: &mut HistogramSamples) -> Result<()> {
         let Some(histograms) = self.histograms(index) else { return Ok(()) };
         let before = out.len();
-        histograms.read_range(range, &mut out.timestamps, &mut out.histograms)?;
+        histograms.read_range(range, &self.budget, &mut out.timestamps, &mut out.histograms)?;
         self.store.decoded.add((out.len() - before) as u64);
         Ok(())
     }
@@ -513,6 +576,7 @@ impl SeriesSet for View<'_> {
         }
         let mut folded = Folded::default();
         for chunk in series.sealed.overlapping(range) {
+            self.budget.check()?;
             chunk.fold(range, wants, &mut folded)?;
         }
         let mut open = Samples::default();
@@ -525,7 +589,8 @@ impl SeriesSet for View<'_> {
     fn encoded_bytes(&self, index: usize, range: TimeRange) -> u64 {
         let series = &self.series[index];
         let sealed: usize = series.sealed.overlapping(range).map(|chunk| chunk.encoded_bytes()).sum();
-        (sealed + series.open.len()) as u64
+        let histograms = self.histograms(index).map_or(0, |histograms| histograms.encoded_bytes(range));
+        (sealed + series.open.len()) as u64 + histograms
     }
 
     fn codecs(&self, index: usize, range: TimeRange, names: &mut Vec<&'static str>) {
@@ -543,9 +608,12 @@ impl SeriesSet for View<'_> {
         if !series.state.is_empty() {
             add("open");
         }
+        if self.histograms(index).is_some() {
+            add("histogram");
+        }
     }
 
-    fn group(&self, grouping: &Grouping) -> Groups {
-        self.store.group(self.ids(), grouping)
+    fn group(&self, grouping: &Grouping, budget: &Budget) -> Result<Groups> {
+        self.store.group(self.ids(), grouping, budget)
     }
 }

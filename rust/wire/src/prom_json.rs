@@ -4,74 +4,195 @@
 //! exponent below 1e-6 and from 1e21 on, scalars never do; `<`, `>` and `&` are escaped as Go does.
 
 use metricsdb_model::{
-    Annotation, Answer, AnswerKind, Histogram, Labels, Metadata, MetricType, Point, Row, Severity,
+    Annotation, Answer, AnswerKind, Histogram, Labels, Metadata, MetricType, Point, QueryStats, Result, Row,
+    Severity,
 };
 
-use crate::number::{write_json_value, write_plain, write_seconds};
+use crate::number::{write_integer, write_json_value, write_plain, write_seconds};
+
+/// Label sets written between two checks.
+const SETS_PER_CHECK: usize = 1024;
 
 /// Appends the whole response of a query: `{"status":"success","data":{…},"warnings":[…],"infos":[…]}`.
-pub fn answer(answer: &Answer, out: &mut Vec<u8>) {
+pub fn answer(answer: &Answer, stats: Option<&QueryStats>, out: &mut Vec<u8>) {
     // `[1700000000.123,"12345.678"],` takes about 28 bytes, a label set about 200.
     out.reserve(answer.matrix.timestamps.len() * 28 + answer.matrix.len() * 200);
-    out.extend_from_slice(b"{\"status\":\"success\",\"data\":{\"resultType\":\"");
-    out.extend_from_slice(answer.kind.as_str().as_bytes());
-    out.extend_from_slice(b"\",\"result\":");
-    match answer.kind {
-        AnswerKind::Scalar => scalar(answer, out),
-        AnswerKind::String => string_result(answer, out),
-        AnswerKind::Vector => rows(answer, out, |row, out| {
-            if let Some((t, point)) = row.points().next() {
-                match point {
-                    Point::Float(v) => {
-                        out.extend_from_slice(b",\"value\":");
-                        sample(t, v, out);
+    Pieces::default().next(answer, stats, usize::MAX, out);
+}
+
+/// The same response piece by piece: where the last one ended.
+#[derive(Debug, Default)]
+pub struct Pieces {
+    state: State,
+    row: usize,
+    /// Samples of this row that are written, numbers before histograms; its labels stand before the first.
+    sample: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Head,
+    Rows,
+    Done,
+}
+
+impl Pieces {
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Appends about `bytes` bytes, exceeding them by one sample or one label set; nothing once it is done.
+    pub fn next(&mut self, answer: &Answer, stats: Option<&QueryStats>, bytes: usize, out: &mut Vec<u8>) {
+        if self.state == State::Head {
+            self.state = State::Rows;
+            out.extend_from_slice(b"{\"status\":\"success\",\"data\":{\"resultType\":\"");
+            out.extend_from_slice(answer.kind.as_str().as_bytes());
+            out.extend_from_slice(b"\",\"result\":[");
+        }
+        if self.state == State::Done || !self.result(answer, bytes, out) {
+            return;
+        }
+        self.state = State::Done;
+        out.push(b']');
+        if let Some(stats) = stats {
+            write_stats(stats, out);
+        }
+        out.push(b'}');
+        remarks("warnings", Severity::Warning, &answer.annotations, out);
+        remarks("infos", Severity::Info, &answer.annotations, out);
+        out.push(b'}');
+    }
+
+    /// What stands between the brackets of the result; says whether all of it is written.
+    fn result(&mut self, answer: &Answer, bytes: usize, out: &mut Vec<u8>) -> bool {
+        match answer.kind {
+            AnswerKind::Scalar => scalar(answer, out),
+            AnswerKind::String => string_result(answer, out),
+            AnswerKind::Vector | AnswerKind::Matrix => {
+                while self.row < answer.matrix.len() {
+                    if out.len() >= bytes {
+                        return false;
                     }
-                    Point::Histogram(h) => {
-                        out.extend_from_slice(b",\"histogram\":");
-                        histogram(t, h, out);
+                    let row = answer.matrix.series(self.row);
+                    if self.sample == 0 {
+                        comma(self.row, out);
+                        out.extend_from_slice(b"{\"metric\":");
+                        label_object(row.labels, out);
+                    }
+                    let is_whole = match answer.kind {
+                        AnswerKind::Vector => newest(row, out),
+                        _ => self.series(row, bytes, out),
+                    };
+                    if is_whole {
+                        out.push(b'}');
+                        (self.row, self.sample) = (self.row + 1, 0);
                     }
                 }
             }
-        }),
-        AnswerKind::Matrix => rows(answer, out, series),
+        }
+        true
     }
-    out.push(b'}');
-    remarks("warnings", Severity::Warning, &answer.annotations, out);
-    remarks("infos", Severity::Info, &answer.annotations, out);
-    out.push(b'}');
+
+    /// Writes on in a series; says whether it is whole. Numbers and histograms apart; a list without any is left out,
+    /// but for a series without samples.
+    fn series(&mut self, row: Row<'_>, bytes: usize, out: &mut Vec<u8>) -> bool {
+        let histograms = row.histograms().len();
+        let floats = row.timestamps.len() - histograms;
+        if self.sample < floats || row.timestamps.is_empty() {
+            if self.sample == 0 {
+                out.extend_from_slice(b",\"values\":[");
+            }
+            let all = row.timestamps.iter().copied().zip(row.values.iter().copied());
+            let is_whole = match histograms {
+                0 => self.numbers(all.skip(self.sample), floats, bytes, out),
+                _ => self.numbers(row.floats().skip(self.sample), floats, bytes, out),
+            };
+            if !is_whole {
+                return false;
+            }
+            out.push(b']');
+        }
+        if histograms == 0 {
+            return true;
+        }
+        if self.sample == floats {
+            out.extend_from_slice(b",\"histograms\":[");
+        }
+        for (t, h) in row.histograms().skip(self.sample - floats) {
+            comma(self.sample - floats, out);
+            histogram(t, h, out);
+            self.sample += 1;
+            if out.len() >= bytes && self.sample < row.timestamps.len() {
+                return false;
+            }
+        }
+        out.push(b']');
+        true
+    }
+
+    fn numbers(
+        &mut self,
+        left: impl Iterator<Item = (i64, f64)>,
+        count: usize,
+        bytes: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        for (t, v) in left {
+            comma(self.sample, out);
+            sample(t, v, out);
+            self.sample += 1;
+            if out.len() >= bytes && self.sample < count {
+                return false;
+            }
+        }
+        true
+    }
 }
 
-fn rows(answer: &Answer, out: &mut Vec<u8>, samples: impl Fn(Row<'_>, &mut Vec<u8>)) {
-    out.push(b'[');
-    for (i, row) in answer.matrix.all_series().enumerate() {
-        comma(i, out);
-        out.extend_from_slice(b"{\"metric\":");
-        label_object(row.labels, out);
-        samples(row, out);
-        out.push(b'}');
-    }
-    out.push(b']');
-}
-
-/// Numbers and histograms apart; a list without any is left out, but for a series without samples.
-fn series(row: Row<'_>, out: &mut Vec<u8>) {
-    let histograms = row.histograms();
-    if histograms.len() < row.timestamps.len() || row.timestamps.is_empty() {
-        out.extend_from_slice(b",\"values\":[");
-        for (i, (t, v)) in row.floats().enumerate() {
-            comma(i, out);
+/// The one sample of a series in a vector.
+fn newest(row: Row<'_>, out: &mut Vec<u8>) -> bool {
+    match row.points().next() {
+        Some((t, Point::Float(v))) => {
+            out.extend_from_slice(b",\"value\":");
             sample(t, v, out);
         }
-        out.push(b']');
-    }
-    if histograms.len() > 0 {
-        out.extend_from_slice(b",\"histograms\":[");
-        for (i, (t, h)) in histograms.enumerate() {
-            comma(i, out);
+        Some((t, Point::Histogram(h))) => {
+            out.extend_from_slice(b",\"histogram\":");
             histogram(t, h, out);
         }
-        out.push(b']');
+        None => {}
     }
+    true
+}
+
+/// `,"stats":{…}` as Prometheus' `stats` parameter asks for it.
+fn write_stats(stats: &QueryStats, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"stats\":{\"timings\":{");
+    for (i, (name, seconds)) in stats.timings.iter().enumerate() {
+        comma(i, out);
+        string(name, out);
+        out.push(b':');
+        write_plain(out, *seconds);
+    }
+    out.extend_from_slice(b"},\"samples\":{");
+    if !stats.per_step.is_empty() {
+        out.extend_from_slice(b"\"totalQueryableSamplesPerStep\":[");
+        for (i, &(t, samples)) in stats.per_step.iter().enumerate() {
+            comma(i, out);
+            out.push(b'[');
+            write_short_seconds(out, t);
+            out.push(b',');
+            write_integer(out, samples as i64);
+            out.push(b']');
+        }
+        out.extend_from_slice(b"],");
+    }
+    out.extend_from_slice(b"\"totalQueryableSamples\":");
+    write_integer(out, stats.samples as i64);
+    out.extend_from_slice(b",\"peakSamples\":");
+    write_integer(out, stats.samples_peak as i64);
+    out.extend_from_slice(b"}}");
 }
 
 /// `[time, {"count":…, "sum":…, "buckets":[[rule, lower, upper, count], …]}]`: buckets that hold something,
@@ -125,20 +246,17 @@ fn sample(t: i64, v: f64, out: &mut Vec<u8>) {
 }
 
 fn scalar(answer: &Answer, out: &mut Vec<u8>) {
-    out.push(b'[');
     let t = answer.matrix.timestamps.first().copied().unwrap_or(0);
     write_short_seconds(out, t);
     out.extend_from_slice(b",\"");
     write_plain(out, answer.matrix.values.first().copied().unwrap_or(f64::NAN));
-    out.extend_from_slice(b"\"]");
+    out.push(b'"');
 }
 
 fn string_result(answer: &Answer, out: &mut Vec<u8>) {
-    out.push(b'[');
     write_short_seconds(out, answer.matrix.timestamps.first().copied().unwrap_or(0));
     out.push(b',');
     string(answer.string.as_deref().unwrap_or(""), out);
-    out.push(b']');
 }
 
 /// Scalars and strings have their time without trailing zeros.
@@ -162,14 +280,22 @@ fn remarks(key: &str, severity: Severity, annotations: &[Annotation], out: &mut 
     list(of.map(|a| a.message.as_str()), out);
 }
 
-/// Appends the response of `/api/v1/series`.
-pub fn label_sets<'a>(sets: impl IntoIterator<Item = &'a Labels>, out: &mut Vec<u8>) {
+/// Appends the response of `/api/v1/series`; `check` sees it now and then, and may end it.
+pub fn label_sets<'a>(
+    sets: impl IntoIterator<Item = &'a Labels>,
+    out: &mut Vec<u8>,
+    check: impl Fn(&Vec<u8>) -> Result<()>,
+) -> Result<()> {
     out.extend_from_slice(b"{\"status\":\"success\",\"data\":[");
     for (i, labels) in sets.into_iter().enumerate() {
+        if i % SETS_PER_CHECK == 0 {
+            check(out)?;
+        }
         comma(i, out);
         label_object(labels, out);
     }
     out.extend_from_slice(b"]}");
+    Ok(())
 }
 
 /// Appends the response of `/api/v1/labels` and `/api/v1/label/<name>/values`.

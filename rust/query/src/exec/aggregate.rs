@@ -8,9 +8,9 @@ use metricsdb_model::{Budget, Grouping, Groups, Result};
 use rayon::prelude::*;
 
 use super::block::{ABSENT, Block, LabelColumn, Vector, present};
-use super::cells::{Cell, CellRow};
+use super::cells::{Cell, CellRow, bytes};
 use super::fold::{Histograms, Role};
-use super::grid::reserve;
+use super::grid::filled;
 use super::mixed::Remarks;
 use super::scan::Scratch;
 use crate::function::compensated::Sum;
@@ -43,23 +43,31 @@ struct Partial {
     count: Vec<f64>,
     /// Rows of histograms that are to be folded, and their groups.
     histograms: Vec<(usize, u32, CellRow)>,
+    /// Their bytes, as they were held.
+    waiting: usize,
     /// Whether a histogram was met.
     met: bool,
 }
 
 impl Partial {
-    fn new(op: AggregateOp, first: usize, cells: usize) -> Partial {
+    fn new(op: AggregateOp, first: usize, groups: usize, steps: usize, budget: &Budget) -> Result<Partial> {
         use AggregateOp::{Avg, Stddev, Stdvar};
         let has_side = matches!(op, AggregateOp::Sum | Avg | Stddev | Stdvar);
         let has_count = matches!(op, Avg | Stddev | Stdvar);
-        Partial {
+        Ok(Partial {
             first,
-            main: vec![ABSENT; cells],
-            side: vec![0.0; if has_side { cells } else { 0 }],
-            count: vec![0.0; if has_count { cells } else { 0 }],
+            main: filled(budget, groups, steps, ABSENT)?,
+            side: filled(budget, if has_side { groups } else { 0 }, steps, 0.0)?,
+            count: filled(budget, if has_count { groups } else { 0 }, steps, 0.0)?,
             histograms: Vec::new(),
+            waiting: 0,
             met: false,
-        }
+        })
+    }
+
+    /// Bytes of the accumulators.
+    fn bytes(&self) -> usize {
+        size_of::<f64>() * (self.main.len() + self.side.len() + self.count.len())
     }
 
     /// Folds one row into the accumulators that begin at `at`.
@@ -105,7 +113,10 @@ impl Partial {
             self.met = true;
             match Role::of(op) {
                 Role::Counted => count_in(numbers, &cells),
-                Role::Folded => self.histograms.push((group, row, cells)),
+                Role::Folded => {
+                    self.waiting += bytes(&cells);
+                    self.histograms.push((group, row, cells));
+                }
                 Role::Ignored => {}
             }
         }
@@ -152,8 +163,12 @@ impl Partial {
         }
     }
 
-    fn finish(mut self, op: AggregateOp) -> Vec<f64> {
-        for (i, m) in self.main.iter_mut().enumerate().filter(|(_, m)| present(**m)) {
+    fn finish(mut self, op: AggregateOp, budget: &Budget) -> Result<Vec<f64>> {
+        for (i, m) in self.main.iter_mut().enumerate() {
+            budget.check_at(i)?;
+            if !present(*m) {
+                continue;
+            }
             match op {
                 AggregateOp::Sum => *m = Sum { high: *m, low: self.side[i] }.value(),
                 AggregateOp::Avg => *m = *m / self.count[i] + self.side[i] / self.count[i],
@@ -162,7 +177,7 @@ impl Partial {
                 _ => {}
             }
         }
-        self.main
+        Ok(self.main)
     }
 }
 
@@ -261,7 +276,7 @@ impl Order {
 }
 
 /// The groups of `by` or `without`; `without` drops the metric name as well.
-pub(crate) fn groups_of(input: &Vector<'_>, grouping: &Grouping) -> Groups {
+pub(crate) fn groups_of(input: &Vector<'_>, grouping: &Grouping, budget: &Budget) -> Result<Groups> {
     let grouping = match grouping {
         Grouping::By(_) => grouping.clone(),
         Grouping::Without(names) => {
@@ -270,8 +285,8 @@ pub(crate) fn groups_of(input: &Vector<'_>, grouping: &Grouping) -> Groups {
         }
     };
     match input {
-        Vector::Rows(rows) => rows.group(&grouping),
-        Vector::Block(block) => block.labels.group(&grouping),
+        Vector::Rows(rows) => rows.group(&grouping, budget),
+        Vector::Block(block) => block.labels.group(&grouping, budget),
     }
 }
 
@@ -296,10 +311,12 @@ pub(crate) fn fold<'a>(
     budget: &Budget,
     remarks: Remarks<'_>,
 ) -> Result<Block<'a>> {
-    let order = Order::new(groups_of(input, grouping));
+    let order = Order::new(groups_of(input, grouping, budget)?);
     let drop_name = dropped_names(input, &order.groups);
     let mut histograms = Histograms::new(op, steps, remarks);
     let mut values = fold_groups(op, input, &order, steps, 1.0, &mut histograms, budget)?;
+    // The rows in order, their groups, and the flags of the groups.
+    budget.hold(order.rows.len() * size_of::<u32>() + order.groups.labels.len())?;
     if op == AggregateOp::Avg && values.iter().any(|v| present(*v) && !v.is_finite()) {
         let mut known = Histograms::new(op, steps, remarks).silent();
         let again = budget.uncounted();
@@ -311,7 +328,7 @@ pub(crate) fn fold<'a>(
     let cells = histograms.finish(&mut values);
     let labels = LabelColumn::Ready(order.groups.labels);
     let mut block = Block { steps, values, cells, labels, drop_name, ordered: false };
-    block.drop_empty();
+    block.drop_empty(budget)?;
     Ok(block)
 }
 
@@ -324,8 +341,7 @@ fn fold_groups(
     histograms: &mut Histograms<'_>,
     budget: &Budget,
 ) -> Result<Vec<f64>> {
-    let cells = reserve(budget, order.groups.labels.len(), steps)?;
-    let mut whole = Partial::new(op, 0, cells);
+    let mut whole = Partial::new(op, 0, order.groups.labels.len(), steps, budget)?;
     let mixed = Role::of(op) == Role::Folded
         && match input {
             Vector::Rows(rows) => rows.set.any_histograms(),
@@ -339,19 +355,24 @@ fn fold_groups(
         let partials: Vec<Partial> = batch
             .par_chunks(segment)
             .map_init(
-                || (Scratch::default(), vec![ABSENT; steps]),
+                || (Scratch::new(budget), vec![ABSENT; steps]),
                 |(scratch, buffer), rows| {
                     fold_segment(op, input, order, rows, scale, budget, scratch, buffer)
                 },
             )
             .collect::<Result<_>>()?;
+        let mut waiting = 0;
         for partial in partials {
+            budget.check()?;
             whole.merge(op, &partial, steps);
+            budget.release(partial.bytes());
+            waiting += partial.waiting;
             histograms.take(partial.histograms, partial.met);
         }
         histograms.fold(|row| metric_of(input, row), budget)?;
+        budget.release(waiting);
     }
-    Ok(whole.finish(op))
+    whole.finish(op, budget)
 }
 
 #[allow(clippy::too_many_arguments)] // The task of one thread: its rows and its buffers.
@@ -362,7 +383,7 @@ fn fold_segment(
     rows: &[u32],
     scale: f64,
     budget: &Budget,
-    scratch: &mut Scratch,
+    scratch: &mut Scratch<'_>,
     buffer: &mut [f64],
 ) -> Result<Partial> {
     budget.check()?;
@@ -372,12 +393,12 @@ fn fold_segment(
         [one] => (order.group(*one), order.group(*one)),
         [first, .., last] => (order.group(*first), order.group(*last)),
     };
-    let mut partial = Partial::new(op, first, (last - first + 1) * steps);
+    let mut partial = Partial::new(op, first, last - first + 1, steps, budget)?;
     for &row in rows {
         let at = (order.group(row) - first) * steps;
         match input {
             Vector::Rows(lazy) => {
-                lazy.fill(row as usize, scratch, budget, buffer)?;
+                lazy.fill(row as usize, scratch, buffer)?;
                 let cells = std::mem::take(&mut scratch.cells);
                 partial.fold_mixed(op, at, row, order.group(row), buffer, cells, scale);
             }
@@ -392,6 +413,7 @@ fn fold_segment(
             }
         }
     }
+    budget.hold(partial.waiting)?;
     Ok(partial)
 }
 

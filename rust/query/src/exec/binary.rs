@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use metricsdb_model::{Budget, Result};
+
 use super::block::{ABSENT, Block, Vector, present};
+use super::cells::bytes;
 use super::mixed::{Remarks, Sample, operate};
 use super::scan::{DropName, RowMap};
-use crate::syntax::tree::BinaryOp;
+use crate::syntax::tree::{Binary, BinaryOp};
 
 /// The arithmetic of an operator; `None` for comparisons and set operators.
 pub(crate) fn arithmetic(op: BinaryOp) -> Option<fn(f64, f64) -> f64> {
@@ -55,19 +58,19 @@ pub(crate) fn scalars(op: BinaryOp, mut a: Vec<f64>, b: &[f64]) -> Vec<f64> {
 }
 
 /// `vector op scalar`, or `scalar op vector` with `swapped`; a filter keeps the vector's value. The metric
-/// name goes if the value becomes another, unless it `keeps_name`.
+/// name goes if the value becomes another, unless it is kept.
 pub(crate) fn with_scalar<'a>(
-    op: BinaryOp,
-    return_bool: bool,
+    binary: &Binary,
     swapped: bool,
-    keeps_name: bool,
     vector: Vector<'a>,
     scalar: Vec<f64>,
     remarks: Remarks<'a>,
-) -> Vector<'a> {
+    budget: &Budget,
+) -> Result<Vector<'a>> {
+    let (op, return_bool) = (binary.op, binary.return_bool);
     let scalar = Arc::new(scalar);
     let numbers = scalar.clone();
-    let drops = (arithmetic(op).is_some() || return_bool) && !keeps_name;
+    let drops = (arithmetic(op).is_some() || return_bool) && !binary.keep_name;
     let map: RowMap<'a> = match (arithmetic(op), comparison(op)) {
         (Some(f), _) if swapped => each(numbers, move |v, s| f(s, v)),
         // The commonest ones are spelt out, so that the loop over a row becomes vector instructions.
@@ -98,7 +101,7 @@ pub(crate) fn with_scalar<'a>(
             (values[step], *cell) = result;
         }
     });
-    map_rows(vector, map, drops)
+    map_rows(vector, map, drops, budget)
 }
 
 fn each<'a>(scalar: Arc<Vec<f64>>, f: impl Fn(f64, f64) -> f64 + Send + Sync + 'a) -> RowMap<'a> {
@@ -112,8 +115,13 @@ fn each<'a>(scalar: Arc<Vec<f64>>, f: impl Fn(f64, f64) -> f64 + Send + Sync + '
 }
 
 /// Applies `map` to every row: at once to a block, later to rows that are not read yet.
-pub(crate) fn map_rows<'a>(vector: Vector<'a>, map: RowMap<'a>, drops_name: bool) -> Vector<'a> {
-    match vector {
+pub(crate) fn map_rows<'a>(
+    vector: Vector<'a>,
+    map: RowMap<'a>,
+    drops_name: bool,
+    budget: &Budget,
+) -> Result<Vector<'a>> {
+    Ok(match vector {
         Vector::Rows(mut rows) => {
             rows.maps.push(map);
             if drops_name {
@@ -123,24 +131,33 @@ pub(crate) fn map_rows<'a>(vector: Vector<'a>, map: RowMap<'a>, drops_name: bool
         }
         Vector::Block(mut block) => {
             for (i, row) in block.values.chunks_mut(block.steps).enumerate() {
+                budget.check()?;
                 match block.cells.row_mut(i) {
-                    Some(cells) => map.apply(row, cells),
+                    Some(cells) => {
+                        budget.hold(bytes(cells))?;
+                        map.apply(row, cells);
+                    }
                     None => (map.numbers)(row),
                 }
             }
             if drops_name {
                 block.drop_name.fill(true);
             }
-            block.drop_empty();
+            block.drop_empty(budget)?;
             Vector::Block(block)
         }
-    }
+    })
 }
 
 /// Keeps the present values of `block` where `keep` holds; for the set operators.
-pub(crate) fn blank(block: &mut Block<'_>, keep: impl Fn(usize, usize) -> bool) {
+pub(crate) fn blank(
+    block: &mut Block<'_>,
+    budget: &Budget,
+    keep: impl Fn(usize, usize) -> bool,
+) -> Result<()> {
     let steps = block.steps;
     for row in 0..block.len() {
+        budget.check()?;
         for step in 0..steps {
             if !keep(row, step) {
                 block.values[row * steps + step] = ABSENT;
@@ -148,5 +165,5 @@ pub(crate) fn blank(block: &mut Block<'_>, keep: impl Fn(usize, usize) -> bool) 
         }
     }
     block.cells.retain(&keep);
-    block.drop_empty();
+    block.drop_empty(budget)
 }

@@ -10,8 +10,13 @@ use metricsdb_model::{
 use rayon::prelude::*;
 
 use super::cells::{Cell, CellRow, Cells};
-use super::grid::Grid;
+use super::grid::{Grid, reserve};
 use super::scan::Rows;
+
+/// Rows whose label sets are built between two looks at the budget.
+const ROWS_PER_CHECK: usize = 256;
+/// What a row takes beside its values where rows are sorted or put into a table: places, flags, handles.
+pub(crate) const ROW_BYTES: usize = 64;
 
 /// "No sample at this step". Arithmetic never makes it: the hardware quiets a signalling NaN.
 pub(crate) const ABSENT: f64 = f64::from_bits(STALE_NAN_BITS);
@@ -44,48 +49,56 @@ impl LabelColumn<'_> {
         }
     }
 
-    pub fn build(self) -> Vec<Labels> {
+    pub fn build(self, budget: &Budget) -> Result<Vec<Labels>> {
         match self {
-            LabelColumn::Ready(labels) => labels,
+            LabelColumn::Ready(labels) => Ok(labels),
             LabelColumn::Stored { set, index } => {
-                index.par_iter().with_min_len(256).map(|&i| set.labels(i as usize)).collect()
+                budget.hold(index.len() * size_of::<Labels>())?;
+                let parts = index.par_chunks(ROWS_PER_CHECK).map(|rows| {
+                    budget.check()?;
+                    let part: Vec<Labels> = rows.iter().map(|&i| set.labels(i as usize)).collect();
+                    budget.hold(text_bytes(&part))?;
+                    Ok(part)
+                });
+                Ok(parts.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
             }
         }
     }
 
     /// Sorts the rows into groups.
-    pub fn group(&self, grouping: &Grouping) -> Groups {
-        match self {
-            LabelColumn::Stored { set, index } => {
-                let whole = set.group(grouping);
-                let mut number = vec![u32::MAX; whole.labels.len()];
-                let mut groups = Groups::default();
-                for &i in index {
-                    let g = whole.of[i as usize] as usize;
-                    if number[g] == u32::MAX {
-                        number[g] = groups.labels.len() as u32;
-                        groups.labels.push(whole.labels[g].clone());
-                    }
-                    groups.of.push(number[g]);
-                }
-                groups
-            }
+    pub fn group(&self, grouping: &Grouping, budget: &Budget) -> Result<Groups> {
+        let (set, index) = match self {
+            LabelColumn::Stored { set, index } => (set, index),
             LabelColumn::Ready(labels) => {
-                let mut groups = Groups::default();
-                let mut seen = std::collections::HashMap::new();
-                for row in labels {
-                    let kept = grouping.apply(row);
-                    let next = groups.labels.len() as u32;
-                    let id = *seen.entry(kept).or_insert_with_key(|l: &Labels| {
-                        groups.labels.push(l.clone());
-                        next
-                    });
-                    groups.of.push(id);
-                }
-                groups
+                return Groups::of(labels.len(), |row| grouping.apply(&labels[row]), budget);
             }
+        };
+        let whole = set.group(grouping, budget)?;
+        budget.hold((whole.labels.len() + index.len()) * size_of::<u32>())?;
+        let mut number = vec![u32::MAX; whole.labels.len()];
+        let mut groups = Groups::default();
+        for &i in index {
+            let g = whole.of[i as usize] as usize;
+            if number[g] == u32::MAX {
+                number[g] = groups.labels.len() as u32;
+                groups.labels.push(whole.labels[g].clone());
+            }
+            groups.of.push(number[g]);
+        }
+        Ok(groups)
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            LabelColumn::Ready(labels) => size_of_val(&labels[..]) + text_bytes(labels),
+            LabelColumn::Stored { set, index } => set.bytes() + size_of_val(&index[..]),
         }
     }
+}
+
+/// Bytes of the sets' texts. Sets that share one text are counted each on their own.
+pub(crate) fn text_bytes(labels: &[Labels]) -> usize {
+    labels.iter().map(Labels::heap_bytes).sum()
 }
 
 /// Rows of values at every step of a grid.
@@ -130,6 +143,11 @@ impl<'a> Block<'a> {
         self.drop_name.len()
     }
 
+    /// What stands in memory, as a budget counts it.
+    pub fn cost(&self) -> u64 {
+        self.values.len() as u64 + self.cells.cost()
+    }
+
     pub fn row(&self, i: usize) -> &[f64] {
         &self.values[i * self.steps..(i + 1) * self.steps]
     }
@@ -171,23 +189,32 @@ impl<'a> Block<'a> {
     }
 
     /// Keeps the rows for which `keep(row)` holds, in order.
-    pub fn retain(&mut self, keep: impl Fn(usize) -> bool) {
+    pub fn retain(&mut self, budget: &Budget, keep: impl Fn(usize) -> bool) -> Result<()> {
         let kept: Vec<usize> = (0..self.len()).filter(|&i| keep(i)).collect();
-        if kept.len() != self.len() {
-            self.reorder(&kept);
-        }
+        if kept.len() == self.len() { Ok(()) } else { self.reorder(&kept, budget) }
     }
 
     /// Drops the rows without any sample.
-    pub fn drop_empty(&mut self) {
-        let full: Vec<bool> = (0..self.len()).map(|i| self.has_any(i)).collect();
-        self.retain(|i| full[i]);
+    pub fn drop_empty(&mut self, budget: &Budget) -> Result<()> {
+        let full = |i: usize| {
+            budget.check()?;
+            Ok(self.has_any(i))
+        };
+        let full: Vec<bool> = (0..self.len()).map(full).collect::<Result<_>>()?;
+        self.retain(budget, |i| full[i])
+    }
+
+    /// Bytes of this block, what its label sets hold included.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.values[..]) + self.cells.bytes() + self.drop_name.len() + self.labels.bytes()
     }
 
     /// The rows `order[0]`, `order[1]`, …: each at most once.
-    pub fn reorder(&mut self, order: &[usize]) {
+    pub fn reorder(&mut self, order: &[usize], budget: &Budget) -> Result<()> {
+        budget.hold(order.len() * (self.steps * size_of::<f64>() + ROW_BYTES))?;
         let mut values = Vec::with_capacity(order.len() * self.steps);
         for &i in order {
+            budget.check()?;
             values.extend_from_slice(self.row(i));
         }
         self.values = values;
@@ -201,37 +228,42 @@ impl<'a> Block<'a> {
                 *index = order.iter().map(|&i| index[i]).collect();
             }
         }
+        Ok(())
     }
 
     /// Builds the labels, if they are not built yet.
-    pub fn labels_ready(&mut self) -> &mut Vec<Labels> {
+    pub fn labels_ready(&mut self, budget: &Budget) -> Result<&mut Vec<Labels>> {
         if let LabelColumn::Stored { .. } = self.labels {
             let column = std::mem::replace(&mut self.labels, LabelColumn::Ready(Vec::new()));
-            self.labels = LabelColumn::Ready(column.build());
+            self.labels = LabelColumn::Ready(column.build(budget)?);
         }
         match &mut self.labels {
-            LabelColumn::Ready(labels) => labels,
+            LabelColumn::Ready(labels) => Ok(labels),
             LabelColumn::Stored { .. } => unreachable!("the column was built just above"),
         }
     }
 
     /// Repeats the single step of this block, for what does not depend on the step.
-    pub fn spread(self, steps: usize) -> Block<'a> {
+    pub fn spread(self, steps: usize, budget: &Budget) -> Result<Block<'a>> {
         debug_assert_eq!(self.steps, 1);
-        let mut values = Vec::with_capacity(self.values.len() * steps);
+        let mut values = Vec::with_capacity(reserve(budget, self.values.len(), steps)?);
         for &v in &self.values {
+            budget.check()?;
             values.resize(values.len() + steps, v);
         }
-        Block { steps, values, cells: self.cells.spread(steps), ..self }
+        budget.hold(self.cells.len() * steps * size_of::<Cell>())?;
+        Ok(Block { steps, values, cells: self.cells.spread(steps), ..self })
     }
 
     /// Joins rows of equal labels that never meet at one step; fails where two do. Where only one of them
     /// is to lose its name, they meet no more than others, but stay two.
-    pub fn merge_equal(mut self) -> Result<Block<'a>> {
-        let labels = self.labels_ready().clone();
+    pub fn merge_equal(mut self, budget: &Budget) -> Result<Block<'a>> {
+        let labels = self.labels_ready(budget)?.clone();
+        budget.hold(labels.len() * 2 * ROW_BYTES)?;
         let mut first = std::collections::HashMap::with_capacity(labels.len());
         let mut kept = Vec::with_capacity(labels.len());
         for (i, l) in labels.iter().enumerate() {
+            budget.check()?;
             let drops = self.drop_name[i];
             let known: &mut [Option<usize>; 2] = first.entry(l).or_default();
             if known.iter().flatten().any(|&to| self.meet(to, i)) {
@@ -246,7 +278,7 @@ impl<'a> Block<'a> {
             }
         }
         if kept.len() != labels.len() {
-            self.reorder(&kept);
+            self.reorder(&kept, budget)?;
         }
         Ok(self)
     }
@@ -281,6 +313,14 @@ impl<'a> Vector<'a> {
         match self {
             Vector::Rows(rows) => rows.into_block(budget),
             Vector::Block(block) => Ok(block),
+        }
+    }
+
+    /// Bytes held, for the account.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Vector::Rows(rows) => rows.bytes(),
+            Vector::Block(block) => block.bytes(),
         }
     }
 }
@@ -339,7 +379,11 @@ impl SeriesSet for GridSeries<'_> {
         Ok(())
     }
 
-    fn group(&self, grouping: &Grouping) -> Groups {
-        self.block.labels.group(grouping)
+    fn group(&self, grouping: &Grouping, budget: &Budget) -> Result<Groups> {
+        self.block.labels.group(grouping, budget)
+    }
+
+    fn bytes(&self) -> usize {
+        self.block.bytes()
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use metricsdb_model::labels::METRIC_NAME;
-use metricsdb_model::{Error, Grouping, Labels, MatchOp, Result, Samples, SeriesSet, Span, TimeRange};
+use metricsdb_model::{
+    Budget, Error, Grouping, Labels, MatchOp, Result, Samples, SeriesSet, Span, TimeRange,
+};
 
 use super::aggregate::presence;
 use super::binary::map_rows;
@@ -111,7 +113,7 @@ impl<'a> Evaluator<'a> {
     /// Remarks on metrics that have samples here, but not the name of a counter.
     #[inline(never)]
     pub(super) fn remark_on_names(&self, ranges: &Ranges<'a>, span: Span) -> Result<()> {
-        let groups = ranges.set.group(&Grouping::By(vec![METRIC_NAME.to_owned()]));
+        let groups = ranges.set.group(&Grouping::By(vec![METRIC_NAME.to_owned()]), self.budget)?;
         let names = groups.labels.iter().map(|l| l.metric_name());
         let mut open: Vec<bool> = names.map(|name| !may_be_counter(name)).collect();
         if !open.contains(&true) {
@@ -183,7 +185,7 @@ impl<'a> Evaluator<'a> {
                 *v = kernel(*v, args.at(step)).unwrap_or(ABSENT);
             }
         });
-        Ok(Value::Vector(map_rows(vector, map, !call.keeps_name())))
+        Ok(Value::Vector(map_rows(vector, map, !call.keeps_name(), self.budget)?))
     }
 
     fn special(&self, special: Special, call: &Call, span: Span, grid: &Grid) -> Result<Value<'a>> {
@@ -225,6 +227,7 @@ impl<'a> Evaluator<'a> {
         let block = self.vector(arg, grid)?.into_block(self.budget)?;
         let mut values = vec![f64::NAN; grid.steps];
         for (step, slot) in values.iter_mut().enumerate() {
+            self.budget.check()?;
             let mut found = (0..block.len()).map(|row| block.row(row)[step]).filter(|&v| present(v));
             if let (Some(one), None) = (found.next(), found.next()) {
                 *slot = one;
@@ -254,7 +257,7 @@ impl<'a> Evaluator<'a> {
             let found = row.iter_mut().zip(&*times).zip(cells.drain(..));
             found.filter(|(_, cell)| cell.is_some()).for_each(|((v, &t), _)| *v = t);
         });
-        Ok(map_rows(self.vector(arg, grid)?, map, true))
+        map_rows(self.vector(arg, grid)?, map, true, self.budget)
     }
 
     /// When the counters of the samples under a selector began; what was computed has no start.
@@ -274,7 +277,7 @@ impl<'a> Evaluator<'a> {
     #[inline(never)]
     fn absent(&self, arg: &Expr, grid: &Grid) -> Result<Block<'a>> {
         let seen = presence(&self.vector(arg, grid)?, grid.steps, self.budget, self.remarks(arg.span))?;
-        absence(arg, &seen)
+        absence(arg, &seen, self.budget)
     }
 
     #[inline(never)]
@@ -290,7 +293,7 @@ impl<'a> Evaluator<'a> {
             window.points = Some(|_| Outcome::float(Some(1.0)));
         }
         let seen = presence(&Vector::Rows(rows), grid.steps, self.budget, remarks)?;
-        absence(arg, &seen)
+        absence(arg, &seen, self.budget)
     }
 
     /// The vector at each step with every row's presence; for functions over whole vectors.
@@ -311,11 +314,11 @@ pub(crate) fn seconds(grid: &Grid) -> Vec<f64> {
 }
 
 /// One row of ones where nothing was seen, with the labels that the selector asks for.
-fn absence<'a>(arg: &Expr, seen: &[bool]) -> Result<Block<'a>> {
+fn absence<'a>(arg: &Expr, seen: &[bool], budget: &Budget) -> Result<Block<'a>> {
     let mut block = Block::empty(seen.len());
     let values: Vec<f64> = seen.iter().map(|&seen| if seen { ABSENT } else { 1.0 }).collect();
     block.push(absent_labels(arg)?, false, &values);
-    block.drop_empty();
+    block.drop_empty(budget)?;
     Ok(block)
 }
 

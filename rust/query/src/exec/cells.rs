@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use metricsdb_model::{Budget, Result};
+
 use crate::histogram::FloatHistogram;
 
 /// The histogram of a row at one step, if it is one.
@@ -15,6 +17,12 @@ pub(crate) fn cost(cells: &[Cell]) -> u64 {
     cells.iter().flatten().map(|histogram| 1 + buckets(histogram) as u64).sum()
 }
 
+/// Bytes of cells, for the account of memory. A histogram that stands in several places counts once for all of them.
+pub(crate) fn bytes(cells: &[Cell]) -> usize {
+    let share = |h: &Arc<FloatHistogram>| h.bytes() / Arc::strong_count(h);
+    size_of_val(cells) + cells.iter().flatten().map(share).sum::<usize>()
+}
+
 /// The cells of a block's rows. Rows behind the last one that has any are left out.
 #[derive(Default)]
 pub(crate) struct Cells {
@@ -22,16 +30,39 @@ pub(crate) struct Cells {
 }
 
 impl Cells {
-    /// From rows by their number, in any order.
-    pub fn new(found: Vec<(usize, CellRow)>) -> Cells {
+    /// From rows by their number, in any order, of `rows` at most.
+    pub fn new(found: Vec<(usize, CellRow)>, rows: usize, budget: &Budget) -> Result<Cells> {
         let mut cells = Cells::default();
+        if !found.is_empty() {
+            budget.hold(rows * size_of::<CellRow>())?;
+            cells.rows.reserve_exact(rows);
+        }
         found.into_iter().for_each(|(row, of)| cells.put(row, of));
-        cells
+        Ok(cells)
+    }
+
+    /// Rows, those without any in between included.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Histograms.
+    pub fn count(&self) -> usize {
+        self.rows.iter().map(|row| row.iter().flatten().count()).sum()
+    }
+
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.rows[..]) + self.rows.iter().map(|row| bytes(row)).sum::<usize>()
     }
 
     /// Whether no row has any.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// See `cost`.
+    pub fn cost(&self) -> u64 {
+        self.rows.iter().map(|row| cost(row)).sum()
     }
 
     pub fn row(&self, row: usize) -> &[Cell] {

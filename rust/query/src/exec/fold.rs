@@ -79,14 +79,21 @@ impl<'n> Histograms<'n> {
         for rows in std::mem::take(&mut self.waiting).chunk_by(|a, b| a.0 == b.0) {
             let Some(&(group, ..)) = rows.first() else { continue };
             let states = self.groups.entry(group).or_default();
+            budget.hold((steps - states.len()) * size_of::<State>())?;
             states.resize_with(steps, || State::Nothing);
             states.par_iter_mut().enumerate().with_min_len(4).try_for_each(|(step, state)| {
                 budget.check()?;
                 for (_, row, cells) in rows {
                     let Some(histogram) = cells.get(step).and_then(Option::as_ref) else { continue };
                     match state {
-                        State::Nothing if mean => *state = State::Sum(Accumulator::mean_of(histogram)),
-                        State::Nothing => *state = State::Sum(Accumulator::sum_of(histogram)),
+                        State::Nothing => {
+                            let sum = match mean {
+                                true => Accumulator::mean_of(histogram),
+                                false => Accumulator::sum_of(histogram),
+                            };
+                            budget.hold(sum.bytes())?;
+                            *state = State::Sum(sum);
+                        }
                         State::Sum(sum) => {
                             if sum.add(histogram).is_err() {
                                 remarks.add(Remark::MixedSchemas.note(&metric(*row)));

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use metricsdb_model::{Error, Result};
+use metricsdb_model::order::sort_by;
+use metricsdb_model::{Budget, Error, Result};
 
 use super::binary::map_rows;
 use super::block::{ABSENT, Block, Vector};
@@ -48,10 +49,13 @@ impl<'a> Evaluator<'a> {
             (BinaryOp::Default, right) => {
                 Vector::Block(self.filled(left.into_block(self.budget)?, right, &binary.matching)?)
             }
-            (_, Right::Column(column)) => blanked(left, column, op == BinaryOp::If),
+            (_, Right::Column(column)) => blanked(left, column, op == BinaryOp::If, self.budget)?,
             (_, Right::Series(mut right)) => {
-                right.values.iter_mut().filter(|v| v.is_nan()).for_each(|v| *v = ABSENT);
-                right.drop_empty();
+                for row in right.values.chunks_mut(right.steps) {
+                    self.budget.check()?;
+                    row.iter_mut().filter(|v| v.is_nan()).for_each(|v| *v = ABSENT);
+                }
+                right.drop_empty(self.budget)?;
                 let as_set = if op == BinaryOp::If { BinaryOp::And } else { BinaryOp::Unless };
                 let left = left.into_block(self.budget)?;
                 Vector::Block(set_operator(as_set, left, right, &binary.matching, self.budget)?)
@@ -61,24 +65,27 @@ impl<'a> Evaluator<'a> {
 
     /// The left series, their gaps filled from the right; if there is none at all, the right ones.
     fn filled(&self, mut left: Block<'a>, right: Right<'a>, matching: &Matching) -> Result<Block<'a>> {
-        left.drop_empty();
+        left.drop_empty(self.budget)?;
         let mut right = match (left.len(), right) {
             (0, Right::Column(column)) => return Ok(Block::unlabelled(column)),
             (0, Right::Series(block)) => return Ok(block),
             (_, Right::Column(column)) => {
                 let column = Block::unlabelled(column);
-                (0..left.len()).for_each(|row| fill(&mut left, row, &column, 0));
+                for row in 0..left.len() {
+                    self.budget.check()?;
+                    fill(&mut left, row, &column, 0);
+                }
                 return Ok(left);
             }
             (_, Right::Series(block)) => block,
         };
         // Of several values the first in the order of the labels.
-        let labels = right.labels_ready().clone();
-        for mut found in matches(&left, &right, matching) {
-            found.right.sort_by(|&a, &b| labels[a as usize].cmp(&labels[b as usize]));
+        let labels = right.labels_ready(self.budget)?.clone();
+        for mut found in matches(&left, &right, matching, self.budget)? {
+            sort_by(&mut found.right, self.budget, |&a, &b| labels[a as usize].cmp(&labels[b as usize]))?;
             for &l in &found.left {
-                self.budget.check()?;
                 for &r in &found.right {
+                    self.budget.check()?;
                     fill(&mut left, l as usize, &right, r as usize);
                 }
             }
@@ -117,7 +124,7 @@ fn fill(block: &mut Block<'_>, to: usize, from: &Block<'_>, of: usize) {
 }
 
 /// Keeps the steps at which the column has a number, or those at which it has none.
-fn blanked<'a>(left: Vector<'a>, column: Vec<f64>, wanted: bool) -> Vector<'a> {
+fn blanked<'a>(left: Vector<'a>, column: Vec<f64>, wanted: bool, budget: &Budget) -> Result<Vector<'a>> {
     let goes: Arc<[bool]> = column.iter().map(|c| c.is_nan() == wanted).collect();
     let of_numbers = goes.clone();
     let numbers = move |row: &mut [f64]| {
@@ -126,5 +133,5 @@ fn blanked<'a>(left: Vector<'a>, column: Vec<f64>, wanted: bool) -> Vector<'a> {
     let map = RowMap::of_numbers(numbers).with_histograms(move |_, cells| {
         cells.iter_mut().zip(&goes[..]).filter(|(_, goes)| **goes).for_each(|(cell, _)| *cell = None);
     });
-    map_rows(left, map, false)
+    map_rows(left, map, false, budget)
 }

@@ -62,7 +62,7 @@ impl<'a> Evaluator<'a> {
         self.quantile_rows(&block, &histograms, &phi, call.args[1].span, grid, |labels, row| {
             result.push(labels.clone(), true, row);
         })?;
-        result.drop_empty();
+        result.drop_empty(self.budget)?;
         Ok(result)
     }
 
@@ -119,7 +119,7 @@ impl<'a> Evaluator<'a> {
                 .collect();
             result.push(histogram.labels.clone(), true, &row);
         }
-        result.drop_empty();
+        result.drop_empty(self.budget)?;
         Ok(result)
     }
 
@@ -141,7 +141,7 @@ impl<'a> Evaluator<'a> {
                 *slot = cell.map_or(ABSENT, |histogram| number(&histogram));
             }
         });
-        Ok(map_rows(vector, map, true))
+        map_rows(vector, map, true, self.budget)
     }
 
     /// Hands out one row per histogram, and remarks on the buckets that had to be repaired.
@@ -162,6 +162,7 @@ impl<'a> Evaluator<'a> {
             let mut repairs: Vec<(usize, Repair)> = Vec::new();
             let mut row = vec![ABSENT; grid.steps];
             for (step, slot) in row.iter_mut().enumerate() {
+                self.budget.check_at(step)?;
                 match histogram.at(block, step, buckets) {
                     Found::Nothing => {}
                     Found::Classic => {
@@ -200,18 +201,22 @@ impl<'a> Evaluator<'a> {
         grid: &Grid,
     ) -> Result<(Block<'a>, Vec<Histogram>)> {
         let block = self.with_hints(Hints::Whole, || self.block(arg, grid))?;
-        let groups = block.labels.group(&Grouping::Without(vec![BUCKET_LABEL.to_owned()]));
-        let bounds = block.labels.group(&Grouping::By(vec![BUCKET_LABEL.to_owned()]));
+        let groups = block.labels.group(&Grouping::Without(vec![BUCKET_LABEL.to_owned()]), self.budget)?;
+        let bounds = block.labels.group(&Grouping::By(vec![BUCKET_LABEL.to_owned()]), self.budget)?;
         let uppers: Vec<Option<f64>> =
             bounds.labels.iter().map(|l| parse_le(l.value(BUCKET_LABEL))).collect();
         let new = |labels| Histogram { labels, rows: Vec::new(), natives: Vec::new() };
         let mut histograms: Vec<Histogram> = groups.labels.into_iter().map(new).collect();
         let mut apart: HashMap<Labels, usize> = HashMap::new();
+        let histogram_bytes = 2 * (size_of::<Histogram>() + grid.steps * size_of::<f64>() + 64);
+        self.budget.hold(histograms.len() * histogram_bytes + block.len() * 2 * size_of::<(usize, f64)>())?;
         for row in 0..block.len() {
+            self.budget.check()?;
             let (at, bound) = (groups.of[row] as usize, bounds.of[row] as usize);
             if !block.cells.row(row).is_empty() {
                 let labelled = !bounds.labels[bound].is_empty();
                 let to = if labelled {
+                    self.budget.hold(histogram_bytes)?;
                     *apart.entry(block.labels.get(row)).or_insert_with_key(|labels| {
                         histograms.push(new(labels.clone()));
                         histograms.len() - 1

@@ -1,9 +1,10 @@
 //! info: series take over the labels of the info series of their instance and job.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use metricsdb_model::labels::METRIC_NAME;
-use metricsdb_model::{Error, Labels, MatchOp, Matcher, Predicate, Result};
+use metricsdb_model::order::sort_owned;
+use metricsdb_model::{Budget, Error, Labels, MatchOp, Matcher, Predicate, Result};
 
 use super::Evaluator;
 use super::block::{ABSENT, Block, present};
@@ -19,6 +20,9 @@ const IDENTITY: [&str; 2] = ["instance", "job"];
 const INFO_METRIC_DEFAULT: &str = "target_info";
 /// What may be an info metric where a selector only says what is not.
 const INFO_METRIC_PATTERN: &str = ".+_info";
+
+/// What a series takes in tables that double as they grow, its texts aside.
+const INFO_BYTES: usize = 256;
 
 /// What the second argument asks for.
 struct Wanted {
@@ -107,14 +111,16 @@ fn identity(labels: &Labels) -> Labels {
 }
 
 impl Infos {
-    fn new(times: &mut Block<'_>) -> Infos {
-        let labels = times.labels_ready().clone();
+    fn new(times: &mut Block<'_>, budget: &Budget) -> Result<Infos> {
+        let labels = times.labels_ready(budget)?.clone();
         let mut of: HashMap<Labels, BTreeMap<String, Vec<usize>>> = HashMap::new();
+        budget.hold(labels.len() * INFO_BYTES)?;
         for (row, l) in labels.iter().enumerate() {
+            budget.check()?;
             let metrics = of.entry(identity(l)).or_default();
             metrics.entry(l.metric_name().to_owned()).or_default().push(row);
         }
-        Infos { of, labels }
+        Ok(Infos { of, labels })
     }
 
     /// Of each info metric the series with the newest sample at this step.
@@ -189,17 +195,23 @@ impl<'a> Evaluator<'a> {
         };
         let wanted = Wanted::new(selector)?;
         let mut base = self.block(&call.args[0], grid)?;
-        let labels = base.labels_ready().clone();
-        let plain: Vec<bool> = labels.iter().map(|l| wanted.names.matches(l.as_ref())).collect();
+        let labels = base.labels_ready(self.budget)?.clone();
+        self.budget.hold(labels.len() * (size_of::<Labels>() + 1))?;
+        let plain = |l: &Labels| {
+            self.budget.check()?;
+            Ok(wanted.names.matches(l.as_ref()))
+        };
+        let plain: Vec<bool> = labels.iter().map(plain).collect::<Result<_>>()?;
         let described = labels.iter().zip(&plain).filter(|(_, plain)| !**plain).map(|(l, _)| l);
         let mut times = self.info_times(&wanted, described, &call.args[0], grid)?;
-        let infos = Infos::new(&mut times);
+        let infos = Infos::new(&mut times, self.budget)?;
         let (none, optional) = (BTreeMap::new(), wanted.data.matches_empty());
         let mut result = Block::empty(grid.steps);
         for (row, of) in labels.iter().enumerate() {
             self.budget.check()?;
             if plain[row] {
                 let cells = base.cells.take(row);
+                self.budget.hold(2 * (grid.steps * size_of::<f64>() + INFO_BYTES))?;
                 result.push_mixed(of.clone(), base.drop_name[row], base.row(row), cells);
                 continue;
             }
@@ -215,6 +227,8 @@ impl<'a> Evaluator<'a> {
                     Some(&to) => to,
                     None => {
                         let labels = infos.enrich(of, &chosen, &wanted)?;
+                        self.budget
+                            .hold(2 * (grid.steps * size_of::<f64>() + labels.heap_bytes() + INFO_BYTES))?;
                         result.push(labels, base.drop_name[row], &vec![ABSENT; grid.steps]);
                         made.insert(chosen, result.len() - 1);
                         result.len() - 1
@@ -223,7 +237,7 @@ impl<'a> Evaluator<'a> {
                 result.put(to, step, base.row(row)[step], base.cells.get(row, step).cloned());
             }
         }
-        result.merge_equal()
+        result.merge_equal(self.budget)
     }
 
     /// The times of the info series' samples that `described` may take labels from, as of the times that
@@ -238,14 +252,21 @@ impl<'a> Evaluator<'a> {
         if described.clone().next().is_none() {
             return Ok(Block::empty(grid.steps));
         }
-        let same = |name: &&str| {
-            let mut values: Vec<String> = described.clone().map(|l| l.value(name).to_owned()).collect();
-            values.sort_unstable();
-            values.dedup();
-            Predicate::OneOf { name: (*name).to_owned(), values }
+        let same = |name: &&str| -> Result<Predicate> {
+            let mut distinct: HashSet<&str> = HashSet::new();
+            for labels in described.clone() {
+                self.budget.check()?;
+                distinct.insert(labels.value(name));
+            }
+            self.budget.hold(distinct.iter().map(|value| value.len() + INFO_BYTES).sum())?;
+            let mut values: Vec<String> = distinct.into_iter().map(str::to_owned).collect();
+            sort_owned(&mut values, self.budget, String::cmp)?;
+            Ok(Predicate::OneOf { name: (*name).to_owned(), values })
         };
         let mut parts = vec![wanted.names.clone(), wanted.data.clone()];
-        parts.extend(IDENTITY.iter().map(same));
+        for name in &IDENTITY {
+            parts.push(same(name)?);
+        }
         let (at, offset) = self.reference(base)?.unwrap_or_default();
         let looks = Looks::new(grid, at, offset);
         let lookback = self.params.lookback_ms;

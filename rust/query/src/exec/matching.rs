@@ -7,7 +7,7 @@ use metricsdb_model::{Budget, Error, Grouping, Labels, Result};
 
 use super::binary::{apply, arithmetic, blank};
 use super::block::{ABSENT, Block, duplicate_labelset, present};
-use super::cells::{Cell, CellRow};
+use super::cells::{Cell, CellRow, bytes};
 use super::labels::{drop_metadata, label_text};
 use super::mixed::{Remarks, Sample, has_answer, operate};
 use crate::syntax::tree::{Binary, BinaryOp, Cardinality, Matching};
@@ -30,18 +30,31 @@ pub(crate) struct Match {
     pub right: Vec<u32>,
 }
 
-pub(crate) fn matches(left: &Block<'_>, right: &Block<'_>, matching: &Matching) -> Vec<Match> {
+/// What a match takes in vectors and a table that double as they grow, and a row in the list of its match.
+const MATCH_BYTES: usize = 256;
+const ROW_BYTES: usize = 16;
+
+pub(crate) fn matches(
+    left: &Block<'_>,
+    right: &Block<'_>,
+    matching: &Matching,
+    budget: &Budget,
+) -> Result<Vec<Match>> {
     let grouping = signature(matching);
-    let left_groups = left.labels.group(&grouping);
-    let right_groups = right.labels.group(&grouping);
+    let left_groups = left.labels.group(&grouping, budget)?;
+    let right_groups = right.labels.group(&grouping, budget)?;
+    let groups = left_groups.labels.len() + right_groups.labels.len();
+    budget.hold(groups * MATCH_BYTES + (left.len() + right.len()) * ROW_BYTES)?;
     let mut place: HashMap<Labels, u32> = HashMap::with_capacity(left_groups.labels.len());
     let mut all: Vec<Match> = Vec::with_capacity(left_groups.labels.len());
     for l in left_groups.labels {
+        budget.check()?;
         place.insert(l.clone(), all.len() as u32);
         all.push(Match { signature: l, left: Vec::new(), right: Vec::new() });
     }
     let mut right_place = Vec::with_capacity(right_groups.labels.len());
     for l in right_groups.labels {
+        budget.check()?;
         let next = all.len() as u32;
         let at = *place.entry(l).or_insert_with_key(|l| {
             all.push(Match { signature: l.clone(), left: Vec::new(), right: Vec::new() });
@@ -55,7 +68,7 @@ pub(crate) fn matches(left: &Block<'_>, right: &Block<'_>, matching: &Matching) 
     for (row, &g) in right_groups.of.iter().enumerate() {
         all[right_place[g as usize] as usize].right.push(row as u32);
     }
-    all
+    Ok(all)
 }
 
 /// and, or, unless.
@@ -67,7 +80,7 @@ pub(crate) fn set_operator<'a>(
     budget: &Budget,
 ) -> Result<Block<'a>> {
     let steps = left.steps;
-    let matches = matches(&left, &right, matching);
+    let matches = matches(&left, &right, matching, budget)?;
     budget.check()?;
     let of = |rows: usize, side: fn(&Match) -> &Vec<u32>| {
         let mut of = vec![0u32; rows];
@@ -79,30 +92,32 @@ pub(crate) fn set_operator<'a>(
         of
     };
     let seen = |block: &Block<'_>, side: fn(&Match) -> &Vec<u32>| {
+        budget.hold(matches.len() * steps + size_of::<u32>() * block.len())?;
         let mut seen = vec![false; matches.len() * steps];
         for (m, found) in matches.iter().enumerate() {
             for &row in side(found) {
+                budget.check()?;
                 let row = row as usize;
                 let seen = &mut seen[m * steps..(m + 1) * steps];
                 seen.iter_mut().zip(block.row(row)).for_each(|(seen, v)| *seen |= present(*v));
                 seen.iter_mut().zip(block.cells.row(row)).for_each(|(seen, cell)| *seen |= cell.is_some());
             }
         }
-        seen
+        Ok(seen)
     };
     if op == BinaryOp::Or {
-        let (seen, of) = (seen(&left, |m| &m.left), of(right.len(), |m| &m.right));
-        blank(&mut right, |row, step| !seen[of[row] as usize * steps + step]);
-        return join(left, right);
+        let (seen, of) = (seen(&left, |m| &m.left)?, of(right.len(), |m| &m.right));
+        blank(&mut right, budget, |row, step| !seen[of[row] as usize * steps + step])?;
+        return join(left, right, budget);
     }
-    let (seen, of) = (seen(&right, |m| &m.right), of(left.len(), |m| &m.left));
+    let (seen, of) = (seen(&right, |m| &m.right)?, of(left.len(), |m| &m.left));
     let wanted = op == BinaryOp::And;
-    blank(&mut left, |row, step| seen[of[row] as usize * steps + step] == wanted);
+    blank(&mut left, budget, |row, step| seen[of[row] as usize * steps + step] == wanted)?;
     Ok(left)
 }
 
 /// All rows of both; rows with the same labels become one, or fail.
-pub(crate) fn join<'a>(mut left: Block<'a>, mut right: Block<'a>) -> Result<Block<'a>> {
+pub(crate) fn join<'a>(mut left: Block<'a>, mut right: Block<'a>, budget: &Budget) -> Result<Block<'a>> {
     if right.len() == 0 {
         return Ok(left);
     }
@@ -110,12 +125,13 @@ pub(crate) fn join<'a>(mut left: Block<'a>, mut right: Block<'a>) -> Result<Bloc
         return Ok(right);
     }
     left.ordered = false;
-    let more = std::mem::take(right.labels_ready());
-    left.labels_ready().extend(more);
+    budget.hold(left.bytes().saturating_add(right.bytes()))?;
+    let more = std::mem::take(right.labels_ready(budget)?);
+    left.labels_ready(budget)?.extend(more);
     left.cells.append(left.drop_name.len(), right.cells);
     left.values.append(&mut right.values);
     left.drop_name.append(&mut right.drop_name);
-    left.merge_equal()
+    left.merge_equal(budget)
 }
 
 /// The arithmetic and comparison operators.
@@ -131,7 +147,7 @@ pub(crate) fn operator<'a>(
     let (many, one) = if swapped { (right, left) } else { (left, right) };
     // As in Prometheus, fill_left means the many side and fill_right the one side, also when swapped.
     let (fill_many, fill_one) = (binary.matching.fill_left, binary.matching.fill_right);
-    let matches = matches(&many, &one, &binary.matching);
+    let matches = matches(&many, &one, &binary.matching, budget)?;
     let mut pairing = Pairing {
         binary,
         swapped,
@@ -141,7 +157,7 @@ pub(crate) fn operator<'a>(
         many: &many,
         one: &one,
         result: Block::empty(many.steps),
-        rows: HashMap::new(),
+        rows: HashMap::with_capacity(many.len()),
     };
     // With nothing on one side and no fill there is no pair, and duplicates don't matter.
     if (many.len() == 0 || one.len() == 0) && fill_many.is_none() && fill_one.is_none() {
@@ -153,7 +169,7 @@ pub(crate) fn operator<'a>(
         pairing.pair_all(id, found, fill_many, fill_one)?;
     }
     let mut result = pairing.result;
-    result.drop_empty();
+    result.drop_empty(budget)?;
     Ok(result)
 }
 
@@ -209,6 +225,7 @@ impl Pairing<'_, '_> {
         }
         // Also where a comparison would filter all of them out: whether a query fails must not hang on values.
         for step in 0..self.many.steps {
+            self.budget.check()?;
             let partner = found.right.iter().find_map(|&r| Operand::of(self.one, r).at(step));
             let Some(one) = partner.or(self.binary.matching.fill_right.map(Sample::Number)) else { continue };
             let met = |&&l: &&u32| Operand::of(self.many, l).at(step).is_some_and(|many| self.met(many, one));
@@ -232,6 +249,7 @@ impl Pairing<'_, '_> {
             return Ok(());
         }
         for step in 0..self.one.steps {
+            self.budget.check()?;
             let mut rows = found.right.iter().filter(|&&r| self.one.has(r as usize, step));
             let (Some(&a), Some(&b)) = (rows.next(), rows.next()) else { continue };
             // A step at which the other side has no sample at all is not looked at.
@@ -268,6 +286,7 @@ impl Pairing<'_, '_> {
             let left = Operand::of(many, l);
             let left_drops = many.drop_name[l as usize];
             for &r in &m.right {
+                self.budget.check()?;
                 let samples = self.combine(left, Operand::of(one, r), |_| true);
                 self.emit(id, &left_labels, left_drops, &self.one_labels(r), samples)?;
             }
@@ -358,6 +377,9 @@ impl Pairing<'_, '_> {
             false => self.binary.return_bool || (drops && arithmetic(self.binary.op).is_none()),
         };
         let Some(&(row, from)) = self.rows.get(&labels) else {
+            // The table and the columns double as they grow.
+            let held = size_of_val(&values[..]) + bytes(&cells) + labels.heap_bytes() + MATCH_BYTES / 2;
+            self.budget.hold(2 * held)?;
             self.rows.insert(labels.clone(), (self.result.len(), id));
             self.result.push_mixed(labels, drops, &values, cells);
             return Ok(());

@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use metricsdb_model::{Labels, Result};
 
 use super::Evaluator;
-use super::block::{ABSENT, Block, LabelColumn};
+use super::block::{ABSENT, Block, LabelColumn, ROW_BYTES, text_bytes};
 use super::cells::Cells;
-use super::grid::{Grid, reserve};
+use super::grid::{Grid, filled};
 use super::times::holds_whole_grid;
 use crate::syntax::tree::Expr;
 
@@ -30,6 +30,11 @@ struct Kept {
 }
 
 impl Memo {
+    /// Bytes held, for the account of memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.kept.values().map(Kept::bytes).sum()
+    }
+
     /// Numbers held.
     pub fn len(&self) -> usize {
         self.kept.values().map(|kept| kept.values.len()).sum()
@@ -56,12 +61,10 @@ impl<'a> Evaluator<'a> {
         if !block.cells.is_empty() {
             return Ok(block);
         }
-        let kept = Kept {
-            grid: *grid,
-            labels: block.labels_ready().clone(),
-            drop_name: block.drop_name.clone(),
-            values: block.values.clone(),
-        };
+        let labels = block.labels_ready(self.budget)?.clone();
+        self.budget.keep(block.bytes())?;
+        let (drop_name, values) = (block.drop_name.clone(), block.values.clone());
+        let kept = Kept { grid: *grid, labels, drop_name, values };
         if let Some(memo) = self.memo.borrow_mut().as_mut() {
             memo.kept.insert(place, kept);
         }
@@ -79,10 +82,12 @@ impl<'a> Evaluator<'a> {
         if !fresh.cells.is_empty() {
             return self.vector_or_scalar(expr, grid);
         }
-        let labels = fresh.labels_ready().clone();
+        let labels = fresh.labels_ready(self.budget)?.clone();
+        self.budget.hold((kept.labels.len() + labels.len()) * 2 * ROW_BYTES)?;
         let mut rows: HashMap<(&Labels, bool), usize> = HashMap::with_capacity(kept.labels.len());
         let old = kept.labels.iter().zip(kept.drop_name.iter().copied());
         for (row, key) in old.clone().enumerate() {
+            self.budget.check_at(row)?;
             rows.insert(key, row);
         }
         let count = kept.labels.len();
@@ -94,8 +99,9 @@ impl<'a> Evaluator<'a> {
         if rows.len() < count || !all_different(&labels, &fresh.drop_name) {
             return self.vector_or_scalar(expr, grid);
         }
-        let mut values = vec![ABSENT; reserve(self.budget, rows.len(), grid.steps)?];
+        let mut values = filled(self.budget, rows.len(), grid.steps, ABSENT)?;
         for (row, out) in values.chunks_mut(grid.steps).take(count).enumerate() {
+            self.budget.check()?;
             let (from, to) = ((row + 1) * kept.grid.steps - known, (row + 1) * kept.grid.steps);
             out[..known].copy_from_slice(&kept.values[from..to]);
         }
@@ -111,12 +117,19 @@ impl<'a> Evaluator<'a> {
         let labels = LabelColumn::Ready(labels);
         let cells = Cells::default();
         let mut block = Block { steps: grid.steps, values, cells, labels, drop_name, ordered: false };
-        block.drop_empty();
+        block.drop_empty(self.budget)?;
         Ok(block)
     }
 }
 
 impl Kept {
+    fn bytes(&self) -> usize {
+        size_of_val(&self.values[..])
+            + text_bytes(&self.labels)
+            + size_of_val(&self.labels[..])
+            + self.labels.len()
+    }
+
     /// How many of the grid's first steps are the last ones that were kept; `None` for none.
     fn from(&self, grid: &Grid) -> Option<usize> {
         let ahead = grid.start.checked_sub(self.grid.start)?;

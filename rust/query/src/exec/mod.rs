@@ -25,7 +25,7 @@ mod mixed;
 mod native;
 mod outliers;
 mod output;
-mod over_range;
+pub(crate) mod over_range;
 mod pick;
 pub mod profile;
 mod relabel;
@@ -37,6 +37,7 @@ mod waits;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
+use metricsdb_model::budget::Visits;
 use metricsdb_model::{Answer, Budget, Error, Grouping, Result, SeriesSet, Source, Span};
 
 use crate::annotations::Notes;
@@ -108,6 +109,9 @@ pub fn evaluate_on(
     if step < 0 || params.step == Some(0) {
         return Err(Error::input("step", &step.to_string(), "not a positive number", "use a positive step"));
     }
+    if let Some(memo) = &memo {
+        budget.keep(memo.bytes())?;
+    }
     let times = QueryTimes { start: params.start, end: params.end, step };
     let notes = Notes::new(params.text);
     let (selected, hints, memo) = (RefCell::default(), Cell::default(), RefCell::new(memo));
@@ -129,6 +133,14 @@ enum Value<'a> {
 impl<'a> Value<'a> {
     fn block(block: Block<'a>) -> Value<'a> {
         Value::Vector(Vector::Block(block))
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Value::Scalar(values) => size_of_val(&values[..]),
+            Value::String(text) => text.len(),
+            Value::Vector(vector) => vector.bytes(),
+        }
     }
 }
 
@@ -161,14 +173,15 @@ struct Evaluator<'a> {
 }
 
 impl<'a> Evaluator<'a> {
+    /// Evaluates a node. What it allocated is given back to the account, but for its value.
     fn eval(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
+        let since = self.profile.map_or(0, Profile::now);
+        let mark = self.budget.mark();
+        let value = self.eval_node(expr, grid)?;
+        self.budget.settle(mark, value.bytes())?;
         match self.profile {
-            None => self.eval_node(expr, grid),
-            Some(profile) => {
-                let since = profile.now();
-                let value = self.eval_node(expr, grid)?;
-                Ok(self.observe(expr, since, value))
-            }
+            None => Ok(value),
+            Some(_) => Ok(self.observe(expr, since, value)),
         }
     }
 
@@ -180,9 +193,9 @@ impl<'a> Evaluator<'a> {
         };
         profile.spent(counters, since);
         match &mut value {
-            Value::Scalar(values) => counters.held(0, values.len()),
+            Value::Scalar(values) => counters.held(0, values.len() as u64),
             Value::String(_) => {}
-            Value::Vector(Vector::Block(block)) => counters.held(block.len(), block.steps),
+            Value::Vector(Vector::Block(block)) => counters.held(block.len(), block.cost()),
             Value::Vector(Vector::Rows(rows)) => {
                 let maps = rows.maps.len();
                 rows.probe.iter_mut().for_each(|probe| probe.add(maps, counters));
@@ -194,7 +207,9 @@ impl<'a> Evaluator<'a> {
     fn eval_node(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
         self.budget.check()?;
         match &expr.kind {
-            ExprKind::Number(value) | ExprKind::Seconds(value) => Ok(Value::Scalar(vec![*value; grid.steps])),
+            ExprKind::Number(value) | ExprKind::Seconds(value) => {
+                Ok(Value::Scalar(grid::filled(self.budget, 1, grid.steps, *value)?))
+            }
             ExprKind::String(text) => Ok(Value::String(text.clone())),
             ExprKind::Paren(inner) | ExprKind::Plus(inner) => self.eval(inner, grid),
             ExprKind::Selector(selector) => {
@@ -205,8 +220,13 @@ impl<'a> Evaluator<'a> {
                 Err(Error::execution("a range vector cannot stand here"))
             }
             _ if grid.steps > 1 && is_step_invariant(expr) => {
+                let before = self.budget.visits().map_or(0, Visits::first);
                 let once = self.compute(expr, &Grid::instant(grid.start))?;
-                self.spread(once, grid.steps)
+                let spread = self.spread(once, grid.steps)?;
+                if let Some(visits) = self.budget.visits() {
+                    visits.repeat_first(before);
+                }
+                Ok(spread)
             }
             _ => self.compute(expr, grid),
         }
@@ -242,8 +262,7 @@ impl<'a> Evaluator<'a> {
             Value::String(text) => Value::String(text),
             Value::Vector(vector) => {
                 let once = vector.into_block(self.budget)?;
-                grid::reserve(self.budget, once.len(), steps)?;
-                Value::block(once.spread(steps))
+                Value::block(once.spread(steps, self.budget)?)
             }
         })
     }
@@ -283,7 +302,7 @@ impl<'a> Evaluator<'a> {
                 let map = map.with_histograms(|_, cells| {
                     cells.iter_mut().flatten().for_each(|histogram| Arc::make_mut(histogram).negate());
                 });
-                Value::Vector(binary::map_rows(vector, map, true))
+                Value::Vector(binary::map_rows(vector, map, true, self.budget)?)
             }
             Value::String(_) => return Err(Error::execution("a string has no sign")),
         })
@@ -314,7 +333,7 @@ impl<'a> Evaluator<'a> {
 
     #[inline(never)]
     fn binary(&self, binary: &Binary, span: Span, left: Value<'a>, right: Value<'a>) -> Result<Value<'a>> {
-        let (op, bool_, keeps) = (binary.op, binary.return_bool, binary.keep_name);
+        let op = binary.op;
         if op.is_gap() {
             return self.gap_operator(binary, left, right);
         }
@@ -322,10 +341,10 @@ impl<'a> Evaluator<'a> {
         Ok(match (left, right) {
             (Value::Scalar(a), Value::Scalar(b)) => Value::Scalar(binary::scalars(op, a, &b)),
             (Value::Vector(v), Value::Scalar(s)) => {
-                Value::Vector(binary::with_scalar(op, bool_, false, keeps, v, s, remarks))
+                Value::Vector(binary::with_scalar(binary, false, v, s, remarks, self.budget)?)
             }
             (Value::Scalar(s), Value::Vector(v)) => {
-                Value::Vector(binary::with_scalar(op, bool_, true, keeps, v, s, remarks))
+                Value::Vector(binary::with_scalar(binary, true, v, s, remarks, self.budget)?)
             }
             (Value::Vector(a), Value::Vector(b)) => {
                 let (a, b) = (a.into_block(self.budget)?, b.into_block(self.budget)?);

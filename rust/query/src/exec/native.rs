@@ -6,7 +6,7 @@ use metricsdb_model::sample::is_stale;
 use metricsdb_model::{Budget, HistogramSamples, ResetHint, Result, Samples, SeriesSet, TimeRange};
 
 use super::block::{ABSENT, present};
-use super::cells::{Cell, CellRow};
+use super::cells::{Cell, CellRow, bytes, cost};
 use super::edges;
 use super::grid::Looks;
 use super::mixed::Remarks;
@@ -42,13 +42,34 @@ impl Histograms {
         self.times.is_empty()
     }
 
+    /// Bytes while they are read: as they are stored, and as they are computed with.
+    pub fn bytes(&self) -> usize {
+        2 * (size_of_val(&self.times[..]) + bytes(&self.cells))
+    }
+
+    /// What all cost of a budget.
+    pub fn cost(&self) -> u64 {
+        cost(&self.cells)
+    }
+
+    /// What those before each one cost, and at the end what all do.
+    fn costs(&self) -> Vec<u64> {
+        let mut sum = 0;
+        let mut costs = vec![0];
+        costs.extend(self.cells.chunks(1).filter(|cell| cell[0].is_some()).map(|cell| {
+            sum += cost(cell);
+            sum
+        }));
+        costs
+    }
+
     /// Those that are no staleness markers.
     pub fn without_stale(self) -> (Vec<i64>, Vec<Arc<FloatHistogram>>) {
         self.times.into_iter().zip(self.cells).filter_map(|(t, cell)| Some((t, cell?))).unzip()
     }
 }
 
-/// Reads the histograms of a series; `numbers` are those of the same range.
+/// Reads the histograms of a series, and what they cost of the budget; `numbers` are those of the same range.
 pub(crate) fn read_histograms(
     set: &dyn SeriesSet,
     row: usize,
@@ -56,10 +77,11 @@ pub(crate) fn read_histograms(
     hints: Hints,
     numbers: &Samples,
     budget: &Budget,
-) -> Result<Histograms> {
+) -> Result<(Histograms, u64)> {
     let mut found = HistogramSamples::default();
     set.read_histograms(row, range, &mut found)?;
-    budget.take_samples(found.cost(0))?;
+    let cost = found.cost(0);
+    budget.take_samples(cost)?;
     if hints != Hints::AsTheyAre {
         mark_resets(set, row, &mut found, numbers)?;
     }
@@ -80,7 +102,7 @@ pub(crate) fn read_histograms(
         before.clone_from(&cell);
         cells.push(cell);
     }
-    Ok(Histograms { times: found.timestamps, cells })
+    Ok((Histograms { times: found.timestamps, cells }, cost))
 }
 
 /// Sets what is known of resets. The sender's word alone is not taken for it: counts are compared.
@@ -127,28 +149,32 @@ impl<'a> Rows<'a> {
     pub(super) fn fill_mixed(
         &self,
         row: usize,
-        scratch: &mut Scratch,
-        budget: &Budget,
+        scratch: &mut Scratch<'_>,
         probe: Option<&Probe<'_>>,
         out: &mut [f64],
     ) -> Result<()> {
-        let Scratch { samples, starts, cells } = scratch;
-        samples.clear();
-        starts.clear();
+        let budget = scratch.budget;
         let reach = match &self.leaf {
             Leaf::Instant { looks, lookback, .. } => looks.reach(*lookback),
             Leaf::Smoothed { looks, lookback, .. } => looks.around(*lookback, *lookback),
             Leaf::Window(window) => window.reach(),
         };
-        read(&*self.set, row, reach, samples, budget, probe)?;
-        let histograms = read_histograms(&*self.set, row, reach, self.hints, samples, budget)?;
+        let since = probe.map_or(0, Probe::now);
+        read(&*self.set, row, reach, scratch, None)?;
+        let samples = &scratch.samples;
+        let (histograms, cost) = read_histograms(&*self.set, row, reach, self.hints, samples, budget)?;
+        if let Some(probe) = probe {
+            probe.read(&*self.set, row, reach, samples.len() + cost as usize, since);
+        }
+        scratch.account(histograms.bytes())?;
         if histograms.is_empty() && !matches!(self.leaf, Leaf::Instant { .. }) {
-            self.fill_numbers(row, scratch, budget, None, out)?;
+            self.compute_numbers(row, scratch, out)?;
             if let Leaf::Window(window) = &self.leaf {
                 window.remark_on_name(out, || self.set.labels(row).metric_name().to_owned());
             }
             return Ok(());
         }
+        let Scratch { samples, starts, cells, .. } = scratch;
         cells.resize(self.steps, None);
         let metric = || self.set.labels(row).metric_name().to_owned();
         match &self.leaf {
@@ -170,7 +196,12 @@ impl<'a> Rows<'a> {
             }
             Leaf::Window(window) => {
                 samples.drop_stale(0);
+                let costs = budget.visits().map(|_| histograms.costs());
                 let (times, histograms) = histograms.without_stale();
+                if let (Some(visits), Some(costs)) = (budget.visits(), costs) {
+                    window.count(&samples.timestamps, out.len(), visits, |seen| seen.len() as u64);
+                    window.count(&times, out.len(), visits, |seen| costs[seen.end] - costs[seen.start]);
+                }
                 let mut histogram_starts = Vec::new();
                 if window.reads_starts && self.set.has_starts(row) {
                     self.set.read_starts(row, &samples.timestamps, starts)?;

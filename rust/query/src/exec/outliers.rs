@@ -1,6 +1,7 @@
 //! MetricsQL's `outliers_iqr`, `outliers_mad`, `outliersk`: whole series that stray from the others of their
 //! group at some step of the grid. A NaN is a gap here, and so is a histogram.
 
+use metricsdb_model::order::sort_owned;
 use metricsdb_model::{Budget, Grouping, Labels, Result};
 
 use super::aggregate::groups_of;
@@ -20,9 +21,12 @@ pub(crate) fn outliers<'a>(
     budget: &Budget,
 ) -> Result<Block<'a>> {
     let input = Vector::Block(input.into_block(budget)?);
-    let groups = groups_of(&input, grouping);
+    let groups = groups_of(&input, grouping, budget)?;
     let mut block = input.into_block(budget)?;
     block.cells.clear();
+    // Rows by group in vectors that double as they grow, and the flags.
+    budget
+        .hold(groups.labels.len() * size_of::<Vec<usize>>() + block.len() * (2 * size_of::<usize>() + 1))?;
     let mut members = vec![Vec::new(); groups.labels.len()];
     for (row, &g) in groups.of.iter().enumerate() {
         members[g as usize].push(row);
@@ -41,8 +45,8 @@ pub(crate) fn outliers<'a>(
             }
         }
     }
-    block.retain(|row| kept[row]);
-    block.drop_empty();
+    block.retain(budget, |row| kept[row])?;
+    block.drop_empty(budget)?;
     block.ordered = false;
     Ok(block)
 }
@@ -83,14 +87,16 @@ fn keep_farthest(block: &mut Block<'_>, rows: &[usize], k: &[f64], budget: &Budg
         budget.check()?;
         medians.push(quantile(0.5, &mut column(block, rows, step)));
     }
+    budget.hold(rows.len() * size_of::<(f64, Labels, usize)>())?;
     let mut ranked: Vec<(f64, Labels, usize)> = Vec::with_capacity(rows.len());
     for &row in rows {
         budget.check()?;
         let apart = block.row(row).iter().zip(&medians).map(|(v, m)| v - m).filter(|d| !d.is_nan());
         ranked.push((apart.map(|d| d * d).sum(), block.labels.get(row), row));
     }
-    ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    sort_owned(&mut ranked, budget, |a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)))?;
     for (rank, (_, _, row)) in ranked.into_iter().enumerate() {
+        budget.check()?;
         for (v, k) in block.row_mut(row).iter_mut().zip(k) {
             if rank as f64 + 1.0 > k.trunc() {
                 *v = ABSENT;

@@ -1,18 +1,27 @@
 //! From the last value to the answer: metric names dropped, rows in order, gaps left out.
 
-use metricsdb_model::{AnswerKind, Error, Labels, Matrix, Result, Samples};
+use std::sync::Arc;
+
+use metricsdb_model::order::{sort_by, sort_owned};
+use metricsdb_model::{AnswerKind, Budget, Error, Histogram, Labels, Layout, Matrix, Result, Samples};
 
 use super::block::{Block, present};
 use super::cells::Cell;
-use super::grid::Grid;
+use super::grid::{CELLS_PER_CHECK, Grid};
 use super::labels::drop_metadata;
 use super::native::{Histograms, read_histograms};
 use super::profile::Probe;
 use super::scan::DropName;
 use super::{Evaluator, Ranges, Value, refuse_range_query};
+use crate::histogram::FloatHistogram;
 use crate::syntax::tree::{Expr, ValueType};
 
+/// A histogram in an answer, its place and its layout: all but its buckets.
+const MODEL_BYTES: usize = size_of::<(usize, Histogram)>() + size_of::<Layout>() + 64;
+
 type Parts = (AnswerKind, Matrix, Option<String>);
+/// A series in a range: its numbers, and its histograms with their times.
+type Window = (Labels, Samples, Vec<i64>, Vec<Arc<FloatHistogram>>);
 
 impl<'a> Evaluator<'a> {
     pub(super) fn answer(&self, expr: &Expr) -> Result<Parts> {
@@ -40,7 +49,7 @@ impl<'a> Evaluator<'a> {
                 Ok((AnswerKind::Scalar, matrix, None))
             }
             Value::Vector(vector) => {
-                let matrix = finish(vector.into_block(self.budget)?, &grid)?;
+                let matrix = self.finish(vector.into_block(self.budget)?, &grid)?;
                 Ok((AnswerKind::Vector, matrix, None))
             }
         }
@@ -64,26 +73,30 @@ impl<'a> Evaluator<'a> {
             Value::Vector(vector) => vector.into_block(self.budget)?,
             Value::String(_) => return Err(refuse_range_query(ValueType::String)),
         };
-        Ok((AnswerKind::Matrix, finish(block, &grid)?, None))
+        Ok((AnswerKind::Matrix, self.finish(block, &grid)?, None))
     }
 
     /// The samples of a range vector at one step, as they are.
     fn windows(&self, ranges: Ranges<'a>) -> Result<Matrix> {
-        let mut found = Vec::new();
+        let mut found: Vec<Window> = Vec::new();
         let reach = ranges.looks.reach(ranges.range);
         for row in 0..ranges.set.len() {
             let mut samples = Samples::default();
             let since = ranges.probe.as_deref().map_or(0, Probe::now);
             ranges.set.read(row, reach, &mut samples)?;
-            if let Some(probe) = &ranges.probe {
-                probe.read(&*ranges.set, row, reach, samples.len(), since);
-            }
             self.budget.take_samples(samples.len() as u64)?;
-            let mut native = Histograms::default();
+            let (mut native, mut cost) = (Histograms::default(), 0);
             if ranges.set.has_histograms(row) {
-                native = read_histograms(&*ranges.set, row, reach, ranges.hints, &samples, self.budget)?;
+                (native, cost) =
+                    read_histograms(&*ranges.set, row, reach, ranges.hints, &samples, self.budget)?;
+            }
+            if let Some(probe) = &ranges.probe {
+                probe.read(&*ranges.set, row, reach, samples.len() + cost as usize, since);
             }
             samples.drop_stale(0);
+            let seen = samples.len() as u64 + native.cost();
+            self.budget.visits().iter().for_each(|visits| visits.add(0, seen));
+            let held = size_of::<Window>() + 16 * 2 * samples.len() + native.bytes();
             let (times, histograms) = native.without_stale();
             if samples.is_empty() && histograms.is_empty() {
                 continue;
@@ -93,11 +106,14 @@ impl<'a> Evaluator<'a> {
                 DropName::All(all) => *all,
                 DropName::Each(each) => each[row],
             };
+            self.budget.hold(held + labels.heap_bytes())?;
             found.push((if drops { drop_metadata(&labels) } else { labels }, samples, times, histograms));
         }
-        found.sort_by(|a, b| a.0.cmp(&b.0));
-        let mut matrix = Matrix::default();
+        sort_owned(&mut found, self.budget, |a, b| a.0.cmp(&b.0))?;
+        let total: usize = found.iter().map(|(_, samples, times, _)| samples.len() + times.len()).sum();
+        let mut matrix = self.matrix(found.len(), total)?;
         for (labels, samples, times, histograms) in found {
+            self.budget.check()?;
             let mut numbers = samples.timestamps.into_iter().zip(samples.values).peekable();
             for (t, histogram) in times.into_iter().zip(histograms) {
                 while let Some((at, value)) = numbers.next_if(|(at, _)| *at < t) {
@@ -116,36 +132,76 @@ impl<'a> Evaluator<'a> {
     }
 }
 
-fn finish(mut block: Block<'_>, grid: &Grid) -> Result<Matrix> {
-    if block.drop_name.iter().any(|&drops| drops) {
-        let drops = std::mem::take(&mut block.drop_name);
-        for (labels, _) in block.labels_ready().iter_mut().zip(&drops).filter(|(_, drops)| **drops) {
-            *labels = drop_metadata(labels);
+impl<'a> Evaluator<'a> {
+    fn finish(&self, mut block: Block<'a>, grid: &Grid) -> Result<Matrix> {
+        let budget = self.budget;
+        if block.drop_name.iter().any(|&drops| drops) {
+            let drops = std::mem::take(&mut block.drop_name);
+            for (labels, _) in block.labels_ready(budget)?.iter_mut().zip(&drops).filter(|(_, drops)| **drops)
+            {
+                budget.check()?;
+                *labels = drop_metadata(labels);
+            }
+            block.drop_name = vec![false; drops.len()];
         }
-        block.drop_name = vec![false; drops.len()];
+        let mut order = order_by_labels(&mut block, budget)?;
+        if has_equal(block.labels_ready(budget)?, &order, budget)? {
+            block = block.merge_equal(budget)?;
+            order = order_by_labels(&mut block, budget)?;
+        }
+        if block.ordered && grid.steps == 1 {
+            order.sort_unstable();
+        }
+        let labels = std::mem::take(block.labels_ready(budget)?);
+        let mut samples = 0;
+        for row in block.values.chunks(CELLS_PER_CHECK) {
+            budget.check()?;
+            samples += row.iter().filter(|v| present(**v)).count();
+        }
+        let histograms = block.cells.count();
+        samples += histograms;
+        // Each as the model has it, and its place.
+        budget.hold(block.cells.bytes() + histograms * MODEL_BYTES)?;
+        let mut matrix = self.matrix(order.len(), samples)?;
+        matrix.histograms.reserve_exact(histograms);
+        for row in order {
+            budget.check()?;
+            let at = row as usize;
+            push_row(&mut matrix, labels[at].clone(), grid, block.row(at), block.cells.row(at));
+        }
+        Ok(matrix)
     }
-    let mut order = order_by_labels(&mut block);
-    let labels = block.labels_ready();
-    if order.windows(2).any(|pair| labels[pair[0]] == labels[pair[1]]) {
-        block = block.merge_equal()?;
-        order = order_by_labels(&mut block);
+
+    /// An empty matrix with room for so much.
+    fn matrix(&self, rows: usize, samples: usize) -> Result<Matrix> {
+        let row = size_of::<Labels>() + size_of::<usize>();
+        self.budget.hold(rows * row + samples * (size_of::<i64>() + size_of::<f64>()))?;
+        let mut matrix = Matrix::default();
+        matrix.labels.reserve_exact(rows);
+        matrix.offsets.reserve_exact(rows);
+        matrix.timestamps.reserve_exact(samples);
+        matrix.values.reserve_exact(samples);
+        Ok(matrix)
     }
-    if block.ordered && grid.steps == 1 {
-        order.sort_unstable();
-    }
-    let labels = std::mem::take(block.labels_ready());
-    let mut matrix = Matrix::default();
-    for row in order {
-        push_row(&mut matrix, labels[row].clone(), grid, block.row(row), block.cells.row(row));
-    }
-    Ok(matrix)
 }
 
-fn order_by_labels(block: &mut Block<'_>) -> Vec<usize> {
-    let labels = block.labels_ready();
-    let mut order: Vec<usize> = (0..labels.len()).collect();
-    order.sort_unstable_by(|&a, &b| labels[a].cmp(&labels[b]));
-    order
+fn order_by_labels(block: &mut Block<'_>, budget: &Budget) -> Result<Vec<u32>> {
+    let labels = block.labels_ready(budget)?;
+    budget.hold(labels.len() * size_of::<u32>())?;
+    let mut order: Vec<u32> = (0..labels.len() as u32).collect();
+    sort_by(&mut order, budget, |&a, &b| labels[a as usize].cmp(&labels[b as usize]))?;
+    Ok(order)
+}
+
+/// Whether two rows that follow each other in `order` have the same labels.
+fn has_equal(labels: &[Labels], order: &[u32], budget: &Budget) -> Result<bool> {
+    for (i, pair) in order.windows(2).enumerate() {
+        budget.check_at(i)?;
+        if labels[pair[0] as usize] == labels[pair[1] as usize] {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn push_row(matrix: &mut Matrix, labels: Labels, grid: &Grid, values: &[f64], cells: &[Cell]) {

@@ -15,7 +15,7 @@ use crate::function::{GridFn, check_args};
 use crate::syntax::tree::{Call, ValueType};
 
 /// The label that tells the parts of a rollup apart.
-const ROLLUP: &str = "rollup";
+pub(crate) const ROLLUP: &str = "rollup";
 
 impl<'a> Evaluator<'a> {
     /// Scalar arguments count as they are at the first step.
@@ -38,11 +38,12 @@ impl<'a> Evaluator<'a> {
         for arg in of_type(ValueType::Vector) {
             let (times, scalars) = (times.clone(), scalars.clone());
             let map = RowMap::of_numbers(move |row| kernel(&times, row, &scalars));
-            let found = map_rows(self.vector(arg, grid)?, map, !call.keeps_name());
+            let found = map_rows(self.vector(arg, grid)?, map, !call.keeps_name(), self.budget)?;
             whole = Some(match whole {
                 None => found,
                 Some(before) => {
-                    Vector::Block(join(before.into_block(self.budget)?, found.into_block(self.budget)?)?)
+                    let (before, found) = (before.into_block(self.budget)?, found.into_block(self.budget)?);
+                    Vector::Block(join(before, found, self.budget)?)
                 }
             });
         }
@@ -78,12 +79,16 @@ impl<'a> Evaluator<'a> {
             return Ok(rows(ranges, part));
         }
         let mut whole = Block::empty(grid.steps);
-        for part in parts {
-            let mut block = rows(ranges.clone(), part).into_block(self.budget)?;
-            for labels in block.labels_ready() {
+        for (i, part) in parts.iter().enumerate() {
+            let mut ranges = ranges.clone();
+            ranges.probe.iter_mut().filter(|_| i > 0).for_each(|probe| probe.again());
+            let mut block = rows(ranges, part).into_block(self.budget)?;
+            for labels in block.labels_ready(self.budget)? {
+                self.budget.check()?;
                 *labels = labels.with(ROLLUP, part.name);
+                self.budget.hold(labels.heap_bytes())?;
             }
-            whole = join(whole, block.merge_equal()?)?;
+            whole = join(whole, block.merge_equal(self.budget)?, self.budget)?;
         }
         Ok(Vector::Block(whole))
     }

@@ -3,20 +3,25 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use metricsdb_model::labels::METRIC_NAME;
+use metricsdb_model::order::{sort_by, sort_owned};
 use metricsdb_model::{Budget, Error, Grouping, Groups, Labels, Result};
 use rayon::prelude::*;
 
 use super::aggregate::{dropped_names, groups_of};
 use super::block::{ABSENT, Block, LabelColumn, Vector, present};
 use super::cells::Cells;
-use super::grid::reserve;
+use super::grid::filled;
 use super::mixed::Remarks;
 use crate::annotations::Note;
 use crate::function::quantile::quantile;
 use crate::histogram::FloatHistogram;
 use crate::number::Shortest;
+
+/// Labels that count_values makes of one row between two looks at the budget.
+const STEPS_PER_CHECK: usize = 256;
 
 /// Which rows of a group stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +35,13 @@ pub(crate) enum Pick {
 }
 
 /// Rows of each group, in the order of the groups.
-fn members(groups: &Groups) -> Vec<Vec<u32>> {
+fn members(groups: &Groups, budget: &Budget) -> Result<Vec<Vec<u32>>> {
+    budget.hold(groups.labels.len() * size_of::<Vec<u32>>() + groups.of.len() * 2 * size_of::<u32>())?;
     let mut members = vec![Vec::new(); groups.labels.len()];
     for (row, &g) in groups.of.iter().enumerate() {
         members[g as usize].push(row as u32);
     }
-    members
+    Ok(members)
 }
 
 /// NaN comes last, whichever end is asked for.
@@ -58,13 +64,15 @@ pub(crate) fn pick<'a>(
     remarks: Remarks<'_>,
 ) -> Result<Block<'a>> {
     let input = Vector::Block(input.into_block(budget)?);
-    let members = members(&groups_of(&input, grouping));
+    let members = members(&groups_of(&input, grouping, budget)?, budget)?;
     let mut block = input.into_block(budget)?;
     let steps = block.steps;
     let mut order: Vec<usize> = Vec::new();
+    // The flags, the rows found at a step, and their order.
+    budget.hold(block.values.len() + block.len() * (size_of::<usize>() + size_of::<u32>()))?;
     let mut keep = vec![false; block.values.len()];
     if matches!(pick, Pick::Any | Pick::Share) {
-        block.labels_ready();
+        block.labels_ready(budget)?;
     } else if !block.cells.is_empty() {
         let asked = |step: usize| parameter[step] >= 1.0;
         if (0..block.len()).any(|r| (0..steps).any(|s| asked(s) && block.cells.get(r, s).is_some())) {
@@ -83,11 +91,11 @@ pub(crate) fn pick<'a>(
                     found.retain(|&r| in_share(&block.labels.get(r as usize), parameter[step]));
                 }
                 Pick::Any => {
-                    found.sort_by_key(|&r| block.labels.get(r as usize));
+                    by_labels(&block, &mut found, budget)?;
                     found.truncate(count(parameter[step]));
                 }
                 Pick::Largest | Pick::Smallest => {
-                    best(&block, pick, step, count(parameter[step]), &mut found);
+                    best(&block, pick, step, count(parameter[step]), &mut found, budget)?;
                 }
             }
             for &r in &found {
@@ -105,10 +113,10 @@ pub(crate) fn pick<'a>(
     }
     block.cells.retain(|row, step| keep[row * steps + step]);
     if steps == 1 {
-        block.reorder(&order);
+        block.reorder(&order, budget)?;
         block.ordered = matches!(pick, Pick::Largest | Pick::Smallest);
     } else {
-        block.drop_empty();
+        block.drop_empty(budget)?;
         block.ordered = false;
     }
     Ok(block)
@@ -119,12 +127,19 @@ fn count(k: f64) -> usize {
 }
 
 /// Leaves the k best rows in `found`, best first; equal values go by labels.
-fn best(block: &Block<'_>, pick: Pick, step: usize, k: usize, found: &mut Vec<u32>) {
+fn best(
+    block: &Block<'_>,
+    pick: Pick,
+    step: usize,
+    k: usize,
+    found: &mut Vec<u32>,
+    budget: &Budget,
+) -> Result<()> {
     let value = |r: &u32| block.row(*r as usize)[step];
     let by_value = |a: &u32, b: &u32| better(pick, value(a), value(b));
     if k == 0 {
         found.clear();
-        return;
+        return Ok(());
     }
     if k < found.len() {
         let (_, &mut last, _) = found.select_nth_unstable_by(k - 1, by_value);
@@ -133,15 +148,33 @@ fn best(block: &Block<'_>, pick: Pick, step: usize, k: usize, found: &mut Vec<u3
             found.iter().partition(|r| by_value(r, &last) == Ordering::Less);
         let mut tied: Vec<u32> = rest.into_iter().filter(|r| by_value(r, &last) == Ordering::Equal).collect();
         if sure.len() + tied.len() > k {
-            tied.sort_by_cached_key(|&r| block.labels.get(r as usize));
+            by_labels(block, &mut tied, budget)?;
             tied.truncate(k - sure.len());
         }
         found.clear();
         found.extend(sure);
         found.extend(tied);
     }
-    found.sort_by_cached_key(|&r| block.labels.get(r as usize));
-    found.sort_by(by_value);
+    by_labels(block, found, budget)?;
+    sort_by(found, budget, by_value)
+}
+
+/// Sorts rows by their labels.
+fn by_labels(block: &Block<'_>, rows: &mut Vec<u32>, budget: &Budget) -> Result<()> {
+    if let LabelColumn::Ready(labels) = &block.labels {
+        return sort_by(rows, budget, |&a, &b| labels[a as usize].cmp(&labels[b as usize]));
+    }
+    let mut keyed: Vec<(Labels, u32)> = Vec::with_capacity(rows.len());
+    for &row in rows.iter() {
+        budget.check()?;
+        let labels = block.labels.get(row as usize);
+        budget.hold(2 * size_of::<(Labels, u32)>() + labels.heap_bytes())?;
+        keyed.push((labels, row));
+    }
+    sort_owned(&mut keyed, budget, |a, b| a.0.cmp(&b.0))?;
+    rows.clear();
+    rows.extend(keyed.iter().map(|k| k.1));
+    Ok(())
 }
 
 /// Positive ratios take the hashes below, negative ones the complement: together they are everything.
@@ -159,15 +192,15 @@ pub(crate) fn quantiles<'a>(
     remarks: Remarks<'_>,
 ) -> Result<Block<'a>> {
     let input = Vector::Block(input.into_block(budget)?);
-    let groups = groups_of(&input, grouping);
+    let groups = groups_of(&input, grouping, budget)?;
     let drop_name = dropped_names(&input, &groups);
     let block = input.into_block(budget)?;
     if !block.cells.is_empty() {
         remarks.add(Note::IgnoredInAggregation("quantile"));
     }
     let steps = block.steps;
-    let members = members(&groups);
-    let mut values = vec![ABSENT; reserve(budget, members.len(), steps)?];
+    let members = members(&groups, budget)?;
+    let mut values = filled(budget, members.len(), steps, ABSENT)?;
     values.par_chunks_mut(steps).zip(&members).try_for_each_init(Vec::new, |found, (out, rows)| {
         for (step, slot) in out.iter_mut().enumerate() {
             budget.check()?;
@@ -181,7 +214,7 @@ pub(crate) fn quantiles<'a>(
     })?;
     let (labels, cells) = (LabelColumn::Ready(groups.labels), Cells::default());
     let mut result = Block { steps, values, cells, labels, drop_name, ordered: false };
-    result.drop_empty();
+    result.drop_empty(budget)?;
     Ok(result)
 }
 
@@ -228,6 +261,9 @@ pub(crate) fn count_values<'a>(
         };
         let mut last: Option<(u64, usize)> = None;
         for step in 0..steps {
+            if step % STEPS_PER_CHECK == 0 {
+                budget.check()?;
+            }
             let value = block.row(row)[step];
             let cell = block.cells.get(row, step);
             if !present(value) && cell.is_none() {
@@ -239,10 +275,14 @@ pub(crate) fn count_values<'a>(
                     let text = cell.map_or_else(|| plain_number(value), |h| histogram_text(h));
                     let labels = kept.with(label, &text);
                     let next = rows.len();
-                    *rows.entry(labels).or_insert_with_key(|labels| {
-                        result.push(labels.clone(), false, &blank);
-                        next
-                    })
+                    match rows.entry(labels) {
+                        Entry::Occupied(known) => *known.get(),
+                        Entry::Vacant(new) => {
+                            budget.hold(2 * (steps * size_of::<f64>() + new.key().heap_bytes() + 64))?;
+                            result.push(new.key().clone(), false, &blank);
+                            *new.insert(next)
+                        }
+                    }
                 }
             };
             last = cell.is_none().then_some((value.to_bits(), to));

@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use metricsdb_model::{SeriesSet, TimeRange};
 
 use super::block::present;
+use super::cells::Cell;
 
 /// Nanoseconds since any moment.
 pub type Clock<'c> = &'c (dyn Fn() -> u64 + Sync);
@@ -29,7 +30,7 @@ pub struct Counters {
     pub samples: AtomicU64,
     /// Encoded bytes of the chunks that were looked into.
     pub bytes: AtomicU64,
-    /// Values held at once for the node's result.
+    /// Values held at once for the node's result; a histogram counts as `cells::cost` says.
     pub values: AtomicU64,
     /// Rows answered from the heads of chunks.
     pub heads: AtomicU64,
@@ -44,8 +45,8 @@ impl Counters {
     }
 
     /// Counts a read of one row.
-    fn read(&self, set: &dyn SeriesSet, row: usize, range: TimeRange, samples: u64) {
-        self.series.fetch_add(u64::from(samples > 0), Relaxed);
+    fn read(&self, set: &dyn SeriesSet, row: usize, range: TimeRange, samples: u64, again: bool) {
+        self.series.fetch_add(u64::from(samples > 0 && !again), Relaxed);
         self.samples.fetch_add(samples, Relaxed);
         self.bytes.fetch_add(set.encoded_bytes(row, range), Relaxed);
         if self.rows.fetch_add(1, Relaxed) < CODEC_ROWS {
@@ -54,9 +55,9 @@ impl Counters {
     }
 
     /// Counts a result that stands in memory.
-    pub(crate) fn held(&self, series: usize, steps: usize) {
+    pub(crate) fn held(&self, series: usize, values: u64) {
         self.series.fetch_add(series as u64, Relaxed);
-        self.values.fetch_add((series * steps) as u64, Relaxed);
+        self.values.fetch_add(values, Relaxed);
     }
 }
 
@@ -104,12 +105,18 @@ pub(crate) struct Probe<'a> {
     source: Option<&'a Counters>,
     /// The functions over its rows, innermost first: each with the number of maps before its value.
     above: Vec<(usize, &'a Counters)>,
+    /// The rows were read once before, and are counted as series already.
+    again: bool,
 }
 
 impl<'a> Probe<'a> {
     pub fn new<T>(profile: Option<&'a Profile<'a>>, source: &T) -> Option<Box<Probe<'a>>> {
         let profile = profile?;
-        Some(Box::new(Probe { profile, source: profile.of(source), above: Vec::new() }))
+        Some(Box::new(Probe { profile, source: profile.of(source), above: Vec::new(), again: false }))
+    }
+
+    pub fn again(&mut self) {
+        self.again = true;
     }
 
     /// A function whose value is the row after so many maps.
@@ -126,21 +133,22 @@ impl<'a> Probe<'a> {
     pub fn read(&self, set: &dyn SeriesSet, row: usize, range: TimeRange, samples: usize, since: u64) {
         if let Some(source) = self.source {
             self.profile.spent(source, since);
-            source.read(set, row, range, samples as u64);
+            source.read(set, row, range, samples as u64, self.again);
         }
     }
 
     pub fn heads(&self) {
         if let Some(source) = self.source {
-            source.series.fetch_add(1, Relaxed);
+            source.series.fetch_add(u64::from(!self.again), Relaxed);
             source.heads.fetch_add(1, Relaxed);
         }
     }
 
     /// The row as it is after so many maps.
-    pub fn mapped(&self, maps: usize, row: &[f64]) {
+    pub fn mapped(&self, maps: usize, row: &[f64], cells: &[Cell]) {
         for (_, counters) in self.above.iter().filter(|(at, _)| *at == maps) {
-            counters.series.fetch_add(u64::from(row.iter().any(|&v| present(v))), Relaxed);
+            let any = row.iter().any(|&v| present(v)) || cells.iter().any(Option::is_some);
+            counters.series.fetch_add(u64::from(any), Relaxed);
         }
     }
 
@@ -149,9 +157,9 @@ impl<'a> Probe<'a> {
     }
 
     /// All rows are to stand in memory.
-    pub fn held(&self, cells: usize) {
+    pub fn held(&self, values: u64) {
         if let Some(counters) = self.above.last().map(|a| a.1).or(self.source) {
-            counters.values.fetch_add(cells as u64, Relaxed);
+            counters.values.fetch_add(values, Relaxed);
         }
     }
 }

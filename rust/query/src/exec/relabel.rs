@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 
 use metricsdb_model::labels::METRIC_NAME;
-use metricsdb_model::{Labels, Result, Span};
+use metricsdb_model::order::sort_by;
+use metricsdb_model::{Budget, Labels, Result, Span};
 
 use super::Evaluator;
 use super::block::Block;
@@ -16,13 +17,15 @@ impl<'a> Evaluator<'a> {
     #[inline(never)]
     pub(super) fn label_replace(&self, call: &Call, grid: &Grid) -> Result<Block<'a>> {
         let replace = LabelReplace::new(&self.strings(&call.args[1..])?)?;
-        relabel(self.block(&call.args[0], grid)?, replace.target(), |labels| replace.apply(labels))
+        relabel(self.block(&call.args[0], grid)?, replace.target(), self.budget, |labels| {
+            replace.apply(labels)
+        })
     }
 
     #[inline(never)]
     pub(super) fn label_join(&self, call: &Call, grid: &Grid) -> Result<Block<'a>> {
         let join = LabelJoin::new(&self.strings(&call.args[1..])?)?;
-        relabel(self.block(&call.args[0], grid)?, join.target(), |labels| join.apply(labels))
+        relabel(self.block(&call.args[0], grid)?, join.target(), self.budget, |labels| join.apply(labels))
     }
 
     fn strings(&self, args: &[Expr]) -> Result<Vec<String>> {
@@ -34,7 +37,7 @@ impl<'a> Evaluator<'a> {
     pub(super) fn sort(&self, arg: &Expr, descending: bool, span: Span, grid: &Grid) -> Result<Block<'a>> {
         let mut block = self.block(arg, grid)?;
         block.cells.clear();
-        block.drop_empty();
+        block.drop_empty(self.budget)?;
         self.order_rows(block, span, |block, a, b| {
             let (x, y) = (block.row(a)[0], block.row(b)[0]);
             let order = x.partial_cmp(&y).map(|o| if descending { o.reverse() } else { o });
@@ -53,7 +56,7 @@ impl<'a> Evaluator<'a> {
     ) -> Result<Block<'a>> {
         let names = self.strings(&args[1..])?;
         let mut block = self.block(&args[0], grid)?;
-        let labels: Vec<Labels> = block.labels_ready().clone();
+        let labels: Vec<Labels> = block.labels_ready(self.budget)?.clone();
         self.order_rows(block, span, |_, a, b| {
             let (x, y) = (&labels[a], &labels[b]);
             let by_name = names.iter().map(|name| natural(x.value(name), y.value(name)));
@@ -77,22 +80,32 @@ impl<'a> Evaluator<'a> {
         if block.steps > 1 {
             return Ok(block);
         }
-        let labels: Vec<Labels> = block.labels_ready().clone();
+        let labels: Vec<Labels> = block.labels_ready(self.budget)?.clone();
+        self.budget.hold(block.len() * (2 * size_of::<Labels>() + size_of::<usize>()))?;
         let mut order: Vec<usize> = (0..block.len()).collect();
-        order.sort_by(|&a, &b| compare(&block, a, b).then_with(|| labels[a].cmp(&labels[b])));
-        block.reorder(&order);
+        sort_by(&mut order, self.budget, |&a, &b| {
+            compare(&block, a, b).then_with(|| labels[a].cmp(&labels[b]))
+        })?;
+        block.reorder(&order, self.budget)?;
         block.ordered = true;
         Ok(block)
     }
 }
 
 /// Gives every row new labels. A metric name that is set on purpose is not one to be dropped.
-fn relabel<'a>(mut block: Block<'a>, target: &str, change: impl Fn(&Labels) -> Labels) -> Result<Block<'a>> {
-    for labels in block.labels_ready() {
+fn relabel<'a>(
+    mut block: Block<'a>,
+    target: &str,
+    budget: &Budget,
+    change: impl Fn(&Labels) -> Labels,
+) -> Result<Block<'a>> {
+    for labels in block.labels_ready(budget)? {
+        budget.check()?;
         *labels = change(labels);
+        budget.hold(labels.heap_bytes())?;
     }
     if target == METRIC_NAME {
         block.drop_name.fill(false);
     }
-    block.merge_equal()
+    block.merge_equal(budget)
 }

@@ -3,17 +3,19 @@
 //!
 //! An aggregation folds such rows one after the other and never holds them all.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use metricsdb_model::budget::Visits;
 use metricsdb_model::sample::is_stale;
 use metricsdb_model::{Budget, Grouping, Groups, Result, Samples, SeriesSet, TimeRange, Wants};
 use rayon::prelude::*;
 
 use super::block::{ABSENT, Block, LabelColumn, present};
-use super::cells::{CellRow, Cells, cost};
+use super::cells::{CellRow, Cells, bytes, cost};
 use super::edges::{self, Edges};
-use super::grid::{Grid, Looks, reserve};
+use super::grid::{Grid, Looks, filled};
 use super::mixed::Remarks;
 use super::native::Hints;
 use super::profile::Probe;
@@ -22,8 +24,9 @@ use crate::function::summary::OfSummary;
 use crate::function::{Window, WindowFn};
 use crate::histogram::PointsFn;
 
-/// Windows of one row between two looks at the budget.
-const STEPS_PER_CHECK: usize = 64;
+/// Work of one row between two looks at the budget: a window counts for its samples, and for this many more.
+const WORK_PER_CHECK: usize = 1 << 18;
+const WORK_OF_WINDOW: usize = 1 << 8;
 
 /// Changes the numbers of a row in place; leaves `ABSENT` as it is.
 pub(crate) type NumberMap<'a> = Box<dyn Fn(&mut [f64]) + Send + Sync + 'a>;
@@ -141,13 +144,37 @@ pub(crate) struct Rows<'a> {
     pub probe: Option<Box<Probe<'a>>>,
 }
 
-/// Buffers of one thread.
-#[derive(Default)]
-pub(crate) struct Scratch {
+/// Buffers of one thread, told to the account of memory.
+pub(crate) struct Scratch<'b> {
     pub(super) samples: Samples,
     pub(super) starts: Vec<i64>,
     /// The histograms of the row that was filled last.
     pub cells: CellRow,
+    pub(super) budget: &'b Budget,
+    held: usize,
+}
+
+impl<'b> Scratch<'b> {
+    pub fn new(budget: &'b Budget) -> Scratch<'b> {
+        Scratch { samples: Samples::default(), starts: Vec::new(), cells: Vec::new(), budget, held: 0 }
+    }
+
+    /// Holds what the buffers have grown to, and so much beside them.
+    pub(super) fn account(&mut self, beside: usize) -> Result<()> {
+        let bytes = self.samples.timestamps.capacity() * size_of::<i64>()
+            + self.samples.values.capacity() * size_of::<f64>()
+            + self.starts.capacity() * size_of::<i64>()
+            + beside;
+        let more = bytes.saturating_sub(self.held);
+        self.held += more;
+        if more == 0 { Ok(()) } else { self.budget.hold(more) }
+    }
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        self.budget.release(self.held);
+    }
 }
 
 impl<'a> Rows<'a> {
@@ -162,25 +189,42 @@ impl<'a> Rows<'a> {
         }
     }
 
-    pub fn group(&self, grouping: &Grouping) -> Groups {
-        self.set.group(grouping)
+    pub fn group(&self, grouping: &Grouping, budget: &Budget) -> Result<Groups> {
+        self.set.group(grouping, budget)
+    }
+
+    /// Bytes held by the set, beyond what its selection has told, and by what there is a step of.
+    pub fn bytes(&self) -> usize {
+        let args = match &self.leaf {
+            Leaf::Window(window) => window.args.values.len(),
+            _ => 0,
+        };
+        self.set.bytes() + size_of::<f64>() * (args + self.maps.len() * self.steps)
     }
 
     /// Reads and computes one row into `out`, which holds one number per step, and into the cells of `scratch`.
-    pub fn fill(&self, row: usize, scratch: &mut Scratch, budget: &Budget, out: &mut [f64]) -> Result<()> {
+    pub fn fill(&self, row: usize, scratch: &mut Scratch<'_>, out: &mut [f64]) -> Result<()> {
         // Work that is done over again is not profiled once more.
-        let probe = self.probe.as_deref().filter(|_| budget.counts());
+        let probe = self.probe.as_deref().filter(|_| scratch.budget.counts());
         let since = probe.map_or(0, Probe::now);
         scratch.cells.clear();
         if self.set.has_histograms(row) {
-            self.fill_mixed(row, scratch, budget, probe, out)?;
+            self.fill_mixed(row, scratch, probe, out)?;
         } else {
-            self.fill_numbers(row, scratch, budget, probe, out)?;
+            self.fill_numbers(row, scratch, probe, out)?;
         }
-        probe.iter().for_each(|probe| probe.mapped(0, out));
+        if let (Some(visits), Leaf::Instant { .. } | Leaf::Smoothed { .. }) =
+            (scratch.budget.visits(), &self.leaf)
+        {
+            let seen = out.iter().enumerate().filter(|(_, v)| present(**v));
+            seen.for_each(|(step, _)| visits.add(step, 1));
+            let cells = scratch.cells.chunks(1).enumerate();
+            cells.for_each(|(step, cell)| visits.add(step, cost(cell)));
+        }
+        probe.iter().for_each(|probe| probe.mapped(0, out, &scratch.cells));
         for (i, map) in self.maps.iter().enumerate() {
             map.apply(out, &mut scratch.cells);
-            probe.iter().for_each(|probe| probe.mapped(i + 1, out));
+            probe.iter().for_each(|probe| probe.mapped(i + 1, out, &scratch.cells));
         }
         probe.iter().for_each(|probe| probe.filled(since));
         Ok(())
@@ -189,15 +233,12 @@ impl<'a> Rows<'a> {
     pub(super) fn fill_numbers(
         &self,
         row: usize,
-        scratch: &mut Scratch,
-        budget: &Budget,
+        scratch: &mut Scratch<'_>,
         probe: Option<&Probe<'_>>,
         out: &mut [f64],
     ) -> Result<()> {
+        let budget = scratch.budget;
         let since = probe.map_or(0, Probe::now);
-        let Scratch { samples, starts, .. } = scratch;
-        samples.clear();
-        starts.clear();
         match &self.leaf {
             Leaf::Instant { looks, lookback, shows } if looks.count == 1 => {
                 let found = self.set.newest(row, looks.reach(*lookback))?;
@@ -207,32 +248,56 @@ impl<'a> Rows<'a> {
                 budget.take_samples(u64::from(found.is_some()))?;
                 out.fill(match found {
                     Some((t, v)) if !is_stale(v) => {
+                        scratch.starts.clear();
                         if *shows == Shows::Start {
-                            self.set.read_starts(row, &[t], starts)?;
+                            self.set.read_starts(row, &[t], &mut scratch.starts)?;
                         }
-                        shows.of(t, v, starts.first())
+                        shows.of(t, v, scratch.starts.first())
                     }
                     _ => ABSENT,
                 });
             }
             Leaf::Instant { looks, lookback, shows } => {
-                read(&*self.set, row, looks.reach(*lookback), samples, budget, probe)?;
+                let (samples, starts) = read(&*self.set, row, looks.reach(*lookback), scratch, probe)?;
                 if *shows == Shows::Start {
                     self.set.read_starts(row, &samples.timestamps, starts)?;
                 }
                 newest(samples, starts, looks, *lookback, *shows, out);
             }
             Leaf::Smoothed { looks, lookback, .. } => {
-                read(&*self.set, row, looks.around(*lookback, *lookback), samples, budget, probe)?;
-                samples.drop_stale(0);
-                edges::smooth(samples, looks, *lookback, out);
+                read(&*self.set, row, looks.around(*lookback, *lookback), scratch, probe)?;
+                self.compute_numbers(row, scratch, out)?;
             }
-            Leaf::Window(window) if window.fill_from_summaries(&*self.set, row, budget, out)? => {
+            Leaf::Window(window)
+                if budget.visits().is_none()
+                    && window.fill_from_summaries(&*self.set, row, budget, out)? =>
+            {
                 probe.iter().for_each(|probe| probe.heads());
             }
             Leaf::Window(window) => {
-                read(&*self.set, row, window.reach(), samples, budget, probe)?;
-                samples.drop_stale(0);
+                read(&*self.set, row, window.reach(), scratch, probe)?;
+                self.compute_numbers(row, scratch, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a window, or a line between samples, makes of the numbers that were read.
+    pub(super) fn compute_numbers(
+        &self,
+        row: usize,
+        scratch: &mut Scratch<'_>,
+        out: &mut [f64],
+    ) -> Result<()> {
+        let Scratch { samples, starts, budget, .. } = scratch;
+        samples.drop_stale(0);
+        match &self.leaf {
+            Leaf::Instant { .. } => {}
+            Leaf::Smoothed { looks, lookback, .. } => edges::smooth(samples, looks, *lookback, out),
+            Leaf::Window(window) => {
+                if let Some(visits) = budget.visits() {
+                    window.count(&samples.timestamps, out.len(), visits, |seen| seen.len() as u64);
+                }
                 if window.reads_starts && self.set.has_starts(row) {
                     self.set.read_starts(row, &samples.timestamps, starts)?;
                 }
@@ -248,49 +313,58 @@ impl<'a> Rows<'a> {
     /// Reads every row; those without any sample are left out.
     pub fn into_block(self, budget: &Budget) -> Result<Block<'a>> {
         let (rows, steps) = (self.len(), self.steps);
-        let mut values = vec![ABSENT; reserve(budget, rows, steps)?];
+        let mut values = filled(budget, rows, steps, ABSENT)?;
+        budget.hold(rows * (size_of::<u32>() + 2))?;
         let found: Mutex<Vec<(usize, CellRow)>> = Mutex::default();
         let held = AtomicU64::new((rows * steps) as u64);
-        self.probe.iter().for_each(|probe| probe.held(rows * steps));
         let full: Vec<bool> = values
             .par_chunks_mut(steps)
             .enumerate()
             .with_min_len(16)
-            .map_init(Scratch::default, |scratch, (i, out)| {
-                self.fill(i, scratch, budget, out)?;
-                if scratch.cells.iter().any(Option::is_some) {
-                    let cells = std::mem::take(&mut scratch.cells);
-                    let cost = cost(&cells);
-                    budget.hold_samples(held.fetch_add(cost, Relaxed) + cost)?;
-                    found.lock().unwrap_or_else(PoisonError::into_inner).push((i, cells));
-                    return Ok(true);
-                }
-                Ok(out.iter().any(|&v| present(v)))
-            })
+            .map_init(
+                || Scratch::new(budget),
+                |scratch, (i, out)| {
+                    self.fill(i, scratch, out)?;
+                    if scratch.cells.iter().any(Option::is_some) {
+                        let cells = std::mem::take(&mut scratch.cells);
+                        let cost = cost(&cells);
+                        budget.hold_samples(held.fetch_add(cost, Relaxed) + cost)?;
+                        budget.hold(bytes(&cells) + 2 * size_of::<(usize, CellRow)>())?;
+                        found.lock().unwrap_or_else(PoisonError::into_inner).push((i, cells));
+                        return Ok(true);
+                    }
+                    Ok(out.iter().any(|&v| present(v)))
+                },
+            )
             .collect::<Result<_>>()?;
+        self.probe.iter().for_each(|probe| probe.held(held.load(Relaxed)));
         let drop_name = (0..rows).map(|i| self.drops_name(i)).collect();
         let labels = LabelColumn::Stored { set: self.set, index: (0..rows as u32).collect() };
-        let cells = Cells::new(found.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let cells = Cells::new(found.into_inner().unwrap_or_else(PoisonError::into_inner), rows, budget)?;
         let mut block = Block { steps, values, cells, labels, drop_name, ordered: false };
-        block.retain(|i| full[i]);
+        block.retain(budget, |i| full[i])?;
         Ok(block)
     }
 }
 
-pub(super) fn read(
+/// Reads the numbers of a series into the buffers of `scratch`; the starts are left to the caller.
+pub(super) fn read<'s>(
     set: &dyn SeriesSet,
     row: usize,
     range: TimeRange,
-    out: &mut Samples,
-    budget: &Budget,
+    scratch: &'s mut Scratch<'_>,
     probe: Option<&Probe<'_>>,
-) -> Result<()> {
+) -> Result<(&'s mut Samples, &'s mut Vec<i64>)> {
     let since = probe.map_or(0, Probe::now);
-    set.read(row, range, out)?;
+    scratch.samples.clear();
+    scratch.starts.clear();
+    set.read(row, range, &mut scratch.samples)?;
     if let Some(probe) = probe {
-        probe.read(set, row, range, out.len(), since);
+        probe.read(set, row, range, scratch.samples.len(), since);
     }
-    budget.take_samples(out.len() as u64)
+    scratch.account(0)?;
+    scratch.budget.take_samples(scratch.samples.len() as u64)?;
+    Ok((&mut scratch.samples, &mut scratch.starts))
 }
 
 impl Shows {
@@ -329,6 +403,22 @@ impl WindowLeaf<'_> {
             Some(edges) => edges.reach(&self.looks, self.range),
             None => self.looks.reach(self.range),
         }
+    }
+
+    /// What the samples in the window of each step cost.
+    pub(super) fn count(
+        &self,
+        ts: &[i64],
+        steps: usize,
+        visits: &Visits,
+        cost: impl Fn(Range<usize>) -> u64,
+    ) {
+        let looks = self.looks;
+        let within = |t: i64| {
+            let after = ts.partition_point(|&x| x <= t.saturating_sub(self.range));
+            cost(after..ts.partition_point(|&x| x <= t))
+        };
+        (0..steps).for_each(|step| visits.add(step, within(looks.time(step))));
     }
 
     /// Fills the row from what storage knows of whole blocks; false, and the row is undefined, where it
@@ -373,7 +463,7 @@ impl WindowLeaf<'_> {
         }
         let ts = &samples.timestamps[..];
         let mut windows = Windows::new(self.kernel, self.sliding, ts, &samples.values, starts);
-        let (mut low, mut high) = (0, 0);
+        let (mut low, mut high, mut work) = (0, 0, 0);
         for (i, slot) in out.iter_mut().enumerate() {
             let end = self.looks.time(i);
             let start = end.saturating_sub(self.range);
@@ -384,8 +474,10 @@ impl WindowLeaf<'_> {
                 low += 1;
             }
             // A window may hold years: a row of them can take long.
-            if i % STEPS_PER_CHECK == STEPS_PER_CHECK - 1 {
+            work += high - low + WORK_OF_WINDOW;
+            if work >= WORK_PER_CHECK {
                 budget.check()?;
+                work = 0;
             }
             *slot = ABSENT;
             if low < high {

@@ -120,10 +120,13 @@ impl<'a> Evaluator<'a> {
                     Some(step) => self.times.positive(step)?,
                     None => self.params.subquery_step_ms,
                 };
+                let visits = self.budget.visits();
                 let (block, inner) = match grid.inner(&looks, range, step)? {
                     Some(inner) => {
-                        let values = self.with_hints(Hints::Whole, || self.repeated(expr, &inner));
-                        (values?, inner)
+                        visits.iter().for_each(|v| v.enter_subquery());
+                        let block = self.with_hints(Hints::Whole, || self.repeated(expr, &inner))?;
+                        visits.iter().for_each(|v| v.leave_subquery());
+                        (block, inner)
                     }
                     None => (Block::empty(1), Grid::instant(looks.first)),
                 };

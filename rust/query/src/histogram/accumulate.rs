@@ -32,6 +32,11 @@ impl Accumulator {
         Accumulator::new(first, true)
     }
 
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        size_of::<Accumulator>() + self.total.bytes()
+    }
+
     fn new(first: &FloatHistogram, mean: bool) -> Accumulator {
         let mut new = Accumulator {
             total: first.map(Sum::new),

@@ -46,6 +46,19 @@ pub struct Histogram<T = f64> {
     pub bounds: Arc<[f64]>,
 }
 
+impl<T> Histogram<T> {
+    /// Bytes in memory; what histograms of one layout share counts once for all of them.
+    pub fn bytes(&self) -> usize {
+        let shared = |bytes: usize, owners: usize| bytes / owners.max(1);
+        let side = |side: &Side<T>| {
+            size_of_val(&side.counts[..])
+                + shared(size_of_val(&side.indices[..]), Arc::strong_count(&side.indices))
+        };
+        let bounds = shared(size_of_val(&self.bounds[..]), Arc::strong_count(&self.bounds));
+        size_of::<Histogram<T>>() + side(&self.positive) + side(&self.negative) + bounds
+    }
+}
+
 /// A value of an expression.
 pub type FloatHistogram = Histogram<f64>;
 
@@ -203,13 +216,6 @@ impl FloatHistogram {
             negative: Side::default(),
             bounds: Arc::clone(&like.bounds),
         }
-    }
-
-    /// This value's memory; indices and bounds in full, though others may share them.
-    pub fn bytes(&self) -> usize {
-        let sides = [&self.positive, &self.negative];
-        let buckets: usize = sides.iter().map(|s| s.counts.capacity() * 8 + s.indices.len() * 4).sum();
-        size_of::<FloatHistogram>() + buckets + self.bounds.len() * 8
     }
 
     /// Times a number. A negative one makes a gauge.

@@ -5,6 +5,7 @@ use metricsdb_model::{Budget, Error, Result, Source};
 use super::cost::{Estimate, estimate};
 use super::nodes::nodes;
 use crate::exec::Params;
+use crate::function::Kernel;
 use crate::syntax::tree::{Expr, ExprKind};
 
 const REMEDY: &str =
@@ -53,9 +54,23 @@ pub fn name_costly(
     }
 }
 
+/// Without a list of nodes: every query passes here.
 fn count_selectors(expr: &Expr) -> u64 {
-    let selects = |e: &Expr| matches!(e.kind, ExprKind::Selector(_) | ExprKind::Range { .. });
-    nodes(expr).iter().filter(|n| selects(n.expr)).count() as u64
+    match &expr.kind {
+        ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_) => 0,
+        ExprKind::Selector(_) | ExprKind::Range { .. } => 1,
+        ExprKind::Subquery { expr, .. } => count_selectors(expr),
+        ExprKind::Paren(inner) | ExprKind::Plus(inner) | ExprKind::Negate(inner) => count_selectors(inner),
+        ExprKind::Binary(binary) => count_selectors(&binary.left) + count_selectors(&binary.right),
+        ExprKind::Aggregate(aggregate) => {
+            count_selectors(&aggregate.expr) + aggregate.param.as_ref().map_or(0, count_selectors)
+        }
+        // `info` reads series of its own, a rollup all of its argument for each of its parts.
+        ExprKind::Call(call) => {
+            let times = if let Kernel::Rollup(parts) = call.function.kernel { parts.len() as u64 } else { 1 };
+            1 + times * call.args.iter().map(count_selectors).sum::<u64>()
+        }
+    }
 }
 
 /// The selector with the most samples, or the node with the most values where that is more.

@@ -7,16 +7,17 @@
 use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{Bound, Budget, Grouping, Result, Source, TimeRange};
 
-use super::nodes::{bare, is_literal, only_selector};
+use super::nodes::{bare, children, is_literal, only_selector};
 use crate::exec::Params;
 use crate::exec::grid::{Grid, Looks};
-use crate::exec::info::info_predicate;
+use crate::exec::over_range::ROLLUP;
 use crate::exec::times::{QueryTimes, is_step_invariant};
-use crate::function::{Kernel, Special, summary};
+use crate::function::Kernel;
 use crate::syntax::predicate;
-use crate::syntax::tree::{
-    Aggregate, AggregateOp, Binary, Call, Cardinality, Expr, ExprKind, Extension, Selector, ValueType,
-};
+use crate::syntax::tree::{Aggregate, AggregateOp, Expr, ExprKind, Extension, Selector, ValueType};
+
+mod binary;
+mod call;
 
 /// Rows whose partial results an aggregation holds at once, and numbers that it keeps for one.
 const PARTIAL_ROWS: u64 = (128 * 512) as u64;
@@ -27,7 +28,8 @@ const PARTIAL_COLUMNS: u64 = 3;
 pub struct NodeCost {
     /// Series of its result.
     pub series: u64,
-    /// Samples that it loads from storage; a subquery: that are read out of its steps.
+    /// Samples that it loads from storage, a histogram as one and one more a bucket; a subquery: that are read out
+    /// of its steps.
     pub samples: u64,
     /// Samples that it is sure to load.
     pub samples_min: u64,
@@ -57,7 +59,11 @@ pub struct Estimate {
 #[derive(Clone, Copy, Default)]
 struct Out {
     id: usize,
+    /// The node beneath, where rows come from.
+    below: usize,
     series: u64,
+    /// What histograms cost at one step: one a row, with all buckets that the row ever has.
+    width: u64,
     /// Rows are still to be read: nothing of them is in memory.
     lazy: bool,
     /// Values of the result in memory.
@@ -65,6 +71,14 @@ struct Out {
     /// Values in memory at the worst moment on the way here.
     peak: u64,
     scalar: bool,
+}
+
+impl Out {
+    /// Values of the whole result at so many steps.
+    fn size(&self, steps: u64) -> u64 {
+        let rows = if self.scalar { 1 } else { self.series };
+        rows.saturating_add(self.width).saturating_mul(steps)
+    }
 }
 
 struct Walk<'a> {
@@ -148,11 +162,15 @@ impl Walk<'_> {
             return self.compute(expr, grid);
         }
         let mut out = self.compute(expr, &Grid::instant(grid.start))?;
+        if out.lazy {
+            // Its rows are read before it is known that they are its own.
+            self.at(out.below).values = out.size(1);
+        }
         self.hold(&mut out, 1);
-        let cells = out.series.saturating_mul(grid.steps as u64);
-        out.peak = out.peak.max(out.held.saturating_add(cells));
-        out.held = cells;
-        self.at(out.id).values = cells;
+        let values = out.size(grid.steps as u64);
+        out.peak = out.peak.max(out.held.saturating_add(values));
+        out.held = values;
+        self.at(out.id).values = values;
         Ok(out)
     }
 
@@ -171,7 +189,7 @@ impl Walk<'_> {
             ExprKind::Call(call) => self.call(call, id, grid)?,
             _ => Out { scalar: true, held: grid.steps as u64, peak: grid.steps as u64, ..Out::default() },
         };
-        out.id = id;
+        (out.below, out.id) = (out.id, id);
         self.at(id).series = if out.scalar { 0 } else { out.series };
         if !out.lazy {
             self.at(id).values = out.held;
@@ -189,11 +207,11 @@ impl Walk<'_> {
     /// The moment at which lazy rows are read into memory.
     fn hold(&mut self, out: &mut Out, steps: usize) {
         if out.lazy {
-            let cells = out.series.saturating_mul(steps as u64);
+            let values = out.size(steps as u64);
             // A subquery's steps stay until the windows over them are computed.
-            out.peak = out.peak.max(out.held.saturating_add(cells));
-            (out.held, out.lazy) = (cells, false);
-            self.at(out.id).values = cells;
+            out.peak = out.peak.max(out.held.saturating_add(values));
+            (out.held, out.lazy) = (values, false);
+            self.at(out.id).values = values;
         }
         out.peak = out.peak.max(out.held);
     }
@@ -205,7 +223,8 @@ impl Walk<'_> {
             None => {
                 self.bounded = false;
                 let most = u64::MAX;
-                Bound { series_min: 0, series: most, samples_min: 0, samples: most, bytes: most }
+                // Histograms are left out of what is held: nothing is bounded here.
+                Bound { series: most, samples: most, bytes: most, ..Bound::default() }
             }
         })
     }
@@ -222,14 +241,15 @@ impl Walk<'_> {
         let bound =
             self.bound(&predicate(selector), looks.around(lookback, if smoothed { lookback } else { 0 }))?;
         let one = looks.count == 1 && !smoothed;
+        let newest = bound.series.min(bound.samples.saturating_sub(bound.mixed)).saturating_add(bound.mixed);
         *self.at(id) = NodeCost {
             series: bound.series,
-            samples: if one { bound.series.min(bound.samples) } else { bound.samples },
+            samples: if one { newest } else { bound.samples },
             samples_min: if one { 0 } else { bound.samples_min },
             bytes: bound.bytes,
             values: 0,
         };
-        Ok(Out { id, series: bound.series, lazy: true, ..Out::default() })
+        Ok(Out { id, series: bound.series, width: bound.width, lazy: true, ..Out::default() })
     }
 
     /// A range vector. `summaries`: its windows may be answered from heads of chunks. Also says whether windows
@@ -254,7 +274,8 @@ impl Walk<'_> {
                     bytes: bound.bytes,
                     values: 0,
                 };
-                Ok((Out { id, series: bound.series, lazy: true, ..Out::default() }, !apart))
+                let (series, width) = (bound.series, bound.width);
+                Ok((Out { id, series, width, lazy: true, ..Out::default() }, !apart))
             }
             ExprKind::Subquery { expr, range, step, offset, at } => {
                 let at = at.as_ref().map(|at| self.times.at(at));
@@ -274,7 +295,7 @@ impl Walk<'_> {
                     (out.series, out.held, out.scalar) = (1, inner.steps as u64, false);
                 }
                 self.hold(&mut out, inner.steps);
-                let samples = out.series.saturating_mul(inner.steps as u64);
+                let samples = out.size(inner.steps as u64);
                 *self.at(id) = NodeCost { series: out.series, samples, samples_min: 0, bytes: 0, values: 0 };
                 Ok((Out { id, lazy: true, held: out.held, peak: out.peak.max(out.held), ..out }, true))
             }
@@ -288,32 +309,6 @@ impl Walk<'_> {
         self.nodes.resize(self.nodes.len() + count, NodeCost::default());
     }
 
-    fn binary(&mut self, binary: &Binary, grid: &Grid) -> Result<Out> {
-        let steps = grid.steps as u64;
-        let literal = Out { scalar: true, held: steps, peak: steps, ..Out::default() };
-        let side = |walk: &mut Self, expr: &Expr| match &bare(expr).kind {
-            ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_) => Ok(literal),
-            _ => walk.node(expr, grid),
-        };
-        let mut left = side(self, &binary.left)?;
-        let mut right = side(self, &binary.right)?;
-        let apart = left.peak.max(left.held.saturating_add(right.peak));
-        match (left.scalar, right.scalar) {
-            (true, true) => Ok(Out { peak: apart, ..literal }),
-            // The maps run in place.
-            (false, true) => Ok(Out { peak: apart, ..left }),
-            (true, false) => Ok(Out { peak: apart, ..right }),
-            (false, false) => {
-                self.hold(&mut left, grid.steps);
-                self.hold(&mut right, grid.steps);
-                let series = paired(binary, left.series, right.series);
-                let held = series.saturating_mul(steps);
-                let both = left.held.saturating_add(right.held).saturating_add(held);
-                Ok(Out { series, held, peak: apart.max(both), ..Out::default() })
-            }
-        }
-    }
-
     fn aggregate(&mut self, aggregate: &Aggregate, grid: &Grid) -> Result<Out> {
         let steps = grid.steps as u64;
         let mut before = 0;
@@ -323,7 +318,10 @@ impl Walk<'_> {
         }
         let mut input = self.node(&aggregate.expr, grid)?;
         let groups = input.series.min(self.groups(aggregate)?);
-        use AggregateOp::{Bottomk, CountValues, LimitRatio, Limitk, Quantile, Topk};
+        use AggregateOp::{
+            Avg, Bottomk, CountValues, LimitRatio, Limitk, OutliersIqr, OutliersMad, Outliersk, Quantile,
+            Sum, Topk,
+        };
         let series = match aggregate.op {
             CountValues => input.series.saturating_mul(steps),
             Topk | Bottomk | Limitk => match aggregate.param.as_ref().map(|p| &bare(p).kind) {
@@ -332,22 +330,26 @@ impl Walk<'_> {
                 }
                 _ => input.series,
             },
-            LimitRatio => input.series,
+            LimitRatio | OutliersIqr | OutliersMad | Outliersk => input.series,
             _ => groups,
         };
-        let held = series.saturating_mul(steps);
+        // Others make numbers of histograms, or leave them out.
+        let keeps = matches!(aggregate.op, Sum | Avg | Limitk | LimitRatio);
+        let mut out = Out { series, width: if keeps { input.width } else { 0 }, ..Out::default() };
+        out.held = out.size(steps);
         let beside = match aggregate.op {
-            Quantile | CountValues | Topk | Bottomk | Limitk | LimitRatio => {
+            Quantile | CountValues | Topk | Bottomk | Limitk | LimitRatio | OutliersIqr | OutliersMad
+            | Outliersk => {
                 self.hold(&mut input, grid.steps);
-                held
+                out.held
             }
             _ => {
                 let rows = groups.saturating_add(input.series.min(PARTIAL_ROWS));
-                rows.saturating_mul(steps).saturating_mul(PARTIAL_COLUMNS)
+                rows.saturating_add(input.width).saturating_mul(steps).saturating_mul(PARTIAL_COLUMNS)
             }
         };
-        let peak = input.peak.max(input.held.saturating_add(beside)).saturating_add(before);
-        Ok(Out { series, held, peak, ..Out::default() })
+        out.peak = input.peak.max(input.held.saturating_add(beside)).saturating_add(before);
+        Ok(out)
     }
 
     /// Groups of an aggregation, at most.
@@ -358,125 +360,25 @@ impl Walk<'_> {
                 names.push(METRIC_NAME.to_owned());
             }
             let set = self.source.select(&predicate(selector), self.reach, self.budget)?;
-            return Ok(set.group(&grouping).labels.len() as u64);
+            return Ok(set.group(&grouping, self.budget)?.labels.len() as u64);
         }
         Ok(match &aggregate.grouping {
             Grouping::By(names) => names.iter().fold(1, |product: u64, name| {
-                let values = self.source.label_size(name);
+                let stored = !makes_label(&aggregate.expr, name);
+                let values = self.source.label_size(name).filter(|_| stored);
                 // One more: the series without the label.
                 product.saturating_mul(values.map_or(u64::MAX, |n| n.saturating_add(1)))
             }),
             Grouping::Without(_) => u64::MAX,
         })
     }
-
-    fn call(&mut self, call: &Call, id: usize, grid: &Grid) -> Result<Out> {
-        let steps = grid.steps as u64;
-        let vector = call.function.vector_arg();
-        let mut out = Out { id, series: 1, held: steps, peak: steps, ..Out::default() };
-        out.scalar = call.function.returns == ValueType::Scalar;
-        let summaries = summary::lookup(call.function.name).is_some();
-        let mut scalars = 0u64;
-        let mut found = false;
-        for (i, arg) in call.args.iter().enumerate() {
-            let arg = bare(arg);
-            match &arg.kind {
-                ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_) => {
-                    scalars = scalars.saturating_add(steps);
-                }
-                ExprKind::Range { .. } | ExprKind::Subquery { .. } => {
-                    (out, found) = (self.range(arg, grid, summaries)?.0, true);
-                }
-                _ if Some(i) == vector && call.function.returns != ValueType::Scalar => {
-                    (out, found) = (self.node(arg, grid)?, true);
-                }
-                _ if i == 1 && matches!(call.function.kernel, Kernel::Special(Special::Info)) => {
-                    self.skip(arg)
-                }
-                _ => {
-                    let mut scalar = self.node(arg, grid)?;
-                    self.hold(&mut scalar, grid.steps);
-                    scalars = scalars.saturating_add(scalar.peak.max(scalar.held));
-                }
-            }
-        }
-        if found && let Kernel::Special(special) = call.function.kernel {
-            out = self.special(special, call, out, id, grid)?;
-        }
-        out.peak = out.peak.max(out.held).saturating_add(scalars);
-        Ok(out)
-    }
-
-    /// Functions over whole vectors, whose argument is `input`.
-    fn special(
-        &mut self,
-        special: Special,
-        call: &Call,
-        mut input: Out,
-        id: usize,
-        grid: &Grid,
-    ) -> Result<Out> {
-        let steps = grid.steps as u64;
-        let series = match special {
-            Special::Timestamp | Special::StartTimestamp => return Ok(input),
-            Special::Absent | Special::AbsentOverTime => {
-                let peak = input.peak.max(steps.saturating_mul(4));
-                return Ok(Out { series: 1, held: steps, peak, ..Out::default() });
-            }
-            Special::HistogramNative => {
-                operands_below(&mut self.nodes, id);
-                input.series
-            }
-            Special::HistogramQuantiles => {
-                let quantiles = call.args.len().saturating_sub(2) as u64;
-                let plain = operands_of(call) == 1;
-                input.series.saturating_mul(quantiles).saturating_mul(if plain { 1 } else { steps })
-            }
-            Special::Info => {
-                let bound = self.bound(&info_predicate(call)?, TimeRange::ALL)?;
-                let samples = if steps == 1 { bound.series } else { bound.samples };
-                let node = self.at(id);
-                (node.samples, node.bytes) = (samples, bound.bytes);
-                input.peak = input.peak.saturating_add(bound.series.saturating_mul(steps));
-                input.series.saturating_mul(steps.min(bound.series.saturating_add(1)))
-            }
-            _ => input.series,
-        };
-        self.hold(&mut input, grid.steps);
-        let held = series.saturating_mul(steps);
-        let peak = input.peak.max(input.held.saturating_add(held));
-        Ok(Out { series, held, peak, ..Out::default() })
-    }
 }
 
-/// Those beneath a node are not sure to be read.
-fn operands_below(nodes: &mut [NodeCost], id: usize) {
-    nodes.iter_mut().skip(id).for_each(|node| node.samples_min = 0);
-}
-
-fn operands_of(call: &Call) -> usize {
-    let literal =
-        |e: &Expr| matches!(bare(e).kind, ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_));
-    call.args.iter().filter(|a| !literal(a)).count()
-}
-
-/// Rows of an operator between two vectors.
-fn paired(binary: &Binary, left: u64, right: u64) -> u64 {
-    use crate::syntax::tree::BinaryOp::{And, Or, Unless};
-    match binary.op {
-        And | Unless => return left,
-        Or => return left.saturating_add(right),
-        _ => {}
+/// Whether an expression may give a label values that no stored series has: functions are told its name as a text.
+fn makes_label(expr: &Expr, label: &str) -> bool {
+    match &expr.kind {
+        ExprKind::String(text) => text == label,
+        ExprKind::Call(call) if matches!(call.function.kernel, Kernel::Rollup(_)) && label == ROLLUP => true,
+        _ => children(expr).into_iter().any(|inner| makes_label(inner, label)),
     }
-    let matching = &binary.matching;
-    let (many, one) = if matching.card == Cardinality::OneToMany { (right, left) } else { (left, right) };
-    let mut rows = if matching.include.is_empty() { many } else { many.saturating_mul(one) };
-    if matching.fill_right.is_some() {
-        rows = rows.saturating_add(many);
-    }
-    if matching.fill_left.is_some() {
-        rows = rows.saturating_add(one);
-    }
-    let filled = matching.fill_left.is_some() || matching.fill_right.is_some();
-    if one == 0 && !filled { 0 } else { rows }
 }

@@ -85,7 +85,7 @@ pub fn explain(
     for (row, counters) in rows.iter_mut().zip(profile.counters()) {
         row.actual = Some(actual(counters));
     }
-    let (samples, held) = (budget.samples_used(), budget.samples_held());
+    let (samples, held) = (budget.samples_used(), budget.samples_peak());
     Ok(Explained { rows, estimate: bounds, answer: Some(answer), samples, held, nanos })
 }
 

@@ -33,7 +33,14 @@ impl Source for Plain {
             chosen.iter().map(|(_, s)| s.iter().filter(|(t, _)| range.contains(*t)).count() as u64).sum();
         let series = chosen.len() as u64;
         let bytes = chosen.iter().map(|(_, s)| 16 * s.len() as u64).sum();
-        Ok(Some(Bound { series_min: series, series, samples_min: samples, samples, bytes }))
+        Ok(Some(Bound {
+            series_min: series,
+            series,
+            samples_min: samples,
+            samples,
+            bytes,
+            ..Bound::default()
+        }))
     }
 
     fn label_size(&self, label: &str) -> Option<u64> {
@@ -386,6 +393,26 @@ const QUESTIONS: &[&str] = &[
     "max_over_time(vector(1)[5m:1m])",
     "1 + 2",
     "time()",
+    "abs(rate(a_total[5m] @ 600)) * 2",
+    "-(max_over_time(a_total[5m:1m] @ 600))",
+    "sum by (i) (label_replace(a_total, \"i\", \"$1\", \"g\", \"(.*)\"))",
+    "count by (v) (count_values by (g) (\"v\", a_total))",
+    "rollup_rate(a_total[5m])",
+    "sum by (rollup) (rollup_candlestick(a_total[3m]))",
+    "rollup_delta(b_total[4m:30s], \"max\") * 2",
+    "max_over_time(rollup(a_total[2m] @ 300)[4m:30s])",
+    "range_normalize(a_total, rate(b_total[5m]), a_total)",
+    "range_trim_zscore(2, b_total) + range_sum(sum(a_total))",
+    "a_total default 7",
+    "a_total{i=\"9\"} default b_total",
+    "1 default a_total",
+    "(a_total default on(i) b_total) ifnot b_total > 10",
+    "sum(a_total if 1) + (scalar(a_total{i=\"0\"}) ifnot vector(1))",
+    "abs(a_total if sum(b_total)) or (a_total @ 600 if 2)",
+    "outliers_iqr by (g) (a_total)",
+    "outliers_mad(1, rate({__name__=~\".+\"}[5m])) + 1",
+    "outliersk(2, a_total) default 0",
+    "start_timestamp(rate(a_total[5m])) or start_timestamp(b_total)",
 ];
 
 fn any_storage() -> impl Strategy<Value = Plain> {

@@ -5,10 +5,11 @@ mod columns;
 mod families;
 mod repeats;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use metricsdb_model::histogram::{CountNumber, Tally};
+use metricsdb_model::histogram::{CountNumber, Layout, Tally};
 use metricsdb_model::{Counts, Error, Histogram, Result, TimeRange, ValueKind};
 
 use self::columns::ReadCounts;
@@ -346,6 +347,21 @@ impl HistogramChunk {
             stale: head.stale,
             resets: head.resets,
         })
+    }
+
+    /// How many histograms and buckets are in `range`, from times and layouts alone, which are added to `layouts`.
+    /// Errors: `Corruption`, as `header`.
+    pub fn cost_within(&self, range: TimeRange, layouts: &mut HashSet<Arc<Layout>>) -> Result<u64> {
+        let head = Head::parse(&self.bytes)?;
+        let (from, to) = head.decode_times(range, &mut Vec::new())?;
+        if from >= to {
+            return Ok(0);
+        }
+        let sources = head.repeats.sources(head.count)?;
+        let plan = Plan::read(&mut { head.rest }, head.repeats.kept)?;
+        let within = sources.get(from..to).unwrap_or(&[]);
+        layouts.extend(plan.families.iter().flat_map(|family| &family.layouts).cloned());
+        Ok(within.iter().map(|&source| 1 + plan.buckets(source as usize) as u64).sum())
     }
 
     /// Appends the histograms in `range`. Those of one layout share it. Decodes every column as a whole.

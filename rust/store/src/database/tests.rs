@@ -224,7 +224,7 @@ fn grouping_by_symbols_equals_grouping_by_labels() {
         Grouping::Without(names(&["i", "__name__", "nowhere"])),
         Grouping::Without(Vec::new()),
     ] {
-        let groups = view.group(&grouping);
+        let groups = view.group(&grouping, &Budget::unlimited()).unwrap();
         assert_eq!(groups.of.len(), view.len());
         for i in 0..view.len() {
             assert_eq!(groups.labels[groups.of[i] as usize], grouping.apply(&view.labels(i)));

@@ -1,7 +1,6 @@
 //! The database's way in and its way out for histograms.
 
-use std::sync::atomic::Ordering::Relaxed;
-
+use metricsdb_model::order::sort_owned;
 use metricsdb_model::{Budget, Error, Histogram, Labels, Predicate, Reason, Result, TimeRange, WriteReport};
 use rayon::prelude::*;
 
@@ -95,9 +94,8 @@ impl Database {
         report: &mut WriteReport,
     ) {
         let accepted = report.accepted;
-        let cost = points.iter().map(|p| 1 + p.histogram.bucket_count() as u64).sum();
-        self.appended.fetch_add(cost, Relaxed);
         points.sort_by_key(|p| place_of(p.id));
+        self.appended_histograms.add(points.iter().map(|p| p.histogram));
         for of_shard in points.chunk_by(|a, b| place_of(a.id).0 == place_of(b.id).0) {
             let Some(first) = of_shard.first() else { continue };
             let mut shard = self.shard(place_of(first.id).0);
@@ -136,12 +134,15 @@ impl Database {
         budget: &Budget,
     ) -> Result<HistogramRows> {
         let mut captured = self.capture_histograms(predicate, range, budget)?;
-        captured.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        sort_owned(&mut captured, budget, |a, b| a.labels.cmp(&b.labels))?;
         let decoded: Result<Vec<_>> = captured
             .into_par_iter()
             .map(|Captured { labels, series }| {
+                budget.check()?;
                 let (mut times, mut rows) = (Vec::new(), Vec::new());
-                series.read_range(range, &mut times, &mut rows)?;
+                series.read_range(range, budget, &mut times, &mut rows)?;
+                budget
+                    .keep(times.len() * size_of::<i64>() + rows.iter().map(|h| h.bytes()).sum::<usize>())?;
                 budget.take_samples(rows.iter().map(|h| 1 + h.bucket_count() as u64).sum())?;
                 Ok((labels, times, rows))
             })
@@ -162,7 +163,7 @@ impl Database {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Vec<Captured>> {
-        let by_shard = ByShard::new(&self.index.select(predicate, self, budget)?);
+        let by_shard = ByShard::new(&self.index.select(predicate, self, budget)?, budget)?;
         let (mut captured, mut text) = (Vec::new(), Vec::new());
         for number in (0..SHARDS).filter(|&number| !by_shard.rows(number).is_empty()) {
             budget.check()?;

@@ -38,7 +38,7 @@ fn layout(length: u32) -> Arc<Layout> {
 
 fn read(series: &HistogramSeries, range: TimeRange) -> Vec<(i64, Histogram)> {
     let (mut times, mut rows) = (Vec::new(), Vec::new());
-    series.read_range(range, &mut times, &mut rows).unwrap();
+    series.read_range(range, &Budget::unlimited(), &mut times, &mut rows).unwrap();
     times.into_iter().zip(rows).collect()
 }
 

@@ -15,6 +15,8 @@ use crate::symbols::Symbols;
 
 /// Values or lists handled under one hold of a label's lock, and between two looks at the budget.
 const BLOCK: usize = 2048;
+/// The same for long values: a test may take some nanoseconds a byte.
+const BLOCK_BYTES: usize = 1 << 18;
 /// Values of a label from which on the outcomes of its tests are remembered.
 const REMEMBER_VALUES_MIN: usize = 512;
 
@@ -113,8 +115,8 @@ impl Test<'_> {
     /// The series whose label has a value, and one that passes.
     pub(super) fn series(&self, label: &Label, symbols: &Symbols, budget: &Budget) -> Result<RoaringBitmap> {
         match self {
-            Test::Word(word) => Ok(words(label, symbols, [*word].into_iter())),
-            Test::Words(list) => Ok(words(label, symbols, list.iter().map(String::as_str))),
+            Test::Word(word) => words(label, symbols, [*word].into_iter(), budget),
+            Test::Words(list) => words(label, symbols, list.iter().map(String::as_str), budget),
             Test::Pattern(regex) if regex.takes_any() => Ok(label.read().has.clone()),
             Test::Pattern(_) | Test::Number(..) => {
                 let Outcome { seen, hits } = self.outcome(label, symbols, budget)?;
@@ -170,13 +172,22 @@ impl Test<'_> {
         budget: &Budget,
         hits: &mut Vec<u32>,
     ) -> Result<()> {
-        for start in range.clone().step_by(BLOCK) {
+        let mut at = range.start;
+        while at < range.end {
             budget.check()?;
-            let state = label.read();
-            let block = state.entries.get(start..range.end.min(start + BLOCK)).unwrap_or(&[]);
-            let passing =
-                block.iter().zip(start as u32..).filter(|(e, _)| self.accepts(&symbols.get(e.value)));
-            hits.extend(passing.map(|(_, at)| at));
+            let (state, mut bytes) = (label.read(), 0);
+            let Some(block) = state.entries.get(at..range.end.min(at + BLOCK)) else { break };
+            for entry in block {
+                let text = symbols.get(entry.value);
+                if self.accepts(&text) {
+                    hits.push(at as u32);
+                }
+                at += 1;
+                bytes += text.len();
+                if bytes > BLOCK_BYTES {
+                    break;
+                }
+            }
         }
         Ok(())
     }
@@ -210,11 +221,20 @@ pub(super) fn find(state: &State, symbols: &Symbols, word: &str) -> Option<u32> 
     symbols.lookup(word).and_then(|value| state.find(value))
 }
 
-fn words<'w>(label: &Label, symbols: &Symbols, words: impl Iterator<Item = &'w str>) -> RoaringBitmap {
+fn words<'w>(
+    label: &Label,
+    symbols: &Symbols,
+    words: impl Iterator<Item = &'w str>,
+    budget: &Budget,
+) -> Result<RoaringBitmap> {
+    let mut words = words.peekable();
     let mut out = Gather::default();
-    let state = label.read();
-    out.add(words.filter_map(|w| find(&state, symbols, w)).map(|at| state.ids(at)));
-    out.finish()
+    while words.peek().is_some() {
+        budget.check()?;
+        let state = label.read();
+        out.add(words.by_ref().take(BLOCK).filter_map(|w| find(&state, symbols, w)).map(|at| state.ids(at)));
+    }
+    Ok(out.finish())
 }
 
 fn gather(label: &Label, positions: impl Iterator<Item = u32>, budget: &Budget) -> Result<RoaringBitmap> {

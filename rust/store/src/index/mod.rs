@@ -17,6 +17,7 @@ mod naive;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use metricsdb_model::order::sort_owned;
 use metricsdb_model::{Budget, Predicate, Result};
 use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
@@ -161,13 +162,17 @@ impl Index {
     }
 
     /// The names of the labels that occur in `ids` (`None`: in any series), sorted.
-    pub fn label_names(&self, ids: Option<&RoaringBitmap>) -> Vec<String> {
+    pub fn label_names(&self, ids: Option<&RoaringBitmap>, budget: &Budget) -> Result<Vec<String>> {
         let occurs = |label: &Label| ids.is_none_or(|ids| !label.read().has.is_disjoint(ids));
-        let labels = self.labels_by_number();
-        let names = labels.iter().filter(|l| occurs(&l.1)).map(|l| self.symbols.get(l.0).to_owned());
-        let mut names: Vec<String> = names.collect();
-        names.sort_unstable();
-        names
+        let mut names: Vec<String> = Vec::new();
+        for (name, label) in self.labels_by_number() {
+            budget.check()?;
+            if occurs(&label) {
+                names.push(self.symbols.get(name).to_owned());
+            }
+        }
+        sort_owned(&mut names, budget, String::cmp)?;
+        Ok(names)
     }
 
     /// The values of one label that occur in `ids` (`None`: in any series), sorted.
@@ -176,28 +181,37 @@ impl Index {
         name: &str,
         ids: Option<&RoaringBitmap>,
         forward: &dyn Forward,
-    ) -> Vec<String> {
+        budget: &Budget,
+    ) -> Result<Vec<String>> {
         let (Some(label), Some(name)) = (self.label(name), self.symbols.lookup(name)) else {
-            return Vec::new();
+            return Ok(Vec::new());
         };
         let mut values: Vec<u32> = Vec::new();
         let few = |ids: &&RoaringBitmap| ids.len() < label.read().entries.len() as u64 / 4;
         if let Some(ids) = ids.filter(few) {
-            values.extend(ids.iter().filter_map(|id| forward.value(id, name)));
+            for (i, id) in ids.iter().enumerate() {
+                budget.check_at(i)?;
+                values.extend(forward.value(id, name));
+            }
             values.sort_unstable();
             values.dedup();
         } else {
             let positions = label.read().positions();
             for block in positions.chunks(2048) {
+                budget.check()?;
                 let state = label.read();
                 let occurring =
                     block.iter().filter(|&&at| ids.is_none_or(|ids| leaf::meets(state.ids(at), ids)));
                 values.extend(occurring.map(|&at| state.value(at)));
             }
         }
-        let mut values: Vec<String> = values.into_iter().map(|v| self.symbols.get(v).to_owned()).collect();
-        // Stable, because it merges stretches that are sorted already.
-        values.sort();
-        values
+        let mut texts: Vec<String> = Vec::with_capacity(values.len());
+        for (i, value) in values.into_iter().enumerate() {
+            budget.check_at(i)?;
+            texts.push(self.symbols.get(value).to_owned());
+        }
+        budget.keep(texts.iter().map(|text| text.len() + size_of::<String>() + 16).sum())?;
+        sort_owned(&mut texts, budget, String::cmp)?;
+        Ok(texts)
     }
 }

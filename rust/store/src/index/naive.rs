@@ -177,9 +177,9 @@ proptest! {
         let twin = Twin::new(series);
         let ids: RoaringBitmap = twin.select(&predicate).into_iter().collect();
         for some in [None, Some(&ids)] {
-            prop_assert_eq!(twin.index.label_names(some), twin.names(some));
+            prop_assert_eq!(twin.index.label_names(some, &Budget::unlimited()).unwrap(), twin.names(some));
             for name in NAMES {
-                prop_assert_eq!(twin.index.label_values(name, some, &twin), twin.values(name, some));
+                prop_assert_eq!(twin.index.label_values(name, some, &twin, &Budget::unlimited()).unwrap(), twin.values(name, some));
             }
         }
     }
@@ -230,7 +230,10 @@ fn large_labels_are_answered_as_small_ones() {
     }
     let ids: RoaringBitmap = (0..300).collect();
     for some in [None, Some(&ids)] {
-        assert_eq!(twin.index.label_values("pod", some, &twin), twin.values("pod", some));
+        assert_eq!(
+            twin.index.label_values("pod", some, &twin, &Budget::unlimited()).unwrap(),
+            twin.values("pod", some)
+        );
     }
 }
 

@@ -139,7 +139,7 @@ impl Database {
     /// What the series that satisfy the predicate hold, and how many they are. Errors: the budget's.
     pub(super) fn held_by(&self, predicate: &Predicate, budget: &Budget) -> Result<(u64, Held)> {
         let ids = self.index.select(predicate, self, budget)?;
-        let by_shard = ByShard::new(&ids);
+        let by_shard = ByShard::new(&ids, budget)?;
         let (mut all, mut sum) = (Vec::new(), Held::default());
         for number in 0..SHARDS {
             budget.check()?;

@@ -14,7 +14,7 @@ fn row(labels: &[(&str, &str)], samples: &[(i64, f64)], m: &mut Matrix) {
 fn write(kind: AnswerKind, matrix: Matrix, text: Option<&str>, annotations: Vec<Annotation>) -> String {
     let a = Answer { kind, matrix, string: text.map(str::to_owned), annotations, samples_loaded: 0 };
     let mut out = Vec::new();
-    answer(&a, &mut out);
+    answer(&a, None, &mut out);
     String::from_utf8(out).unwrap()
 }
 
@@ -144,7 +144,10 @@ fn lists_errors_and_metadata() {
         String::from_utf8(out).unwrap()
     };
     let l = Labels::from_pairs([("a", "1")]).unwrap();
-    assert_eq!(text(&|o| label_sets([&l, &l], o)), r#"{"status":"success","data":[{"a":"1"},{"a":"1"}]}"#);
+    assert_eq!(
+        text(&|o| label_sets([&l, &l], o, |_| Ok(())).unwrap()),
+        r#"{"status":"success","data":[{"a":"1"},{"a":"1"}]}"#
+    );
     assert_eq!(text(&|o| strings([], o)), r#"{"status":"success","data":[]}"#);
     assert_eq!(text(&|o| strings(["a", "b"], o)), r#"{"status":"success","data":["a","b"]}"#);
     assert_eq!(
@@ -191,4 +194,73 @@ proptest! {
         string(&text, &mut out);
         prop_assert_eq!(unquote(std::str::from_utf8(&out).unwrap()), text);
     }
+}
+
+proptest! {
+    #[test]
+    fn pieces_of_any_size_add_up_to_the_whole(
+        // A sample without a number is a histogram.
+        rows in prop::collection::vec(prop::collection::vec((any::<i64>(), any::<Option<f64>>()), 0..20), 0..12),
+        sizes in prop::collection::vec(1usize..600, 1..20),
+        matrix in any::<bool>(),
+    ) {
+        let mut m = Matrix::default();
+        for (i, samples) in rows.iter().enumerate() {
+            let samples = if matrix { &samples[..] } else { samples.get(..1).unwrap_or(&[]) };
+            for &(t, value) in samples {
+                match value {
+                    Some(value) => {
+                        m.timestamps.push(t);
+                        m.values.push(value);
+                    }
+                    None => m.push_histogram(t, Histogram::stale()),
+                }
+            }
+            m.end_row(Labels::from_pairs([("i", i.to_string())]).unwrap());
+        }
+        let kind = if matrix { AnswerKind::Matrix } else { AnswerKind::Vector };
+        let remark =
+            Annotation { severity: Severity::Info, message: "m".to_owned(), span: Span::default() };
+        let a = Answer { kind, matrix: m, string: None, annotations: vec![remark], samples_loaded: 0 };
+        let stats = QueryStats {
+            timings: vec![("evalTotalTime", 0.25)], samples: 3, samples_peak: 2, per_step: vec![(1500, 3)],
+        };
+        let mut whole = Vec::new();
+        answer(&a, Some(&stats), &mut whole);
+        let (mut pieces, mut joined, mut sizes) = (Pieces::default(), Vec::new(), sizes.iter().cycle());
+        while !pieces.is_done() {
+            let (size, mut piece) = (*sizes.next().unwrap(), Vec::new());
+            pieces.next(&a, Some(&stats), size, &mut piece);
+            prop_assert!(piece.len() < size + 500 && !piece.is_empty());
+            joined.append(&mut piece);
+        }
+        prop_assert_eq!(String::from_utf8(joined).unwrap(), String::from_utf8(whole).unwrap());
+    }
+}
+
+#[test]
+fn statistics_have_the_shape_of_prometheus() {
+    let a = Answer {
+        kind: AnswerKind::Vector,
+        matrix: Matrix::default(),
+        string: None,
+        annotations: vec![],
+        samples_loaded: 0,
+    };
+    let stats = QueryStats {
+        timings: vec![("evalTotalTime", 0.25), ("execTotalTime", 0.000001)],
+        samples: 3,
+        samples_peak: 2,
+        per_step: vec![(1500, 1), (2000, 2)],
+    };
+    let mut out = Vec::new();
+    answer(&a, Some(&stats), &mut out);
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        concat!(
+            r#"{"status":"success","data":{"resultType":"vector","result":[],"stats":{"timings":{"evalTotalTime":0.25,"#,
+            r#""execTotalTime":0.000001},"samples":{"totalQueryableSamplesPerStep":[[1.5,1],[2,2]],"#,
+            r#""totalQueryableSamples":3,"peakSamples":2}}}}"#
+        )
+    );
 }

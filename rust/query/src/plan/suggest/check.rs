@@ -22,7 +22,7 @@ pub(super) struct Tried {
 
 /// Samples loaded and values made, at most; `None` where storage can't bound it.
 fn bounded(expr: &Expr, params: &Params<'_>, context: &Context<'_>) -> Option<u64> {
-    let found = estimate_with(expr, params, context.source, &context.budget.uncounted(), true).ok()?;
+    let found = estimate_with(expr, params, context.source, &context.budget.fresh(), true).ok()?;
     let costs = found.nodes.iter().map(|n| n.samples.saturating_add(n.values));
     found.bounded.then(|| costs.fold(0, u64::saturating_add))
 }

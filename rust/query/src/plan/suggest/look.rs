@@ -91,8 +91,14 @@ impl<'a> Context<'a> {
         TimeRange::new(first.saturating_sub(offset).saturating_sub(self.back), last.saturating_sub(offset))
     }
 
+    /// What a selector selects: a query of its own, so that the account of memory holds one at a time.
     pub fn set(&self, selector: &Selector) -> Result<Box<dyn SeriesSet + 'a>> {
-        self.source.select(&predicate(selector), self.reach(selector), self.budget)
+        self.source.select(&predicate(selector), self.reach(selector), &self.budget.fresh())
+    }
+
+    /// The labels of the groups of a set.
+    pub fn grouped(&self, set: &dyn SeriesSet, by: &Grouping) -> Result<Vec<Labels>> {
+        Ok(set.group(by, &self.budget.fresh())?.labels)
     }
 
     /// The number of series, where storage can tell exactly.
@@ -104,7 +110,7 @@ impl<'a> Context<'a> {
     /// The values of some labels among the selected series, each combination once.
     pub fn groups(&self, selector: &Selector, labels: &[&str]) -> Result<Vec<Labels>> {
         let by = Grouping::By(labels.iter().map(|&l| l.to_owned()).collect());
-        Ok(self.set(selector)?.group(&by).labels)
+        self.grouped(&*self.set(selector)?, &by)
     }
 
     pub fn names(&self, selector: &Selector) -> Result<Vec<String>> {

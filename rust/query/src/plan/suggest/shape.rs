@@ -295,13 +295,13 @@ pub(super) fn high_cardinality_by(context: &Context<'_>, expr: &Expr, _: Option<
     let (Grouping::By(labels), None) = (&outer.grouping, &outer.param) else { return Ok(None) };
     let Some(selector) = only_selector(&outer.expr).filter(|_| !labels.is_empty()) else { return Ok(None) };
     let set = context.set(selector)?;
-    let groups = set.group(&outer.grouping).labels.len();
+    let groups = context.grouped(&*set, &outer.grouping)?.len();
     if set.len() < SERIES_MIN || (groups as f64) < KEPT_SHARE * set.len() as f64 {
         return Ok(None);
     }
     let mut largest: Option<(usize, &String)> = None;
     for label in labels {
-        let values = set.group(&Grouping::By(vec![label.clone()])).labels.len();
+        let values = context.grouped(&*set, &Grouping::By(vec![label.clone()]))?.len();
         largest = largest.max(Some((values, label)));
     }
     let Some((values, label)) = largest else { return Ok(None) };

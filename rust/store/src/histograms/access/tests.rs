@@ -79,9 +79,10 @@ proptest! {
         let range = TimeRange::new(from, from + len);
         let view = db.select(&every(), range, &Budget::unlimited()).unwrap();
         let bound = db.bound_of(&every(), range, &Budget::unlimited()).unwrap();
-        let (mut seen, mut cost) = (0, 0);
+        let (mut seen, mut cost, mut bytes) = (0, 0, 0);
         for i in 0..view.len() {
             let mut found = HistogramSamples::default();
+            bytes += view.encoded_bytes(i, range);
             view.read_histograms(i, range, &mut found).unwrap();
             if view.labels(i) == sets[1] {
                 prop_assert!(!view.has_histograms(i) && found.is_empty());
@@ -90,14 +91,20 @@ proptest! {
             seen += found.len();
             cost += found.cost(0);
             prop_assert!(view.has_histograms(i));
+            let widest = found.histograms.iter().map(|h| 1 + h.bucket_count() as u64).max();
+            prop_assert!(bound.width >= widest.unwrap_or(0));
             let within = stored.iter().filter(|(t, _)| range.contains(*t)).cloned();
             let read = found.timestamps.iter().copied().zip(found.histograms.iter().cloned());
             prop_assert!(read.eq(within));
             let before = stored.iter().rev().find(|(t, _)| *t < cut.min(range.end)).cloned();
             prop_assert_eq!(view.histogram_before(i, cut.min(range.end)).unwrap(), before);
         }
-        prop_assert!(bound.series >= view.len() as u64 && bound.samples >= cost);
-        prop_assert!(db.samples_ever() >= cost);
+        prop_assert_eq!((bound.series, bound.series_min), (view.len() as u64, view.len() as u64));
+        prop_assert_eq!((bound.samples, bound.samples_min, bound.mixed), (cost + 1, cost + 1, cost));
+        prop_assert_eq!(bound.bytes, bytes);
+        let every = db.bound_ever(2);
+        prop_assert!(every.samples > cost && every.mixed >= cost && every.width >= bound.width);
+        prop_assert!(every.bytes >= bytes && db.samples_ever() > cost);
         prop_assert_eq!(seen, stored.iter().filter(|(t, _)| range.contains(*t)).count());
     }
 }
