@@ -69,7 +69,7 @@ def write(url: str) -> None:
     stale = float(STALE.view("float64"))
     for data in stores():
         series = [(dict(ls), [(t, stale if v is None else v) for t, v in column]) for ls, column in data.items()]
-        sent = httpx.post(f"{url}/api/v1/write", content=body(series))  # type: ignore[arg-type]
+        sent = httpx.post(f"{url}/api/v1/write", content=body(series))
         assert sent.status_code == 204, sent.text
 
 
@@ -103,7 +103,7 @@ def known(query: twin.Node, data: twin.Data, steps: Steps, a: Answer | str, b: A
     """Which change since 2.42 explains that the answers differ."""
     compares = re.search(r"[<>=!]=?(?: bool)? (?:on|ignoring) ", query.text())
     if isinstance(a, str) or isinstance(b, str):
-        # Since 3.9 what a filter leaves no longer decides whether a match is unique.
+        # What a filter leaves no longer decides whether a match is unique (prometheus#17668).
         return "filtered duplicates" if compares and "many-to-one" in str(a) and not isinstance(b, str) else None
     if re.search("rate|increase", query.text()):
         with pytest.MonkeyPatch.context() as patch:
