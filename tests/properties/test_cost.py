@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -12,9 +11,9 @@ from hypothesis import strategies as st
 
 import metricsdb as mdb
 from metricsdb.explain import ACTUAL
-
-sys.path.insert(0, str(Path(__file__).parent))
-import test_promql as promql
+from tests.twins.answers import filled
+from tests.twins.queries import Dialect, Queries
+from tests.twins.stores import NUMBERS, store
 
 Step = int | None
 Labels = dict[str, str]
@@ -85,6 +84,7 @@ def larger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 texts = st.recursive(selectors | windows, larger, max_leaves=4)
+seeds = st.integers(0, 2**32)
 starts = st.sampled_from([0, 301_000, 600_123])
 steps_taken = st.sampled_from([None, 7_000, 60_000])
 
@@ -110,17 +110,19 @@ def check(db: mdb.Database, query: str, when: tuple[object, ...]) -> None:
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(promql.data(), promql.queries, starts, st.integers(0, 12), steps_taken)
-def test_what_is_measured_is_never_above_the_bound(samples, query, start: int, steps: int, step: Step) -> None:
-    check(promql.filled(samples), query.text(), times(start, steps, step))
+@given(seeds, starts, st.integers(0, 12), steps_taken)
+def test_what_is_measured_is_never_above_the_bound(seed: int, start: int, steps: int, step: Step) -> None:
+    rng = Random(seed)
+    db = filled(store(rng, NUMBERS))
+    check(db, Queries(rng, Dialect(tuple(NUMBERS))).query().text(), times(start, steps, step))
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(promql.data(), histograms(), st.booleans(), texts, starts, st.integers(0, 12), steps_taken)
+@given(seeds, histograms(), st.booleans(), texts, starts, st.integers(0, 12), steps_taken)
 def test_histograms_starts_and_metricsql_stay_within_the_bound(
-    samples, rows: Histograms, starts: bool, query: str, start: int, steps: int, step: Step
+    seed: int, rows: Histograms, starts: bool, query: str, start: int, steps: int, step: Step
 ) -> None:
-    db = promql.filled(samples)
+    db = filled(store(Random(seed), NUMBERS))
     for labels, when, column in rows:
         db.append_histograms(labels, np.array(when, dtype=np.int64).view("datetime64[ms]"), column)
     if starts:
@@ -148,7 +150,7 @@ def test_reads_of_histograms_are_counted_a_sample_a_bucket() -> None:
 def test_a_limit_just_below_what_a_query_needs_refuses_it_and_one_at_it_does_not() -> None:
     samples = {(("__name__", "x_total"), ("i", str(i))): [(t * 15_000, float(t)) for t in range(400)] for i in range(9)}
     query, when = "sum(rate(x_total[5m])) + count(x_total{i='0'})", times(600_000, 50, 60_000)
-    needed = promql.filled(samples).explain(query, *when, analyze=True).totals["samples"]
+    needed = filled(samples).explain(query, *when, analyze=True).totals["samples"]
     for limit in (needed - 1, needed):
         db = mdb.Database(max_samples=limit)
         for labels, rows in samples.items():

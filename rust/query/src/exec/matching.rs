@@ -9,7 +9,7 @@ use super::binary::{apply, arithmetic, blank};
 use super::block::{ABSENT, Block, duplicate_labelset, present};
 use super::cells::{Cell, CellRow, bytes};
 use super::labels::{drop_metadata, label_text};
-use super::mixed::{Remarks, Sample, operate};
+use super::mixed::{Remarks, Sample, has_answer, operate};
 use crate::syntax::tree::{Binary, BinaryOp, Cardinality, Matching};
 
 /// The labels on which samples match.
@@ -154,22 +154,18 @@ pub(crate) fn operator<'a>(
         budget,
         remarks,
         plain: many.cells.is_empty() && one.cells.is_empty() && has_numbers(binary.op),
-        some: [fill_many.is_some() || any_sample(&many), fill_one.is_some() || any_sample(&one)],
         many: &many,
         one: &one,
         result: Block::empty(many.steps),
         rows: HashMap::with_capacity(many.len()),
     };
-    if !pairing.some[0] || !pairing.some[1] {
+    // With nothing on one side and no fill there is no pair, and duplicates don't matter.
+    if (many.len() == 0 || one.len() == 0) && fill_many.is_none() && fill_one.is_none() {
         return Ok(pairing.result);
     }
     for (id, found) in matches.iter().enumerate() {
         budget.check()?;
-        if !found.left.is_empty() && !found.right.is_empty() {
-            pairing.check_unique(found)?;
-        } else if found.left.is_empty() {
-            pairing.check_one_side(found)?;
-        }
+        pairing.check_unique(found)?;
         pairing.pair_all(id, found, fill_many, fill_one)?;
     }
     let mut result = pairing.result;
@@ -206,10 +202,6 @@ impl<'b> Operand<'b> {
     }
 }
 
-fn any_sample(block: &Block<'_>) -> bool {
-    block.len() > 0
-}
-
 struct Pairing<'b, 'a> {
     binary: &'b Binary,
     swapped: bool,
@@ -217,7 +209,6 @@ struct Pairing<'b, 'a> {
     remarks: Remarks<'b>,
     /// Both sides are numbers, and the operator takes numbers.
     plain: bool,
-    some: [bool; 2],
     many: &'b Block<'a>,
     one: &'b Block<'a>,
     result: Block<'a>,
@@ -235,19 +226,22 @@ impl Pairing<'_, '_> {
         // Also where a comparison would filter all of them out: whether a query fails must not hang on values.
         for step in 0..self.many.steps {
             self.budget.check()?;
-            let lefts = found.left.iter().filter(|&&r| self.many.has(r as usize, step)).count();
-            if lefts < 2 {
-                continue;
-            }
-            let met = self.binary.matching.fill_right.is_some()
-                || found.right.iter().any(|&r| self.one.has(r as usize, step));
-            if met {
+            let partner = found.right.iter().find_map(|&r| Operand::of(self.one, r).at(step));
+            let Some(one) = partner.or(self.binary.matching.fill_right.map(Sample::Number)) else { continue };
+            let met = |&&l: &&u32| Operand::of(self.many, l).at(step).is_some_and(|many| self.met(many, one));
+            if found.left.iter().filter(met).count() > 1 {
                 return Err(Error::execution(
                     "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
                 ));
             }
         }
         Ok(())
+    }
+
+    /// Whether a sample of the many side and one of the one side are a match.
+    fn met(&self, many: Sample<'_>, one: Sample<'_>) -> bool {
+        let (left, right) = if self.swapped { (one, many) } else { (many, one) };
+        has_answer(self.binary.op, left, right)
     }
 
     fn check_one_side(&self, found: &Match) -> Result<()> {
@@ -304,7 +298,11 @@ impl Pairing<'_, '_> {
         }
         if let Some(fill) = fill_many {
             for &r in &m.right {
-                let alone = |step| !m.left.iter().any(|&l| many.has(l as usize, step));
+                let met = |l, step| {
+                    let pair = Operand::of(many, l).at(step).zip(Operand::of(one, r).at(step));
+                    pair.is_some_and(|(many, one)| self.met(many, one))
+                };
+                let alone = |step| !m.left.iter().any(|&l| met(l, step));
                 let samples = self.combine(Operand::Fill(fill), Operand::of(one, r), alone);
                 self.emit(id, &m.signature, false, &self.one_labels(r), samples)?;
             }

@@ -105,6 +105,21 @@ pub(crate) fn operate(op: BinaryOp, left: Sample<'_>, right: Sample<'_>, remarks
     }
 }
 
+/// Whether the operator has an answer for these two. A pair without one counts as no match.
+pub(crate) fn has_answer(op: BinaryOp, left: Sample<'_>, right: Sample<'_>) -> bool {
+    use Sample::{Histogram, Number};
+    let trims = matches!(op, BinaryOp::TrimUpper | BinaryOp::TrimLower);
+    match (left, right) {
+        (Number(_), Number(_)) => !trims,
+        (Histogram(_), Number(_)) => trims || matches!(op, BinaryOp::Mul | BinaryOp::Div),
+        (Number(_), Histogram(_)) => op == BinaryOp::Mul,
+        (Histogram(a), Histogram(b)) => match op {
+            BinaryOp::Add | BinaryOp::Sub => a.is_custom() == b.is_custom(),
+            _ => matches!(op, BinaryOp::Equal | BinaryOp::NotEqual),
+        },
+    }
+}
+
 fn changed(of: &FloatHistogram, change: impl Fn(&mut FloatHistogram)) -> Outcome {
     let mut changed = of.clone();
     change(&mut changed);
