@@ -13,7 +13,7 @@ use super::cursor::Cursor;
 use super::decimal::{self, Reading};
 use super::dense;
 use super::exceptions::Exceptions;
-use super::integers::{Blocks, CONTROL};
+use super::integers::{CONTROL, Head};
 use super::repeats::{self, Dictionary, Runs};
 use super::simd::{Aligned, Kernel, Simd, dispatch, repeat};
 use super::statistics::{self, Statistics};
@@ -76,7 +76,6 @@ enum Body<'a> {
 }
 
 /// Integers and what they stand for.
-#[derive(Clone)]
 struct Packed<'a> {
     kind: ValueKind,
     codec: Codec,
@@ -91,7 +90,7 @@ struct Packed<'a> {
     /// their mantissas; for `NEAR`.
     away: [i64; 4],
     exceptions: Exceptions<'a>,
-    blocks: Blocks<'a>,
+    integers: Head<'a>,
     /// At the first block; for `NEAR` at the head of the distances before it.
     cursor: Cursor<'a>,
 }
@@ -167,7 +166,7 @@ impl<'a> Section<'a> {
                 }
                 // Blocks of near mantissas alternate with others, so that their widths can't be listed.
                 if p.codec != NEAR
-                    && let Ok(integers) = p.blocks.clone().detail(&mut p.cursor.clone())
+                    && let Ok(integers) = p.integers.detail(&mut p.cursor.clone())
                 {
                     _ = write!(text, ", {integers}");
                 }
@@ -184,7 +183,7 @@ impl<'a> Section<'a> {
     /// What an encoder may decide again for the next block of the series.
     pub fn plan(&self) -> Option<Plan> {
         match &self.body {
-            Body::Packed(p) => Some(Plan { codec: p.codec, scale: p.scale, shape: p.blocks.shape() }),
+            Body::Packed(p) => Some(Plan { codec: p.codec, scale: p.scale, shape: p.integers.shape() }),
             _ => None,
         }
     }
@@ -296,6 +295,7 @@ fn excepted(mut s: Statistics, exceptions: &Exceptions<'_>, count: usize) -> Res
 }
 
 impl<'a> Packed<'a> {
+    #[inline(always)]
     fn read(c: &mut Cursor<'a>, kind: ValueKind, head: u8, count: usize) -> Result<Packed<'a>> {
         let (codec, scale) = (head & 7, head >> 3 & 15);
         let float = !kind.is_integer();
@@ -305,9 +305,8 @@ impl<'a> Packed<'a> {
         }
         let control = c.byte()?;
         let (monotone, bare) = (control & MONOTONE != 0, control & BARE != 0);
-        let mut blocks = Blocks::new(c, control & CONTROL, count)?;
+        let integers = Head::read(c, control & CONTROL, count)?;
         let first = c.signed()?;
-        blocks.start_at(first);
         let (mut last, mut low, mut high) = (first, first, first);
         if monotone {
             last = first.wrapping_add(c.varint()? as i64);
@@ -334,7 +333,7 @@ impl<'a> Packed<'a> {
             bare,
             away,
             exceptions,
-            blocks,
+            integers,
             cursor,
         })
     }
@@ -408,35 +407,40 @@ impl<T: Copy, F: Fn(u64) -> T + Copy> Kernel for Decode<'_, '_, '_, T, F> {
         match p.codec {
             _ if p.kind == ValueKind::Int => self.each(simd, convert),
             _ if p.kind == ValueKind::Uint => {
-                self.each(simd, |v| convert(ValueKind::Uint.unordered(v as i64)))
+                self.each(simd, move |v| convert(ValueKind::Uint.unordered(v as i64)))
             }
             NEAR => self.each_near(simd),
             QUOTIENT if p.scale == 0 => {
-                self.each(simd, |v| convert(decimal::widen_integer::<S>(v as i64).to_bits()))
+                self.each(simd, move |v| convert(decimal::widen_integer::<S>(v as i64).to_bits()))
             }
             QUOTIENT => {
-                self.each(simd, |v| convert(decimal::quotient::<S>(v as i64, power, tenth).to_bits()))
+                self.each(simd, move |v| convert(decimal::quotient::<S>(v as i64, power, tenth).to_bits()))
             }
-            PRODUCT => self.each(simd, |v| convert(decimal::quick_product(v as i64, tenth).to_bits())),
-            SINGLE => self.each(simd, |v| {
+            PRODUCT => self.each(simd, move |v| convert(decimal::quick_product(v as i64, tenth).to_bits())),
+            SINGLE => self.each(simd, move |v| {
                 convert(decimal::single(decimal::quotient::<S>(v as i64, power, tenth)).to_bits())
             }),
-            _ => self.each(simd, |v| convert(ordered(v) as u64)),
+            _ => self.each(simd, move |v| convert(ordered(v) as u64)),
         }
     }
 }
 
 impl<T: Copy, F: Fn(u64) -> T + Copy> Decode<'_, '_, '_, T, F> {
     #[inline(always)]
-    fn each<S: Simd>(self, simd: S, of: impl Fn(u64) -> T) -> Result<()> {
+    fn each<S: Simd>(self, simd: S, of: impl Fn(u64) -> T + Copy) -> Result<()> {
         let Decode { packed, from, to, out, .. } = self;
         out.reserve(to - from);
-        let (mut cursor, mut blocks) = (packed.cursor, packed.blocks.clone());
+        let (mut cursor, mut blocks) = (packed.cursor, packed.integers.blocks(packed.first));
         let mut block = Aligned::zero();
         let mut done = 0;
         while done < to {
-            let n = blocks.next(simd, &mut cursor, &mut block.0)?;
-            append(&block, done, n, from, to, &of, out);
+            let n = blocks.next_size();
+            if n == BLOCK && from <= done && done + n <= to {
+                blocks.next_onto(simd, &mut cursor, &mut block.0, of, out)?;
+            } else {
+                blocks.next(simd, &mut cursor, &mut block.0)?;
+                append(&block, done, n, from, to, of, out);
+            }
             done += n;
         }
         Ok(())
@@ -448,10 +452,10 @@ impl<T: Copy, F: Fn(u64) -> T + Copy> Decode<'_, '_, '_, T, F> {
         let Decode { packed, from, to, out, convert } = self;
         let (power, tenth) = (decimal::power(packed.scale), decimal::product(1, packed.scale));
         out.reserve(to - from);
-        let (mut cursor, mut blocks) = (packed.cursor, packed.blocks.clone());
+        let (mut cursor, mut blocks) = (packed.cursor, packed.integers.blocks(packed.first));
         let control = cursor.byte()?;
-        let mut of_away = Blocks::new(&mut cursor, control, packed.blocks.count())?;
-        of_away.start_at(packed.away[0]);
+        let of_away = Head::read(&mut cursor, control, packed.integers.count())?;
+        let mut of_away = of_away.blocks(packed.away[0]);
         let (mut block, mut away) = (Aligned::zero(), Aligned::zero());
         let mut done = 0;
         while done < to {
@@ -498,7 +502,7 @@ impl Kernel for Summing<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Result<u64> {
-        let (mut cursor, mut blocks) = (self.packed.cursor, self.packed.blocks.clone());
+        let (mut cursor, mut blocks) = (self.packed.cursor, self.packed.integers.blocks(self.packed.first));
         let low = self.packed.low as u64;
         let (mut block, mut sum) = (Aligned::zero(), 0u64);
         loop {
