@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use crate::chunk::SharedColumns;
 use crate::codec::open::OPEN_SAMPLES_MAX;
+use crate::densify::Round;
 use crate::heap;
 use crate::histograms::HistogramPoint;
 use crate::index::{Cardinality, Index};
@@ -68,7 +69,7 @@ pub struct Database {
     /// Buffers between calls: as many as there were writers at once, but not more than threads compute.
     pub(crate) scratch: Mutex<Vec<Scratch>>,
     /// The series that `densify` looks at next.
-    pub(crate) densify_at: Mutex<u32>,
+    pub(crate) densify_at: Mutex<Round>,
     /// Samples that queries have decoded.
     pub(crate) decoded: AtomicU64,
     /// Samples that ever came to a shard: not fewer than there are.
@@ -125,7 +126,7 @@ impl Database {
             precision: Mutex::default(),
             scratch: Mutex::default(),
             shared_columns,
-            densify_at: Mutex::new(0),
+            densify_at: Mutex::default(),
             decoded: AtomicU64::new(0),
             appended: AtomicU64::new(0),
         }
