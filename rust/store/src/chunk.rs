@@ -21,6 +21,7 @@ pub use column::ValueBlock;
 pub use grow::{chunks_of, dense, grown};
 pub use shared::{Shared, SharedColumns};
 pub use summary::Folded;
+pub(crate) use together::whole_together;
 pub use together::{TOGETHER_MAX, TOGETHER_SAMPLES_MAX, chunks_together};
 
 use crate::codec::bits::load64;

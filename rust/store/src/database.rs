@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use crate::bound::HistogramsEver;
 use crate::chunk::SharedColumns;
 use crate::codec::open::OPEN_SAMPLES_MAX;
+use crate::densify::Round;
 use crate::heap;
 use crate::histograms::HistogramPoint;
 use crate::index::{Cardinality, Index};
@@ -69,7 +70,7 @@ pub struct Database {
     /// Buffers between calls: as many as there were writers at once, but not more than threads compute.
     pub(crate) scratch: Mutex<Vec<Scratch>>,
     /// The series that `densify` looks at next.
-    pub(crate) densify_at: Mutex<u32>,
+    pub(crate) densify_at: Mutex<Round>,
     /// Samples that queries have decoded.
     pub(crate) decoded: Counter,
     /// Samples that ever came to a shard: not fewer than there are.
@@ -127,7 +128,7 @@ impl Database {
             precision: Mutex::default(),
             scratch: Mutex::default(),
             shared_columns,
-            densify_at: Mutex::new(0),
+            densify_at: Mutex::default(),
             decoded: Counter::default(),
             appended: AtomicU64::new(0),
             appended_histograms: HistogramsEver::default(),

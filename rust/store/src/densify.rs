@@ -1,6 +1,8 @@
 //! Old chunks become denser: neighbours are merged into long blocks and coded anew by their surprise. Slower to
 //! read, a tenth to a third smaller. Nothing is locked while samples are coded.
 
+use std::collections::HashSet;
+
 use metricsdb_model::{Budget, Result, ValueKind};
 
 use crate::chunk::{BLOCK_SAMPLES, Builder, CHUNK_SAMPLES_MAX, Chunk, chunks_of, dense};
@@ -15,6 +17,14 @@ const DENSE_BYTES: usize = 1 << 15;
 const CUT_SAMPLES: usize = 4 * BLOCK_SAMPLES;
 /// Chunks of fewer bytes hold constants; cutting them gains nothing.
 const SMALL_BYTES: usize = 64;
+
+/// Where a round through all series stands.
+#[derive(Default)]
+pub(crate) struct Round {
+    next: u32,
+    /// Buckets ahead whose siblings were decoded already, and gain nothing together.
+    pub refused: HashSet<u32>,
+}
 
 /// What one call of `densify` did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,29 +115,31 @@ impl Database {
     /// the swap of a pointer at most. Errors: what `budget` says.
     pub fn densify(&self, before: i64, samples_max: u64, budget: &Budget) -> Result<Densified> {
         let mut done = Densified::default();
-        let mut next = self.densify_at.lock();
+        let mut round = self.densify_at.lock();
         while done.samples < samples_max {
             budget.check()?;
-            let (number, row) = place_of(*next);
+            let (number, row) = place_of(round.next);
             let sealed = match self.shard(number).series.sealed.get(row) {
                 Some(sealed) => sealed.clone(),
                 None if number + 1 < SHARDS => {
-                    *next = number as u32 + 1;
+                    round.next = number as u32 + 1;
                     continue;
                 }
                 None => {
-                    *next = 0;
+                    *round = Round::default();
                     done.finished = true;
                     return Ok(done);
                 }
             };
             let runs = runs(&sealed, before);
-            if runs.is_empty() || !self.densify_together(*next, before, budget, &mut done)? {
+            let id = round.next;
+            let alone = round.refused.remove(&id) || runs.is_empty();
+            if alone || !self.densify_together(id, before, budget, &mut round.refused, &mut done)? {
                 // From the end, so that the places of the others stay.
                 for run in runs.iter().rev() {
-                    self.densify_run(*next, run, &mut done)?;
+                    self.densify_run(id, run, &mut done)?;
                 }
-                *next += SHARDS as u32;
+                round.next += SHARDS as u32;
             }
         }
         Ok(done)

@@ -1,10 +1,12 @@
 //! Old buckets of one classic histogram become chunks that are coded together: each bucket rises with the one
 //! below it, so the distance of the two is what is worth writing.
 
+use std::collections::HashSet;
+
 use metricsdb_model::{Budget, MatchOp, Matcher, Predicate, Result, ValueKind};
 
 use crate::chunk::{
-    BLOCK_SAMPLES, Chunk, TOGETHER_MAX, TOGETHER_SAMPLES_MAX, chunks_of, chunks_together, dense,
+    BLOCK_SAMPLES, Chunk, TOGETHER_MAX, TOGETHER_SAMPLES_MAX, chunks_of, dense, whole_together,
 };
 use crate::database::Database;
 use crate::densify::{Densified, Run, runs};
@@ -39,12 +41,13 @@ impl Bucket {
 
 impl Database {
     /// Codes the oldest run of chunks of a bucket together with its siblings'; false where there are none, or
-    /// nothing is gained.
+    /// nothing is gained; then those of which the same is known are `refused`.
     pub(crate) fn densify_together(
         &self,
         id: u32,
         before: i64,
         budget: &Budget,
+        refused: &mut HashSet<u32>,
         done: &mut Densified,
     ) -> Result<bool> {
         let Some(buckets) = self.buckets_of(id, before, budget)? else { return Ok(false) };
@@ -56,25 +59,31 @@ impl Database {
         let place = place.start..place.end.min(place.start + TOGETHER_SAMPLES_MAX);
         let times = own.times.get(place).unwrap_or(&[]).to_vec();
         let Some((&start, &end)) = times.first().zip(times.last()) else { return Ok(false) };
-        let alike = |b: &Bucket| {
-            let bits = b.bits.get(b.within(start, end)).unwrap_or(&[]);
-            b.run.kind == kind
-                && b.times.get(b.within(start, end)) == Some(&times[..])
-                && crate::codec::dense::whole(kind, bits).is_some()
-        };
-        let members: Vec<&Bucket> = buckets.iter().filter(|b| alike(b)).collect();
-        if times.len() < BLOCK_SAMPLES || members.len() < MEMBERS_MIN || !members.iter().any(|b| b.id == id) {
+        let alike: Vec<&Bucket> = buckets
+            .iter()
+            .filter(|b| b.run.kind == kind && b.times.get(b.within(start, end)) == Some(&times[..]))
+            .collect();
+        if times.len() < BLOCK_SAMPLES || alike.len() < MEMBERS_MIN {
+            refused.extend(alike.iter().map(|b| b.id).filter(|other| *other != id));
+            return Ok(false);
+        }
+        let whole = |b: &Bucket| crate::codec::dense::whole(kind, b.bits.get(b.within(start, end))?);
+        let able = alike.into_iter().filter_map(|b| Some((b, whole(b)?)));
+        let (members, integers): (Vec<&Bucket>, Vec<Vec<i64>>) = able.unzip();
+        if members.len() < MEMBERS_MIN || !members.iter().any(|b| b.id == id) {
             return Ok(false);
         }
         let columns: Vec<&[u64]> =
             members.iter().map(|b| b.bits.get(b.within(start, end)).unwrap_or(&[])).collect();
-        let Some(chunks) = chunks_together(kind, &times, &columns, &self.shared_columns) else {
+        let coded = whole_together(kind, &times, &columns, &integers, &self.shared_columns);
+        let Some(chunks) = coded else {
             return Ok(false);
         };
         let shared = chunks.first().and_then(Chunk::shared).map_or(0, |shared| shared.bytes());
         let after = shared + chunks.iter().map(Chunk::bytes).sum::<usize>();
         let before: usize = members.iter().map(|b| b.run.bytes() * times.len() / b.times.len().max(1)).sum();
         if after >= before {
+            refused.extend(members.iter().map(|b| b.id).filter(|other| *other != id));
             return Ok(false);
         }
         done.bytes_after += shared as u64;

@@ -311,11 +311,14 @@ impl Walk<'_> {
 
     fn aggregate(&mut self, aggregate: &Aggregate, grid: &Grid) -> Result<Out> {
         let steps = grid.steps as u64;
-        let mut before = 0;
-        if let Some(param) = aggregate.param.as_ref().filter(|p| !is_literal(p)) {
-            let param = self.node(param, grid)?;
-            before = param.peak.max(param.held);
-        }
+        let before = match &aggregate.param {
+            None => 0,
+            Some(param) if is_literal(param) => steps,
+            Some(param) => {
+                let param = self.node(param, grid)?;
+                param.peak.max(param.held)
+            }
+        };
         let mut input = self.node(&aggregate.expr, grid)?;
         let groups = input.series.min(self.groups(aggregate)?);
         use AggregateOp::{

@@ -21,15 +21,25 @@ pub fn chunks_together(
     columns: &[&[u64]],
     shared: &SharedColumns,
 ) -> Option<Vec<Chunk>> {
+    let integers: Option<Vec<Vec<i64>>> = columns.iter().map(|bits| dense::whole(kind, bits)).collect();
+    whole_together(kind, times, columns, &integers?, shared)
+}
+
+/// As `chunks_together`, with the integers that the columns of bits are.
+pub(crate) fn whole_together(
+    kind: ValueKind,
+    times: &[i64],
+    columns: &[&[u64]],
+    integers: &[Vec<i64>],
+    shared: &SharedColumns,
+) -> Option<Vec<Chunk>> {
     let fits = !times.is_empty() && times.len() <= TOGETHER_SAMPLES_MAX && columns.len() <= TOGETHER_MAX;
     if !fits || columns.iter().any(|c| c.len() != times.len()) {
         return None;
     }
-    let integers: Option<Vec<Vec<i64>>> = columns.iter().map(|bits| dense::whole(kind, bits)).collect();
-    let integers = integers?;
     let mut coded = Vec::new();
     together::encode(&integers.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut coded);
-    let sections = columns.iter().zip(&integers).zip(0u8..).map(|((bits, column), member)| {
+    let sections = columns.iter().zip(integers).zip(0u8..).map(|((bits, column), member)| {
         let mut section = Vec::new();
         dense::member(kind, bits, column, member, &mut section);
         section

@@ -3,8 +3,9 @@
 
 use metricsdb_model::{Result, ValueKind};
 
+use super::bounds::{Bounds, Told};
 use super::choose;
-use super::cursor::{Cursor, put_signed, put_varint};
+use super::cursor::{Cursor, put_signed};
 use super::decimal::{self, Mantissas, Reading};
 use super::entropy;
 use super::exceptions::{self, Exceptions};
@@ -12,9 +13,6 @@ use super::together;
 use super::values::{
     BITS, Codec, DENSE, EXCEPTIONS, NEAR, PRODUCT, QUOTIENT, SINGLE, TOGETHER, head, ordered,
 };
-
-/// Extremes of more bits than this are not written.
-const BARE_BITS: u32 = 100;
 
 /// Mantissas of more bytes a value than this may be larger than the doubles' own bits: both are tried.
 const LONG_BYTES: usize = 4;
@@ -97,28 +95,20 @@ impl<'a> Dense<'a> {
     }
 
     fn write_head(&self, prefix: u8, kind: ValueKind, bits: &[u64], out: &mut Vec<u8>) {
-        let Some((&first, &last)) = self.column.first().zip(self.column.last()) else { return };
-        let low = self.column.iter().copied().fold(i64::MAX, i64::min);
-        let high = self.column.iter().copied().fold(i64::MIN, i64::max);
+        let Some((bounds, rises)) = Bounds::of(self.column) else { return };
         // Units beside a mantissa are in no summary, nor is a NaN among ordered bits.
         let nan = |b: u64| !kind.is_integer() && f64::from_bits(b).is_nan();
         let told = self.codec != NEAR && !(self.codec == BITS && bits.iter().any(|&b| nan(b)));
         let only_nans = self.exceptions.iter().all(|&i| bits.get(i as usize).is_some_and(|&b| nan(b)));
-        let lower = first.min(last).wrapping_sub(low) as u64;
-        let higher = high.wrapping_sub(first.max(last)) as u64;
-        let rises = told && only_nans && self.column.windows(2).all(|w| w[0] <= w[1]);
-        let bare = !told || (!rises && 128 - lower.leading_zeros() - higher.leading_zeros() > BARE_BITS);
+        let (summary, flag) = match told {
+            true if rises && only_nans => (Told::Rises, RISES),
+            true if !bounds.are_long() => (Told::All, 0),
+            _ => (Told::Bare, BARE),
+        };
         let some = if self.exceptions.is_empty() { 0 } else { EXCEPTIONS };
         out.extend_from_slice(&[prefix, head(self.codec, self.scale) | some]);
-        out.push(if rises { RISES } else { 0 } | if bare { BARE } else { 0 });
-        put_signed(out, first);
-        if rises {
-            put_varint(out, last.wrapping_sub(first) as u64);
-        } else if !bare {
-            put_signed(out, last.wrapping_sub(first));
-            put_varint(out, lower);
-            put_varint(out, higher);
-        }
+        out.push(flag);
+        bounds.put(summary, out);
         if !self.exceptions.is_empty() {
             exceptions::write(self.exceptions, bits, out);
         }
@@ -144,13 +134,8 @@ pub fn member(kind: ValueKind, bits: &[u64], column: &[i64], member: u8, out: &m
 pub struct Parsed<'a> {
     pub codec: Codec,
     pub scale: u8,
-    pub first: i64,
-    pub last: i64,
-    pub low: i64,
-    pub high: i64,
-    pub rises: bool,
-    /// Last, lowest and highest aren't known.
-    pub bare: bool,
+    pub bounds: Bounds,
+    pub told: Told,
     pub exceptions: Exceptions<'a>,
     count: usize,
     integers: Integers<'a>,
@@ -182,20 +167,13 @@ impl<'a> Parsed<'a> {
             return Err(c.wrong("no such dense column"));
         }
         let flags = c.byte()?;
-        let (rises, bare) = (flags & RISES != 0, flags & BARE != 0);
-        if flags > (RISES | BARE) || (rises && bare) {
-            return Err(c.wrong("no such summary"));
-        }
-        let first = c.signed()?;
-        let (mut last, mut low, mut high) = (first, first, first);
-        if rises {
-            last = first.wrapping_add(c.varint()? as i64);
-            high = last;
-        } else if !bare {
-            last = first.wrapping_add(c.signed()?);
-            low = first.min(last).wrapping_sub(c.varint()? as i64);
-            high = first.max(last).wrapping_add(c.varint()? as i64);
-        }
+        let told = match flags {
+            0 => Told::All,
+            RISES => Told::Rises,
+            BARE => Told::Bare,
+            _ => return Err(c.wrong("no such summary")),
+        };
+        let bounds = Bounds::read(c, told)?;
         let exceptions = match byte & EXCEPTIONS {
             0 => Exceptions::none(),
             _ => Exceptions::read(c, count)?,
@@ -211,7 +189,7 @@ impl<'a> Parsed<'a> {
                 Integers::Member(columns, member)
             }
         };
-        Ok(Parsed { codec, scale, first, last, low, high, rises, bare, exceptions, count, integers })
+        Ok(Parsed { codec, scale, bounds, told, exceptions, count, integers })
     }
 
     pub fn name(&self) -> &'static str {
@@ -258,7 +236,7 @@ impl<'a> Parsed<'a> {
                     let first = cursor.signed()?;
                     entropy::decode(&mut cursor, first, self.count, from, to, &mut away)?;
                 }
-                entropy::decode(&mut cursor, self.first, self.count, from, to, &mut integers)?;
+                entropy::decode(&mut cursor, self.bounds.first, self.count, from, to, &mut integers)?;
             }
         }
         let start = out.len();

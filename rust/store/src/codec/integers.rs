@@ -69,12 +69,13 @@ pub fn encode(column: &[i64], out: &mut Vec<u8>) {
     layout.write_blocks(out);
 }
 
-/// A column that is decoded block by block.
-#[derive(Clone)]
-pub struct Blocks<'a> {
+/// What stands before the blocks of a column. Blocks are read beside it: it is large, and is never copied.
+pub struct Head<'a> {
     shape: Shape,
     divisor: u64,
     base: u64,
+    /// The step that leads to the second integer, divided.
+    step: u64,
     /// Width of blocks, or the least of them.
     width: u32,
     /// What begins with the tags of blocks, and their bits without the one for patches.
@@ -82,62 +83,52 @@ pub struct Blocks<'a> {
     tag_bits: u32,
     patched: bool,
     count: usize,
-    done: usize,
-    last: u64,
-    /// Times the divisor, as all that leaves this.
-    step: u64,
 }
 
-impl<'a> Blocks<'a> {
-    /// What stands before the blocks, behind the control byte.
-    pub fn new(c: &mut Cursor<'a>, control: u8, count: usize) -> Result<Blocks<'a>> {
+impl<'a> Head<'a> {
+    /// Takes what stands behind the control byte. Errors: `Corruption`.
+    #[inline(always)]
+    pub fn read(c: &mut Cursor<'a>, control: u8, count: usize) -> Result<Head<'a>> {
         let Some(shape) = Shape::of(control).filter(|_| control <= CONTROL && count > 0) else {
             return Err(c.wrong("no such order or form of integers"));
         };
-        let mut blocks = Blocks {
+        let mut head = Head {
             shape,
             divisor: 1,
             base: 0,
+            step: 0,
             width: 0,
             tags: &[],
             tag_bits: 0,
             patched: false,
             count,
-            done: 0,
-            last: 0,
-            step: 0,
         };
         if count == 1 {
-            return Ok(blocks);
+            return Ok(head);
         }
         if control & DIVISOR != 0 {
-            blocks.divisor = c.varint()?;
+            head.divisor = c.varint()?;
         }
         if shape.order == 2 {
-            blocks.step = (c.signed()? as u64).wrapping_mul(blocks.divisor);
+            head.step = c.signed()? as u64;
         }
         if shape.form != Form::Block {
-            blocks.base = c.signed()? as u64;
+            head.base = c.signed()? as u64;
         }
         let least = c.byte()?;
-        blocks.width = u32::from(least & !PATCHED);
+        head.width = u32::from(least & !PATCHED);
         if control & UNIFORM == 0 {
-            blocks.patched = least & PATCHED != 0;
-            blocks.tag_bits = u32::from(c.byte()?);
-            if blocks.tag_bits > TAG_BITS_MAX {
+            head.patched = least & PATCHED != 0;
+            head.tag_bits = u32::from(c.byte()?);
+            if head.tag_bits > TAG_BITS_MAX {
                 return Err(c.wrong("widths differ by more than widths can"));
             }
             let n = count.div_ceil(BLOCK);
-            blocks.tags = c.pass(packed_bytes(n, blocks.tag_bits + u32::from(blocks.patched)))?;
+            head.tags = c.pass(packed_bytes(n, head.tag_bits + u32::from(head.patched)))?;
         } else if least & PATCHED != 0 {
             return Err(c.wrong("a uniform column has no patches"));
         }
-        Ok(blocks)
-    }
-
-    /// Sets the first integer, which isn't written here.
-    pub fn start_at(&mut self, first: i64) {
-        self.last = first as u64;
+        Ok(head)
     }
 
     pub fn count(&self) -> usize {
@@ -157,73 +148,18 @@ impl<'a> Blocks<'a> {
         (self.width + more, self.patched && tag >> self.tag_bits & 1 != 0)
     }
 
-    /// The next integers, in order; how many there are, 0 at the end. Those behind them are undefined.
-    /// All come in blocks of 64 but the last.
+    /// The blocks, from the first on; the column's first integer isn't written here.
     #[inline(always)]
-    pub fn next<S: Simd>(&mut self, simd: S, c: &mut Cursor<'a>, block: &mut [u64; BLOCK]) -> Result<usize> {
-        let n = (self.count - self.done).min(BLOCK);
-        if n == 0 {
-            return Ok(0);
-        }
-        let (width, patched) = self.tag(self.done / BLOCK);
-        if width > 64 {
-            return Err(c.wrong("a width over 64"));
-        }
-        let base = match self.shape.form {
-            Form::Block => c.signed()? as u64,
-            Form::Column => self.base,
-            Form::Centre => self.base.wrapping_sub(bias(width)),
-        };
-        let plus = base.wrapping_mul(self.divisor);
-        let bytes = c.pass(packed_bytes(n, width))?;
-        if self.done == 0 {
-            self.before_first(plus);
-        }
-        self.done += n;
-        if patched {
-            // Patches go first, so that no vector is loaded right after a part of it was stored.
-            *block = [0; BLOCK];
-            read_patches(c, width, self.shape.form, block)?;
-            self.fill::<S, true>(simd, &Numbers { bytes, width, factor: self.divisor, plus }, block);
-        } else {
-            self.fill::<S, false>(simd, &Numbers { bytes, width, factor: self.divisor, plus }, block);
-        }
-        Ok(n)
-    }
-
-    /// Integers from packed numbers, with `ADD` from their patches too.
-    #[inline(always)]
-    fn fill<S: Simd, const ADD: bool>(&mut self, simd: S, numbers: &Numbers, block: &mut [u64; BLOCK]) {
-        match self.shape.order {
-            0 => simd.numbers::<ADD>(numbers, self.last, block),
-            1 => self.last = simd.sums_of::<ADD>(numbers, self.last, block),
-            _ => {
-                self.step = simd.sums_of::<ADD>(numbers, self.step, block);
-                self.last = simd.sums(block, 0, self.last);
-            }
-        }
-    }
-
-    /// The numbers of integers that are known stand for nothing: what is before the first is such that the
-    /// sums give those integers.
-    #[inline(always)]
-    fn before_first(&mut self, plus: u64) {
-        match self.shape.order {
-            0 => {}
-            1 => self.last = self.last.wrapping_sub(plus),
-            _ => {
-                self.last = self.last.wrapping_sub(self.step).wrapping_add(plus);
-                self.step = self.step.wrapping_sub(plus.wrapping_mul(2));
-            }
-        }
+    pub fn blocks(&self, first: i64) -> Blocks<'_, 'a> {
+        Blocks { head: self, done: 0, last: first as u64, step: self.step.wrapping_mul(self.divisor) }
     }
 
     /// Shape, divisor and widths, for people; `c` stands at the first block.
-    pub fn detail(&mut self, c: &mut Cursor<'a>) -> Result<String> {
-        let (mut least, mut most, mut patches) = (64, 0, 0);
-        while self.count > 1 && self.done < self.count {
-            let n = (self.count - self.done).min(BLOCK);
-            let (width, patched) = self.tag(self.done / BLOCK);
+    pub fn detail(&self, c: &mut Cursor<'a>) -> Result<String> {
+        let (mut least, mut most, mut patches, mut done) = (64, 0, 0, 0);
+        while self.count > 1 && done < self.count {
+            let n = (self.count - done).min(BLOCK);
+            let (width, patched) = self.tag(done / BLOCK);
             (least, most) = (width.min(least), width.max(most));
             if self.shape.form == Form::Block {
                 c.signed()?;
@@ -232,7 +168,7 @@ impl<'a> Blocks<'a> {
             if patched {
                 patches += patches_of(c)?.0;
             }
-            self.done += n;
+            done += n;
         }
         let order = ["distances", "steps", "steps of steps"][usize::from(self.shape.order).min(2)];
         let form = match self.shape.form {
@@ -249,6 +185,133 @@ impl<'a> Blocks<'a> {
             n => format!(", {n} patches"),
         };
         Ok(format!("{order}{form}{divisor}, {widths}{patches}"))
+    }
+}
+
+/// A column that is decoded block by block.
+pub struct Blocks<'h, 'a> {
+    head: &'h Head<'a>,
+    done: usize,
+    last: u64,
+    /// Times the divisor, as all that leaves this.
+    step: u64,
+}
+
+impl<'a> Blocks<'_, 'a> {
+    /// The next integers, in order; how many there are, 0 at the end. Those behind them are undefined.
+    /// All come in blocks of 64 but the last.
+    #[inline(always)]
+    pub fn next<S: Simd>(&mut self, simd: S, c: &mut Cursor<'a>, block: &mut [u64; BLOCK]) -> Result<usize> {
+        let n = self.next_size();
+        if n == 0 {
+            return Ok(0);
+        }
+        match self.packed(c, n, block)? {
+            (numbers, true) => self.fill::<S, true>(simd, &numbers, block),
+            (numbers, false) => self.fill::<S, false>(simd, &numbers, block),
+        }
+        Ok(n)
+    }
+
+    /// How many integers `next` gives.
+    #[inline(always)]
+    pub fn next_size(&self) -> usize {
+        (self.head.count - self.done).min(BLOCK)
+    }
+
+    /// As `next` where it gives 64, and appends what `of` makes of them; the block is undefined then.
+    #[inline(always)]
+    pub fn next_onto<S: Simd, T>(
+        &mut self,
+        simd: S,
+        c: &mut Cursor<'a>,
+        block: &mut [u64; BLOCK],
+        of: impl Fn(u64) -> T + Copy,
+        out: &mut Vec<T>,
+    ) -> Result<()> {
+        match self.packed(c, BLOCK, block)? {
+            (numbers, true) => self.fill_onto::<S, true, T>(simd, &numbers, block, of, out),
+            (numbers, false) => self.fill_onto::<S, false, T>(simd, &numbers, block, of, out),
+        }
+        Ok(())
+    }
+
+    /// Moves behind a block of `n` integers: as it is packed, and whether there are patches, which the block
+    /// holds then.
+    #[inline(always)]
+    fn packed(
+        &mut self,
+        c: &mut Cursor<'a>,
+        n: usize,
+        block: &mut [u64; BLOCK],
+    ) -> Result<(Numbers<'a>, bool)> {
+        let (width, patched) = self.head.tag(self.done / BLOCK);
+        if width > 64 {
+            return Err(c.wrong("a width over 64"));
+        }
+        let base = match self.head.shape.form {
+            Form::Block => c.signed()? as u64,
+            Form::Column => self.head.base,
+            Form::Centre => self.head.base.wrapping_sub(bias(width)),
+        };
+        let plus = base.wrapping_mul(self.head.divisor);
+        let bytes = c.pass(packed_bytes(n, width))?;
+        if self.done == 0 {
+            self.before_first(plus);
+        }
+        self.done += n;
+        if patched {
+            // Patches go first, so that no vector is loaded right after a part of it was stored.
+            *block = [0; BLOCK];
+            read_patches(c, width, self.head.shape.form, block)?;
+        }
+        Ok((Numbers { bytes, width, factor: self.head.divisor, plus }, patched))
+    }
+
+    /// Integers from packed numbers, with `ADD` from their patches too.
+    #[inline(always)]
+    fn fill<S: Simd, const ADD: bool>(&mut self, simd: S, numbers: &Numbers, block: &mut [u64; BLOCK]) {
+        match self.head.shape.order {
+            0 => simd.numbers::<ADD>(numbers, self.last, block),
+            1 => self.last = simd.sums_of::<ADD>(numbers, self.last, block),
+            _ => {
+                self.step = simd.sums_of::<ADD>(numbers, self.step, block);
+                self.last = simd.sums(block, 0, self.last);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn fill_onto<S: Simd, const ADD: bool, T>(
+        &mut self,
+        simd: S,
+        numbers: &Numbers,
+        block: &mut [u64; BLOCK],
+        of: impl Fn(u64) -> T + Copy,
+        out: &mut Vec<T>,
+    ) {
+        match self.head.shape.order {
+            0 => simd.numbers_onto::<ADD, T>(numbers, self.last, block, of, out),
+            1 => self.last = simd.sums_onto::<ADD, T>(numbers, self.last, block, of, out),
+            _ => {
+                self.fill::<S, ADD>(simd, numbers, block);
+                out.extend(block.iter().map(|&v| of(v)));
+            }
+        }
+    }
+
+    /// The numbers of integers that are known stand for nothing: what is before the first is such that the
+    /// sums give those integers.
+    #[inline(always)]
+    fn before_first(&mut self, plus: u64) {
+        match self.head.shape.order {
+            0 => {}
+            1 => self.last = self.last.wrapping_sub(plus),
+            _ => {
+                self.last = self.last.wrapping_sub(self.step).wrapping_add(plus);
+                self.step = self.step.wrapping_sub(plus.wrapping_mul(2));
+            }
+        }
     }
 }
 
@@ -350,8 +413,8 @@ impl<T: FromWord> Kernel for Whole<'_, '_, '_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Result<()> {
         let control = self.cursor.byte()?;
-        let mut blocks = Blocks::new(self.cursor, control, self.count)?;
-        blocks.start_at(self.first);
+        let head = Head::read(self.cursor, control, self.count)?;
+        let mut blocks = head.blocks(self.first);
         let mut block = Aligned::zero();
         self.out.reserve(self.count);
         loop {

@@ -14,6 +14,10 @@ use super::simd::{Kernel, Simd, dispatch};
 const NEAR_BEST: u64 = 2;
 const KEPT: u64 = 48;
 
+/// Residuals that the middle one is taken of. With 15 a walk of 512 is two bytes longer; with all of them it
+/// is 0.1 % shorter, and sealed at two thirds of the speed.
+const MIDDLE: usize = 63;
+
 /// Distances below this have steps of steps that don't overflow.
 const RANGE_MAX: u64 = 1 << 61;
 
@@ -75,7 +79,12 @@ impl Layout {
                 |form| dispatch(Planning { rest: &rest, count: column.len(), shape: Shape { order, form } });
             // The form that is kept must not be far above the residuals' own widths.
             let enough = sizes[usize::from(order)] * 5 / 4 + 2 * column.len() as u64;
-            let kept = last.map(|l| plan(l.form)).filter(|plan| plan.bits as u64 <= enough);
+            // Most columns are smallest around a centre, so that it is tried beside what is kept.
+            let again = |form| match form {
+                Form::Centre => plan(form),
+                _ => smaller(plan(form), plan(Form::Centre)),
+            };
+            let kept = last.map(|l| again(l.form)).filter(|plan| plan.bits as u64 <= enough);
             let smallest = || FORMS.map(plan).into_iter().min_by_key(|plan| plan.bits);
             if let Some(plan) = kept.or_else(smallest)
                 && best.as_ref().is_none_or(|b| plan.bits < b.0.bits)
@@ -142,6 +151,10 @@ impl Layout {
     pub fn write_block(&self, i: usize, out: &mut Vec<u8>) {
         dispatch(Writing { layout: self, blocks: i..i + 1, out });
     }
+}
+
+fn smaller(one: Plan, other: Plan) -> Plan {
+    if other.bits < one.bits { other } else { one }
 }
 
 /// Least width, bits of the differences from it, whether there are patches.
@@ -259,13 +272,13 @@ fn ninther(at: impl Fn(usize) -> i64) -> i64 {
     median(of(0), of(1), of(2))
 }
 
-/// The median of fifteen spread over `0..n`.
+/// The median of some spread over `0..n`.
 fn middle(n: usize, at: impl Fn(usize) -> i64) -> i64 {
     if n < 2 {
         return 0;
     }
-    let mut some: [i64; 15] = std::array::from_fn(|i| at((2 * i + 1) * n / 30));
-    *some.select_nth_unstable(7).1
+    let mut some: [i64; MIDDLE] = std::array::from_fn(|i| at((2 * i + 1) * n / (2 * MIDDLE)));
+    *some.select_nth_unstable(MIDDLE / 2).1
 }
 
 /// Each residual at its own width, around a centre.

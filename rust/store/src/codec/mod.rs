@@ -3,6 +3,7 @@
 //! among them. FORMAT.md describes every byte.
 
 pub mod bits;
+pub mod bounds;
 pub mod choose;
 pub mod cursor;
 pub mod decimal;

@@ -10,7 +10,7 @@ use super::bits::BLOCK;
 use super::choose;
 use super::cursor::{Cursor, put_signed, put_varint};
 use super::decimal::{self, Reading};
-use super::integers::{self, Blocks};
+use super::integers::{self, Head};
 use super::layout::Layout;
 use super::simd::{Aligned, Kernel, Simd, dispatch, repeat};
 use super::statistics::Statistics;
@@ -345,8 +345,8 @@ impl<T: Copy> Kernel for LookingUp<'_, '_, '_, T> {
         if control > integers::CONTROL {
             return Err(cursor.wrong("no such order or form of integers"));
         }
-        let mut blocks = Blocks::new(&mut cursor, control, dictionary.count)?;
-        blocks.start_at(i64::from(dictionary.ends[0]));
+        let head = Head::read(&mut cursor, control, dictionary.count)?;
+        let mut blocks = head.blocks(i64::from(dictionary.ends[0]));
         let mut block = Aligned::zero();
         let mut done = 0;
         while done < to {

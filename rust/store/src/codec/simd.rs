@@ -140,6 +140,35 @@ pub trait Simd: Copy {
         unpack_scaled::<Self, ADD>(self, numbers, block);
         self.sums(block, numbers.plus, carry)
     }
+
+    /// As `numbers`, and appends what `of` makes of each; the block is undefined then.
+    #[inline(always)]
+    fn numbers_onto<const ADD: bool, T>(
+        self,
+        numbers: &Numbers,
+        first: u64,
+        block: &mut [u64; BLOCK],
+        of: impl Fn(u64) -> T + Copy,
+        out: &mut Vec<T>,
+    ) {
+        self.numbers::<ADD>(numbers, first, block);
+        out.extend(block.iter().map(|&v| of(v)));
+    }
+
+    /// As `sums_of`, and appends what `of` makes of each; the block is undefined then.
+    #[inline(always)]
+    fn sums_onto<const ADD: bool, T>(
+        self,
+        numbers: &Numbers,
+        carry: u64,
+        block: &mut [u64; BLOCK],
+        of: impl Fn(u64) -> T + Copy,
+        out: &mut Vec<T>,
+    ) -> u64 {
+        let last = self.sums_of::<ADD>(numbers, carry, block);
+        out.extend(block.iter().map(|&v| of(v)));
+        last
+    }
 }
 
 /// A block as it is packed. Each integer is `(number + what it gets on top) * factor + plus`; those that
@@ -248,6 +277,7 @@ fn unpack_any(bytes: &Padded, width: u32, block: &mut [u64; BLOCK]) {
 #[allow(unsafe_code)]
 mod x86 {
     use std::arch::x86_64::*;
+    use std::convert::identity;
 
     use super::{BLOCK, Kernel, Numbers, Padded, Simd, mask, padded, unpack_portable};
 
@@ -323,51 +353,112 @@ mod x86 {
 
         #[inline(always)]
         fn numbers<const ADD: bool>(self, numbers: &Numbers, first: u64, block: &mut [u64; BLOCK]) {
-            let Numbers { bytes, width, factor, plus } = *numbers;
-            if width > LANE_WIDTH_MAX {
+            if numbers.width > LANE_WIDTH_MAX {
                 return Avx2(()).numbers::<ADD>(numbers, first, block);
             }
-            let plus = plus.wrapping_add(first);
-            // SAFETY: the processor has every feature, or there were no `self`.
-            unsafe {
-                match factor {
-                    1 => unpack_avx512::<ADD, false, false>(bytes, width, factor, plus, 0, block),
-                    _ => unpack_avx512::<ADD, false, true>(bytes, width, factor, plus, 0, block),
-                }
-            }
+            let block = block.as_mut_ptr().cast();
+            let numbers = Numbers { plus: numbers.plus.wrapping_add(first), ..*numbers };
+            // SAFETY: the processor has every feature, or there were no `self`; the block is both places.
+            unsafe { made_avx512::<ADD, false, _>(&numbers, 0, block, identity, block) };
         }
 
         #[inline(always)]
         fn sums_of<const ADD: bool>(self, numbers: &Numbers, carry: u64, block: &mut [u64; BLOCK]) -> u64 {
-            let Numbers { bytes, width, factor, plus } = *numbers;
-            if width > LANE_WIDTH_MAX {
+            if numbers.width > LANE_WIDTH_MAX {
                 return Avx2(()).sums_of::<ADD>(numbers, carry, block);
             }
-            // SAFETY: the processor has every feature, or there were no `self`.
-            unsafe {
-                match factor {
-                    1 => unpack_avx512::<ADD, true, false>(bytes, width, factor, plus, carry, block),
-                    _ => unpack_avx512::<ADD, true, true>(bytes, width, factor, plus, carry, block),
-                }
+            let block = block.as_mut_ptr().cast();
+            // SAFETY: as above.
+            unsafe { made_avx512::<ADD, true, _>(numbers, carry, block, identity, block) }
+        }
+
+        #[inline(always)]
+        fn numbers_onto<const ADD: bool, T>(
+            self,
+            numbers: &Numbers,
+            first: u64,
+            block: &mut [u64; BLOCK],
+            of: impl Fn(u64) -> T + Copy,
+            out: &mut Vec<T>,
+        ) {
+            if numbers.width > LANE_WIDTH_MAX {
+                return Avx2(()).numbers_onto::<ADD, T>(numbers, first, block, of, out);
             }
-            block[BLOCK - 1]
+            let numbers = Numbers { plus: numbers.plus.wrapping_add(first), ..*numbers };
+            out.reserve(BLOCK);
+            // SAFETY: the processor has every feature, or there were no `self`; there is room for a block, all
+            // of which is written.
+            unsafe {
+                let end = out.as_mut_ptr().add(out.len()).cast();
+                made_avx512::<ADD, false, _>(&numbers, 0, block.as_ptr().cast(), of, end);
+                out.set_len(out.len() + BLOCK);
+            }
+        }
+
+        #[inline(always)]
+        fn sums_onto<const ADD: bool, T>(
+            self,
+            numbers: &Numbers,
+            carry: u64,
+            block: &mut [u64; BLOCK],
+            of: impl Fn(u64) -> T + Copy,
+            out: &mut Vec<T>,
+        ) -> u64 {
+            if numbers.width > LANE_WIDTH_MAX {
+                return Avx2(()).sums_onto::<ADD, T>(numbers, carry, block, of, out);
+            }
+            out.reserve(BLOCK);
+            // SAFETY: as above.
+            unsafe {
+                let end = out.as_mut_ptr().add(out.len()).cast();
+                let last = made_avx512::<ADD, true, _>(numbers, carry, block.as_ptr().cast(), of, end);
+                out.set_len(out.len() + BLOCK);
+                last
+            }
+        }
+    }
+
+    /// Picks what is compiled for a factor.
+    #[inline]
+    #[target_feature(
+        enable = "avx2,fma,bmi1,bmi2,lzcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vbmi"
+    )]
+    unsafe fn made_avx512<const ADD: bool, const SUMS: bool, T>(
+        numbers: &Numbers,
+        carry: u64,
+        tops: *const [u64; 8],
+        of: impl Fn(u64) -> T + Copy,
+        to: *mut [T; 8],
+    ) -> u64 {
+        // SAFETY: the caller's word.
+        unsafe {
+            match numbers.factor {
+                1 => unpack_avx512::<ADD, SUMS, false, T>(numbers, carry, tops, of, to),
+                _ => unpack_avx512::<ADD, SUMS, true, T>(numbers, carry, tops, of, to),
+            }
         }
     }
 
     /// Eight values take exactly `width` bytes: one load, one permutation that brings to each lane the
     /// eight bytes in which its value begins, one shift by lane, one mask. `width` is 57 at most. With `ADD`
-    /// what the block holds is added, with `SCALED` that is multiplied by `factor`; `plus` always is added.
+    /// what `tops` hold is added, with `SCALED` that is multiplied by `factor`; `plus` always is added. What
+    /// `of` makes of them, or with `SUMS` of their sums, is written without a way through memory. Returns the
+    /// last sum.
+    ///
+    /// The caller owes 64 values to read at `tops` with `ADD`, and room to write 64 at `to`, which may be the
+    /// same place.
+    #[inline(never)]
     #[target_feature(
         enable = "avx2,fma,bmi1,bmi2,lzcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vbmi"
     )]
-    fn unpack_avx512<const ADD: bool, const SUMS: bool, const SCALED: bool>(
-        bytes: &[u8],
-        width: u32,
-        factor: u64,
-        plus: u64,
+    unsafe fn unpack_avx512<const ADD: bool, const SUMS: bool, const SCALED: bool, T>(
+        numbers: &Numbers,
         carry: u64,
-        block: &mut [u64; BLOCK],
-    ) {
+        tops: *const [u64; 8],
+        of: impl Fn(u64) -> T + Copy,
+        to: *mut [T; 8],
+    ) -> u64 {
+        let Numbers { bytes, width, factor, plus } = *numbers;
         let ones = _mm512_set1_epi64(0x0101_0101_0101_0101);
         let lanes = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
         let bits = _mm512_mullo_epi64(lanes, _mm512_set1_epi64(i64::from(width)));
@@ -378,10 +469,9 @@ mod x86 {
         let factor = _mm512_set1_epi64(factor as i64);
         let plus = _mm512_set1_epi64(plus as i64);
         let mut last = _mm512_set1_epi64(carry as i64);
-        let (groups, _) = block.as_chunks_mut::<8>();
         let width = width as usize;
         let whole = bytes.len() >= 7 * width + 64;
-        for (i, group) in groups.iter_mut().enumerate() {
+        for i in 0..BLOCK / 8 {
             let word = if whole {
                 // SAFETY: each of eight steps of `width` has 64 bytes behind it.
                 unsafe { _mm512_loadu_si512(bytes.as_ptr().add(i * width).cast()) }
@@ -393,8 +483,8 @@ mod x86 {
             let lane = _mm512_srlv_epi64(_mm512_permutexvar_epi8(which, word), shifts);
             let mut lane = _mm512_and_si512(lane, keep);
             if ADD {
-                // SAFETY: both are 64 plain bytes; any bits are a value of either.
-                lane = _mm512_add_epi64(lane, unsafe { std::mem::transmute::<[u64; 8], __m512i>(*group) });
+                // SAFETY: the caller's word.
+                lane = _mm512_add_epi64(lane, unsafe { _mm512_loadu_si512(tops.add(i).cast()) });
             }
             if SCALED {
                 lane = _mm512_mullo_epi64(lane, factor);
@@ -403,9 +493,16 @@ mod x86 {
             if SUMS {
                 (lane, last) = scan(lane, last);
             }
-            // SAFETY: both are 64 plain bytes; any bits are a value of either.
-            *group = unsafe { std::mem::transmute::<__m512i, [u64; 8]>(lane) };
+            // SAFETY: both are 64 plain bytes; any bits are a value of either. The caller's word.
+            unsafe {
+                let lane = std::mem::transmute::<__m512i, [u64; 8]>(lane);
+                let to = to.add(i).cast::<T>();
+                for (k, v) in lane.into_iter().enumerate() {
+                    to.add(k).write(of(v));
+                }
+            }
         }
+        _mm_cvtsi128_si64(_mm512_castsi512_si128(last)) as u64
     }
 
     /// Running sums of eight lanes above `last`, and the whole sum in all lanes.

@@ -8,12 +8,13 @@ use metricsdb_model::sample::STALE_NAN_BITS;
 use metricsdb_model::{Result, ValueKind};
 
 use super::bits::BLOCK;
+use super::bounds::{Bounds, Told};
 use super::choose::Plan;
 use super::cursor::Cursor;
 use super::decimal::{self, Reading};
 use super::dense;
 use super::exceptions::Exceptions;
-use super::integers::{Blocks, CONTROL};
+use super::integers::{CONTROL, Head};
 use super::repeats::{self, Dictionary, Runs};
 use super::simd::{Aligned, Kernel, Simd, dispatch, repeat};
 use super::statistics::{self, Statistics};
@@ -76,22 +77,17 @@ enum Body<'a> {
 }
 
 /// Integers and what they stand for.
-#[derive(Clone)]
 struct Packed<'a> {
     kind: ValueKind,
     codec: Codec,
     scale: u8,
-    first: i64,
-    last: i64,
-    low: i64,
-    high: i64,
-    monotone: bool,
-    bare: bool,
+    bounds: Bounds,
+    told: Told,
     /// Units in the last place that the first, the last, the lowest and the highest value are away from
     /// their mantissas; for `NEAR`.
     away: [i64; 4],
     exceptions: Exceptions<'a>,
-    blocks: Blocks<'a>,
+    integers: Head<'a>,
     /// At the first block; for `NEAR` at the head of the distances before it.
     cursor: Cursor<'a>,
 }
@@ -167,7 +163,7 @@ impl<'a> Section<'a> {
                 }
                 // Blocks of near mantissas alternate with others, so that their widths can't be listed.
                 if p.codec != NEAR
-                    && let Ok(integers) = p.blocks.clone().detail(&mut p.cursor.clone())
+                    && let Ok(integers) = p.integers.detail(&mut p.cursor.clone())
                 {
                     _ = write!(text, ", {integers}");
                 }
@@ -184,7 +180,7 @@ impl<'a> Section<'a> {
     /// What an encoder may decide again for the next block of the series.
     pub fn plan(&self) -> Option<Plan> {
         match &self.body {
-            Body::Packed(p) => Some(Plan { codec: p.codec, scale: p.scale, shape: p.blocks.shape() }),
+            Body::Packed(p) => Some(Plan { codec: p.codec, scale: p.scale, shape: p.integers.shape() }),
             _ => None,
         }
     }
@@ -197,7 +193,7 @@ impl<'a> Section<'a> {
             Body::Runs(runs) => runs.statistics()?,
             Body::Dictionary(d) => d.statistics(self.kind)?,
             Body::Packed(p) => p.statistics(self.count)?,
-            Body::Dense(d) if d.bare => None,
+            Body::Dense(d) if d.told == Told::Bare => None,
             Body::Dense(d) => Some(self.dense_statistics(d)?),
         };
         match known {
@@ -258,11 +254,11 @@ impl<'a> Section<'a> {
     fn dense_statistics(&self, d: &dense::Parsed<'_>) -> Result<Statistics> {
         let number = |m: i64| self.kind.widen(d.to_bits(self.kind, m as u64, 0));
         let known = Statistics {
-            first: number(d.first),
-            last: number(d.last),
-            min: number(d.low),
-            max: number(d.high),
-            resets: d.rises.then_some(0),
+            first: number(d.bounds.first),
+            last: number(d.bounds.last),
+            min: number(d.bounds.low),
+            max: number(d.bounds.high),
+            resets: (d.told == Told::Rises).then_some(0),
             stale: 0,
             nan: 0,
         };
@@ -296,6 +292,7 @@ fn excepted(mut s: Statistics, exceptions: &Exceptions<'_>, count: usize) -> Res
 }
 
 impl<'a> Packed<'a> {
+    #[inline(always)]
     fn read(c: &mut Cursor<'a>, kind: ValueKind, head: u8, count: usize) -> Result<Packed<'a>> {
         let (codec, scale) = (head & 7, head >> 3 & 15);
         let float = !kind.is_integer();
@@ -304,39 +301,19 @@ impl<'a> Packed<'a> {
             return Err(c.wrong("no such scale"));
         }
         let control = c.byte()?;
-        let (monotone, bare) = (control & MONOTONE != 0, control & BARE != 0);
-        let mut blocks = Blocks::new(c, control & CONTROL, count)?;
-        let first = c.signed()?;
-        blocks.start_at(first);
-        let (mut last, mut low, mut high) = (first, first, first);
-        if monotone {
-            last = first.wrapping_add(c.varint()? as i64);
-            high = last;
-        } else if !bare {
-            last = last.wrapping_add(c.signed()?);
-            low = first.min(last).wrapping_sub(c.varint()? as i64);
-            high = first.max(last).wrapping_add(c.varint()? as i64);
-        }
+        let told = match control & (MONOTONE | BARE) {
+            0 => Told::All,
+            BARE => Told::Bare,
+            _ => Told::Rises,
+        };
+        let integers = Head::read(c, control & CONTROL, count)?;
+        let bounds = Bounds::read(c, told)?;
         let near = codec == NEAR;
         let away = if near { [c.signed()?, c.signed()?, c.signed()?, c.signed()?] } else { [0; 4] };
         let excepted = head & EXCEPTIONS != 0;
         let exceptions = if excepted { Exceptions::read(c, count)? } else { Exceptions::none() };
         let cursor = *c;
-        Ok(Packed {
-            kind,
-            codec,
-            scale,
-            first,
-            last,
-            low,
-            high,
-            monotone,
-            bare,
-            away,
-            exceptions,
-            blocks,
-            cursor,
-        })
+        Ok(Packed { kind, codec, scale, bounds, told, away, exceptions, integers, cursor })
     }
 
     fn name(&self) -> &'static str {
@@ -352,7 +329,7 @@ impl<'a> Packed<'a> {
 
     /// `None` if they weren't written, or there are NaNs among the packed integers.
     fn statistics(&self, count: usize) -> Result<Option<Statistics>> {
-        if self.bare {
+        if self.told == Told::Bare {
             return Ok(None);
         }
         let number = |m: i64, away: i64| match (self.codec, self.kind) {
@@ -362,25 +339,25 @@ impl<'a> Packed<'a> {
             (BITS, _) => f64::from_bits(ordered(m as u64) as u64),
             _ => f64::from_bits(decimal::value(m, self.scale).to_bits().wrapping_add(away as u64)),
         };
-        let (min, max) = (number(self.low, self.away[2]), number(self.high, self.away[3]));
-        let (first, last) = (number(self.first, self.away[0]), number(self.last, self.away[1]));
+        let (min, max) = (number(self.bounds.low, self.away[2]), number(self.bounds.high, self.away[3]));
+        let (first, last) = (number(self.bounds.first, self.away[0]), number(self.bounds.last, self.away[1]));
         if self.codec == BITS && (min.is_nan() || max.is_nan()) {
             return Ok(None);
         }
-        let resets = self.monotone.then_some(0);
+        let resets = (self.told == Told::Rises).then_some(0);
         let known = Statistics { first, last, min, max, resets, stale: 0, nan: 0 };
         excepted(known, &self.exceptions, count).map(Some)
     }
 
     /// `None` where integers don't tell the sum exactly.
     fn sum(&self, count: usize) -> Result<Option<f64>> {
-        let range = self.high.wrapping_sub(self.low) as u64;
+        let range = self.bounds.high.wrapping_sub(self.bounds.low) as u64;
         let decimals = self.codec == QUOTIENT || self.codec == PRODUCT;
-        if !decimals || self.bare || self.exceptions.number() > 0 || range >= 1 << 46 {
+        if !decimals || self.told == Told::Bare || self.exceptions.number() > 0 || range >= 1 << 46 {
             return Ok(None);
         }
         let above = dispatch(Summing { packed: self })?;
-        let low = i128::from(self.low) - i128::from(self.kind.zero());
+        let low = i128::from(self.bounds.low) - i128::from(self.kind.zero());
         let sum = (low * count as i128 + i128::from(above)) as f64;
         Ok(Some(match self.codec {
             PRODUCT => sum * decimal::product(1, self.scale),
@@ -408,35 +385,40 @@ impl<T: Copy, F: Fn(u64) -> T + Copy> Kernel for Decode<'_, '_, '_, T, F> {
         match p.codec {
             _ if p.kind == ValueKind::Int => self.each(simd, convert),
             _ if p.kind == ValueKind::Uint => {
-                self.each(simd, |v| convert(ValueKind::Uint.unordered(v as i64)))
+                self.each(simd, move |v| convert(ValueKind::Uint.unordered(v as i64)))
             }
             NEAR => self.each_near(simd),
             QUOTIENT if p.scale == 0 => {
-                self.each(simd, |v| convert(decimal::widen_integer::<S>(v as i64).to_bits()))
+                self.each(simd, move |v| convert(decimal::widen_integer::<S>(v as i64).to_bits()))
             }
             QUOTIENT => {
-                self.each(simd, |v| convert(decimal::quotient::<S>(v as i64, power, tenth).to_bits()))
+                self.each(simd, move |v| convert(decimal::quotient::<S>(v as i64, power, tenth).to_bits()))
             }
-            PRODUCT => self.each(simd, |v| convert(decimal::quick_product(v as i64, tenth).to_bits())),
-            SINGLE => self.each(simd, |v| {
+            PRODUCT => self.each(simd, move |v| convert(decimal::quick_product(v as i64, tenth).to_bits())),
+            SINGLE => self.each(simd, move |v| {
                 convert(decimal::single(decimal::quotient::<S>(v as i64, power, tenth)).to_bits())
             }),
-            _ => self.each(simd, |v| convert(ordered(v) as u64)),
+            _ => self.each(simd, move |v| convert(ordered(v) as u64)),
         }
     }
 }
 
 impl<T: Copy, F: Fn(u64) -> T + Copy> Decode<'_, '_, '_, T, F> {
     #[inline(always)]
-    fn each<S: Simd>(self, simd: S, of: impl Fn(u64) -> T) -> Result<()> {
+    fn each<S: Simd>(self, simd: S, of: impl Fn(u64) -> T + Copy) -> Result<()> {
         let Decode { packed, from, to, out, .. } = self;
         out.reserve(to - from);
-        let (mut cursor, mut blocks) = (packed.cursor, packed.blocks.clone());
+        let (mut cursor, mut blocks) = (packed.cursor, packed.integers.blocks(packed.bounds.first));
         let mut block = Aligned::zero();
         let mut done = 0;
         while done < to {
-            let n = blocks.next(simd, &mut cursor, &mut block.0)?;
-            append(&block, done, n, from, to, &of, out);
+            let n = blocks.next_size();
+            if n == BLOCK && from <= done && done + n <= to {
+                blocks.next_onto(simd, &mut cursor, &mut block.0, of, out)?;
+            } else {
+                blocks.next(simd, &mut cursor, &mut block.0)?;
+                append(&block, done, n, from, to, of, out);
+            }
             done += n;
         }
         Ok(())
@@ -448,10 +430,10 @@ impl<T: Copy, F: Fn(u64) -> T + Copy> Decode<'_, '_, '_, T, F> {
         let Decode { packed, from, to, out, convert } = self;
         let (power, tenth) = (decimal::power(packed.scale), decimal::product(1, packed.scale));
         out.reserve(to - from);
-        let (mut cursor, mut blocks) = (packed.cursor, packed.blocks.clone());
+        let (mut cursor, mut blocks) = (packed.cursor, packed.integers.blocks(packed.bounds.first));
         let control = cursor.byte()?;
-        let mut of_away = Blocks::new(&mut cursor, control, packed.blocks.count())?;
-        of_away.start_at(packed.away[0]);
+        let of_away = Head::read(&mut cursor, control, packed.integers.count())?;
+        let mut of_away = of_away.blocks(packed.away[0]);
         let (mut block, mut away) = (Aligned::zero(), Aligned::zero());
         let mut done = 0;
         while done < to {
@@ -498,8 +480,9 @@ impl Kernel for Summing<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Result<u64> {
-        let (mut cursor, mut blocks) = (self.packed.cursor, self.packed.blocks.clone());
-        let low = self.packed.low as u64;
+        let (mut cursor, mut blocks) =
+            (self.packed.cursor, self.packed.integers.blocks(self.packed.bounds.first));
+        let low = self.packed.bounds.low as u64;
         let (mut block, mut sum) = (Aligned::zero(), 0u64);
         loop {
             let n = blocks.next(simd, &mut cursor, &mut block.0)?;

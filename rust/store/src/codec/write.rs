@@ -3,13 +3,12 @@
 
 use metricsdb_model::ValueKind;
 
-use super::bits::width;
-use super::cursor::{put_signed, put_varint};
+use super::bounds::{Bounds, Told};
+use super::cursor::put_signed;
 use super::decimal::{Mantissas, Reading};
 use super::exceptions;
 use super::integers::Shape;
 use super::layout::Layout;
-use super::simd::{Kernel, Simd, dispatch};
 use super::values::{
     BARE, BITS, Codec, EXCEPTIONS, MONOTONE, NEAR, PRODUCT, QUOTIENT, SINGLE, head, ordered,
 };
@@ -62,9 +61,6 @@ pub fn ordered_bits(bits: &[u64], last: Option<Shape>, out: &mut Vec<u8>) {
     packed.write(bits, last, out);
 }
 
-/// Extremes of more bits in all tell little, and cost a byte and more in a hundred of a chunk.
-const BARE_BITS: u32 = 100;
-
 struct Packed<'a> {
     codec: Codec,
     scale: u8,
@@ -83,25 +79,19 @@ impl Packed<'_> {
     /// All before the blocks: codec, head of the integers, first, last, extremes, exceptions. `more` stands
     /// before the exceptions.
     fn write_summary(&self, layout: &Layout, bits: &[u64], more: &[i64], out: &mut Vec<u8>) {
-        let Some((&first, &last)) = self.column.first().zip(self.column.last()) else { return };
-        let bounds = dispatch(Bounding { column: self.column });
+        let Some((bounds, rises)) = Bounds::of(self.column) else { return };
         // A NaN has no place in the order of numbers; other exceptions may, but the column doesn't know it.
         let number = |i: u32| self.kind.is_integer() || !f64::from_bits(bits[i as usize]).is_nan();
-        let rises = bounds.rises && self.codec != NEAR && !self.exceptions.iter().any(|&i| number(i));
+        let rises = rises && self.codec != NEAR && !self.exceptions.iter().any(|&i| number(i));
         let some = if self.exceptions.is_empty() { 0 } else { EXCEPTIONS };
         out.push(head(self.codec, self.scale) | some);
-        let lower = first.min(last).wrapping_sub(bounds.low) as u64;
-        let higher = bounds.high.wrapping_sub(first.max(last)) as u64;
-        let bare = !rises && self.codec != NEAR && width(lower) + width(higher) > BARE_BITS;
-        layout.write_head(if rises { MONOTONE } else { 0 } | if bare { BARE } else { 0 }, out);
-        put_signed(out, first);
-        if rises {
-            put_varint(out, last.wrapping_sub(first) as u64);
-        } else if !bare {
-            put_signed(out, last.wrapping_sub(first));
-            put_varint(out, lower);
-            put_varint(out, higher);
-        }
+        let (told, flag) = match rises {
+            true => (Told::Rises, MONOTONE),
+            false if self.codec != NEAR && bounds.are_long() => (Told::Bare, BARE),
+            false => (Told::All, 0),
+        };
+        layout.write_head(flag, out);
+        bounds.put(told, out);
         more.iter().for_each(|&v| put_signed(out, v));
         if !self.exceptions.is_empty() {
             exceptions::write(self.exceptions, bits, out);
@@ -123,7 +113,7 @@ fn near(found: &Mantissas, bits: &[u64], last: Option<Shape>, out: &mut Vec<u8>)
     let excepted = |i: usize| found.exceptions.binary_search(&(i as u32)).is_ok();
     let numbers = bits.iter().enumerate().filter(|(i, _)| !excepted(*i)).map(|(_, &b)| ordered(b));
     let (low, high) = numbers.fold((i64::MAX, i64::MIN), |(l, h), v| (l.min(v), h.max(v)));
-    let bounds = dispatch(Bounding { column: &found.column });
+    let Some((bounds, _)) = Bounds::of(&found.column) else { return };
     let off = |v: i64, m: i64| {
         let whole = super::decimal::value(m, found.scale).to_bits();
         (ordered(v as u64) as u64).wrapping_sub(whole) as i64
@@ -135,30 +125,5 @@ fn near(found: &Mantissas, bits: &[u64], last: Option<Shape>, out: &mut Vec<u8>)
     for i in 0..layout.blocks() {
         layout.write_block(i, out);
         away.write_block(i, out);
-    }
-}
-
-/// What a column says of itself.
-struct Bounds {
-    low: i64,
-    high: i64,
-    /// No integer is smaller than the one before it.
-    rises: bool,
-}
-
-struct Bounding<'a> {
-    column: &'a [i64],
-}
-
-impl Kernel for Bounding<'_> {
-    type Output = Bounds;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> Bounds {
-        let low = self.column.iter().copied().fold(i64::MAX, i64::min);
-        let high = self.column.iter().copied().fold(i64::MIN, i64::max);
-        let after = self.column.get(1..).unwrap_or(&[]);
-        let falls = self.column.iter().zip(after).fold(0, |n, (a, b)| n | u64::from(b < a));
-        Bounds { low, high, rises: falls == 0 }
     }
 }

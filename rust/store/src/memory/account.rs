@@ -90,9 +90,9 @@ impl Unclaimed {
         self.rest.starts += rest.starts;
     }
 
-    /// The part of shared times that no series was charged for.
-    fn times(&self, common: &Common) -> usize {
-        common.times.saturating_sub(self.held.shared)
+    /// The part of shared columns that no series was charged for.
+    fn columns(&self, common: &Common) -> usize {
+        common.columns.saturating_sub(self.held.shared)
     }
 
     fn spare(&self, common: &Common) -> usize {
@@ -174,7 +174,7 @@ impl Database {
             ("symbols", common.symbols + common.shapes),
             ("label hashes", common.raw),
             ("metadata", common.metadata),
-            ("shared times", all.times(&common)),
+            ("shared columns", all.columns(&common)),
             ("free pages and buffers", all.spare(&common)),
         ]));
         rows
@@ -216,7 +216,7 @@ impl Database {
             ("symbols", (common.symbols + common.shapes).saturating_sub(text_bytes)),
             ("label hashes", common.raw),
             ("metadata", common.metadata),
-            ("shared times", all.times(&common)),
+            ("shared columns", all.columns(&common)),
             ("free pages and buffers", all.spare(&common)),
         ]));
         rows
@@ -270,7 +270,7 @@ impl Database {
             ("start timestamps", all.held.starts),
             ("series", all.held.columns),
             ("labels and index", all.labels(&common)),
-            ("shared times", all.times(&common)),
+            ("shared columns", all.columns(&common)),
             ("free pages and buffers", all.spare(&common)),
         ]));
         rows
@@ -303,7 +303,7 @@ impl Database {
             ("start timestamps", all.held.starts),
             ("series", all.held.columns),
             ("labels and index", all.labels(&common)),
-            ("shared times", all.times(&common)),
+            ("shared columns", all.columns(&common)),
             ("free pages and buffers", all.spare(&common)),
         ]));
         rows
@@ -326,7 +326,7 @@ impl Database {
             ("symbols", common.symbols + common.shapes),
             ("label hashes", common.raw),
             ("metadata", common.metadata),
-            ("shared times", all.times(&common)),
+            ("shared columns", all.columns(&common)),
             ("buffers", common.buffers + common.fixed),
         ]));
         rows

@@ -135,7 +135,7 @@ fn series_of_one_scrape_share_their_times() {
         db.write(&batch(&series));
     }
     let part = |name: &str| db.memory().iter().find(|p| p.name == name).map(|p| (p.bytes, p.items)).unwrap();
-    assert_eq!(part("shared times").1, 1);
-    assert!(part("shared times").0 < 3000, "{}", part("shared times").0);
+    assert_eq!(part("shared columns").1, 1);
+    assert!(part("shared columns").0 < 3000, "{}", part("shared columns").0);
     db.check().unwrap();
 }
