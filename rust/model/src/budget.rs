@@ -4,10 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
+use crate::counter::Counter;
 use crate::error::{Error, Result};
 
 /// Cheap items (a comparison, a copy of a few words) that a loop may handle between two looks at the budget.
 pub const ITEMS_PER_CHECK: usize = 4096;
+/// A thread looks this many times at what all threads have taken, or more often.
+const SAMPLE_LOOKS: u64 = 1024;
+const SAMPLES_PER_LOOK_MAX: u64 = 4096;
 
 const CANCELLED: u8 = 1;
 const TIMED_OUT: u8 = 2;
@@ -72,7 +76,7 @@ struct Inner {
     stop: Stop,
     gate: Option<Arc<dyn Gate>>,
     limits: Limits,
-    samples: AtomicU64,
+    samples: Counter,
     samples_peak: AtomicU64,
     /// Bytes held by what is being computed, and by what stays until the call ends.
     held: AtomicU64,
@@ -156,7 +160,7 @@ impl Budget {
 
     pub fn with(stop: Stop, limits: Limits, gate: Option<Arc<dyn Gate>>, visits: Option<Visits>) -> Budget {
         let zero = || AtomicU64::new(0);
-        let (samples, samples_peak, held, kept, peak) = (zero(), zero(), zero(), zero(), zero());
+        let (samples, samples_peak, held, kept, peak) = (Counter::default(), zero(), zero(), zero(), zero());
         let inner = Inner { stop, gate, limits, samples, samples_peak, held, kept, peak, visits };
         Budget { inner: Arc::new(inner), counts: true }
     }
@@ -217,13 +221,23 @@ impl Budget {
         }
     }
 
-    /// Counts samples that were loaded or made, and checks: call it once per series or block.
+    /// Counts samples that were loaded or made, and checks: call it once per series or block. Each thread counts for
+    /// itself, and looks at what all have taken every thousandth part of the limit: call `check_samples` at the end.
     #[inline]
     pub fn take_samples(&self, count: u64) -> Result<()> {
-        if !self.counts {
-            return self.check();
+        if self.counts {
+            let before = self.inner.samples.add(count);
+            let stride = (self.inner.limits.samples_max / SAMPLE_LOOKS).clamp(1, SAMPLES_PER_LOOK_MAX);
+            if (before + count) / stride != before / stride {
+                return self.check_samples();
+            }
         }
-        let used = self.inner.samples.fetch_add(count, Relaxed) + count;
+        self.check()
+    }
+
+    /// Fails when more samples were taken than allowed.
+    pub fn check_samples(&self) -> Result<()> {
+        let used = self.samples_used();
         if used > self.inner.limits.samples_max {
             return Err(Error::Limit {
                 what: "samples loaded by one query",
@@ -254,7 +268,7 @@ impl Budget {
     }
 
     pub fn samples_used(&self) -> u64 {
-        self.inner.samples.load(Relaxed)
+        self.inner.samples.total()
     }
 
     /// The most values that stood in one block at once.
@@ -356,6 +370,25 @@ mod tests {
                  range or the steps, or raise max_query_memory"
                 .to_owned())
         );
+    }
+
+    #[test]
+    fn samples_of_many_threads_are_limited_exactly_in_the_end() {
+        for (limit, each) in [(10, 1), (100_000, 1), (100_000, 700)] {
+            let budget = Budget::new(Stop::default(), 0, limit);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(
+                        || while budget.take_samples(each).is_ok() && budget.samples_used() <= limit {},
+                    );
+                }
+            });
+            let used = budget.samples_used();
+            assert!(used > limit && used <= limit + limit / 10 + 5 * each, "{used}");
+            assert!(budget.check_samples().is_err());
+        }
+        let budget = Budget::new(Stop::default(), 0, 10);
+        assert_eq!((budget.take_samples(10), budget.check_samples()), (Ok(()), Ok(())));
     }
 
     #[test]

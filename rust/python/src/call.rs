@@ -91,7 +91,11 @@ impl Watch<'_> {
         in_pool(ticket.class, |scope| {
             scope.spawn(|_| {
                 ticket.note();
-                let result = guarded(|| work(&ticket.budget));
+                let result = guarded(|| {
+                    let done = work(&ticket.budget)?;
+                    ticket.budget.check_samples()?;
+                    Ok(done)
+                });
                 ticket.note();
                 *outcome.lock() = Some(result);
                 finished.notify_one();

@@ -118,6 +118,7 @@ pub fn evaluate_on(
     let evaluator =
         Evaluator { source, budget, params, times, notes: &notes, profile, selected, hints, memo };
     let (kind, matrix, string) = evaluator.answer(expr)?;
+    budget.check_samples()?;
     drop(evaluator);
     Ok(Answer { kind, matrix, string, annotations: notes.into_list(), samples_loaded: budget.samples_used() })
 }
