@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use metricsdb_model::histogram::{Span, Tally};
-use metricsdb_model::{Counts, Histogram, Layout, ResetHint, TimeRange, WriteReport};
+use metricsdb_model::{Budget, Counts, Histogram, Layout, ResetHint, TimeRange, WriteReport};
 use metricsdb_store::DuplicatePolicy;
 use metricsdb_store::codec::histogram::{CHUNK_ROWS_MAX, HistogramChunk};
 use metricsdb_store::histograms::{HistogramSeries, Target};
@@ -136,6 +136,6 @@ fn round_trip(mut bytes: Bytes) {
     }
     series.check().unwrap();
     let mut kept = Vec::new();
-    series.read_range(TimeRange::ALL, &mut kept, &mut Vec::new()).unwrap();
+    series.read_range(TimeRange::ALL, &Budget::unlimited(), &mut kept, &mut Vec::new()).unwrap();
     assert_eq!((report.accepted, kept), (written.len() as u64, times));
 }
