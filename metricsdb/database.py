@@ -331,11 +331,6 @@ class Database:
         """
         now = self.now_ms()
         at = now if time is None else time_ms(time, now)
-        statement = explaining.statement(self._native, expr)
-        if statement is not None:
-            return explaining.explain(
-                self._native, statement[1], (at, at, 0, self._lookback_ms), statement[0], {}
-            ).frame
         return self._evaluate(expr, at, at, 0, wide, priority)
 
     def query_range(
