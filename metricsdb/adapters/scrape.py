@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 
 from metricsdb._native import NativeDatabase, ScrapeState
+from metricsdb.adapters.exposition import format_of
 from metricsdb.clock import Clock
 from metricsdb.config import ScrapeJob
 from metricsdb.errors import MetricsDBError
@@ -34,7 +35,6 @@ ACCEPT = (
     "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.8,"
     "text/plain;version=0.0.4;q=0.7,application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1"
 )
-_FORMATS = {"application/openmetrics-text": "openmetrics", "application/vnd.google.protobuf": "protobuf"}
 # A scrape that starts this late still carries its even time: steady intervals compress far better.
 TOLERANCE_MS = 5
 _REPORTED = ("up", "scrape_duration_seconds", "scrape_samples_scraped")
@@ -170,8 +170,7 @@ class Scraper:
                 if size > target.body_bytes_max:
                     raise ValueError(f"body is larger than {target.body_bytes_max} bytes; raise body_bytes_max")
                 parts.append(part)
-            kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-            return b"".join(parts), _FORMATS.get(kind, "prometheus")
+            return b"".join(parts), format_of(answer.headers.get("content-type", ""))
 
     def _report(self, target: Target, at_ms: int, values: tuple[float, ...]) -> None:
         refs, _ = self._native.register([{"__name__": name, **target.labels} for name in _REPORTED])

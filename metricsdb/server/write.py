@@ -12,14 +12,14 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from metricsdb._native import NativeDatabase
+from metricsdb.adapters.exposition import format_of
 from metricsdb.errors import MetricsDBError
 from metricsdb.server.params import BadParameter, url_form
 from metricsdb.server.state import Counts
@@ -221,20 +221,14 @@ class TextImport:
         if body is None:
             return _too_large(self._body_bytes_max)
         now = self._now_ms() if at is None else at
-        work = partial(self._native.ingest, body, _text_format(request.headers), now, labels, False)
+        kind = format_of(request.headers.get("content-type", ""))
+        work = partial(self._native.ingest, body, kind, now, labels, False)
         try:
             report = await loop.run_in_executor(self._executor, work)
         except MetricsDBError as error:
             return PlainTextResponse(f"{error}\n", 400)
         self._counts.write("import", report)
         return _partly(report) or Response(status_code=204)
-
-
-def _text_format(headers: Headers) -> Literal["openmetrics", "prometheus", "protobuf"]:
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/vnd.google.protobuf":
-        return "protobuf"
-    return "openmetrics" if kind == "application/openmetrics-text" else "prometheus"
 
 
 def _import_options(timestamp: str, extra: list[str]) -> tuple[int | None, dict[str, str]]:
