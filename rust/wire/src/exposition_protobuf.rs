@@ -14,8 +14,8 @@ use metricsdb_model::{Batch, BatchSeries, Error, Metadata, MetricType, Reason, R
 use crate::dialect;
 use crate::native_histogram::{Fields, Histograms, Part, Raw};
 use crate::number::write_general;
-use crate::protobuf::{Broken, Read, Reader, WireType};
-use crate::remote_write::{decode_labels, put_label};
+use crate::protobuf::{Read, Reader, WireType};
+use crate::remote_write::{self, decode_labels, put_label};
 
 const BODY: &str = "protobuf exposition";
 const COUNTER: u64 = 0;
@@ -56,10 +56,8 @@ pub fn parse<'a>(body: &[u8], default_time_ms: i64, labels: &'a mut Vec<u8>) -> 
     let mut r = Reader::new(body);
     while !r.is_done() {
         let read = r.message().and_then(|family| parser.family(family));
-        read.map_err(|Broken { at, what }| {
-            let value = format!("byte {at} of {}", body.len());
-            Error::input(BODY, &value, what, "send io.prometheus.client.MetricFamily messages, delimited")
-        })?;
+        let remedy = "send io.prometheus.client.MetricFamily messages, delimited";
+        read.map_err(|broken| broken.refuse(BODY, body, remedy))?;
         parser.check()?;
     }
     Ok(parser.finish())
@@ -138,14 +136,13 @@ impl<'a> Parser<'a> {
     /// What is said of a family may stand behind its metrics.
     fn family(&mut self, whole: Reader<'_>) -> Read<()> {
         let (mut about, mut name, mut kind) = (Metadata::default(), &b""[..], COUNTER);
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut r = whole;
         while !r.is_done() {
             match r.field()? {
                 (1, wire) => name = r.bytes_in(wire)?,
-                (2, wire) => about.help = Some(text(r.bytes_in(wire)?)).filter(|help| !help.is_empty()),
+                (2, wire) => about.help = Some(r.text_in(wire)?).filter(|help| !help.is_empty()),
                 (3, wire) => kind = r.number(wire)?,
-                (5, wire) => about.unit = Some(text(r.bytes_in(wire)?)).filter(|unit| !unit.is_empty()),
+                (5, wire) => about.unit = Some(r.text_in(wire)?).filter(|unit| !unit.is_empty()),
                 (_, wire) => r.skip(wire)?,
             }
         }
@@ -158,7 +155,7 @@ impl<'a> Parser<'a> {
             }
         }
         if !name.is_empty() {
-            about.metric = text(name);
+            about.metric = String::from_utf8_lossy(name).into_owned();
             about.kind = Some(metric_type(kind));
             self.metadata.push(about);
         }
@@ -170,7 +167,7 @@ impl<'a> Parser<'a> {
         let (mut r, mut value) = (whole, None);
         while !r.is_done() {
             match r.field()? {
-                (1, wire) => metric.pairs.push(pair(r.message_in(wire)?)?),
+                (1, wire) => metric.pairs.push(remote_write::label(r.message_in(wire)?)?),
                 (6, wire) => metric.timestamp = r.number(wire)? as i64,
                 (number @ (2..=5 | 7), wire) => value = Some((number, r.message_in(wire)?)),
                 (_, wire) => r.skip(wire)?,
@@ -362,19 +359,6 @@ impl<'a> Parser<'a> {
             report: self.report,
         }
     }
-}
-
-/// `LabelPair`.
-fn pair<'b>(mut r: Reader<'b>) -> Read<(&'b [u8], &'b [u8])> {
-    let (mut name, mut value) = (&b""[..], &b""[..]);
-    while !r.is_done() {
-        match r.field()? {
-            (1, wire) => name = r.bytes_in(wire)?,
-            (2, wire) => value = r.bytes_in(wire)?,
-            (_, wire) => r.skip(wire)?,
-        }
-    }
-    Ok((name, value))
 }
 
 /// `Quantile`.

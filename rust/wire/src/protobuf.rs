@@ -3,12 +3,21 @@
 //! Every message is a prefix-bounded view of the same body, so that positions in errors are offsets
 //! into what the sender sent.
 
+use metricsdb_model::Error;
+
 /// Where and why the bytes are not protobuf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken {
     /// Offset in the body.
     pub at: usize,
     pub what: &'static str,
+}
+
+impl Broken {
+    /// As the refusal of a whole body.
+    pub fn refuse(self, input: &'static str, body: &[u8], remedy: &'static str) -> Error {
+        Error::input(input, &format!("byte {} of {}", self.at, body.len()), self.what, remedy)
+    }
 }
 
 /// What was read, or where the body is broken.
@@ -266,6 +275,11 @@ impl<'a> Reader<'a> {
     pub fn bytes_in(&mut self, wire: WireType) -> Read<&'a [u8]> {
         self.expect(wire, WireType::Bytes)?;
         self.bytes()
+    }
+
+    /// Text in a field that came in this wire type; what is not UTF-8 is replaced.
+    pub fn text_in(&mut self, wire: WireType) -> Read<String> {
+        Ok(String::from_utf8_lossy(self.bytes_in(wire)?).into_owned())
     }
 
     /// A nested message in a field that came in this wire type.

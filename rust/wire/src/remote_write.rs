@@ -16,7 +16,7 @@ use metricsdb_model::{
 
 use crate::dialect;
 use crate::native_histogram::{self, Histograms};
-use crate::protobuf::{Broken, Read, Reader, WireType, put_bytes, put_varint};
+use crate::protobuf::{Broken, Read, Reader, put_bytes, put_varint};
 
 const BODY: &str = "remote write body";
 /// Tag byte of `TimeSeries.labels` and of `WriteRequest.timeseries`: field 1, length-delimited.
@@ -95,10 +95,8 @@ fn check_counts(samples: usize, histograms: usize, symbols: usize) -> Result<()>
 pub fn decode_message(message: &[u8]) -> Result<Batch<'_>> {
     check_size(message)?;
     let mut walk = Walk::new(message.len());
-    walk.request(Reader::new(message)).map_err(|Broken { at, what }| {
-        let value = format!("byte {at} of {}", message.len());
-        Error::input(BODY, &value, what, "send a WriteRequest of remote write 1.0")
-    })?;
+    walk.request(Reader::new(message))
+        .map_err(|broken| broken.refuse(BODY, message, "send a WriteRequest of remote write 1.0"))?;
     check_counts(walk.timestamps.len(), walk.histograms.points.len(), 0)?;
     let mut report = walk.histograms.report;
     report.reject(Reason::Unsupported, walk.exemplars, || "an exemplar (not stored)".into());
@@ -157,14 +155,8 @@ impl<'a> Walk<'a> {
                 continue;
             }
             match r.field()? {
-                (1, wire) => {
-                    r.expect(wire, WireType::Bytes)?;
-                    self.time_series(r.message()?)?;
-                }
-                (3, wire) => {
-                    r.expect(wire, WireType::Bytes)?;
-                    self.metadata(r.message()?)?;
-                }
+                (1, wire) => self.time_series(r.message_in(wire)?)?,
+                (3, wire) => self.metadata(r.message_in(wire)?)?,
                 (_, wire) => r.skip(wire)?,
             }
         }
@@ -185,17 +177,12 @@ impl<'a> Walk<'a> {
             let start = r.at();
             match r.field()? {
                 (1, wire) => {
-                    r.expect(wire, WireType::Bytes)?;
-                    r.skip(wire)?;
+                    r.bytes_in(wire)?;
                     append_label(&mut raw, r.span(start, r.at()));
                 }
-                (2, wire) => {
-                    r.expect(wire, WireType::Bytes)?;
-                    self.sample(r.message()?)?;
-                }
+                (2, wire) => self.sample(r.message_in(wire)?)?,
                 (3, wire) => {
-                    r.expect(wire, WireType::Bytes)?;
-                    r.skip(wire)?;
+                    r.message_in(wire)?;
                     self.exemplars += 1;
                 }
                 (4, wire) => {
@@ -232,14 +219,8 @@ impl<'a> Walk<'a> {
         }
         while !r.is_done() {
             match r.field()? {
-                (1, wire) => {
-                    r.expect(wire, WireType::Fixed64)?;
-                    value = f64::from_bits(r.fixed64()?);
-                }
-                (2, wire) => {
-                    r.expect(wire, WireType::Varint)?;
-                    timestamp = r.varint()? as i64;
-                }
+                (1, wire) => value = r.double(wire)?,
+                (2, wire) => timestamp = r.number(wire)? as i64,
                 (_, wire) => r.skip(wire)?,
             }
         }
@@ -250,25 +231,12 @@ impl<'a> Walk<'a> {
 
     fn metadata(&mut self, mut r: Reader<'a>) -> Read<()> {
         let mut entry = Metadata::default();
-        let text = |r: &mut Reader<'a>| Ok(String::from_utf8_lossy(r.bytes()?).into_owned());
         while !r.is_done() {
             match r.field()? {
-                (1, wire) => {
-                    r.expect(wire, WireType::Varint)?;
-                    entry.kind = Some(metric_type(r.varint()?));
-                }
-                (2, wire) => {
-                    r.expect(wire, WireType::Bytes)?;
-                    entry.metric = text(&mut r)?;
-                }
-                (4, wire) => {
-                    r.expect(wire, WireType::Bytes)?;
-                    entry.help = Some(text(&mut r)?);
-                }
-                (5, wire) => {
-                    r.expect(wire, WireType::Bytes)?;
-                    entry.unit = Some(text(&mut r)?);
-                }
+                (1, wire) => entry.kind = Some(metric_type(r.number(wire)?)),
+                (2, wire) => entry.metric = r.text_in(wire)?,
+                (4, wire) => entry.help = Some(r.text_in(wire)?),
+                (5, wire) => entry.unit = Some(r.text_in(wire)?),
                 (_, wire) => r.skip(wire)?,
             }
         }
@@ -329,20 +297,17 @@ pub fn decode_labels(raw: &[u8], out: &mut LabelsBuilder) -> std::result::Result
 
 fn label_field<'a>(r: &mut Reader<'a>) -> Read<(&'a [u8], &'a [u8])> {
     let (_, wire) = r.field()?;
-    r.expect(wire, WireType::Bytes)?;
-    let mut label = r.message()?;
+    label(r.message_in(wire)?)
+}
+
+/// Name and value of a label: `prometheus.Label`, and `LabelPair` of the exposition format.
+pub(crate) fn label<'a>(mut r: Reader<'a>) -> Read<(&'a [u8], &'a [u8])> {
     let (mut name, mut value) = (&[][..], &[][..]);
-    while !label.is_done() {
-        match label.field()? {
-            (1, wire) => {
-                label.expect(wire, WireType::Bytes)?;
-                name = label.bytes()?;
-            }
-            (2, wire) => {
-                label.expect(wire, WireType::Bytes)?;
-                value = label.bytes()?;
-            }
-            (_, wire) => label.skip(wire)?,
+    while !r.is_done() {
+        match r.field()? {
+            (1, wire) => name = r.bytes_in(wire)?,
+            (2, wire) => value = r.bytes_in(wire)?,
+            (_, wire) => r.skip(wire)?,
         }
     }
     Ok((name, value))
@@ -385,10 +350,7 @@ pub fn encode_message<'a>(
     for s in series {
         one.clear();
         for (name, value) in s.labels.iter() {
-            part.clear();
-            put_bytes(&mut part, 1, name.as_bytes());
-            put_bytes(&mut part, 2, value.as_bytes());
-            put_bytes(&mut one, 1, &part);
+            put_label(&mut one, name.as_bytes(), value.as_bytes());
         }
         for (&t, &v) in s.timestamps.iter().zip(s.values) {
             part.clear();

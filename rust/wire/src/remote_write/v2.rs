@@ -18,7 +18,7 @@ use metricsdb_model::{Batch, BatchSeries, Error, Metadata, MetricType, Reason, R
 use super::{BODY, check_counts, check_size, decode_labels, metric_type, put_label, unpack};
 use crate::dialect;
 use crate::native_histogram::{self, Histograms};
-use crate::protobuf::{Broken, Read, Reader};
+use crate::protobuf::{Read, Reader};
 
 /// Buffers that keep their capacity from call to call; the batch borrows them.
 #[derive(Default)]
@@ -40,10 +40,8 @@ pub fn decode_message<'a>(message: &'a [u8], labels: &'a mut Vec<u8>) -> Result<
     labels.clear();
     let mut walk = Walk::new(labels);
     let walked = walk.symbols(Reader::new(message)).and_then(|()| walk.request(Reader::new(message)));
-    walked.map_err(|Broken { at, what }| {
-        let value = format!("byte {at} of {}", message.len());
-        Error::input(BODY, &value, what, "send an io.prometheus.write.v2.Request of remote write 2.0")
-    })?;
+    let remedy = "send an io.prometheus.write.v2.Request of remote write 2.0";
+    walked.map_err(|broken| broken.refuse(BODY, message, remedy))?;
     check_counts(walk.timestamps.len(), walk.histograms.points.len(), walk.symbols.len())?;
     if walk.labels_needed > BODY_LABEL_BYTES_MAX {
         return Err(Error::Limit {
@@ -138,10 +136,7 @@ impl<'a> Walk<'a> {
         self.refs.clear();
         while !r.is_done() {
             match r.field()? {
-                (1, wire) => {
-                    let reference = |n| u32::try_from(n).unwrap_or(u32::MAX);
-                    r.numbers(wire, 2 * LABELS_PER_SERIES_MAX, &mut self.refs, reference)?;
-                }
+                (1, wire) => r.numbers(wire, 2 * LABELS_PER_SERIES_MAX, &mut self.refs, reference)?,
                 (2, wire) => self.sample(r.message_in(wire)?)?,
                 (3, wire) => {
                     self.histograms.take(r.message_in(wire)?, native_histogram::REMOTE_WRITE, series)?;
@@ -276,9 +271,13 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// A place among the strings; one outside of 32 bits is none.
+fn reference(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
 fn metadata(mut r: Reader<'_>) -> Read<About> {
     let mut about = About::default();
-    let reference = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
     while !r.is_done() {
         match r.field()? {
             (1, wire) => about.kind = r.number(wire)?,
