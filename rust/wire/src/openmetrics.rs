@@ -16,6 +16,7 @@ use crate::label_text::{self, is_metric_name};
 use crate::number::seconds_to_millis;
 use crate::{
     dialect,
+    draft::within,
     openmetrics::family::{Family, Part},
     openmetrics::line::SampleReader,
 };
@@ -55,14 +56,8 @@ pub fn parse(text: &[u8], default_time_ms: i64) -> Result<Batch<'_>> {
         if let Some((number, refusal)) = parser.ended.take() {
             return Err(error_at(number, line_text(content, number), refusal));
         }
-        if parser.timestamps.len() > BODY_SAMPLES_MAX {
-            return Err(Error::Limit {
-                what: "samples of a request body",
-                limit: BODY_SAMPLES_MAX as u64,
-                needed: parser.timestamps.len() as u64,
-                remedy: "send fewer samples per request",
-            });
-        }
+        let (samples, remedy) = (parser.timestamps.len(), "send fewer samples per request");
+        within("samples of a request body", BODY_SAMPLES_MAX, samples, remedy)?;
     }
     parser.end_metric();
     parser.end_family();

@@ -15,6 +15,7 @@ use metricsdb_model::{
 };
 
 use crate::dialect;
+use crate::draft::within;
 use crate::native_histogram::{self, Histograms};
 use crate::protobuf::{Broken, Read, Reader, put_bytes, put_varint};
 
@@ -41,14 +42,8 @@ pub fn decode<'a>(body: &[u8], scratch: &'a mut Vec<u8>) -> Result<Batch<'a>> {
 /// The message in a snappy block; only growth of `scratch` is zeroed, what earlier calls left is overwritten.
 fn unpack<'a>(body: &[u8], scratch: &'a mut Vec<u8>) -> Result<&'a [u8]> {
     let size = snap::raw::decompress_len(body).map_err(|e| not_snappy(body, &e))?;
-    if size > BODY_BYTES_MAX {
-        return Err(Error::Limit {
-            what: "bytes of a request body after decompression",
-            limit: BODY_BYTES_MAX as u64,
-            needed: size as u64,
-            remedy: "send fewer series per request",
-        });
-    }
+    let what = "bytes of a request body after decompression";
+    within(what, BODY_BYTES_MAX, size, "send fewer series per request")?;
     if size / SNAPPY_RATIO_MAX > body.len() {
         let message = format!("{} bytes cannot decompress to the {size} bytes they claim", body.len());
         return Err(Error::input(BODY, "", message, "send the whole body"));
@@ -62,33 +57,15 @@ fn unpack<'a>(body: &[u8], scratch: &'a mut Vec<u8>) -> Result<&'a [u8]> {
 
 /// Fails for a message that is larger than a body may be.
 fn check_size(message: &[u8]) -> Result<()> {
-    if message.len() <= BODY_BYTES_MAX {
-        return Ok(());
-    }
-    Err(Error::Limit {
-        what: "bytes of a request body",
-        limit: BODY_BYTES_MAX as u64,
-        needed: message.len() as u64,
-        remedy: "send fewer series per request",
-    })
+    within("bytes of a request body", BODY_BYTES_MAX, message.len(), "send fewer series per request")
 }
 
 /// Fails for more samples, histograms or strings than a body may hold.
 fn check_counts(samples: usize, histograms: usize, symbols: usize) -> Result<()> {
-    let counts = [
-        ("samples of a request body", BODY_SAMPLES_MAX, samples),
-        ("native histograms of a request body", BODY_HISTOGRAMS_MAX, histograms),
-        ("symbols of a request body", BODY_SYMBOLS_MAX, symbols),
-    ];
-    match counts.into_iter().find(|(_, limit, needed)| needed > limit) {
-        None => Ok(()),
-        Some((what, limit, needed)) => Err(Error::Limit {
-            what,
-            limit: limit as u64,
-            needed: needed as u64,
-            remedy: "send fewer samples per request",
-        }),
-    }
+    let remedy = "send fewer samples per request";
+    within("samples of a request body", BODY_SAMPLES_MAX, samples, remedy)?;
+    within("native histograms of a request body", BODY_HISTOGRAMS_MAX, histograms, remedy)?;
+    within("symbols of a request body", BODY_SYMBOLS_MAX, symbols, remedy)
 }
 
 /// Decodes an uncompressed `WriteRequest`.

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use metricsdb_model::{Counts, LabelsBuilder, ResetHint};
+use metricsdb_model::{BatchSeries, Counts, Error, LabelsBuilder, ResetHint};
 use proptest::prelude::*;
 
 use super::*;
@@ -234,6 +234,23 @@ fn one_long_label_cannot_fill_the_memory() {
         m.extend(&family);
     });
     assert!(matches!(parse(&body, 0, &mut Vec::new()), Err(Error::Limit { .. })));
+}
+
+#[test]
+fn too_many_histograms_are_refused_by_their_name() {
+    let value = message(|m| put_double(m, 6, 0.5));
+    let metric = message(|m| put_bytes(m, 7, &value));
+    let family = message(|m| {
+        put_number(m, 3, HISTOGRAM);
+        (0..=BODY_HISTOGRAMS_MAX).for_each(|_| put_bytes(m, 4, &metric));
+    });
+    let body = message(|m| {
+        put_varint(m, family.len() as u64);
+        m.extend(&family);
+    });
+    let mut labels = Vec::new();
+    let refused = parse(&body, 0, &mut labels);
+    assert!(matches!(refused, Err(Error::Limit { what: "native histograms of a request body", .. })));
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use metricsdb_model::bounds::BODY_BYTES_MAX;
-use metricsdb_model::{Histogram, LabelError, Labels, LabelsBuilder};
+use metricsdb_model::bounds::{BODY_BYTES_MAX, BODY_LABEL_BYTES_MAX};
+use metricsdb_model::{Error, Histogram, LabelError, Labels, LabelsBuilder};
 use proptest::prelude::*;
 
 use super::*;
