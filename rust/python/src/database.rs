@@ -187,11 +187,9 @@ impl NativeDatabase {
             let batch = v2::decode(body, &mut scratch)?;
             Ok(self.store.write(&batch))
         });
-        let with_histograms = |written: WriteReport| (written.histograms, report(written));
-        written
-            .map(with_histograms)
-            .map(|(histograms, report)| (report, histograms))
-            .map_err(|e| error::write_error(py, e))
+        let written = written.map_err(|e| error::write_error(py, e))?;
+        let histograms = written.histograms;
+        Ok((report(written), histograms))
     }
 
     /// `series` (UInt64 reference) and one String column a label.
