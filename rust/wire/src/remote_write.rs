@@ -17,7 +17,7 @@ use metricsdb_model::{
 use crate::dialect;
 use crate::draft::within;
 use crate::native_histogram::{self, Histograms};
-use crate::protobuf::{Broken, Read, Reader, put_bytes, put_varint};
+use crate::protobuf::{Broken, Read, Reader, put_bytes, put_double, put_number, put_varint};
 
 const BODY: &str = "remote write body";
 /// Tag byte of `TimeSeries.labels` and of `WriteRequest.timeseries`: field 1, length-delimited.
@@ -331,18 +331,15 @@ pub fn encode_message<'a>(
         }
         for (&t, &v) in s.timestamps.iter().zip(s.values) {
             part.clear();
-            part.push(FIELD_1_FIXED64);
-            part.extend_from_slice(&v.to_bits().to_le_bytes());
-            part.push(FIELD_2_VARINT);
-            put_varint(&mut part, t as u64);
+            put_double(&mut part, 1, v);
+            put_number(&mut part, 2, t as u64);
             put_bytes(&mut one, 2, &part);
         }
         put_bytes(&mut out, 1, &one);
     }
     for m in metadata {
         one.clear();
-        one.push(0x08);
-        put_varint(&mut one, type_number(m.kind.unwrap_or_default()));
+        put_number(&mut one, 1, type_number(m.kind.unwrap_or_default()));
         put_bytes(&mut one, 2, m.metric.as_bytes());
         put_bytes(&mut one, 4, m.help.as_deref().unwrap_or("").as_bytes());
         put_bytes(&mut one, 5, m.unit.as_deref().unwrap_or("").as_bytes());

@@ -4,17 +4,7 @@ use metricsdb_model::{BatchSeries, Counts, Error, LabelsBuilder, ResetHint};
 use proptest::prelude::*;
 
 use super::*;
-use crate::protobuf::{put_bytes, put_varint};
-
-fn put_number(out: &mut Vec<u8>, field: u64, number: u64) {
-    put_varint(out, field << 3);
-    put_varint(out, number);
-}
-
-fn put_double(out: &mut Vec<u8>, field: u64, number: f64) {
-    put_varint(out, field << 3 | 1);
-    out.extend(number.to_bits().to_le_bytes());
-}
+use crate::protobuf::{put_bytes, put_double, put_number, put_varint};
 
 /// A message from what writes its fields.
 fn message(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {

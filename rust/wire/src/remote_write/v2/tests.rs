@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::native_histogram::testing;
-use crate::protobuf::{put_bytes, put_varint};
+use crate::protobuf::{put_bytes, put_number, put_varint};
 use crate::remote_write::{SeriesToSend, encode_message};
 
 /// A series as a sender has it.
@@ -31,11 +31,6 @@ impl Table {
         });
         at as u64
     }
-}
-
-fn put_number(out: &mut Vec<u8>, field: u64, number: u64) {
-    put_varint(out, field << 3);
-    put_varint(out, number);
 }
 
 fn encode(all: &[Sent], packed: bool) -> Vec<u8> {
