@@ -13,6 +13,7 @@ use crate::native_histogram::Histograms;
 use crate::remote_write::decode_labels;
 
 /// Fails for more than a request body may hold.
+#[inline]
 pub fn within(what: &'static str, limit: usize, needed: usize, remedy: &'static str) -> Result<()> {
     if needed <= limit {
         return Ok(());
