@@ -55,11 +55,12 @@ pub fn predicates(selectors: &[String]) -> Result<Vec<Predicate>> {
     selectors.iter().map(|text| syntax::selector(text)).collect()
 }
 
-/// A body in any format that carries labels as text or protobuf.
+/// A body in any format that carries labels as text or protobuf, each series with the labels that the receiver adds.
 pub fn decode<'a>(
     body: &'a [u8],
     format: &str,
     now_ms: i64,
+    extra: Extra,
     scratch: &'a mut v2::Scratch,
 ) -> Result<Batch<'a>> {
     if body.len() > bounds::BODY_BYTES_MAX {
@@ -70,7 +71,7 @@ pub fn decode<'a>(
             "send it in parts",
         ));
     }
-    match format {
+    let mut batch = match format {
         "prometheus" => Ok(exposition::parse(body, now_ms)),
         "openmetrics" => openmetrics::parse(body, now_ms),
         "protobuf" => exposition_protobuf::parse(body, now_ms, &mut scratch.labels),
@@ -82,7 +83,9 @@ pub fn decode<'a>(
             "is not known",
             "use prometheus, openmetrics, protobuf, remote_write, remote_write_v2 or statsd",
         )),
-    }
+    }?;
+    batch.extra = extra;
+    Ok(batch)
 }
 
 #[pymethods]
@@ -163,9 +166,7 @@ impl NativeDatabase {
                 return self.ingest_statsd(body, now_ms, extra);
             }
             let mut scratch = v2::Scratch::default();
-            let mut batch = decode(body, format, now_ms, &mut scratch)?;
-            batch.extra = extra;
-            Ok(self.store.write(&batch))
+            Ok(self.store.write(&decode(body, format, now_ms, extra, &mut scratch)?))
         });
         written.map(report).map_err(|e| error::write_error(py, e))
     }
@@ -187,11 +188,9 @@ impl NativeDatabase {
             let batch = v2::decode(body, &mut scratch)?;
             Ok(self.store.write(&batch))
         });
-        let with_histograms = |written: WriteReport| (written.histograms, report(written));
-        written
-            .map(with_histograms)
-            .map(|(histograms, report)| (report, histograms))
-            .map_err(|e| error::write_error(py, e))
+        let written = written.map_err(|e| error::write_error(py, e))?;
+        let histograms = written.histograms;
+        Ok((report(written), histograms))
     }
 
     /// `series` (UInt64 reference) and one String column a label.

@@ -15,8 +15,13 @@ use pyo3_polars::PyDataFrame;
 use crate::database::{NativeDatabase, Report, report};
 use crate::{error, input, output};
 
-/// How Python names a `ResetHint`, by its number.
-const RESET_HINTS: [&str; 4] = ["unknown", "reset", "not_reset", "gauge"];
+/// How Python names each `ResetHint`, by its number.
+const RESET_HINTS: [(ResetHint, &str); 4] = [
+    (ResetHint::Unknown, "unknown"),
+    (ResetHint::Reset, "reset"),
+    (ResetHint::NotReset, "not_reset"),
+    (ResetHint::Gauge, "gauge"),
+];
 
 /// The attributes of `metricsdb.Histogram`, which has made its counts all `int` or all `float`.
 #[derive(FromPyObject)]
@@ -61,15 +66,10 @@ impl HistogramObject {
         let spans = |pairs: Vec<(i32, u32)>| {
             pairs.into_iter().map(|(offset, length)| Span { offset, length }).collect::<Vec<_>>()
         };
-        let reset = match self.reset_hint.as_str() {
-            "unknown" => ResetHint::Unknown,
-            "reset" => ResetHint::Reset,
-            "not_reset" => ResetHint::NotReset,
-            "gauge" => ResetHint::Gauge,
-            other => {
-                let remedy = "give unknown, reset, not_reset or gauge";
-                return Err(Error::input("reset_hint", other, "no such hint", remedy));
-            }
+        let named = RESET_HINTS.iter().find(|(_, name)| *name == self.reset_hint);
+        let Some(&(reset, _)) = named else {
+            let remedy = "give unknown, reset, not_reset or gauge";
+            return Err(Error::input("reset_hint", &self.reset_hint, "no such hint", remedy));
         };
         let layout = Layout {
             schema: self.schema,
@@ -166,7 +166,7 @@ pub fn fields_frame(histograms: &[Histogram]) -> PolarsResult<DataFrame> {
     };
     let of = |field: fn(&Histogram) -> f64| histograms.iter().map(field).collect::<Vec<f64>>();
     let schemas: Vec<i32> = histograms.iter().map(|h| h.layout.schema).collect();
-    let hints: Vec<&str> = histograms.iter().map(|h| RESET_HINTS[h.reset as usize]).collect();
+    let hints: Vec<&str> = histograms.iter().map(|h| RESET_HINTS[h.reset as usize].1).collect();
     DataFrame::new_infer_height(vec![
         Column::new("schema".into(), schemas),
         count,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{Answer, Budget, Error, Histogram, Labels, Matrix, Result};
 use metricsdb_store::ChunkRow;
 use polars::prelude::*;
@@ -49,8 +50,8 @@ pub fn label_names<'a>(sets: impl Iterator<Item = &'a Labels>, budget: &Budget) 
             names.extend(&last);
         }
     }
-    let named = names.remove("__name__");
-    let first = named.then(|| "__name__".to_owned());
+    let named = names.remove(METRIC_NAME);
+    let first = named.then(|| METRIC_NAME.to_owned());
     Ok(first.into_iter().chain(names.into_iter().map(str::to_owned)).collect())
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use metricsdb_model::Result;
+use metricsdb_model::{Result, Span};
 use metricsdb_query::plan::{
     self, Actual, Explained, NodeCost, PlanRow, Rule, Statement, Suggestion, Surroundings,
 };
@@ -46,8 +46,7 @@ impl NativeDatabase {
             }
             let explained = plan::explain(&tree, &params, store, budget, analyze.then_some(&clock))
                 .map_err(|error| plan::name_costly(error, &tree, &params, store, budget))?;
-            let frame = plan_frame(&explained.rows, expr).map_err(output::frame_error)?;
-            Ok((PyDataFrame(frame), totals(&explained)))
+            Ok((plan_frame(&explained.rows, expr)?, totals(&explained)))
         })
     }
 
@@ -74,7 +73,7 @@ impl NativeDatabase {
             let kind_of = |metric: &str| self.store.kind_of(metric);
             let around = Surroundings { kind_of: &kind_of, rules: &rules, check };
             let found = plan::suggest(&tree, &times.params(expr), &self.store, budget, &around)?;
-            Ok(PyDataFrame(suggestion_frame(&found, expr).map_err(output::frame_error)?))
+            suggestion_frame(&found, expr)
         })
     }
 
@@ -110,7 +109,13 @@ fn totals(explained: &Explained) -> BTreeMap<&'static str, u64> {
     totals
 }
 
-fn plan_frame(rows: &[PlanRow], text: &str) -> PolarsResult<DataFrame> {
+/// Line and column of a span's start.
+fn position(span: Span, text: &str) -> String {
+    let (line, column) = span.line_column(text);
+    format!("{line}:{column}")
+}
+
+fn plan_frame(rows: &[PlanRow], text: &str) -> Result<PyDataFrame> {
     let estimated = |name: &'static str, of: fn(&NodeCost) -> u64| {
         Column::new(name.into(), rows.iter().map(|r| of(&r.estimated)).collect::<Vec<u64>>())
     };
@@ -118,12 +123,9 @@ fn plan_frame(rows: &[PlanRow], text: &str) -> PolarsResult<DataFrame> {
         Column::new(name.into(), rows.iter().map(|r| r.actual.as_ref().map(of)).collect::<Vec<Option<u64>>>())
     };
     let ms = |row: &PlanRow| row.actual.as_ref().map(|a| a.nanos as f64 / 1e6);
-    let position = |row: &PlanRow| {
-        let (line, column) = row.span.line_column(text);
-        format!("{line}:{column}")
-    };
+    let position = |row: &PlanRow| position(row.span, text);
     let codec = |r: &PlanRow| r.actual.as_ref().map(|a| a.codec.clone());
-    DataFrame::new_infer_height(vec![
+    output::frame(vec![
         Column::new("id".into(), rows.iter().map(|r| r.id as u32).collect::<Vec<u32>>()),
         Column::new(
             "parent".into(),
@@ -146,17 +148,13 @@ fn plan_frame(rows: &[PlanRow], text: &str) -> PolarsResult<DataFrame> {
     ])
 }
 
-fn suggestion_frame(found: &[Suggestion], text: &str) -> PolarsResult<DataFrame> {
-    let position = |s: &Suggestion| {
-        let (line, column) = s.span.line_column(text);
-        format!("{line}:{column}")
-    };
+fn suggestion_frame(found: &[Suggestion], text: &str) -> Result<PyDataFrame> {
     let texts = |of: &dyn Fn(&Suggestion) -> String| found.iter().map(of).collect::<Vec<String>>();
     let shares = |of: fn(&Suggestion) -> Option<f64>| found.iter().map(of).collect::<Vec<Option<f64>>>();
-    DataFrame::new_infer_height(vec![
+    output::frame(vec![
         Column::new("check".into(), texts(&|s| s.check.to_owned())),
         Column::new("message".into(), texts(&|s| s.message.clone())),
-        Column::new("position".into(), texts(&position)),
+        Column::new("position".into(), texts(&|s| position(s.span, text))),
         Column::new(
             "rewrite".into(),
             found.iter().map(|s| s.rewrite.clone()).collect::<Vec<Option<String>>>(),

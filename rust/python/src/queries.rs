@@ -90,6 +90,12 @@ struct Entry {
     budget: Budget,
 }
 
+impl Entry {
+    fn is_waiting(&self, class: Class) -> bool {
+        self.class == class && self.phase == Phase::Waiting
+    }
+}
+
 /// A line of the list.
 pub struct Row {
     pub id: u64,
@@ -144,7 +150,7 @@ impl Queries {
         let Ask { class, expr, source, limits, stop, visits } = ask;
         let shared = &self.shared;
         let mut entries = shared.entries.lock();
-        let waiting = entries.values().filter(|e| e.class == class && e.phase == Phase::Waiting).count();
+        let waiting = entries.values().filter(|e| e.is_waiting(class)).count();
         let has_room = waiting == 0 && shared.has_room(class);
         if !has_room && waiting >= shared.admission.waiting_max {
             return Err(shared.busy(class, waiting));
@@ -217,7 +223,7 @@ impl Shared {
 
     /// Lets the first in the line run, as long as there is room.
     fn let_in(&self, entries: &mut BTreeMap<u64, Entry>, class: Class) {
-        for entry in entries.values_mut().filter(|e| e.class == class && e.phase == Phase::Waiting) {
+        for entry in entries.values_mut().filter(|e| e.is_waiting(class)) {
             if !self.has_room(class) {
                 break;
             }
@@ -264,7 +270,7 @@ impl Ticket {
         if !is_waiting(&entries) {
             return Ok(true);
         }
-        let waiting = entries.values().filter(|e| e.class == self.class && e.phase == Phase::Waiting).count();
+        let waiting = entries.values().filter(|e| e.is_waiting(self.class)).count();
         drop(entries);
         self.budget.check()?;
         match self.begun.elapsed() >= self.shared.admission.wait {

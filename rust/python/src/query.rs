@@ -26,10 +26,15 @@ use crate::{call, error, output};
 const ROWS_PER_CHECK: usize = 1024;
 
 /// (severity, message)
-pub type Notes = Vec<(&'static str, String)>;
+type Notes = Vec<(&'static str, String)>;
 
-pub fn notes(answer: &Answer) -> Notes {
-    answer.annotations.iter().map(|a| (a.severity.as_str(), a.message.clone())).collect()
+/// The frame of an answer, the annotations, and the fields of histograms where a long frame has some.
+pub type Found = (PyDataFrame, Notes, Option<PyDataFrame>);
+
+pub fn found(answer: Answer, wide: bool, budget: &Budget) -> Result<Found> {
+    let notes = answer.annotations.iter().map(|a| (a.severity.as_str(), a.message.clone())).collect();
+    let fields = if wide { None } else { output::histogram_fields(&answer.matrix, budget)? };
+    Ok((output::answer_frame(answer, wide, budget)?, notes, fields))
 }
 
 #[pymethods]
@@ -47,18 +52,15 @@ impl NativeDatabase {
         lookback_ms: i64,
         wide: bool,
         priority: &str,
-    ) -> PyResult<(PyDataFrame, Notes, Option<PyDataFrame>)> {
+    ) -> PyResult<Found> {
         let times = Times { start, end, step_ms, lookback_ms };
         let class = Class::from_name(priority).map_err(|e| error::to_python(py, e))?;
         let (limits, stop) = (self.limits, Stop::default());
         let ask = Ask { class, expr, source: "python", limits, stop, visits: None };
-        let (found, _) = call::run(py, &self.queries, ask, |budget| {
-            let answer = times.evaluate(self, &syntax::parse(expr)?, expr, budget)?;
-            let notes = notes(&answer);
-            let fields = if wide { None } else { output::histogram_fields(&answer.matrix, budget)? };
-            Ok((output::answer_frame(answer, wide, budget)?, notes, fields))
+        let (answered, _) = call::run(py, &self.queries, ask, |budget| {
+            found(times.evaluate(self, &syntax::parse(expr)?, expr, budget)?, wide, budget)
         })?;
-        Ok(found)
+        Ok(answered)
     }
 
     /// The body of `/api/v1/query` and, with a step, `/api/v1/query_range`: its first piece, and the rest if there is

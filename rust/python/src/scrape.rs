@@ -45,8 +45,7 @@ impl NativeDatabase {
         let written = py.detach(|| {
             let extra = Extra { labels: input::label_map(&labels)?, honor: honor_labels };
             let mut scratch = v2::Scratch::default();
-            let mut batch = decode(body, format, now_ms, &mut scratch)?;
-            batch.extra = extra;
+            let batch = decode(body, format, now_ms, extra, &mut scratch)?;
             let mut ids = Vec::with_capacity(batch.series.len());
             let mut written = self.store.write_tracked(&batch, &mut ids);
             let now: HashSet<u64> = ids.into_iter().flatten().collect();

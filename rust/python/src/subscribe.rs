@@ -5,12 +5,10 @@ use metricsdb_query::exec::{self, Memo, Params};
 use metricsdb_query::syntax;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
-use pyo3_polars::PyDataFrame;
 
 use crate::call;
 use crate::database::NativeDatabase;
-use crate::output;
-use crate::query::{Notes, notes};
+use crate::query::{Found, found};
 
 /// What one subscription keeps between its evaluations. Not shared between databases or expressions.
 #[pyclass(frozen, module = "metricsdb._native")]
@@ -46,7 +44,7 @@ impl NativeDatabase {
         end: i64,
         step_ms: i64,
         lookback_ms: i64,
-    ) -> PyResult<(PyDataFrame, Notes, Option<PyDataFrame>)> {
+    ) -> PyResult<Found> {
         let params = Params { lookback_ms, ..Params::range(expr, start, end, step_ms) };
         self.run(py, expr, |budget| {
             // Never waits: a kernel thread that waits inside one call may take up the next one itself.
@@ -61,9 +59,7 @@ impl NativeDatabase {
                 Some(&mut memo),
                 None,
             )?;
-            let notes = notes(&answer);
-            let fields = output::histogram_fields(&answer.matrix, budget)?;
-            Ok((output::answer_frame(answer, false, budget)?, notes, fields))
+            found(answer, false, budget)
         })
     }
 

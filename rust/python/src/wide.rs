@@ -1,8 +1,8 @@
 //! Wide frames: a row a timestamp, a column a series, named as PromQL writes the series.
 
-use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::order::sort_by;
 use metricsdb_model::{Budget, Error, Labels, Matrix, Result};
+use metricsdb_wire::exposition_writer;
 use polars::prelude::*;
 use polars_arrow::array::PrimitiveArray;
 use polars_arrow::bitmap::MutableBitmap;
@@ -73,47 +73,9 @@ fn column(name: PlSmallStr, times: &[i64], at: &[i64], values: &[f64]) -> Column
     Float64Chunked::with_chunk(name, cells).into_column()
 }
 
-/// `metric{label="value", …}`: braces always, so that no metric is taken for the column `timestamp`. Names that are
-/// no plain identifiers stand in quotes, the metric's then inside the braces.
-pub fn name(labels: &Labels) -> PlSmallStr {
-    let metric = labels.metric_name();
-    let bare = is_plain(metric, ":") || metric.is_empty();
-    let mut text = String::with_capacity(64);
-    text.push_str(if bare { metric } else { "" });
-    text.push('{');
-    let mut between = "";
-    if !bare {
-        quote(metric, &mut text);
-        between = ", ";
-    }
-    for (label, value) in labels.iter().filter(|(n, _)| *n != METRIC_NAME) {
-        text.push_str(std::mem::replace(&mut between, ", "));
-        if is_plain(label, "") {
-            text.push_str(label);
-        } else {
-            quote(label, &mut text);
-        }
-        text.push('=');
-        quote(value, &mut text);
-    }
-    text.push('}');
-    text.into()
-}
-
-fn is_plain(name: &str, also: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || also.contains(c);
-    name.chars().all(plain) && !name.starts_with(|c: char| c.is_ascii_digit()) && !name.is_empty()
-}
-
-fn quote(text: &str, out: &mut String) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '\\' => out.push_str("\\\\"),
-            '"' => out.push_str("\\\""),
-            '\n' => out.push_str("\\n"),
-            _ => out.push(c),
-        }
-    }
-    out.push('"');
+/// With braces always, so that no metric is taken for the column `timestamp`.
+fn name(labels: &Labels) -> PlSmallStr {
+    let mut text = Vec::with_capacity(64);
+    exposition_writer::series(labels, &mut text);
+    String::from_utf8_lossy(&text).as_ref().into()
 }

@@ -3,44 +3,25 @@
 //!
 //! Labels are written out as remote write has them. Source: `io/prometheus/client/metrics.proto`.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
-use metricsdb_model::batch::Extra;
-use metricsdb_model::bounds::{BODY_BYTES_MAX, BODY_LABEL_BYTES_MAX, BODY_SAMPLES_MAX};
+use metricsdb_model::bounds::{BODY_BYTES_MAX, BODY_HISTOGRAMS_MAX, BODY_SAMPLES_MAX};
 use metricsdb_model::labels::METRIC_NAME;
-use metricsdb_model::{Batch, BatchSeries, Error, Metadata, MetricType, Reason, Result, WriteReport};
+use metricsdb_model::{Batch, Metadata, MetricType, Reason, ResetHint, Result};
 
-use crate::dialect;
-use crate::native_histogram::{Fields, Histograms, Part, Raw};
+use crate::draft::{Draft, label_bytes, within};
+use crate::native_histogram::{self, EXPOSITION, Raw};
 use crate::number::write_general;
-use crate::protobuf::{Broken, Read, Reader, WireType};
-use crate::remote_write::{decode_labels, put_label};
+use crate::protobuf::{Read, Reader, WireType};
+use crate::remote_write::{label, put_label};
 
 const BODY: &str = "protobuf exposition";
+const FEWER: &str = "send fewer metrics per request";
 const COUNTER: u64 = 0;
 const SUMMARY: u64 = 2;
 const UNTYPED: u64 = 3;
 const HISTOGRAM: u64 = 4;
 const GAUGE_HISTOGRAM: u64 = 5;
-
-/// The fields of `Histogram` that make a native one, by number; the others are read beside them.
-const NATIVE: Fields = &[
-    Part::Count,
-    Part::Sum,
-    Part::Unknown,
-    Part::CountFloat,
-    Part::Schema,
-    Part::ZeroThreshold,
-    Part::Zero,
-    Part::ZeroFloat,
-    Part::NegativeSpan,
-    Part::NegativeDelta,
-    Part::NegativeCount,
-    Part::PositiveSpan,
-    Part::PositiveDelta,
-    Part::PositiveCount,
-];
 
 /// Parses a whole exposition; `labels` is a buffer, which the batch borrows. Samples without a timestamp get
 /// `default_time_ms`. A histogram with native buckets gives these alone, another one its classic series.
@@ -48,40 +29,21 @@ const NATIVE: Fields = &[
 /// A body that is cut off, lies about a length or is no such message is refused as a whole. Exemplars are counted
 /// as [`Reason::Unsupported`].
 pub fn parse<'a>(body: &[u8], default_time_ms: i64, labels: &'a mut Vec<u8>) -> Result<Batch<'a>> {
-    if body.len() > BODY_BYTES_MAX {
-        return Err(limit("bytes of a request body", BODY_BYTES_MAX, body.len()));
-    }
-    labels.clear();
-    let mut parser = Parser::new(default_time_ms, labels);
+    within("bytes of a request body", BODY_BYTES_MAX, body.len(), FEWER)?;
+    let mut parser = Parser { default_time_ms, draft: Draft::new(labels) };
     let mut r = Reader::new(body);
     while !r.is_done() {
         let read = r.message().and_then(|family| parser.family(family));
-        read.map_err(|Broken { at, what }| {
-            let value = format!("byte {at} of {}", body.len());
-            Error::input(BODY, &value, what, "send io.prometheus.client.MetricFamily messages, delimited")
-        })?;
+        let remedy = "send io.prometheus.client.MetricFamily messages, delimited";
+        read.map_err(|broken| broken.refuse(BODY, body, remedy))?;
         parser.check()?;
     }
-    Ok(parser.finish())
-}
-
-fn limit(what: &'static str, limit: usize, needed: usize) -> Error {
-    let (limit, needed) = (limit as u64, needed as u64);
-    Error::Limit { what, limit, needed, remedy: "send fewer metrics per request" }
+    Ok(parser.draft.finish())
 }
 
 struct Parser<'a> {
     default_time_ms: i64,
-    labels: &'a mut Vec<u8>,
-    /// Bytes that `labels` has, or would have had to.
-    labels_needed: usize,
-    series: Vec<(Range<usize>, Range<u32>)>,
-    timestamps: Vec<i64>,
-    values: Vec<f64>,
-    starts: Vec<i64>,
-    histograms: Histograms,
-    metadata: Vec<Metadata>,
-    report: WriteReport,
+    draft: Draft<'a>,
 }
 
 /// The family of the metrics being read.
@@ -102,65 +64,38 @@ struct Metric<'b> {
 type Apart = Option<(&'static str, f64)>;
 
 impl<'a> Parser<'a> {
-    fn new(default_time_ms: i64, labels: &'a mut Vec<u8>) -> Parser<'a> {
-        Parser {
-            default_time_ms,
-            labels,
-            labels_needed: 0,
-            series: Vec::new(),
-            timestamps: Vec::new(),
-            values: Vec::new(),
-            starts: Vec::new(),
-            histograms: Histograms::default(),
-            metadata: Vec::new(),
-            report: WriteReport::default(),
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.timestamps.len() > BODY_SAMPLES_MAX
-            || self.labels_needed > BODY_LABEL_BYTES_MAX
-            || self.histograms.are_too_many()
-    }
-
     fn check(&self) -> Result<()> {
-        if !self.is_full() {
-            return Ok(());
-        }
-        if self.labels_needed > BODY_LABEL_BYTES_MAX {
-            let what = "bytes of the labels of a request body, written out";
-            return Err(limit(what, BODY_LABEL_BYTES_MAX, self.labels_needed));
-        }
-        let samples = self.timestamps.len() + self.histograms.points.len();
-        Err(limit("samples of a request body", BODY_SAMPLES_MAX, samples))
+        self.draft.check_labels(FEWER)?;
+        let (samples, histograms) = (self.draft.samples(), self.draft.histograms.points.len());
+        within("samples of a request body", BODY_SAMPLES_MAX, samples, FEWER)?;
+        within("native histograms of a request body", BODY_HISTOGRAMS_MAX, histograms, FEWER)
     }
 
     /// What is said of a family may stand behind its metrics.
     fn family(&mut self, whole: Reader<'_>) -> Read<()> {
         let (mut about, mut name, mut kind) = (Metadata::default(), &b""[..], COUNTER);
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut r = whole;
         while !r.is_done() {
             match r.field()? {
                 (1, wire) => name = r.bytes_in(wire)?,
-                (2, wire) => about.help = Some(text(r.bytes_in(wire)?)).filter(|help| !help.is_empty()),
+                (2, wire) => about.help = Some(r.text_in(wire)?).filter(|help| !help.is_empty()),
                 (3, wire) => kind = r.number(wire)?,
-                (5, wire) => about.unit = Some(text(r.bytes_in(wire)?)).filter(|unit| !unit.is_empty()),
+                (5, wire) => about.unit = Some(r.text_in(wire)?).filter(|unit| !unit.is_empty()),
                 (_, wire) => r.skip(wire)?,
             }
         }
         let family = Family { name, kind };
         let mut r = whole;
-        while !r.is_done() && !self.is_full() {
+        while !r.is_done() && !self.draft.is_full() {
             match r.field()? {
                 (4, wire) => self.metric(r.message_in(wire)?, family)?,
                 (_, wire) => r.skip(wire)?,
             }
         }
         if !name.is_empty() {
-            about.metric = text(name);
+            about.metric = String::from_utf8_lossy(name).into_owned();
             about.kind = Some(metric_type(kind));
-            self.metadata.push(about);
+            self.draft.metadata.push(about);
         }
         Ok(())
     }
@@ -170,7 +105,7 @@ impl<'a> Parser<'a> {
         let (mut r, mut value) = (whole, None);
         while !r.is_done() {
             match r.field()? {
-                (1, wire) => metric.pairs.push(pair(r.message_in(wire)?)?),
+                (1, wire) => metric.pairs.push(label(r.message_in(wire)?)?),
                 (6, wire) => metric.timestamp = r.number(wire)? as i64,
                 (number @ (2..=5 | 7), wire) => value = Some((number, r.message_in(wire)?)),
                 (_, wire) => r.skip(wire)?,
@@ -184,7 +119,8 @@ impl<'a> Parser<'a> {
             Some((2 | 3 | 5, r)) => self.number(r, family, &metric),
             _ => {
                 let name = String::from_utf8_lossy(family.name);
-                self.report
+                self.draft
+                    .report
                     .reject(Reason::Malformed, 1, || format!("a metric of {name} has no value of its type"));
                 Ok(())
             }
@@ -232,10 +168,7 @@ impl<'a> Parser<'a> {
             match number {
                 15 => raw.start = time(r.message_in(wire)?)?,
                 16 => self.exemplar(&mut r, wire)?,
-                _ => {
-                    let part = NATIVE.get(number as usize - 1).copied().unwrap_or(Part::Unknown);
-                    raw.field(part, wire, &mut r)?;
-                }
+                _ => raw.field(native_histogram::part(EXPOSITION, number), wire, &mut r)?,
             }
         }
         if !raw.is_native() {
@@ -243,17 +176,17 @@ impl<'a> Parser<'a> {
         }
         raw.timestamp = metric.timestamp;
         if family.kind == GAUGE_HISTOGRAM {
-            raw.as_gauge();
+            raw.reset = ResetHint::Gauge;
         }
         raw.prefer_integers();
-        let series = self.series.len() as u32;
-        let at = self.timestamps.len() as u32;
-        let before = self.histograms.points.len();
-        self.histograms.push(raw, series);
-        if self.histograms.points.len() > before {
+        let series = self.draft.series.len() as u32;
+        let at = self.draft.samples();
+        let before = self.draft.histograms.points.len();
+        self.draft.histograms.push(raw, series);
+        if self.draft.histograms.points.len() > before {
             match self.write_labels(family.name, "", metric, None) {
-                Some(labels) => self.series.push((labels, at..at)),
-                None => self.histograms.points.truncate(before),
+                Some(labels) => self.draft.series.push((labels, at as u32..at as u32)),
+                None => self.draft.truncate(at, before),
             }
         }
         Ok(())
@@ -267,7 +200,7 @@ impl<'a> Parser<'a> {
             GAUGE_HISTOGRAM => ("_gcount", "_gsum", 0),
             _ => ("_count", "_sum", raw.start),
         };
-        while !r.is_done() && !self.is_full() {
+        while !r.is_done() && !self.draft.is_full() {
             match r.field()? {
                 (3, wire) => {
                     let (mut bucket, mut exact, mut float, mut bound) = (r.message_in(wire)?, 0, 0.0, 0.0);
@@ -292,27 +225,22 @@ impl<'a> Parser<'a> {
             self.sample(family.name, "_bucket", metric, Some(("le", f64::INFINITY)), total, start);
         }
         self.sample(family.name, count, metric, None, total, start);
-        self.sample(family.name, sum, metric, None, raw.sum(), start);
+        self.sample(family.name, sum, metric, None, raw.sum, start);
         Ok(())
     }
 
     fn exemplar(&mut self, r: &mut Reader<'_>, wire: WireType) -> Read<()> {
         r.message_in(wire)?;
-        self.report.reject(Reason::Unsupported, 1, || "an exemplar (not stored)".into());
+        self.draft.report.reject(Reason::Unsupported, 1, || "an exemplar (not stored)".into());
         Ok(())
     }
 
     fn sample(&mut self, name: &[u8], suffix: &str, of: &Metric<'_>, apart: Apart, value: f64, start: i64) {
         let Some(labels) = self.write_labels(name, suffix, of, apart) else { return };
-        let at = self.timestamps.len();
-        if start != 0 || !self.starts.is_empty() {
-            self.starts.resize(at, 0);
-            self.starts.push(start);
-        }
-        self.timestamps.push(of.timestamp);
-        self.values.push(value);
+        let at = self.draft.samples();
+        self.draft.push(of.timestamp, value, start);
         // A body has at most BODY_SAMPLES_MAX samples, which fits.
-        self.series.push((labels, at as u32..at as u32 + 1));
+        self.draft.series.push((labels, at as u32..at as u32 + 1));
     }
 
     /// Writes the labels of a series out; where they stand, unless that would be too much.
@@ -323,58 +251,20 @@ impl<'a> Parser<'a> {
         of: &Metric<'_>,
         apart: Apart,
     ) -> Option<Range<usize>> {
-        let texts: usize = of.pairs.iter().map(|(name, value)| name.len() + value.len() + 24).sum();
-        self.labels_needed += texts + name.len() + suffix.len() + 64;
-        if self.labels_needed > BODY_LABEL_BYTES_MAX {
+        let texts: usize = of.pairs.iter().map(|(name, value)| label_bytes(name, value)).sum();
+        if !self.draft.has_room(texts + name.len() + suffix.len() + 64) {
             return None;
         }
-        let start = self.labels.len();
-        put_label(self.labels, METRIC_NAME.as_bytes(), &[name, suffix.as_bytes()].concat());
-        of.pairs.iter().for_each(|(name, value)| put_label(self.labels, name, value));
+        let start = self.draft.labels.len();
+        put_label(self.draft.labels, METRIC_NAME.as_bytes(), &[name, suffix.as_bytes()].concat());
+        of.pairs.iter().for_each(|(name, value)| put_label(self.draft.labels, name, value));
         if let Some((name, number)) = apart {
             let mut text = Vec::new();
             write_general(&mut text, number);
-            put_label(self.labels, name.as_bytes(), &text);
+            put_label(self.draft.labels, name.as_bytes(), &text);
         }
-        Some(start..self.labels.len())
+        Some(start..self.draft.labels.len())
     }
-
-    fn finish(mut self) -> Batch<'a> {
-        if !self.starts.is_empty() {
-            self.starts.resize(self.timestamps.len(), 0);
-        }
-        self.report.merge(self.histograms.report);
-        let labels: &'a [u8] = self.labels;
-        let series = self
-            .series
-            .into_iter()
-            .map(|(at, samples)| BatchSeries { raw: Cow::Borrowed(labels.get(at).unwrap_or(&[])), samples });
-        Batch {
-            series: series.collect(),
-            timestamps: self.timestamps,
-            values: self.values,
-            starts: self.starts,
-            histograms: self.histograms.points,
-            metadata: self.metadata,
-            dialect: dialect::REMOTE_WRITE,
-            decode: decode_labels,
-            extra: Extra::default(),
-            report: self.report,
-        }
-    }
-}
-
-/// `LabelPair`.
-fn pair<'b>(mut r: Reader<'b>) -> Read<(&'b [u8], &'b [u8])> {
-    let (mut name, mut value) = (&b""[..], &b""[..]);
-    while !r.is_done() {
-        match r.field()? {
-            (1, wire) => name = r.bytes_in(wire)?,
-            (2, wire) => value = r.bytes_in(wire)?,
-            (_, wire) => r.skip(wire)?,
-        }
-    }
-    Ok((name, value))
 }
 
 /// `Quantile`.

@@ -1,4 +1,4 @@
-//! Writes the Prometheus text format 0.0.4: `/metrics`, `/federate`, exporters.
+//! Writes the Prometheus text format 0.0.4: `/metrics`, `/federate`, exporters; and series by their names.
 
 use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{Labels, MetricType};
@@ -31,6 +31,26 @@ pub fn type_line(metric: &str, kind: MetricType, out: &mut Vec<u8>) {
 
 /// Appends one sample with its timestamp, if it has one, in milliseconds.
 pub fn sample(labels: &Labels, value: f64, timestamp_ms: Option<i64>, out: &mut Vec<u8>) {
+    write_series(labels, b",", out);
+    out.push(b' ');
+    write_plain(out, value);
+    if let Some(t) = timestamp_ms {
+        out.push(b' ');
+        write_integer(out, t);
+    }
+    out.push(b'\n');
+}
+
+/// Appends `metric{label="value", …}` as PromQL reads it, with braces even where nothing stands in them. Names that
+/// are no plain identifiers stand in quotes, the metric's then inside the braces.
+pub fn series(labels: &Labels, out: &mut Vec<u8>) {
+    if !write_series(labels, b", ", out) {
+        out.extend_from_slice(b"{}");
+    }
+}
+
+/// Says whether there are braces: where nothing stands in them, there are none.
+fn write_series(labels: &Labels, between: &[u8], out: &mut Vec<u8>) -> bool {
     let metric = labels.metric_name();
     let bare = is_metric_name(metric.as_bytes());
     if bare {
@@ -38,7 +58,7 @@ pub fn sample(labels: &Labels, value: f64, timestamp_ms: Option<i64>, out: &mut 
     }
     let mut open = false;
     let mut next = |out: &mut Vec<u8>| {
-        out.push(if open { b',' } else { b'{' });
+        out.extend_from_slice(if open { between } else { b"{" });
         open = true;
     };
     if !bare && !metric.is_empty() {
@@ -55,13 +75,7 @@ pub fn sample(labels: &Labels, value: f64, timestamp_ms: Option<i64>, out: &mut 
     if open {
         out.push(b'}');
     }
-    out.push(b' ');
-    write_plain(out, value);
-    if let Some(t) = timestamp_ms {
-        out.push(b' ');
-        write_integer(out, t);
-    }
-    out.push(b'\n');
+    open
 }
 
 fn write_name(name: &str, bare: bool, out: &mut Vec<u8>) {
@@ -89,6 +103,19 @@ fn escape(text: &str, quotes: bool, out: &mut Vec<u8>) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_of_a_series_always_has_braces() {
+        let name = |pairs: &[(&str, &str)]| {
+            let mut out = Vec::new();
+            series(&Labels::from_pairs(pairs.iter().copied()).unwrap(), &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(name(&[]), "{}");
+        assert_eq!(name(&[("__name__", "a:b")]), "a:b{}");
+        assert_eq!(name(&[("__name__", "1a")]), "{\"1a\"}");
+        assert_eq!(name(&[("__name__", "up"), ("a", "\""), ("b:c", "\\")]), r#"up{a="\"", "b:c"="\\"}"#);
+    }
 
     #[test]
     fn names_that_need_quotes_get_them() {

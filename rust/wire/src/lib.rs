@@ -4,6 +4,7 @@
 //! them until the store meets a series for the first time. This crate knows no store, clock or socket.
 #![deny(unsafe_code)]
 
+mod draft;
 pub mod exposition;
 pub mod exposition_protobuf;
 pub mod exposition_writer;

@@ -57,6 +57,29 @@ pub const REMOTE_WRITE: Fields = &[
     Part::Start,
 ];
 
+/// `io.prometheus.client.Histogram`: the fields that make it a native one; the others are read beside them.
+pub const EXPOSITION: Fields = &[
+    Part::Count,
+    Part::Sum,
+    Part::Unknown,
+    Part::CountFloat,
+    Part::Schema,
+    Part::ZeroThreshold,
+    Part::Zero,
+    Part::ZeroFloat,
+    Part::NegativeSpan,
+    Part::NegativeDelta,
+    Part::NegativeCount,
+    Part::PositiveSpan,
+    Part::PositiveDelta,
+    Part::PositiveCount,
+];
+
+/// What the field with this number is; numbers begin at 1.
+pub fn part(fields: Fields, number: u32) -> Part {
+    fields.get(number as usize - 1).copied().unwrap_or(Part::Unknown)
+}
+
 /// One side of a histogram as it was sent.
 #[derive(Default)]
 struct Side {
@@ -70,14 +93,14 @@ struct Side {
 pub struct Raw {
     count: u64,
     count_float: Option<f64>,
-    sum: f64,
+    pub sum: f64,
     schema: i32,
     zero_threshold: f64,
     zero: u64,
     zero_float: Option<f64>,
     negative: Side,
     positive: Side,
-    reset: ResetHint,
+    pub reset: ResetHint,
     custom_bounds: Vec<f64>,
     pub timestamp: i64,
     pub start: i64,
@@ -88,8 +111,7 @@ impl Raw {
         let mut raw = Raw::default();
         while !r.is_done() {
             let (number, wire) = r.field()?;
-            let part = fields.get(number as usize - 1).copied().unwrap_or(Part::Unknown);
-            raw.field(part, wire, &mut r)?;
+            raw.field(part(fields, number), wire, &mut r)?;
         }
         Ok(raw)
     }
@@ -145,18 +167,10 @@ impl Raw {
         self.count_float.filter(|count| *count > 0.0).unwrap_or(self.count as f64)
     }
 
-    pub fn sum(&self) -> f64 {
-        self.sum
-    }
-
     /// The exposition format has doubles override integers only where they are above zero.
     pub fn prefer_integers(&mut self) {
         let is_float = [self.count_float, self.zero_float].iter().flatten().any(|count| *count > 0.0);
         self.count_float = is_float.then(|| self.total());
-    }
-
-    pub fn as_gauge(&mut self) {
-        self.reset = ResetHint::Gauge;
     }
 
     /// The histogram, its buckets not compared with its spans. Fails where a count is below zero.

@@ -1,5 +1,7 @@
 //! Numbers as the text formats write them.
 
+use std::ops::Range;
+
 use metricsdb_model::sample::NORMAL_NAN_BITS;
 
 /// A value as the Prometheus text format takes it: Go's decimal float syntax, `Inf`, `Infinity` and
@@ -80,8 +82,19 @@ pub fn write_plain(out: &mut Vec<u8>, v: f64) {
 /// As [`write_plain`], but below 1e-6 and from 1e21 on with an exponent, as Prometheus' HTTP API writes
 /// the samples of vectors and matrices.
 pub fn write_json_value(out: &mut Vec<u8>, v: f64) {
+    write_within(out, v, 1e-6..1e21);
+}
+
+/// The same below 1e-4 and from 1e6 on, as client libraries write the bounds of buckets into the text format.
+pub fn write_general(out: &mut Vec<u8>, v: f64) {
+    write_within(out, v, 1e-4..1e6);
+}
+
+/// Plain within these sizes, else with an exponent.
+#[inline]
+fn write_within(out: &mut Vec<u8>, v: f64, plain: Range<f64>) {
     let size = v.abs();
-    if size.is_finite() && size != 0.0 && !(1e-6..1e21).contains(&size) {
+    if size.is_finite() && size != 0.0 && !plain.contains(&size) {
         write_exponent(out, v);
     } else {
         write_plain(out, v);
@@ -123,20 +136,6 @@ fn write_integer_or_special(out: &mut Vec<u8>, v: f64) -> bool {
     true
 }
 
-/// Appends the shortest digits with an exponent below 1e-4 and from 1e6 on, as client libraries write the bounds
-/// of buckets into the text format.
-pub fn write_general(out: &mut Vec<u8>, v: f64) {
-    let digits = format!("{v:e}");
-    let (mantissa, exponent) = digits.split_once('e').unwrap_or((&digits, "0"));
-    match exponent.parse::<i32>() {
-        Ok(exponent) if v.is_finite() && !(-4..6).contains(&exponent) => {
-            let sign = if exponent < 0 { '-' } else { '+' };
-            out.extend_from_slice(format!("{mantissa}e{sign}{:02}", exponent.abs()).as_bytes());
-        }
-        _ => write_plain(out, v),
-    }
-}
-
 /// Appends milliseconds as seconds: no fraction, or three digits of it.
 pub fn write_seconds(out: &mut Vec<u8>, ms: i64) {
     if ms < 0 {
@@ -163,20 +162,24 @@ mod tests {
     use proptest::prelude::*;
 
     fn plain(v: f64) -> String {
-        let mut out = Vec::new();
-        write_plain(&mut out, v);
-        String::from_utf8(out).unwrap()
+        text(|out| write_plain(out, v))
     }
 
     fn json(v: f64) -> String {
-        let mut out = Vec::new();
-        write_json_value(&mut out, v);
-        String::from_utf8(out).unwrap()
+        text(|out| write_json_value(out, v))
+    }
+
+    fn general(v: f64) -> String {
+        text(|out| write_general(out, v))
     }
 
     fn seconds(ms: i64) -> String {
+        text(|out| write_seconds(out, ms))
+    }
+
+    fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
-        write_seconds(&mut out, ms);
+        write(&mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -217,6 +220,12 @@ mod tests {
         assert_eq!(json(1e-7), "1e-07");
         assert_eq!(json(f64::NAN), "NaN");
         assert_eq!(json(f64::MAX), "1.7976931348623157e+308");
+        // As client libraries write bounds.
+        assert_eq!(general(1e-4), "0.0001");
+        assert_eq!(general(1e-4f64.next_down()), "9.999999999999999e-05");
+        assert_eq!(general(1e6f64.next_down()), "999999.9999999999");
+        assert_eq!(general(-1e6), "-1e+06");
+        assert_eq!(general(0.0), "0");
         assert_eq!(seconds(1_700_000_000_500), "1700000000.500");
         assert_eq!(seconds(-1), "-0.001");
         assert_eq!(seconds(i64::MIN), "-9223372036854775.808");

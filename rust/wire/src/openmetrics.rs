@@ -16,6 +16,7 @@ use crate::label_text::{self, is_metric_name};
 use crate::number::seconds_to_millis;
 use crate::{
     dialect,
+    draft::within,
     openmetrics::family::{Family, Part},
     openmetrics::line::SampleReader,
 };
@@ -55,16 +56,9 @@ pub fn parse(text: &[u8], default_time_ms: i64) -> Result<Batch<'_>> {
         if let Some((number, refusal)) = parser.ended.take() {
             return Err(error_at(number, line_text(content, number), refusal));
         }
-        if parser.timestamps.len() > BODY_SAMPLES_MAX {
-            return Err(Error::Limit {
-                what: "samples of a request body",
-                limit: BODY_SAMPLES_MAX as u64,
-                needed: parser.timestamps.len() as u64,
-                remedy: "send fewer samples per request",
-            });
-        }
+        let (samples, remedy) = (parser.timestamps.len(), "send fewer samples per request");
+        within("samples of a request body", BODY_SAMPLES_MAX, samples, remedy)?;
     }
-    parser.end_metric();
     parser.end_family();
     match parser.ended.take() {
         Some((number, refusal)) => Err(error_at(number, line_text(content, number), refusal)),
@@ -224,13 +218,13 @@ impl<'a> Parser<'a> {
                 self.family_named(sample.name, number)?
             }
         };
-        family.take(&sample, reader)?;
-        let (metric, part) = (family.metric(), family.suffix_of(sample.name));
+        let part = family.take(&sample, reader)?;
+        let metric = family.metric();
         if metric != self.metric.id {
             self.end_metric();
             self.metric.id = metric;
         }
-        if part == Some(Part::Created) {
+        if part == Part::Created {
             self.metric.created = seconds_to_millis(sample.value).unwrap_or(0);
             return Ok(());
         }
@@ -247,7 +241,7 @@ impl<'a> Parser<'a> {
             });
             return Ok(());
         };
-        if matches!(part, Some(Part::Total | Part::Bucket | Part::Count | Part::Sum)) {
+        if matches!(part, Part::Total | Part::Bucket | Part::Count | Part::Sum) {
             self.metric.counting.push(self.timestamps.len());
         }
         let at = self.timestamps.len() as u32;
@@ -263,7 +257,6 @@ impl<'a> Parser<'a> {
             Some(family) if family.name() == name => Ok(self.family.insert(family)),
             family => {
                 self.family = family;
-                self.end_metric();
                 self.end_family();
                 if self.claimed.contains(name) {
                     return refuse(CLASH, CLASH_REMEDY);
@@ -290,6 +283,7 @@ impl<'a> Parser<'a> {
 
     /// Judges the current family as a whole, and claims its names.
     fn end_family(&mut self) {
+        self.end_metric();
         let Some(mut family) = self.family.take() else { return };
         let judged = family.end().and_then(|()| {
             let mut fresh = true;

@@ -81,7 +81,10 @@ impl Pieces {
                         label_object(row.labels, out);
                     }
                     let is_whole = match answer.kind {
-                        AnswerKind::Vector => newest(row, out),
+                        AnswerKind::Vector => {
+                            newest(row, out);
+                            true
+                        }
                         _ => self.series(row, bytes, out),
                     };
                     if is_whole {
@@ -151,7 +154,7 @@ impl Pieces {
 }
 
 /// The one sample of a series in a vector.
-fn newest(row: Row<'_>, out: &mut Vec<u8>) -> bool {
+fn newest(row: Row<'_>, out: &mut Vec<u8>) {
     match row.points().next() {
         Some((t, Point::Float(v))) => {
             out.extend_from_slice(b",\"value\":");
@@ -163,7 +166,6 @@ fn newest(row: Row<'_>, out: &mut Vec<u8>) -> bool {
         }
         None => {}
     }
-    true
 }
 
 /// `,"stats":{…}` as Prometheus' `stats` parameter asks for it.

@@ -3,12 +3,21 @@
 //! Every message is a prefix-bounded view of the same body, so that positions in errors are offsets
 //! into what the sender sent.
 
+use metricsdb_model::Error;
+
 /// Where and why the bytes are not protobuf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken {
     /// Offset in the body.
     pub at: usize,
     pub what: &'static str,
+}
+
+impl Broken {
+    /// As the refusal of a whole body.
+    pub fn refuse(self, input: &'static str, body: &[u8], remedy: &'static str) -> Error {
+        Error::input(input, &format!("byte {} of {}", self.at, body.len()), self.what, remedy)
+    }
 }
 
 /// What was read, or where the body is broken.
@@ -268,6 +277,11 @@ impl<'a> Reader<'a> {
         self.bytes()
     }
 
+    /// Text in a field that came in this wire type; what is not UTF-8 is replaced.
+    pub fn text_in(&mut self, wire: WireType) -> Read<String> {
+        Ok(String::from_utf8_lossy(self.bytes_in(wire)?).into_owned())
+    }
+
     /// A nested message in a field that came in this wire type.
     pub fn message_in(&mut self, wire: WireType) -> Read<Reader<'a>> {
         self.expect(wire, WireType::Bytes)?;
@@ -310,6 +324,18 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+/// Appends a number as a field.
+pub fn put_number(out: &mut Vec<u8>, field: u32, value: u64) {
+    put_varint(out, u64::from(field) << 3);
+    put_varint(out, value);
+}
+
+/// Appends a double as a field.
+pub fn put_double(out: &mut Vec<u8>, field: u32, value: f64) {
+    put_varint(out, u64::from(field) << 3 | 1);
+    out.extend_from_slice(&value.to_bits().to_le_bytes());
 }
 
 /// Appends a length-delimited field.

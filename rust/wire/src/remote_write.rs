@@ -15,8 +15,9 @@ use metricsdb_model::{
 };
 
 use crate::dialect;
+use crate::draft::within;
 use crate::native_histogram::{self, Histograms};
-use crate::protobuf::{Broken, Read, Reader, WireType, put_bytes, put_varint};
+use crate::protobuf::{Broken, Read, Reader, put_bytes, put_double, put_number, put_varint};
 
 const BODY: &str = "remote write body";
 /// Tag byte of `TimeSeries.labels` and of `WriteRequest.timeseries`: field 1, length-delimited.
@@ -41,14 +42,8 @@ pub fn decode<'a>(body: &[u8], scratch: &'a mut Vec<u8>) -> Result<Batch<'a>> {
 /// The message in a snappy block; only growth of `scratch` is zeroed, what earlier calls left is overwritten.
 fn unpack<'a>(body: &[u8], scratch: &'a mut Vec<u8>) -> Result<&'a [u8]> {
     let size = snap::raw::decompress_len(body).map_err(|e| not_snappy(body, &e))?;
-    if size > BODY_BYTES_MAX {
-        return Err(Error::Limit {
-            what: "bytes of a request body after decompression",
-            limit: BODY_BYTES_MAX as u64,
-            needed: size as u64,
-            remedy: "send fewer series per request",
-        });
-    }
+    let what = "bytes of a request body after decompression";
+    within(what, BODY_BYTES_MAX, size, "send fewer series per request")?;
     if size / SNAPPY_RATIO_MAX > body.len() {
         let message = format!("{} bytes cannot decompress to the {size} bytes they claim", body.len());
         return Err(Error::input(BODY, "", message, "send the whole body"));
@@ -62,43 +57,23 @@ fn unpack<'a>(body: &[u8], scratch: &'a mut Vec<u8>) -> Result<&'a [u8]> {
 
 /// Fails for a message that is larger than a body may be.
 fn check_size(message: &[u8]) -> Result<()> {
-    if message.len() <= BODY_BYTES_MAX {
-        return Ok(());
-    }
-    Err(Error::Limit {
-        what: "bytes of a request body",
-        limit: BODY_BYTES_MAX as u64,
-        needed: message.len() as u64,
-        remedy: "send fewer series per request",
-    })
+    within("bytes of a request body", BODY_BYTES_MAX, message.len(), "send fewer series per request")
 }
 
 /// Fails for more samples, histograms or strings than a body may hold.
 fn check_counts(samples: usize, histograms: usize, symbols: usize) -> Result<()> {
-    let counts = [
-        ("samples of a request body", BODY_SAMPLES_MAX, samples),
-        ("native histograms of a request body", BODY_HISTOGRAMS_MAX, histograms),
-        ("symbols of a request body", BODY_SYMBOLS_MAX, symbols),
-    ];
-    match counts.into_iter().find(|(_, limit, needed)| needed > limit) {
-        None => Ok(()),
-        Some((what, limit, needed)) => Err(Error::Limit {
-            what,
-            limit: limit as u64,
-            needed: needed as u64,
-            remedy: "send fewer samples per request",
-        }),
-    }
+    let remedy = "send fewer samples per request";
+    within("samples of a request body", BODY_SAMPLES_MAX, samples, remedy)?;
+    within("native histograms of a request body", BODY_HISTOGRAMS_MAX, histograms, remedy)?;
+    within("symbols of a request body", BODY_SYMBOLS_MAX, symbols, remedy)
 }
 
 /// Decodes an uncompressed `WriteRequest`.
 pub fn decode_message(message: &[u8]) -> Result<Batch<'_>> {
     check_size(message)?;
     let mut walk = Walk::new(message.len());
-    walk.request(Reader::new(message)).map_err(|Broken { at, what }| {
-        let value = format!("byte {at} of {}", message.len());
-        Error::input(BODY, &value, what, "send a WriteRequest of remote write 1.0")
-    })?;
+    walk.request(Reader::new(message))
+        .map_err(|broken| broken.refuse(BODY, message, "send a WriteRequest of remote write 1.0"))?;
     check_counts(walk.timestamps.len(), walk.histograms.points.len(), 0)?;
     let mut report = walk.histograms.report;
     report.reject(Reason::Unsupported, walk.exemplars, || "an exemplar (not stored)".into());
@@ -157,14 +132,8 @@ impl<'a> Walk<'a> {
                 continue;
             }
             match r.field()? {
-                (1, wire) => {
-                    r.expect(wire, WireType::Bytes)?;
-                    self.time_series(r.message()?)?;
-                }
-                (3, wire) => {
-                    r.expect(wire, WireType::Bytes)?;
-                    self.metadata(r.message()?)?;
-                }
+                (1, wire) => self.time_series(r.message_in(wire)?)?,
+                (3, wire) => self.metadata(r.message_in(wire)?)?,
                 (_, wire) => r.skip(wire)?,
             }
         }
@@ -185,17 +154,12 @@ impl<'a> Walk<'a> {
             let start = r.at();
             match r.field()? {
                 (1, wire) => {
-                    r.expect(wire, WireType::Bytes)?;
-                    r.skip(wire)?;
+                    r.bytes_in(wire)?;
                     append_label(&mut raw, r.span(start, r.at()));
                 }
-                (2, wire) => {
-                    r.expect(wire, WireType::Bytes)?;
-                    self.sample(r.message()?)?;
-                }
+                (2, wire) => self.sample(r.message_in(wire)?)?,
                 (3, wire) => {
-                    r.expect(wire, WireType::Bytes)?;
-                    r.skip(wire)?;
+                    r.message_in(wire)?;
                     self.exemplars += 1;
                 }
                 (4, wire) => {
@@ -232,14 +196,8 @@ impl<'a> Walk<'a> {
         }
         while !r.is_done() {
             match r.field()? {
-                (1, wire) => {
-                    r.expect(wire, WireType::Fixed64)?;
-                    value = f64::from_bits(r.fixed64()?);
-                }
-                (2, wire) => {
-                    r.expect(wire, WireType::Varint)?;
-                    timestamp = r.varint()? as i64;
-                }
+                (1, wire) => value = r.double(wire)?,
+                (2, wire) => timestamp = r.number(wire)? as i64,
                 (_, wire) => r.skip(wire)?,
             }
         }
@@ -250,25 +208,12 @@ impl<'a> Walk<'a> {
 
     fn metadata(&mut self, mut r: Reader<'a>) -> Read<()> {
         let mut entry = Metadata::default();
-        let text = |r: &mut Reader<'a>| Ok(String::from_utf8_lossy(r.bytes()?).into_owned());
         while !r.is_done() {
             match r.field()? {
-                (1, wire) => {
-                    r.expect(wire, WireType::Varint)?;
-                    entry.kind = Some(metric_type(r.varint()?));
-                }
-                (2, wire) => {
-                    r.expect(wire, WireType::Bytes)?;
-                    entry.metric = text(&mut r)?;
-                }
-                (4, wire) => {
-                    r.expect(wire, WireType::Bytes)?;
-                    entry.help = Some(text(&mut r)?);
-                }
-                (5, wire) => {
-                    r.expect(wire, WireType::Bytes)?;
-                    entry.unit = Some(text(&mut r)?);
-                }
+                (1, wire) => entry.kind = Some(metric_type(r.number(wire)?)),
+                (2, wire) => entry.metric = r.text_in(wire)?,
+                (4, wire) => entry.help = Some(r.text_in(wire)?),
+                (5, wire) => entry.unit = Some(r.text_in(wire)?),
                 (_, wire) => r.skip(wire)?,
             }
         }
@@ -329,20 +274,17 @@ pub fn decode_labels(raw: &[u8], out: &mut LabelsBuilder) -> std::result::Result
 
 fn label_field<'a>(r: &mut Reader<'a>) -> Read<(&'a [u8], &'a [u8])> {
     let (_, wire) = r.field()?;
-    r.expect(wire, WireType::Bytes)?;
-    let mut label = r.message()?;
+    label(r.message_in(wire)?)
+}
+
+/// Name and value of a label: `prometheus.Label`, and `LabelPair` of the exposition format.
+pub(crate) fn label<'a>(mut r: Reader<'a>) -> Read<(&'a [u8], &'a [u8])> {
     let (mut name, mut value) = (&[][..], &[][..]);
-    while !label.is_done() {
-        match label.field()? {
-            (1, wire) => {
-                label.expect(wire, WireType::Bytes)?;
-                name = label.bytes()?;
-            }
-            (2, wire) => {
-                label.expect(wire, WireType::Bytes)?;
-                value = label.bytes()?;
-            }
-            (_, wire) => label.skip(wire)?,
+    while !r.is_done() {
+        match r.field()? {
+            (1, wire) => name = r.bytes_in(wire)?,
+            (2, wire) => value = r.bytes_in(wire)?,
+            (_, wire) => r.skip(wire)?,
         }
     }
     Ok((name, value))
@@ -385,25 +327,19 @@ pub fn encode_message<'a>(
     for s in series {
         one.clear();
         for (name, value) in s.labels.iter() {
-            part.clear();
-            put_bytes(&mut part, 1, name.as_bytes());
-            put_bytes(&mut part, 2, value.as_bytes());
-            put_bytes(&mut one, 1, &part);
+            put_label(&mut one, name.as_bytes(), value.as_bytes());
         }
         for (&t, &v) in s.timestamps.iter().zip(s.values) {
             part.clear();
-            part.push(FIELD_1_FIXED64);
-            part.extend_from_slice(&v.to_bits().to_le_bytes());
-            part.push(FIELD_2_VARINT);
-            put_varint(&mut part, t as u64);
+            put_double(&mut part, 1, v);
+            put_number(&mut part, 2, t as u64);
             put_bytes(&mut one, 2, &part);
         }
         put_bytes(&mut out, 1, &one);
     }
     for m in metadata {
         one.clear();
-        one.push(0x08);
-        put_varint(&mut one, type_number(m.kind.unwrap_or_default()));
+        put_number(&mut one, 1, type_number(m.kind.unwrap_or_default()));
         put_bytes(&mut one, 2, m.metric.as_bytes());
         put_bytes(&mut one, 4, m.help.as_deref().unwrap_or("").as_bytes());
         put_bytes(&mut one, 5, m.unit.as_deref().unwrap_or("").as_bytes());

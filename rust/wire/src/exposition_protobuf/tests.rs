@@ -1,20 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use metricsdb_model::{Counts, LabelsBuilder, ResetHint};
+use metricsdb_model::{BatchSeries, Counts, Error, LabelsBuilder, ResetHint};
 use proptest::prelude::*;
 
 use super::*;
-use crate::protobuf::{put_bytes, put_varint};
-
-fn put_number(out: &mut Vec<u8>, field: u64, number: u64) {
-    put_varint(out, field << 3);
-    put_varint(out, number);
-}
-
-fn put_double(out: &mut Vec<u8>, field: u64, number: f64) {
-    put_varint(out, field << 3 | 1);
-    out.extend(number.to_bits().to_le_bytes());
-}
+use crate::protobuf::{put_bytes, put_double, put_number, put_varint};
 
 /// A message from what writes its fields.
 fn message(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -234,6 +224,23 @@ fn one_long_label_cannot_fill_the_memory() {
         m.extend(&family);
     });
     assert!(matches!(parse(&body, 0, &mut Vec::new()), Err(Error::Limit { .. })));
+}
+
+#[test]
+fn too_many_histograms_are_refused_by_their_name() {
+    let value = message(|m| put_double(m, 6, 0.5));
+    let metric = message(|m| put_bytes(m, 7, &value));
+    let family = message(|m| {
+        put_number(m, 3, HISTOGRAM);
+        (0..=BODY_HISTOGRAMS_MAX).for_each(|_| put_bytes(m, 4, &metric));
+    });
+    let body = message(|m| {
+        put_varint(m, family.len() as u64);
+        m.extend(&family);
+    });
+    let mut labels = Vec::new();
+    let refused = parse(&body, 0, &mut labels);
+    assert!(matches!(refused, Err(Error::Limit { what: "native histograms of a request body", .. })));
 }
 
 proptest! {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use metricsdb_model::histogram::{SCHEMA_CUSTOM, Span};
 use metricsdb_model::{Counts, Histogram, Layout, ResetHint, Tally};
 
-use crate::protobuf::{put_bytes, put_varint};
+use crate::protobuf::{put_bytes, put_double, put_number, put_varint};
 
 /// One of each kind: integers, doubles, custom buckets, stale, empty.
 pub fn histograms() -> Vec<Histogram> {
@@ -40,16 +40,6 @@ pub fn histograms() -> Vec<Histogram> {
 
 fn zigzag(number: i64) -> u64 {
     ((number << 1) ^ (number >> 63)) as u64
-}
-
-fn put_number(out: &mut Vec<u8>, field: u32, number: u64) {
-    put_varint(out, u64::from(field) << 3);
-    put_varint(out, number);
-}
-
-fn put_double(out: &mut Vec<u8>, field: u32, number: f64) {
-    put_varint(out, u64::from(field) << 3 | 1);
-    out.extend(number.to_bits().to_le_bytes());
 }
 
 fn put_list(out: &mut Vec<u8>, field: u32, packed: bool, numbers: &[u64]) {

@@ -114,8 +114,8 @@ impl Family {
         }
     }
 
-    /// Judges one sample; `reader` has just read it.
-    pub fn take(&mut self, sample: &Sample, reader: &SampleReader) -> Judged<()> {
+    /// Judges one sample, and says what it is here; `reader` has just read it.
+    pub fn take(&mut self, sample: &Sample, reader: &SampleReader) -> Judged<Part> {
         let Some(part) = self.suffix_of(sample.name) else {
             return refuse(
                 "the type of the family has no sample of this name",
@@ -169,7 +169,7 @@ impl Family {
             self.point.end(kind)?;
         }
         self.point.take(part, bound, sample.value)?;
-        Ok(())
+        Ok(part)
     }
 
     /// Metrics are not interleaved, times do not go back, no sample comes twice. True if a new point

@@ -4,21 +4,17 @@
 //! write 1.0 has them, so that the store knows a series by the same bytes whichever version it came in. Source:
 //! the remote write specification 2.0 and `prompb/io/prometheus/write/v2/types.proto`.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 
-use metricsdb_model::batch::Extra;
-use metricsdb_model::bounds::{
-    BODY_LABEL_BYTES_MAX, BODY_SAMPLES_MAX, BODY_SYMBOLS_MAX, LABELS_PER_SERIES_MAX,
-};
+use metricsdb_model::bounds::{BODY_SYMBOLS_MAX, LABELS_PER_SERIES_MAX};
 use metricsdb_model::labels::METRIC_NAME;
-use metricsdb_model::{Batch, BatchSeries, Error, Metadata, MetricType, Reason, Result, WriteReport};
+use metricsdb_model::{Batch, Metadata, MetricType, Reason, Result};
 
-use super::{BODY, check_counts, check_size, decode_labels, metric_type, put_label, unpack};
-use crate::dialect;
-use crate::native_histogram::{self, Histograms};
-use crate::protobuf::{Broken, Read, Reader};
+use super::{BODY, check_counts, check_size, metric_type, put_label, unpack};
+use crate::draft::{Draft, label_bytes};
+use crate::native_histogram;
+use crate::protobuf::{Read, Reader};
 
 /// Buffers that keep their capacity from call to call; the batch borrows them.
 #[derive(Default)]
@@ -37,43 +33,22 @@ pub fn decode<'a>(body: &[u8], scratch: &'a mut Scratch) -> Result<Batch<'a>> {
 /// Decodes an uncompressed `Request`; `labels` is a buffer.
 pub fn decode_message<'a>(message: &'a [u8], labels: &'a mut Vec<u8>) -> Result<Batch<'a>> {
     check_size(message)?;
-    labels.clear();
     let mut walk = Walk::new(labels);
     let walked = walk.symbols(Reader::new(message)).and_then(|()| walk.request(Reader::new(message)));
-    walked.map_err(|Broken { at, what }| {
-        let value = format!("byte {at} of {}", message.len());
-        Error::input(BODY, &value, what, "send an io.prometheus.write.v2.Request of remote write 2.0")
-    })?;
-    check_counts(walk.timestamps.len(), walk.histograms.points.len(), walk.symbols.len())?;
-    if walk.labels_needed > BODY_LABEL_BYTES_MAX {
-        return Err(Error::Limit {
-            what: "bytes of the labels of a request body, written out",
-            limit: BODY_LABEL_BYTES_MAX as u64,
-            needed: walk.labels_needed as u64,
-            remedy: "send fewer series per request",
-        });
-    }
-    Ok(walk.finish())
+    let remedy = "send an io.prometheus.write.v2.Request of remote write 2.0";
+    walked.map_err(|broken| broken.refuse(BODY, message, remedy))?;
+    let draft = walk.draft;
+    check_counts(draft.samples(), draft.histograms.points.len(), walk.symbols.len())?;
+    draft.check_labels("send fewer series per request")?;
+    Ok(draft.finish())
 }
 
 struct Walk<'a> {
     symbols: Vec<&'a [u8]>,
-    /// Label fields of remote write 1.0, one series after the other.
-    labels: &'a mut Vec<u8>,
-    /// Bytes that `labels` has, or would have had to.
-    labels_needed: usize,
-    /// Labels and samples of each series.
-    series: Vec<(Range<usize>, Range<u32>)>,
-    timestamps: Vec<i64>,
-    values: Vec<f64>,
-    /// Empty until the first start is found.
-    starts: Vec<i64>,
-    histograms: Histograms,
-    metadata: Vec<Metadata>,
-    /// Metrics, types and references to texts that are among `metadata`.
+    draft: Draft<'a>,
+    /// Metrics, types and references to texts that are among the draft's metadata.
     described: HashSet<(&'a [u8], u64, u32, u32)>,
     refs: Vec<u32>,
-    report: WriteReport,
 }
 
 /// What a series says of its metric.
@@ -86,20 +61,7 @@ struct About {
 
 impl<'a> Walk<'a> {
     fn new(labels: &'a mut Vec<u8>) -> Walk<'a> {
-        Walk {
-            symbols: Vec::new(),
-            labels,
-            labels_needed: 0,
-            series: Vec::new(),
-            timestamps: Vec::new(),
-            values: Vec::new(),
-            starts: Vec::new(),
-            histograms: Histograms::default(),
-            metadata: Vec::new(),
-            described: HashSet::new(),
-            refs: Vec::new(),
-            report: WriteReport::default(),
-        }
+        Walk { symbols: Vec::new(), draft: Draft::new(labels), described: HashSet::new(), refs: Vec::new() }
     }
 
     /// The strings, wherever they stand.
@@ -125,26 +87,21 @@ impl<'a> Walk<'a> {
 
     /// One over a limit is enough to refuse the body.
     fn is_too_much(&self) -> bool {
-        self.timestamps.len() > BODY_SAMPLES_MAX
-            || self.histograms.are_too_many()
-            || self.symbols.len() > BODY_SYMBOLS_MAX
-            || self.labels_needed > BODY_LABEL_BYTES_MAX
+        self.draft.is_full() || self.symbols.len() > BODY_SYMBOLS_MAX
     }
 
     fn time_series(&mut self, mut r: Reader<'a>) -> Read<()> {
-        let (first, first_histogram) = (self.timestamps.len(), self.histograms.points.len());
-        let series = self.series.len() as u32;
+        let (first, first_histogram) = (self.draft.samples(), self.draft.histograms.points.len());
+        let series = self.draft.series.len() as u32;
         let (mut about, mut exemplars) = (About::default(), 0);
         self.refs.clear();
         while !r.is_done() {
             match r.field()? {
-                (1, wire) => {
-                    let reference = |n| u32::try_from(n).unwrap_or(u32::MAX);
-                    r.numbers(wire, 2 * LABELS_PER_SERIES_MAX, &mut self.refs, reference)?;
-                }
+                (1, wire) => r.numbers(wire, 2 * LABELS_PER_SERIES_MAX, &mut self.refs, reference)?,
                 (2, wire) => self.sample(r.message_in(wire)?)?,
                 (3, wire) => {
-                    self.histograms.take(r.message_in(wire)?, native_histogram::REMOTE_WRITE, series)?;
+                    let (message, fields) = (r.message_in(wire)?, native_histogram::REMOTE_WRITE);
+                    self.draft.histograms.take(message, fields, series)?;
                 }
                 (4, wire) => {
                     r.message_in(wire)?;
@@ -154,24 +111,21 @@ impl<'a> Walk<'a> {
                 (_, wire) => r.skip(wire)?,
             }
         }
-        self.report.reject(Reason::Unsupported, exemplars, || "an exemplar (not stored)".into());
-        let count = self.timestamps.len() - first;
-        let histograms = self.histograms.points.len() - first_histogram;
+        self.draft.report.reject(Reason::Unsupported, exemplars, || "an exemplar (not stored)".into());
+        let count = self.draft.samples() - first;
+        let histograms = self.draft.histograms.points.len() - first_histogram;
         match self.write_labels() {
             Ok((labels, metric)) => {
                 self.describe(metric, &about);
                 if count + histograms > 0 {
                     // A body has at most BODY_SAMPLES_MAX samples, which fits.
-                    self.series.push((labels, first as u32..(first + count) as u32));
+                    self.draft.series.push((labels, first as u32..(first + count) as u32));
                 }
             }
             Err(what) => {
-                self.timestamps.truncate(first);
-                self.values.truncate(first);
-                self.starts.truncate(first);
-                self.histograms.points.truncate(first_histogram);
+                self.draft.truncate(first, first_histogram);
                 let lost = (count + histograms).max(1) as u64;
-                self.report.reject(Reason::InvalidLabels, lost, || what.to_owned());
+                self.draft.report.reject(Reason::InvalidLabels, lost, || what.to_owned());
             }
         }
         Ok(())
@@ -188,12 +142,7 @@ impl<'a> Walk<'a> {
                 (_, wire) => r.skip(wire)?,
             }
         }
-        if start != 0 || !self.starts.is_empty() {
-            self.starts.resize(self.timestamps.len(), 0);
-            self.starts.push(start);
-        }
-        self.timestamps.push(timestamp);
-        self.values.push(value);
+        self.draft.push(timestamp, value, start);
         Ok(())
     }
 
@@ -208,25 +157,23 @@ impl<'a> Walk<'a> {
         if self.refs.len() > 2 * LABELS_PER_SERIES_MAX {
             return Err("a series has more than 256 labels");
         }
-        let start = self.labels.len();
+        let start = self.draft.labels.len();
         let mut metric: &[u8] = &[];
         for pair in self.refs.chunks_exact(2) {
             let symbol = |i: usize| pair.get(i).and_then(|&r| self.symbols.get(r as usize).copied());
             let (Some(name), Some(value)) = (symbol(0), symbol(1)) else {
-                self.labels.truncate(start);
+                self.draft.labels.truncate(start);
                 return Err("a label refers to a string that is not among the symbols");
             };
-            // Tags and lengths of both take 24 bytes at most.
-            self.labels_needed += name.len() + value.len() + 24;
-            if self.labels_needed > BODY_LABEL_BYTES_MAX {
+            if !self.draft.has_room(label_bytes(name, value)) {
                 continue;
             }
-            put_label(self.labels, name, value);
+            put_label(self.draft.labels, name, value);
             if name == METRIC_NAME.as_bytes() {
                 metric = value;
             }
         }
-        Ok((start..self.labels.len(), metric))
+        Ok((start..self.draft.labels.len(), metric))
     }
 
     /// Keeps what a series says of its metric's family, once a metric.
@@ -245,40 +192,20 @@ impl<'a> Walk<'a> {
             let kind = Some(metric_type(kind)).filter(|_| kind != 0);
             let entry = Metadata { metric, kind, help: text(help), unit: text(unit) };
             // The series of a histogram say the same three times.
-            if self.metadata.last() != Some(&entry) {
-                self.metadata.push(entry);
+            if self.draft.metadata.last() != Some(&entry) {
+                self.draft.metadata.push(entry);
             }
-        }
-    }
-
-    fn finish(mut self) -> Batch<'a> {
-        if !self.starts.is_empty() {
-            self.starts.resize(self.timestamps.len(), 0);
-        }
-        self.report.merge(self.histograms.report);
-        let labels: &'a [u8] = self.labels;
-        let series = self
-            .series
-            .into_iter()
-            .map(|(at, samples)| BatchSeries { raw: Cow::Borrowed(labels.get(at).unwrap_or(&[])), samples });
-        Batch {
-            series: series.collect(),
-            timestamps: self.timestamps,
-            values: self.values,
-            starts: self.starts,
-            histograms: self.histograms.points,
-            metadata: self.metadata,
-            dialect: dialect::REMOTE_WRITE,
-            decode: decode_labels,
-            extra: Extra::default(),
-            report: self.report,
         }
     }
 }
 
+/// A place among the strings; one outside of 32 bits is none.
+fn reference(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
 fn metadata(mut r: Reader<'_>) -> Read<About> {
     let mut about = About::default();
-    let reference = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
     while !r.is_done() {
         match r.field()? {
             (1, wire) => about.kind = r.number(wire)?,

@@ -1,12 +1,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use metricsdb_model::bounds::BODY_BYTES_MAX;
-use metricsdb_model::{Histogram, LabelError, Labels, LabelsBuilder};
+use metricsdb_model::bounds::{BODY_BYTES_MAX, BODY_LABEL_BYTES_MAX};
+use metricsdb_model::{Error, Histogram, LabelError, Labels, LabelsBuilder};
 use proptest::prelude::*;
 
 use super::*;
 use crate::native_histogram::testing;
-use crate::protobuf::{put_bytes, put_varint};
+use crate::protobuf::{put_bytes, put_number, put_varint};
 use crate::remote_write::{SeriesToSend, encode_message};
 
 /// A series as a sender has it.
@@ -31,11 +31,6 @@ impl Table {
         });
         at as u64
     }
-}
-
-fn put_number(out: &mut Vec<u8>, field: u64, number: u64) {
-    put_varint(out, field << 3);
-    put_varint(out, number);
 }
 
 fn encode(all: &[Sent], packed: bool) -> Vec<u8> {
