@@ -7,7 +7,7 @@
 use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{Bound, Budget, Grouping, Result, Source, TimeRange};
 
-use super::nodes::{bare, children, is_literal, only_selector};
+use super::nodes::{bare, is_literal, only_selector};
 use crate::exec::Params;
 use crate::exec::grid::{Grid, Looks};
 use crate::exec::over_range::ROLLUP;
@@ -382,6 +382,6 @@ fn makes_label(expr: &Expr, label: &str) -> bool {
     match &expr.kind {
         ExprKind::String(text) => text == label,
         ExprKind::Call(call) if matches!(call.function.kernel, Kernel::Rollup(_)) && label == ROLLUP => true,
-        _ => children(expr).into_iter().any(|inner| makes_label(inner, label)),
+        _ => expr.children().any(|inner| makes_label(inner, label)),
     }
 }

@@ -41,19 +41,7 @@ pub(super) fn every(expr: &Expr) -> Vec<(&Expr, Option<&Expr>)> {
     let (mut out, mut waiting) = (Vec::new(), vec![(expr, None)]);
     while let Some((expr, above)) = waiting.pop() {
         out.push((expr, above));
-        match &expr.kind {
-            ExprKind::Paren(inner) | ExprKind::Plus(inner) | ExprKind::Negate(inner) => {
-                waiting.push((inner, Some(expr)));
-            }
-            ExprKind::Subquery { expr: inner, .. } => waiting.push((inner, Some(expr))),
-            ExprKind::Binary(b) => waiting.extend([(&b.right, Some(expr)), (&b.left, Some(expr))]),
-            ExprKind::Aggregate(a) => {
-                waiting.push((&a.expr, Some(expr)));
-                waiting.extend(a.param.iter().map(|p| (p, Some(expr))));
-            }
-            ExprKind::Call(call) => waiting.extend(call.args.iter().rev().map(|arg| (arg, Some(expr)))),
-            _ => {}
-        }
+        waiting.extend(expr.children().rev().map(|child| (child, Some(expr))));
     }
     out
 }
