@@ -54,7 +54,7 @@ impl<'a> Context<'a> {
         budget: &'a Budget,
         around: &'a Surroundings<'a>,
     ) -> Context<'a> {
-        let times = QueryTimes { start: params.start, end: params.end, step: params.step.unwrap_or(0) };
+        let times = params.times();
         let back = every(root).iter().fold(params.lookback_ms, |sum, (expr, _)| match &expr.kind {
             ExprKind::Range { range, .. } | ExprKind::Subquery { range, .. } => {
                 sum.saturating_add(times.positive(range).unwrap_or(0))
