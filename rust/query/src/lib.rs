@@ -8,3 +8,5 @@ pub mod histogram;
 pub mod number;
 pub mod plan;
 pub mod syntax;
+#[cfg(test)]
+mod testing;

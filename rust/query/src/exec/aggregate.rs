@@ -11,6 +11,7 @@ use super::block::{ABSENT, Block, LabelColumn, Vector, present};
 use super::cells::{Cell, CellRow, bytes};
 use super::fold::{Histograms, Role};
 use super::grid::filled;
+use super::labels::meant;
 use super::mixed::Remarks;
 use super::scan::Scratch;
 use crate::function::compensated::Sum;
@@ -20,6 +21,7 @@ use crate::syntax::tree::AggregateOp;
 const SEGMENT_ROWS: usize = 128;
 /// Segments whose results wait to be merged: what they take together is bounded by it.
 const SEGMENTS_HELD: usize = 512;
+pub(crate) const ROWS_HELD: usize = SEGMENT_ROWS * SEGMENTS_HELD;
 /// The same where histograms wait to be folded: so many rows a task, and so many histograms a batch.
 const MIXED_SEGMENT_ROWS: usize = 16;
 const HISTOGRAMS_HELD: usize = 1 << 16;
@@ -277,13 +279,7 @@ impl Order {
 
 /// The groups of `by` or `without`; `without` drops the metric name as well.
 pub(crate) fn groups_of(input: &Vector<'_>, grouping: &Grouping, budget: &Budget) -> Result<Groups> {
-    let grouping = match grouping {
-        Grouping::By(_) => grouping.clone(),
-        Grouping::Without(names) => {
-            let name = metricsdb_model::labels::METRIC_NAME.to_owned();
-            Grouping::Without(names.iter().cloned().chain([name]).collect())
-        }
-    };
+    let grouping = meant(grouping);
     match input {
         Vector::Rows(rows) => rows.group(&grouping, budget),
         Vector::Block(block) => block.labels.group(&grouping, budget),
@@ -349,7 +345,7 @@ fn fold_groups(
         };
     let (segment, batch) = match mixed {
         true => (MIXED_SEGMENT_ROWS, (HISTOGRAMS_HELD / steps).next_multiple_of(MIXED_SEGMENT_ROWS)),
-        false => (SEGMENT_ROWS, SEGMENT_ROWS * SEGMENTS_HELD),
+        false => (SEGMENT_ROWS, ROWS_HELD),
     };
     for batch in order.rows.chunks(batch.max(segment)) {
         let partials: Vec<Partial> = batch
@@ -388,11 +384,8 @@ fn fold_segment(
 ) -> Result<Partial> {
     budget.check()?;
     let steps = buffer.len();
-    let (first, last) = match rows {
-        [] => (0, 0),
-        [one] => (order.group(*one), order.group(*one)),
-        [first, .., last] => (order.group(*first), order.group(*last)),
-    };
+    let group = |row: Option<&u32>| row.map_or(0, |&row| order.group(row));
+    let (first, last) = (group(rows.first()), group(rows.last()));
     let mut partial = Partial::new(op, first, last - first + 1, steps, budget)?;
     for &row in rows {
         let at = (order.group(row) - first) * steps;

@@ -224,7 +224,7 @@ impl<'a> Evaluator<'a> {
     /// The one sample of each step, or NaN.
     #[inline(never)]
     fn to_scalar(&self, arg: &Expr, grid: &Grid) -> Result<Vec<f64>> {
-        let block = self.vector(arg, grid)?.into_block(self.budget)?;
+        let block = self.block(arg, grid)?;
         let mut values = vec![f64::NAN; grid.steps];
         for (step, slot) in values.iter_mut().enumerate() {
             self.budget.check()?;
@@ -236,15 +236,23 @@ impl<'a> Evaluator<'a> {
         Ok(values)
     }
 
+    /// What a selector's samples show beside their values; `None` for what was computed.
+    fn stored(&self, arg: &Expr, grid: &Grid, shows: Shows) -> Result<Option<Vector<'a>>> {
+        match &arg.unparenthesized().kind {
+            ExprKind::Selector(selector) if selector.extension != Some(Extension::Smoothed) => {
+                let mut rows = self.instant(selector, arg.span, grid, shows)?;
+                rows.drop_name = DropName::All(true);
+                Ok(Some(Vector::Rows(rows)))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Times of the samples themselves under a selector; else the evaluation times.
     #[inline(never)]
     fn timestamp(&self, arg: &Expr, grid: &Grid) -> Result<Vector<'a>> {
-        if let ExprKind::Selector(selector) = &arg.unparenthesized().kind
-            && selector.extension != Some(Extension::Smoothed)
-        {
-            let mut rows = self.instant(selector, arg.span, grid, Shows::Time)?;
-            rows.drop_name = DropName::All(true);
-            return Ok(Vector::Rows(rows));
+        if let Some(stored) = self.stored(arg, grid, Shows::Time)? {
+            return Ok(stored);
         }
         let now = Arc::new(seconds(grid));
         let times = now.clone();
@@ -263,12 +271,8 @@ impl<'a> Evaluator<'a> {
     /// When the counters of the samples under a selector began; what was computed has no start.
     #[inline(never)]
     fn start_timestamp(&self, arg: &Expr, grid: &Grid) -> Result<Vector<'a>> {
-        if let ExprKind::Selector(selector) = &arg.unparenthesized().kind
-            && selector.extension != Some(Extension::Smoothed)
-        {
-            let mut rows = self.instant(selector, arg.span, grid, Shows::Start)?;
-            rows.drop_name = DropName::All(true);
-            return Ok(Vector::Rows(rows));
+        if let Some(stored) = self.stored(arg, grid, Shows::Start)? {
+            return Ok(stored);
         }
         self.vector(arg, grid)?;
         Ok(Vector::Block(Block::empty(grid.steps)))

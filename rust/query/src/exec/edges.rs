@@ -5,7 +5,7 @@ use metricsdb_model::{Samples, TimeRange};
 
 use super::block::ABSENT;
 use super::grid::Looks;
-use super::scan::WindowLeaf;
+use super::scan::{Moving, WindowLeaf};
 use crate::function::Window;
 use crate::function::edges::{eval, interpolate};
 use crate::syntax::tree::Extension;
@@ -31,16 +31,12 @@ impl Edges {
     /// The function of a leaf at every step.
     pub fn slide(&self, leaf: &WindowLeaf<'_>, samples: &Samples, starts: &[i64], out: &mut [f64]) {
         let ts = &samples.timestamps[..];
-        let (mut low, mut high) = (0, 0);
+        let mut seen = Moving::default();
         for (i, slot) in out.iter_mut().enumerate() {
             let end = leaf.looks.time(i);
             let start = end.saturating_sub(leaf.range);
-            while high < ts.len() && ts[high] <= end.saturating_add(self.after()) {
-                high += 1;
-            }
-            while low < high && ts[low] <= start.saturating_sub(self.lookback) {
-                low += 1;
-            }
+            seen.advance(ts, start.saturating_sub(self.lookback), end.saturating_add(self.after()));
+            let Moving { low, high } = seen;
             let (timestamps, values) = (&ts[low..high], &samples.values[low..high]);
             let (at, args) = (leaf.grid.time(i), leaf.args.at(i));
             let starts = starts.get(low..high).unwrap_or(&[]);

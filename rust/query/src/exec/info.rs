@@ -293,7 +293,6 @@ impl<'a> Evaluator<'a> {
     /// `@` and offset (ms) of the first selector in an expression, those of subqueries around it added.
     fn reference(&self, expr: &Expr) -> Result<Option<(Option<i64>, i64)>> {
         match &expr.kind {
-            ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_) => Ok(None),
             ExprKind::Selector(s) | ExprKind::Range { selector: s, .. } => {
                 Ok(Some((s.at.as_ref().map(|at| self.times.at(at)), self.times.offset(&s.offset)?)))
             }
@@ -305,17 +304,8 @@ impl<'a> Evaluator<'a> {
                 let at = at.as_ref().map(|at| self.times.at(at));
                 Ok(Some((at, inner.saturating_add(self.times.offset(offset)?))))
             }
-            ExprKind::Paren(e) | ExprKind::Negate(e) | ExprKind::Plus(e) => self.reference(e),
-            ExprKind::Binary(b) => self.first_reference([&b.left, &b.right].into_iter()),
             ExprKind::Aggregate(a) => self.reference(&a.expr),
-            ExprKind::Call(call) => self.first_reference(call.args.iter()),
+            _ => expr.children().find_map(|e| self.reference(e).transpose()).transpose(),
         }
-    }
-
-    fn first_reference<'e>(
-        &self,
-        mut exprs: impl Iterator<Item = &'e Expr>,
-    ) -> Result<Option<(Option<i64>, i64)>> {
-        exprs.find_map(|e| self.reference(e).transpose()).transpose()
     }
 }

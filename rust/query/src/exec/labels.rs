@@ -2,13 +2,22 @@
 
 use std::cmp::Ordering;
 
-use metricsdb_model::Labels;
 use metricsdb_model::labels::METRIC_NAME;
+use metricsdb_model::{Grouping, Labels};
 
 /// Without the labels that describe the metric itself: an operation that changes what a number means
 /// drops them.
 pub(crate) fn drop_metadata(labels: &Labels) -> Labels {
     labels.retain(|name| name != METRIC_NAME && name != "__type__" && name != "__unit__")
+}
+
+/// What PromQL means by a grouping: `without` and `ignoring` leave the metric name out as well.
+pub(crate) fn meant(grouping: &Grouping) -> Grouping {
+    let mut grouping = grouping.clone();
+    if let Grouping::Without(names) = &mut grouping {
+        names.push(METRIC_NAME.to_owned());
+    }
+    grouping
 }
 
 /// `{a="b", c="d"}`, the metric name as an ordinary label: so Prometheus' errors write label sets.

@@ -2,25 +2,18 @@
 
 use std::collections::HashMap;
 
-use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{Budget, Error, Grouping, Labels, Result};
 
 use super::binary::{apply, arithmetic, blank};
 use super::block::{ABSENT, Block, duplicate_labelset, present};
 use super::cells::{Cell, CellRow, bytes};
-use super::labels::{drop_metadata, label_text};
+use super::labels::{drop_metadata, label_text, meant};
 use super::mixed::{Remarks, Sample, has_answer, operate};
 use crate::syntax::tree::{Binary, BinaryOp, Cardinality, Matching};
 
 /// The labels on which samples match.
 fn signature(matching: &Matching) -> Grouping {
-    match &matching.on {
-        Some(Grouping::By(names)) => Grouping::By(names.clone()),
-        Some(Grouping::Without(names)) => {
-            Grouping::Without(names.iter().cloned().chain([METRIC_NAME.to_owned()]).collect())
-        }
-        None => Grouping::Without(vec![METRIC_NAME.to_owned()]),
-    }
+    meant(matching.on.as_ref().unwrap_or(&Grouping::Without(Vec::new())))
 }
 
 /// The rows of both sides that share one signature.

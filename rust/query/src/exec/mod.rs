@@ -7,7 +7,7 @@
 //! `#[inline(never)]` stands where inlining would add a function's frame to that of a caller that recurses:
 //! the deepest tree then needs a fraction of the stack.
 
-mod aggregate;
+pub(crate) mod aggregate;
 mod binary;
 mod block;
 mod call;
@@ -18,7 +18,7 @@ mod gaps;
 pub(crate) mod grid;
 mod histogram;
 pub(crate) mod info;
-mod labels;
+pub(crate) mod labels;
 mod matching;
 mod memo;
 mod mixed;
@@ -82,6 +82,10 @@ impl<'t> Params<'t> {
         }
     }
 
+    pub(crate) fn times(&self) -> QueryTimes {
+        QueryTimes { start: self.start, end: self.end, step: self.step.unwrap_or(0) }
+    }
+
     /// Steps at `start, start + step, …`, not after `end`.
     pub fn range(text: &'t str, start: i64, end: i64, step: i64) -> Params<'t> {
         Params { start, end, step: Some(step), ..Params::instant(text, start) }
@@ -105,14 +109,13 @@ pub fn evaluate_on(
     memo: Option<&mut Memo>,
     profile: Option<&Profile<'_>>,
 ) -> Result<Answer> {
-    let step = params.step.unwrap_or(0);
-    if step < 0 || params.step == Some(0) {
+    if let Some(step) = params.step.filter(|step| *step <= 0) {
         return Err(Error::input("step", &step.to_string(), "not a positive number", "use a positive step"));
     }
     if let Some(memo) = &memo {
         budget.keep(memo.bytes())?;
     }
-    let times = QueryTimes { start: params.start, end: params.end, step };
+    let times = params.times();
     let notes = Notes::new(params.text);
     let (selected, hints, memo) = (RefCell::default(), Cell::default(), RefCell::new(memo));
     let evaluator =

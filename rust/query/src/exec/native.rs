@@ -11,7 +11,7 @@ use super::edges;
 use super::grid::Looks;
 use super::mixed::Remarks;
 use super::profile::Probe;
-use super::scan::{Leaf, Rows, Scratch, Shows, WindowLeaf, read};
+use super::scan::{Leaf, Moving, Rows, Scratch, Shows, WindowLeaf, read};
 use crate::function::Window;
 use crate::histogram::{FloatHistogram, Outcome, Point, Points, Reader, Remark, eval_edges, interpolate};
 
@@ -154,11 +154,7 @@ impl<'a> Rows<'a> {
         out: &mut [f64],
     ) -> Result<()> {
         let budget = scratch.budget;
-        let reach = match &self.leaf {
-            Leaf::Instant { looks, lookback, .. } => looks.reach(*lookback),
-            Leaf::Smoothed { looks, lookback, .. } => looks.around(*lookback, *lookback),
-            Leaf::Window(window) => window.reach(),
-        };
+        let reach = self.leaf.reach();
         let since = probe.map_or(0, Probe::now);
         read(&*self.set, row, reach, scratch, None)?;
         let samples = &scratch.samples;
@@ -385,29 +381,6 @@ impl WindowLeaf<'_> {
             (None, Some(function)) => function(points),
             (None, None) => points.floats_alone(self.kernel),
         }
-    }
-}
-
-/// A range of samples that moves on with the steps.
-#[derive(Clone, Copy, Default)]
-struct Moving {
-    low: usize,
-    high: usize,
-}
-
-impl Moving {
-    /// To the samples in `(from, to]`, neither of which goes back.
-    fn advance(&mut self, times: &[i64], from: i64, to: i64) {
-        while self.high < times.len() && times[self.high] <= to {
-            self.high += 1;
-        }
-        while self.low < self.high && times[self.low] <= from {
-            self.low += 1;
-        }
-    }
-
-    fn is_empty(self) -> bool {
-        self.low == self.high
     }
 }
 

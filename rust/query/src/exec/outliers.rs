@@ -6,6 +6,7 @@ use metricsdb_model::{Budget, Grouping, Labels, Result};
 
 use super::aggregate::groups_of;
 use super::block::{ABSENT, Block, Vector};
+use super::pick::members;
 use crate::function::quantile::quantile;
 use crate::syntax::tree::AggregateOp;
 
@@ -24,13 +25,8 @@ pub(crate) fn outliers<'a>(
     let groups = groups_of(&input, grouping, budget)?;
     let mut block = input.into_block(budget)?;
     block.cells.clear();
-    // Rows by group in vectors that double as they grow, and the flags.
-    budget
-        .hold(groups.labels.len() * size_of::<Vec<usize>>() + block.len() * (2 * size_of::<usize>() + 1))?;
-    let mut members = vec![Vec::new(); groups.labels.len()];
-    for (row, &g) in groups.of.iter().enumerate() {
-        members[g as usize].push(row);
-    }
+    let members = members(&groups, budget)?;
+    budget.hold(block.len())?;
     let mut kept = vec![true; block.len()];
     for rows in &members {
         budget.check()?;
@@ -38,7 +34,7 @@ pub(crate) fn outliers<'a>(
             AggregateOp::Outliersk => keep_farthest(&mut block, rows, parameter, budget)?,
             _ => {
                 let bounds = bounds(op, &block, rows, parameter, budget)?;
-                for &row in rows {
+                for row in rows.iter().map(|&row| row as usize) {
                     let mut values = block.row(row).iter().zip(&bounds);
                     kept[row] = values.any(|(v, (low, high))| v < low || v > high);
                 }
@@ -52,15 +48,15 @@ pub(crate) fn outliers<'a>(
 }
 
 /// The values of the rows at a step, without gaps.
-fn column(block: &Block<'_>, rows: &[usize], step: usize) -> Vec<f64> {
-    rows.iter().map(|&row| block.row(row)[step]).filter(|v| !v.is_nan()).collect()
+fn column(block: &Block<'_>, rows: &[u32], step: usize) -> Vec<f64> {
+    rows.iter().map(|&row| block.row(row as usize)[step]).filter(|v| !v.is_nan()).collect()
 }
 
 /// What is no outlier, at each step; NaN bounds make none of anything.
 fn bounds(
     op: AggregateOp,
     block: &Block<'_>,
-    rows: &[usize],
+    rows: &[u32],
     tolerance: &[f64],
     budget: &Budget,
 ) -> Result<Vec<(f64, f64)>> {
@@ -81,7 +77,7 @@ fn bounds(
 }
 
 /// Blanks all but the k series that are farthest from the medians, by the sum of squares over all steps.
-fn keep_farthest(block: &mut Block<'_>, rows: &[usize], k: &[f64], budget: &Budget) -> Result<()> {
+fn keep_farthest(block: &mut Block<'_>, rows: &[u32], k: &[f64], budget: &Budget) -> Result<()> {
     let mut medians = Vec::with_capacity(block.steps);
     for step in 0..block.steps {
         budget.check()?;
@@ -89,7 +85,7 @@ fn keep_farthest(block: &mut Block<'_>, rows: &[usize], k: &[f64], budget: &Budg
     }
     budget.hold(rows.len() * size_of::<(f64, Labels, usize)>())?;
     let mut ranked: Vec<(f64, Labels, usize)> = Vec::with_capacity(rows.len());
-    for &row in rows {
+    for row in rows.iter().map(|&row| row as usize) {
         budget.check()?;
         let apart = block.row(row).iter().zip(&medians).map(|(v, m)| v - m).filter(|d| !d.is_nan());
         ranked.push((apart.map(|d| d * d).sum(), block.labels.get(row), row));

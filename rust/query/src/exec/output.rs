@@ -11,7 +11,6 @@ use super::grid::{CELLS_PER_CHECK, Grid};
 use super::labels::drop_metadata;
 use super::native::{Histograms, read_histograms};
 use super::profile::Probe;
-use super::scan::DropName;
 use super::{Evaluator, Ranges, Value, refuse_range_query};
 use crate::histogram::FloatHistogram;
 use crate::syntax::tree::{Expr, ValueType};
@@ -102,10 +101,7 @@ impl<'a> Evaluator<'a> {
                 continue;
             }
             let labels = ranges.set.labels(row);
-            let drops = match &ranges.drop_name {
-                DropName::All(all) => *all,
-                DropName::Each(each) => each[row],
-            };
+            let drops = ranges.drop_name.of(row);
             self.budget.hold(held + labels.heap_bytes())?;
             found.push((if drops { drop_metadata(&labels) } else { labels }, samples, times, histograms));
         }

@@ -35,7 +35,7 @@ pub(crate) enum Pick {
 }
 
 /// Rows of each group, in the order of the groups.
-fn members(groups: &Groups, budget: &Budget) -> Result<Vec<Vec<u32>>> {
+pub(super) fn members(groups: &Groups, budget: &Budget) -> Result<Vec<Vec<u32>>> {
     budget.hold(groups.labels.len() * size_of::<Vec<u32>>() + groups.of.len() * 2 * size_of::<u32>())?;
     let mut members = vec![Vec::new(); groups.labels.len()];
     for (row, &g) in groups.of.iter().enumerate() {

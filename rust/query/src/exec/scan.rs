@@ -97,6 +97,20 @@ pub(crate) enum Leaf<'a> {
     Window(Box<WindowLeaf<'a>>),
 }
 
+impl Leaf<'_> {
+    /// All sample times that some step can see.
+    pub(super) fn reach(&self) -> TimeRange {
+        match self {
+            Leaf::Instant { looks, lookback, .. } => looks.reach(*lookback),
+            Leaf::Smoothed { looks, lookback, .. } => looks.around(*lookback, *lookback),
+            Leaf::Window(window) => match window.edges {
+                Some(edges) => edges.reach(&window.looks, window.range),
+                None => window.looks.reach(window.range),
+            },
+        }
+    }
+}
+
 /// What stands for a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shows {
@@ -131,6 +145,15 @@ pub(crate) struct WindowLeaf<'a> {
 pub(crate) enum DropName {
     All(bool),
     Each(Vec<bool>),
+}
+
+impl DropName {
+    pub fn of(&self, row: usize) -> bool {
+        match self {
+            DropName::All(all) => *all,
+            DropName::Each(each) => each[row],
+        }
+    }
 }
 
 pub(crate) struct Rows<'a> {
@@ -183,10 +206,7 @@ impl<'a> Rows<'a> {
     }
 
     pub fn drops_name(&self, row: usize) -> bool {
-        match &self.drop_name {
-            DropName::All(all) => *all,
-            DropName::Each(each) => each[row],
-        }
+        self.drop_name.of(row)
     }
 
     pub fn group(&self, grouping: &Grouping, budget: &Budget) -> Result<Groups> {
@@ -238,12 +258,12 @@ impl<'a> Rows<'a> {
         out: &mut [f64],
     ) -> Result<()> {
         let budget = scratch.budget;
-        let since = probe.map_or(0, Probe::now);
+        let (since, reach) = (probe.map_or(0, Probe::now), self.leaf.reach());
         match &self.leaf {
-            Leaf::Instant { looks, lookback, shows } if looks.count == 1 => {
-                let found = self.set.newest(row, looks.reach(*lookback))?;
+            Leaf::Instant { looks, shows, .. } if looks.count == 1 => {
+                let found = self.set.newest(row, reach)?;
                 if let Some(probe) = probe {
-                    probe.read(&*self.set, row, looks.reach(*lookback), usize::from(found.is_some()), since);
+                    probe.read(&*self.set, row, reach, usize::from(found.is_some()), since);
                 }
                 budget.take_samples(u64::from(found.is_some()))?;
                 out.fill(match found {
@@ -258,15 +278,11 @@ impl<'a> Rows<'a> {
                 });
             }
             Leaf::Instant { looks, lookback, shows } => {
-                let (samples, starts) = read(&*self.set, row, looks.reach(*lookback), scratch, probe)?;
+                let (samples, starts) = read(&*self.set, row, reach, scratch, probe)?;
                 if *shows == Shows::Start {
                     self.set.read_starts(row, &samples.timestamps, starts)?;
                 }
                 newest(samples, starts, looks, *lookback, *shows, out);
-            }
-            Leaf::Smoothed { looks, lookback, .. } => {
-                read(&*self.set, row, looks.around(*lookback, *lookback), scratch, probe)?;
-                self.compute_numbers(row, scratch, out)?;
             }
             Leaf::Window(window)
                 if budget.visits().is_none()
@@ -274,8 +290,8 @@ impl<'a> Rows<'a> {
             {
                 probe.iter().for_each(|probe| probe.heads());
             }
-            Leaf::Window(window) => {
-                read(&*self.set, row, window.reach(), scratch, probe)?;
+            Leaf::Smoothed { .. } | Leaf::Window(_) => {
+                read(&*self.set, row, reach, scratch, probe)?;
                 self.compute_numbers(row, scratch, out)?;
             }
         }
@@ -398,13 +414,6 @@ fn newest(samples: &Samples, starts: &[i64], looks: &Looks, lookback: i64, shows
 }
 
 impl WindowLeaf<'_> {
-    pub(super) fn reach(&self) -> TimeRange {
-        match self.edges {
-            Some(edges) => edges.reach(&self.looks, self.range),
-            None => self.looks.reach(self.range),
-        }
-    }
-
     /// What the samples in the window of each step cost.
     pub(super) fn count(
         &self,
@@ -463,31 +472,51 @@ impl WindowLeaf<'_> {
         }
         let ts = &samples.timestamps[..];
         let mut windows = Windows::new(self.kernel, self.sliding, ts, &samples.values, starts);
-        let (mut low, mut high, mut work) = (0, 0, 0);
+        let (mut seen, mut work) = (Moving::default(), 0);
         for (i, slot) in out.iter_mut().enumerate() {
             let end = self.looks.time(i);
             let start = end.saturating_sub(self.range);
-            while high < ts.len() && ts[high] <= end {
-                high += 1;
-            }
-            while low < high && ts[low] <= start {
-                low += 1;
-            }
+            seen.advance(ts, start, end);
             // A window may hold years: a row of them can take long.
-            work += high - low + WORK_OF_WINDOW;
+            work += seen.high - seen.low + WORK_OF_WINDOW;
             if work >= WORK_PER_CHECK {
                 budget.check()?;
                 work = 0;
             }
             *slot = ABSENT;
-            if low < high {
+            if !seen.is_empty() {
                 let (at, args) = (self.grid.time(i), self.args.at(i));
                 let bounds = Window { timestamps: &[], values: &[], starts: &[], start, end, at, args };
-                if let Some(value) = windows.eval(low..high, &bounds) {
+                if let Some(value) = windows.eval(seen.low..seen.high, &bounds) {
                     *slot = value;
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// A range of samples that moves on with the steps.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Moving {
+    pub low: usize,
+    pub high: usize,
+}
+
+impl Moving {
+    /// To the samples in `(from, to]`, neither of which goes back.
+    #[inline]
+    pub fn advance(&mut self, times: &[i64], from: i64, to: i64) {
+        while self.high < times.len() && times[self.high] <= to {
+            self.high += 1;
+        }
+        while self.low < self.high && times[self.low] <= from {
+            self.low += 1;
+        }
+    }
+
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.low == self.high
     }
 }

@@ -4,47 +4,12 @@ use std::collections::BTreeMap;
 
 use metricsdb_model::budget::Stop;
 use metricsdb_model::sample::stale;
-use metricsdb_model::{
-    Answer, Budget, Error, Labels, Predicate, Result, Samples, SeriesSet, Source, TimeRange,
-};
+use metricsdb_model::{Answer, Budget, Error, Labels, Result};
 use proptest::prelude::*;
 
 use super::{Params, evaluate};
 use crate::syntax::parse;
-
-/// Storage as plain as it can be.
-#[derive(Clone, Debug, Default)]
-struct Plain(Vec<(Labels, Vec<(i64, f64)>)>);
-
-struct Found<'a>(Vec<&'a (Labels, Vec<(i64, f64)>)>);
-
-impl Source for Plain {
-    fn select<'a>(
-        &'a self,
-        predicate: &Predicate,
-        _: TimeRange,
-        _: &Budget,
-    ) -> Result<Box<dyn SeriesSet + 'a>> {
-        Ok(Box::new(Found(self.0.iter().filter(|(l, _)| predicate.matches(l.as_ref())).collect())))
-    }
-}
-
-impl SeriesSet for Found<'_> {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn labels(&self, index: usize) -> Labels {
-        self.0[index].0.clone()
-    }
-
-    fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
-        for &(t, v) in self.0[index].1.iter().filter(|(t, _)| range.contains(*t)) {
-            out.push(t, v);
-        }
-        Ok(())
-    }
-}
+use crate::testing::{Plain, after_gaps};
 
 fn ask(source: &Plain, text: &str, params: Params<'_>) -> Result<Answer> {
     evaluate(&parse(text).unwrap(), &params, source, &Budget::unlimited())
@@ -73,15 +38,9 @@ fn any_storage() -> impl Strategy<Value = Plain> {
             Labels::from_pairs([("__name__", name), ("i", &(i / 2).to_string()), ("g", &(i % 3).to_string())])
                 .unwrap()
         };
-        let absolute = |gaps: Vec<(i64, f64)>| {
-            let mut now = 0;
-            let step = |(gap, v)| {
-                now += gap;
-                (now, v)
-            };
-            gaps.into_iter().map(step).collect()
-        };
-        Plain(series.into_iter().enumerate().map(|(i, gaps)| (labels(i), absolute(gaps))).collect())
+        Plain(
+            series.into_iter().enumerate().map(|(i, gaps)| (labels(i), after_gaps(gaps).collect())).collect(),
+        )
     })
 }
 

@@ -42,15 +42,10 @@ impl QueryTimes {
 /// to know it.
 pub(crate) fn is_step_invariant(expr: &Expr) -> bool {
     match &expr.kind {
-        ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_) => true,
         ExprKind::Selector(selector) | ExprKind::Range { selector, .. } => selector.at.is_some(),
         ExprKind::Subquery { at, .. } => at.is_some(),
-        ExprKind::Paren(inner) | ExprKind::Negate(inner) | ExprKind::Plus(inner) => is_step_invariant(inner),
-        ExprKind::Binary(binary) => is_step_invariant(&binary.left) && is_step_invariant(&binary.right),
-        ExprKind::Aggregate(aggregate) => {
-            is_step_invariant(&aggregate.expr) && aggregate.param.as_ref().is_none_or(is_step_invariant)
-        }
-        ExprKind::Call(call) => !reads_steps(call) && call.args.iter().all(is_step_invariant),
+        ExprKind::Call(call) if reads_steps(call) => false,
+        _ => expr.children().all(is_step_invariant),
     }
 }
 
@@ -69,16 +64,8 @@ pub(crate) fn reads_whole_grid(expr: &Expr) -> bool {
 
 /// The same of this node, or of any below it outside of subqueries.
 pub(crate) fn holds_whole_grid(expr: &Expr) -> bool {
-    let below = match &expr.kind {
-        ExprKind::Paren(inner) | ExprKind::Negate(inner) | ExprKind::Plus(inner) => holds_whole_grid(inner),
-        ExprKind::Binary(binary) => holds_whole_grid(&binary.left) || holds_whole_grid(&binary.right),
-        ExprKind::Aggregate(aggregate) => {
-            holds_whole_grid(&aggregate.expr) || aggregate.param.as_ref().is_some_and(holds_whole_grid)
-        }
-        ExprKind::Call(call) => call.args.iter().any(holds_whole_grid),
-        _ => false,
-    };
-    below || reads_whole_grid(expr)
+    let subquery = matches!(expr.kind, ExprKind::Subquery { .. });
+    reads_whole_grid(expr) || (!subquery && expr.children().any(holds_whole_grid))
 }
 
 /// Functions whose value depends on the evaluation time, or on how many steps there are, even when their

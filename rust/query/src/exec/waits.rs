@@ -46,7 +46,6 @@ impl Walk<'_> {
             return Err(self.refusal("a function of all steps", expr));
         }
         match &expr.kind {
-            ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_) => Ok(()),
             ExprKind::Selector(selector) => self.selector(selector, expr, place),
             ExprKind::Range { selector, range } => {
                 self.refuse_range(range, expr)?;
@@ -62,19 +61,8 @@ impl Walk<'_> {
                 self.inside = before;
                 Ok(())
             }
-            ExprKind::Paren(inner) | ExprKind::Negate(inner) | ExprKind::Plus(inner) => {
-                self.expr(inner, place)
-            }
-            ExprKind::Binary(binary) => {
-                self.expr(&binary.left, place)?;
-                self.expr(&binary.right, place)
-            }
-            ExprKind::Aggregate(aggregate) => {
-                self.expr(&aggregate.expr, place)?;
-                aggregate.param.iter().try_for_each(|param| self.expr(param, place))
-            }
             ExprKind::Call(call) if reads_ends(call) => Err(self.refusal(call.function.name, expr)),
-            ExprKind::Call(call) => call.args.iter().try_for_each(|arg| self.expr(arg, place)),
+            _ => expr.children().try_for_each(|child| self.expr(child, place)),
         }
     }
 

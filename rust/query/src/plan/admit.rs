@@ -56,20 +56,15 @@ pub fn name_costly(
 
 /// Without a list of nodes: every query passes here.
 fn count_selectors(expr: &Expr) -> u64 {
+    let beneath = || expr.children().map(count_selectors).sum::<u64>();
     match &expr.kind {
-        ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_) => 0,
         ExprKind::Selector(_) | ExprKind::Range { .. } => 1,
-        ExprKind::Subquery { expr, .. } => count_selectors(expr),
-        ExprKind::Paren(inner) | ExprKind::Plus(inner) | ExprKind::Negate(inner) => count_selectors(inner),
-        ExprKind::Binary(binary) => count_selectors(&binary.left) + count_selectors(&binary.right),
-        ExprKind::Aggregate(aggregate) => {
-            count_selectors(&aggregate.expr) + aggregate.param.as_ref().map_or(0, count_selectors)
-        }
         // `info` reads series of its own, a rollup all of its argument for each of its parts.
         ExprKind::Call(call) => {
             let times = if let Kernel::Rollup(parts) = call.function.kernel { parts.len() as u64 } else { 1 };
-            1 + times * call.args.iter().map(count_selectors).sum::<u64>()
+            1 + times * beneath()
         }
+        _ => beneath(),
     }
 }
 

@@ -4,12 +4,13 @@
 //! memory. Every figure is an upper bound of what the evaluator counts, of the data as they are now; figures that
 //! end with `min` are lower bounds.
 
-use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{Bound, Budget, Grouping, Result, Source, TimeRange};
 
-use super::nodes::{bare, children, is_literal, only_selector};
+use super::nodes::{bare, is_literal, only_selector};
 use crate::exec::Params;
+use crate::exec::aggregate::ROWS_HELD;
 use crate::exec::grid::{Grid, Looks};
+use crate::exec::labels::meant;
 use crate::exec::over_range::ROLLUP;
 use crate::exec::times::{QueryTimes, is_step_invariant};
 use crate::function::Kernel;
@@ -19,8 +20,7 @@ use crate::syntax::tree::{Aggregate, AggregateOp, Expr, ExprKind, Extension, Sel
 mod binary;
 mod call;
 
-/// Rows whose partial results an aggregation holds at once, and numbers that it keeps for one.
-const PARTIAL_ROWS: u64 = (128 * 512) as u64;
+/// Numbers that an aggregation keeps for a row whose partial result it holds.
 const PARTIAL_COLUMNS: u64 = 3;
 
 /// Bounds of one node.
@@ -108,8 +108,7 @@ pub(super) fn estimate_with(
     budget: &Budget,
     counts_groups: bool,
 ) -> Result<Estimate> {
-    let step = params.step.unwrap_or(0);
-    let times = QueryTimes { start: params.start, end: params.end, step };
+    let times = params.times();
     let grid = match params.step {
         Some(step) => Grid::new(params.start, params.end, step)?.unwrap_or(Grid::instant(params.start)),
         None => Grid::instant(params.start),
@@ -347,7 +346,7 @@ impl Walk<'_> {
                 out.held
             }
             _ => {
-                let rows = groups.saturating_add(input.series.min(PARTIAL_ROWS));
+                let rows = groups.saturating_add(input.series.min(ROWS_HELD as u64));
                 rows.saturating_add(input.width).saturating_mul(steps).saturating_mul(PARTIAL_COLUMNS)
             }
         };
@@ -358,12 +357,8 @@ impl Walk<'_> {
     /// Groups of an aggregation, at most.
     fn groups(&self, aggregate: &Aggregate) -> Result<u64> {
         if let Some(selector) = only_selector(&aggregate.expr).filter(|_| self.counts_groups) {
-            let mut grouping = aggregate.grouping.clone();
-            if let Grouping::Without(names) = &mut grouping {
-                names.push(METRIC_NAME.to_owned());
-            }
             let set = self.source.select(&predicate(selector), self.reach, self.budget)?;
-            return Ok(set.group(&grouping, self.budget)?.labels.len() as u64);
+            return Ok(set.group(&meant(&aggregate.grouping), self.budget)?.labels.len() as u64);
         }
         Ok(match &aggregate.grouping {
             Grouping::By(names) => names.iter().fold(1, |product: u64, name| {
@@ -382,6 +377,6 @@ fn makes_label(expr: &Expr, label: &str) -> bool {
     match &expr.kind {
         ExprKind::String(text) => text == label,
         ExprKind::Call(call) if matches!(call.function.kernel, Kernel::Rollup(_)) && label == ROLLUP => true,
-        _ => children(expr).into_iter().any(|inner| makes_label(inner, label)),
+        _ => expr.children().any(|inner| makes_label(inner, label)),
     }
 }

@@ -52,23 +52,9 @@ pub(crate) fn is_literal(expr: &Expr) -> bool {
     matches!(bare(expr).kind, ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_))
 }
 
-/// All expressions right beneath one, bare.
-pub(crate) fn children(expr: &Expr) -> Vec<&Expr> {
-    let all: Vec<&Expr> = match &expr.kind {
-        ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_) => Vec::new(),
-        ExprKind::Selector(_) | ExprKind::Range { .. } => Vec::new(),
-        ExprKind::Subquery { expr, .. } => vec![expr],
-        ExprKind::Paren(inner) | ExprKind::Plus(inner) | ExprKind::Negate(inner) => vec![inner],
-        ExprKind::Binary(binary) => vec![&binary.left, &binary.right],
-        ExprKind::Aggregate(aggregate) => aggregate.param.iter().chain([&aggregate.expr]).collect(),
-        ExprKind::Call(call) => call.args.iter().collect(),
-    };
-    all.into_iter().map(bare).collect()
-}
-
 /// Those beneath an expression that are nodes of their own.
-pub(crate) fn operands(expr: &Expr) -> Vec<&Expr> {
-    children(expr).into_iter().filter(|e| !is_literal(e)).collect()
+pub(crate) fn operands(expr: &Expr) -> impl DoubleEndedIterator<Item = &Expr> {
+    expr.children().map(bare).filter(|e| !is_literal(e))
 }
 
 /// The selector of a plain or a range selector.
@@ -81,14 +67,14 @@ pub(crate) fn selector(expr: &Expr) -> Option<&Selector> {
 
 /// The only selector of an expression.
 pub(crate) fn only_selector(expr: &Expr) -> Option<&Selector> {
-    let (mut found, mut waiting) = (None, vec![bare(expr)]);
+    let (mut found, mut waiting) = (None, vec![expr]);
     while let Some(expr) = waiting.pop() {
         if let Some(one) = selector(expr)
             && found.replace(one).is_some()
         {
             return None;
         }
-        waiting.extend(children(expr));
+        waiting.extend(expr.children());
     }
     found
 }
@@ -101,7 +87,7 @@ pub fn nodes(expr: &Expr) -> Vec<Node<'_>> {
         let id = out.len();
         let (kind, detail) = describe(expr);
         out.push(Node { id, parent, depth, kind, detail: shortened(detail), expr });
-        waiting.extend(operands(expr).into_iter().rev().map(|e| (Some(id), depth + 1, e)));
+        waiting.extend(operands(expr).rev().map(|e| (Some(id), depth + 1, e)));
     }
     out
 }
@@ -112,7 +98,7 @@ fn describe(expr: &Expr) -> (&'static str, String) {
         ExprKind::Range { .. } => ("range selector", expr.to_string()),
         ExprKind::Subquery { .. } => {
             let whole = expr.to_string();
-            let inner = children(expr).first().map_or(0, |_| whole.rfind('[').unwrap_or(0));
+            let inner = whole.rfind('[').unwrap_or(0);
             ("subquery", whole.get(inner..).unwrap_or("").to_owned())
         }
         ExprKind::Negate(_) => ("negation", "-".to_owned()),

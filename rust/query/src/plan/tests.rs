@@ -1,9 +1,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use metricsdb_model::budget::Stop;
-use metricsdb_model::{
-    Bound, Budget, Error, Labels, MetricType, Predicate, Result, Samples, SeriesSet, Source, TimeRange,
-};
+use metricsdb_model::{Budget, Error, Labels, MetricType};
 use proptest::prelude::*;
 
 use super::{
@@ -12,75 +10,10 @@ use super::{
 };
 use crate::exec::{Params, evaluate};
 use crate::syntax::parse;
+use crate::testing::{Plain, after_gaps};
 
 const STEP: i64 = 15_000;
 const END: i64 = 3_600_000;
-
-/// Storage as plain as it can be, which bounds what it holds by counting.
-#[derive(Clone, Debug, Default)]
-struct Plain(Vec<(Labels, Vec<(i64, f64)>)>);
-
-struct Found<'a>(Vec<&'a (Labels, Vec<(i64, f64)>)>);
-
-impl Source for Plain {
-    fn select<'a>(&'a self, p: &Predicate, _: TimeRange, _: &Budget) -> Result<Box<dyn SeriesSet + 'a>> {
-        Ok(Box::new(Found(self.0.iter().filter(|(l, _)| p.matches(l.as_ref())).collect())))
-    }
-
-    fn bound(&self, p: &Predicate, range: TimeRange, _: &Budget) -> Result<Option<Bound>> {
-        let chosen: Vec<_> = self.0.iter().filter(|(l, _)| p.matches(l.as_ref())).collect();
-        let samples =
-            chosen.iter().map(|(_, s)| s.iter().filter(|(t, _)| range.contains(*t)).count() as u64).sum();
-        let series = chosen.len() as u64;
-        let bytes = chosen.iter().map(|(_, s)| 16 * s.len() as u64).sum();
-        Ok(Some(Bound {
-            series_min: series,
-            series,
-            samples_min: samples,
-            samples,
-            bytes,
-            ..Bound::default()
-        }))
-    }
-
-    fn label_size(&self, label: &str) -> Option<u64> {
-        let mut values: Vec<&str> = self.0.iter().filter_map(|(l, _)| l.get(label)).collect();
-        values.sort_unstable();
-        values.dedup();
-        Some(values.len() as u64)
-    }
-
-    fn samples_at_most(&self) -> Option<u64> {
-        Some(self.0.iter().map(|(_, s)| s.len() as u64).sum())
-    }
-}
-
-impl SeriesSet for Found<'_> {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn labels(&self, index: usize) -> Labels {
-        self.0[index].0.clone()
-    }
-
-    fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
-        for &(t, v) in self.0[index].1.iter().filter(|(t, _)| range.contains(*t)) {
-            out.push(t, v);
-        }
-        Ok(())
-    }
-
-    fn encoded_bytes(&self, index: usize, _: TimeRange) -> u64 {
-        16 * self.0[index].1.len() as u64
-    }
-
-    fn codecs(&self, _: usize, _: TimeRange, names: &mut Vec<&'static str>) {
-        if names.is_empty() {
-            names.push("plain");
-        }
-    }
-}
 
 fn series(pairs: &[(&str, &str)], value: impl Fn(i64) -> f64) -> (Labels, Vec<(i64, f64)>) {
     let labels = Labels::from_pairs(pairs.iter().copied()).unwrap();
@@ -424,16 +357,9 @@ fn any_storage() -> impl Strategy<Value = Plain> {
             Labels::from_pairs([("__name__", name), ("i", &(i / 2).to_string()), ("g", &(i % 3).to_string())])
                 .unwrap()
         };
-        let absolute = |gaps: Vec<(i64, f64)>| {
-            let mut now = 0;
-            gaps.into_iter()
-                .map(|(gap, v)| {
-                    now += gap;
-                    (now, v)
-                })
-                .collect()
-        };
-        Plain(series.into_iter().enumerate().map(|(i, gaps)| (labels(i), absolute(gaps))).collect())
+        Plain(
+            series.into_iter().enumerate().map(|(i, gaps)| (labels(i), after_gaps(gaps).collect())).collect(),
+        )
     })
 }
 

@@ -85,6 +85,22 @@ impl Expr {
         }
     }
 
+    /// The expressions right beneath this one, in the order of the text.
+    pub fn children(&self) -> impl DoubleEndedIterator<Item = &Expr> {
+        let (first, second, args): (Option<&Expr>, Option<&Expr>, &[Expr]) = match &self.kind {
+            ExprKind::Number(_) | ExprKind::Seconds(_) | ExprKind::String(_) => (None, None, &[]),
+            ExprKind::Selector(_) | ExprKind::Range { .. } => (None, None, &[]),
+            ExprKind::Subquery { expr: inner, .. }
+            | ExprKind::Paren(inner)
+            | ExprKind::Negate(inner)
+            | ExprKind::Plus(inner) => (Some(inner), None, &[]),
+            ExprKind::Binary(binary) => (Some(&binary.left), Some(&binary.right), &[]),
+            ExprKind::Aggregate(aggregate) => (aggregate.param.as_ref(), Some(&aggregate.expr), &[]),
+            ExprKind::Call(call) => (None, None, &call.args),
+        };
+        first.into_iter().chain(second).chain(args)
+    }
+
     /// The expression without the parentheses around it.
     pub fn unparenthesized(&self) -> &Expr {
         let mut expr = self;

@@ -2,21 +2,13 @@ use std::collections::BTreeMap;
 
 use metricsdb_model::budget::Stop;
 use metricsdb_model::sample::stale;
-use metricsdb_model::{
-    Answer, Budget, Error, Histogram, HistogramSamples, Labels, Point, Predicate, Result, Samples, SeriesSet,
-    Source, TimeRange,
-};
+use metricsdb_model::{Answer, Budget, Error, Histogram, Labels, Point, Result};
 use proptest::prelude::*;
 
 use crate::exec::{Params, evaluate};
 use crate::histogram::{FloatHistogram, Side};
 use crate::syntax::parse;
-
-#[derive(Clone, Debug)]
-enum Sample {
-    Number(f64),
-    Histogram(Histogram),
-}
+use crate::testing::{Mixed, Plain, Sample, after_gaps};
 
 impl Sample {
     fn is_stale(&self) -> bool {
@@ -39,63 +31,6 @@ fn text(histogram: &Histogram) -> String {
     format!("{:?} {} {}", histogram.filled_buckets(), histogram.count(), histogram.sum)
 }
 
-/// Storage as plain as it can be: series of both kinds, one sample a time.
-#[derive(Clone, Debug)]
-struct Mixed(Vec<(Labels, BTreeMap<i64, Sample>)>);
-
-struct Found<'a>(Vec<&'a (Labels, BTreeMap<i64, Sample>)>);
-
-impl Source for Mixed {
-    fn select<'a>(
-        &'a self,
-        predicate: &Predicate,
-        _: TimeRange,
-        _: &Budget,
-    ) -> Result<Box<dyn SeriesSet + 'a>> {
-        Ok(Box::new(Found(self.0.iter().filter(|(l, _)| predicate.matches(l.as_ref())).collect())))
-    }
-}
-
-impl SeriesSet for Found<'_> {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn labels(&self, index: usize) -> Labels {
-        self.0[index].0.clone()
-    }
-
-    fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
-        for (&t, sample) in self.0[index].1.range(range.start..=range.end) {
-            if let Sample::Number(value) = sample {
-                out.push(t, *value);
-            }
-        }
-        Ok(())
-    }
-
-    fn has_histograms(&self, _: usize) -> bool {
-        true
-    }
-
-    fn read_histograms(&self, index: usize, range: TimeRange, out: &mut HistogramSamples) -> Result<()> {
-        for (&t, sample) in self.0[index].1.range(range.start..=range.end) {
-            if let Sample::Histogram(histogram) = sample {
-                out.push(t, histogram.clone());
-            }
-        }
-        Ok(())
-    }
-
-    fn histogram_before(&self, index: usize, time: i64) -> Result<Option<(i64, Histogram)>> {
-        let before = self.0[index].1.range(..time).rev();
-        Ok(before.into_iter().find_map(|(&t, sample)| match sample {
-            Sample::Histogram(histogram) => Some((t, histogram.clone())),
-            Sample::Number(_) => None,
-        }))
-    }
-}
-
 fn histogram(schema: i32, first: i32, counts: &[u8]) -> Histogram {
     let counts: Vec<f64> = counts.iter().map(|&c| f64::from(c)).collect();
     let (count, indices) = (counts.iter().sum(), (first..first + counts.len() as i32).collect());
@@ -113,22 +48,16 @@ fn any_sample() -> impl Strategy<Value = Sample> {
     ]
 }
 
-fn any_storage() -> impl Strategy<Value = Mixed> {
+fn any_storage() -> impl Strategy<Value = Plain<Mixed>> {
     let samples = proptest::collection::vec((1..150_000i64, any_sample()), 0..25);
     proptest::collection::vec(samples, 1..6).prop_map(|series| {
         let labels = |i: usize| {
             let name = if i.is_multiple_of(2) { "h" } else { "g" };
             Labels::from_pairs([("__name__", name), ("i", &(i / 2).to_string())]).unwrap()
         };
-        let absolute = |gaps: Vec<(i64, Sample)>| {
-            let mut now = 0;
-            let step = |(gap, sample)| {
-                now += gap;
-                (now, sample)
-            };
-            gaps.into_iter().map(step).collect()
-        };
-        Mixed(series.into_iter().enumerate().map(|(i, gaps)| (labels(i), absolute(gaps))).collect())
+        Plain(
+            series.into_iter().enumerate().map(|(i, gaps)| (labels(i), after_gaps(gaps).collect())).collect(),
+        )
     })
 }
 
@@ -192,7 +121,7 @@ fn points(answer: &Answer) -> BTreeMap<(String, i64), String> {
     texts.collect()
 }
 
-fn ask(source: &Mixed, text: &str, params: Params<'_>) -> Result<Answer> {
+fn ask(source: &Plain<Mixed>, text: &str, params: Params<'_>) -> Result<Answer> {
     evaluate(&parse(text).unwrap(), &params, source, &Budget::unlimited())
 }
 
@@ -228,7 +157,7 @@ proptest! {
 fn a_query_pays_for_every_bucket_that_it_reads_or_holds() {
     let labels = Labels::from_pairs([("__name__", "h")]).unwrap();
     let sample = |i: i64| (i * 10_000, Sample::Histogram(histogram(0, 0, &[1, 2, 3])));
-    let storage = Mixed(vec![(labels, (0..20).map(sample).collect())]);
+    let storage = Plain(vec![(labels, (0..20).map(sample).collect::<Mixed>())]);
     let ask = |text: &str, samples_max: u64| {
         let params = Params::range(text, 0, 190_000, 10_000);
         evaluate(&parse(text).unwrap(), &params, &storage, &Budget::new(Stop::default(), 0, samples_max))

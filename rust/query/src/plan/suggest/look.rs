@@ -41,19 +41,7 @@ pub(super) fn every(expr: &Expr) -> Vec<(&Expr, Option<&Expr>)> {
     let (mut out, mut waiting) = (Vec::new(), vec![(expr, None)]);
     while let Some((expr, above)) = waiting.pop() {
         out.push((expr, above));
-        match &expr.kind {
-            ExprKind::Paren(inner) | ExprKind::Plus(inner) | ExprKind::Negate(inner) => {
-                waiting.push((inner, Some(expr)));
-            }
-            ExprKind::Subquery { expr: inner, .. } => waiting.push((inner, Some(expr))),
-            ExprKind::Binary(b) => waiting.extend([(&b.right, Some(expr)), (&b.left, Some(expr))]),
-            ExprKind::Aggregate(a) => {
-                waiting.push((&a.expr, Some(expr)));
-                waiting.extend(a.param.iter().map(|p| (p, Some(expr))));
-            }
-            ExprKind::Call(call) => waiting.extend(call.args.iter().rev().map(|arg| (arg, Some(expr)))),
-            _ => {}
-        }
+        waiting.extend(expr.children().rev().map(|child| (child, Some(expr))));
     }
     out
 }
@@ -66,7 +54,7 @@ impl<'a> Context<'a> {
         budget: &'a Budget,
         around: &'a Surroundings<'a>,
     ) -> Context<'a> {
-        let times = QueryTimes { start: params.start, end: params.end, step: params.step.unwrap_or(0) };
+        let times = params.times();
         let back = every(root).iter().fold(params.lookback_ms, |sum, (expr, _)| match &expr.kind {
             ExprKind::Range { range, .. } | ExprKind::Subquery { range, .. } => {
                 sum.saturating_add(times.positive(range).unwrap_or(0))
