@@ -137,7 +137,8 @@ impl Shard {
         loop {
             let head = &mut self.series.heads[row];
             if !head.is_open() {
-                *head = Head { state: OpenState::new(kind), slab: self.arena.take(0), class: 0 };
+                let state = OpenState::behind(&head.state, kind);
+                *head = Head { state, slab: self.arena.take(0), class: 0 };
             }
             let bytes = self.arena.bytes_mut(head.slab, head.class);
             if codec::open::append(&mut head.state, bytes, time, bits).is_ok() {
@@ -186,9 +187,10 @@ impl Shard {
 
     /// Forgets the open chunk of a row.
     pub fn close(&mut self, row: u32) {
-        let head = std::mem::replace(&mut self.series.heads[row], Head::closed());
+        let head = &mut self.series.heads[row];
         if head.is_open() {
             self.arena.give(head.slab, head.class);
+            *head = head.closed_again();
         }
     }
 }

@@ -98,6 +98,11 @@ impl Head {
         Head { state: OpenState::new(ValueKind::Float), slab: Slab::default(), class: NO_SLAB }
     }
 
+    /// Without a chunk; the next one begins with the parameters of this one.
+    pub fn closed_again(&self) -> Head {
+        Head { state: OpenState::behind(&self.state, self.state.kind()), ..Head::closed() }
+    }
+
     pub fn is_open(&self) -> bool {
         self.class != NO_SLAB
     }

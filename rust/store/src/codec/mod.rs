@@ -16,7 +16,6 @@ pub mod layout;
 pub mod model;
 pub mod open;
 pub mod repeats;
-pub mod rice;
 pub mod simd;
 pub mod statistics;
 pub mod tans;
@@ -24,7 +23,6 @@ pub mod timestamps;
 pub mod together;
 pub mod values;
 pub mod write;
-pub mod xor;
 
 pub use open::{Full, OpenState};
 
