@@ -110,7 +110,8 @@ impl Parameters {
         if n < 2 {
             return *self;
         }
-        let (steps, deltas) = (&mut recent.steps.clone()[..n], &mut recent.deltas.clone()[..n]);
+        let (mut steps, mut deltas) = (recent.steps, recent.deltas);
+        let (steps, deltas) = (&mut steps[..n], &mut deltas[..n]);
         let mut found = *self;
         let old = values_cost(deltas, self).saturating_add(times_cost(steps, self));
         let median = *steps.select_nth_unstable(n / 2).1;
