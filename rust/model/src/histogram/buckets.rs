@@ -2,7 +2,7 @@
 
 use super::{Counts, Histogram, Layout, SCHEMA_CUSTOM, indices};
 
-/// One bucket. Counts are widened.
+/// Observations between two bounds. Counts are widened.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bucket {
     pub lower: f64,

@@ -17,7 +17,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use metricsdb_model::histogram::{CountNumber, Histogram as Stored};
+use metricsdb_model::histogram::{Bucket, CountNumber, Histogram as Stored};
 use metricsdb_model::histogram::{Counts, Layout, ResetHint, SCHEMA_CUSTOM, Span, Tally, indices};
 
 pub use accumulate::Accumulator;
@@ -61,16 +61,6 @@ impl<T> Histogram<T> {
 
 /// A value of an expression.
 pub type FloatHistogram = Histogram<f64>;
-
-/// Observations between two bounds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Bucket {
-    pub lower: f64,
-    pub upper: f64,
-    pub lower_inclusive: bool,
-    pub upper_inclusive: bool,
-    pub count: f64,
-}
 
 /// Makes values of stored histograms; those of one layout in a row share its indices and bounds.
 #[derive(Debug, Default)]

@@ -35,8 +35,15 @@ pub const AWAY_MAX: i64 = 9;
 /// Distances of four values, and the head of a column of them.
 const AWAY_HEAD_BYTES: usize = 8;
 
-/// Adding and subtracting it rounds to the nearest integer; exact below 2^51.
+/// 2^52 + 2^51: adding and subtracting it rounds to the nearest integer; exact below 2^51.
 const ROUND: f64 = 6_755_399_441_055_744.0;
+
+/// Bits of a mantissa in a reading with a scale. Writers need fewer; what any bytes say beyond is cut off, so
+/// that no reader meets a number that the quick ways don't hold.
+const SHORT_BITS: u32 = 52;
+
+/// What `widen_short` wants to be added to a mantissa.
+pub const SHORT_BIAS: u64 = 1 << (SHORT_BITS - 1);
 
 /// The mantissa nearest to a value at scale `e`; 0 where there is none within reach.
 #[inline(always)]
@@ -73,22 +80,22 @@ pub fn widen_integer<S: Simd>(m: i64) -> f64 {
     (high - BOTH) + low
 }
 
-/// `m / 10^e` for a mantissa below 2^50. The first quotient is off by two units at most, its rest is exact,
+/// The double of a mantissa of `SHORT_BITS` bits from its sum with `SHORT_BIAS`; higher bits are cut off.
+#[inline(always)]
+pub fn widen_short(biased: u64) -> f64 {
+    const ONE: u64 = 1 << SHORT_BITS; // as a double: 2^52 + its low bits
+    f64::from_bits(biased & (ONE - 1) | (ONE as f64).to_bits()) - ROUND
+}
+
+/// `m / 10^e`, by way of the reciprocal. The first quotient is off by two units at most, its rest is exact,
 /// and no such fraction is near enough to the middle of two doubles for the second rounding to go wrong.
 #[inline(always)]
-pub fn quotient<S: Simd>(m: i64, power: f64, reciprocal: f64) -> f64 {
-    let m = f64::from_bits((m as u64).wrapping_add(ROUND.to_bits())) - ROUND;
+pub fn quotient<S: Simd>(m: f64, power: f64, reciprocal: f64) -> f64 {
     if !S::FUSED {
         return m / power;
     }
     let q = m * reciprocal;
     (-q).mul_add(power, m).mul_add(reciprocal, q)
-}
-
-/// A product, for a mantissa below 2^50.
-#[inline(always)]
-pub fn quick_product(m: i64, tenth: f64) -> f64 {
-    (f64::from_bits((m as u64).wrapping_add(ROUND.to_bits())) - ROUND) * tenth
 }
 
 /// The value of a mantissa, read as a product.
@@ -241,13 +248,16 @@ fn read_at(column: &[u64], reading: Reading, scale: u8) -> Mantissas {
     found
 }
 
-/// The value of a mantissa in a reading; a near one is a few units in the last place away.
+/// The value of a mantissa in a sealed chunk; a near one is a few units in the last place away.
 #[inline(always)]
 pub fn number(m: i64, reading: Reading, scale: u8) -> f64 {
+    const CUT: u32 = 64 - SHORT_BITS;
+    let short = m << CUT >> CUT;
     match reading {
-        Reading::Product => product(m, scale),
-        Reading::Single => single(value(m, scale)),
-        Reading::Quotient | Reading::Near => value(m, scale),
+        Reading::Quotient if scale == 0 => m as f64,
+        Reading::Product => product(short, scale),
+        Reading::Single => single(value(short, scale)),
+        Reading::Quotient | Reading::Near => value(short, scale),
     }
 }
 
@@ -297,8 +307,8 @@ impl Kernel for Convert<'_> {
     fn run<S: Simd>(self, _: S) -> bool {
         let (power, tenth) = (power(self.scale), product(1, self.scale));
         match self.reading {
-            _ if self.scale == 0 => self.check(power, |m| quick_product(m, 1.0)),
-            Reading::Product => self.check(power, |m| quick_product(m, tenth)),
+            _ if self.scale == 0 => self.check(power, |m| m),
+            Reading::Product => self.check(power, |m| m * tenth),
             Reading::Single => self.check(power, |m| single(quotient::<S>(m, power, tenth))),
             Reading::Quotient | Reading::Near => self.check(power, |m| quotient::<S>(m, power, tenth)),
         }
@@ -307,13 +317,14 @@ impl Kernel for Convert<'_> {
 
 impl Convert<'_> {
     #[inline(always)]
-    fn check(self, power: f64, back: impl Fn(i64) -> f64) -> bool {
+    fn check(self, power: f64, back: impl Fn(f64) -> f64) -> bool {
         let mut off = 0;
         for (&bits, m) in self.bits.iter().zip(self.mantissas) {
             let x = f64::from_bits(bits) * power;
             let near = if x.abs() < MANTISSA_MAX { x } else { 0.0 };
-            *m = (near + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i64;
-            off |= bits ^ back(*m).to_bits();
+            let rounded = near + ROUND;
+            *m = rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i64;
+            off |= bits ^ back(rounded - ROUND).to_bits();
         }
         off == 0
     }
@@ -335,7 +346,7 @@ impl Kernel for Offs<'_> {
     fn run<S: Simd>(self, _: S) {
         let (power, tenth) = (power(self.scale), product(1, self.scale));
         match self.reading {
-            Reading::Product => self.each(|m| quick_product(m, tenth)),
+            Reading::Product => self.each(|m| m * tenth),
             Reading::Single => self.each(|m| single(quotient::<S>(m, power, tenth))),
             Reading::Quotient | Reading::Near => self.each(|m| quotient::<S>(m, power, tenth)),
         }
@@ -344,9 +355,12 @@ impl Kernel for Offs<'_> {
 
 impl Offs<'_> {
     #[inline(always)]
-    fn each(self, back: impl Fn(i64) -> f64) {
+    fn each(self, back: impl Fn(f64) -> f64) {
         let columns = self.bits.iter().zip(self.mantissas).zip(self.offs);
-        columns.for_each(|((&bits, &m), off)| *off = bits.wrapping_sub(back(m).to_bits()) as i64);
+        columns.for_each(|((&bits, &m), off)| {
+            let m = widen_short((m as u64).wrapping_add(SHORT_BIAS));
+            *off = bits.wrapping_sub(back(m).to_bits()) as i64;
+        });
     }
 }
 
@@ -401,8 +415,9 @@ mod tests {
         #[inline(always)]
         fn run<S: Simd>(self, _: S) -> (Vec<f64>, Vec<f64>) {
             let (power, tenth) = (power(self.1), product(1, self.1));
-            let quotients = self.0.iter().map(|&m| quotient::<S>(m, power, tenth)).collect();
-            (quotients, self.0.iter().map(|&m| widen_integer::<S>(m << (m as u64 % 14))).collect())
+            let short = |m: i64| widen_short((m as u64).wrapping_add(SHORT_BIAS));
+            let quotients = self.0.iter().map(|&m| quotient::<S>(short(m), power, tenth)).collect();
+            (quotients, self.0.iter().map(|&m| widen_integer::<S>(m)).collect())
         }
     }
 
@@ -413,13 +428,17 @@ mod tests {
             let some: Vec<i64> = (0..20_000)
                 .map(|i| {
                     x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                    (x as i64 >> 16) >> (i % 47)
+                    x as i64 >> (i % 63)
                 })
+                .chain([-1 << 51, (1 << 51) - 1, 1 << 51, i64::MIN, i64::MAX])
                 .collect();
             let (quotients, wide) = dispatch(Quotients(&some, e));
             for ((m, q), w) in some.iter().zip(quotients).zip(wide) {
-                assert_eq!(q.to_bits(), (*m as f64 / power(e)).to_bits(), "{m} / 10^{e}");
-                assert_eq!(w, (m << (*m as u64 % 14)) as f64);
+                assert_eq!(q.to_bits(), number(*m, Reading::Near, e).to_bits(), "{m} / 10^{e}");
+                assert_eq!(w, *m as f64);
+                if m.unsigned_abs() < 1 << 51 {
+                    assert_eq!(q, *m as f64 / power(e));
+                }
             }
         }
     }

@@ -262,7 +262,8 @@ impl<'a> Parsed<'a> {
             PRODUCT => decimal::number(m, Reading::Product, self.scale).to_bits(),
             SINGLE => decimal::number(m, Reading::Single, self.scale).to_bits(),
             BITS => ordered(v) as u64,
-            _ => decimal::value(m, self.scale).to_bits().wrapping_add(away),
+            NEAR => decimal::number(m, Reading::Near, self.scale).to_bits().wrapping_add(away),
+            _ => decimal::number(m, Reading::Quotient, self.scale).to_bits(),
         }
     }
 }

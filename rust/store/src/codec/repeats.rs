@@ -144,7 +144,9 @@ impl<'a> Runs<'a> {
                 let m = c.signed()?;
                 let n = m.wrapping_add(c.signed()?);
                 match kind {
-                    ValueKind::Float => [m, n].map(|m| decimal::value(m, scale).to_bits()),
+                    ValueKind::Float => {
+                        [m, n].map(|m| decimal::number(m, Reading::Quotient, scale).to_bits())
+                    }
                     _ if scale > 0 => return Err(c.wrong("integers have no scale")),
                     ValueKind::Int | ValueKind::Uint => [m, n].map(|m| kind.unordered(m)),
                 }

@@ -11,10 +11,10 @@ use super::bits::BLOCK;
 use super::bounds::{Bounds, Told};
 use super::choose::Plan;
 use super::cursor::Cursor;
-use super::decimal::{self, Reading};
+use super::decimal::{self, Reading, SHORT_BIAS};
 use super::dense;
 use super::exceptions::Exceptions;
-use super::integers::{CONTROL, Head};
+use super::integers::{Blocks, CONTROL, Head};
 use super::repeats::{self, Dictionary, Runs};
 use super::simd::{Aligned, Kernel, Simd, dispatch, repeat};
 use super::statistics::{self, Statistics};
@@ -316,6 +316,12 @@ impl<'a> Packed<'a> {
         Ok(Packed { kind, codec, scale, bounds, told, away, exceptions, integers, cursor })
     }
 
+    /// The integers, each with `bias` added.
+    #[inline(always)]
+    fn blocks(&self, bias: u64) -> Blocks<'_, 'a> {
+        self.integers.blocks(self.bounds.first.wrapping_add(bias as i64))
+    }
+
     fn name(&self) -> &'static str {
         match (self.codec, self.kind, self.scale) {
             (QUOTIENT, ValueKind::Int | ValueKind::Uint, _) | (QUOTIENT, _, 0) => "integer",
@@ -337,7 +343,11 @@ impl<'a> Packed<'a> {
             (PRODUCT, _) => decimal::number(m, Reading::Product, self.scale),
             (SINGLE, _) => decimal::number(m, Reading::Single, self.scale),
             (BITS, _) => f64::from_bits(ordered(m as u64) as u64),
-            _ => f64::from_bits(decimal::value(m, self.scale).to_bits().wrapping_add(away as u64)),
+            (NEAR, _) => {
+                let whole = decimal::number(m, Reading::Near, self.scale);
+                f64::from_bits(whole.to_bits().wrapping_add(away as u64))
+            }
+            _ => decimal::number(m, Reading::Quotient, self.scale),
         };
         let (min, max) = (number(self.bounds.low, self.away[2]), number(self.bounds.high, self.away[3]));
         let (first, last) = (number(self.bounds.first, self.away[0]), number(self.bounds.last, self.away[1]));
@@ -382,33 +392,33 @@ impl<T: Copy, F: Fn(u64) -> T + Copy> Kernel for Decode<'_, '_, '_, T, F> {
     fn run<S: Simd>(self, simd: S) -> Result<()> {
         let (p, convert) = (self.packed, self.convert);
         let (power, tenth) = (decimal::power(p.scale), decimal::product(1, p.scale));
+        let quotient = move |v| decimal::quotient::<S>(decimal::widen_short(v), power, tenth);
         match p.codec {
-            _ if p.kind == ValueKind::Int => self.each(simd, convert),
+            _ if p.kind == ValueKind::Int => self.each(simd, 0, convert),
             _ if p.kind == ValueKind::Uint => {
-                self.each(simd, move |v| convert(ValueKind::Uint.unordered(v as i64)))
+                self.each(simd, 0, move |v| convert(ValueKind::Uint.unordered(v as i64)))
             }
             NEAR => self.each_near(simd),
             QUOTIENT if p.scale == 0 => {
-                self.each(simd, move |v| convert(decimal::widen_integer::<S>(v as i64).to_bits()))
+                self.each(simd, 0, move |v| convert(decimal::widen_integer::<S>(v as i64).to_bits()))
             }
-            QUOTIENT => {
-                self.each(simd, move |v| convert(decimal::quotient::<S>(v as i64, power, tenth).to_bits()))
+            QUOTIENT => self.each(simd, SHORT_BIAS, move |v| convert(quotient(v).to_bits())),
+            PRODUCT => {
+                self.each(simd, SHORT_BIAS, move |v| convert((decimal::widen_short(v) * tenth).to_bits()))
             }
-            PRODUCT => self.each(simd, move |v| convert(decimal::quick_product(v as i64, tenth).to_bits())),
-            SINGLE => self.each(simd, move |v| {
-                convert(decimal::single(decimal::quotient::<S>(v as i64, power, tenth)).to_bits())
-            }),
-            _ => self.each(simd, move |v| convert(ordered(v) as u64)),
+            SINGLE => self.each(simd, SHORT_BIAS, move |v| convert(decimal::single(quotient(v)).to_bits())),
+            _ => self.each(simd, 0, move |v| convert(ordered(v) as u64)),
         }
     }
 }
 
 impl<T: Copy, F: Fn(u64) -> T + Copy> Decode<'_, '_, '_, T, F> {
+    /// What `of` makes of each integer plus `bias`, which costs nothing: the first alone is moved.
     #[inline(always)]
-    fn each<S: Simd>(self, simd: S, of: impl Fn(u64) -> T + Copy) -> Result<()> {
+    fn each<S: Simd>(self, simd: S, bias: u64, of: impl Fn(u64) -> T + Copy) -> Result<()> {
         let Decode { packed, from, to, out, .. } = self;
         out.reserve(to - from);
-        let (mut cursor, mut blocks) = (packed.cursor, packed.integers.blocks(packed.bounds.first));
+        let (mut cursor, mut blocks) = (packed.cursor, packed.blocks(bias));
         let mut block = Aligned::zero();
         let mut done = 0;
         while done < to {
@@ -430,7 +440,7 @@ impl<T: Copy, F: Fn(u64) -> T + Copy> Decode<'_, '_, '_, T, F> {
         let Decode { packed, from, to, out, convert } = self;
         let (power, tenth) = (decimal::power(packed.scale), decimal::product(1, packed.scale));
         out.reserve(to - from);
-        let (mut cursor, mut blocks) = (packed.cursor, packed.integers.blocks(packed.bounds.first));
+        let (mut cursor, mut blocks) = (packed.cursor, packed.blocks(SHORT_BIAS));
         let control = cursor.byte()?;
         let of_away = Head::read(&mut cursor, control, packed.integers.count())?;
         let mut of_away = of_away.blocks(packed.away[0]);
@@ -440,8 +450,8 @@ impl<T: Copy, F: Fn(u64) -> T + Copy> Decode<'_, '_, '_, T, F> {
             let n = blocks.next(simd, &mut cursor, &mut block.0)?;
             of_away.next(simd, &mut cursor, &mut away.0)?;
             for (v, away) in block.0.iter_mut().zip(&away.0) {
-                let near = decimal::quotient::<S>(*v as i64, power, tenth).to_bits();
-                *v = near.wrapping_add(*away);
+                let whole = decimal::quotient::<S>(decimal::widen_short(*v), power, tenth);
+                *v = whole.to_bits().wrapping_add(*away);
             }
             append(&block, done, n, from, to, convert, out);
             done += n;
@@ -480,8 +490,7 @@ impl Kernel for Summing<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Result<u64> {
-        let (mut cursor, mut blocks) =
-            (self.packed.cursor, self.packed.integers.blocks(self.packed.bounds.first));
+        let (mut cursor, mut blocks) = (self.packed.cursor, self.packed.blocks(0));
         let low = self.packed.bounds.low as u64;
         let (mut block, mut sum) = (Aligned::zero(), 0u64);
         loop {
