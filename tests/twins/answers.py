@@ -12,6 +12,7 @@ import numpy as np
 import metricsdb as mdb
 from tests.twins.histograms import Buckets, Histogram
 from tests.twins.promql import Data, Labels
+from tests.twins.remarks import NO_COUNTER_NAME, UNTOLD, kind_of
 from tests.twins.windows import Value
 
 STALE = np.uint64(0x7FF0000000000002)
@@ -63,10 +64,11 @@ def filled(data: Data) -> mdb.Database:
     return db
 
 
-def answer(db: mdb.Database, query: str, steps: Steps) -> Answer:
+def answer(db: mdb.Database, query: str, steps: Steps) -> tuple[Answer, set[str]]:
+    """The rows, and the kinds of remarks."""
     start, end, step = steps
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", mdb.QueryWarning)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", mdb.QueryWarning)
         frame = db.query_range(query, np.datetime64(start, "ms"), np.datetime64(end, "ms"), step / 1000)
     names = [c for c in frame.columns if c not in ("timestamp", "value", "histogram")]
     found: Answer = {}
@@ -74,7 +76,7 @@ def answer(db: mdb.Database, query: str, steps: Steps) -> Answer:
         labels = tuple(sorted((n, row[n]) for n in names if row[n] is not None))
         value = read(row["histogram"]) if row.get("histogram") is not None else row["value"]
         found.setdefault(labels, []).append((row["timestamp"], value))
-    return found
+    return found, {kind_of(str(w.message)) for w in said}
 
 
 def close(a: Value, b: Value) -> bool:
@@ -103,3 +105,14 @@ def difference(found: Answer, expected: Answer) -> str | None:
             if not close(a, b):
                 return f"{labels} at {t}\nevaluator: {a}\ntwin: {b}"
     return None
+
+
+def misheard(found: set[str], expected: set[str], perhaps: set[str], of_all_steps: bool) -> str | None:
+    """How remarks differ. Without `of_all_steps` the evaluator looked at more times than the twin did, and knows
+    whether values between were counters; names it remarks on for samples between windows, too."""
+    found, expected = ({r for r in said if not any(words in r for words in UNTOLD)} for said in (found, expected))
+    if not of_all_steps:
+        expected = {r for r in expected if "native histogram metric is not" not in r}
+        found = found & expected
+    more = found - expected - perhaps - {NO_COUNTER_NAME}
+    return f"remarks of the evaluator: {found}\nof the twin: {expected}" if more or expected - found else None

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from tests.twins.aggregates import Aggregate
+from tests.twins.classic import CLASSIC_FUNCTIONS, OfClassic, Quantiles
+from tests.twins.labels import CountOfLimit, CountValues, Info, Join, Replace, Shares
 from tests.twins.matching import SETS, Match
 from tests.twins.metricsql import EACH, EVERYWHERE, ROLLUPS, Gap, Outliers, Rollup, Template, WholeRange
 from tests.twins.numbers import AGGREGATES, COMPARISONS, MAPS
@@ -24,9 +26,17 @@ from tests.twins.promql import (
     Timestamp,
     WithNumber,
 )
-from tests.twins.stores import HISTOGRAMS, LABELS, NUMBERS
+from tests.twins.stores import CLASSIC, HISTOGRAMS, INFO, LABELS, NUMBERS
 from tests.twins.windows import EDGED, WINDOW_FUNCTIONS
 
+REGEXES = ["(.*)", "a|b", "([0-9])", "(.)(.*)", "(?P<word>[a-z]?).*", "x?", "nothing"]
+TEMPLATES = ["$1", "", "x", "${1}x", "$1x", "$2-$1", "$word", "a$0"]
+DATA_MATCHERS = [
+    (("version", "=~", "1|2"),),
+    (("version", "!=", "1"),),
+    (("version", "=", "2"), ("zone", "=", "x")),
+    (("zone", "=~", "|x"),),
+]
 DURATIONS = [15_000, 45_000, 60_000, 100_000, 300_000]
 
 
@@ -35,8 +45,14 @@ class Dialect:
     """What may stand in a query; the stable one is what Prometheus 2.42 knows."""
 
     names: tuple[str, ...] = (*NUMBERS, *HISTOGRAMS)
+    classic: str = CLASSIC
     stable: bool = False
     pins: tuple[int, ...] = (0, 300_000, 420_500)  # of `@`, in milliseconds
+
+    @property
+    def stored(self) -> list[str]:
+        """The metrics of a store."""
+        return [*self.names, self.classic, *([] if self.stable else [INFO])]
 
     @property
     def window_functions(self) -> list[str]:
@@ -106,6 +122,8 @@ class Queries:
         kind = self.rng.random()
         if depth == 0 or kind < 0.4:
             return self.selector()
+        if kind < 0.45:
+            return self.relabelled(self.exact(depth - 1))
         if kind < 0.7:
             return Over(self.rng.choice(self.dialect.exact_functions), self.range())
         op = self.rng.choice(["sum", "min", "max", "count", "group"])
@@ -147,8 +165,48 @@ class Queries:
             lambda: self.match([*COMPARISONS, "==", "!="], *self.pair(self.exact)),
             lambda: Aggregate(rng.choice(["topk", "bottomk"]), rng.random() < 0.5, self.labels(), self.exact()),
             lambda: Timestamp(self.timed_selector()),
+            lambda: CountValues(rng.choice(["v", "job"]), rng.random() < 0.5, self.labels_but("job"), self.exact()),
         ]
+        if not self.dialect.stable:
+            ways += [
+                lambda: CountOfLimit(rng.choice([0, 1, 2, 3.7]), rng.random() < 0.5, self.labels(), self.exact()),
+                lambda: Shares(rng.choice([0, 0.25, 0.5, 1]), rng.random() < 0.3, self.exact()),
+                lambda: Info(self.exact(1), rng.choice([(), (), *DATA_MATCHERS])),
+            ]
         return rng.choice(ways)()
+
+    def labels_but(self, label: str) -> tuple[str, ...]:
+        return tuple(name for name in self.labels() if name != label)
+
+    def relabelled(self, of: Node) -> Node:
+        rng, names = self.rng, [*sorted(LABELS), "new"]
+        if rng.random() < 0.3:
+            return Join(
+                of, rng.choice(names), rng.choice(["", "-"]), tuple(rng.sample(names, rng.choice([0, 1, 2, 3])))
+            )
+        return Replace(of, rng.choice(names), rng.choice(TEMPLATES), rng.choice(names), rng.choice(REGEXES))
+
+    def buckets(self) -> Node:
+        """A function of classic histograms; rarely of something else."""
+        rng, names = self.rng, self.names
+        self.names = (self.dialect.classic,) if rng.random() < 0.95 else names
+        over = [f for f in self.dialect.exact_functions if f.split("_")[0] in ("sum", "max", "last", "min")]
+        ways: list[Callable[[], Node]] = [
+            self.selector,
+            self.selector,
+            lambda: Over(rng.choice(over), self.range()),
+            lambda: Aggregate("sum", False, (*self.labels(), "le"), self.selector()),
+            lambda: Aggregate(rng.choice(["sum", "max"]), True, self.labels(), self.selector()),
+        ]
+        of = rng.choice(ways)()
+        self.names = names
+        if self.dialect.stable:
+            return OfClassic(rng.choice([f for f in sorted(CLASSIC_FUNCTIONS) if "quantile" in f]), of)
+        if rng.random() < 0.2:
+            return Quantiles(
+                rng.choice(["q", "job"]), tuple(rng.sample([0, 0.25, 0.5, 1, 1.5], rng.choice([1, 2]))), of
+            )
+        return OfClassic(rng.choice(sorted(CLASSIC_FUNCTIONS)), of)
 
     def pair(self, draw: Callable[[], Node]) -> tuple[Node, Node]:
         """Two sides; often alike, so that something matches."""
@@ -170,6 +228,8 @@ class Queries:
             lambda: self.match(["+", "-", "*", "/", *SETS], *self.pair(below)),
             self.adding,
             below,
+            lambda: self.relabelled(below()),
+            self.buckets,
         ]
         if not self.dialect.stable:
             ways.append(

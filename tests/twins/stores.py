@@ -15,6 +15,8 @@ LABELS = {"job": ["a", "b"], "instance": ["0", "1", "2"], "zone": ["", "x"]}
 NUMBERS = ["gauge", "counter"]
 # Counters of exponential and of custom buckets; gauges with numbers among the histograms.
 HISTOGRAMS = ["latency", "custom", "mixed"]
+# What only their own functions are asked of: a series for each bucket, and what is known of targets.
+CLASSIC, INFO = "classic", "target_info"
 GAPS = [*[10_000] * 6, *[15_000] * 4, 5_000, 11_003, 11_003, 200_000]
 
 
@@ -100,6 +102,29 @@ def histograms(rng: Random, shapes: Shapes, name: str, count: int) -> list[Value
     return [None if rng.random() < 0.04 else h for h in found]
 
 
+BOUNDS = [
+    ("0.5", "1", "2", "+Inf"),
+    ("-1", "0", "2.5", "Inf"),
+    ("1", "1.0", "4", "+Inf"),
+    ("1", "4"),
+    ("0.5", "wide", "+Inf"),
+]
+
+
+def buckets(rng: Random, labels: list[tuple[str, str]], at: list[int]) -> Data:
+    """A classic histogram; its lowest bucket may count too much, and each may miss a sample."""
+    counts, found = dict.fromkeys(rng.choice(BOUNDS), 0.0), Data()
+    extra = rng.choice([0, 0, 0, 3])
+    for t in at:
+        more = 0
+        for i, le in enumerate(counts):
+            more += rng.randint(0, 3)
+            counts[le] += more + (extra if i == 0 else 0)
+            if rng.random() < 0.97:
+                found.setdefault(tuple(sorted([*labels, ("le", le)])), []).append((t, counts[le]))
+    return found
+
+
 def store(rng: Random, names: list[str], series: int = 5, samples: int = 40) -> Data:
     data: Data = {}
     shapes = rng.choice(SHAPES)
@@ -108,7 +133,13 @@ def store(rng: Random, names: list[str], series: int = 5, samples: int = 40) -> 
             labels = [("__name__", name), *((n, v) for n, v in zip(LABELS, values, strict=True) if v)]
             at = times(rng, samples)
             column: list[Value | None]
-            if name.startswith("gauge"):
+            if name.startswith("classic"):
+                data |= buckets(rng, labels, at[::3])
+                continue
+            if name == "target_info":
+                labels.append(("version", rng.choice("12")))
+                column = [1.0 if rng.random() < 0.9 else None for _ in at]
+            elif name.startswith("gauge"):
                 column = [gauge(rng) for _ in at]
             elif name.startswith("counter"):
                 column = counters(rng, len(at))
