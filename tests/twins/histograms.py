@@ -150,6 +150,7 @@ class Histogram:
     def is_reset_after(self, before: Histogram) -> bool:
         if self.count < before.count or self.custom != before.custom:
             return True
+        reconciled = self.bounds != before.bounds
         if self.custom:
             before, now = alike(before, self)
         else:
@@ -161,7 +162,9 @@ class Histogram:
         if now.zero_count < before.zero_count:
             return True
         sides = [(now.positive, before.positive), (now.negative, before.negative)]
-        return any(i not in new or new[i] < n for new, old in sides for i, n in old.items())
+        lost = [(new.get(i, 0.0), n, i not in new) for new, old in sides for i, n in old.items()]
+        # That a bucket is missing says something where all have the same bounds.
+        return any(new < n or (missing and not reconciled) for new, n, missing in lost)
 
     def quantile(self, q: float) -> float:
         if math.isnan(q):

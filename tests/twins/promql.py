@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tests.twins.histograms import Histogram, Incompatible
 from tests.twins.numbers import ARITHMETIC, COMPARISONS, MAPS, Open, Refused
 from tests.twins.remarks import BAD_BOUND, out_of_range, remark
+from tests.twins.trims import TRIMS, trimmed
 from tests.twins.windows import ARGUMENTS, KEEP_NAMES, WINDOW_FUNCTIONS, Value, Window, edged, remark_on_name
 
 Labels = tuple[tuple[str, str], ...]
@@ -274,19 +275,26 @@ def combined(op: str, a: Value, b: Value) -> Value:
             return a.times(b) if op == "*" else a.by(b)
         case False, True if op == "*":
             return b.times(a)
+        case True, False if op in TRIMS:
+            return trimmed(a, op, b)
     raise Incompatible
 
 
 def result_of(op: str, a: Value, b: Value, returns_bool: bool, kept: Value) -> Value | None:
     """None: filtered out. `Incompatible`: these two have no answer."""
     kinds = ["histogram" if isinstance(v, Histogram) else "float" for v in (a, b)]
-    allowed = {"float float": [op], "histogram histogram": ["+", "-", "==", "!="], "histogram float": ["*", "/"]}
-    if op not in allowed.get(" ".join(kinds), ["*"]):
+    allowed = {
+        "float float": [*ARITHMETIC, *COMPARISONS],
+        "float histogram": ["*"],
+        "histogram float": ["*", "/", *TRIMS],
+        "histogram histogram": ["+", "-", "==", "!="],
+    }
+    if op not in allowed[" ".join(kinds)]:
         remark(
             f'PromQL info: incompatible sample types encountered for binary operator "{op}": {f" {op} ".join(kinds)}'
         )
         raise Incompatible
-    if op in ARITHMETIC:
+    if op not in COMPARISONS:
         try:
             return combined(op, a, b)
         except Incompatible:
@@ -316,7 +324,7 @@ class WithNumber(Node):
             sides = (self.number, value) if self.number_first else (value, self.number)
             with contextlib.suppress(Incompatible):
                 found = result_of(self.op, *sides, self.returns_bool, value)
-                keeps = self.keep_name or (self.op in COMPARISONS and not self.returns_bool)
+                keeps = self.keep_name or (self.op not in ARITHMETIC and not self.returns_bool)
                 if found is not None:
                     insert(result, labels if keeps else drop_name(labels), found)
         return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
@@ -27,6 +28,7 @@ from tests.twins.promql import (
     WithNumber,
 )
 from tests.twins.stores import CLASSIC, HISTOGRAMS, INFO, LABELS, NUMBERS
+from tests.twins.trims import TRIMS
 from tests.twins.windows import EDGED, WINDOW_FUNCTIONS
 
 REGEXES = ["(.*)", "a|b", "([0-9])", "(.)(.*)", "(?P<word>[a-z]?).*", "x?", "nothing"]
@@ -247,8 +249,14 @@ class Queries:
             lambda: Aggregate(rng.choice(["sum", "avg"]), rng.random() < 0.5, self.labels(), self.adding()),
             lambda: self.match(["+", "-", "and", "or", "unless"], *self.pair(self.selector)),
             lambda: WithNumber(rng.choice("*/"), self.adding(), self.number()),
+            self.trimmed,
         ]
         return rng.choice(ways)()
+
+    def trimmed(self) -> Node:
+        at = self.rng.choice([0, 1, -0.5, 3.25, 0.1, -7, math.inf, -math.inf])
+        of = self.about(HISTOGRAMS, self.adding)
+        return WithNumber(self.rng.choice(TRIMS), of, at, False, self.rng.random() < 0.05)
 
     def metricsql(self) -> Node:
         rng = self.rng
