@@ -38,7 +38,20 @@ def insert(into: Vector, labels: Labels, value: Value) -> None:
     into[labels] = value
 
 
+class Said(int):
+    """Milliseconds that an expression says."""
+
+    words: str
+
+    def __new__(cls, duration: int, words: str) -> Said:
+        found = super().__new__(cls, duration)
+        found.words = words
+        return found
+
+
 def ms(duration: int) -> str:
+    if isinstance(duration, Said):
+        return f"({duration.words})"
     return f"-{-duration}ms" if duration < 0 else f"{duration}ms"
 
 

@@ -22,6 +22,7 @@ from tests.twins.promql import (
     OfHistogram,
     Over,
     Range,
+    Said,
     Selector,
     Subquery,
     Timestamp,
@@ -96,7 +97,33 @@ class Queries:
         return tuple(matcher() for _ in range(self.rng.choice([0, 0, 0, 0, 1, 1, 2])))
 
     def offset(self) -> int:
-        return self.rng.choice([*[0] * 8, -60_000, 7_000, 30_000, 120_000])
+        return self.said(self.rng.choice([*[0] * 8, -60_000, 7_000, 30_000, 120_000]))
+
+    def said(self, duration: int) -> int:
+        """Now and then in words: queries here have steps of 7 to 60 seconds, and five of them."""
+        rng, more = self.rng, self.rng.choice([5, 90])
+        if self.dialect.stable or duration == 0 or rng.random() > 0.08:
+            return duration
+        ways = [
+            f"{duration - more * 1000}ms + {more}s",
+            f"{more}s - {more * 1000 - duration}ms",
+            f"{2 * duration}ms / 2",
+        ]
+        ways += [
+            f"max({duration}ms, -{more}h)",
+            f"min({more}h, {duration}ms)",
+            f"-(-1 * {duration}ms)",
+            f"{duration / 1000} ^ 1",
+        ]
+        if duration > 0:
+            ways.append(f"{duration}ms % {more}h")
+        if duration >= 60_000:
+            ways += [f"max(step(), {duration}ms)", f"step() * 0 + {duration}ms"]
+        if 0 < duration <= 7_000:
+            ways.append(f"min({duration}ms, step())")
+        if duration >= 300_000:
+            ways.append(f"max(range(), {duration}ms)")
+        return Said(duration, rng.choice(ways))
 
     def at(self) -> int | None:
         return self.rng.choice(self.dialect.pins) if self.rng.random() < 0.25 else None
@@ -117,7 +144,7 @@ class Queries:
         return replace(selector, at=None) if self.dialect.stable else selector
 
     def range(self) -> Range:
-        return Range(self.selector(), self.rng.choice(DURATIONS))
+        return Range(self.selector(), self.said(self.rng.choice(DURATIONS)))
 
     def exact(self, depth: int = 2) -> Node:
         """Values that may meet a threshold: right to the last bit."""
@@ -134,14 +161,14 @@ class Queries:
     def window(self) -> Range | Subquery:
         if self.rng.random() < 0.7:
             return self.range()
-        step = self.rng.choice([10_000, 30_000])
-        return Subquery(self.exact(1), self.rng.choice(DURATIONS), step, self.offset(), self.at())
+        step = self.said(self.rng.choice([10_000, 30_000]))
+        return Subquery(self.exact(1), self.said(self.rng.choice(DURATIONS)), step, self.offset(), self.at())
 
     def over(self) -> Node:
         if not self.dialect.stable and self.rng.random() < 0.15:
             extension = self.rng.choice(sorted(EDGED))
             selector = replace(self.selector(), name=self.rng.choice(NUMBERS))
-            over = Range(selector, self.rng.choice(DURATIONS))
+            over = Range(selector, self.said(self.rng.choice(DURATIONS)))
             return Edged(self.rng.choice(EDGED[extension]), over, extension)
         return Over(self.rng.choice(self.dialect.window_functions), self.window())
 

@@ -49,7 +49,7 @@ def buckets(h: Histogram) -> Iterator[Bucket]:
 
 def kept(b: Bucket, op: str, at: float) -> tuple[float, float]:
     """How many of a bucket's observations stay, and their mean. A bucket without end can't be divided: it stays whole
-    where its end does, else it goes; the one that is thought to begin at zero does so beneath zero, too."""
+    where its end does, else it goes; beneath zero also the lowest custom one, which else is thought to begin there."""
     if b.lowest and op == ">/" and -math.inf < at < 0:
         return 0.0, 0.0
     if math.isinf(b.low) or math.isinf(b.high):
