@@ -20,12 +20,12 @@ def aggregated(op: str, values: list[Value]) -> Value | None:
         if histograms:
             remark(f"PromQL info: ignored histogram in {op} aggregation")
         return AGGREGATES[op](numbers) if numbers else None
-    if numbers:
-        remark(MIXED_AGGREGATION)
-        return None
-    if len({h.custom for h in histograms}) > 1:
-        remark(MIXED_SCHEMAS)
-        perhaps(f"{RECONCILED} aggregation")  # that hangs on which is seen first
+    several = len({h.custom for h in histograms}) > 1
+    if numbers or several:
+        # Which is seen first, nobody says.
+        perhaps(f"{RECONCILED} aggregation")
+        perhaps(MIXED_SCHEMAS)
+        remark(MIXED_AGGREGATION if numbers else MIXED_SCHEMAS)
         return None
     return added(histograms, "aggregation").times(1 if op == "sum" else 1 / len(histograms))
 

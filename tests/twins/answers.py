@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 import metricsdb as mdb
+from tests.server.remote_write import Request2
 from tests.twins.histograms import Buckets, Histogram
 from tests.twins.promql import Data, Labels
 from tests.twins.remarks import NO_COUNTER_NAME, UNTOLD, kind_of
-from tests.twins.windows import Value
+from tests.twins.windows import Started, Value
 
 STALE = np.uint64(0x7FF0000000000002)
 
@@ -53,7 +54,13 @@ def filled(data: Data) -> mdb.Database:
     db = mdb.Database()
     for labels, column in data.items():
         numbers = [(t, v) for t, v in column if not isinstance(v, Histogram)]
-        if numbers:
+        if any(isinstance(v, Started) for _, v in numbers):
+            request, stale = Request2(), float(STALE.view("float64"))
+            request.add(
+                dict(labels), [(t, stale, 0) if v is None else (t, v, getattr(v, "start", 0)) for t, v in numbers]
+            )
+            db.ingest(request.body(), format="remote_write_v2")
+        elif numbers:
             values = np.array([0.0 if v is None else v for _, v in numbers])
             values.view(np.uint64)[[v is None for _, v in numbers]] = STALE
             db.append(dict(labels), np.array([t for t, _ in numbers], dtype="datetime64[ms]"), values)

@@ -28,7 +28,9 @@ from tests.twins.promql import (
     Timestamp,
     WithNumber,
 )
-from tests.twins.stores import CLASSIC, HISTOGRAMS, INFO, LABELS, NUMBERS
+from tests.twins.starts import STARTED as OF_STARTS
+from tests.twins.starts import OverStarts, StartTimestamp
+from tests.twins.stores import CLASSIC, HISTOGRAMS, INFO, LABELS, NUMBERS, STARTED
 from tests.twins.trims import TRIMS
 from tests.twins.windows import EDGED, WINDOW_FUNCTIONS
 
@@ -55,7 +57,7 @@ class Dialect:
     @property
     def stored(self) -> list[str]:
         """The metrics of a store."""
-        return [*self.names, self.classic, *([] if self.stable else [INFO])]
+        return [*self.names, self.classic, *([] if self.stable else [INFO, STARTED])]
 
     @property
     def window_functions(self) -> list[str]:
@@ -261,9 +263,10 @@ class Queries:
             self.buckets,
         ]
         if not self.dialect.stable:
-            ways.append(
-                lambda: OfHistogram(rng.choice(sorted(HISTOGRAM_FUNCTIONS)), self.about(HISTOGRAMS, self.adding))
-            )
+            ways += [
+                lambda: OfHistogram(rng.choice(sorted(HISTOGRAM_FUNCTIONS)), self.about(HISTOGRAMS, self.adding)),
+                self.started,
+            ]
         return rng.choice(ways)()
 
     def adding(self) -> Node:
@@ -279,6 +282,19 @@ class Queries:
             self.trimmed,
         ]
         return rng.choice(ways)()
+
+    def started(self) -> Node:
+        rng, names = self.rng, self.names
+        self.names = (STARTED,)
+        ways: list[Callable[[], Node]] = [
+            lambda: OverStarts(rng.choice(sorted(OF_STARTS)), self.range()),
+            lambda: OverStarts(rng.choice(sorted(OF_STARTS)), Subquery(self.selector(), rng.choice(DURATIONS), 10_000)),
+            lambda: StartTimestamp(self.selector()),
+            lambda: Over(rng.choice(["delta", "idelta", "changes", "max_over_time"]), self.range()),
+        ]
+        of = rng.choice([*ways[:1] * 3, *ways])()
+        self.names = names
+        return of if rng.random() < 0.8 else Aggregate("sum", rng.random() < 0.5, self.labels(), of)
 
     def trimmed(self) -> Node:
         at = self.rng.choice([0, 1, -0.5, 3.25, 0.1, -7, math.inf, -math.inf])

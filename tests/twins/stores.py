@@ -9,14 +9,15 @@ from random import Random
 
 from tests.twins.histograms import CUSTOM, Histogram, upper_bound
 from tests.twins.promql import Data
-from tests.twins.windows import Value
+from tests.twins.windows import Started, Value
 
 LABELS = {"job": ["a", "b"], "instance": ["0", "1", "2"], "zone": ["", "x"]}
 NUMBERS = ["gauge", "counter"]
 # Counters of exponential and of custom buckets; gauges with numbers among the histograms.
 HISTOGRAMS = ["latency", "custom", "mixed"]
-# What only their own functions are asked of: a series for each bucket, and what is known of targets.
-CLASSIC, INFO = "classic", "target_info"
+# What only their own functions are asked of: a series for each bucket, what is known of targets,
+# numbers with start timestamps.
+CLASSIC, INFO, STARTED = "classic", "target_info", "started"
 GAPS = [*[10_000] * 6, *[15_000] * 4, 5_000, 11_003, 11_003, 200_000]
 
 
@@ -125,6 +126,22 @@ def buckets(rng: Random, labels: list[tuple[str, str]], at: list[int]) -> Data:
     return found
 
 
+def started(rng: Random, at: list[int]) -> list[Value | None]:
+    """A counter that says when it began, deltas, or starts that contradict each other."""
+    kind, value, start = rng.choice(["counter", "delta", "odd"]), 0.0, rng.choice([0, max(at[0] - 4_000, 0)])
+    found: list[Value | None] = []
+    for before, t in zip([at[0] - 10_000, *at], at, strict=False):
+        if kind == "delta":
+            value, start = float(rng.randint(0, 9)), max(before + rng.choice([0, 0, 0, 1, 2_000]), 0)
+        elif rng.random() < 0.15:
+            value, start = float(rng.randint(0, 12)), max(rng.randint(before, t), 0)
+        else:
+            value += rng.randint(0, 5)
+        odd = [0, start, start, t, t + 5, max(before - 5, 0)]
+        found.append(Started(value, rng.choice(odd) if kind == "odd" else start) if rng.random() > 0.03 else None)
+    return found
+
+
 def store(rng: Random, names: list[str], series: int = 5, samples: int = 40) -> Data:
     data: Data = {}
     shapes = rng.choice(SHAPES)
@@ -139,6 +156,8 @@ def store(rng: Random, names: list[str], series: int = 5, samples: int = 40) -> 
             if name == "target_info":
                 labels.append(("version", rng.choice("12")))
                 column = [1.0 if rng.random() < 0.9 else None for _ in at]
+            elif name == STARTED:
+                column = started(rng, at)
             elif name.startswith("gauge"):
                 column = [gauge(rng) for _ in at]
             elif name.startswith("counter"):

@@ -20,6 +20,18 @@ from tests.twins.remarks import (
     remark,
 )
 
+
+class Started(float):
+    """A number whose counter began at a time; at 0: nobody knows when."""
+
+    start: int
+
+    def __new__(cls, value: float, start: int) -> Started:
+        found = super().__new__(cls, value)
+        found.start = start
+        return found
+
+
 Value = float | Histogram
 Samples = list[tuple[int, Value]]  # ascending milliseconds
 Window = tuple[Samples, int, int]  # samples in (start, end], start, end
