@@ -279,7 +279,7 @@ class Queries:
             lambda: Aggregate(rng.choice(["sum", "avg"]), rng.random() < 0.5, self.labels(), self.adding()),
             lambda: self.match(["+", "-", "and", "or", "unless"], *self.pair(self.selector)),
             lambda: WithNumber(rng.choice("*/"), self.adding(), self.number()),
-            self.trimmed,
+            *([] if self.dialect.stable else [self.trimmed]),
         ]
         return rng.choice(ways)()
 
