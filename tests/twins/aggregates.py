@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tests.twins.histograms import Histogram, Incompatible, added
+from tests.twins.histograms import Histogram, added
 from tests.twins.numbers import AGGREGATES, Open
 from tests.twins.promql import Data, Labels, Node, Value, Vector, drop_name, pick
+from tests.twins.remarks import MIXED_AGGREGATION, MIXED_SCHEMAS, RECONCILED, perhaps, remark
 
 
 def aggregated(op: str, values: list[Value]) -> Value | None:
@@ -16,13 +17,17 @@ def aggregated(op: str, values: list[Value]) -> Value | None:
     if op in ("count", "group"):
         return AGGREGATES[op]([0.0] * len(values))
     if op not in ("sum", "avg") or not histograms:
+        if histograms:
+            remark(f"PromQL info: ignored histogram in {op} aggregation")
         return AGGREGATES[op](numbers) if numbers else None
-    if numbers:
+    several = len({h.custom for h in histograms}) > 1
+    if numbers or several:
+        # Which is seen first, nobody says.
+        perhaps(f"{RECONCILED} aggregation")
+        perhaps(MIXED_SCHEMAS)
+        remark(MIXED_AGGREGATION if numbers else MIXED_SCHEMAS)
         return None
-    try:
-        return added(histograms).times(1 if op == "sum" else 1 / len(histograms))
-    except Incompatible:
-        return None
+    return added(histograms, "aggregation").times(1 if op == "sum" else 1 / len(histograms))
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Aggregate(Node):
     def two(self, members: Vector) -> Vector:
         """The two largest or smallest numbers; which of equal ones, nobody says."""
         sign = 1 if self.op == "bottomk" else -1
+        if any(isinstance(v, Histogram) for v in members.values()):
+            remark(f"PromQL info: ignored histogram in {self.op} aggregation")
         numbers = [(v, labels) for labels, v in members.items() if not isinstance(v, Histogram)]
         ranked = sorted(numbers, key=lambda p: (math.isnan(p[0]), p[0] * sign))
         if len(ranked) > 2 and (

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from tests.twins.numbers import ARITHMETIC, Open, total
+from tests.twins.remarks import RECONCILED, remark
 
 CUSTOM = -53  # the schema of histograms that bring their upper bounds
 Buckets = dict[int, float]
@@ -128,8 +129,11 @@ class Histogram:
             negative=plus(self.negative, inside[1], -1),
         )
 
-    def plus(self, other: Histogram, sign: int = 1) -> Histogram:
+    def plus(self, other: Histogram, sign: int = 1, during: str = "") -> Histogram:
+        """`during`: what a remark calls that."""
         a, b = alike(self, other)
+        if during and self.bounds != other.bounds:
+            remark(f"{RECONCILED} {during}")
         return replace(
             a,
             count=a.count + sign * b.count,
@@ -141,11 +145,12 @@ class Histogram:
         )
 
     def minus(self, other: Histogram) -> Histogram:
-        return self.plus(other, -1)
+        return self.plus(other, -1, "subtraction")
 
     def is_reset_after(self, before: Histogram) -> bool:
         if self.count < before.count or self.custom != before.custom:
             return True
+        reconciled = self.bounds != before.bounds
         if self.custom:
             before, now = alike(before, self)
         else:
@@ -157,7 +162,9 @@ class Histogram:
         if now.zero_count < before.zero_count:
             return True
         sides = [(now.positive, before.positive), (now.negative, before.negative)]
-        return any(i not in new or new[i] < n for new, old in sides for i, n in old.items())
+        lost = [(new.get(i, 0.0), n, i not in new) for new, old in sides for i, n in old.items()]
+        # That a bucket is missing says something where all have the same bounds.
+        return any(new < n or (missing and not reconciled) for new, n, missing in lost)
 
     def quantile(self, q: float) -> float:
         if math.isnan(q):
@@ -170,6 +177,8 @@ class Histogram:
         rank, seen = q * self.count, 0.0
         buckets = [b for b in self.buckets() if b[2] != 0]
         for low, high, n in buckets:
+            if seen + n != rank and math.isclose(seen + n, rank, rel_tol=1e-9) and (low, high, n) != buckets[-1]:
+                raise Open  # only for rounding it is not the end of this bucket
             if seen + n >= rank or (low, high, n) == buckets[-1]:
                 low, high = (low, high) if self.custom else self.cut(low, high)
                 return self.within(low, high, (rank - seen) / n)
@@ -178,7 +187,7 @@ class Histogram:
 
     def needs_observations(self) -> None:
         """Where less than nothing lies, or infinitely much, nobody says."""
-        if not math.isfinite(self.count) or any(n < 0 for _, _, n in self.buckets()):
+        if not math.isfinite(self.count) or self.zero_count < 0 or any(n < 0 for _, _, n in self.buckets()):
             raise Open
 
     def cut(self, low: float, high: float) -> tuple[float, float]:
@@ -260,8 +269,8 @@ def alike(a: Histogram, b: Histogram) -> tuple[Histogram, Histogram]:
     return a.coarser(schema), b.coarser(schema)
 
 
-def added(histograms: Iterable[Histogram]) -> Histogram:
+def added(histograms: Iterable[Histogram], during: str = "") -> Histogram:
     first, *others = histograms
     for other in others:
-        first = first.plus(other)
+        first = first.plus(other, 1, during)
     return first

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from tests.twins.histograms import Histogram
 from tests.twins.numbers import AGGREGATES, ARITHMETIC, deviation, mad, mean, quantile, total, variance
 from tests.twins.promql import Data, Labels, Matrix, Node, Range, Subquery, Value, Vector, drop_name, insert, pick
-from tests.twins.windows import Window
+from tests.twins.remarks import IGNORED, NO_COUNTER_NAME, perhaps, remark
+from tests.twins.windows import Window, mixed, remark_on_name
 
 
 def numbers_of(window: Window) -> list[tuple[int, float]]:
@@ -57,6 +58,11 @@ class Rollup(Node):
         result: Vector = {}
         parts = CANDLE if self.function == "rollup_candlestick" else PARTS
         for labels, window in self.over.windows(data, t):
+            if self.function in ("rollup_increase", "rollup_rate") and isinstance(self.over, Range):
+                remark_on_name(window if self.over.selector.name != "mixed" else ([], 0, 0))
+                perhaps(NO_COUNTER_NAME)
+            if numbers_of(window) and mixed(window[0]):
+                remark(IGNORED)
             numbers = ROLLUPS[self.function](numbers_of(window))
             kept = labels if self.function in ("rollup", "rollup_candlestick") else drop_name(labels)
             for part in [self.only] if numbers and self.only else parts if numbers else []:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from tests.twins.histograms import Histogram, Incompatible
 from tests.twins.numbers import ARITHMETIC, COMPARISONS, MAPS, Open, Refused
-from tests.twins.windows import ARGUMENTS, KEEP_NAMES, WINDOW_FUNCTIONS, Value, Window, edged
+from tests.twins.remarks import BAD_BOUND, out_of_range, remark
+from tests.twins.trims import TRIMS, trimmed
+from tests.twins.windows import ARGUMENTS, KEEP_NAMES, WINDOW_FUNCTIONS, Value, Window, edged, remark_on_name
 
 Labels = tuple[tuple[str, str], ...]
 Vector = dict[Labels, Value]
@@ -36,7 +38,20 @@ def insert(into: Vector, labels: Labels, value: Value) -> None:
     into[labels] = value
 
 
+class Said(int):
+    """Milliseconds that an expression says."""
+
+    words: str
+
+    def __new__(cls, duration: int, words: str) -> Said:
+        found = super().__new__(cls, duration)
+        found.words = words
+        return found
+
+
 def ms(duration: int) -> str:
+    if isinstance(duration, Said):
+        return f"({duration.words})"
     return f"-{-duration}ms" if duration < 0 else f"{duration}ms"
 
 
@@ -92,9 +107,10 @@ class Selector(Node):
     def newest(self, data: Data, t: int) -> Iterator[tuple[Labels, int, Value]]:
         t = self.time(t)
         for labels, samples in data.items():
-            seen = [(at, v) for at, v in samples if t - LOOKBACK_MS < at <= t]
-            if self.takes(labels) and seen and seen[-1][1] is not None:
-                yield labels, *seen[-1]
+            if self.takes(labels):
+                seen = [(at, v) for at, v in samples if t - LOOKBACK_MS < at <= t]
+                if seen and seen[-1][1] is not None:
+                    yield labels, *seen[-1]
 
     def vector(self, data: Data, t: int) -> Vector:
         return {labels: value for labels, _, value in self.newest(data, t)}
@@ -174,6 +190,10 @@ class Over(Node):
         result: Vector = {}
         for labels, window in self.over.windows(data, t):
             value = WINDOW_FUNCTIONS[self.function][0](window) if window[0] else None
+            # Of a subquery's names this twin knows nothing.
+            if self.function in ("rate", "increase") and isinstance(self.over, Range):
+                may_be_histogram = self.over.selector.name == "mixed"
+                remark_on_name(window if isinstance(value, float) or not may_be_histogram else ([], 0, 0))
             if value is not None:
                 insert(result, labels if self.function in KEEP_NAMES else drop_name(labels), value)
         return result
@@ -195,6 +215,8 @@ class Edged(Node):
         for labels, (around, start, end) in self.over.windows(data, t, LOOKBACK_MS):
             numbers = [(at, v) for at, v in around if not isinstance(v, Histogram)]
             value = edged(self.function, self.extension, numbers, start, end) if numbers else None
+            if self.function in ("rate", "increase"):
+                remark_on_name(([p for p in numbers if start < p[0] <= end], start, end))
             if value is not None:
                 insert(result, drop_name(labels), value)
         return result
@@ -243,9 +265,13 @@ class OfHistogram(Node):
 
     def vector(self, data: Data, t: int) -> Vector:
         result: Vector = {}
+        if "quantile(2" in self.function:
+            out_of_range(2)
         for labels, value in self.of.vector(data, t).items():
             if isinstance(value, Histogram):
                 insert(result, drop_name(labels), HISTOGRAM_FUNCTIONS[self.function](value))
+            elif "quantile" in self.function or "fraction" in self.function:
+                remark(BAD_BOUND)  # a number without an upper bound
         return result
 
 
@@ -257,20 +283,36 @@ def combined(op: str, a: Value, b: Value) -> Value:
         case True, True if op in ("+", "-"):
             if {a.hint, b.hint} == {"reset", "not_reset"}:
                 raise Open  # where both are known to be, there is none; that hangs on how samples are stored
-            return a.plus(b, 1 if op == "+" else -1)
+            return a.plus(b, 1, "addition") if op == "+" else a.minus(b)
         case True, False if op in ("*", "/"):
             return a.times(b) if op == "*" else a.by(b)
         case False, True if op == "*":
             return b.times(a)
+        case True, False if op in TRIMS:
+            return trimmed(a, op, b)
     raise Incompatible
 
 
 def result_of(op: str, a: Value, b: Value, returns_bool: bool, kept: Value) -> Value | None:
     """None: filtered out. `Incompatible`: these two have no answer."""
-    if op in ARITHMETIC:
-        return combined(op, a, b)
-    if isinstance(a, Histogram) != isinstance(b, Histogram) or (isinstance(a, Histogram) and op not in ("==", "!=")):
+    kinds = ["histogram" if isinstance(v, Histogram) else "float" for v in (a, b)]
+    allowed = {
+        "float float": [*ARITHMETIC, *COMPARISONS],
+        "float histogram": ["*"],
+        "histogram float": ["*", "/", *TRIMS],
+        "histogram histogram": ["+", "-", "==", "!="],
+    }
+    if op not in allowed[" ".join(kinds)]:
+        remark(
+            f'PromQL info: incompatible sample types encountered for binary operator "{op}": {f" {op} ".join(kinds)}'
+        )
         raise Incompatible
+    if op not in COMPARISONS:
+        try:
+            return combined(op, a, b)
+        except Incompatible:
+            remark(f"PromQL warning: incompatible bucket layout encountered for binary operator {op}")
+            raise
     holds = COMPARISONS[op](a, b)
     return float(holds) if returns_bool else kept if holds else None
 
@@ -295,7 +337,7 @@ class WithNumber(Node):
             sides = (self.number, value) if self.number_first else (value, self.number)
             with contextlib.suppress(Incompatible):
                 found = result_of(self.op, *sides, self.returns_bool, value)
-                keeps = self.keep_name or (self.op in COMPARISONS and not self.returns_bool)
+                keeps = self.keep_name or (self.op not in ARITHMETIC and not self.returns_bool)
                 if found is not None:
                     insert(result, labels if keeps else drop_name(labels), found)
         return result

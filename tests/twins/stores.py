@@ -9,12 +9,15 @@ from random import Random
 
 from tests.twins.histograms import CUSTOM, Histogram, upper_bound
 from tests.twins.promql import Data
-from tests.twins.windows import Value
+from tests.twins.windows import Started, Value
 
 LABELS = {"job": ["a", "b"], "instance": ["0", "1", "2"], "zone": ["", "x"]}
 NUMBERS = ["gauge", "counter"]
 # Counters of exponential and of custom buckets; gauges with numbers among the histograms.
 HISTOGRAMS = ["latency", "custom", "mixed"]
+# What only their own functions are asked of: a series for each bucket, what is known of targets,
+# numbers with start timestamps.
+CLASSIC, INFO, STARTED = "classic", "target_info", "started"
 GAPS = [*[10_000] * 6, *[15_000] * 4, 5_000, 11_003, 11_003, 200_000]
 
 
@@ -100,6 +103,45 @@ def histograms(rng: Random, shapes: Shapes, name: str, count: int) -> list[Value
     return [None if rng.random() < 0.04 else h for h in found]
 
 
+BOUNDS = [
+    ("0.5", "1", "2", "+Inf"),
+    ("-1", "0", "2.5", "Inf"),
+    ("1", "1.0", "4", "+Inf"),
+    ("1", "4"),
+    ("0.5", "wide", "+Inf"),
+]
+
+
+def buckets(rng: Random, labels: list[tuple[str, str]], at: list[int]) -> Data:
+    """A classic histogram; its lowest bucket may count too much, and each may miss a sample."""
+    counts, found = dict.fromkeys(rng.choice(BOUNDS), 0.0), Data()
+    extra = rng.choice([0, 0, 0, 3])
+    for t in at:
+        more = 0
+        for i, le in enumerate(counts):
+            more += rng.randint(0, 3)
+            counts[le] += more + (extra if i == 0 else 0)
+            if rng.random() < 0.97:
+                found.setdefault(tuple(sorted([*labels, ("le", le)])), []).append((t, counts[le]))
+    return found
+
+
+def started(rng: Random, at: list[int]) -> list[Value | None]:
+    """A counter that says when it began, deltas, or starts that contradict each other."""
+    kind, value, start = rng.choice(["counter", "delta", "odd"]), 0.0, rng.choice([0, max(at[0] - 4_000, 0)])
+    found: list[Value | None] = []
+    for before, t in zip([at[0] - 10_000, *at], at, strict=False):
+        if kind == "delta":
+            value, start = float(rng.randint(0, 9)), max(before + rng.choice([0, 0, 0, 1, 2_000]), 0)
+        elif rng.random() < 0.15:
+            value, start = float(rng.randint(0, 12)), max(rng.randint(before, t), 0)
+        else:
+            value += rng.randint(0, 5)
+        odd = [0, start, start, t, t + 5, max(before - 5, 0)]
+        found.append(Started(value, rng.choice(odd) if kind == "odd" else start) if rng.random() > 0.03 else None)
+    return found
+
+
 def store(rng: Random, names: list[str], series: int = 5, samples: int = 40) -> Data:
     data: Data = {}
     shapes = rng.choice(SHAPES)
@@ -108,7 +150,15 @@ def store(rng: Random, names: list[str], series: int = 5, samples: int = 40) -> 
             labels = [("__name__", name), *((n, v) for n, v in zip(LABELS, values, strict=True) if v)]
             at = times(rng, samples)
             column: list[Value | None]
-            if name.startswith("gauge"):
+            if name.startswith("classic"):
+                data |= buckets(rng, labels, at[::3])
+                continue
+            if name == "target_info":
+                labels.append(("version", rng.choice("12")))
+                column = [1.0 if rng.random() < 0.9 else None for _ in at]
+            elif name == STARTED:
+                column = started(rng, at)
+            elif name.startswith("gauge"):
                 column = [gauge(rng) for _ in at]
             elif name.startswith("counter"):
                 column = counters(rng, len(at))

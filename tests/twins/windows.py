@@ -8,6 +8,29 @@ from collections.abc import Callable
 
 from tests.twins.histograms import Histogram, Incompatible, added
 from tests.twins.numbers import deviation, extreme, line, mad, mean, quantile, total, variance
+from tests.twins.remarks import (
+    IGNORED,
+    MIXED_SCHEMAS,
+    MIXED_TYPES,
+    NO_COUNTER_NAME,
+    NOT_COUNTER,
+    NOT_GAUGE,
+    RECONCILED,
+    perhaps,
+    remark,
+)
+
+
+class Started(float):
+    """A number whose counter began at a time; at 0: nobody knows when."""
+
+    start: int
+
+    def __new__(cls, value: float, start: int) -> Started:
+        found = super().__new__(cls, value)
+        found.start = start
+        return found
+
 
 Value = float | Histogram
 Samples = list[tuple[int, Value]]  # ascending milliseconds
@@ -21,6 +44,17 @@ def numbers_of(window: Window) -> list[float]:
 
 def mixed(samples: Samples) -> bool:
     return len({isinstance(v, Histogram) for _, v in samples}) > 1
+
+
+def remark_on_name(window: Window) -> None:
+    """No metric here is named as a counter is; one sample is enough to say so."""
+    if numbers_of(window):
+        remark(NO_COUNTER_NAME)
+
+
+def remarked(kind: str) -> None:
+    """No answer, but a remark."""
+    remark(kind)
 
 
 def is_reset(before: Value, after: Value) -> bool:
@@ -41,18 +75,33 @@ def gain(samples: Samples, counter: bool) -> Value:
     if not isinstance(first, Histogram):
         lost = sum(a for (_, a), (_, b) in itertools.pairwise(samples) if b < a) if counter else 0
         return last - first + lost
-    values = [v for _, v in samples]
-    inner = values[1:-1] if counter else []
-    if counter and is_reset(values[0], values[1]):
-        result = last  # what stood before the reset is taken off and added again
-    else:
-        result = last.minus(first)
-    if any(h.custom != last.custom for h in inner):
+    return histograms_gain([v for _, v in samples], counter)
+
+
+def histograms_gain(values: list[Histogram], counter: bool) -> Histogram:
+    first, last = values[0], values[-1]
+    if counter and "gauge" in (first.hint, last.hint):
+        remark(NOT_COUNTER)
+    resets = [a for a, b in itertools.pairwise(values[1:]) if is_reset(a, b)]
+    if counter and is_reset(first, values[1]):
+        # What stood before the reset is taken off and added again: an empty one of the second's layout stands for it.
+        first = values[1].times(0)
+        perhaps(f"{RECONCILED} addition")  # where it is stored that the second was a reset
+    if first.custom != last.custom:
         raise Incompatible
-    resets = [a for a, b in itertools.pairwise(values[1:]) if is_reset(a, b)] if counter else []
-    for h in [*inner, values[1]] if counter else []:
+    for h in values[1:-1] if counter else []:
+        if h.hint == "gauge":
+            remark(NOT_COUNTER)
+        if h.custom != last.custom:
+            raise Incompatible
+    result = last.minus(first)
+    if not counter:
+        if {first.hint, last.hint} != {"gauge"}:
+            remark(NOT_GAUGE)
+        return result
+    for h in values[1:]:
         result = result.coarser(h.schema)
-    return added([result, *resets])
+    return added([result, *resets], "addition")
 
 
 def lead(gap: float, interval: float, from_zero: float) -> float:
@@ -65,11 +114,11 @@ def extrapolated(counter: bool, per_second: bool) -> Function:
     def compute(window: Window) -> Value | None:
         samples, start, end = window
         if len(samples) < 2 or mixed(samples):
-            return None
+            return remarked(MIXED_TYPES) if mixed(samples) else None
         try:
             gained = gain(samples, counter)
         except Incompatible:
-            return None
+            return remarked(MIXED_SCHEMAS)
         (first, v0), (last, _) = samples[0], samples[-1]
         seconds = (last - first) / 1000
         interval = seconds / (len(samples) - 1)
@@ -86,15 +135,19 @@ def extrapolated(counter: bool, per_second: bool) -> Function:
 def last_two(per_second: bool) -> Function:
     def compute(window: Window) -> Value | None:
         if len(window[0]) < 2 or mixed(window[0][-2:]):
-            return None
+            return remarked(MIXED_TYPES) if mixed(window[0][-2:]) else None
         (t0, v0), (t1, v1) = window[0][-2:]
         seconds = (t1 - t0) / 1000 if per_second else 1
         if not isinstance(v1, Histogram):
             return (v1 if per_second and v1 < v0 else v1 - v0) / seconds
+        if per_second and "gauge" in (v0.hint, v1.hint):
+            remark(NOT_COUNTER)
+        if not per_second and {v0.hint, v1.hint} != {"gauge"}:
+            remark(NOT_GAUGE)
         try:
             return (v1 if per_second and is_reset(v0, v1) else v1.minus(v0)).by(seconds)
         except Incompatible:
-            return None
+            return remarked(MIXED_SCHEMAS)
 
     return compute
 
@@ -106,21 +159,28 @@ def pairs(differs: Callable[[Value, Value], bool]) -> Function:
 def summed(share: Callable[[int], float], numbers: Callable[[list[float]], float]) -> Function:
     def compute(window: Window) -> Value | None:
         if mixed(window[0]):
-            return None
+            return remarked(MIXED_TYPES)
         values = [v for _, v in window[0]]
         if not isinstance(values[0], Histogram):
             return numbers(values)
         try:
-            return added(values).times(share(len(values)))
+            return added(values, "aggregation").times(share(len(values)))
         except Incompatible:
-            return None
+            return remarked(MIXED_SCHEMAS)
 
     return compute
 
 
 def numbers(compute: Callable[[list[float]], float | None]) -> Function:
     """Of the numbers alone."""
-    return lambda w: compute(found) if (found := numbers_of(w)) else None
+
+    def of(window: Window) -> float | None:
+        found = numbers_of(window)
+        if found and mixed(window[0]):
+            remark(IGNORED)
+        return compute(found) if found else None
+
+    return of
 
 
 def timed(pick: Callable[[list[tuple[float, float]]], float | None]) -> Function:
@@ -128,6 +188,8 @@ def timed(pick: Callable[[list[tuple[float, float]]], float | None]) -> Function
 
     def compute(window: Window) -> float | None:
         found = [(t / 1000, v) for t, v in window[0] if not isinstance(v, Histogram)]
+        if found and mixed(window[0]):
+            remark(IGNORED)
         return pick(found) if found else None
 
     return compute

@@ -55,9 +55,9 @@ impl Cells {
         size_of_val(&self.rows[..]) + self.rows.iter().map(|row| bytes(row)).sum::<usize>()
     }
 
-    /// Whether no row has any.
+    /// Whether no row has any; rows that had some may be left, without.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows.iter().flatten().all(Option::is_none)
     }
 
     /// See `cost`.

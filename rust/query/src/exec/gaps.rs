@@ -15,9 +15,9 @@ use super::scan::RowMap;
 use super::{Evaluator, Value};
 use crate::syntax::tree::{Binary, BinaryOp, Matching};
 
-/// The right operand: one value per step for every series on the left, or series to be matched.
+/// The right operand: one row for every series on the left, or series to be matched.
 enum Right<'a> {
-    Column(Vec<f64>),
+    One(Block<'a>),
     Series(Block<'a>),
 }
 
@@ -41,7 +41,7 @@ impl<'a> Evaluator<'a> {
             (Value::String(_), _) => return Err(strings()),
         };
         let right = match right {
-            Value::Scalar(column) => Right::Column(column),
+            Value::Scalar(column) => Right::One(Block::unlabelled(column)),
             Value::Vector(vector) => right_side(vector.into_block(self.budget)?),
             Value::String(_) => return Err(strings()),
         };
@@ -49,7 +49,7 @@ impl<'a> Evaluator<'a> {
             (BinaryOp::Default, right) => {
                 Vector::Block(self.filled(left.into_block(self.budget)?, right, &binary.matching)?)
             }
-            (_, Right::Column(column)) => blanked(left, column, op == BinaryOp::If, self.budget)?,
+            (_, Right::One(right)) => blanked(left, &right, op == BinaryOp::If, self.budget)?,
             (_, Right::Series(mut right)) => {
                 for row in right.values.chunks_mut(right.steps) {
                     self.budget.check()?;
@@ -67,13 +67,11 @@ impl<'a> Evaluator<'a> {
     fn filled(&self, mut left: Block<'a>, right: Right<'a>, matching: &Matching) -> Result<Block<'a>> {
         left.drop_empty(self.budget)?;
         let mut right = match (left.len(), right) {
-            (0, Right::Column(column)) => return Ok(Block::unlabelled(column)),
-            (0, Right::Series(block)) => return Ok(block),
-            (_, Right::Column(column)) => {
-                let column = Block::unlabelled(column);
+            (0, Right::One(block) | Right::Series(block)) => return Ok(block),
+            (_, Right::One(block)) => {
                 for row in 0..left.len() {
                     self.budget.check()?;
-                    fill(&mut left, row, &column, 0);
+                    fill(&mut left, row, &block, 0);
                 }
                 return Ok(left);
             }
@@ -103,29 +101,32 @@ fn scalar(op: BinaryOp, left: f64, right: f64) -> f64 {
     }
 }
 
-/// A single series whose labels are none, or go with its name at the end, is a column.
+/// A single series whose labels are none, or go with its name at the end, holds for every other.
 fn right_side(block: Block<'_>) -> Right<'_> {
     let bare = block.len() == 1 && {
         let labels = block.labels.get(0);
         let labels = if block.drop_name[0] { super::labels::drop_metadata(&labels) } else { labels };
         labels.iter().next().is_none()
     };
-    if bare && block.cells.is_empty() { Right::Column(block.values) } else { Right::Series(block) }
+    if bare { Right::One(block) } else { Right::Series(block) }
+}
+
+fn is_gap(block: &Block<'_>, row: usize, step: usize) -> bool {
+    block.row(row)[step].is_nan() && block.cells.get(row, step).is_none()
 }
 
 /// Puts what `from` has at row `of` where row `to` has a gap.
 fn fill(block: &mut Block<'_>, to: usize, from: &Block<'_>, of: usize) {
     for step in 0..block.steps {
-        let is_gap = block.row(to)[step].is_nan() && block.cells.get(to, step).is_none();
-        if is_gap && from.has(of, step) {
+        if is_gap(block, to, step) && from.has(of, step) {
             block.put(to, step, from.row(of)[step], from.cells.get(of, step).cloned());
         }
     }
 }
 
-/// Keeps the steps at which the column has a number, or those at which it has none.
-fn blanked<'a>(left: Vector<'a>, column: Vec<f64>, wanted: bool, budget: &Budget) -> Result<Vector<'a>> {
-    let goes: Arc<[bool]> = column.iter().map(|c| c.is_nan() == wanted).collect();
+/// Keeps the steps at which the one row has a sample, or those at which it has a gap.
+fn blanked<'a>(left: Vector<'a>, one: &Block<'_>, wanted: bool, budget: &Budget) -> Result<Vector<'a>> {
+    let goes: Arc<[bool]> = (0..one.steps).map(|step| is_gap(one, 0, step) == wanted).collect();
     let of_numbers = goes.clone();
     let numbers = move |row: &mut [f64]| {
         row.iter_mut().zip(&of_numbers[..]).filter(|(_, goes)| **goes).for_each(|(v, _)| *v = ABSENT);

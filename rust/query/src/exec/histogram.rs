@@ -7,7 +7,7 @@ use metricsdb_model::{Grouping, Labels, Result, Span};
 
 use super::Evaluator;
 use super::binary::map_rows;
-use super::block::{ABSENT, Block, Vector, present};
+use super::block::{ABSENT, Block, Vector, duplicate_labelset, present};
 use super::grid::Grid;
 use super::native::Hints;
 use super::scan::RowMap;
@@ -61,12 +61,13 @@ impl<'a> Evaluator<'a> {
         let mut result = Block::empty(grid.steps);
         self.quantile_rows(&block, &histograms, &phi, call.args[1].span, grid, |labels, row| {
             result.push(labels.clone(), true, row);
+            Ok(())
         })?;
         result.drop_empty(self.budget)?;
         Ok(result)
     }
 
-    /// One row per quantile; its number becomes a label.
+    /// One row per quantile; its number becomes a label, in the place of the one that was there.
     #[inline(never)]
     pub(super) fn histogram_quantiles(&self, call: &Call, grid: &Grid) -> Result<Block<'a>> {
         let label = self.string(&call.args[1])?;
@@ -84,8 +85,13 @@ impl<'a> Evaluator<'a> {
                         result.push(labels.clone(), true, &vec![ABSENT; row.len()]);
                         next
                     });
-                    result.row_mut(at)[step] = value;
+                    let slot = &mut result.row_mut(at)[step];
+                    if present(*slot) {
+                        return Err(duplicate_labelset());
+                    }
+                    *slot = value;
                 }
+                Ok(())
             })?;
         }
         Ok(result)
@@ -153,7 +159,7 @@ impl<'a> Evaluator<'a> {
         phi: &[f64],
         span: Span,
         grid: &Grid,
-        mut emit: impl FnMut(&Labels, &[f64]),
+        mut emit: impl FnMut(&Labels, &[f64]) -> Result<()>,
     ) -> Result<()> {
         let remarks = self.remarks(span);
         let compute = |buckets: &mut Vec<Bucket>, histogram: &Histogram| {
@@ -187,7 +193,7 @@ impl<'a> Evaluator<'a> {
                 let metric = histogram.labels.metric_name();
                 self.notes.forced_monotonicity(metric, repair, grid.time(step), span);
             }
-            emit(&histogram.labels, &row);
+            emit(&histogram.labels, &row)?;
         }
         Ok(())
     }
