@@ -40,6 +40,14 @@ impl Extend<f64> for Sum {
     }
 }
 
+/// Sum and its exact rounding error (D. Knuth, TAOCP 2, 4.2.2).
+#[inline]
+pub fn two_sum(a: f64, b: f64) -> (f64, f64) {
+    let sum = a + b;
+    let b_part = sum - a;
+    (sum, (a - (sum - b_part)) + (b - b_part))
+}
+
 /// Integers that are summed without rounding stay below this, whatever their order.
 const EXACT_MAX: f64 = (1u64 << 53) as f64;
 /// Adding and taking it away again rounds what is well below 2^52 to an integer.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::function::compensated::Sum;
+use crate::function::compensated::{Sum, two_sum};
 use crate::function::rate::{self, Extrapolated};
 use crate::function::{Window, WindowFn, starts};
 
@@ -204,13 +204,6 @@ impl Prefix {
         }
         if f64::is_finite(magnitude) { Prefix::Built { sums, magnitude } } else { Prefix::Unfit }
     }
-}
-
-/// Sum and its exact rounding error (D. Knuth, TAOCP 2, 4.2.2).
-fn two_sum(a: f64, b: f64) -> (f64, f64) {
-    let sum = a + b;
-    let b_part = sum - a;
-    (sum, (a - (sum - b_part)) + (b - b_part))
 }
 
 #[cfg(test)]
