@@ -8,6 +8,7 @@
 //! the deepest tree then needs a fraction of the stack.
 
 pub(crate) mod aggregate;
+mod alone;
 mod binary;
 mod block;
 mod call;
@@ -44,6 +45,7 @@ use crate::annotations::Notes;
 use crate::syntax::tree::{Aggregate, AggregateOp, Binary, BinaryOp, Expr, ExprKind, ValueType};
 use block::{Block, Vector, present};
 use grid::Grid;
+pub use alone::alone;
 pub use memo::Memo;
 use mixed::Remarks;
 use native::Hints;
