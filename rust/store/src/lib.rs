@@ -35,6 +35,7 @@ mod starts;
 pub mod symbols;
 mod together;
 pub mod view;
+mod written;
 
 pub use database::{Database, Options};
 pub use densify::Densified;

@@ -69,7 +69,9 @@ impl Walk {
             // Arguments are only looked at where there is a series at all.
             Kernel::Window(_) => match call.function.name {
                 "quantile_over_time" | "double_exponential_smoothing" => self.has_constants(call),
-                "min_over_time" | "max_over_time" | "sum_over_time" | "avg_over_time" => self.reads_samples(call),
+                "min_over_time" | "max_over_time" | "sum_over_time" | "avg_over_time" => {
+                    self.reads_samples(call)
+                }
                 _ => true,
             },
             _ => true,

@@ -43,9 +43,9 @@ use metricsdb_model::{Answer, Budget, Error, Grouping, Result, SeriesSet, Source
 
 use crate::annotations::Notes;
 use crate::syntax::tree::{Aggregate, AggregateOp, Binary, BinaryOp, Expr, ExprKind, ValueType};
+pub use alone::alone;
 use block::{Block, Vector, present};
 use grid::Grid;
-pub use alone::alone;
 pub use memo::Memo;
 use mixed::Remarks;
 use native::Hints;

@@ -201,7 +201,11 @@ impl Prefix {
             lost += error.abs();
             sums.push(sum);
         }
-        if sum.high.is_finite() && f64::is_finite(lost) { Prefix::Built { sums, lost } } else { Prefix::Unfit }
+        if sum.high.is_finite() && f64::is_finite(lost) {
+            Prefix::Built { sums, lost }
+        } else {
+            Prefix::Unfit
+        }
     }
 }
 
