@@ -329,3 +329,72 @@ fn a_cache_that_is_not_told_of_writes_is_found_out() {
     let wrong = (1..40).filter(|seed| World::new(seed * 0x9e37_79b9, false).run(30).is_err()).count();
     assert!(wrong > 20, "{wrong}");
 }
+
+/// `m` has the samples of a minute, whose values are `value`.
+fn fill(store: &Database, first: i64, value: f64) {
+    let series = BatchSeries { raw: Cow::Borrowed(b"__name__=m"), samples: 0..60 };
+    store.write(&Batch {
+        series: vec![series],
+        timestamps: (0..60).map(|i| first + i * 1000).collect(),
+        values: vec![value; 60],
+        starts: Vec::new(),
+        histograms: Vec::new(),
+        metadata: Vec::new(),
+        dialect: 0,
+        decode,
+        extra: Extra::default(),
+        report: WriteReport::default(),
+    });
+}
+
+#[test]
+fn a_write_while_a_query_is_evaluated_shows_in_the_next() {
+    let (store, cache, budget) =
+        (Database::new(Options::default()), Cache::new(1 << 20), Budget::unlimited());
+    let ask = |text: &str, meanwhile: &dyn Fn()| {
+        let expr = parse(text).unwrap();
+        let written = || store.take_lowest_written();
+        let evaluate = |params: &Params<'_>| {
+            let answer = evaluate(&expr, params, &store, &budget);
+            meanwhile();
+            answer
+        };
+        let params = Params::range(text, 0, 50_000, 10_000);
+        cache.answer(&expr, &params, &budget, &written, &evaluate).unwrap().matrix.values
+    };
+    fill(&store, 0, 1.0);
+    // Another query is told of the write, before the first one is kept.
+    let found = ask("sum(m)", &|| {
+        fill(&store, 0, 2.0);
+        ask("count(m)", &|| ());
+    });
+    assert_eq!(found, [1.0; 6]);
+    assert_eq!(ask("sum(m)", &|| ()), [2.0; 6]);
+    assert_eq!(ask("sum(m)", &|| panic!("is known")), [2.0; 6]);
+    // What is written behind the last step changes nothing before it.
+    fill(&store, 50_001, 3.0);
+    assert_eq!(ask("sum(m)", &|| panic!("is known")), [2.0; 6]);
+}
+
+#[test]
+fn a_cache_holds_what_it_may_and_forgets_what_was_used_the_longest_ago() {
+    let (store, budget) = (Database::new(Options::default()), Budget::unlimited());
+    fill(&store, 0, 1.0);
+    let ask = |cache: &Cache, text: &str| {
+        let (expr, params) = (parse(text).unwrap(), Params::range(text, 0, 50_000, 1000));
+        let evaluate = |params: &Params<'_>| evaluate(&expr, params, &store, &budget);
+        cache.answer(&expr, &params, &budget, &|| store.take_lowest_written(), &evaluate).unwrap();
+    };
+    let small = Cache::new(8 << 10);
+    let text = |i: usize| format!("sum(m) + {i}");
+    (0..40).for_each(|i| ask(&small, &text(i)));
+    let counts = small.counts();
+    assert!(counts.bytes <= 8 << 10 && (4..40).contains(&counts.entries), "{counts:?}");
+    ask(&small, &text(39));
+    ask(&small, &text(0));
+    assert_eq!((small.counts().whole, small.counts().missed), (1, 41));
+    for cache in [Cache::new(0), Cache::new(1000)] {
+        (0..3).for_each(|_| ask(&cache, "sum(m)"));
+        assert_eq!((cache.counts().bytes, cache.counts().whole), (0, 0));
+    }
+}
