@@ -33,6 +33,7 @@ mod relabel;
 mod scan;
 mod select;
 pub(crate) mod times;
+pub(crate) mod twins;
 mod waits;
 
 use std::cell::{Cell, RefCell};
@@ -52,6 +53,7 @@ use native::Hints;
 use pick::Pick;
 use profile::{Probe, Profile};
 use times::{QueryTimes, is_step_invariant};
+use twins::Sharing;
 pub use waits::{Waits, waits};
 
 /// The newest sample is looked for so far back, as in Prometheus.
@@ -120,8 +122,11 @@ pub fn evaluate_on(
     let times = params.times();
     let notes = Notes::new(params.text);
     let (selected, hints, memo) = (RefCell::default(), Cell::default(), RefCell::new(memo));
+    // A stream keeps what it needs itself; who counts samples step by step counts them at each place.
+    let shares = memo.borrow().is_none() && budget.visits().is_none();
+    let sharing = if shares { Sharing::of(expr) } else { Sharing::default() };
     let evaluator =
-        Evaluator { source, budget, params, times, notes: &notes, profile, selected, hints, memo };
+        Evaluator { source, budget, params, times, notes: &notes, profile, selected, hints, memo, sharing };
     let (kind, matrix, string) = evaluator.answer(expr)?;
     budget.check_samples()?;
     drop(evaluator);
@@ -176,15 +181,20 @@ struct Evaluator<'a> {
     hints: Cell<Hints>,
     /// What subqueries came to before, in a stream.
     memo: RefCell<Option<&'a mut Memo>>,
+    sharing: Sharing<'a>,
 }
 
 impl<'a> Evaluator<'a> {
     /// Evaluates a node. What it allocated is given back to the account, but for its value.
     fn eval(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
         let since = self.profile.map_or(0, Profile::now);
-        let mark = self.budget.mark();
+        let (mark, notes) = (self.budget.mark(), self.notes.len());
+        if let Some(value) = self.shared(expr, grid)? {
+            return Ok(value);
+        }
         let value = self.eval_node(expr, grid)?;
         self.budget.settle(mark, value.bytes())?;
+        self.share(expr, grid, &value, notes)?;
         match self.profile {
             None => Ok(value),
             Some(_) => Ok(self.observe(expr, since, value)),
@@ -327,9 +337,20 @@ impl<'a> Evaluator<'a> {
         let trims = |op| matches!(op, BinaryOp::TrimUpper | BinaryOp::TrimLower);
         let hints = if spine.iter().any(|(b, _)| trims(b.op)) { Hints::Whole } else { self.hints.get() };
         self.with_hints(hints, || {
+            let notes = self.notes.len();
             let mut value = self.eval(first, grid)?;
+            let mut leaf = Some(first);
             for (binary, span) in spine.into_iter().rev() {
-                let right = self.eval(&binary.right, grid)?;
+                let before = self.notes.len();
+                let mut right = self.eval(&binary.right, grid)?;
+                if let (Value::Vector(_), Value::Vector(_), false) = (&value, &right, binary.op.is_gap()) {
+                    // Both are to stand in memory.
+                    right = self.operand(&binary.right, grid, right, before)?;
+                    if let (Some(first), true) = (leaf, self.notes.len() == before) {
+                        value = self.operand(first, grid, value, notes)?;
+                    }
+                }
+                leaf = None;
                 value = self.binary(binary, span, value, right)?;
                 value = self.observe(binary, since, value);
             }
