@@ -341,16 +341,16 @@ impl<'a> Evaluator<'a> {
             let mut value = self.eval(first, grid)?;
             let mut leaf = Some(first);
             for (binary, span) in spine.into_iter().rev() {
+                // Rows of both operands of such an operator are to stand in memory.
+                let held = !binary.op.is_gap() && binary.right.value_type() == ValueType::Vector;
+                if let Some(first) = leaf.take().filter(|_| held) {
+                    value = self.operand(first, grid, value, notes)?;
+                }
                 let before = self.notes.len();
                 let mut right = self.eval(&binary.right, grid)?;
-                if let (Value::Vector(_), Value::Vector(_), false) = (&value, &right, binary.op.is_gap()) {
-                    // Both are to stand in memory.
+                if held && matches!(value, Value::Vector(_)) {
                     right = self.operand(&binary.right, grid, right, before)?;
-                    if let (Some(first), true) = (leaf, self.notes.len() == before) {
-                        value = self.operand(first, grid, value, notes)?;
-                    }
                 }
-                leaf = None;
                 value = self.binary(binary, span, value, right)?;
                 value = self.observe(binary, since, value);
             }
