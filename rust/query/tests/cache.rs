@@ -182,7 +182,7 @@ impl World {
         let store = Database::new(Options { samples_per_chunk: 16, ..Options::default() });
         let mut chance = Chance(seed | 1);
         let many = chance.one(&[6, 6, 200]);
-        World { store, cache: Cache::new(1 << 22), chance, now: 3600_000, many, told }
+        World { store, cache: Cache::new(1 << 22), chance, now: 3_600_000, many, told }
     }
 
     /// Samples of now, or late ones, of series that may be new.

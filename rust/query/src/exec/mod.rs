@@ -185,16 +185,17 @@ struct Evaluator<'a> {
 }
 
 impl<'a> Evaluator<'a> {
-    /// Evaluates a node. What it allocated is given back to the account, but for its value.
+    /// Evaluates a node, or takes the value of one that is the same.
     fn eval(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
+        if self.is_twin(expr) { self.eval_twin(expr, grid) } else { self.eval_alone(expr, grid) }
+    }
+
+    /// Evaluates a node. What it allocated is given back to the account, but for its value.
+    fn eval_alone(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
         let since = self.profile.map_or(0, Profile::now);
-        let (mark, notes) = (self.budget.mark(), self.notes.len());
-        if let Some(value) = self.shared(expr, grid)? {
-            return Ok(value);
-        }
+        let mark = self.budget.mark();
         let value = self.eval_node(expr, grid)?;
         self.budget.settle(mark, value.bytes())?;
-        self.share(expr, grid, &value, notes)?;
         match self.profile {
             None => Ok(value),
             Some(_) => Ok(self.observe(expr, since, value)),

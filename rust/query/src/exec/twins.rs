@@ -15,7 +15,7 @@ use super::profile::address;
 use super::{Evaluator, Value};
 use crate::syntax::tree::{Expr, ExprKind};
 
-/// In larger expressions nothing is looked for: each part is written out to be compared.
+/// In expressions of more nodes nothing is looked for: each part is written out to be compared.
 const PARTS_MAX: usize = 256;
 
 /// The calls and aggregations of an expression that are alike, by their addresses.
@@ -29,19 +29,17 @@ pub(crate) struct Twins {
 
 impl Twins {
     pub fn of(expr: &Expr) -> Twins {
-        let mut parts = Vec::new();
+        let (mut seen, mut worth) = (0, 0);
         let mut waiting = vec![expr];
         while let Some(part) = waiting.pop() {
-            if is_worth_it(part) {
-                parts.push(part);
-            }
+            (seen, worth) = (seen + 1, worth + usize::from(is_worth_it(part)));
             waiting.extend(part.children());
-            if waiting.len() + parts.len() > PARTS_MAX {
+            if seen > PARTS_MAX {
                 return Twins::default();
             }
         }
         let mut twins = Twins::default();
-        if parts.len() > 1 {
+        if worth > 1 {
             twins.add(expr, &mut HashMap::new());
             twins.first.retain(|_, first| twins.count.get(first).is_some_and(|count| *count > 1));
         }
@@ -107,8 +105,23 @@ impl<'a> Sharing<'a> {
 }
 
 impl<'a> Evaluator<'a> {
+    pub(super) fn is_twin(&self, expr: &Expr) -> bool {
+        self.sharing.twins.first.contains_key(&address(expr))
+    }
+
+    #[inline(never)]
+    pub(super) fn eval_twin(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
+        if let Some(value) = self.shared(expr, grid)? {
+            return Ok(value);
+        }
+        let notes = self.notes.len();
+        let value = self.eval_alone(expr, grid)?;
+        self.share(expr, grid, &value, notes)?;
+        Ok(value)
+    }
+
     /// The value of an earlier twin of this expression.
-    pub(super) fn shared(&self, expr: &Expr, grid: &Grid) -> Result<Option<Value<'a>>> {
+    fn shared(&self, expr: &Expr, grid: &Grid) -> Result<Option<Value<'a>>> {
         let Some(first) = self.sharing.twins.first.get(&address(expr)) else { return Ok(None) };
         let values = &mut *self.sharing.values.borrow_mut();
         let same = |s: &Shared<'_>| s.first == *first && s.grid == *grid && s.hints == self.hints.get();
@@ -123,7 +136,7 @@ impl<'a> Evaluator<'a> {
 
     /// Keeps a value for twins that come later. What was remarked on is remarked on at each place: then nothing is
     /// shared. `notes`: how many there were before.
-    pub(super) fn share(&self, expr: &Expr, grid: &Grid, value: &Value<'a>, notes: usize) -> Result<()> {
+    fn share(&self, expr: &Expr, grid: &Grid, value: &Value<'a>, notes: usize) -> Result<()> {
         let Some(&first) = self.sharing.twins.first.get(&address(expr)) else { return Ok(()) };
         let hints = self.hints.get();
         let values = &mut *self.sharing.values.borrow_mut();
@@ -140,6 +153,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Reads the rows of an operand that is to stand in memory, and shares them.
+    #[inline(never)]
     pub(super) fn operand(
         &self,
         expr: &Expr,
@@ -149,7 +163,7 @@ impl<'a> Evaluator<'a> {
     ) -> Result<Value<'a>> {
         let expr = crate::plan::bare(expr);
         match value {
-            Value::Vector(Vector::Rows(rows)) if self.sharing.twins.first.contains_key(&address(expr)) => {
+            Value::Vector(Vector::Rows(rows)) if self.is_twin(expr) => {
                 let value = Value::block(rows.into_block(self.budget)?);
                 self.share(expr, grid, &value, notes)?;
                 Ok(value)
