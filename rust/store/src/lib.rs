@@ -11,6 +11,7 @@ mod bound;
 mod check;
 pub mod chunk;
 pub mod codec;
+mod count;
 pub mod database;
 mod densify;
 mod group;

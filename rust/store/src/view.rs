@@ -427,6 +427,16 @@ impl Source for Database {
         Ok(Box::new(self.capture_newest(&ids, range, budget)?))
     }
 
+    fn count_newest(
+        &self,
+        predicate: &Predicate,
+        range: TimeRange,
+        grouping: &Grouping,
+        budget: &Budget,
+    ) -> Result<Option<Vec<(Labels, u64)>>> {
+        self.count_of_newest(predicate, range, grouping, budget)
+    }
+
     fn bound(&self, predicate: &Predicate, range: TimeRange, budget: &Budget) -> Result<Option<Bound>> {
         self.bound_of(predicate, range, budget).map(Some)
     }

@@ -125,8 +125,20 @@ pub fn evaluate_on(
     // A stream keeps what it needs itself; who counts samples step by step counts them at each place.
     let shares = memo.borrow().is_none() && budget.visits().is_none();
     let sharing = if shares { Sharing::of(expr) } else { Sharing::default() };
-    let evaluator =
-        Evaluator { source, budget, params, times, notes: &notes, profile, selected, hints, memo, sharing };
+    let single = crate::plan::only_selector(expr).is_some();
+    let evaluator = Evaluator {
+        source,
+        budget,
+        params,
+        times,
+        notes: &notes,
+        profile,
+        selected,
+        hints,
+        memo,
+        sharing,
+        single,
+    };
     let (kind, matrix, string) = evaluator.answer(expr)?;
     budget.check_samples()?;
     drop(evaluator);
@@ -182,6 +194,8 @@ struct Evaluator<'a> {
     /// What subqueries came to before, in a stream.
     memo: RefCell<Option<&'a mut Memo>>,
     sharing: Sharing<'a>,
+    /// The query has one selector.
+    single: bool,
 }
 
 impl<'a> Evaluator<'a> {
@@ -390,6 +404,9 @@ impl<'a> Evaluator<'a> {
     fn aggregate(&self, aggregate: &Aggregate, span: Span, grid: &Grid) -> Result<Block<'a>> {
         let Aggregate { op, expr, param, grouping } = aggregate;
         let Some(param) = param else {
+            if let Some(counted) = self.counted(*op, expr, grouping, grid)? {
+                return Ok(counted);
+            }
             let input = self.vector(expr, grid)?;
             if *op == AggregateOp::OutliersIqr {
                 return outliers::outliers(*op, input, grouping, &[], self.budget);
