@@ -43,6 +43,7 @@ class NativeDatabase:
         duplicates: str,
         limits: tuple[int, int, int],
         admission: tuple[list[int], int, int],
+        cache_memory: int,
         hash_key: int,
     ) -> None: ...
     def register(self, series: list[dict[str, str]]) -> tuple[npt.NDArray[np.uint64], int]: ...

@@ -96,10 +96,10 @@ class Database:
     ``duplicates`` says which value stays when a sample comes twice for one time. ``lookback``, ``query_timeout``
     and ``max_samples`` are the defaults of every query, which holds ``max_query_memory`` bytes at most. So many queries
     of each class run at once; ``queries_waiting_max`` more of it wait, for ``query_wait`` at most. Answers of range
-    queries are kept in ``cache_memory`` bytes (0: none), and served where they are sure to be the same. Chunks whose samples
-    are older than ``dense_after`` are re-encoded denser by ``tick``, which takes at most the share ``idle_cpu`` of one
-    core (0: off). ``precision`` maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows and
-    changes. ``clock`` tells what ``"now"`` is.
+    queries are kept in ``cache_memory`` bytes (0: none), and served where they are sure to be the same. Chunks whose
+    samples are older than ``dense_after`` are re-encoded denser by ``tick``, which takes at most the share ``idle_cpu``
+    of one core (0: off). ``precision`` maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows
+    and changes. ``clock`` tells what ``"now"`` is.
     """
 
     def __init__(

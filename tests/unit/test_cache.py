@@ -43,7 +43,8 @@ def test_a_window_that_moves_on_is_evaluated_at_its_new_steps():
     kept = {part: (size, items) for part, size, items, _ in db.memory().iter_rows()}["kept answers"]
     counts = dict(db.stats().iter_rows())
     assert kept == (counts["cache_bytes"], counts["cache_answers"])
-    assert kept[0] > 0 and kept[1] == 1
+    assert kept[0] > 0
+    assert kept[1] == 1
 
 
 def policy(db: mdb.Database) -> None:
