@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use metricsdb_model::batch::{BatchHistogram, BatchSeries, Extra};
+use metricsdb_model::budget::{Limits, Stop, Visits};
 use metricsdb_model::histogram::{Counts, Histogram, Layout, ResetHint, Span, Tally};
 use metricsdb_model::sample::stale;
 use metricsdb_model::{Answer, Batch, Budget, LabelsBuilder, Result, WriteReport};
@@ -399,5 +400,30 @@ fn a_cache_holds_what_it_may_and_forgets_what_was_used_the_longest_ago() {
     for cache in [Cache::new(0), Cache::new(1000)] {
         (0..3).for_each(|_| ask(&cache, "sum(m)"));
         assert_eq!((cache.counts().bytes, cache.counts().whole), (0, 0));
+    }
+}
+
+#[test]
+fn what_storage_counts_is_what_the_evaluator_counts() {
+    for seed in 1..20u64 {
+        let mut world = World::new(seed * 0x9e37_79b9, true);
+        (0..60).for_each(|_| world.act());
+        for text in [
+            "count(m)",
+            "count by (g) (m)",
+            "group without (i) (c_total)",
+            "count({__name__=~\".+\"} offset 5m)",
+        ] {
+            let expr = parse(text).unwrap();
+            for back in [0, 1, 20, 300] {
+                let params = Params::instant(text, world.now - back * 1000);
+                // Who counts samples has them read one by one.
+                let limits = Limits { timeout_ms: 0, samples_max: u64::MAX, bytes_max: u64::MAX };
+                let counting = Budget::with(Stop::default(), limits, None, Some(Visits::new(1)));
+                let read = evaluate(&expr, &params, &world.store, &counting);
+                let counted = evaluate(&expr, &params, &world.store, &Budget::unlimited());
+                assert_eq!(same(&counted, &read), Ok(()), "{text} {back} s ago");
+            }
+        }
     }
 }
