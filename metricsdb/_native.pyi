@@ -43,6 +43,7 @@ class NativeDatabase:
         duplicates: str,
         limits: tuple[int, int, int],
         admission: tuple[list[int], int, int],
+        cache_memory: int,
         hash_key: int,
     ) -> None: ...
     def register(self, series: list[dict[str, str]]) -> tuple[npt.NDArray[np.uint64], int]: ...
@@ -69,7 +70,15 @@ class NativeDatabase:
     def write_remote(self, body: bytes) -> Report: ...
     def write_remote_v2(self, body: bytes) -> tuple[Report, int]: ...
     def query(
-        self, expr: str, start: int, end: int, step_ms: int, lookback_ms: int, wide: bool, priority: str
+        self,
+        expr: str,
+        start: int,
+        end: int,
+        step_ms: int,
+        lookback_ms: int,
+        wide: bool,
+        priority: str,
+        cache: bool,
     ) -> tuple[pl.DataFrame, list[tuple[str, str]], pl.DataFrame | None]: ...
     def query_next(
         self, state: StreamState, expr: str, start: int, end: int, step_ms: int, lookback_ms: int
@@ -104,6 +113,7 @@ class NativeDatabase:
         priority: str,
         source: str,
         stop: StopSwitch,
+        cache: bool = True,
     ) -> tuple[bytes, Body | None]: ...
     def queries(self) -> list[tuple[int, str, str, str, str, float, int, int, int]]: ...
     def kill(self, id: int) -> bool: ...

@@ -80,6 +80,7 @@ def serve(
         query_timeout=limits.query_timeout.seconds,
         max_samples=limits.query_samples_max,
         max_query_memory=limits.query_memory_max,
+        cache_memory=limits.cache_memory,
         alert_concurrency=limits.alert_concurrency,
         query_concurrency=limits.query_concurrency,
         batch_concurrency=limits.batch_concurrency,

@@ -66,6 +66,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     query_timeout: Duration = msgspec.field(default_factory=lambda: Duration("2m"))
     query_samples_max: int = 50_000_000
     query_memory_max: int = 2 << 30
+    cache_memory: int = 64 << 20
     alert_concurrency: int = 20
     batch_concurrency: int = 2
     queries_waiting_max: int = 100
@@ -79,6 +80,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"`{name}` is {getattr(self, name)}; give a number above zero")
         if self.queries_waiting_max < 0:
             raise ValueError(f"`queries_waiting_max` is {self.queries_waiting_max}; give 0 or more")
+        if self.cache_memory < 0:
+            raise ValueError(f"`cache_memory` is {self.cache_memory}; give 0 or more")
         _check_body_bytes_max(self.body_bytes_max)
 
 

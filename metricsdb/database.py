@@ -95,10 +95,11 @@ class Database:
 
     ``duplicates`` says which value stays when a sample comes twice for one time. ``lookback``, ``query_timeout``
     and ``max_samples`` are the defaults of every query, which holds ``max_query_memory`` bytes at most. So many queries
-    of each class run at once; ``queries_waiting_max`` more of it wait, for ``query_wait`` at most. Chunks whose samples
-    are older than ``dense_after`` are re-encoded denser by ``tick``, which takes at most the share ``idle_cpu`` of one
-    core (0: off). ``precision`` maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows and
-    changes. ``clock`` tells what ``"now"`` is.
+    of each class run at once; ``queries_waiting_max`` more of it wait, for ``query_wait`` at most. Answers of range
+    queries are kept in ``cache_memory`` bytes (0: none), and served where they are sure to be the same. Chunks whose
+    samples are older than ``dense_after`` are re-encoded denser by ``tick``, which takes at most the share ``idle_cpu``
+    of one core (0: off). ``precision`` maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows
+    and changes. ``clock`` tells what ``"now"`` is.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Database:
         query_timeout: DurationLike = "2m",
         max_samples: int = 50_000_000,
         max_query_memory: int = 2 << 30,
+        cache_memory: int = 64 << 20,
         alert_concurrency: int = 20,
         query_concurrency: int = 20,
         batch_concurrency: int = 2,
@@ -134,8 +136,8 @@ class Database:
             if count <= 0:
                 raise ConfigError(f"{name} {count} must be positive")
         wait_ms = duration_ms(query_wait, "query_wait")
-        if queries_waiting_max < 0 or wait_ms < 0:
-            raise ConfigError("queries_waiting_max and query_wait must not be negative")
+        if queries_waiting_max < 0 or wait_ms < 0 or cache_memory < 0:
+            raise ConfigError("queries_waiting_max, query_wait and cache_memory must not be negative")
         self.concurrency: dict[str, int] = {
             "alert": alert_concurrency,
             "query": query_concurrency,
@@ -145,7 +147,8 @@ class Database:
         self._upkeep = Upkeep(self._clock, duration_ms(dense_after, "dense_after"), idle_cpu)
         self._background: Background | None = None
         limits = (self._timeout_ms, max_samples, max_query_memory)
-        self._options = (duplicates, limits, ([*self.concurrency.values()], queries_waiting_max, wait_ms))
+        admission = ([*self.concurrency.values()], queries_waiting_max, wait_ms)
+        self._options = (duplicates, limits, admission, cache_memory)
         self.precision = PrecisionPolicies(lambda: self._native, self._range)
         self._native = self._empty()
         for selector, policy in (precision or {}).items():
@@ -342,22 +345,29 @@ class Database:
         *,
         wide: bool = False,
         priority: Priority = "query",
+        cache: bool = True,
     ) -> pl.DataFrame:
         """Evaluates PromQL at start, start + step, … up to end; the shape is that of ``query``.
 
-        ``wide=True`` gives one row a step and one column a series; histograms are left out.
+        ``wide=True`` gives one row a step and one column a series; histograms are left out. Steps that an earlier
+        query came to, and that nothing written since can have changed, are not evaluated again; ``cache=False``
+        evaluates them all. The answer is the same.
         """
         now = self.now_ms()
         step_ms = duration_ms(step, "step")
         if step_ms <= 0:
             raise ConfigError(f"step {step!r} must be longer than zero")
-        return self._evaluate(expr, time_ms(start, now, "start"), time_ms(end, now, "end"), step_ms, wide, priority)
+        first, last = time_ms(start, now, "start"), time_ms(end, now, "end")
+        return self._evaluate(expr, first, last, step_ms, wide, priority, cache)
 
-    def _evaluate(self, expr: str, start: int, end: int, step: int, wide: bool, priority: str) -> pl.DataFrame:
+    def _evaluate(
+        self, expr: str, start: int, end: int, step: int, wide: bool, priority: str, cache: bool = False
+    ) -> pl.DataFrame:
         statement = explaining.statement(self._native, expr)
         if statement is not None:
             return self._native.explain(statement[1], start, end, step, self._lookback_ms, statement[0])[0]
-        frame, notes, fields = self._native.query(expr, start, end, step, self._lookback_ms, wide, priority)
+        lookback = self._lookback_ms
+        frame, notes, fields = self._native.query(expr, start, end, step, lookback, wide, priority, cache)
         _warn(notes, stacklevel=4)
         return with_histogram(frames.finish(frame), fields)
 

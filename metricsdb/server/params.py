@@ -77,6 +77,10 @@ class Form:
     def duration_or(self, name: str, default: int) -> int:
         return self.duration(name) if self.text(name) else default
 
+    def flag(self, name: str) -> bool:
+        """Whether it is set: to anything but 0, f or false, as VictoriaMetrics reads it."""
+        return self.text(name).lower() not in ("", "0", "f", "false", "no")
+
     def limit(self, name: str = "limit") -> int:
         """A count; 0 stands for no limit."""
         text = self.text(name)

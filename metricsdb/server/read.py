@@ -84,6 +84,7 @@ class Read:
         work = partial(
             self._native.api_query,
             form.text("query"), *times, lookback, max(timeout, 1), limit, form.text("stats"), priority, source,
+            cache=not form.flag("nocache"),
         )  # fmt: skip
         first, rest = await self._runner.query(request, priority, work)
         return json_bytes(first) if rest is None else Streamed(first, rest, self._runner.executor(priority))

@@ -250,3 +250,16 @@ def test_unknown_paths_and_methods_are_told_apart(call):
     assert call("GET", "/api/v1/nothing").status_code == 404
     assert call("DELETE", "/api/v1/query").status_code == 405
     assert call("GET", "/api/v1/write").status_code == 405
+
+
+def test_nocache_evaluates_what_is_kept(db, call):
+    steps = {"query": "sum(http_requests_total)", "start": T0 - 300, "end": T0, "step": 15}
+
+    def served() -> int:
+        return dict(db.stats().iter_rows())["cache_whole"]
+
+    first = ok(call("GET", "/api/v1/query_range", params=steps))
+    for extra, count in [({}, 1), ({"nocache": "1"}, 1), ({"stats": "all"}, 1), ({"nocache": "0"}, 2)]:
+        data = ok(call("GET", "/api/v1/query_range", params=steps | extra))
+        assert data["result"] == first["result"]
+        assert served() == count

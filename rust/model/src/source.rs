@@ -40,6 +40,19 @@ pub trait Source: Sync {
         self.select(predicate, range, budget)
     }
 
+    /// How many of the series that satisfy `predicate` have a newest sample in `range` that is no staleness marker, group
+    /// by group; groups without any are left out. The budget counts the samples. `None` where storage has no shorter
+    /// way than `select_newest`.
+    fn count_newest(
+        &self,
+        _predicate: &Predicate,
+        _range: TimeRange,
+        _grouping: &Grouping,
+        _budget: &Budget,
+    ) -> Result<Option<Vec<(Labels, u64)>>> {
+        Ok(None)
+    }
+
     /// What `select` and the reads of all its series would come to, known without reading a sample. `None`
     /// where storage can't say: then nothing is bounded.
     fn bound(&self, _predicate: &Predicate, _range: TimeRange, _budget: &Budget) -> Result<Option<Bound>> {

@@ -11,6 +11,7 @@ use metricsdb_model::{
     Batch, Budget, Columns, Error, Labels, Predicate, Result, SeriesSet, TimeRange, ValueKind,
 };
 use metricsdb_model::{WriteReport, bounds};
+use metricsdb_query::cache::Cache;
 use metricsdb_query::syntax;
 use metricsdb_store::{By, Database, DuplicatePolicy, LabelEffect, MetricFacts, Options, View};
 use metricsdb_wire::remote_write::{self, v2};
@@ -38,6 +39,7 @@ pub struct NativeDatabase {
     pub store: Database,
     pub limits: Limits,
     pub queries: Queries,
+    pub cache: Cache,
     /// StatsD's counters and sets add up from body to body, apart for each set of labels that a listener adds.
     statsd: Mutex<HashMap<Labels, StatsdAggregator>>,
 }
@@ -90,13 +92,15 @@ pub fn decode<'a>(
 
 #[pymethods]
 impl NativeDatabase {
-    /// `limits`: timeout in ms, samples, bytes; `admission`: queries of each class at once, waiting, wait in ms.
+    /// `limits`: timeout in ms, samples, bytes; `admission`: queries of each class at once, waiting, wait in ms;
+    /// `cache_memory`: bytes of answers that are kept.
     #[new]
     fn new(
         py: Python<'_>,
         duplicates: &str,
         limits: (u64, u64, u64),
         admission: ([usize; 3], usize, u64),
+        cache_memory: usize,
         hash_key: u64,
     ) -> PyResult<Self> {
         let (timeout_ms, samples_max, bytes_max) = limits;
@@ -106,7 +110,8 @@ impl NativeDatabase {
         let queries =
             Queries::new(Admission { running_max, waiting_max, wait: Duration::from_millis(wait_ms) });
         let limits = Limits { timeout_ms, samples_max, bytes_max };
-        Ok(NativeDatabase { store, limits, queries, statsd: Mutex::default() })
+        let cache = Cache::new(cache_memory);
+        Ok(NativeDatabase { store, limits, queries, cache, statsd: Mutex::default() })
     }
 
     fn register<'py>(
@@ -283,7 +288,9 @@ impl NativeDatabase {
 
     /// (part, bytes, items)
     fn memory(&self, py: Python<'_>) -> Vec<(&'static str, usize, usize)> {
-        py.detach(|| self.store.memory()).into_iter().map(|p| (p.name, p.bytes, p.items)).collect()
+        let kept = self.cache.counts();
+        let parts = py.detach(|| self.store.memory()).into_iter().map(|p| (p.name, p.bytes, p.items));
+        parts.chain([("kept answers", kept.bytes, kept.entries)]).collect()
     }
 
     /// (key, bytes, series, samples)
@@ -342,6 +349,7 @@ impl NativeDatabase {
     }
 
     fn stats(&self, py: Python<'_>) -> BTreeMap<&'static str, i64> {
+        let kept = self.cache.counts();
         let (stats, label_pairs) = py.detach(|| (self.store.stats(), self.store.cardinality(0).label_pairs));
         BTreeMap::from([
             ("series", stats.series as i64),
@@ -356,6 +364,11 @@ impl NativeDatabase {
             ("symbols", stats.symbols as i64),
             ("decoded_samples", stats.decoded_samples as i64),
             ("label_pairs", label_pairs as i64),
+            ("cache_answers", kept.entries as i64),
+            ("cache_bytes", kept.bytes as i64),
+            ("cache_whole", kept.whole as i64),
+            ("cache_partly", kept.partly as i64),
+            ("cache_missed", kept.missed as i64),
             ("first_ms", stats.oldest.unwrap_or(0)),
             ("last_ms", stats.newest.unwrap_or(0)),
         ])

@@ -40,7 +40,8 @@ pub fn found(answer: Answer, wide: bool, budget: &Budget) -> Result<Found> {
 #[pymethods]
 impl NativeDatabase {
     /// A frame (labels, `timestamp` Int64 ms, `value`; `wide`: a column a series), the annotations, and the fields of
-    /// histograms where a long frame has some. `step_ms` 0: an instant query at `start`.
+    /// histograms where a long frame has some. `step_ms` 0: an instant query at `start`. `cache`: steps that are known
+    /// need not be evaluated.
     #[allow(clippy::too_many_arguments)] // the parameters of a query, one to one
     fn query(
         &self,
@@ -52,20 +53,23 @@ impl NativeDatabase {
         lookback_ms: i64,
         wide: bool,
         priority: &str,
+        cache: bool,
     ) -> PyResult<Found> {
         let times = Times { start, end, step_ms, lookback_ms };
         let class = Class::from_name(priority).map_err(|e| error::to_python(py, e))?;
         let (limits, stop) = (self.limits, Stop::default());
         let ask = Ask { class, expr, source: "python", limits, stop, visits: None };
         let (answered, _) = call::run(py, &self.queries, ask, |budget| {
-            found(times.evaluate(self, &syntax::parse(expr)?, expr, budget)?, wide, budget)
+            found(times.evaluate(self, &syntax::parse(expr)?, expr, cache, budget)?, wide, budget)
         })?;
         Ok(answered)
     }
 
     /// The body of `/api/v1/query` and, with a step, `/api/v1/query_range`: its first piece, and the rest if there is
-    /// more. `limit` 0: all series; `stats`: "", "all" (step by step), or anything else.
+    /// more. `limit` 0: all series; `stats`: "", "all" (step by step), or anything else; `cache`: steps that are known
+    /// need not be evaluated, where nobody asks for stats.
     #[allow(clippy::too_many_arguments)] // the parameters of the HTTP API, one to one
+    #[pyo3(signature = (expr, start, end, step_ms, lookback_ms, timeout_ms, limit, stats, priority, source, stop, cache=true))]
     fn api_query<'py>(
         &self,
         py: Python<'py>,
@@ -80,6 +84,7 @@ impl NativeDatabase {
         priority: &str,
         source: &str,
         stop: PyRef<'py, StopSwitch>,
+        cache: bool,
     ) -> PyResult<(Bound<'py, PyBytes>, Option<Body>)> {
         let times = Times { start, end, step_ms, lookback_ms };
         let limits = Limits { timeout_ms: timeout_ms.min(self.limits.timeout_ms), ..self.limits };
@@ -93,7 +98,7 @@ impl NativeDatabase {
             let tree = syntax::parse(expr)?;
             times.check_type(&tree, expr)?;
             let prepared = asked.elapsed();
-            let mut answer = times.evaluate(self, &tree, expr, budget)?;
+            let mut answer = times.evaluate(self, &tree, expr, cache, budget)?;
             let stats = (!stats.is_empty()).then(|| {
                 let seconds =
                     [queued, prepared - queued, asked.elapsed() - prepared].map(|d| d.as_secs_f64());
@@ -282,12 +287,22 @@ impl Times {
         database: &NativeDatabase,
         expr: &Expr,
         text: &str,
+        cache: bool,
         budget: &Budget,
     ) -> Result<Answer> {
-        let (params, store) = (self.params(text), &database.store);
-        plan::admit(expr, &params, store, budget)?;
-        exec::evaluate(expr, &params, store, budget)
-            .map_err(|error| plan::name_costly(error, expr, &params, store, budget))
+        let store = &database.store;
+        let evaluate = |params: &Params<'_>| {
+            plan::admit(expr, params, store, budget)?;
+            exec::evaluate(expr, params, store, budget)
+                .map_err(|error| plan::name_costly(error, expr, params, store, budget))
+        };
+        match cache {
+            true => {
+                let written = || store.take_lowest_written();
+                database.cache.answer(expr, &self.params(text), budget, &written, &evaluate)
+            }
+            false => evaluate(&self.params(text)),
+        }
     }
 
     /// Over HTTP a range query of a range vector or string is bad data (400), before it is an evaluation that failed.

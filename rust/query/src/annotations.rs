@@ -198,6 +198,15 @@ impl<'t> Notes<'t> {
         Notes { text, found: Mutex::default() }
     }
 
+    /// How many remarks there are so far.
+    pub fn len(&self) -> usize {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub fn add(&self, note: Note, span: Span) {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if !found.iter_mut().any(|(known, at)| *at == span && known.absorb(&note)) {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod annotations;
+pub mod cache;
 pub mod exec;
 pub mod function;
 pub mod histogram;

@@ -3,7 +3,7 @@
 
 use metricsdb_model::bounds::{NESTING_MAX, TREE_HEIGHT_MAX};
 use metricsdb_model::{Budget, Labels, Predicate, Result, Samples, SeriesSet, Source, TimeRange};
-use metricsdb_query::exec::{Params, evaluate};
+use metricsdb_query::exec::{Params, alone, evaluate};
 use metricsdb_query::plan::{estimate, nodes};
 use metricsdb_query::syntax::parse;
 
@@ -40,6 +40,7 @@ fn evaluates(text: String) {
         let params = Params::range(&text, 0, 60_000, 30_000);
         let answer = evaluate(&expr, &params, &Constant, &Budget::unlimited());
         assert!(answer.is_ok(), "{answer:?}");
+        let _ = alone(&expr, &text, 30_000, 300_000);
         let bounds = estimate(&expr, &params, &Constant, &Budget::unlimited());
         assert_eq!(bounds.map(|b| b.nodes.len()), Ok(nodes(&expr).len()), "{text}");
     };

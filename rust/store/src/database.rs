@@ -25,6 +25,7 @@ use crate::raw::{FREE, RawHasher, RawTable};
 use crate::resolve::{Interned, Refusal};
 use crate::shard::{Rules, SHARDS, Shard, Staged, Work, place_of};
 use crate::symbols::Symbols;
+use crate::written::Written;
 
 /// Samples that are sorted into shards at once: bounds what a write holds beside the store (12 MB).
 const BATCH_SAMPLES: usize = 1 << 19;
@@ -78,6 +79,7 @@ pub struct Database {
     pub(crate) appended_histograms: HistogramsEver,
     /// What chunks of several series hold together.
     pub(crate) shared_columns: Arc<SharedColumns>,
+    pub(crate) written: Written,
 }
 
 /// Buffers of one write.
@@ -132,6 +134,7 @@ impl Database {
             decoded: Counter::default(),
             appended: AtomicU64::new(0),
             appended_histograms: HistogramsEver::default(),
+            written: Written::default(),
         }
     }
 
@@ -228,6 +231,12 @@ impl Database {
     /// What makes the store large; each list is cut to `limit` entries.
     pub fn cardinality(&self, limit: usize) -> Cardinality {
         self.index.cardinality(limit)
+    }
+
+    /// The lowest time (ms) of all samples that were written or changed since this was last asked, `i64::MAX` for
+    /// none and `i64::MIN` where any may have changed. For one asker: what it was told is told to nobody else.
+    pub fn take_lowest_written(&self) -> i64 {
+        self.written.take()
     }
 
     pub fn series_count(&self) -> usize {
@@ -355,7 +364,7 @@ impl Database {
             staged.resize(total, Staged { row: 0, time: 0, bits: 0 });
         }
         stage_starts(rows.clone().filter_map(|((id, _), _)| id.known()), row_starts, starts, staged_starts);
-        let mut next = starts;
+        let (mut next, mut lowest) = (starts, i64::MAX);
         for ((id, &time), bits) in rows {
             if unknown > 0 && id.known().is_none() {
                 continue;
@@ -363,6 +372,7 @@ impl Database {
             let (shard, row) = place_of(id.id() as u32);
             staged[next[shard]] = Staged { row, time, bits };
             next[shard] += 1;
+            lowest = lowest.min(time);
         }
         let (staged, staged_starts) = (&staged[..], &staged_starts[..]);
         self.appended.fetch_add(total as u64, Relaxed);
@@ -379,6 +389,7 @@ impl Database {
         };
         if total < PARALLEL_SAMPLES || rayon::current_num_threads() == 1 {
             (0..SHARDS).for_each(|shard| append(shard, work, report));
+            self.written.note(lowest);
             return;
         }
         let reports: Vec<WriteReport> = (0..SHARDS)
@@ -390,6 +401,7 @@ impl Database {
                 report
             })
             .collect();
+        self.written.note(lowest);
         reports.into_iter().for_each(|r| report.merge(r));
     }
 }

@@ -11,6 +11,7 @@ mod bound;
 mod check;
 pub mod chunk;
 pub mod codec;
+mod count;
 pub mod database;
 mod densify;
 mod group;
@@ -35,6 +36,7 @@ mod starts;
 pub mod symbols;
 mod together;
 pub mod view;
+mod written;
 
 pub use database::{Database, Options};
 pub use densify::Densified;

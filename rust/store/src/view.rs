@@ -171,12 +171,14 @@ pub(crate) enum Kinds {
 
 impl Part {
     pub fn capture(&mut self, shard: &Shard, row: u32, range: TimeRange, kinds: Kinds) {
-        let head = &shard.series.heads[row];
-        let is_open = shard.open_overlaps(head, range);
-        let sealed = &shard.series.sealed[row];
-        let is_sealed = sealed.overlaps(range);
         let found = if kinds == Kinds::Numbers { None } else { shard.histograms.get(row) };
         let found = found.filter(|h| h.span().is_some_and(|span| span.overlaps(range)));
+        // Whether the first histogram goes on from one before the range hangs on the numbers in between.
+        let wanted = if found.is_some() { TimeRange::new(i64::MIN, range.end) } else { range };
+        let head = &shard.series.heads[row];
+        let is_open = shard.open_overlaps(head, wanted);
+        let sealed = &shard.series.sealed[row];
+        let is_sealed = sealed.overlaps(wanted);
         if !is_open && !is_sealed && found.is_none() {
             return;
         }
@@ -423,6 +425,16 @@ impl Source for Database {
     ) -> Result<Box<dyn SeriesSet + 'a>> {
         let ids = self.index.select(predicate, self, budget)?;
         Ok(Box::new(self.capture_newest(&ids, range, budget)?))
+    }
+
+    fn count_newest(
+        &self,
+        predicate: &Predicate,
+        range: TimeRange,
+        grouping: &Grouping,
+        budget: &Budget,
+    ) -> Result<Option<Vec<(Labels, u64)>>> {
+        self.count_of_newest(predicate, range, grouping, budget)
     }
 
     fn bound(&self, predicate: &Predicate, range: TimeRange, budget: &Budget) -> Result<Option<Bound>> {

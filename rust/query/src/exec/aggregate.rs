@@ -2,9 +2,11 @@
 //!
 //! Rows are sorted by group and cut into segments of a fixed length; each segment is folded by one
 //! thread into accumulators of its own, and these are merged in the order of the segments. So an
-//! answer does not depend on the number of threads, bit by bit.
+//! answer does not depend on the number of threads, bit by bit. Sums, means, extremes and counts do not depend on the
+//! order of the rows either: what a step comes to is the same whatever else the query's range holds.
 
-use metricsdb_model::{Budget, Grouping, Groups, Result};
+use metricsdb_model::order::sort_owned;
+use metricsdb_model::{Budget, Grouping, Groups, Labels, Result};
 use rayon::prelude::*;
 
 use super::block::{ABSENT, Block, LabelColumn, Vector, present};
@@ -13,8 +15,10 @@ use super::fold::{Histograms, Role};
 use super::grid::filled;
 use super::labels::meant;
 use super::mixed::Remarks;
+use super::native::Hints;
 use super::scan::Scratch;
-use crate::function::compensated::Sum;
+use crate::function::compensated::two_sum;
+use crate::function::exact::{Exact, certain};
 use crate::syntax::tree::AggregateOp;
 
 /// Rows folded by one task: enough to hide the cost of the task, few enough to share a large group.
@@ -25,23 +29,24 @@ pub(crate) const ROWS_HELD: usize = SEGMENT_ROWS * SEGMENTS_HELD;
 /// The same where histograms wait to be folded: so many rows a task, and so many histograms a batch.
 const MIXED_SEGMENT_ROWS: usize = 16;
 const HISTOGRAMS_HELD: usize = 1 << 16;
-/// An average whose sum overflows is taken again of values made smaller by this power of two.
-const SMALLER: f64 = 1.0 / (1u128 << 100) as f64;
 
-/// Adds `value` to a compensated sum that is kept in two columns.
+/// Adds `value` to a sum, and what that loses to the losses and to their magnitudes.
 #[inline]
-fn compensated_add(value: f64, high: &mut f64, low: &mut f64) {
-    let mut sum = Sum { high: *high, low: *low };
-    sum.add(value);
-    (*high, *low) = (sum.high, sum.low);
+fn add(value: f64, sum: &mut f64, low: &mut f64, lost: &mut f64) {
+    let (total, error) = two_sum(*sum, value);
+    *sum = total;
+    *low += error;
+    *lost += error.abs();
 }
 
 /// Accumulators of consecutive groups, `groups x steps` each; `main` is `ABSENT` until a sample came.
 struct Partial {
     first: usize,
     main: Vec<f64>,
-    /// The lost part of a sum, or the squared deviations.
+    /// What rounding took from a sum, or the squared deviations.
     side: Vec<f64>,
+    /// The magnitudes of all that rounding took from a sum.
+    lost: Vec<f64>,
     count: Vec<f64>,
     /// Rows of histograms that are to be folded, and their groups.
     histograms: Vec<(usize, u32, CellRow)>,
@@ -60,6 +65,7 @@ impl Partial {
             first,
             main: filled(budget, groups, steps, ABSENT)?,
             side: filled(budget, if has_side { groups } else { 0 }, steps, 0.0)?,
+            lost: filled(budget, if is_sum(op) { groups } else { 0 }, steps, 0.0)?,
             count: filled(budget, if has_count { groups } else { 0 }, steps, 0.0)?,
             histograms: Vec::new(),
             waiting: 0,
@@ -69,23 +75,26 @@ impl Partial {
 
     /// Bytes of the accumulators.
     fn bytes(&self) -> usize {
-        size_of::<f64>() * (self.main.len() + self.side.len() + self.count.len())
+        size_of::<f64>() * (self.main.len() + self.side.len() + self.lost.len() + self.count.len())
     }
 
     /// Folds one row into the accumulators that begin at `at`.
-    fn fold(&mut self, op: AggregateOp, at: usize, row: &[f64], scale: f64) {
+    fn fold(&mut self, op: AggregateOp, at: usize, row: &[f64]) {
         let cells = at..at + row.len();
         let main = &mut self.main[cells.clone()];
         match op {
-            AggregateOp::Sum => fold_sum(main, &mut self.side[cells], row),
-            AggregateOp::Avg => {
-                fold_avg(main, &mut self.side[cells.clone()], &mut self.count[cells], row, scale);
+            AggregateOp::Sum | AggregateOp::Avg => {
+                if op == AggregateOp::Avg {
+                    let counted = self.count[cells.clone()].iter_mut().zip(row);
+                    counted.for_each(|(n, v)| *n += f64::from(u8::from(present(*v))));
+                }
+                fold_sum(main, &mut self.side[cells.clone()], &mut self.lost[cells], row);
             }
             AggregateOp::Stddev | AggregateOp::Stdvar => {
                 fold_deviation(main, &mut self.side[cells.clone()], &mut self.count[cells], row);
             }
-            AggregateOp::Min => fold_extreme(main, row, |new, old| new < old),
-            AggregateOp::Max => fold_extreme(main, row, |new, old| new > old),
+            AggregateOp::Min => fold_extreme(main, row, smaller),
+            AggregateOp::Max => fold_extreme(main, row, larger),
             AggregateOp::Group => {
                 for (m, _) in main.iter_mut().zip(row).filter(|(_, v)| present(**v)) {
                     *m = 1.0;
@@ -109,7 +118,6 @@ impl Partial {
         group: usize,
         numbers: &mut [f64],
         cells: CellRow,
-        scale: f64,
     ) {
         if cells.iter().any(Option::is_some) {
             self.met = true;
@@ -122,7 +130,7 @@ impl Partial {
                 Role::Ignored => {}
             }
         }
-        self.fold(op, at, numbers, scale);
+        self.fold(op, at, numbers);
     }
 
     /// Merges another partial result whose groups lie within this one's.
@@ -136,6 +144,9 @@ impl Partial {
                 if let Some(side) = other.side.get(i) {
                     self.side[at] = *side;
                 }
+                if let Some(lost) = other.lost.get(i) {
+                    self.lost[at] = *lost;
+                }
                 if let Some(count) = other.count.get(i) {
                     self.count[at] = *count;
                 }
@@ -143,8 +154,9 @@ impl Partial {
             }
             match op {
                 AggregateOp::Sum | AggregateOp::Avg => {
-                    compensated_add(main, ours, &mut self.side[at]);
+                    add(main, ours, &mut self.side[at], &mut self.lost[at]);
                     self.side[at] += other.side[i];
+                    self.lost[at] += other.lost[i];
                     if op == AggregateOp::Avg {
                         self.count[at] += other.count[i];
                     }
@@ -157,53 +169,48 @@ impl Partial {
                     self.side[at] += other.side[i] + apart * apart * n * m / (n + m);
                     self.count[at] = n + m;
                 }
-                AggregateOp::Min if main < *ours || ours.is_nan() => *ours = main,
-                AggregateOp::Max if main > *ours || ours.is_nan() => *ours = main,
+                AggregateOp::Min if takes(main, *ours, smaller) => *ours = main,
+                AggregateOp::Max if takes(main, *ours, larger) => *ours = main,
                 AggregateOp::Min | AggregateOp::Max | AggregateOp::Group => {}
                 _ => *ours += main,
             }
         }
     }
 
-    fn finish(mut self, op: AggregateOp, budget: &Budget) -> Result<Vec<f64>> {
+    /// The values of the cells; of a sum or a mean of `rows` rows at most also those that are not certain to the last
+    /// bit.
+    fn finish(mut self, op: AggregateOp, rows: usize, budget: &Budget) -> Result<(Vec<f64>, Vec<usize>)> {
+        let (mut doubtful, adds) = (Vec::new(), 2.0 * rows as f64 + 2.0);
         for (i, m) in self.main.iter_mut().enumerate() {
             budget.check_at(i)?;
             if !present(*m) {
                 continue;
             }
             match op {
-                AggregateOp::Sum => *m = Sum { high: *m, low: self.side[i] }.value(),
-                AggregateOp::Avg => *m = *m / self.count[i] + self.side[i] / self.count[i],
+                AggregateOp::Sum | AggregateOp::Avg => match certain(*m, self.side[i], self.lost[i], adds) {
+                    Some(sum) => *m = if op == AggregateOp::Avg { sum / self.count[i] } else { sum },
+                    None => doubtful.push(i),
+                },
                 AggregateOp::Stdvar => *m = self.side[i] / self.count[i],
                 AggregateOp::Stddev => *m = (self.side[i] / self.count[i]).sqrt(),
                 _ => {}
             }
         }
-        Ok(self.main)
+        Ok((self.main, doubtful))
     }
 }
 
-fn fold_sum(sum: &mut [f64], lost: &mut [f64], row: &[f64]) {
-    for ((s, l), &v) in sum.iter_mut().zip(lost).zip(row) {
+fn is_sum(op: AggregateOp) -> bool {
+    matches!(op, AggregateOp::Sum | AggregateOp::Avg)
+}
+
+fn fold_sum(sum: &mut [f64], low: &mut [f64], lost: &mut [f64], row: &[f64]) {
+    for (((s, low), lost), &v) in sum.iter_mut().zip(low).zip(lost).zip(row) {
         if !present(v) {
         } else if present(*s) {
-            compensated_add(v, s, l);
+            add(v, s, low, lost);
         } else {
             *s = v;
-        }
-    }
-}
-
-fn fold_avg(sum: &mut [f64], lost: &mut [f64], count: &mut [f64], row: &[f64], scale: f64) {
-    for (((s, l), n), &v) in sum.iter_mut().zip(lost).zip(count).zip(row) {
-        if !present(v) {
-            continue;
-        }
-        *n += 1.0;
-        if present(*s) {
-            compensated_add(v * scale, s, l);
-        } else {
-            *s = v * scale;
         }
     }
 }
@@ -226,10 +233,25 @@ fn fold_deviation(mean: &mut [f64], squares: &mut [f64], count: &mut [f64], row:
     }
 }
 
-/// A NaN only stays where nothing else is; "absent" is a NaN too.
+/// Of two zeros -0 is the smaller one.
+fn smaller(new: f64, old: f64) -> bool {
+    new < old || (new == old && old.is_sign_positive())
+}
+
+fn larger(new: f64, old: f64) -> bool {
+    new > old || (new == old && old.is_sign_negative())
+}
+
+/// A NaN only stays where nothing else is, and of several always the same; "absent" is a NaN too.
+#[inline]
+fn takes(new: f64, old: f64, better: impl Fn(f64, f64) -> bool) -> bool {
+    let gives_way = || !present(old) || !new.is_nan() || new.to_bits() > old.to_bits();
+    better(new, old) || (old.is_nan() && gives_way())
+}
+
 fn fold_extreme(best: &mut [f64], row: &[f64], better: impl Fn(f64, f64) -> bool) {
     for (b, &v) in best.iter_mut().zip(row) {
-        if present(v) && (better(v, *b) || b.is_nan()) {
+        if present(v) && takes(v, *b, &better) {
             *b = v;
         }
     }
@@ -240,13 +262,23 @@ fn count_in(numbers: &mut [f64], cells: &[Cell]) {
     numbers.iter_mut().zip(cells).filter(|(_, cell)| cell.is_some()).for_each(|(v, _)| *v = 1.0);
 }
 
-/// The metric name of a row, or "".
-fn metric_of(input: &Vector<'_>, row: u32) -> String {
-    let labels = match input {
+fn labels_of(input: &Vector<'_>, row: u32) -> Labels {
+    match input {
         Vector::Rows(rows) => rows.set.labels(row as usize),
         Vector::Block(block) => block.labels.get(row as usize),
-    };
-    labels.metric_name().to_owned()
+    }
+}
+
+fn has_histograms(input: &Vector<'_>) -> bool {
+    match input {
+        Vector::Rows(rows) => rows.set.any_histograms(),
+        Vector::Block(block) => !block.cells.is_empty(),
+    }
+}
+
+/// Whether rows come right from storage.
+fn is_stored(input: &Vector<'_>) -> bool {
+    matches!(input, Vector::Rows(rows) if rows.hints != Hints::AsTheyAre)
 }
 
 /// Rows sorted by group.
@@ -274,6 +306,20 @@ impl Order {
 
     fn group(&self, row: u32) -> usize {
         self.groups.of[row as usize] as usize
+    }
+
+    /// Sorts the rows of each group by their labels.
+    fn by_labels(&mut self, labels: impl Fn(u32) -> Labels, budget: &Budget) -> Result<()> {
+        let mut keyed = Vec::with_capacity(self.rows.len());
+        for &row in &self.rows {
+            budget.check()?;
+            let labels = labels(row);
+            budget.hold(size_of::<(usize, Labels, u32)>() + labels.heap_bytes())?;
+            keyed.push((self.group(row), labels, row));
+        }
+        sort_owned(&mut keyed, budget, |a, b| (a.0, &a.1).cmp(&(b.0, &b.1)))?;
+        self.rows = keyed.into_iter().map(|key| key.2).collect();
+        Ok(())
     }
 }
 
@@ -307,20 +353,17 @@ pub(crate) fn fold<'a>(
     budget: &Budget,
     remarks: Remarks<'_>,
 ) -> Result<Block<'a>> {
-    let order = Order::new(groups_of(input, grouping, budget)?);
+    let mut order = Order::new(groups_of(input, grouping, budget)?);
+    if Role::of(op) == Role::Folded && has_histograms(input) && !is_stored(input) {
+        // Histograms are added in the order of their rows: that of stored series never changes.
+        order.by_labels(|row| labels_of(input, row), budget)?;
+    }
     let drop_name = dropped_names(input, &order.groups);
     let mut histograms = Histograms::new(op, steps, remarks);
-    let mut values = fold_groups(op, input, &order, steps, 1.0, &mut histograms, budget)?;
+    let (mut values, doubtful) = fold_groups(op, input, &order, steps, &mut histograms, budget)?;
     // The rows in order, their groups, and the flags of the groups.
     budget.hold(order.rows.len() * size_of::<u32>() + order.groups.labels.len())?;
-    if op == AggregateOp::Avg && values.iter().any(|v| present(*v) && !v.is_finite()) {
-        let mut known = Histograms::new(op, steps, remarks).silent();
-        let again = budget.uncounted();
-        let smaller = fold_groups(op, input, &order, steps, SMALLER, &mut known, &again)?;
-        for (v, s) in values.iter_mut().zip(smaller).filter(|(v, _)| present(**v) && !v.is_finite()) {
-            *v = s / SMALLER;
-        }
-    }
+    sum_exactly(op, input, &order, &doubtful, &mut values, &budget.uncounted())?;
     let cells = histograms.finish(&mut values);
     let labels = LabelColumn::Ready(order.groups.labels);
     let mut block = Block { steps, values, cells, labels, drop_name, ordered: false };
@@ -333,16 +376,11 @@ fn fold_groups(
     input: &Vector<'_>,
     order: &Order,
     steps: usize,
-    scale: f64,
     histograms: &mut Histograms<'_>,
     budget: &Budget,
-) -> Result<Vec<f64>> {
+) -> Result<(Vec<f64>, Vec<usize>)> {
     let mut whole = Partial::new(op, 0, order.groups.labels.len(), steps, budget)?;
-    let mixed = Role::of(op) == Role::Folded
-        && match input {
-            Vector::Rows(rows) => rows.set.any_histograms(),
-            Vector::Block(block) => !block.cells.is_empty(),
-        };
+    let mixed = Role::of(op) == Role::Folded && has_histograms(input);
     let (segment, batch) = match mixed {
         true => (MIXED_SEGMENT_ROWS, (HISTOGRAMS_HELD / steps).next_multiple_of(MIXED_SEGMENT_ROWS)),
         false => (SEGMENT_ROWS, ROWS_HELD),
@@ -352,9 +390,7 @@ fn fold_groups(
             .par_chunks(segment)
             .map_init(
                 || (Scratch::new(budget), vec![ABSENT; steps]),
-                |(scratch, buffer), rows| {
-                    fold_segment(op, input, order, rows, scale, budget, scratch, buffer)
-                },
+                |(scratch, buffer), rows| fold_segment(op, input, order, rows, budget, scratch, buffer),
             )
             .collect::<Result<_>>()?;
         let mut waiting = 0;
@@ -365,10 +401,55 @@ fn fold_groups(
             waiting += partial.waiting;
             histograms.take(partial.histograms, partial.met);
         }
-        histograms.fold(|row| metric_of(input, row), budget)?;
+        histograms.fold(|row| labels_of(input, row).metric_name().to_owned(), budget)?;
         budget.release(waiting);
     }
-    whole.finish(op, budget)
+    whole.finish(op, order.rows.len(), budget)
+}
+
+/// Takes sums and means anew, at the ascending places in `values` where that is needed. Rare: infinities, NaNs, what
+/// all but cancels out, and sums that lie as near to the middle of two doubles as roundings add up to.
+fn sum_exactly(
+    op: AggregateOp,
+    input: &Vector<'_>,
+    order: &Order,
+    doubtful: &[usize],
+    values: &mut [f64],
+    budget: &Budget,
+) -> Result<()> {
+    if doubtful.is_empty() {
+        return Ok(());
+    }
+    let steps = values.len() / order.groups.labels.len().max(1);
+    let groups: Vec<&[u32]> = order.rows.chunk_by(|a, b| order.group(*a) == order.group(*b)).collect();
+    let of_group = |rows: &[u32]| {
+        let group = rows.first().map_or(0, |&row| order.group(row));
+        let from = doubtful.partition_point(|&at| at < group * steps);
+        let cells = &doubtful[from..doubtful.partition_point(|&at| at < (group + 1) * steps)];
+        if cells.is_empty() {
+            return Ok(Vec::new());
+        }
+        budget.hold(size_of_val(cells) * (size_of::<Exact>() / size_of::<usize>()))?;
+        let (mut sums, mut scratch) = (vec![Exact::default(); cells.len()], Scratch::new(budget));
+        let mut buffer = vec![ABSENT; steps];
+        for &row in rows {
+            budget.check()?;
+            let row = match input {
+                Vector::Block(block) => block.row(row as usize),
+                Vector::Rows(lazy) => {
+                    lazy.fill(row as usize, &mut scratch, &mut buffer)?;
+                    &buffer[..]
+                }
+            };
+            let seen = cells.iter().map(|at| row[at - group * steps]).zip(&mut sums);
+            seen.filter(|(v, _)| present(*v)).for_each(|(v, sum)| sum.add(v));
+        }
+        let value = |sum: &Exact| if op == AggregateOp::Avg { sum.mean() } else { sum.value() };
+        Ok(cells.iter().copied().zip(sums.iter().map(value)).collect())
+    };
+    let found: Vec<Vec<(usize, f64)>> = groups.into_par_iter().map(of_group).collect::<Result<_>>()?;
+    found.into_iter().flatten().for_each(|(at, sum)| values[at] = sum);
+    Ok(())
 }
 
 #[allow(clippy::too_many_arguments)] // The task of one thread: its rows and its buffers.
@@ -377,7 +458,6 @@ fn fold_segment(
     input: &Vector<'_>,
     order: &Order,
     rows: &[u32],
-    scale: f64,
     budget: &Budget,
     scratch: &mut Scratch<'_>,
     buffer: &mut [f64],
@@ -393,15 +473,15 @@ fn fold_segment(
             Vector::Rows(lazy) => {
                 lazy.fill(row as usize, scratch, buffer)?;
                 let cells = std::mem::take(&mut scratch.cells);
-                partial.fold_mixed(op, at, row, order.group(row), buffer, cells, scale);
+                partial.fold_mixed(op, at, row, order.group(row), buffer, cells);
             }
             Vector::Block(block) => {
                 let cells = block.cells.row(row as usize);
                 if cells.is_empty() {
-                    partial.fold(op, at, block.row(row as usize), scale);
+                    partial.fold(op, at, block.row(row as usize));
                 } else {
                     buffer.copy_from_slice(block.row(row as usize));
-                    partial.fold_mixed(op, at, row, order.group(row), buffer, cells.to_vec(), scale);
+                    partial.fold_mixed(op, at, row, order.group(row), buffer, cells.to_vec());
                 }
             }
         }

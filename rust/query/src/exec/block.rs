@@ -32,6 +32,7 @@ pub(crate) fn duplicate_labelset() -> Error {
 }
 
 /// The label sets of rows: built, or still in the store.
+#[derive(Clone)]
 pub(crate) enum LabelColumn<'a> {
     Ready(Vec<Labels>),
     /// Row `i` is series `index[i]` of `set`.
@@ -102,6 +103,7 @@ pub(crate) fn text_bytes(labels: &[Labels]) -> usize {
 }
 
 /// Rows of values at every step of a grid.
+#[derive(Clone)]
 pub(crate) struct Block<'a> {
     pub steps: usize,
     /// `rows x steps`, `ABSENT` where a row has no number.

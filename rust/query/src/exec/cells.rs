@@ -24,7 +24,7 @@ pub(crate) fn bytes(cells: &[Cell]) -> usize {
 }
 
 /// The cells of a block's rows. Rows behind the last one that has any are left out.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Cells {
     rows: Vec<CellRow>,
 }

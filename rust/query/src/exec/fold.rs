@@ -46,7 +46,6 @@ pub(crate) struct Histograms<'n> {
     op: AggregateOp,
     steps: usize,
     remarks: Remarks<'n>,
-    silent: bool,
     met: bool,
     groups: BTreeMap<usize, Vec<State>>,
     /// Rows that wait to be folded, with their groups: in the order of both.
@@ -56,21 +55,13 @@ pub(crate) struct Histograms<'n> {
 impl<'n> Histograms<'n> {
     pub fn new(op: AggregateOp, steps: usize, remarks: Remarks<'n>) -> Histograms<'n> {
         let (groups, waiting) = (BTreeMap::new(), Vec::new());
-        Histograms { op, steps, remarks, silent: false, met: false, groups, waiting }
-    }
-
-    /// For a second fold of the same rows: it leaves histograms alone.
-    pub fn silent(mut self) -> Histograms<'n> {
-        self.silent = true;
-        self
+        Histograms { op, steps, remarks, met: false, groups, waiting }
     }
 
     /// Takes what one part of the rows held.
     pub fn take(&mut self, rows: Vec<(usize, u32, CellRow)>, met: bool) {
-        if !self.silent {
-            self.waiting.extend(rows);
-            self.met |= met;
-        }
+        self.waiting.extend(rows);
+        self.met |= met;
     }
 
     /// Folds what waits: all steps of a group at once, rows in order. `metric` names that of a row.

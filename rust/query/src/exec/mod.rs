@@ -8,6 +8,7 @@
 //! the deepest tree then needs a fraction of the stack.
 
 pub(crate) mod aggregate;
+mod alone;
 mod binary;
 mod block;
 mod call;
@@ -32,6 +33,7 @@ mod relabel;
 mod scan;
 mod select;
 pub(crate) mod times;
+pub(crate) mod twins;
 mod waits;
 
 use std::cell::{Cell, RefCell};
@@ -42,6 +44,7 @@ use metricsdb_model::{Answer, Budget, Error, Grouping, Result, SeriesSet, Source
 
 use crate::annotations::Notes;
 use crate::syntax::tree::{Aggregate, AggregateOp, Binary, BinaryOp, Expr, ExprKind, ValueType};
+pub use alone::alone;
 use block::{Block, Vector, present};
 use grid::Grid;
 pub use memo::Memo;
@@ -50,6 +53,7 @@ use native::Hints;
 use pick::Pick;
 use profile::{Probe, Profile};
 use times::{QueryTimes, is_step_invariant};
+use twins::Sharing;
 pub use waits::{Waits, waits};
 
 /// The newest sample is looked for so far back, as in Prometheus.
@@ -118,8 +122,23 @@ pub fn evaluate_on(
     let times = params.times();
     let notes = Notes::new(params.text);
     let (selected, hints, memo) = (RefCell::default(), Cell::default(), RefCell::new(memo));
-    let evaluator =
-        Evaluator { source, budget, params, times, notes: &notes, profile, selected, hints, memo };
+    // A stream keeps what it needs itself; who counts samples step by step counts them at each place.
+    let shares = memo.borrow().is_none() && budget.visits().is_none();
+    let sharing = if shares { Sharing::of(expr) } else { Sharing::default() };
+    let single = crate::plan::only_selector(expr).is_some();
+    let evaluator = Evaluator {
+        source,
+        budget,
+        params,
+        times,
+        notes: &notes,
+        profile,
+        selected,
+        hints,
+        memo,
+        sharing,
+        single,
+    };
     let (kind, matrix, string) = evaluator.answer(expr)?;
     budget.check_samples()?;
     drop(evaluator);
@@ -174,11 +193,19 @@ struct Evaluator<'a> {
     hints: Cell<Hints>,
     /// What subqueries came to before, in a stream.
     memo: RefCell<Option<&'a mut Memo>>,
+    sharing: Sharing<'a>,
+    /// The query has one selector.
+    single: bool,
 }
 
 impl<'a> Evaluator<'a> {
-    /// Evaluates a node. What it allocated is given back to the account, but for its value.
+    /// Evaluates a node, or takes the value of one that is the same.
     fn eval(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
+        if self.is_twin(expr) { self.eval_twin(expr, grid) } else { self.eval_alone(expr, grid) }
+    }
+
+    /// Evaluates a node. What it allocated is given back to the account, but for its value.
+    fn eval_alone(&self, expr: &Expr, grid: &Grid) -> Result<Value<'a>> {
         let since = self.profile.map_or(0, Profile::now);
         let mark = self.budget.mark();
         let value = self.eval_node(expr, grid)?;
@@ -325,9 +352,20 @@ impl<'a> Evaluator<'a> {
         let trims = |op| matches!(op, BinaryOp::TrimUpper | BinaryOp::TrimLower);
         let hints = if spine.iter().any(|(b, _)| trims(b.op)) { Hints::Whole } else { self.hints.get() };
         self.with_hints(hints, || {
+            let notes = self.notes.len();
             let mut value = self.eval(first, grid)?;
+            let mut leaf = Some(first);
             for (binary, span) in spine.into_iter().rev() {
-                let right = self.eval(&binary.right, grid)?;
+                // Rows of both operands of such an operator are to stand in memory.
+                let held = !binary.op.is_gap() && binary.right.value_type() == ValueType::Vector;
+                if let Some(first) = leaf.take().filter(|_| held) {
+                    value = self.operand(first, grid, value, notes)?;
+                }
+                let before = self.notes.len();
+                let mut right = self.eval(&binary.right, grid)?;
+                if held && matches!(value, Value::Vector(_)) {
+                    right = self.operand(&binary.right, grid, right, before)?;
+                }
                 value = self.binary(binary, span, value, right)?;
                 value = self.observe(binary, since, value);
             }
@@ -366,6 +404,9 @@ impl<'a> Evaluator<'a> {
     fn aggregate(&self, aggregate: &Aggregate, span: Span, grid: &Grid) -> Result<Block<'a>> {
         let Aggregate { op, expr, param, grouping } = aggregate;
         let Some(param) = param else {
+            if let Some(counted) = self.counted(*op, expr, grouping, grid)? {
+                return Ok(counted);
+            }
             let input = self.vector(expr, grid)?;
             if *op == AggregateOp::OutliersIqr {
                 return outliers::outliers(*op, input, grouping, &[], self.budget);

@@ -449,6 +449,9 @@ impl WindowLeaf<'_> {
             let start = end.saturating_sub(self.range);
             let range = TimeRange::new(start.saturating_add(1), end);
             let Some(summary) = set.summary(row, range, function.wants)? else { return Ok(false) };
+            if summary.resets > function.resets_max {
+                return Ok(false);
+            }
             // An infinite sum: a mean that is taken step by step may still be finite.
             if function.wants == Wants::Sum && !summary.sum().is_finite() {
                 return Ok(false);

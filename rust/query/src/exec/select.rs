@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use metricsdb_model::{Error, Predicate, Result, SeriesSet, Span, TimeRange};
+use metricsdb_model::{Error, Grouping, Predicate, Result, SeriesSet, Span, TimeRange};
 
-use super::block::{Block, GridSeries};
+use super::block::{Block, GridSeries, ROW_BYTES};
 use super::edges::Edges;
 use super::grid::{Grid, Looks};
+use super::labels::meant;
 use super::native::Hints;
 use super::profile::Probe;
 use super::scan::{DropName, Leaf, Rows, Shows};
 use super::{Evaluator, Ranges};
 use crate::syntax::predicate;
-use crate::syntax::tree::{Expr, ExprKind, Extension, Selector};
+use crate::syntax::tree::{AggregateOp, Expr, ExprKind, Extension, Selector};
 
 /// Which samples of the selected series are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,6 +91,36 @@ impl<'a> Evaluator<'a> {
             hints: self.hints.get(),
             probe: Probe::new(self.profile, selector),
         })
+    }
+
+    /// `count` and `group` of a selector at one time, where storage counts by itself. Not where another selector of
+    /// the query may look at the same series: all see the same samples.
+    pub(super) fn counted(
+        &self,
+        op: AggregateOp,
+        expr: &Expr,
+        grouping: &Grouping,
+        grid: &Grid,
+    ) -> Result<Option<Block<'a>>> {
+        let ExprKind::Selector(selector) = &expr.unparenthesized().kind else { return Ok(None) };
+        let counts = matches!(op, AggregateOp::Count | AggregateOp::Group) && selector.extension.is_none();
+        if !counts
+            || !self.single
+            || grid.steps > 1
+            || self.profile.is_some()
+            || self.budget.visits().is_some()
+        {
+            return Ok(None);
+        }
+        let reach = self.looks(selector, grid)?.reach(self.params.lookback_ms);
+        let found = self.source.count_newest(&predicate(selector), reach, &meant(grouping), self.budget)?;
+        let Some(groups) = found else { return Ok(None) };
+        let mut block = Block::empty(1);
+        self.budget.hold(groups.len() * 2 * (size_of::<f64>() + ROW_BYTES))?;
+        for (labels, count) in groups {
+            block.push(labels, false, &[if op == AggregateOp::Group { 1.0 } else { count as f64 }]);
+        }
+        Ok(Some(block))
     }
 
     /// A range vector: a selector with a range, or a subquery.

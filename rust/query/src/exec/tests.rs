@@ -1,4 +1,5 @@
 mod metricsql;
+mod twins;
 
 use std::collections::BTreeMap;
 

@@ -40,6 +40,14 @@ impl Extend<f64> for Sum {
     }
 }
 
+/// Sum and its exact rounding error (D. Knuth, TAOCP 2, 4.2.2).
+#[inline]
+pub fn two_sum(a: f64, b: f64) -> (f64, f64) {
+    let sum = a + b;
+    let b_part = sum - a;
+    (sum, (a - (sum - b_part)) + (b - b_part))
+}
+
 /// Integers that are summed without rounding stay below this, whatever their order.
 const EXACT_MAX: f64 = (1u64 << 53) as f64;
 /// Adding and taking it away again rounds what is well below 2^52 to an integer.
@@ -61,48 +69,6 @@ pub fn exact_sum(values: &[f64]) -> Option<f64> {
     // Not a number where any value isn't one, and infinite with any that is: then nothing is exact.
     let is_exact = off.iter().sum::<f64>() == 0.0 && sizes.iter().sum::<f64>() < EXACT_MAX / 4.0;
     is_exact.then(|| sums.iter().sum())
-}
-
-/// The mean of one value after the other. It divides a sum as long as that does not overflow, and goes
-/// on with a running mean from there, as Prometheus does, so that finite samples have a finite mean.
-#[derive(Clone, Copy, Debug)]
-pub struct Mean {
-    sum: Sum,
-    count: f64,
-    /// `sum` holds the mean itself.
-    running: bool,
-}
-
-impl Mean {
-    pub fn new(first: f64) -> Mean {
-        Mean { sum: Sum::new(first), count: 1.0, running: false }
-    }
-
-    pub fn add(&mut self, value: f64) {
-        self.count += 1.0;
-        if !self.running {
-            let mut next = self.sum;
-            next.add(value);
-            if !next.high.is_infinite() {
-                self.sum = next;
-                return;
-            }
-            self.running = true;
-            self.sum.high /= self.count - 1.0;
-            self.sum.low /= self.count - 1.0;
-        }
-        let share = (self.count - 1.0) / self.count;
-        self.sum = Sum { high: share * self.sum.high, low: share * self.sum.low };
-        self.sum.add(value / self.count);
-    }
-
-    pub fn value(self) -> f64 {
-        if self.running {
-            self.sum.high + self.sum.low
-        } else {
-            self.sum.high / self.count + self.sum.low / self.count
-        }
-    }
 }
 
 /// Welford's running variance with compensated mean and squares.
@@ -138,17 +104,10 @@ mod tests {
         s.value()
     }
 
-    fn mean(values: &[f64]) -> f64 {
-        let mut m = Mean::new(values[0]);
-        values[1..].iter().for_each(|v| m.add(*v));
-        m.value()
-    }
-
     #[test]
     fn small_terms_survive_beside_large_ones() {
         assert_eq!(sum(&[1.0, 1e100, 1.0, -1e100]), 2.0);
         assert_eq!(sum(&[1e100, 1.0, -1e100, 1.0]), 2.0);
-        assert_eq!(mean(&[1.0, 1e100, 1.0, -1e100]), 0.5);
     }
 
     proptest! {
@@ -169,7 +128,6 @@ mod tests {
                 Some(exact) => {
                     prop_assert!(whole);
                     prop_assert_eq!(exact.to_bits(), sum(&values).to_bits());
-                    prop_assert_eq!((exact / values.len() as f64).to_bits(), mean(&values).to_bits());
                 }
                 None => prop_assert!(!whole || size >= (1u64 << 50) as f64),
             }
@@ -183,15 +141,6 @@ mod tests {
         assert_eq!(sum(&[-inf, 1.0, 2.0]), -inf);
         assert!(sum(&[inf, -inf]).is_nan());
         assert!(sum(&[f64::NAN, 1.0]).is_nan());
-        assert_eq!(mean(&[1.0, inf, 3.0]), inf);
-        assert!(mean(&[inf, -inf]).is_nan());
-    }
-
-    #[test]
-    fn a_mean_does_not_overflow() {
-        assert!((mean(&[f64::MAX, f64::MAX, f64::MAX]) / f64::MAX - 1.0).abs() < 1e-15);
-        let m = mean(&[9.98e307, 9.97e307, -9.97e307, 9.96e307, 9.99e307]);
-        assert!((m / 5.986e307 - 1.0).abs() < 1e-12);
     }
 
     proptest! {

@@ -116,7 +116,8 @@ fn observations_up_to(value: f64, total: f64, buckets: &[Bucket]) -> f64 {
 
 /// Sorts and merges buckets of one bound; false if the highest is not +Inf.
 fn arrange(buckets: &mut Vec<Bucket>) -> bool {
-    buckets.sort_by(|a, b| a.upper.total_cmp(&b.upper));
+    // By count too: three of one bound are added in an order that is always the same.
+    buckets.sort_by(|a, b| a.upper.total_cmp(&b.upper).then_with(|| a.count.total_cmp(&b.count)));
     buckets.dedup_by(|next, kept| {
         let same = next.upper == kept.upper;
         if same {

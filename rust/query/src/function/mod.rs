@@ -5,6 +5,7 @@
 pub mod compensated;
 pub mod date;
 pub mod edges;
+pub mod exact;
 pub mod forecast;
 pub mod histogram;
 pub mod label;

@@ -1,26 +1,40 @@
 //! Aggregations of one series over a window. Windows are never empty.
 
 use crate::function::Window;
-use crate::function::compensated::{Mean, Sum, Variance, exact_sum};
+use crate::function::compensated::{Variance, exact_sum, two_sum};
+use crate::function::exact::{Exact, certain};
 use crate::function::quantile;
 
+/// The exact sum, rounded once: however the windows before were summed, it is the same bits.
 pub fn sum(w: &Window<'_>) -> Option<f64> {
-    if let Some(sum) = exact_sum(w.values) {
-        return Some(sum);
-    }
-    let mut sum = Sum::default();
-    sum.extend(w.values.iter().copied());
-    Some(sum.value())
+    Some(sum_of(w.values).unwrap_or_else(|| exact_of(w.values).value()))
 }
 
+/// The exact sum, rounded once, over the number of samples.
 pub fn avg(w: &Window<'_>) -> Option<f64> {
-    if let Some(sum) = exact_sum(w.values) {
-        return Some(sum / w.values.len() as f64);
+    let mean = |sum: f64| sum / w.values.len() as f64;
+    Some(sum_of(w.values).map(mean).unwrap_or_else(|| exact_of(w.values).mean()))
+}
+
+/// `None` where that takes more than doubles.
+fn sum_of(values: &[f64]) -> Option<f64> {
+    if let Some(sum) = exact_sum(values) {
+        return Some(sum);
     }
-    let (&first, rest) = w.values.split_first()?;
-    let mut mean = Mean::new(first);
-    rest.iter().for_each(|v| mean.add(*v));
-    Some(mean.value())
+    let (&first, rest) = values.split_first()?;
+    let (mut high, mut low, mut lost) = (first, 0.0, 0.0);
+    for &v in rest {
+        let (sum, error) = two_sum(high, v);
+        (high, low, lost) = (sum, low + error, lost + error.abs());
+    }
+    certain(high, low, lost, values.len() as f64)
+}
+
+#[cold]
+fn exact_of(values: &[f64]) -> Exact {
+    let mut sum = Exact::default();
+    values.iter().for_each(|v| sum.add(*v));
+    sum
 }
 
 pub fn count(w: &Window<'_>) -> Option<f64> {
@@ -125,6 +139,15 @@ mod tests {
         assert!(avg(&window(&v)).unwrap().is_nan());
         assert_eq!(last(&window(&v)), Some(2.0));
         assert_eq!(count(&window(&v)), Some(5.0));
+    }
+
+    #[test]
+    fn a_mean_does_not_overflow() {
+        assert_eq!(avg(&window(&[f64::MAX, f64::MAX, f64::MAX])), Some(f64::MAX));
+        let mean = avg(&window(&[9.98e307, 9.97e307, -9.97e307, 9.96e307, 9.99e307])).unwrap();
+        assert!((mean / 5.986e307 - 1.0).abs() < 1e-12);
+        assert_eq!(avg(&window(&[1.0, f64::INFINITY, 3.0])), Some(f64::INFINITY));
+        assert!(avg(&window(&[f64::INFINITY, f64::NEG_INFINITY])).unwrap().is_nan());
     }
 
     #[test]

@@ -2,12 +2,10 @@
 
 use std::cmp::Ordering;
 
-/// NaN before every number, as Prometheus sorts values for quantiles.
+/// NaN before every number, as Prometheus sorts values for quantiles. Total, so that the order in which values come
+/// makes no difference.
 fn nan_first(a: &f64, b: &f64) -> Ordering {
-    match (a.is_nan(), b.is_nan()) {
-        (false, false) => a.partial_cmp(b).unwrap_or(Ordering::Equal),
-        (a, b) => b.cmp(&a),
-    }
+    b.is_nan().cmp(&a.is_nan()).then_with(|| a.total_cmp(b))
 }
 
 /// The q-quantile with linear interpolation between the two nearest ranks. NaN without values or for a NaN

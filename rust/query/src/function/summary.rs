@@ -10,14 +10,16 @@ use super::rate::{Ends, Extrapolated, extrapolate};
 #[derive(Clone, Copy, Debug)]
 pub struct OfSummary {
     pub wants: Wants,
+    /// With more resets the function needs the samples: it adds up what each one took in their order.
+    pub resets_max: u64,
     pub eval: fn(&Summary, i64, i64) -> Option<f64>,
 }
 
 /// The function of this name as one of a summary.
 pub fn lookup(name: &str) -> Option<OfSummary> {
-    let bounds = |eval| Some(OfSummary { wants: Wants::Bounds, eval });
-    let sum = |eval| Some(OfSummary { wants: Wants::Sum, eval });
-    let resets = |eval| Some(OfSummary { wants: Wants::Resets, eval });
+    let bounds = |eval| Some(OfSummary { wants: Wants::Bounds, resets_max: u64::MAX, eval });
+    let sum = |eval| Some(OfSummary { wants: Wants::Sum, resets_max: u64::MAX, eval });
+    let resets = |resets_max, eval| Some(OfSummary { wants: Wants::Resets, resets_max, eval });
     match name {
         "count_over_time" => bounds(|s, _, _| Some(s.count as f64)),
         "present_over_time" => bounds(|_, _, _| Some(1.0)),
@@ -27,16 +29,18 @@ pub fn lookup(name: &str) -> Option<OfSummary> {
         "max_over_time" => bounds(|s, _, _| Some(s.max)),
         "sum_over_time" => sum(|s, _, _| Some(s.sum())),
         "avg_over_time" => sum(|s, _, _| Some(s.sum() / s.count as f64)),
-        "resets" => resets(|s, _, _| Some(s.resets as f64)),
+        "resets" => resets(u64::MAX, |s, _, _| Some(s.resets as f64)),
         "delta" => bounds(|s, start, end| gain(s, start, end, Extrapolated::Delta)),
-        "increase" => resets(|s, start, end| gain(s, start, end, Extrapolated::Increase)),
-        "rate" => resets(|s, start, end| gain(s, start, end, Extrapolated::Rate)),
+        "increase" => resets(1, |s, start, end| gain(s, start, end, Extrapolated::Increase)),
+        "rate" => resets(1, |s, start, end| gain(s, start, end, Extrapolated::Rate)),
         _ => None,
     }
 }
 
 fn gain(s: &Summary, start: i64, end: i64, kind: Extrapolated) -> Option<f64> {
-    let lost = if kind == Extrapolated::Delta { 0.0 } else { s.reset_from };
+    // As where samples are read: nothing is added where nothing was lost, or a difference of -0 would become 0.
+    let difference = s.last.1 - s.first.1;
+    let lost = kind != Extrapolated::Delta && s.resets > 0;
     let ends = Ends {
         first: s.first.0,
         last: s.last.0,
@@ -46,5 +50,5 @@ fn gain(s: &Summary, start: i64, end: i64, kind: Extrapolated) -> Option<f64> {
         start,
         end,
     };
-    extrapolate(&ends, kind, s.last.1 - s.first.1 + lost)
+    extrapolate(&ends, kind, if lost { difference + s.reset_from } else { difference })
 }

@@ -127,6 +127,10 @@ pub(super) fn estimate_with(
             out.peak.saturating_add(out.held.saturating_mul(3))
         }
     };
+    // What stands in the query twice may be evaluated once.
+    for node in super::nodes::twins(expr).keys() {
+        walk.nodes.get_mut(*node).into_iter().for_each(|cost| cost.samples_min = 0);
+    }
     let sum = |of: fn(&NodeCost) -> u64| walk.nodes.iter().map(of).fold(0, u64::saturating_add);
     let selectors = selector_ids(expr);
     Ok(Estimate {

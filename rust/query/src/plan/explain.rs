@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use metricsdb_model::{Answer, Budget, Result, Source, Span};
 
 use super::cost::{Estimate, NodeCost, estimate};
-use super::nodes::nodes;
+use super::nodes::{Node, nodes, twins};
 use crate::exec::profile::{Clock, Counters, Profile};
 use crate::exec::{Params, evaluate_on};
 use crate::syntax::tree::Expr;
@@ -61,6 +61,11 @@ pub fn explain(
 ) -> Result<Explained> {
     let bounds = estimate(expr, params, source, &budget.uncounted())?;
     let all = nodes(expr);
+    let twins = twins(expr);
+    let detail = |n: &Node<'_>| match twins.get(&n.id) {
+        Some(Some(same)) => format!("{} (as node {same})", n.detail),
+        _ => n.detail.clone(),
+    };
     let mut rows: Vec<PlanRow> = all
         .iter()
         .map(|n| PlanRow {
@@ -68,7 +73,7 @@ pub fn explain(
             parent: n.parent,
             depth: n.depth,
             node: n.kind,
-            detail: n.detail.clone(),
+            detail: detail(n),
             span: n.span(),
             estimated: bounds.nodes.get(n.id).copied().unwrap_or_default(),
             actual: None,

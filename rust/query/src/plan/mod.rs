@@ -14,6 +14,7 @@ pub use admit::{admit, name_costly};
 pub use cost::{Estimate, NodeCost, estimate};
 pub use explain::{Actual, Explained, PlanRow, explain};
 pub use nodes::{Node, nodes};
+pub(crate) use nodes::{bare, only_selector};
 pub use statement::{Statement, statement};
 pub use suggest::{Meaning, Rule, Suggestion, Surroundings, suggest};
 

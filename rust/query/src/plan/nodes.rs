@@ -1,8 +1,11 @@
 //! The tree as a list, root first: parentheses, signs that change nothing, and literals are left out.
 
+use std::collections::{BTreeMap, HashMap};
+
 use metricsdb_model::Span;
 
 use crate::exec::profile::address;
+use crate::exec::twins::Twins;
 use crate::syntax::tree::{Expr, ExprKind, Selector};
 use crate::syntax::{Aggregation, Operator};
 
@@ -90,6 +93,27 @@ pub fn nodes(expr: &Expr) -> Vec<Node<'_>> {
         waiting.extend(operands(expr).rev().map(|e| (Some(id), depth + 1, e)));
     }
     out
+}
+
+/// The nodes that are evaluated with an earlier part of the query that is the same, and the node that is the same if
+/// they are no part of such a node themselves.
+pub(crate) fn twins(expr: &Expr) -> BTreeMap<usize, Option<usize>> {
+    let twins = Twins::of(expr);
+    let mut found = BTreeMap::new();
+    if twins.is_empty() {
+        return found;
+    }
+    let all = nodes(expr);
+    let places: HashMap<usize, usize> = all.iter().map(|n| (address(n.expr), n.id)).collect();
+    for node in &all {
+        let same = twins.earlier(node.expr).and_then(|first| places.get(&first).copied());
+        if node.parent.is_some_and(|parent| found.contains_key(&parent)) {
+            found.insert(node.id, None);
+        } else if same.is_some() {
+            found.insert(node.id, same);
+        }
+    }
+    found
 }
 
 fn describe(expr: &Expr) -> (&'static str, String) {

@@ -453,3 +453,19 @@ fn explain_is_a_word_only_where_no_expression_stands() {
     let wrong = statement("EXPLAIN sum(").unwrap_err().to_string();
     assert!(wrong.starts_with("1:13"), "{wrong}");
 }
+
+#[test]
+fn parts_that_are_evaluated_once_are_shown_and_promise_no_samples() {
+    let text = "sum(rate(requests_total[5m])) / (sum(rate(requests_total[5m])) + 1)";
+    let (source, clock) = (fleet(), || 0);
+    let budget = Budget::unlimited();
+    let explained = explain(&parse(text).unwrap(), &hour(text), &source, &budget, Some(&clock)).unwrap();
+    let shown: Vec<&str> = explained.rows.iter().map(|row| row.detail.as_str()).collect();
+    assert_eq!(shown.iter().filter(|detail| **detail == "sum (as node 1)").count(), 1, "{shown:?}");
+    assert!(
+        explained.estimate.samples_min <= explained.samples,
+        "{explained:?}",
+        explained = explained.estimate
+    );
+    within_bounds(&source, text, &hour(text)).unwrap();
+}

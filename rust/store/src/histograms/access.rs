@@ -103,6 +103,7 @@ impl Database {
                 self.append_row(&mut shard, of_row, report);
             }
         }
+        self.written.note(points.iter().map(|p| p.time).min().unwrap_or(i64::MAX));
         report.histograms += report.accepted - accepted;
     }
 
