@@ -606,7 +606,10 @@ impl SeriesSet for View<'_> {
         let series = &self.series[index];
         let sealed: usize = series.sealed.overlapping(range).map(|chunk| chunk.encoded_bytes()).sum();
         let histograms = self.histograms(index).map_or(0, |histograms| histograms.encoded_bytes(range));
-        (sealed + series.open.len()) as u64 + histograms
+        let first = series.state.first_time(self.open_bytes(series));
+        let open = first.is_some_and(|first| range.overlaps(TimeRange::new(first, series.state.last_time())));
+        let open = if open { series.open.len() } else { 0 };
+        (sealed + open) as u64 + histograms
     }
 
     fn codecs(&self, index: usize, range: TimeRange, names: &mut Vec<&'static str>) {
