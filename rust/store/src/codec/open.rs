@@ -3,6 +3,10 @@
 //! together. Integers and short decimals are coded as adaptive Rice codes of what their mean step leaves
 //! over, true doubles by XOR with the value before.
 
+mod saved;
+
+pub use saved::STATE_BYTES;
+
 use metricsdb_model::sample::STALE_NAN_BITS;
 use metricsdb_model::{Error, Result, Samples, TimeRange, ValueKind};
 
