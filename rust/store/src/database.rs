@@ -182,6 +182,7 @@ impl Database {
                 .collect()
         });
         self.index.settle();
+        self.relieve();
         Ok((ids?, created))
     }
 

@@ -133,9 +133,12 @@ impl Database {
         }
     }
 
-    /// As `committed`, for calls that have no report.
+    /// As `committed`, for calls that have no report: an error where the mode promises more than there is.
     pub(crate) fn durably(&self) -> Result<()> {
-        self.committed().map_or(Ok(()), |message| Err(Error::NotDurable { message }))
+        match self.committed() {
+            Some(message) if self.durability() == Some(Durability::Batch) => Err(Error::NotDurable { message }),
+            _ => Ok(()),
+        }
     }
 
     /// Waits until what was written is as safe as the mode promises; else says why it is not.
