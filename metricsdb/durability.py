@@ -104,7 +104,9 @@ class Home:
                 f"a power cut costs at most what was acknowledged in the last {self.interval_ms / 1000:g} s before it; "
                 "the end of the process alone costs nothing"
             )
-        return "a power cut costs what the system had not written, without a bound; the end of the process costs nothing"
+        return (
+            "a power cut costs what the system had not written, without a bound; the end of the process costs nothing"
+        )
 
 
 MEMORY_LOSS = "everything with the end of the process: there is no directory"

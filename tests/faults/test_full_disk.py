@@ -32,11 +32,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def fill(path: Path, leave: int) -> Path:
     filler = path / "filler"
-    with filler.open("wb") as file:
+    with filler.open("wb", buffering=0) as file:
         try:
             while True:
                 file.write(b"x" * 4096)
-                file.flush()
         except OSError:
             pass
         file.truncate(max(0, filler.stat().st_size - leave))
@@ -52,12 +51,12 @@ def test_a_full_disk_is_said_and_made_up_for_when_there_is_room(small_disk):
         try:
             db.append({"__name__": "m", "step": str(step)}, step, step / 7)
             stored += 1
-        except NotDurable as error:
-            assert "No space left" in str(error)
+        except NotDurable:
             refused += 1
             if refused >= 20:
                 break
-    assert stored > 10 and refused == 20
+    assert stored > 10
+    assert refused == 20
     # It goes on in memory, and says so.
     assert "No space left" in (db.durability.failing or "")
     assert dict(db.stats().iter_rows())["journal_failing"] == 1
@@ -71,7 +70,8 @@ def test_a_full_disk_is_said_and_made_up_for_when_there_is_room(small_disk):
     db.append({"__name__": "after"}, 1, 1)
     db.close()
     with Database(small_disk / "db") as again:
-        assert again.recovery is not None and not again.recovery.damaged
+        assert again.recovery is not None
+        assert not again.recovery.damaged
         # Also what was refused the promise.
         assert again.series("m").height == stored + refused
         assert again.series("before").height == again.series("after").height == 1

@@ -24,9 +24,9 @@ import traceback
 from pathlib import Path
 
 import numpy as np
+import polars as pl  # loaded here, so that no child has to
 
-import metricsdb
-
+assert pl.__version__
 SERIES = 25
 ROUND = struct.Struct("<Bq")
 VERIFIED, SENT, WRITTEN, LOST, CRASHED = range(5)
@@ -37,6 +37,9 @@ def values_of(series: int, steps: np.ndarray) -> np.ndarray:
 
 
 def child(path: str, mode: str, acknowledged: int, attempted: int, pipe: int) -> None:
+    # Not before the fork: the threads of its kernels would be missing here.
+    import metricsdb
+
     db = metricsdb.Database(path, durability=mode, sync_interval="20ms", idle_cpu=0)
     found = {int(s.labels["n"]): s for s in db.raw('torture{n!~"x.*"}', "1970-01-01T00:00Z", "1971-01-01T00:00Z")}
     newest = -1
@@ -69,8 +72,10 @@ def child(path: str, mode: str, acknowledged: int, attempted: int, pipe: int) ->
         step += 1
 
 
-def cycle(path: str, mode: str, acknowledged: int, attempted: int, seconds: float) -> tuple[list[tuple[int, int]], int]:
-    """What a child said until it was killed."""
+def cycle(
+    path: str, mode: str, acknowledged: int, attempted: int, seconds: float, opened: bool
+) -> list[tuple[int, int]]:
+    """What a child said until it was killed, so long after its first instruction, or after it has opened."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -82,10 +87,12 @@ def cycle(path: str, mode: str, acknowledged: int, attempted: int, seconds: floa
             os.write(write, ROUND.pack(CRASHED, 0))
         os._exit(0)
     os.close(write)
-    said, deadline, killed = b"", time.monotonic() + seconds, False
+    said, deadline, killed = b"", time.monotonic() + (60 if opened else seconds), False
     while True:
         ready, _, _ = select.select([read], [], [], 30 if killed else max(0.0, deadline - time.monotonic()))
         piece = os.read(read, 1 << 16) if ready else b""
+        if opened and piece and not said:
+            deadline = time.monotonic() + seconds
         said += piece
         if not ready and not killed:
             os.kill(pid, signal.SIGKILL)
@@ -95,19 +102,28 @@ def cycle(path: str, mode: str, acknowledged: int, attempted: int, seconds: floa
     os.close(read)
     os.waitpid(pid, 0)
     whole = len(said) - len(said) % ROUND.size
-    return list(ROUND.iter_unpack(said[:whole])), len(said)
+    return list(ROUND.iter_unpack(said[:whole]))
 
 
 def run(cycles: int, mode: str, seed: int, seconds_max: float, folder: Path) -> dict[str, object]:
     chance = random.Random(seed)
     path = str(folder / f"torture-{mode}")
     acknowledged = attempted = -1
-    seen = {"mode": mode, "cycles": 0, "killed_in_recovery": 0, "verified": 0, "acknowledged": 0, "lost": 0, "crashed": 0}
+    seen = {
+        "mode": mode,
+        "cycles": 0,
+        "killed_in_recovery": 0,
+        "verified": 0,
+        "acknowledged": 0,
+        "lost": 0,
+        "crashed": 0,
+    }
     begun = time.monotonic()
     for _ in range(cycles):
         if time.monotonic() - begun > seconds_max:
             break
-        said, _ = cycle(path, mode, acknowledged, attempted, chance.uniform(0.0, 0.25))
+        opened = chance.random() < 0.7
+        said = cycle(path, mode, acknowledged, attempted, chance.uniform(0.0, 0.15 if opened else 0.5), opened)
         kinds = [kind for kind, _ in said]
         seen["cycles"] += 1
         seen["verified"] += kinds.count(VERIFIED)

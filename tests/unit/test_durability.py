@@ -34,7 +34,9 @@ def test_what_was_written_is_there_when_it_is_opened_again(tmp_path, mode):
     with mdb.Database(tmp_path / "db", durability=mode, precision={"ints": "digits(3)"}) as db:
         fill(db)
         before, metadata = rows(db), db.metadata()
-        assert db.recovery is not None and db.recovery.series == 0 and not db.recovery.damaged
+        assert db.recovery is not None
+        assert db.recovery.series == 0
+        assert not db.recovery.damaged
         assert (db.durability.mode, db.durability.path) == (mode, str(tmp_path / "db"))
     for _ in range(2):
         with mdb.Database(tmp_path / "db", durability=mode) as db:
@@ -55,7 +57,8 @@ def test_the_api_says_what_each_mode_may_lose(tmp_path):
             assert words in db.durability.loss
             assert db.durability.sync_interval_s == (0.25 if mode == "interval" else None)
     memory = mdb.Database()
-    assert memory.durability.mode == "none" and "no directory" in memory.durability.loss
+    assert memory.durability.mode == "none"
+    assert "no directory" in memory.durability.loss
     assert memory.recovery is None
     memory.sync()
     assert "journal_failing" not in dict(memory.stats().iter_rows())
@@ -68,7 +71,9 @@ def test_a_second_writer_is_refused_by_name(tmp_path):
             mdb.Database(tmp_path / "db")
         code = f"import metricsdb; metricsdb.Database({str(tmp_path / 'db')!r})"
         environment = {**os.environ, "PYTHONPATH": str(Path(mdb.__file__).parents[1])}
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+        )
         assert f"pid {os.getpid()}" in done.stderr
     mdb.Database(tmp_path / "db").close()
 
@@ -110,7 +115,9 @@ def test_damage_is_passed_over_and_listed(tmp_path):
     part.write_bytes(body)
     with mdb.Database(tmp_path / "db") as db:
         report = db.recovery
-        assert report.damaged and report.skipped.height > 0 and report.lost.height > 0
+        assert report.damaged
+        assert report.skipped.height > 0
+        assert report.lost.height > 0
         named = report.lost.drop_nulls("series")
         assert named.columns == ["series", "start", "end", "samples", "what"]
         db._native.check()

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use metricsdb_model::{
-    Error, LabelsBuilder, LabelsRef, Predicate, Result, TimeRange, ValueKind, WriteReport,
+    Error, LabelsBuilder, LabelsRef, Policy, Precision, Predicate, Result, TimeRange, ValueKind, WriteReport,
 };
 
 use super::frame::{Frame, Kind};
@@ -529,19 +529,26 @@ fn find_or_make(
     db.make(shard, hash, pairs, mark)
 }
 
-/// Rules from their texts. A selector that cannot be read any more chooses nothing: the marks say whose rule it was.
 fn rules_of(reader: &Reader<'_>, texts: Vec<RuleText>) -> Result<PrecisionRules> {
+    PrecisionRules::new(read_rules(reader.selector, texts)?)
+}
+
+/// Rules from their texts. A selector that cannot be read any more chooses nothing: the marks say whose rule it was.
+pub fn read_rules(
+    selector: &dyn Fn(&str) -> Result<Predicate>,
+    texts: Vec<RuleText>,
+) -> Result<Vec<(String, Predicate, Policy)>> {
     let rule = |text: RuleText| {
         let nothing = || Predicate::Any(Vec::new());
         let predicate = match text.selector.is_empty() {
             true => nothing(),
-            false => (reader.selector)(&text.selector).unwrap_or_else(|_| nothing()),
+            false => selector(&text.selector).unwrap_or_else(|_| nothing()),
         };
-        let precision = metricsdb_model::Precision::parse(&text.policy)?;
-        let policy = metricsdb_model::Policy { precision, counters_exact: text.counters_exact };
+        let policy =
+            Policy { precision: Precision::parse(&text.policy)?, counters_exact: text.counters_exact };
         Ok((text.selector, predicate, policy))
     };
-    PrecisionRules::new(texts.into_iter().map(rule).collect::<Result<_>>()?)
+    texts.into_iter().map(rule).collect()
 }
 
 fn wrong(message: &str) -> Error {

@@ -55,6 +55,11 @@ impl Journal {
         self.writer.append(&out);
     }
 
+    /// Bytes of frames that wait, spare capacity included.
+    pub(crate) fn bytes(&self) -> usize {
+        self.writer.bytes()
+    }
+
     /// Notes samples that are about to be appended to a shard; those of rows that it doesn't have are left out.
     pub(crate) fn samples(&self, shard: &mut Shard, samples: &[Staged], starts: &[i64], kind: ValueKind) {
         let rows = shard.series.len();
@@ -136,7 +141,9 @@ impl Database {
     /// As `committed`, for calls that have no report: an error where the mode promises more than there is.
     pub(crate) fn durably(&self) -> Result<()> {
         match self.committed() {
-            Some(message) if self.durability() == Some(Durability::Batch) => Err(Error::NotDurable { message }),
+            Some(message) if self.durability() == Some(Durability::Batch) => {
+                Err(Error::NotDurable { message })
+            }
             _ => Ok(()),
         }
     }

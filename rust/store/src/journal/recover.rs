@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::checkpoint::clean;
 use super::files::Files;
 use super::frame::{Frame, Head, Kind, Piece, Scan};
-use super::load::{ColumnsByNumber, Reader, Stream, load_columns};
+use super::load::{ColumnsByNumber, Reader, Stream, load_columns, read_rules};
 use super::record;
 use super::segment::{HEADER_BYTES, Header, Name};
 use super::writer::{Durability, Writer};
@@ -131,6 +131,10 @@ impl Database {
         let journal =
             Journal { writer, metadata_seq: Mutex::new(metadata_seq), checkpoint: Mutex::new(checkpoint) };
         db.journal = Some(journal);
+        if db.has_mixed_rules() {
+            // The process ended while it gave all shards their rules.
+            db.set_precision_rules(read_rules(selector, db.precision_rules())?)?;
+        }
         if recovery.is_damaged() || !keeps_rows {
             // Rows may have other numbers now, and what is lost should be found once.
             db.checkpoint()?;
@@ -138,6 +142,13 @@ impl Database {
             clean(&files, checkpoint, first);
         }
         Ok((db, recovery))
+    }
+}
+
+impl Database {
+    fn has_mixed_rules(&self) -> bool {
+        let first = self.precision_rules();
+        (0..SHARDS).any(|number| self.shard(number).precision.texts() != first)
     }
 }
 

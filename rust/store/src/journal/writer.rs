@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::files::{Files, Sink};
 use super::recover::Recovery;
 use super::segment::{HEADER_BYTES, Header, Name};
+use crate::heap;
 use crate::late::DuplicatePolicy;
 
 /// Tests meet every limit with little data.
@@ -151,7 +152,13 @@ impl Writer {
 
     /// Returns when all frames so far are as safe as the mode promises. Errors: why they are not.
     pub fn commit(&self) -> std::result::Result<(), String> {
-        let made = self.state.lock().made;
+        let (made, closed) = {
+            let state = self.state.lock();
+            (state.made, state.closed)
+        };
+        if closed {
+            return Err("the database is closed".to_owned());
+        }
         self.settle(self.durability == Durability::Batch, made)
     }
 
@@ -335,6 +342,12 @@ impl Writer {
         }
         state.status.checkpoint_bytes = bytes;
         state.status.replay_bytes = state.segment.bytes as u64;
+    }
+
+    /// Heap bytes of frames that wait.
+    pub fn bytes(&self) -> usize {
+        let state = self.state.lock();
+        heap::vector(&state.pending) + heap::vector(&state.unsynced)
     }
 
     pub fn status(&self) -> Status {
