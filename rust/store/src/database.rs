@@ -397,19 +397,8 @@ impl Database {
         let append = |shard: usize, work: &mut Work, report: &mut WriteReport| {
             let of_shard = starts[shard]..starts[shard + 1];
             let samples = &staged[of_shard.clone()];
-            if samples.is_empty() {
-                return;
-            }
             let since = if row_starts.is_empty() { &[] } else { &staged_starts[of_shard] };
-            let mut locked = self.shard(shard);
-            if let Some(journal) = &self.journal {
-                journal.samples(&mut locked, samples, since, kind);
-            }
-            if let Err(error) = locked.append(samples, since, kind, &self.rules, work, report) {
-                report.reject(Reason::Malformed, samples.len() as u64, || error.to_string());
-            }
-            drop(locked);
-            self.relieve();
+            self.append_to(shard, samples, since, kind, work, report);
         };
         if total < PARALLEL_SAMPLES || rayon::current_num_threads() == 1 {
             (0..SHARDS).for_each(|shard| append(shard, work, report));
@@ -425,6 +414,30 @@ impl Database {
             })
             .collect();
         reports.into_iter().for_each(|r| report.merge(r));
+    }
+
+    /// Appends samples to one shard, behind their record in the journal.
+    fn append_to(
+        &self,
+        shard: usize,
+        samples: &[Staged],
+        since: &[i64],
+        kind: ValueKind,
+        work: &mut Work,
+        report: &mut WriteReport,
+    ) {
+        if samples.is_empty() {
+            return;
+        }
+        let mut locked = self.shard(shard);
+        if let Some(journal) = &self.journal {
+            journal.samples(&mut locked, samples, since, kind);
+        }
+        if let Err(error) = locked.append(samples, since, kind, &self.rules, work, report) {
+            report.reject(Reason::Malformed, samples.len() as u64, || error.to_string());
+        }
+        drop(locked);
+        self.relieve();
     }
 }
 
