@@ -85,11 +85,11 @@ pub struct Frame<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
     Frame(Frame<'a>),
-    /// Bytes that are no frame; `head` where that much of one can be read.
+    /// Bytes that are no frame; `frame` where its head is right, and the payload is there, but is another.
     Bad {
         at: usize,
         len: usize,
-        head: Option<Head>,
+        frame: Option<Frame<'a>>,
     },
 }
 
@@ -114,8 +114,8 @@ pub fn put(out: &mut Vec<u8>, salt: u32, head: Head, write: impl FnOnce(&mut Vec
     header.iter_mut().skip(CHECK_AT).zip(check.into_iter().chain(sum)).for_each(|(to, from)| *to = from);
 }
 
-/// The frame that begins the bytes; its head where only that is right.
-fn read(bytes: &[u8], salt: u32) -> Result<Frame<'_>, Option<Head>> {
+/// The frame that begins the bytes; what it would be where only its head is right.
+fn read(bytes: &[u8], salt: u32) -> Result<Frame<'_>, Option<Frame<'_>>> {
     let Some((header, rest)) = bytes.split_at_checked(HEAD_BYTES) else { return Err(None) };
     let word = |at: usize, n: usize| {
         header.get(at..at + n).unwrap_or(&[]).iter().rev().fold(0u64, |all, &b| all << 8 | u64::from(b))
@@ -128,12 +128,12 @@ fn read(bytes: &[u8], salt: u32) -> Result<Frame<'_>, Option<Head>> {
     }
     let Some(kind) = kind else { return Err(None) };
     let head = Head { kind, shard: word(3, 1) as u8, seq: word(8, 8) };
-    let Some(payload) = rest.get(..word(4, 4) as usize) else { return Err(Some(head)) };
+    let Some(payload) = rest.get(..word(4, 4) as usize) else {
+        return Err(Some(Frame { head, payload: rest }));
+    };
     hasher.update(payload);
-    match word(SUM_AT, 4) as u32 == hasher.finalize() {
-        true => Ok(Frame { head, payload }),
-        false => Err(Some(head)),
-    }
+    let frame = Frame { head, payload };
+    if word(SUM_AT, 4) as u32 == hasher.finalize() { Ok(frame) } else { Err(Some(frame)) }
 }
 
 /// The frames of a file behind its header, and what lies between them.
@@ -166,13 +166,13 @@ impl<'a> Iterator for Scan<'a> {
                 self.at += HEAD_BYTES + frame.payload.len();
                 Some(Piece::Frame(frame))
             }
-            Err(head) => {
+            Err(frame) => {
                 self.at += 1;
                 while !self.rest().is_empty() && read(self.rest(), self.salt).is_err() {
                     let next = self.rest().iter().skip(1).position(|&b| b == MARK[0]);
                     self.at = next.map_or(self.bytes.len(), |n| self.at + 1 + n);
                 }
-                Some(Piece::Bad { at: from, len: self.at - from, head })
+                Some(Piece::Bad { at: from, len: self.at - from, frame })
             }
         }
     }
@@ -238,7 +238,7 @@ mod tests {
     fn a_header_that_is_right_names_what_was_lost() {
         let (mut bytes, ends) = three();
         bytes[ends[1] - 1] ^= 1;
-        let bad = Piece::Bad { at: 0, len: ends[1], head: Some(head(1)) };
-        assert_eq!(Scan::new(&bytes, 0, 5).next(), Some(bad));
+        let frame = Some(Frame { head: head(1), payload: b"ond" });
+        assert_eq!(Scan::new(&bytes, 0, 5).next(), Some(Piece::Bad { at: 0, len: ends[1], frame }));
     }
 }

@@ -62,6 +62,8 @@ pub struct Stream {
     newest: Option<i64>,
     /// Records before `seq` that never came, behind this time.
     gap: Option<(u64, Option<i64>)>,
+    /// Records that never came, and whose samples are in `lost` one by one.
+    told: Vec<u64>,
     pub lost: Vec<Lost>,
     pub samples: u64,
     pub frames: u64,
@@ -317,8 +319,9 @@ impl Stream {
             return Ok(());
         }
         if seq > self.seq + 1 {
+            let told = self.told.iter().filter(|&&told| told > self.seq && told < seq).count() as u64;
             let (before, since) = self.gap.unwrap_or((0, self.newest));
-            self.gap = Some((before + seq - self.seq - 1, since));
+            self.gap = Some((before + seq - self.seq - 1 - told, since)).filter(|gap| gap.0 > 0);
         }
         self.seq = seq;
         self.frames += 1;
@@ -412,6 +415,37 @@ impl Stream {
         shard.append(staged, starts, kind, &reader.rules, &mut self.work, &mut report)?;
         self.samples += report.accepted;
         Ok(())
+    }
+
+    /// Says what was in a record of samples whose values are bad, if the rest of it is right. Called behind all frames
+    /// of its file, so it names rows by what they are then: a row never changes.
+    pub fn outline(&mut self, reader: &Reader<'_>, shard: &Shard, payload: &[u8]) {
+        let mut spans = HashMap::<u32, (u64, TimeRange)>::new();
+        for (row, time) in record::read_outline(payload).unwrap_or_default() {
+            let span = spans.entry(row as u32).or_insert((0, TimeRange::new(time, time)));
+            *span = (span.0 + 1, TimeRange::new(span.1.start.min(time), span.1.end.max(time)));
+        }
+        let mut text = Vec::new();
+        for (theirs, (samples, span)) in spans {
+            let series = self.row(theirs).map(|row| reader.db.labels_of(shard, row, &mut text).to_string());
+            self.lost.push(Lost {
+                shard: shard.number,
+                series,
+                start: Some(span.start),
+                end: Some(span.end),
+                samples: Some(samples),
+                what: "samples of the journal".to_owned(),
+            });
+        }
+    }
+
+    /// Whether `outline` will say what was in a record.
+    pub fn tell(&mut self, frame: Frame<'_>) -> bool {
+        let tells = frame.head.kind == Kind::Samples && record::read_outline(frame.payload).is_ok();
+        if tells {
+            self.told.push(frame.head.seq);
+        }
+        tells
     }
 
     /// Samples whose series' labels are lost.

@@ -35,11 +35,14 @@ pub struct HistogramEntry<'a> {
 
 /// Writes samples and their starts: as many of those, or none.
 pub fn put_samples(out: &mut Vec<u8>, kind: ValueKind, samples: &[Staged], starts: &[i64]) {
+    let at = out.len();
     let kinds = ValueKind::ALL.iter().position(|&k| k == kind).unwrap_or(0) as u8;
     out.push(kinds | if starts.is_empty() { 0 } else { WITH_STARTS });
     put_varint(out, samples.len() as u64);
     put_column(out, samples.iter().map(|s| i64::from(s.row)));
     put_column(out, samples.iter().map(|s| s.time));
+    let outline = crc32fast::hash(out.get(at..).unwrap_or(&[]));
+    out.extend_from_slice(&outline.to_le_bytes());
     put_values(out, kind, samples);
     if !starts.is_empty() {
         put_column(out, starts.iter().copied());
@@ -60,6 +63,7 @@ pub fn read_samples(payload: &[u8], samples: &mut Vec<Staged>, starts: &mut Vec<
     let (mut rows, mut times) = (Vec::with_capacity(count), Vec::with_capacity(count));
     read_column(&mut c, count, &mut rows)?;
     read_column(&mut c, count, &mut times)?;
+    c.word(4)?;
     let lengths = c.take(count.div_ceil(2))?;
     for (i, (&row, &time)) in rows.iter().zip(&times).enumerate() {
         let pair = lengths.get(i / 2).copied().unwrap_or(0);
@@ -71,6 +75,24 @@ pub fn read_samples(payload: &[u8], samples: &mut Vec<Staged>, starts: &mut Vec<
         read_column(&mut c, count, starts)?;
     }
     if c.is_empty() { Ok(kind) } else { Err(c.wrong("bytes behind the last sample")) }
+}
+
+/// Which samples a record had whose values are bad: rows and times, if these are right.
+pub fn read_outline(payload: &[u8]) -> Result<Vec<(i64, i64)>> {
+    let mut c = Cursor::new(payload);
+    c.byte()?;
+    let count = c.varint()? as usize;
+    if count > RECORD_SAMPLES_MAX {
+        return Err(c.wrong("more samples than a record may have"));
+    }
+    let (mut rows, mut times) = (Vec::new(), Vec::new());
+    read_column(&mut c, count, &mut rows)?;
+    read_column(&mut c, count, &mut times)?;
+    let outline = crc32fast::hash(payload.get(..c.position()).unwrap_or(&[]));
+    match c.word(4)? as u32 == outline {
+        true => Ok(rows.into_iter().zip(times).collect()),
+        false => Err(c.wrong("rows and times are bad, too")),
+    }
 }
 
 /// Each number's distance from the one before, as runs where few change it.
@@ -351,6 +373,7 @@ mod tests {
             let (mut samples, mut starts) = (Vec::new(), Vec::new());
             let _ = read_samples(&bytes, &mut samples, &mut starts);
             prop_assert!(samples.len() <= RECORD_SAMPLES_MAX);
+            let _ = read_outline(&bytes);
             let _ = read_series(&bytes);
             let _ = read_metadata(&bytes);
             let _ = read_rules(&bytes);

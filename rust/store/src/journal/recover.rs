@@ -95,6 +95,8 @@ struct Recovering<'a> {
     streams: Vec<Stream>,
     metadata_seq: u64,
     columns: ColumnsByNumber,
+    /// Records of samples of a file, with their shards, whose values are bad.
+    bad: Vec<(usize, Vec<u8>)>,
     /// The shards that the checkpoint says to hold.
     present: Option<Vec<u8>>,
     recovery: Recovery,
@@ -117,6 +119,7 @@ impl Database {
             streams: (0..SHARDS).map(|_| Stream::default()).collect(),
             metadata_seq: 0,
             columns: ColumnsByNumber::new(),
+            bad: Vec::new(),
             present: None,
             recovery: Recovery::default(),
         };
@@ -277,8 +280,16 @@ impl Recovering<'_> {
         }
         for piece in Scan::new(bytes, HEADER_BYTES, salt) {
             match piece {
-                Piece::Bad { at, len, head } => {
-                    let why = bad(head);
+                Piece::Bad { at, len, frame } => {
+                    let why = bad(frame);
+                    let stream = frame.map(|frame| (usize::from(frame.head.shard), frame));
+                    if let Some((number, frame)) = stream
+                        && may_be_cut
+                        && at + len < bytes.len()
+                        && self.streams[number].tell(frame)
+                    {
+                        self.bad.push((number, frame.payload.to_vec()));
+                    }
                     if may_be_cut && at + len == bytes.len() {
                         let (offset, bytes) = (at as u64, len as u64);
                         self.recovery.cut.push(Skipped { file: name.to_string(), offset, bytes, why });
@@ -345,6 +356,9 @@ impl Recovering<'_> {
         let wrong: Vec<(u64, String)> =
             self.streams.par_iter_mut().zip(frames).enumerate().flat_map_iter(of_shard).collect();
         self.db.index.settle();
+        for (number, payload) in std::mem::take(&mut self.bad) {
+            self.streams[number].outline(&reader, &self.db.shard(number), &payload);
+        }
         let file = name.to_string();
         let skipped =
             wrong.into_iter().map(|(bytes, why)| Skipped { file: file.clone(), offset: 0, bytes, why });
@@ -370,8 +384,8 @@ impl Recovering<'_> {
 }
 
 /// Why bytes are no frame.
-fn bad(head: Option<Head>) -> String {
-    match head {
+fn bad(frame: Option<Frame<'_>>) -> String {
+    match frame.map(|frame| frame.head) {
         Some(Head { kind, shard, seq }) => {
             format!("the checksum of a frame is another ({kind:?} {seq} of shard {shard})")
         }

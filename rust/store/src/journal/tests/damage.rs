@@ -108,6 +108,28 @@ fn the_report_names_what_a_checkpoint_lost() {
 }
 
 #[test]
+fn the_report_names_the_samples_of_a_journal_whose_values_are_bad() {
+    let (disk, all) = small();
+    let name = disk.files().list().unwrap().into_iter().rfind(|n| n.starts_with("journal")).unwrap();
+    let mut named = 0;
+    for at in 64..disk.files().read(&name).unwrap().len() {
+        let bad = disk.copy();
+        bad.damage(&name, |bytes| bytes[at] ^= 0x10);
+        let (db, recovery) = open(&bad, Durability::Batch);
+        let found = content(&db);
+        for one in recovery.lost.iter().filter(|one| one.what == "samples of the journal") {
+            let series = one.series.as_ref().unwrap();
+            assert_eq!((one.start, one.samples), (one.end, Some(1)));
+            assert!(all.samples[series].contains_key(&one.start.unwrap()));
+            assert!(!found.samples[series].contains_key(&one.start.unwrap()));
+            assert_eq!((recovery.lost.len(), missing(&found, &all, "bad values")), (1, 1));
+            named += 1;
+        }
+    }
+    assert!(named > 12, "{named}");
+}
+
+#[test]
 fn a_file_that_is_gone_is_said_and_the_others_are_kept() {
     let (disk, all) = small();
     for name in disk.files().list().unwrap() {
