@@ -1,6 +1,6 @@
 //! What durability costs: ingest with and without a journal, bytes of it a sample, checkpoints, and recoveries.
 //!
-//! `cargo bench -p metricsdb-store --bench journal [-- SERIES SCRAPES DIR]`
+//! `cargo bench -p metricsdb-store --bench journal [-- SERIES SCRAPES DIR [recovery]]`; `recovery` leaves ingest out.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -115,6 +115,29 @@ fn fill(db: &Database, labels: &[Labels], scrapes: usize) {
     }
 }
 
+/// A snapshot of a full store, and what comes back of it.
+fn recover(folder: &Path, labels: &[Labels], scrapes: usize) {
+    let _ = fs::remove_dir_all(folder);
+    fs::create_dir_all(folder).unwrap();
+    let files: Arc<dyn Files> = Arc::new(Folder(folder.to_owned()));
+    let bytes = |db: &Database| db.memory().iter().map(|part| part.bytes).sum::<usize>() as f64 / 1e6;
+    let db = Database::new(Options::default());
+    fill(&db, labels, scrapes);
+    println!("filled: {:.0} MB by its account, resident {:.0} MB", bytes(&db), memory().0);
+    let (cpu, begun) = (cpu_seconds(), Instant::now());
+    let saved = db.snapshot(&files, 5).unwrap();
+    let (cpu, wall) = (cpu_seconds() - cpu, begun.elapsed().as_secs_f64());
+    println!("snapshot: {wall:.1} s, {cpu:.1} s of CPU, {:.0} MB", saved.bytes as f64 / 1e6);
+    drop(db);
+    let (cpu, begun) = (cpu_seconds(), Instant::now());
+    let (db, recovery) = open(folder, Durability::Batch);
+    let (cpu, wall) = (cpu_seconds() - cpu, begun.elapsed().as_secs_f64());
+    assert_eq!((recovery.samples, recovery.is_damaged()), ((labels.len() * scrapes) as u64, false));
+    println!("recovery: {wall:.1} s, {cpu:.1} s of CPU, {:.0} MB by its account", bytes(&db));
+    println!("resident {:.0} MB, at most {:.0} MB", memory().0, memory().1);
+    fs::remove_dir_all(folder).unwrap();
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().filter(|a| a != "--bench").skip(1).collect();
     let number = |at: usize, default: usize| arguments.get(at).map_or(default, |a| a.parse().unwrap());
@@ -132,6 +155,9 @@ fn main() {
         told(what, cpu_seconds() - cpu, begun.elapsed().as_secs_f64());
     };
     println!("{series} series, {scrapes} scrapes, {samples} samples");
+    if arguments.get(3).is_some_and(|a| a == "recovery") {
+        return recover(&folder, &labels, scrapes);
+    }
     timed("values alone", &|| {
         let all = (0..scrapes).map(|s| (0..series).map(|i| value(i, s)).sum::<f64>()).sum::<f64>();
         std::hint::black_box(all);
