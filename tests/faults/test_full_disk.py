@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from metricsdb import Database, NotDurable
+from metricsdb.adapters.scrape import Scraper, Target
+from metricsdb.clock import SystemClock
+from metricsdb.server import create_app
 
 
 @pytest.fixture
@@ -89,3 +94,28 @@ def test_interval_mode_answers_and_says_that_it_fails(small_disk):
     db.close()
     with Database(small_disk / "db") as again:
         assert len(again.raw("m", 0, 1000)[0].timestamps) == 200
+
+
+def test_a_sender_is_told_to_come_back_and_a_scrape_goes_on(small_disk):
+    db = Database(small_disk / "db", durability="batch")
+    filler = fill(small_disk, 0)
+
+    async def post() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=create_app(db)), base_url="http://x") as client:
+            return await client.post("/api/v1/import/prometheus", content=b"sent 1\n")
+
+    async def scrape() -> None:
+        page = httpx.MockTransport(lambda _: httpx.Response(200, text="scraped 1\n"))
+        scraper = Scraper(db._native, SystemClock(), transport=page)
+        result = await scraper.scrape(Target("http://target/metrics", {"job": "x"}, 1000, 1.0), db.now_ms())
+        await scraper.close()
+        assert result.error is None
+
+    answer = asyncio.run(post())
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert "not durable" in answer.text
+    asyncio.run(scrape())
+    assert db.query("sent + on() scraped")["value"].to_list() == [2]
+    filler.unlink()
+    assert asyncio.run(post()).status_code == 204
+    db.close()
