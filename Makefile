@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -not -path '*/target/*' -o -name Cargo.toml -not -path '*/target/*')
 
-.PHONY: build test test-rust test-python lint bench demo clean
+.PHONY: build test test-rust test-python lint torture bench demo clean
 
 build: $(VENV)/.built
 
@@ -40,6 +40,10 @@ lint: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# 1,000 kills of a writing process in each mode; CI has 280 (tests/faults).
+torture: build
+	for mode in batch interval none; do $(BIN)/python tests/faults/torture.py --cycles 1000 --mode $$mode || exit 1; done
 
 bench: build
 	$(BIN)/python -m benchmarks

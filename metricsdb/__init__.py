@@ -10,11 +10,15 @@ from metricsdb.database import (
     Rejected,
     WriteReport,
 )
+from metricsdb.durability import Durability, Recovery
 from metricsdb.errors import (
     ConfigError,
     CorruptionError,
+    DatabaseLocked,
     ExecutionError,
+    FormatVersionError,
     MetricsDBError,
+    NotDurable,
     ParseError,
     QueryCancelled,
     QueryError,
@@ -22,6 +26,7 @@ from metricsdb.errors import (
     QueryLimit,
     QueryRejected,
     QueryTimeout,
+    StorageError,
     WriteError,
 )
 from metricsdb.explain import Estimate, Plan
@@ -34,10 +39,14 @@ __all__ = [
     "ConfigError",
     "CorruptionError",
     "Database",
+    "DatabaseLocked",
+    "Durability",
     "Estimate",
     "ExecutionError",
+    "FormatVersionError",
     "Histogram",
     "MetricsDBError",
+    "NotDurable",
     "ParseError",
     "Plan",
     "PrecisionPolicies",
@@ -50,7 +59,9 @@ __all__ = [
     "QueryTimeout",
     "QueryWarning",
     "RawSeries",
+    "Recovery",
     "Rejected",
+    "StorageError",
     "Subscription",
     "Tick",
     "WriteError",

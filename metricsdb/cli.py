@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,6 +23,7 @@ from metricsdb.clock import SystemClock
 from metricsdb.config import Config, address, load
 from metricsdb.database import Database
 from metricsdb.demo import run as run_demo
+from metricsdb.durability import Mode
 from metricsdb.errors import ConfigError, MetricsDBError
 from metricsdb.server.run import serve as run_server
 from metricsdb.times import duration_ms
@@ -56,7 +57,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def serve(
     listen: Annotated[str | None, typer.Option(help="HOST:PORT of the HTTP API.")] = None,
     data: Annotated[Path | None, typer.Option(help="Directory that keeps the data.")] = None,
-    durability: Annotated[str, typer.Option(help="How safe a write is when it is answered: none.")] = "none",
+    durability: Annotated[
+        str | None, typer.Option(help="What an answered write survives: batch, interval or none.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file: listen, limits, scrape, statsd.")] = None,
     query_memory: Annotated[int | None, typer.Option(help="Bytes that one query may hold.")] = None,
 ) -> None:
@@ -70,11 +73,15 @@ def serve(
             raise ConfigError(f"query-memory {query_memory} must be positive")
         limits = msgspec.structs.replace(chosen.limits, query_memory_max=query_memory)
         chosen = msgspec.structs.replace(chosen, limits=limits)
-    _check_storage(data, durability)
+    chosen = _with_storage(chosen, data, durability)
+    home = chosen.storage
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     limits = chosen.limits
     db = Database(
+        home.data,
+        durability=home.durability if home.data is not None else None,
+        sync_interval=home.sync_interval.seconds,
         duplicates=chosen.duplicates,
         lookback=limits.lookback.seconds,
         query_timeout=limits.query_timeout.seconds,
@@ -91,18 +98,27 @@ def serve(
     )
     for chosen_policy in chosen.precision:
         db.precision.set(chosen_policy.selector, chosen_policy.policy, counters=chosen_policy.counters)
-    flags = {"listen": chosen.listen, "durability": durability, "config": str(config or "")}
+    flags = {
+        "listen": chosen.listen,
+        "data": str(home.data or ""),
+        "durability": db.durability.mode,
+        "config": str(config or ""),
+    }
     with db:
         _run(run_server(db, chosen, flags=flags))
 
 
-def _check_storage(data: Path | None, durability: str) -> None:
-    if durability != "none":
-        raise ConfigError(
-            f"durability {durability!r}: this release keeps samples in memory only; leave the option out or give 'none'"
-        )
+def _with_storage(chosen: Config, data: Path | None, durability: str | None) -> Config:
+    storage = chosen.storage
     if data is not None:
-        raise ConfigError(f"data {str(data)!r}: this release keeps samples in memory only; leave the option out")
+        storage = msgspec.structs.replace(storage, data=str(data))
+    if durability is not None:
+        if durability not in get_args(Mode):
+            raise ConfigError(f"durability {durability!r} is not known; give batch, interval or none")
+        storage = msgspec.structs.replace(storage, durability=cast(Mode, durability))
+        if durability != "none" and storage.data is None:
+            raise ConfigError(f"durability {durability!r} needs a directory; give --data DIR")
+    return msgspec.structs.replace(chosen, storage=storage)
 
 
 @app.command()

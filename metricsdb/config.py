@@ -21,6 +21,7 @@ __all__ = [
     "PrecisionPolicy",
     "ScrapeJob",
     "StatsdListener",
+    "Storage",
     "Upkeep",
     "address",
     "dump",
@@ -157,6 +158,20 @@ class PrecisionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     counters: Literal["exact", "rounded"] = "exact"
 
 
+class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The directory that keeps the data, and what an answered write survives. Without one, all is in memory."""
+
+    data: str | None = None
+    durability: Literal["batch", "interval", "none"] = "batch"
+    sync_interval: Duration = msgspec.field(default_factory=lambda: Duration("1s"))
+
+    def __post_init__(self) -> None:
+        if self.data == "":
+            raise ValueError("`data` is empty; name a directory, or leave it out")
+        if self.sync_interval.ms < 10:
+            raise ValueError(f"`sync_interval` is {self.sync_interval}; give 10ms or more, or durability `batch`")
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file. An empty one is valid: every field has a default."""
 
@@ -166,6 +181,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scrape: list[ScrapeJob] = []
     statsd: StatsdListener | None = None
     upkeep: Upkeep = msgspec.field(default_factory=Upkeep)
+    storage: Storage = msgspec.field(default_factory=Storage)
     precision: list[PrecisionPolicy] = []
 
     def __post_init__(self) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from metricsdb import durability as durable
 from metricsdb import explain as explaining
 from metricsdb import frames, storage
 from metricsdb import scan as scan_source
@@ -91,7 +94,12 @@ class RawSeries:
 
 
 class Database:
-    """An in-memory time-series database. Thread-safe; every call releases the GIL while it works.
+    """A time-series database in memory. Thread-safe; every call releases the GIL while it works.
+
+    With a ``path`` it keeps a journal and checkpoints in that directory, and opens with what is there; ``durability``
+    says what a write that has returned survives (``"batch"``, the default: a power cut; ``"interval"``: a power cut
+    ``sync_interval`` later; ``"none"``: the end of the process). Raises ``DatabaseLocked`` where another process has
+    the directory, ``StorageError``, ``FormatVersionError``. docs/durability.md has the promises.
 
     ``duplicates`` says which value stays when a sample comes twice for one time. ``lookback``, ``query_timeout``
     and ``max_samples`` are the defaults of every query, which holds ``max_query_memory`` bytes at most. So many queries
@@ -104,7 +112,10 @@ class Database:
 
     def __init__(
         self,
+        path: str | Path | None = None,
         *,
+        durability: durable.Mode | None = None,
+        sync_interval: DurationLike = "1s",
         duplicates: DuplicatePolicy = "last",
         lookback: DurationLike = "5m",
         query_timeout: DurationLike = "2m",
@@ -150,14 +161,26 @@ class Database:
         admission = ([*self.concurrency.values()], queries_waiting_max, wait_ms)
         self._options = (duplicates, limits, admission, cache_memory)
         self.precision = PrecisionPolicies(lambda: self._native, self._range)
-        self._native = self._empty()
+        self._home = durable.Home.of(path, durability, duration_ms(sync_interval, "sync_interval"))
+        self._keeper: durable.Keeper | None = None
+        self._recovery: durable.Recovery | None = None
+        self._native = self._empty() if self._home is None else self._open(self._home)
         for selector, policy in (precision or {}).items():
             self.precision.set(selector, policy)
 
     def _empty(self) -> NativeDatabase:
         # The hash of raw label bytes is keyed at random, so that no sender can make series collide.
-        native = NativeDatabase(*self._options, secrets.randbits(64))
+        native = NativeDatabase(*self._options, secrets.randbits(64), None)
         self.precision.reinstall(native)
+        return native
+
+    def _open(self, home: durable.Home) -> NativeDatabase:
+        begun = self._clock.monotonic()
+        directory = (str(home.path), home.mode, secrets.randbits(32))
+        native = NativeDatabase(*self._options, secrets.randbits(64), directory)
+        self._recovery = durable.recovery(native, self._clock.monotonic() - begun)
+        self.precision.adopt(native)
+        self._keeper = durable.Keeper(native, home)
         return native
 
     def __enter__(self) -> Self:
@@ -169,12 +192,59 @@ class Database:
         self.close()
 
     def close(self) -> None:
-        """Ends the background thread and frees all samples and series; the database is empty, and usable, afterwards.
+        """Ends the background threads and frees all samples and series.
 
-        Options and precision policies stay.
+        In memory, the database is empty, and usable, afterwards; options and precision policies stay. One with a
+        directory syncs what waits first, and raises ``NotDurable`` where the disk fails; it cannot be used any more.
         """
         self.stop()
-        self._native = self._empty()
+        if self._home is None:
+            self._native = self._empty()
+        elif self._keeper is not None:
+            self._keeper.stop()
+            native, self._keeper, self._native = self._native, None, _closed(self._home)
+            native.close()
+
+    # --- durability -----------------------------------------------------------------------------
+
+    @property
+    def durability(self) -> durable.Durability:
+        """The mode, what it may lose, and whether the disk fails now."""
+        return durable.durability(self._native, self._home)
+
+    @property
+    def recovery(self) -> durable.Recovery | None:
+        """What opening the directory found, and what was lost; None for a database in memory alone."""
+        return self._recovery
+
+    def sync(self) -> None:
+        """Returns when everything written so far survives a power cut, whatever the mode. Raises ``NotDurable``."""
+        self._native.sync()
+
+    def checkpoint(self) -> None:
+        """Writes everything into a checkpoint, so that the journal before it goes and opening is quick.
+
+        Happens by itself when the journal is long. Writes and queries go on. Raises ``StorageError``.
+        """
+        self._native.checkpoint()
+
+    def snapshot(self, path: str | Path) -> None:
+        """Writes everything into an empty directory, which opens as a database: ``Database(path)``, or ``restore``.
+
+        Writes and queries go on; each series is as it was at one moment. Raises ``StorageError``, ``ConfigError``.
+        """
+        self._native.snapshot(str(Path(path).absolute()), secrets.randbits(32))
+
+    @classmethod
+    def restore(cls, snapshot: str | Path, path: str | Path, **options: Any) -> Self:
+        """Copies a snapshot into a new directory and opens that. ``options`` as for ``Database``."""
+        source, target = Path(snapshot), Path(path)
+        if not source.is_dir():
+            raise ConfigError(f"snapshot {str(source)!r} is no directory")
+        if target.exists() and any(target.iterdir()):
+            raise ConfigError(f"path {str(target)!r} is not empty; restore into a new directory")
+        shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("LOCK"))
+        return cls(target, **options)
 
     def now_ms(self) -> int:
         """The clock's time, in milliseconds since the epoch."""
@@ -567,6 +637,20 @@ class Database:
         first = -(2**63) if start is None else time_ms(start, now, "start")
         last = 2**63 - 1 if end is None else time_ms(end, now, "end")
         return first, last
+
+
+class _Closed:
+    """Stands for the native part of a database that was closed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __getattr__(self, name: str) -> Any:
+        raise ConfigError(f"the database in {str(self._path)!r} is closed; open it again with Database(path)")
+
+
+def _closed(home: durable.Home) -> NativeDatabase:
+    return cast(NativeDatabase, _Closed(home.path))
 
 
 def _warn(notes: list[tuple[str, str]], stacklevel: int = 3) -> None:

@@ -10,6 +10,10 @@ MetricsDBError
 │   └── QueryCancelled         the caller stopped it
 │       └── QueryKilled        somebody else did, by kill
 ├── WriteError                 a write was refused as a whole (see WriteReport for single samples)
+│   └── NotDurable             it stands in memory, but is not as safe as its mode promises
+├── StorageError               a file cannot be read or written
+│   ├── DatabaseLocked         another process has the directory
+│   └── FormatVersionError     a file is of another version of the format
 ├── CorruptionError            stored bytes are not what was written
 └── ConfigError                an option or a configuration file is wrong
 """
@@ -19,8 +23,11 @@ from __future__ import annotations
 __all__ = [
     "ConfigError",
     "CorruptionError",
+    "DatabaseLocked",
     "ExecutionError",
+    "FormatVersionError",
     "MetricsDBError",
+    "NotDurable",
     "ParseError",
     "QueryCancelled",
     "QueryError",
@@ -28,6 +35,7 @@ __all__ = [
     "QueryLimit",
     "QueryRejected",
     "QueryTimeout",
+    "StorageError",
     "WriteError",
 ]
 
@@ -81,6 +89,22 @@ class QueryKilled(QueryCancelled):
 
 class WriteError(MetricsDBError):
     """A write was refused as a whole: a body that cannot be read, columns of the wrong type or length."""
+
+
+class NotDurable(WriteError):
+    """The disk fails: the samples stand in memory and are answered, but a crash would lose them. Send them again."""
+
+
+class StorageError(MetricsDBError):
+    """A file of the database's directory cannot be read or written; names it and what the system said."""
+
+
+class DatabaseLocked(StorageError):
+    """Another process has the directory open; names the directory and the process."""
+
+
+class FormatVersionError(StorageError):
+    """A file was written by another version of the format than this program reads; nothing is changed."""
 
 
 class CorruptionError(MetricsDBError):

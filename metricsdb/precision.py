@@ -74,6 +74,12 @@ class PrecisionPolicies:
         with self._lock:
             _install(native, self._rules)
 
+    def adopt(self, native: NativeDatabase) -> None:
+        """Takes over the policies that a directory was opened with."""
+        found = [(s, p, "exact" if exact else "rounded") for s, p, exact in native.precision_rules()]
+        with self._lock:
+            self._rules = tuple(_Rule(s, p, _checked(c)) for s, p, c in found)  # type: ignore[arg-type]
+
     def preview(
         self,
         policy: str,

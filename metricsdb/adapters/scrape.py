@@ -10,6 +10,7 @@ import asyncio
 import logging
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from metricsdb._native import NativeDatabase, ScrapeState
 from metricsdb.adapters.exposition import format_of
 from metricsdb.clock import Clock
 from metricsdb.config import ScrapeJob
-from metricsdb.errors import MetricsDBError
+from metricsdb.errors import MetricsDBError, NotDurable
 
 if TYPE_CHECKING:
     from metricsdb._native import Report
@@ -175,4 +176,6 @@ class Scraper:
     def _report(self, target: Target, at_ms: int, values: tuple[float, ...]) -> None:
         refs, _ = self._native.register([{"__name__": name, **target.labels} for name in _REPORTED])
         times = np.full(len(refs), at_ms, dtype=np.int64)
-        self._native.append_columns(refs, times, np.array(values))
+        # A target cannot send again what a failing disk did not keep; the database itself says that it fails.
+        with suppress(NotDurable):
+            self._native.append_columns(refs, times, np.array(values))

@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from metricsdb._native import NativeDatabase
 from metricsdb.adapters.exposition import format_of
-from metricsdb.errors import MetricsDBError
+from metricsdb.errors import MetricsDBError, NotDurable
 from metricsdb.server.params import BadParameter, url_form
 from metricsdb.server.state import Counts
 
@@ -55,6 +55,8 @@ class RemoteWrite:
         self._counts = counts
         self._body_bytes_max = body_bytes_max
         self._executor = executor
+        # A write that waits for a disk must not hold the event loop, and those that wait together share a sync.
+        self._inline_bytes_max = INLINE_BYTES_MAX if native.journal() is None else 0
         self._no_content: list[Message] = [
             {"type": "http.response.start", "status": 204, "headers": []},
             {"type": "http.response.body", "body": b""},
@@ -99,13 +101,15 @@ class RemoteWrite:
         return None
 
     async def _decode(self, decode: Callable[[bytes], T], body: bytes) -> T:
-        if len(body) <= INLINE_BYTES_MAX:
+        if len(body) <= self._inline_bytes_max:
             return decode(body)
         return await asyncio.get_running_loop().run_in_executor(self._executor, decode, body)
 
     async def _take_v2(self, body: bytes) -> Response:
         try:
             report, histograms = await self._decode(self._native.write_remote_v2, body)
+        except NotDurable as error:
+            return _not_durable(error)
         except MetricsDBError as error:
             return PlainTextResponse(f"{error}\n", 400, _written(0, 0))
         self._counts.write("remote_write", report)
@@ -116,6 +120,8 @@ class RemoteWrite:
     async def _take(self, body: bytes) -> Response | None:
         try:
             report = await self._decode(self._native.write_remote, body)
+        except NotDurable as error:
+            return _not_durable(error)
         except MetricsDBError as error:
             # Limits too: a sender repeats what is answered with 5xx, and this body will never fit.
             return PlainTextResponse(f"{error}\n", 400)
@@ -155,6 +161,11 @@ def _partly(report: Report) -> Response | None:
     if not refused:
         return None
     return PlainTextResponse(f"{accepted} samples stored, refused: {'; '.join(refused)}\n", 400)
+
+
+def _not_durable(error: NotDurable) -> Response:
+    """The sender keeps the body and sends it again; what stands in memory already is replaced by the same."""
+    return PlainTextResponse(f"{error}\n", 503, {"Retry-After": "5"})
 
 
 def _unsupported(what: str) -> Response:
@@ -225,6 +236,8 @@ class TextImport:
         work = partial(self._native.ingest, body, kind, now, labels, False)
         try:
             report = await loop.run_in_executor(self._executor, work)
+        except NotDurable as error:
+            return _not_durable(error)
         except MetricsDBError as error:
             return PlainTextResponse(f"{error}\n", 400)
         self._counts.write("import", report)

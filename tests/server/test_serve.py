@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -45,3 +46,27 @@ precision: [{{selector: warmth, policy: decimals(1)}}]
     assert "Traceback" not in log
     assert "http://127.0.0.1:1/metrics" in log, "a target that fails is named in the log, once"
     assert log.count("http://127.0.0.1:1/metrics") == 1
+
+
+def test_a_killed_server_comes_back_with_all_that_it_acknowledged(tmp_path: Path) -> None:
+    http = free_port()
+    server = f"http://127.0.0.1:{http}"
+    command = [sys.executable, "-m", "metricsdb", "serve", "--listen", f"127.0.0.1:{http}"]
+    command += ["--data", str(tmp_path / "data"), "--durability", "batch"]
+    for round_ in range(2):
+        with running(command, f"{server}/-/ready", tmp_path / f"log{round_}") as process:
+            if round_ == 1:
+                assert value(server, "count(kept)") == "100"
+                flags = httpx.get(f"{server}/api/v1/status/flags").json()["data"]
+                assert (flags["durability"], flags["data"]) == ("batch", str(tmp_path / "data"))
+                assert value(server, "sum(kept)") == "4950"
+                second = [*command[:4], "--listen", f"127.0.0.1:{free_port()}", *command[6:]]
+                refused = subprocess.run(second, capture_output=True, text=True, check=False, timeout=60)
+                assert refused.returncode == 2
+                assert f"pid {process.pid}" in refused.stderr
+                continue
+            for n in range(100):
+                done = httpx.post(f"{server}/api/v1/import/prometheus", content=f'kept{{n="{n}"}} {n}\n'.encode())
+                assert done.status_code == 204
+            process.kill()
+            process.wait(20)

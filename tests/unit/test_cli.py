@@ -47,8 +47,9 @@ def test_the_version_is_printed():
     ("arguments", "words"),
     [
         (["serve", "--listen", "here"], "HOST:PORT"),
-        (["serve", "--durability", "batch"], "in memory only"),
-        (["serve", "--data", "/tmp/x"], "in memory only"),
+        (["serve", "--durability", "batch"], "needs a directory; give --data DIR"),
+        (["serve", "--durability", "always"], "give batch, interval or none"),
+        (["serve", "--data", "/proc/x"], "/proc/x"),
         (["serve", "--config", "/nowhere.yml"], "/nowhere.yml: cannot be read"),
         (["scrape", "ftp://x"], "http(s)://"),
         (["scrape", "http://x", "--every", "soon"], "every"),

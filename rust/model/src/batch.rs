@@ -168,6 +168,8 @@ pub struct WriteReport {
     pub out_of_order: u64,
     pub series_created: u64,
     pub rejected: Vec<Rejected>,
+    /// Why what was accepted is not as durable as the mode of the database promises; `None` where it is.
+    pub not_durable: Option<String>,
 }
 
 impl WriteReport {
@@ -195,6 +197,7 @@ impl WriteReport {
         self.duplicates += other.duplicates;
         self.out_of_order += other.out_of_order;
         self.series_created += other.series_created;
+        self.not_durable = self.not_durable.take().or(other.not_durable);
         for r in other.rejected {
             self.reject(r.reason, r.count, || r.example);
         }

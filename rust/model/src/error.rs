@@ -89,6 +89,28 @@ pub enum Error {
         offset: u64,
         message: String,
     },
+    /// A file could not be read or written.
+    Storage {
+        file: String,
+        message: String,
+        remedy: &'static str,
+    },
+    /// Another process has the directory.
+    Locked {
+        path: String,
+        /// What it wrote into the lock file: its process id.
+        holder: String,
+    },
+    /// A file of another version than this program reads.
+    Version {
+        file: String,
+        found: u64,
+        known: u64,
+    },
+    /// A write that stands in memory is not as safe as its mode promises.
+    NotDurable {
+        message: String,
+    },
 }
 
 impl Error {
@@ -158,6 +180,20 @@ impl fmt::Display for Error {
             Error::Corruption { what, offset, message } => {
                 write!(f, "{what} is corrupt at byte {offset}: {message}")
             }
+            Error::Storage { file, message, remedy } => write!(f, "{file}: {message}; {remedy}"),
+            Error::Locked { path, holder } => write!(
+                f,
+                "{path} is open in another process (pid {holder}); stop that one, or give another directory"
+            ),
+            Error::Version { file, found, known } => write!(
+                f,
+                "{file} has version {found} of the format, and this program reads version {known}; open it with the \
+                 program that wrote it"
+            ),
+            Error::NotDurable { message } => write!(
+                f,
+                "the samples stand in memory and are answered, but are not durable: {message}; send them again later"
+            ),
         }
     }
 }

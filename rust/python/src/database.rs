@@ -26,6 +26,7 @@ use pyo3::types::PyDict;
 use pyo3_polars::PyDataFrame;
 
 use crate::call;
+use crate::durability::{self, Home};
 use crate::error;
 use crate::input::{self, ValueColumn};
 use crate::output;
@@ -42,6 +43,8 @@ pub struct NativeDatabase {
     pub cache: Cache,
     /// StatsD's counters and sets add up from body to body, apart for each set of labels that a listener adds.
     statsd: Mutex<HashMap<Labels, StatsdAggregator>>,
+    /// `None` for a database in memory alone.
+    pub home: Option<Home>,
 }
 
 /// accepted, duplicates, out_of_order, series_created, [(reason, count, example)]
@@ -94,6 +97,7 @@ pub fn decode<'a>(
 impl NativeDatabase {
     /// `limits`: timeout in ms, samples, bytes; `admission`: queries of each class at once, waiting, wait in ms;
     /// `cache_memory`: bytes of answers that are kept.
+    /// `directory`: path, durability, and the secret of a new one.
     #[new]
     fn new(
         py: Python<'_>,
@@ -102,16 +106,24 @@ impl NativeDatabase {
         admission: ([usize; 3], usize, u64),
         cache_memory: usize,
         hash_key: u64,
+        directory: Option<(String, String, u32)>,
     ) -> PyResult<Self> {
         let (timeout_ms, samples_max, bytes_max) = limits;
         let (running_max, waiting_max, wait_ms) = admission;
         let duplicates = DuplicatePolicy::from_name(duplicates).map_err(|e| error::to_python(py, e))?;
-        let store = Database::new(Options { duplicates, raw_hash_key: hash_key, ..Options::default() });
+        let options = Options { duplicates, raw_hash_key: hash_key, ..Options::default() };
+        let (store, home) = match directory {
+            None => (Database::new(options), None),
+            Some((path, durability, salt)) => {
+                let (store, home) = call::short(py, || durability::open(options, &path, &durability, salt))?;
+                (store, Some(home))
+            }
+        };
         let queries =
             Queries::new(Admission { running_max, waiting_max, wait: Duration::from_millis(wait_ms) });
         let limits = Limits { timeout_ms, samples_max, bytes_max };
         let cache = Cache::new(cache_memory);
-        Ok(NativeDatabase { store, limits, queries, cache, statsd: Mutex::default() })
+        Ok(NativeDatabase { store, limits, queries, cache, statsd: Mutex::default(), home })
     }
 
     fn register<'py>(
@@ -152,7 +164,7 @@ impl NativeDatabase {
     ) -> PyResult<Report> {
         let columns =
             Columns { ids: ids.as_slice()?, timestamps: timestamps.as_slice()?, values: values.values()? };
-        let written = py.detach(|| self.store.append_columns(columns));
+        let written = py.detach(|| self.promised(self.store.append_columns(columns)?));
         written.map(report).map_err(|e| error::write_error(py, e))
     }
 
@@ -171,7 +183,7 @@ impl NativeDatabase {
                 return self.ingest_statsd(body, now_ms, extra);
             }
             let mut scratch = v2::Scratch::default();
-            Ok(self.store.write(&decode(body, format, now_ms, extra, &mut scratch)?))
+            self.promised(self.store.write(&decode(body, format, now_ms, extra, &mut scratch)?))
         });
         written.map(report).map_err(|e| error::write_error(py, e))
     }
@@ -181,7 +193,7 @@ impl NativeDatabase {
         let written = py.detach(|| {
             let mut scratch = Vec::new();
             let batch = remote_write::decode(body, &mut scratch)?;
-            Ok(self.store.write(&batch))
+            self.promised(self.store.write(&batch))
         });
         written.map(report).map_err(|e| error::write_error(py, e))
     }
@@ -191,7 +203,7 @@ impl NativeDatabase {
         let written = py.detach(|| {
             let mut scratch = v2::Scratch::default();
             let batch = v2::decode(body, &mut scratch)?;
-            Ok(self.store.write(&batch))
+            self.promised(self.store.write(&batch))
         });
         let written = written.map_err(|e| error::write_error(py, e))?;
         let histograms = written.histograms;
@@ -351,7 +363,7 @@ impl NativeDatabase {
     fn stats(&self, py: Python<'_>) -> BTreeMap<&'static str, i64> {
         let kept = self.cache.counts();
         let (stats, label_pairs) = py.detach(|| (self.store.stats(), self.store.cardinality(0).label_pairs));
-        BTreeMap::from([
+        let mut all = BTreeMap::from([
             ("series", stats.series as i64),
             ("samples", stats.samples as i64),
             ("chunks", (stats.open_chunks + stats.sealed_chunks) as i64),
@@ -371,7 +383,19 @@ impl NativeDatabase {
             ("cache_missed", kept.missed as i64),
             ("first_ms", stats.oldest.unwrap_or(0)),
             ("last_ms", stats.newest.unwrap_or(0)),
-        ])
+        ]);
+        if let Some(journal) = self.store.journal_status() {
+            all.extend([
+                ("journal_failing", i64::from(journal.failing.is_some() || journal.needs_checkpoint)),
+                ("journal_failures", journal.failures as i64),
+                ("journal_waiting_bytes", journal.waiting_bytes as i64),
+                ("journal_written_bytes", journal.written_bytes as i64),
+                ("journal_replay_bytes", journal.replay_bytes as i64),
+                ("journal_syncs", journal.syncs as i64),
+                ("checkpoint_bytes", journal.checkpoint_bytes as i64),
+            ]);
+        }
+        all
     }
 
     /// The lists of `/api/v1/status/tsdb`, each cut to `limit` entries.

@@ -16,6 +16,10 @@ pub fn to_python(py: Python<'_>, error: Error) -> PyErr {
         Error::Killed => "QueryKilled",
         Error::Busy { .. } => "QueryRejected",
         Error::Corruption { .. } => "CorruptionError",
+        Error::Storage { .. } => "StorageError",
+        Error::Locked { .. } => "DatabaseLocked",
+        Error::Version { .. } => "FormatVersionError",
+        Error::NotDurable { .. } => "NotDurable",
     };
     raise(py, class, &error).unwrap_or_else(|e| e)
 }

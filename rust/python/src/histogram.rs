@@ -129,7 +129,7 @@ impl NativeDatabase {
             let ids = vec![ids.first().copied().unwrap_or(u64::MAX); made.len()];
             let mut written = self.store.append_histograms(&ids, times, &made)?;
             written.series_created += created;
-            Ok(written)
+            self.promised(written)
         });
         written.map(report).map_err(|e| error::write_error(py, e))
     }

@@ -4,6 +4,8 @@
 mod body;
 mod call;
 mod database;
+mod directory;
+mod durability;
 mod error;
 mod histogram;
 mod input;

@@ -20,8 +20,11 @@ impl NativeDatabase {
     /// Replaces all policies: (selector, policy, whether counters are exact), the first that matches wins.
     fn set_precision(&self, py: Python<'_>, rules: Vec<(String, String, bool)>) -> PyResult<()> {
         call::short(py, || {
-            let rules = rules.iter().map(|(selector, policy, exact)| rule(selector, policy, *exact));
-            self.store.set_precision(rules.collect::<Result<_>>()?)
+            let named = |(selector, policy, exact): &(String, String, bool)| {
+                let (predicate, policy) = rule(selector, policy, *exact)?;
+                Ok((selector.clone(), predicate, policy))
+            };
+            self.store.set_precision_rules(rules.iter().map(named).collect::<Result<_>>()?)
         })
     }
 

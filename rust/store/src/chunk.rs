@@ -299,6 +299,29 @@ impl Chunk {
         out
     }
 
+    /// The bytes as they are in memory; what they share with others is in `shared`.
+    pub(crate) fn memory_bytes(&self) -> &[u8] {
+        self.block.bytes()
+    }
+
+    /// The chunk of `memory_bytes` and `shared`, whose columns are not decoded: a checksum must have said that they
+    /// are what was written. Errors: `Corruption`.
+    pub(crate) fn from_memory(
+        bytes: &[u8],
+        shared: Option<Arc<Shared>>,
+        columns: &SharedColumns,
+    ) -> Result<Chunk> {
+        if bytes.len() > BYTES_MAX {
+            return Err(Error::corruption("chunk", 0, "a chunk of two gigabytes"));
+        }
+        let regular = Parts::head(bytes)?.step.is_some();
+        if !regular && shared.as_ref().is_none_or(|shared| shared.times().is_empty()) {
+            return Err(Error::corruption("chunk", 0, "irregular times without a column of them"));
+        }
+        let chunk = Chunk { block: Block::new(shared, [bytes, &[]]) };
+        Ok(if chunk.is_common() { columns.in_common(chunk) } else { chunk })
+    }
+
     /// Heap bytes of this chunk, without its times where they are shared; none where the whole chunk is.
     pub fn bytes(&self) -> usize {
         if self.is_common() { 0 } else { self.heap_bytes() }

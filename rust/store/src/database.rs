@@ -17,6 +17,7 @@ use crate::densify::Round;
 use crate::heap;
 use crate::histograms::HistogramPoint;
 use crate::index::{Cardinality, Index};
+use crate::journal::Journal;
 use crate::labelsets::Shapes;
 use crate::late::DuplicatePolicy;
 use crate::metadata::MetadataStore;
@@ -54,7 +55,7 @@ impl Default for Options {
     }
 }
 
-/// An in-memory store of series. All methods may be called from many threads at once; a sample is
+/// A store of series, in memory; with a journal (`open`) also what is left of them after the process. All methods may be called from many threads at once; a sample is
 /// visible to readers when the call that wrote it returns.
 pub struct Database {
     pub(crate) rules: Rules,
@@ -80,6 +81,8 @@ pub struct Database {
     /// What chunks of several series hold together.
     pub(crate) shared_columns: Arc<SharedColumns>,
     pub(crate) written: Written,
+    /// `None` for one that lives in memory alone.
+    pub(crate) journal: Option<Journal>,
 }
 
 /// Buffers of one write.
@@ -135,7 +138,13 @@ impl Database {
             appended: AtomicU64::new(0),
             appended_histograms: HistogramsEver::default(),
             written: Written::default(),
+            journal: None,
         }
+    }
+
+    /// Counts samples that were there before this process.
+    pub(crate) fn recovered(&self, samples: u64) {
+        self.appended.fetch_add(samples, Relaxed);
     }
 
     pub(crate) fn shard(&self, number: usize) -> MutexGuard<'_, Shard> {
@@ -176,6 +185,7 @@ impl Database {
                 .collect()
         });
         self.index.settle();
+        self.relieve();
         Ok((ids?, created))
     }
 
@@ -214,6 +224,7 @@ impl Database {
                 }
                 from = block.end;
             }
+            report.not_durable = self.committed();
             report
         }))
     }
@@ -254,7 +265,7 @@ impl Database {
 
     fn write_batch(&self, batch: &Batch<'_>, scratch: &mut Scratch) -> WriteReport {
         let mut report = batch.report.clone();
-        self.recount(&self.metadata.learn(&batch.metadata));
+        self.learn(&batch.metadata);
         let mut ids = std::mem::take(&mut scratch.ids);
         self.resolve(batch, &mut ids, scratch, &mut report);
         let mut from = 0;
@@ -283,7 +294,24 @@ impl Database {
         }
         self.write_histograms(batch, &ids, &mut report);
         scratch.ids = ids;
+        report.not_durable = self.committed();
         report
+    }
+
+    /// Takes what families say of themselves.
+    fn learn(&self, families: &[Metadata]) {
+        let retyped = match self.journal() {
+            Some(journal) if !families.is_empty() => {
+                let news = self.metadata.news(families);
+                if news.is_empty() {
+                    return;
+                }
+                let _order = journal.metadata(news.into_iter());
+                self.metadata.learn(families)
+            }
+            _ => self.metadata.learn(families),
+        };
+        self.recount(&retyped);
     }
 
     /// The histograms of a batch whose series are found.
@@ -379,13 +407,8 @@ impl Database {
         let append = |shard: usize, work: &mut Work, report: &mut WriteReport| {
             let of_shard = starts[shard]..starts[shard + 1];
             let samples = &staged[of_shard.clone()];
-            if samples.is_empty() {
-                return;
-            }
             let since = if row_starts.is_empty() { &[] } else { &staged_starts[of_shard] };
-            if let Err(error) = self.shard(shard).append(samples, since, kind, &self.rules, work, report) {
-                report.reject(Reason::Malformed, samples.len() as u64, || error.to_string());
-            }
+            self.append_to(shard, samples, since, kind, work, report);
         };
         if total < PARALLEL_SAMPLES || rayon::current_num_threads() == 1 {
             (0..SHARDS).for_each(|shard| append(shard, work, report));
@@ -403,6 +426,30 @@ impl Database {
             .collect();
         self.written.note(lowest);
         reports.into_iter().for_each(|r| report.merge(r));
+    }
+
+    /// Appends samples to one shard, behind their record in the journal.
+    fn append_to(
+        &self,
+        shard: usize,
+        samples: &[Staged],
+        since: &[i64],
+        kind: ValueKind,
+        work: &mut Work,
+        report: &mut WriteReport,
+    ) {
+        if samples.is_empty() {
+            return;
+        }
+        let mut locked = self.shard(shard);
+        if let Some(journal) = &self.journal {
+            journal.samples(&mut locked, samples, since, kind);
+        }
+        if let Err(error) = locked.append(samples, since, kind, &self.rules, work, report) {
+            report.reject(Reason::Malformed, samples.len() as u64, || error.to_string());
+        }
+        drop(locked);
+        self.relieve();
     }
 }
 

@@ -108,6 +108,11 @@ impl Histograms {
         result
     }
 
+    /// Puts a whole series in.
+    pub(crate) fn restore(&mut self, row: u32, series: HistogramSeries) {
+        self.rows.insert(row, series);
+    }
+
     /// `None` for a row without histograms.
     pub fn get(&self, row: u32) -> Option<&HistogramSeries> {
         self.rows.get(&row)
@@ -299,6 +304,26 @@ impl HistogramSeries {
 
     pub fn oldest(&self) -> Option<i64> {
         self.sealed.first().map(|c| c.first()).or_else(|| self.open.times.first().copied())
+    }
+
+    /// Times and histograms of the open ones.
+    pub(crate) fn open(&self) -> (&[i64], &[Histogram]) {
+        (&self.open.times, &self.open.rows)
+    }
+
+    /// A series of sealed chunks in order, and open histograms behind them.
+    pub(crate) fn restored(
+        sealed: Vec<HistogramChunk>,
+        times: Vec<i64>,
+        mut rows: Vec<Histogram>,
+    ) -> HistogramSeries {
+        rows.dedup_by(|next, last| {
+            if next.layout == last.layout {
+                next.layout = last.layout.clone();
+            }
+            false
+        });
+        HistogramSeries { sealed: Arc::new(sealed), open: Columns { times, rows } }
     }
 
     /// The sealed chunks: in order of time, disjoint.

@@ -16,6 +16,7 @@ use crate::chunk::SharedColumns;
 use crate::database::Database;
 use crate::heap;
 use crate::histograms::HistogramCount;
+use crate::journal::Journal;
 use crate::shard::{SHARDS, Shard};
 use walk::Held;
 
@@ -77,7 +78,9 @@ impl Database {
             columns: heap::shared::<SharedColumns>() + self.shared_columns.size().1,
             metadata: self.metadata.size().1,
             fixed: heap::allocated(SHARDS * size_of::<parking_lot::Mutex<Shard>>()) + size_of::<Database>(),
-            buffers: heap::vector(&scratch) + scratch.iter().map(|s| s.bytes()).sum::<usize>(),
+            buffers: heap::vector(&scratch)
+                + scratch.iter().map(|s| s.bytes()).sum::<usize>()
+                + self.journal().map_or(0, Journal::bytes),
             index: self.index.bytes(),
         }
     }

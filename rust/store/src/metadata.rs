@@ -46,14 +46,17 @@ impl Family {
 }
 
 impl MetadataStore {
+    /// What is not known yet.
+    pub fn news<'a>(&self, all: &'a [Metadata]) -> Vec<&'a Metadata> {
+        let families = self.families.read();
+        let known = |m: &&Metadata| families.get(m.metric.as_str()).is_some_and(|f| f.knows(m));
+        all.iter().filter(|m| !known(m)).collect()
+    }
+
     /// Takes what senders repeat with every request: known words cost one look under a shared lock. Returns the
     /// families whose type is another than before.
     pub fn learn(&self, all: &[Metadata]) -> Vec<String> {
-        let news: Vec<&Metadata> = {
-            let families = self.families.read();
-            let known = |m: &&Metadata| families.get(m.metric.as_str()).is_some_and(|f| f.knows(m));
-            all.iter().filter(|m| !known(m)).collect()
-        };
+        let news = self.news(all);
         if news.is_empty() {
             return Vec::new();
         }

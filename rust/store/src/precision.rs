@@ -24,21 +24,42 @@ const COUNTER: u8 = 0x80;
 const RULES_MAX: usize = COUNTER as usize - 1;
 const _: () = assert!(RULES_MAX == 127, "the message of the error says so");
 
+/// A rule as users write it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleText {
+    pub selector: String,
+    pub policy: String,
+    pub counters_exact: bool,
+}
+
 /// The rules of a database, in order: the first that matches a series is its own.
 #[derive(Default)]
 pub struct PrecisionRules {
     rules: Vec<(Predicate, Quantizer)>,
+    /// The same, for the journal; of rules that came without text the selector is empty.
+    texts: Vec<RuleText>,
 }
 
 impl PrecisionRules {
-    fn new(rules: Vec<(Predicate, Policy)>) -> Result<PrecisionRules> {
+    /// Rules with the text of their selectors.
+    pub(crate) fn new(rules: Vec<(String, Predicate, Policy)>) -> Result<PrecisionRules> {
         if rules.len() > RULES_MAX {
             let count = rules.len().to_string();
             let (why, remedy) = ("a database has at most 127", "join selectors that have the same policy");
             return Err(Error::input("precision policies", &count, why, remedy));
         }
-        let ready = |(predicate, policy)| Ok((predicate, Quantizer::new(policy)?));
-        Ok(PrecisionRules { rules: rules.into_iter().map(ready).collect::<Result<_>>()? })
+        let text = |(selector, _, policy): &(String, Predicate, Policy)| RuleText {
+            selector: selector.clone(),
+            policy: policy.precision.to_string(),
+            counters_exact: policy.counters_exact,
+        };
+        let texts = rules.iter().map(text).collect();
+        let ready = |(_, predicate, policy)| Ok((predicate, Quantizer::new(policy)?));
+        Ok(PrecisionRules { rules: rules.into_iter().map(ready).collect::<Result<_>>()?, texts })
+    }
+
+    pub(crate) fn texts(&self) -> &[RuleText] {
+        &self.texts
     }
 
     #[inline]
@@ -101,6 +122,18 @@ impl Database {
     /// rule and a byte a series. Errors: `Input` for a policy out of its limits or more than
     /// 127 rules; everything is as before then.
     pub fn set_precision(&self, rules: Vec<(Predicate, Policy)>) -> Result<()> {
+        let unnamed = rules.into_iter().map(|(predicate, policy)| (String::new(), predicate, policy));
+        self.set_precision_rules(unnamed.collect())
+    }
+
+    /// The rules as they were written, for who opens a directory.
+    pub fn precision_rules(&self) -> Vec<RuleText> {
+        self.precision.lock().texts.clone()
+    }
+
+    /// As `set_precision`, each rule with the text of its selector, by which it is known again when a directory is
+    /// opened.
+    pub fn set_precision_rules(&self, rules: Vec<(String, Predicate, Policy)>) -> Result<()> {
         let rules = Arc::new(PrecisionRules::new(rules)?);
         let mut current = self.precision.lock();
         // Series that come after this find their rule themselves.
@@ -127,9 +160,13 @@ impl Database {
                 let labels = self.labels_of(shard, row, &mut text);
                 shard.series.precision[row] = self.mark_of(&rules, labels.as_ref());
             }
+            if let Some(journal) = self.journal() {
+                journal.rules(shard, &rules.texts);
+            }
         }
         *current = rules;
-        Ok(())
+        drop(current);
+        self.durably()
     }
 
     /// The series that each rule applies to. Walks every series.
@@ -190,12 +227,18 @@ impl Database {
         let mut counters = HashMap::new();
         for number in (0..SHARDS).filter(|&number| !by_shard.rows(number).is_empty()) {
             let shard = &mut *self.shard(number);
+            let mut changed = Vec::new();
             for &row in by_shard.rows(number) {
                 let counter = self.is_counter(shard, row, &mut counters);
                 let mark = &mut shard.series.precision[row];
-                if *mark != 0 {
-                    *mark = (*mark & !COUNTER) | if counter { COUNTER } else { 0 };
+                let new = (*mark & !COUNTER) | if counter { COUNTER } else { 0 };
+                if *mark != 0 && *mark != new {
+                    *mark = new;
+                    changed.push((row, new));
                 }
+            }
+            if let Some(journal) = self.journal() {
+                journal.marks(shard, &changed);
             }
         }
     }
@@ -239,12 +282,16 @@ impl Database {
         for number in 0..SHARDS {
             for &row in by_shard.rows(number) {
                 budget.check()?;
-                let rewritten = self.shard(number).rewrite(row, &self.rules, &mut work, &mut done);
+                let mut shard = self.shard(number);
+                if let Some(journal) = self.journal() {
+                    journal.rewrite(&mut shard, row);
+                }
+                let rewritten = shard.rewrite(row, &self.rules, &mut work, &mut done);
                 self.written.note(i64::MIN);
                 rewritten?;
             }
         }
-        Ok(done)
+        self.durably().map(|()| done)
     }
 }
 
@@ -317,7 +364,13 @@ impl Shard {
     }
 
     /// Rounds what is stored of a row, if it has a rule.
-    fn rewrite(&mut self, row: u32, rules: &Rules, work: &mut Work, done: &mut Rewritten) -> Result<()> {
+    pub(crate) fn rewrite(
+        &mut self,
+        row: u32,
+        rules: &Rules,
+        work: &mut Work,
+        done: &mut Rewritten,
+    ) -> Result<()> {
         let mark = self.series.precision[row];
         if self.precision.quantizer(mark).is_none() {
             return Ok(());

@@ -12,7 +12,7 @@ use crate::database::{Database, Scratch};
 use crate::heap;
 use crate::index::Forward;
 use crate::series::ROWS_MAX;
-use crate::shard::{id_of, place_of};
+use crate::shard::{Shard, id_of, place_of};
 use crate::symbols::Symbols;
 
 /// Why a series can't be taken.
@@ -93,7 +93,11 @@ impl Interned {
     }
 
     /// The symbols of a label set, in name order.
-    fn intern(&mut self, labels: LabelsRef<'_>, symbols: &Symbols) -> Result<&[(u32, u32)], Refusal> {
+    pub(crate) fn intern(
+        &mut self,
+        labels: LabelsRef<'_>,
+        symbols: &Symbols,
+    ) -> Result<&[(u32, u32)], Refusal> {
         let replaced = self.replace(labels, symbols);
         self.canonical.clear();
         match replaced {
@@ -203,17 +207,30 @@ impl Database {
                 message: format!("shard {number} has {ROWS_MAX} series, the most it can hold"),
             });
         }
-        let handle = shard.label_sets.push(&self.shapes, pairs).map_err(Refusal::limit)?;
-        let id = id_of(number, shard.series.len() as u32);
-        // Postings first: whoever finds the id there waits for this shard's lock.
-        self.index.add(id, pairs).map_err(Refusal::limit)?;
-        if let Some(row) = shard.series.push(hash, handle)
-            && !shard.precision.is_empty()
-        {
-            shard.series.precision[row] = self.mark_of(&shard.precision, labels);
+        let mark = if shard.precision.is_empty() { 0 } else { self.mark_of(&shard.precision, labels) };
+        let row = self.make(&mut shard, hash, pairs, mark).map_err(Refusal::limit)?;
+        if let Some(journal) = self.journal() {
+            journal.series(&mut shard, row, mark, labels.canonical());
         }
+        Ok((id_of(number, row), true))
+    }
+
+    /// A new series in a shard that has room; its row.
+    pub(crate) fn make(
+        &self,
+        shard: &mut Shard,
+        hash: u64,
+        pairs: &[(u32, u32)],
+        mark: u8,
+    ) -> metricsdb_model::Result<u32> {
+        let handle = shard.label_sets.push(&self.shapes, pairs)?;
+        let row = shard.series.len() as u32;
+        // Postings first: whoever finds the id there waits for this shard's lock.
+        self.index.add(id_of(shard.number, row), pairs)?;
+        shard.series.push(hash, handle);
+        shard.series.precision[row] = mark;
         self.series_count.fetch_add(1, Relaxed);
-        Ok((id, true))
+        Ok(row)
     }
 }
 

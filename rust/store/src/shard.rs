@@ -69,6 +69,8 @@ pub struct Shard {
     pub shared_columns: Arc<SharedColumns>,
     /// Those of the whole store; `series.precision` says which one is a row's.
     pub precision: Arc<PrecisionRules>,
+    /// The last record of its stream in the journal.
+    pub journal_seq: u64,
 }
 
 /// The id by which the outside and the postings know a series.
@@ -113,6 +115,7 @@ impl Shard {
             starts: Starts::default(),
             shared_columns,
             precision: Arc::default(),
+            journal_seq: 0,
         }
     }
 

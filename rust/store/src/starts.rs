@@ -114,6 +114,17 @@ impl Starts {
         self.rows.entry(row).or_insert(StartSeries { last: before, earlier: None }).patch(points, shared)
     }
 
+    /// Puts a whole series in, of `StartSeries::parts`.
+    pub(crate) fn restore(&mut self, row: u32, sealed: Vec<Chunk>, steps: &[(i64, i64)]) {
+        let mut steps: Vec<Step> =
+            steps.iter().map(|&(from, rule)| Step { from, rule: Rule(rule) }).collect();
+        if let Some(last) = steps.pop() {
+            let bare = sealed.is_empty() && steps.is_empty();
+            let earlier = (!bare).then(|| Box::new(Earlier { sealed, open: steps }));
+            self.rows.insert(row, StartSeries { last, earlier });
+        }
+    }
+
     /// Bytes of the table that leads to the series.
     pub fn table_bytes(&self) -> usize {
         self.rows.capacity() * (size_of::<(u32, StartSeries)>() + 1)
@@ -121,6 +132,12 @@ impl Starts {
 }
 
 impl StartSeries {
+    /// Sealed steps, and the others with their rules as numbers.
+    pub(crate) fn parts(&self) -> (&[Chunk], Vec<(i64, i64)>) {
+        let (sealed, open) = self.earlier.as_deref().map_or((&[][..], &[][..]), |e| (&e.sealed, &e.open));
+        (sealed, open.iter().chain([&self.last]).map(|step| (step.from, step.rule.0)).collect())
+    }
+
     fn append(&mut self, time: i64, start: i64, shared: &SharedColumns) -> Result<()> {
         let Step { from, rule } = self.last;
         if rule.start_of(time) == start {

@@ -78,7 +78,7 @@ const SWEEP_MIN: usize = 64;
 
 impl SharedColumns {
     /// These columns, shared with all that have the same.
-    pub(super) fn intern(&self, shared: Shared) -> Arc<Shared> {
+    pub(crate) fn intern(&self, shared: Shared) -> Arc<Shared> {
         let hash = self.hasher.hash_one(&shared);
         let mut stripe = self.stripes[hash as usize % STRIPES].lock();
         let same =

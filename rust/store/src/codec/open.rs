@@ -3,6 +3,10 @@
 //! for the one before; what doesn't fit a code is a record of its own, and so are new parameters. FORMAT.md
 //! has the layout.
 
+mod saved;
+
+pub use saved::STATE_BYTES;
+
 use metricsdb_model::sample::STALE_NAN_BITS;
 use metricsdb_model::{Result, Samples, TimeRange, ValueKind};
 

@@ -6,6 +6,8 @@ use rayon::prelude::*;
 
 use super::{HistogramSeries, Target};
 use crate::database::Database;
+use crate::journal::Journal;
+use crate::journal::record::HistogramEntry;
 use crate::shard::{SHARDS, Shard, place_of};
 use crate::view::ByShard;
 
@@ -34,6 +36,20 @@ struct Captured {
 }
 
 impl Shard {
+    /// Appends histograms of one row, each with its time and start, and notes their starts.
+    pub(crate) fn append_histograms<'a>(
+        &mut self,
+        row: u32,
+        points: impl IntoIterator<Item = (i64, i64, &'a Histogram)>,
+        target: Target,
+        report: &mut WriteReport,
+    ) -> Result<()> {
+        let newest = self.span(row).map(|span| span.end);
+        let mut stand = Vec::new();
+        self.histograms.append(row, points, target, &mut stand, report)?;
+        self.note_histogram_starts(row, newest, stand)
+    }
+
     /// Notes times and starts of histograms that stand since now; `newest` is what the row's newest sample or
     /// histogram was before.
     fn note_histogram_starts(
@@ -55,6 +71,20 @@ impl Shard {
         self.starts.patch(row, late, &self.shared_columns)?;
         new.iter().try_for_each(|&(time, start)| self.starts.append(row, time, start, &self.shared_columns))
     }
+}
+
+/// Notes those of the points, all of one shard, that will be taken.
+fn journal_points(journal: &Journal, shard: &mut Shard, points: &[HistogramPoint<'_>]) {
+    let rows = shard.series.len();
+    let known =
+        |p: &&HistogramPoint<'_>| (place_of(p.id).1 as usize) < rows && p.histogram.validate().is_ok();
+    let entries = points.iter().filter(known).map(|p| HistogramEntry {
+        row: place_of(p.id).1,
+        time: p.time,
+        start: p.start,
+        histogram: p.histogram,
+    });
+    journal.histograms(shard, entries);
 }
 
 impl Database {
@@ -84,6 +114,7 @@ impl Database {
             }
         }
         self.append_histogram_points(points, &mut report);
+        report.not_durable = self.committed();
         Ok(report)
     }
 
@@ -99,6 +130,9 @@ impl Database {
         for of_shard in points.chunk_by(|a, b| place_of(a.id).0 == place_of(b.id).0) {
             let Some(first) = of_shard.first() else { continue };
             let mut shard = self.shard(place_of(first.id).0);
+            if let Some(journal) = self.journal() {
+                journal_points(journal, &mut shard, of_shard);
+            }
             for of_row in of_shard.chunk_by(|a, b| a.id == b.id) {
                 self.append_row(&mut shard, of_row, report);
             }
@@ -116,11 +150,8 @@ impl Database {
             return;
         }
         let target = Target { id, duplicates: self.rules.duplicates };
-        let newest = shard.span(row).map(|span| span.end);
-        let mut stand = Vec::new();
         let timed = points.iter().map(|p| (p.time, p.start, p.histogram));
-        let appended = shard.histograms.append(row, timed, target, &mut stand, report);
-        if let Err(error) = appended.and_then(|()| shard.note_histogram_starts(row, newest, stand)) {
+        if let Err(error) = shard.append_histograms(row, timed, target, report) {
             report.reject(Reason::Malformed, len, || error.to_string());
         }
     }

@@ -1,6 +1,9 @@
 //! What the codes of an open chunk mean, and which parameters suit the samples that came last.
 
+use metricsdb_model::{Error, Result};
+
 use super::super::bits::{BitReader, mask, unzigzag, width, zigzag};
+use super::super::cursor::Cursor;
 use super::read::Block;
 use super::{FRAME, Writer, number};
 
@@ -35,6 +38,22 @@ impl Default for Parameters {
 }
 
 impl Parameters {
+    pub fn save(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.slope.to_le_bytes());
+        out.extend_from_slice(&self.step.to_le_bytes());
+        out.extend_from_slice(&[self.width, self.time_width, self.shift]);
+    }
+
+    pub fn restore(c: &mut Cursor<'_>) -> Result<Parameters> {
+        let slope = c.word(8)? as i64;
+        let step = c.word(4)? as u32;
+        let (width, time_width, shift) = (c.byte()?, c.byte()?, c.byte()?);
+        if !(1..=64).contains(&width) || width + time_width.min(64) > 64 || shift > 63 {
+            return Err(Error::corruption("open chunk", 0, "parameters that no chunk has"));
+        }
+        Ok(Parameters { slope, step, width, time_width, shift })
+    }
+
     #[inline(always)]
     pub fn step(&self) -> u64 {
         u64::from(self.step)

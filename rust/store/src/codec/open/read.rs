@@ -117,6 +117,25 @@ impl<'a> Reader<'a> {
         Ok(self.block.len > 0)
     }
 
+    /// Whether a state is that behind all samples read, whose run, if it has one, begins at a time.
+    pub fn ends_as(&mut self, state: &OpenState, run_start: i64) -> bool {
+        // Parameters for samples to come may be the last that was written.
+        if self.r.position() < self.used && self.r.take(3) == 1 | PARAMETERS << 1 {
+            let limit = 64 - away_bits(self.block.mode);
+            if self.parameters.read(&mut self.r, limit).is_none() {
+                return false;
+            }
+        }
+        let time = match state.run {
+            0 => state.last_time,
+            _ => run_start.wrapping_sub(state.parameters.step() as i64),
+        };
+        self.parameters == state.parameters
+            && self.block.mode == state.mode
+            && self.r.position() == self.used
+            && (self.last_time, self.last_bits) == (time, state.last_bits)
+    }
+
     /// So many samples stand in the block.
     #[inline(always)]
     fn hand_out(&mut self, n: usize) -> Result<()> {

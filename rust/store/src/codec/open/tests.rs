@@ -57,6 +57,10 @@ proptest! {
         prop_assert_eq!(state.count(), ts.len());
         prop_assert_eq!(state.first_time(&buf), ts.first().copied());
         prop_assert_eq!(state.kind(), kind);
+        let mut saved = Vec::new();
+        state.save(&mut saved);
+        prop_assert_eq!(saved.len(), STATE_BYTES);
+        prop_assert_eq!(OpenState::restore(&saved, &buf[..state.used_bytes()]).unwrap(), state);
         let (mut t, mut b) = (Vec::new(), Vec::new());
         decode(&state, &buf[..state.used_bytes()], &mut t, &mut b).unwrap();
         prop_assert_eq!(t, ts);

@@ -1,0 +1,190 @@
+"""What survives what: modes, the threads that keep a directory safe, and the report of a recovery."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import polars as pl
+
+from metricsdb._native import NativeDatabase
+from metricsdb.errors import ConfigError, MetricsDBError
+from metricsdb.lifecycle.tick import Background
+
+__all__ = ["Durability", "Home", "Keeper", "Mode", "Recovery"]
+
+log = logging.getLogger("metricsdb.durability")
+
+Mode = Literal["batch", "interval", "none"]
+
+# How often it is looked whether the journal is long enough for a checkpoint.
+CHECKPOINT_EVERY_S = 5.0
+
+_SKIPPED = {"file": pl.String, "offset": pl.UInt64, "bytes": pl.UInt64, "why": pl.String}
+_LOST = {"series": pl.String, "start": pl.Int64, "end": pl.Int64, "samples": pl.UInt64, "what": pl.String}
+_TIME = pl.Datetime("ms", "UTC")
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """What a database promises of a write that has returned, and whether it can keep that now."""
+
+    mode: Mode
+    path: str | None
+    """The directory; None for a database in memory alone."""
+    loss: str
+    """What a killed process and what a power cut may cost, in a sentence."""
+    sync_interval_s: float | None
+    failing: str | None
+    """What the disk said last, while it fails: samples stand in memory and are not durable. None: all is well."""
+    waiting_bytes: int
+    """Bytes of the journal that are not known to be safe from a power cut."""
+    replay_bytes: int
+    """Bytes that an opening would replay; a checkpoint makes them few."""
+    checkpoint_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What opening a directory found. ``samples`` counts those of the journal beside those of the checkpoint."""
+
+    series: int
+    samples: int
+    frames: int
+    segments: int
+    checkpoint_bytes: int
+    journal_bytes: int
+    seconds: float
+    cut: pl.DataFrame
+    """Ends of files that were being written: ``file``, ``offset``, ``bytes``, ``why``. No write that they held was
+    acknowledged in mode ``batch``."""
+    skipped: pl.DataFrame
+    """Damaged bytes that were passed over: the same columns."""
+    lost: pl.DataFrame
+    """What is known to be gone: ``series`` (null: unknown), ``start``, ``end`` (Datetime; null: open), ``samples``
+    (null: unknown), ``what``."""
+
+    @property
+    def damaged(self) -> bool:
+        return self.skipped.height + self.lost.height > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where a database lives, and how safely."""
+
+    path: Path
+    mode: Mode
+    interval_ms: int
+
+    @classmethod
+    def of(cls, path: str | Path | None, mode: Mode | None, interval_ms: int) -> Home | None:
+        """None for a database in memory alone. Raises ConfigError."""
+        if mode is not None and mode not in get_args(Mode):
+            raise ConfigError(f"durability {mode!r} is not known; give batch, interval or none")
+        if interval_ms < 10:
+            raise ConfigError(f"sync_interval of {interval_ms} ms is too short; give 10 ms or more, or mode 'batch'")
+        if path is None:
+            if mode not in (None, "none"):
+                raise ConfigError(f"durability {mode!r} needs a directory: Database(path, durability={mode!r})")
+            return None
+        if not str(path):
+            raise ConfigError("the path of the database is empty; give a directory")
+        return cls(Path(path).absolute(), mode or "batch", interval_ms)
+
+    @property
+    def loss(self) -> str:
+        if self.mode == "batch":
+            return "nothing: a write returns when it is on disk; a power cut costs no acknowledged sample"
+        if self.mode == "interval":
+            return (
+                f"a power cut costs at most what was acknowledged in the last {self.interval_ms / 1000:g} s before it; "
+                "the end of the process alone costs nothing"
+            )
+        return (
+            "a power cut costs what the system had not written, without a bound; the end of the process costs nothing"
+        )
+
+
+MEMORY_LOSS = "everything with the end of the process: there is no directory"
+
+
+def durability(native: NativeDatabase, home: Home | None) -> Durability:
+    status = native.journal()
+    if home is None or status is None:
+        return Durability("none", None, MEMORY_LOSS, None, None, 0, 0, 0)
+    failing, counts = status
+    if counts["needs_checkpoint"] and failing is None:
+        failing = "frames were given up while the disk failed; the next checkpoint makes new writes durable"
+    interval = home.interval_ms / 1000 if home.mode == "interval" else None
+    sizes = (counts["waiting_bytes"], counts["replay_bytes"], counts["checkpoint_bytes"])
+    return Durability(home.mode, str(home.path), home.loss, interval, failing, *sizes)
+
+
+def recovery(native: NativeDatabase, seconds: float) -> Recovery | None:
+    found = native.recovery()
+    if found is None:
+        return None
+    counts, cut, skipped, lost = found
+    lost_frame = pl.DataFrame(lost, schema=_LOST, orient="row").with_columns(pl.col("start", "end").cast(_TIME))
+    report = Recovery(
+        counts["series"],
+        counts["samples"],
+        counts["frames"],
+        counts["segments"],
+        counts["checkpoint_bytes"],
+        counts["journal_bytes"],
+        seconds,
+        pl.DataFrame(cut, schema=_SKIPPED, orient="row"),
+        pl.DataFrame(skipped, schema=_SKIPPED, orient="row"),
+        lost_frame,
+    )
+    if report.damaged:
+        log.error("the directory was damaged: %d places skipped, %d losses known", len(skipped), len(lost))
+    return report
+
+
+class Keeper:
+    """The threads of one directory: one syncs, or tries a failing disk again, one writes checkpoints that are due."""
+
+    def __init__(self, native: NativeDatabase, home: Home) -> None:
+        self._native, self._home = native, home
+        self._said: str | None = None
+        # Twice an interval: what is acknowledged right behind a sync is safe before the interval is over.
+        self._sync = Background(self.sync, home.interval_ms / 2000)
+        self._checkpoint = Background(self.checkpoint, CHECKPOINT_EVERY_S)
+
+    def sync(self) -> None:
+        """What the first thread does each time: never raises, says a failure once."""
+        status = self._native.journal()
+        if status is None:
+            return
+        failing, counts = status
+        if failing is not None or (self._home.mode == "interval" and counts["waiting_bytes"]):
+            self._try("sync", self._native.sync)
+        if counts["needs_checkpoint"]:
+            self._try("checkpoint", self._native.checkpoint)
+
+    def checkpoint(self) -> None:
+        """What the second thread does each time."""
+        if self._native.checkpoint_due():
+            self._try("checkpoint", self._native.checkpoint)
+
+    def _try(self, what: str, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except MetricsDBError as error:
+            if self._said != str(error):
+                log.error("%s of %s: %s", what, self._home.path, error)
+            self._said = str(error)
+        else:
+            if self._said is not None:
+                log.warning("%s of %s: the disk works again", what, self._home.path)
+            self._said = None
+
+    def stop(self) -> None:
+        self._sync.stop()
+        self._checkpoint.stop()

@@ -1,0 +1,127 @@
+//! Journal, checkpoints and snapshots as Python sees them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use metricsdb_model::{Error, Result, WriteReport};
+use metricsdb_query::syntax;
+use metricsdb_store::journal::{Durability, Files, Lost, Opening, Recovery, Skipped};
+use metricsdb_store::{Database, Options};
+use pyo3::prelude::*;
+
+use crate::call;
+use crate::database::NativeDatabase;
+use crate::directory::Directory;
+
+/// A database's directory, and what was found there.
+pub struct Home {
+    directory: Arc<Directory>,
+    pub recovery: Recovery,
+}
+
+/// file, offset, bytes, why
+type SkippedRow = (String, u64, u64, String);
+/// series, start, end, samples, what
+type LostRow = (Option<String>, Option<i64>, Option<i64>, Option<u64>, String);
+
+/// Opens a directory, its journal and its checkpoint. `salt` is for one that is new.
+pub fn open(options: Options, path: &str, durability: &str, salt: u32) -> Result<(Database, Home)> {
+    let durability = Durability::from_name(durability)?;
+    let directory = Arc::new(Directory::open(&PathBuf::from(path))?);
+    let files: Arc<dyn Files> = directory.clone();
+    let opening = Opening { files, durability, salt, selector: &syntax::selector };
+    let (store, recovery) = Database::open(options, opening)?;
+    Ok((store, Home { directory, recovery }))
+}
+
+impl NativeDatabase {
+    /// The report of a write whose sender waits for what the mode promises. Errors: `NotDurable`.
+    pub fn promised(&self, mut report: WriteReport) -> Result<WriteReport> {
+        match report.not_durable.take() {
+            Some(message) if self.store.durability() == Some(Durability::Batch) => {
+                Err(Error::NotDurable { message })
+            }
+            _ => Ok(report),
+        }
+    }
+}
+
+#[pymethods]
+impl NativeDatabase {
+    /// Returns when everything written so far survives a power cut.
+    fn sync(&self, py: Python<'_>) -> PyResult<()> {
+        call::short(py, || self.store.sync())
+    }
+
+    /// (series, bytes)
+    fn checkpoint(&self, py: Python<'_>) -> PyResult<(u64, u64)> {
+        let saved = call::short(py, || self.store.checkpoint())?;
+        Ok((saved.series, saved.bytes))
+    }
+
+    fn checkpoint_due(&self) -> bool {
+        self.store.checkpoint_due()
+    }
+
+    /// Writes everything into an empty directory: (series, bytes).
+    fn snapshot(&self, py: Python<'_>, path: &str, salt: u32) -> PyResult<(u64, u64)> {
+        let saved = call::short(py, || {
+            let directory: Arc<dyn Files> = Arc::new(Directory::open(&PathBuf::from(path))?);
+            self.store.snapshot(&directory, salt)
+        })?;
+        Ok((saved.series, saved.bytes))
+    }
+
+    /// Writes and syncs what waits, and lets another process open the directory.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        call::short(py, || {
+            let closed = self.store.close();
+            self.home.iter().for_each(|home| home.directory.release());
+            closed
+        })
+    }
+
+    /// What the disk said last while it fails, and counts by name; nothing without a directory.
+    fn journal(&self) -> Option<(Option<String>, BTreeMap<&'static str, u64>)> {
+        let status = self.store.journal_status()?;
+        let counts = BTreeMap::from([
+            ("needs_checkpoint", u64::from(status.needs_checkpoint)),
+            ("waiting_bytes", status.waiting_bytes),
+            ("written_bytes", status.written_bytes),
+            ("syncs", status.syncs),
+            ("failures", status.failures),
+            ("replay_bytes", status.replay_bytes),
+            ("checkpoint_bytes", status.checkpoint_bytes),
+        ]);
+        Some((status.failing, counts))
+    }
+
+    /// Counts by name, and rows of what was cut, skipped and lost; nothing without a directory.
+    #[allow(clippy::type_complexity)] // one tuple, unpacked at once in Python
+    fn recovery(
+        &self,
+    ) -> Option<(BTreeMap<&'static str, u64>, Vec<SkippedRow>, Vec<SkippedRow>, Vec<LostRow>)> {
+        let found = &self.home.as_ref()?.recovery;
+        let counts = BTreeMap::from([
+            ("checkpoint", found.checkpoint.unwrap_or(0)),
+            ("segments", found.segments),
+            ("series", found.series),
+            ("samples", found.samples),
+            ("frames", found.frames),
+            ("checkpoint_bytes", found.checkpoint_bytes),
+            ("journal_bytes", found.journal_bytes),
+        ]);
+        let skipped = |s: &Skipped| (s.file.clone(), s.offset, s.bytes, s.why.clone());
+        let lost = |l: &Lost| (l.series.clone(), l.start, l.end, l.samples, l.what.clone());
+        let (cut, bad) = (&found.cut, &found.skipped);
+        let rows = |all: &[Skipped]| all.iter().map(skipped).collect();
+        Some((counts, rows(cut), rows(bad), found.lost.iter().map(lost).collect()))
+    }
+
+    /// (selector, policy, whether counters are exact)
+    fn precision_rules(&self) -> Vec<(String, String, bool)> {
+        let rules = self.store.precision_rules().into_iter();
+        rules.map(|rule| (rule.selector, rule.policy, rule.counters_exact)).collect()
+    }
+}

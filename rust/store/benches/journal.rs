@@ -1,0 +1,198 @@
+//! What durability costs: ingest with and without a journal, bytes of it a sample, checkpoints, and recoveries.
+//!
+//! `cargo bench -p metricsdb-store --bench journal [-- SERIES SCRAPES DIR [recovery]]`; `recovery` leaves ingest out.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use metricsdb_model::{Columns, Labels, Predicate, Result, Values};
+use metricsdb_store::journal::{Durability, Files, Opening, Sink};
+use metricsdb_store::{Database, Options};
+
+struct Folder(PathBuf);
+struct Appended(File);
+
+impl Files for Folder {
+    fn list(&self) -> io::Result<Vec<String>> {
+        fs::read_dir(&self.0)?.map(|e| Ok(e?.file_name().into_string().unwrap_or_default())).collect()
+    }
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        fs::read(self.0.join(name))
+    }
+    fn create(&self, name: &str) -> io::Result<Box<dyn Sink>> {
+        Ok(Box::new(Appended(File::create(self.0.join(name))?)))
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.0.join(from), self.0.join(to))
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.0.join(name))
+    }
+    fn sync_dir(&self) -> io::Result<()> {
+        File::open(&self.0)?.sync_all()
+    }
+    fn place(&self) -> String {
+        self.0.display().to_string()
+    }
+}
+
+impl Sink for Appended {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+/// Time that all threads of this process have computed, in seconds.
+fn cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
+/// Resident bytes now, and at most so far.
+fn memory() -> (f64, f64) {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    };
+    (field("VmRSS:"), field("VmHWM:"))
+}
+
+fn open(folder: &Path, durability: Durability) -> (Database, metricsdb_store::journal::Recovery) {
+    let all = |_: &str| -> Result<Predicate> { Ok(Predicate::All(Vec::new())) };
+    let files = Arc::new(Folder(folder.to_owned()));
+    Database::open(Options::default(), Opening { files, durability, salt: 5, selector: &all }).unwrap()
+}
+
+fn label_sets(series: usize) -> Vec<Labels> {
+    let one = |i: usize| {
+        let (host, metric) = ((i / 100).to_string(), format!("node_metric_{}_total", i % 100));
+        let pairs = [
+            ("__name__", metric.as_str()),
+            ("instance", host.as_str()),
+            ("job", "node"),
+            ("region", ["eu", "us"][i / 100 % 2]),
+            ("team", ["a", "b", "c"][i / 300 % 3]),
+        ];
+        Labels::from_pairs(pairs).unwrap()
+    };
+    (0..series).map(one).collect()
+}
+
+/// A third counters, a third gauges with one decimal, the rest floats or constant.
+fn value(i: usize, scrape: usize) -> f64 {
+    let noise = ((i * 2_654_435_761) ^ (scrape * 40_503)) as u32;
+    match i % 6 {
+        0 | 1 => (scrape * (i % 50) * 3) as f64 + f64::from(noise % 8),
+        2 | 3 => f64::from(noise % 1000) / 10.0,
+        4 => f64::from(noise) / 977.0,
+        _ => (i % 7) as f64,
+    }
+}
+
+fn fill(db: &Database, labels: &[Labels], scrapes: usize) {
+    let (ids, _) = db.register(labels).unwrap();
+    let mut values = vec![0.0; ids.len()];
+    for scrape in 0..scrapes {
+        let time = 1_700_000_000_000 + scrape as i64 * 15_000;
+        values.iter_mut().enumerate().for_each(|(i, v)| *v = value(i, scrape));
+        let report = db
+            .append_columns(Columns {
+                ids: &ids,
+                timestamps: &vec![time; ids.len()],
+                values: Values::Float(&values),
+            })
+            .unwrap();
+        assert_eq!((report.rejected_total(), report.not_durable), (0, None));
+    }
+}
+
+/// A snapshot of a full store, and what comes back of it.
+fn recover(folder: &Path, labels: &[Labels], scrapes: usize) {
+    let _ = fs::remove_dir_all(folder);
+    fs::create_dir_all(folder).unwrap();
+    let files: Arc<dyn Files> = Arc::new(Folder(folder.to_owned()));
+    let bytes = |db: &Database| db.memory().iter().map(|part| part.bytes).sum::<usize>() as f64 / 1e6;
+    let db = Database::new(Options::default());
+    fill(&db, labels, scrapes);
+    println!("filled: {:.0} MB by its account, resident {:.0} MB", bytes(&db), memory().0);
+    let (cpu, begun) = (cpu_seconds(), Instant::now());
+    let saved = db.snapshot(&files, 5).unwrap();
+    let (cpu, wall) = (cpu_seconds() - cpu, begun.elapsed().as_secs_f64());
+    println!("snapshot: {wall:.1} s, {cpu:.1} s of CPU, {:.0} MB", saved.bytes as f64 / 1e6);
+    drop(db);
+    let (cpu, begun) = (cpu_seconds(), Instant::now());
+    let (db, recovery) = open(folder, Durability::Batch);
+    let (cpu, wall) = (cpu_seconds() - cpu, begun.elapsed().as_secs_f64());
+    assert_eq!((recovery.samples, recovery.is_damaged()), ((labels.len() * scrapes) as u64, false));
+    println!("recovery: {wall:.1} s, {cpu:.1} s of CPU, {:.0} MB by its account", bytes(&db));
+    println!("resident {:.0} MB, at most {:.0} MB", memory().0, memory().1);
+    fs::remove_dir_all(folder).unwrap();
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().filter(|a| a != "--bench").skip(1).collect();
+    let number = |at: usize, default: usize| arguments.get(at).map_or(default, |a| a.parse().unwrap());
+    let (series, scrapes) = (number(0, 100_000), number(1, 100));
+    let folder = PathBuf::from(arguments.get(2).map_or("target/bench-journal", String::as_str));
+    let labels = label_sets(series);
+    let samples = (series * scrapes) as f64;
+    let told = |what: &str, cpu: f64, wall: f64| {
+        let rate = samples / cpu / 1e6;
+        println!("{what:28} {wall:7.2} s  {cpu:7.2} s of CPU  {rate:6.2} M samples a CPU-second");
+    };
+    let timed = |what: &str, work: &dyn Fn()| {
+        let (cpu, begun) = (cpu_seconds(), Instant::now());
+        work();
+        told(what, cpu_seconds() - cpu, begun.elapsed().as_secs_f64());
+    };
+    println!("{series} series, {scrapes} scrapes, {samples} samples");
+    if arguments.get(3).is_some_and(|a| a == "recovery") {
+        return recover(&folder, &labels, scrapes);
+    }
+    timed("values alone", &|| {
+        let all = (0..scrapes).map(|s| (0..series).map(|i| value(i, s)).sum::<f64>()).sum::<f64>();
+        std::hint::black_box(all);
+    });
+    timed("memory", &|| fill(&Database::new(Options::default()), &labels, scrapes));
+    for mode in [Durability::None, Durability::Interval, Durability::Batch] {
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        timed(&format!("{mode:?}"), &|| {
+            let (db, _) = open(&folder, mode);
+            fill(&db, &labels, scrapes);
+            let status = db.journal_status().unwrap();
+            let (written, syncs) = (status.written_bytes as f64, status.syncs);
+            println!("  {:.2} bytes a sample, {syncs} syncs", written / samples);
+            if mode == Durability::Batch {
+                println!("  resident: {:.0} MB, at most {:.0}", memory().0, memory().1);
+            }
+        });
+    }
+    timed("recovery from the journal", &|| {
+        let (db, recovery) = open(&folder, Durability::Batch);
+        assert_eq!((recovery.samples as f64, recovery.is_damaged()), (samples, false));
+        let begun = Instant::now();
+        let saved = db.checkpoint().unwrap();
+        let (seconds, bytes) = (begun.elapsed().as_secs_f64(), saved.bytes as f64 / samples);
+        println!(
+            "  checkpoint: {seconds:.2} s, {:.1} MB, {bytes:.2} bytes a sample",
+            saved.bytes as f64 / 1e6
+        );
+    });
+    println!("  resident: {:.0} MB", memory().0);
+    timed("recovery from a checkpoint", &|| {
+        let (_db, recovery) = open(&folder, Durability::Batch);
+        assert_eq!((recovery.samples as f64, recovery.is_damaged()), (samples, false));
+        println!("  resident: {:.0} MB", memory().0);
+    });
+    fs::remove_dir_all(&folder).unwrap();
+}

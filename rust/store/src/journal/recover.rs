@@ -1,0 +1,394 @@
+//! Opening a directory: the newest checkpoint, then the journal behind it; shards side by side. Nothing is written
+//! before all is read, so that a recovery that is cut off leaves everything as it was.
+
+use std::io;
+use std::sync::Arc;
+
+use metricsdb_model::{Predicate, Result};
+use parking_lot::Mutex;
+use rayon::prelude::*;
+
+use super::checkpoint::clean;
+use super::files::Files;
+use super::frame::{Frame, Head, Kind, Piece, Scan};
+use super::load::{ColumnsByNumber, Reader, Stream, load_columns, read_rules};
+use super::record;
+use super::segment::{HEADER_BYTES, Header, Name};
+use super::writer::{Durability, Writer};
+use super::{Journal, storage};
+use crate::database::{Database, Options};
+use crate::shard::{Rules, SHARDS, Shard};
+
+/// A directory and how to open it.
+pub struct Opening<'a> {
+    pub files: Arc<dyn Files>,
+    pub durability: Durability,
+    /// The secret of a new directory: what nobody can guess who sends labels. One that exists keeps its own.
+    pub salt: u32,
+    /// Reads the selector of a precision rule.
+    pub selector: &'a (dyn Fn(&str) -> Result<Predicate> + Sync),
+}
+
+/// Bytes of a file that are not what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    pub file: String,
+    pub offset: u64,
+    pub bytes: u64,
+    pub why: String,
+}
+
+/// What a recovery knows to be lost, as closely as it knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    pub shard: u8,
+    /// `None`: some series of the shard.
+    pub series: Option<String>,
+    /// Between these times, both included; `None` where a side is open.
+    pub start: Option<i64>,
+    pub end: Option<i64>,
+    pub samples: Option<u64>,
+    pub what: String,
+}
+
+/// What a recovery did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// The number of the checkpoint.
+    pub checkpoint: Option<u64>,
+    pub segments: u64,
+    pub series: u64,
+    /// Samples and histograms, those of the journal counted once more where they stand twice.
+    pub samples: u64,
+    pub frames: u64,
+    pub checkpoint_bytes: u64,
+    pub journal_bytes: u64,
+    /// The last bytes of segments that were cut while they were written: what no caller was told to be safe.
+    pub cut: Vec<Skipped>,
+    /// Bad bytes before good ones, which were kept.
+    pub skipped: Vec<Skipped>,
+    pub lost: Vec<Lost>,
+}
+
+impl Recovery {
+    /// Whether something is gone that was there once.
+    pub fn is_damaged(&self) -> bool {
+        !self.skipped.is_empty() || !self.lost.is_empty()
+    }
+}
+
+/// What a directory has to be read.
+#[derive(Default)]
+struct Contents {
+    /// Number of the newest list, what it says, and its parts.
+    checkpoint: Option<(u64, Option<Header>, Vec<u32>)>,
+    /// Ascending.
+    segments: Vec<u64>,
+    salt: Option<u32>,
+}
+
+struct Recovering<'a> {
+    db: &'a Database,
+    files: &'a Arc<dyn Files>,
+    selector: &'a (dyn Fn(&str) -> Result<Predicate> + Sync),
+    salt: u32,
+    streams: Vec<Stream>,
+    metadata_seq: u64,
+    columns: ColumnsByNumber,
+    /// Records of samples of a file, with their shards, whose values are bad.
+    bad: Vec<(usize, Vec<u8>)>,
+    /// The shards that the checkpoint says to hold.
+    present: Option<Vec<u8>>,
+    recovery: Recovery,
+}
+
+impl Database {
+    /// Opens a directory: reads what is there, and keeps a journal of what is written from now on. `options` as for
+    /// `new`. What is damaged is passed over and reported, and a checkpoint is written at once then. Errors:
+    /// `Storage`, `Version`.
+    pub fn open(options: Options, opening: Opening<'_>) -> Result<(Database, Recovery)> {
+        let Opening { files, durability, salt, selector } = opening;
+        let mut db = Database::new(options);
+        let contents = Contents::of(&files)?;
+        let salt = contents.salt.unwrap_or(salt);
+        let mut recovering = Recovering {
+            db: &db,
+            files: &files,
+            selector,
+            salt,
+            streams: (0..SHARDS).map(|_| Stream::default()).collect(),
+            metadata_seq: 0,
+            columns: ColumnsByNumber::new(),
+            bad: Vec::new(),
+            present: None,
+            recovery: Recovery::default(),
+        };
+        recovering.load(&contents)?;
+        recovering.replay(&contents)?;
+        let (recovery, metadata_seq, keeps_rows) = recovering.finish();
+        let last = contents.segments.last().copied().unwrap_or(0);
+        let checkpoint = contents.checkpoint.as_ref().map_or(0, |c| c.0);
+        let first = contents.checkpoint.as_ref().and_then(|c| c.1).map_or(0, |list| list.number);
+        let next = last.max(first.saturating_sub(1));
+        let writer = Writer::new(files.clone(), durability, salt, options.duplicates, next, &recovery);
+        let journal =
+            Journal { writer, metadata_seq: Mutex::new(metadata_seq), checkpoint: Mutex::new(checkpoint) };
+        db.journal = Some(journal);
+        if db.has_mixed_rules() {
+            // The process ended while it gave all shards their rules.
+            db.set_precision_rules(read_rules(selector, db.precision_rules())?)?;
+        }
+        if recovery.is_damaged() || !keeps_rows {
+            // Rows may have other numbers now, and what is lost should be found once.
+            db.checkpoint()?;
+        } else {
+            clean(&files, checkpoint, first);
+        }
+        Ok((db, recovery))
+    }
+}
+
+impl Database {
+    fn has_mixed_rules(&self) -> bool {
+        let first = self.precision_rules();
+        (0..SHARDS).any(|number| self.shard(number).precision.texts() != first)
+    }
+}
+
+impl Contents {
+    fn of(files: &Arc<dyn Files>) -> Result<Contents> {
+        let mut contents = Contents::default();
+        let names = files.list().map_err(|e| storage(files, &"", &e))?;
+        let mut names: Vec<Name> = names.iter().filter_map(|text| Name::parse(text)).collect();
+        names.sort();
+        for &name in &names {
+            match name {
+                Name::Segment(n) => contents.segments.push(n),
+                Name::Checkpoint(n) => contents.checkpoint = Some((n, None, Vec::new())),
+                Name::Part(..) => {}
+            }
+        }
+        if let Some((number, list, parts)) = &mut contents.checkpoint {
+            *list = header(files, Name::Checkpoint(*number))?;
+            *parts = match list {
+                Some(list) => (0..list.parts).collect(),
+                // What the list said is lost: all parts that are there.
+                None => names.iter().filter_map(|name| part_of(*name, *number)).collect(),
+            };
+            let first = list.map_or(0, |list| list.number);
+            contents.segments.retain(|&segment| segment >= first);
+        }
+        let known = contents.checkpoint.as_ref().and_then(|c| c.1).map(|list| list.salt);
+        contents.salt = match known {
+            Some(salt) => Some(salt),
+            None => contents.salt_of_any(files)?,
+        };
+        Ok(contents)
+    }
+
+    fn salt_of_any(&self, files: &Arc<dyn Files>) -> Result<Option<u32>> {
+        let parts = self.checkpoint.iter().flat_map(|(n, _, parts)| parts.iter().map(|&p| Name::Part(*n, p)));
+        for name in self.segments.iter().map(|&n| Name::Segment(n)).chain(parts) {
+            if let Some(header) = header(files, name)? {
+                return Ok(Some(header.salt));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn part_of(name: Name, checkpoint: u64) -> Option<u32> {
+    if let Name::Part(number, part) = name { (number == checkpoint).then_some(part) } else { None }
+}
+
+/// All bytes of a file; `None` where it does not exist.
+fn read(files: &Arc<dyn Files>, name: Name) -> Result<Option<Vec<u8>>> {
+    match files.read(&name.to_string()) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(storage(files, &name, &error)),
+    }
+}
+
+fn header(files: &Arc<dyn Files>, name: Name) -> Result<Option<Header>> {
+    let Some(bytes) = read(files, name)? else { return Ok(None) };
+    Header::read(&name.to_string(), &bytes)
+}
+
+impl Recovering<'_> {
+    fn skip(&mut self, file: Name, offset: usize, bytes: usize, why: &str) {
+        let (offset, bytes) = (offset as u64, bytes as u64);
+        self.recovery.skipped.push(Skipped { file: file.to_string(), offset, bytes, why: why.to_owned() });
+    }
+
+    fn load(&mut self, contents: &Contents) -> Result<()> {
+        let Some((number, list, parts)) = &contents.checkpoint else { return Ok(()) };
+        self.recovery.checkpoint = Some(*number);
+        if list.is_none() {
+            self.skip(Name::Checkpoint(*number), 0, HEADER_BYTES, "the list of the checkpoint is lost");
+        }
+        for &part in parts {
+            let name = Name::Part(*number, part);
+            let Some(bytes) = read(self.files, name)? else {
+                self.skip(name, 0, 0, "the file is missing");
+                continue;
+            };
+            Header::read(&name.to_string(), &bytes)?;
+            self.recovery.checkpoint_bytes += bytes.len() as u64;
+            let frames = self.sort(name, &bytes, false)?;
+            self.apply(name, frames, self.db.rules, Stream::load);
+        }
+        if self.present.is_none() {
+            self.skip(Name::Checkpoint(*number), HEADER_BYTES, 0, "the end of the checkpoint is lost");
+        }
+        let present = self.present.take().unwrap_or_default();
+        for (number, stream) in self.streams.iter_mut().enumerate() {
+            stream.loaded(self.db, &self.db.shard(number), present.contains(&(number as u8)));
+        }
+        self.columns.clear();
+        Ok(())
+    }
+
+    fn replay(&mut self, contents: &Contents) -> Result<()> {
+        for &number in &contents.segments {
+            let name = Name::Segment(number);
+            let Some(bytes) = read(self.files, name)? else { continue };
+            let duplicates = match Header::read(&name.to_string(), &bytes)? {
+                Some(header) => header.duplicates,
+                None => self.db.rules.duplicates,
+            };
+            self.recovery.segments += 1;
+            self.recovery.journal_bytes += bytes.len() as u64;
+            let frames = self.sort(name, &bytes, true)?;
+            self.apply(name, frames, Rules { duplicates, ..self.db.rules }, Stream::replay);
+        }
+        Ok(())
+    }
+
+    /// The frames of a file by shard, in their order; what belongs to no shard is taken at once. The last bytes of a
+    /// segment may be bad: it was cut while it was written.
+    fn sort<'b>(&mut self, name: Name, bytes: &'b [u8], may_be_cut: bool) -> Result<Vec<Vec<Frame<'b>>>> {
+        let mut frames: Vec<Vec<Frame<'b>>> = vec![Vec::new(); SHARDS];
+        let salt = self.salt;
+        if bytes.len() < HEADER_BYTES && may_be_cut {
+            self.recovery.cut.push(Skipped {
+                file: name.to_string(),
+                offset: 0,
+                bytes: bytes.len() as u64,
+                why: "the file was cut within its header".to_owned(),
+            });
+        }
+        for piece in Scan::new(bytes, HEADER_BYTES, salt) {
+            match piece {
+                Piece::Bad { at, len, frame } => {
+                    let why = bad(frame);
+                    let stream = frame.map(|frame| (usize::from(frame.head.shard), frame));
+                    if let Some((number, frame)) = stream
+                        && may_be_cut
+                        && at + len < bytes.len()
+                        && self.streams[number].tell(frame)
+                    {
+                        self.bad.push((number, frame.payload.to_vec()));
+                    }
+                    if may_be_cut && at + len == bytes.len() {
+                        let (offset, bytes) = (at as u64, len as u64);
+                        self.recovery.cut.push(Skipped { file: name.to_string(), offset, bytes, why });
+                    } else {
+                        self.skip(name, at, len, &why);
+                    }
+                }
+                Piece::Frame(frame) => {
+                    let outcome = match frame.head.kind {
+                        Kind::Columns => load_columns(self.db, frame.payload, &mut self.columns),
+                        Kind::Families => self.learn(frame, true),
+                        Kind::Metadata => self.learn(frame, false),
+                        Kind::Whole => {
+                            self.present = Some(frame.payload.to_vec());
+                            Ok(())
+                        }
+                        _ => {
+                            frames[usize::from(frame.head.shard)].push(frame);
+                            continue;
+                        }
+                    };
+                    self.recovery.frames += 1;
+                    if let Err(error) = outcome {
+                        let at = frame.payload.as_ptr() as usize - bytes.as_ptr() as usize;
+                        self.skip(name, at, frame.payload.len(), &error.to_string());
+                    }
+                }
+            }
+        }
+        Ok(frames)
+    }
+
+    fn learn(&mut self, frame: Frame<'_>, whole: bool) -> Result<()> {
+        let seq = frame.head.seq;
+        if seq <= self.metadata_seq && !whole {
+            return Ok(());
+        }
+        self.metadata_seq = seq;
+        self.db.metadata.learn(&record::read_metadata(frame.payload)?);
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        name: Name,
+        frames: Vec<Vec<Frame<'_>>>,
+        rules: Rules,
+        take: impl Fn(&mut Stream, &Reader<'_>, &mut Shard, Frame<'_>) -> Result<()> + Sync,
+    ) {
+        let reader = Reader { db: self.db, rules, columns: &self.columns, selector: self.selector };
+        let of_shard = |(number, (stream, frames)): (usize, (&mut Stream, Vec<Frame<'_>>))| {
+            let mut wrong = Vec::new();
+            if frames.is_empty() {
+                return wrong;
+            }
+            let mut shard = self.db.shard(number);
+            for frame in frames {
+                if let Err(error) = take(stream, &reader, &mut shard, frame) {
+                    wrong.push((frame.payload.len() as u64, error.to_string()));
+                }
+            }
+            wrong
+        };
+        let wrong: Vec<(u64, String)> =
+            self.streams.par_iter_mut().zip(frames).enumerate().flat_map_iter(of_shard).collect();
+        self.db.index.settle();
+        for (number, payload) in std::mem::take(&mut self.bad) {
+            self.streams[number].outline(&reader, &self.db.shard(number), &payload);
+        }
+        let file = name.to_string();
+        let skipped =
+            wrong.into_iter().map(|(bytes, why)| Skipped { file: file.clone(), offset: 0, bytes, why });
+        self.recovery.skipped.extend(skipped);
+    }
+
+    /// The report, the last record of the metadata's stream, and whether all rows have the numbers they had.
+    fn finish(mut self) -> (Recovery, u64, bool) {
+        let mut keeps_rows = true;
+        for (number, stream) in self.streams.iter_mut().enumerate() {
+            stream.finish(&mut self.db.shard(number));
+            keeps_rows &= stream.keeps_rows();
+            self.recovery.samples += stream.samples;
+            self.recovery.frames += stream.frames;
+            self.recovery.lost.append(&mut stream.lost);
+        }
+        self.db.recovered(self.recovery.samples);
+        self.recovery.series = self.db.series_count() as u64;
+        let rules = self.db.shard(0).precision.clone();
+        *self.db.precision.lock() = rules;
+        (self.recovery, self.metadata_seq, keeps_rows)
+    }
+}
+
+/// Why bytes are no frame.
+fn bad(frame: Option<Frame<'_>>) -> String {
+    match frame.map(|frame| frame.head) {
+        Some(Head { kind, shard, seq }) => {
+            format!("the checksum of a frame is another ({kind:?} {seq} of shard {shard})")
+        }
+        None => "no frame begins here".to_owned(),
+    }
+}

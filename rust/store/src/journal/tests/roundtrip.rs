@@ -1,0 +1,162 @@
+//! What is opened again is what was closed.
+
+use super::*;
+
+/// A bit of everything; `from` keeps calls apart.
+fn everything(db: &Database, from: i64) {
+    let mut made = batch(&[]);
+    for (i, metric) in ["a_total", "b", "c_total", "rounded"].iter().enumerate() {
+        let at = made.timestamps.len() as u32;
+        for step in 0..150 {
+            made.timestamps.push(from + step * 1000 + (step % 7) * i64::from(i == 1));
+            made.values.push(step as f64 / 7.0 + i as f64);
+            made.starts.push(if i == 1 { 0 } else { from - 5000 });
+        }
+        let raw = Cow::Owned(metric.as_bytes().to_vec());
+        made.series.push(BatchSeries { raw, samples: at..made.timestamps.len() as u32 });
+        let point = |n: i64| BatchHistogram {
+            series: i as u32,
+            timestamp: from + n * 500,
+            start: from - 1,
+            histogram: histogram(n as u64),
+        };
+        made.histograms.extend((0..40).filter(|_| i == 2).map(point));
+    }
+    let family = |metric: &str, kind, help: Option<&str>| Metadata {
+        metric: metric.to_owned(),
+        kind,
+        help: help.map(str::to_owned),
+        unit: None,
+    };
+    made.metadata.push(family("a", Some(MetricType::Counter), Some("help\u{ff}")));
+    made.metadata.push(family("rounded", Some(MetricType::Counter), None));
+    let report = db.write(&made);
+    assert_eq!(report.not_durable, None);
+    let labels = ["ints", "uints"].map(|m| Labels::from_pairs([("__name__", m), ("job", "test")]).unwrap());
+    let (ids, _) = db.register(&labels).unwrap();
+    let times = [from + 1, from + 2];
+    let columns = Columns { ids: &[ids[0]; 2], timestamps: &times, values: Values::Int(&[i64::MIN, -1]) };
+    db.append_columns(columns).unwrap();
+    let columns =
+        Columns { ids: &[ids[1], 1 << 31], timestamps: &times, values: Values::Uint(&[u64::MAX, 7]) };
+    assert_eq!(db.append_columns(columns).unwrap().rejected_total(), 1);
+    // Late ones, one of them at a time that is taken.
+    db.write(&batch(&[("b".to_owned(), from + 10, 5.5), ("b".to_owned(), from - 77, 6.5)]));
+}
+
+fn rules(digits: u8) -> Vec<(String, Predicate, Policy)> {
+    let policy = Policy::new(Precision::Digits(digits));
+    vec![("rounded".to_owned(), selector("rounded").unwrap(), policy)]
+}
+
+/// Writes, with a checkpoint at will, opens again, and compares; twice.
+fn survives(duplicates: DuplicatePolicy, durability: Durability, checkpoints: bool, clean: bool) {
+    let disk = Disk::new(5);
+    let options = Options { duplicates, ..Options::default() };
+    let (db, recovery) = try_open(&disk, durability, options).unwrap();
+    assert_eq!(recovery, Recovery::default());
+    db.set_precision_rules(rules(3)).unwrap();
+    everything(&db, 1_700_000_000_000);
+    if checkpoints {
+        let saved = db.checkpoint().unwrap();
+        assert_eq!(saved.series, 6);
+        db.densify(1_700_000_100_000, u64::MAX, &Budget::unlimited()).unwrap();
+        db.checkpoint().unwrap();
+    }
+    everything(&db, 1_700_000_090_000);
+    db.set_precision_rules(rules(2)).unwrap();
+    db.rewrite_precision(&every(), &Budget::unlimited()).unwrap();
+    let before = content(&db);
+    if clean {
+        db.close().unwrap();
+    }
+    drop(db);
+    for _ in 0..2 {
+        // A clean end and the end of the process alone leave all that was written.
+        let (db, recovery) = try_open(&disk.copy(), durability, options).unwrap();
+        db.check().unwrap();
+        assert_eq!(content(&db), before);
+        assert!(!recovery.is_damaged() && recovery.cut.is_empty(), "{recovery:?}");
+        assert_eq!(recovery.checkpoint.is_some(), checkpoints);
+        assert_eq!(db.stats().series, 6);
+    }
+    // What goes on after it goes on as it would have.
+    let (db, _) = try_open(&disk, durability, options).unwrap();
+    everything(&db, 1_700_000_200_000);
+    let before = content(&db);
+    drop(db);
+    assert_eq!(content(&try_open(&disk, durability, options).unwrap().0), before);
+}
+
+#[test]
+fn everything_comes_back_from_the_journal_and_from_checkpoints() {
+    for checkpoints in [false, true] {
+        for durability in [Durability::Batch, Durability::Interval, Durability::None] {
+            survives(DuplicatePolicy::Last, durability, checkpoints, checkpoints);
+        }
+    }
+}
+
+#[test]
+fn sums_and_other_policies_are_replayed_as_they_were() {
+    use DuplicatePolicy::{Error, First, Max, Min, Sum};
+    for policy in [Error, First, Max, Min, Sum] {
+        survives(policy, Durability::Batch, true, false);
+        survives(policy, Durability::Batch, false, false);
+    }
+}
+
+#[test]
+fn another_policy_holds_from_now_on_and_not_for_what_was_written_before() {
+    let disk = Disk::new(6);
+    let sample = [("a".to_owned(), 1000, 1.0)];
+    let sum = Options { duplicates: DuplicatePolicy::Sum, ..Options::default() };
+    let (db, _) = try_open(&disk, Durability::Batch, sum).unwrap();
+    (0..3).for_each(|_| drop(db.write(&batch(&sample))));
+    drop(db);
+    let (db, _) = open(&disk, Durability::Batch);
+    assert_eq!(content(&db).samples[&series("a")][&1000].0, 3f64.to_bits());
+    db.write(&batch(&sample));
+    assert_eq!(content(&db).samples[&series("a")][&1000].0, 1f64.to_bits());
+    drop(db);
+    assert_eq!(content(&open(&disk, Durability::Batch).0).samples[&series("a")][&1000].0, 1f64.to_bits());
+}
+
+#[test]
+fn a_snapshot_opens_as_a_database_of_its_own() {
+    let (disk, other) = (Disk::new(7), Disk::new(8));
+    let (db, _) = open(&disk, Durability::Batch);
+    everything(&db, 0);
+    db.snapshot(&other.files(), 3).unwrap();
+    let before = content(&db);
+    everything(&db, 1 << 40);
+    assert_eq!(content(&open(&other, Durability::None).0), before);
+    let error = db.snapshot(&other.files(), 3).unwrap_err();
+    assert!(matches!(error, Error::Input { .. }), "{error}");
+    let memory = Database::new(Options::default());
+    everything(&memory, 0);
+    let third = Disk::new(9);
+    memory.snapshot(&third.files(), 4).unwrap();
+    assert_eq!(content(&open(&third, Durability::Batch).0).samples, before.samples);
+    assert!(matches!(memory.checkpoint(), Err(Error::Input { .. })));
+}
+
+#[test]
+fn the_journal_before_a_checkpoint_goes() {
+    let disk = Disk::new(10);
+    let (db, _) = open(&disk, Durability::Batch);
+    for i in 0..200 {
+        everything(&db, i * 1_000_000);
+    }
+    let full = disk.used();
+    assert!(db.journal_status().unwrap().replay_bytes > 100_000);
+    db.checkpoint().unwrap();
+    assert!(db.journal_status().unwrap().replay_bytes < 1000);
+    let names = disk.files().list().unwrap();
+    assert_eq!(names.iter().filter(|n| n.starts_with("journal")).count(), 1, "{names:?}");
+    assert!(names.iter().filter(|n| n.starts_with("checkpoint")).count() > 2, "{names:?}");
+    assert!(disk.used() < full);
+    db.checkpoint().unwrap();
+    let (again, recovery) = open(&disk.copy(), Durability::Batch);
+    assert_eq!((content(&again), recovery.checkpoint), (content(&db), Some(2)));
+}
