@@ -77,6 +77,15 @@ impl Recovery {
     }
 }
 
+/// Where a file may have bytes that are no frame without being damaged: a segment was cut while it was written, or it
+/// failed and the next holds what it lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bad {
+    Nowhere,
+    AtEnd,
+    Anywhere,
+}
+
 /// What a directory has to be read.
 #[derive(Default)]
 struct Contents {
@@ -94,6 +103,8 @@ struct Recovering<'a> {
     salt: u32,
     streams: Vec<Stream>,
     metadata_seq: u64,
+    /// The last record of metadata that the checkpoint holds.
+    families_seq: u64,
     columns: ColumnsByNumber,
     /// Records of samples of a file, with their shards, whose values are bad.
     bad: Vec<(usize, Vec<u8>)>,
@@ -118,6 +129,7 @@ impl Database {
             salt,
             streams: (0..SHARDS).map(|_| Stream::default()).collect(),
             metadata_seq: 0,
+            families_seq: 0,
             columns: ColumnsByNumber::new(),
             bad: Vec::new(),
             present: None,
@@ -235,7 +247,7 @@ impl Recovering<'_> {
             };
             Header::read(&name.to_string(), &bytes)?;
             self.recovery.checkpoint_bytes += bytes.len() as u64;
-            let frames = self.sort(name, &bytes, false)?;
+            let frames = self.sort(name, &bytes, Bad::Nowhere)?;
             self.apply(name, frames, self.db.rules, Stream::load);
         }
         if self.present.is_none() {
@@ -250,27 +262,46 @@ impl Recovering<'_> {
     }
 
     fn replay(&mut self, contents: &Contents) -> Result<()> {
+        let mut run: Vec<(Name, Vec<u8>)> = Vec::new();
         for &number in &contents.segments {
             let name = Name::Segment(number);
             let Some(bytes) = read(self.files, name)? else { continue };
-            let duplicates = match Header::read(&name.to_string(), &bytes)? {
-                Some(header) => header.duplicates,
-                None => self.db.rules.duplicates,
-            };
+            let header = Header::read(&name.to_string(), &bytes)?;
             self.recovery.segments += 1;
             self.recovery.journal_bytes += bytes.len() as u64;
-            let frames = self.sort(name, &bytes, true)?;
-            self.apply(name, frames, Rules { duplicates, ..self.db.rules }, Stream::replay);
+            if header.is_some_and(|header| header.parts == 0) {
+                self.replay_run(std::mem::take(&mut run))?;
+            }
+            run.push((name, bytes));
         }
+        self.replay_run(run)
+    }
+
+    /// Segments of which each but the last failed, and may lack what stands in the next.
+    fn replay_run(&mut self, run: Vec<(Name, Vec<u8>)>) -> Result<()> {
+        let Some(&(last, _)) = run.last() else { return Ok(()) };
+        let mut duplicates = self.db.rules.duplicates;
+        let mut frames: Vec<Vec<Frame<'_>>> = vec![Vec::new(); SHARDS];
+        for (name, bytes) in &run {
+            if let Some(header) = Header::read(&name.to_string(), bytes)? {
+                duplicates = header.duplicates;
+            }
+            let may_be_bad = if *name == last { Bad::AtEnd } else { Bad::Anywhere };
+            let found = self.sort(*name, bytes, may_be_bad)?;
+            frames.iter_mut().zip(found).for_each(|(all, mut found)| all.append(&mut found));
+        }
+        if run.len() > 1 {
+            frames.iter_mut().for_each(|frames| frames.sort_by_key(|frame| frame.head.seq));
+        }
+        self.apply(last, frames, Rules { duplicates, ..self.db.rules }, Stream::replay);
         Ok(())
     }
 
-    /// The frames of a file by shard, in their order; what belongs to no shard is taken at once. The last bytes of a
-    /// segment may be bad: it was cut while it was written.
-    fn sort<'b>(&mut self, name: Name, bytes: &'b [u8], may_be_cut: bool) -> Result<Vec<Vec<Frame<'b>>>> {
+    /// The frames of a file by shard, in their order; what belongs to no shard is taken at once.
+    fn sort<'b>(&mut self, name: Name, bytes: &'b [u8], may_be_bad: Bad) -> Result<Vec<Vec<Frame<'b>>>> {
         let mut frames: Vec<Vec<Frame<'b>>> = vec![Vec::new(); SHARDS];
         let salt = self.salt;
-        if bytes.len() < HEADER_BYTES && may_be_cut {
+        if bytes.len() < HEADER_BYTES && may_be_bad != Bad::Nowhere {
             self.recovery.cut.push(Skipped {
                 file: name.to_string(),
                 offset: 0,
@@ -283,14 +314,15 @@ impl Recovering<'_> {
                 Piece::Bad { at, len, frame } => {
                     let why = bad(frame);
                     let stream = frame.map(|frame| (usize::from(frame.head.shard), frame));
+                    let at_end = at + len == bytes.len();
                     if let Some((number, frame)) = stream
-                        && may_be_cut
-                        && at + len < bytes.len()
+                        && may_be_bad == Bad::AtEnd
+                        && !at_end
                         && self.streams[number].tell(frame)
                     {
                         self.bad.push((number, frame.payload.to_vec()));
                     }
-                    if may_be_cut && at + len == bytes.len() {
+                    if may_be_bad == Bad::Anywhere || (may_be_bad == Bad::AtEnd && at_end) {
                         let (offset, bytes) = (at as u64, len as u64);
                         self.recovery.cut.push(Skipped { file: name.to_string(), offset, bytes, why });
                     } else {
@@ -324,10 +356,12 @@ impl Recovering<'_> {
 
     fn learn(&mut self, frame: Frame<'_>, whole: bool) -> Result<()> {
         let seq = frame.head.seq;
-        if seq <= self.metadata_seq && !whole {
+        // What stands twice is learned twice, in its order.
+        if !whole && seq <= self.families_seq {
             return Ok(());
         }
-        self.metadata_seq = seq;
+        self.families_seq = if whole { seq } else { self.families_seq };
+        self.metadata_seq = self.metadata_seq.max(seq);
         self.db.metadata.learn(&record::read_metadata(frame.payload)?);
         Ok(())
     }

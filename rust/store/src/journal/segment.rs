@@ -31,7 +31,7 @@ pub struct Header {
     pub duplicates: DuplicatePolicy,
     /// The file's own number; of a checkpoint's list, the first segment that it does not hold.
     pub number: u64,
-    /// Of a checkpoint's list: its parts.
+    /// Of a checkpoint's list: its parts. Of a segment: 1 where it begins with frames that the one before may hold.
     pub parts: u32,
 }
 

@@ -78,6 +78,8 @@ struct Segment {
     bytes: usize,
     /// Whether its name is safe.
     entered: bool,
+    /// Whether it failed: the next one begins with frames that it may hold, too.
+    failed: bool,
 }
 
 #[derive(Default)]
@@ -212,6 +214,7 @@ impl Writer {
             let result = self.put(&mut segment, &mut pending, &mut unsynced, sync, roll);
             if result.is_err() {
                 segment.sink = None;
+                segment.failed = true;
             }
             result
         });
@@ -296,7 +299,8 @@ impl Writer {
     fn open(&self, segment: &mut Segment, unsynced: &[u8]) -> io::Result<()> {
         let number = segment.number + 1;
         let name = Name::Segment(number).to_string();
-        let header = Header { salt: self.salt, duplicates: self.duplicates, number, parts: 0 };
+        let header =
+            Header { salt: self.salt, duplicates: self.duplicates, number, parts: u32::from(segment.failed) };
         let begun = self.files.create(&name).and_then(|mut sink| {
             sink.write(&header.to_bytes())?;
             sink.write(unsynced)?;
@@ -305,7 +309,7 @@ impl Writer {
         match begun {
             Ok(sink) => {
                 let bytes = HEADER_BYTES + unsynced.len();
-                *segment = Segment { sink: Some(sink), number, bytes, entered: false };
+                *segment = Segment { sink: Some(sink), number, bytes, ..Segment::default() };
                 Ok(())
             }
             Err(error) => {

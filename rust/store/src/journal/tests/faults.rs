@@ -231,3 +231,105 @@ fn a_recovery_that_is_cut_off_again_and_again_comes_to_the_same_end() {
     assert_eq!(content(&db), expected);
     assert!(!open(&left, Durability::Batch).1.is_damaged());
 }
+
+#[test]
+fn rules_that_half_of_the_shards_had_are_those_of_all_or_none() {
+    let rule = |digits| vec![("metric_1".to_owned(), selector("metric_1").unwrap(), precision(digits))];
+    let mut seen = BTreeSet::new();
+    for seed in 0..40 {
+        let disk = Disk::new(seed);
+        let (db, _) = open(&disk, Durability::Interval);
+        db.write(&batch(&(0..40).map(|m| sample(m, 1000)).collect::<Vec<_>>()));
+        db.set_precision_rules(rule(5)).unwrap();
+        db.sync().unwrap();
+        disk.fault_at(disk.operations() + 1 + seed % 7, Fault::Cut);
+        db.set_precision_rules(rule(2)).unwrap();
+        drop(db);
+        // `open` compares the mark of every series with the rules.
+        let (db, _) = open(&disk.after_cut(seed), Durability::Interval);
+        let found = content(&db);
+        assert_eq!(found.rounded, [1]);
+        seen.insert(found.rules[0].1.clone());
+        assert_eq!(content(&open(&disk.after_cut(seed), Durability::Interval).0), found);
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["digits(2)", "digits(5)"]);
+}
+
+fn precision(digits: u8) -> Policy {
+    Policy::new(Precision::Digits(digits))
+}
+
+#[test]
+fn a_closed_database_promises_nothing_more() {
+    let disk = Disk::new(2);
+    let (db, _) = open(&disk, Durability::Interval);
+    let mut promises = Promises::default();
+    assert!(promises.write(&db, &[sample(0, 1)]));
+    db.close().unwrap();
+    assert!(!promises.write(&db, &[sample(0, 2)]));
+    assert!(matches!(db.sync(), Ok(()) | Err(Error::NotDurable { .. })));
+    assert!(matches!(db.checkpoint(), Err(Error::Storage { .. })));
+    promises.check(&open(&disk.after_cut(3), Durability::Batch).0, "closed");
+}
+
+#[test]
+fn random_work_on_random_disks_keeps_its_promises() {
+    for seed in 1..300u64 {
+        let disk = Disk::new(seed);
+        let mut random = seed * 7919;
+        let mut below = |n: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % n
+        };
+        let (db, _) = open(&disk, Durability::Batch);
+        let base = disk.operations();
+        (0..below(4)).for_each(|_| disk.fault_at(base + 1 + below(60), Fault::Fails));
+        disk.fault_at(base + 30 + below(80), Fault::Cut);
+        let mut promises = Promises::default();
+        for step in 0..60 {
+            let count = 1 + below(30);
+            let one =
+                |_| sample(below(40) as usize, (step * 10 + below(5)) as i64 * 100 - below(50) as i64 * 1000);
+            promises.write(&db, &(0..count).map(one).collect::<Vec<_>>());
+            match below(12) {
+                0 => drop(db.checkpoint()),
+                1 => drop(db.sync()),
+                2 => drop(db.densify(i64::MAX, u64::MAX, &Budget::unlimited())),
+                _ => {}
+            }
+        }
+        drop(db);
+        let mut left = disk.after_cut(seed);
+        for round in 0..3 {
+            let (db, _) = open(&left, Durability::Batch);
+            promises.check(&db, &format!("seed {seed}, round {round}"));
+            promises.write(&db, &[sample(50 + round, 1)]);
+            drop(db);
+            left = left.after_cut(seed + round as u64);
+        }
+    }
+}
+
+#[test]
+fn a_killed_process_loses_nothing_in_any_mode_once_the_disk_works_again() {
+    for mode in [Durability::None, Durability::Interval, Durability::Batch] {
+        let total = operations(mode);
+        for operation in 1..=total {
+            let disk = Disk::new(operation);
+            disk.fault_at(operation, Fault::Fails);
+            disk.fault_at(operation + 2, Fault::Fails);
+            let (db, _) = open(&disk, mode);
+            let mut promises = Promises::default();
+            work(&db, &mut promises);
+            let case = format!("{mode:?}, failure at {operation}");
+            // A sync that fails may take what was written with it; it stands in memory until the disk works again.
+            if db.journal_status().unwrap().failing.is_none() {
+                promises.check(&open(&disk.copy(), mode).0, &case);
+            }
+            // The second failure may be still to come.
+            assert!((0..3).any(|i| promises.write(&db, &[sample(0, 6_000_000 + i)])), "{case}");
+            let all = content(&db);
+            assert_eq!(content(&open(&disk.copy(), mode).0), all, "{case}");
+        }
+    }
+}
