@@ -1,12 +1,12 @@
-//! The way back of one shard: frames of a checkpoint, then those of the journal, in the order of its stream. What does
+//! The way back of one shard: frames of a checkpoint, then those of the journal (`replay`), in the order of its stream. What does
 //! not fit is noted and passed over.
+
+mod replay;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use metricsdb_model::{
-    Error, LabelsBuilder, LabelsRef, Policy, Precision, Predicate, Result, TimeRange, ValueKind, WriteReport,
-};
+use metricsdb_model::{Error, LabelsBuilder, LabelsRef, Policy, Precision, Predicate, Result, TimeRange};
 
 use super::frame::{Frame, Kind};
 use super::record::{self, read_bytes, read_column, read_row};
@@ -17,11 +17,11 @@ use crate::codec::cursor::Cursor;
 use crate::codec::histogram::HistogramChunk;
 use crate::codec::open::STATE_BYTES;
 use crate::database::Database;
-use crate::histograms::{HistogramSeries, Target};
+use crate::histograms::HistogramSeries;
 use crate::precision::{PrecisionRules, RuleText};
 use crate::resolve::Interned;
 use crate::series::{Head, ROWS_MAX};
-use crate::shard::{Rules, Shard, Staged, Work, id_of};
+use crate::shard::{Rules, Shard, Staged, Work};
 use crate::slab::CLASSES;
 
 /// A row of the writer whose labels are lost.
@@ -310,201 +310,6 @@ impl Stream {
             samples: None,
             what,
         });
-    }
-
-    /// Takes a frame of the journal: once, and in its order. Errors: `Corruption`.
-    pub fn replay(&mut self, reader: &Reader<'_>, shard: &mut Shard, frame: Frame<'_>) -> Result<()> {
-        let seq = frame.head.seq;
-        if seq <= self.seq {
-            return Ok(());
-        }
-        if seq > self.seq + 1 {
-            let told = self.told.iter().filter(|&&told| told > self.seq && told < seq).count() as u64;
-            let (before, since) = self.gap.unwrap_or((0, self.newest));
-            self.gap = Some((before + seq - self.seq - 1 - told, since)).filter(|gap| gap.0 > 0);
-        }
-        self.seq = seq;
-        self.frames += 1;
-        match frame.head.kind {
-            Kind::Samples => self.replay_samples(reader, shard, frame.payload),
-            Kind::Series => self.replay_series(reader, shard, frame.payload),
-            Kind::Histograms => self.replay_histograms(reader, shard, frame.payload),
-            Kind::Rules => {
-                let (rules, marks) = record::read_rules(frame.payload)?;
-                shard.precision = Arc::new(rules_of(reader, rules)?);
-                self.mark(shard, (0..).zip(marks));
-                Ok(())
-            }
-            Kind::Marks => {
-                let marks = record::read_marks(frame.payload)?;
-                self.mark(shard, marks.into_iter());
-                Ok(())
-            }
-            Kind::Rewrite => {
-                let Some(row) = self.row(read_row(&mut Cursor::new(frame.payload))?) else { return Ok(()) };
-                shard.rewrite(row, &reader.rules, &mut self.work, &mut Default::default())
-            }
-            _ => Err(wrong("a frame that is no part of a journal")),
-        }
-    }
-
-    fn mark(&self, shard: &mut Shard, marks: impl Iterator<Item = (u32, u8)>) {
-        for (theirs, mark) in marks {
-            if let Some(row) = self.row(theirs) {
-                shard.series.precision[row] = mark;
-            }
-        }
-    }
-
-    fn replay_series(&mut self, reader: &Reader<'_>, shard: &mut Shard, payload: &[u8]) -> Result<()> {
-        let (theirs, mark, bytes) = record::read_series(payload)?;
-        self.builder.clear();
-        for (name, value) in LabelsRef::from_canonical(bytes).iter() {
-            self.builder.push(name, value);
-        }
-        let labels = self.builder.canonical().map_err(|e| wrong(&e.to_string()))?;
-        if labels.canonical() != bytes {
-            return Err(wrong("labels that are not in canonical form"));
-        }
-        let pairs = self.interned.intern(labels, &reader.db.symbols).map_err(|r| wrong(&r.message))?;
-        let ours = find_or_make(reader.db, shard, labels, pairs, mark)?;
-        self.place(theirs, ours)
-    }
-
-    fn replay_samples(&mut self, reader: &Reader<'_>, shard: &mut Shard, payload: &[u8]) -> Result<()> {
-        let (mut staged, mut starts) = (std::mem::take(&mut self.staged), std::mem::take(&mut self.starts));
-        staged.clear();
-        starts.clear();
-        let kind = record::read_samples(payload, &mut staged, &mut starts)?;
-        let times = staged.iter().map(|s| s.time);
-        self.bridge(shard, times.clone().min());
-        self.newest = times.max();
-        let mut orphans = HashMap::<u32, (u64, TimeRange)>::new();
-        for s in &mut staged {
-            match self.row(s.row) {
-                Some(row) => s.row = row,
-                None => {
-                    let (count, span) = orphans.entry(s.row).or_insert((0, TimeRange::new(s.time, s.time)));
-                    *count += 1;
-                    *span = TimeRange::new(span.start.min(s.time), span.end.max(s.time));
-                    s.row = LOST;
-                }
-            }
-        }
-        if !orphans.is_empty() {
-            let keep: Vec<bool> = staged.iter().map(|s| s.row != LOST).collect();
-            let mut kept = keep.iter();
-            starts.retain(|_| kept.next() == Some(&true));
-            staged.retain(|s| s.row != LOST);
-            self.orphaned(shard, orphans);
-        }
-        self.append(reader, shard, kind, &staged, &starts)?;
-        (self.staged, self.starts) = (staged, starts);
-        Ok(())
-    }
-
-    fn append(
-        &mut self,
-        reader: &Reader<'_>,
-        shard: &mut Shard,
-        kind: ValueKind,
-        staged: &[Staged],
-        starts: &[i64],
-    ) -> Result<()> {
-        let mut report = WriteReport::default();
-        shard.append(staged, starts, kind, &reader.rules, &mut self.work, &mut report)?;
-        self.samples += report.accepted;
-        Ok(())
-    }
-
-    /// Says what was in a record of samples whose values are bad, if the rest of it is right. Called behind all frames
-    /// of its file, so it names rows by what they are then: a row never changes.
-    pub fn outline(&mut self, reader: &Reader<'_>, shard: &Shard, payload: &[u8]) {
-        let mut spans = HashMap::<u32, (u64, TimeRange)>::new();
-        for (row, time) in record::read_outline(payload).unwrap_or_default() {
-            let span = spans.entry(row as u32).or_insert((0, TimeRange::new(time, time)));
-            *span = (span.0 + 1, TimeRange::new(span.1.start.min(time), span.1.end.max(time)));
-        }
-        let mut text = Vec::new();
-        for (theirs, (samples, span)) in spans {
-            let series = self.row(theirs).map(|row| reader.db.labels_of(shard, row, &mut text).to_string());
-            self.lost.push(Lost {
-                shard: shard.number,
-                series,
-                start: Some(span.start),
-                end: Some(span.end),
-                samples: Some(samples),
-                what: "samples of the journal".to_owned(),
-            });
-        }
-    }
-
-    /// Whether `outline` will say what was in a record.
-    pub fn tell(&mut self, frame: Frame<'_>) -> bool {
-        let tells = frame.head.kind == Kind::Samples && record::read_outline(frame.payload).is_ok();
-        if tells {
-            self.told.push(frame.head.seq);
-        }
-        tells
-    }
-
-    /// Samples whose series' labels are lost.
-    fn orphaned(&mut self, shard: &Shard, orphans: HashMap<u32, (u64, TimeRange)>) {
-        for (row, (count, span)) in orphans {
-            let what = format!("samples of row {row}, whose labels are lost");
-            match self.lost.iter_mut().find(|lost| lost.what == what) {
-                Some(known) => {
-                    known.start = known.start.map(|start| start.min(span.start));
-                    known.end = known.end.map(|end| end.max(span.end));
-                    known.samples = known.samples.map(|samples| samples + count);
-                }
-                None => self.lost.push(Lost {
-                    shard: shard.number,
-                    series: None,
-                    start: Some(span.start),
-                    end: Some(span.end),
-                    samples: Some(count),
-                    what,
-                }),
-            }
-        }
-    }
-
-    fn replay_histograms(&mut self, reader: &Reader<'_>, shard: &mut Shard, payload: &[u8]) -> Result<()> {
-        let mut points = Vec::new();
-        record::read_histograms(payload, |row, time, start, histogram| {
-            points.push((row, time, start, histogram));
-        })?;
-        self.bridge(shard, points.iter().map(|p| p.1).min());
-        for of_row in points.chunk_by(|a, b| a.0 == b.0) {
-            let Some(row) = of_row.first().and_then(|p| self.row(p.0)) else { continue };
-            let target = Target { id: id_of(shard.number, row), duplicates: reader.rules.duplicates };
-            let points = of_row.iter().map(|(_, time, start, histogram)| (*time, *start, histogram));
-            let mut report = WriteReport::default();
-            reader.db.appended_histograms.add(of_row.iter().map(|p| &p.3));
-            shard.append_histograms(row, points, target, &mut report)?;
-            self.samples += report.accepted;
-        }
-        Ok(())
-    }
-
-    /// Says between which times the records lie that a gap swallowed.
-    fn bridge(&mut self, shard: &Shard, oldest: Option<i64>) {
-        let Some((records, since)) = self.gap.take() else { return };
-        self.lost.push(Lost {
-            shard: shard.number,
-            series: None,
-            start: since,
-            end: oldest,
-            samples: None,
-            what: format!("{records} records of the journal"),
-        });
-    }
-
-    /// Called when the last frame was applied.
-    pub fn finish(&mut self, shard: &mut Shard) {
-        self.bridge(shard, None);
-        shard.journal_seq = self.seq;
     }
 }
 
