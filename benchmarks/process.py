@@ -116,7 +116,7 @@ class Server(contextlib.AbstractContextManager["Server"]):
     def query(self, expr: str, start_s: float, end_s: float, step_s: float) -> list:
         """The result rows of an instant (step 0) or range query."""
         if step_s:
-            path, args = "query_range", {"query": expr, "start": start_s, "end": end_s, "step": step_s}
+            path, args = "query_range", {"query": expr, "start": start_s, "end": end_s, "step": step_s, "nocache": "1"}
         else:
             path, args = "query", {"query": expr, "time": end_s}
         if self.name == "victoria-metrics":

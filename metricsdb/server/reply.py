@@ -12,6 +12,7 @@ from metricsdb.errors import (
     CorruptionError,
     ExecutionError,
     MetricsDBError,
+    NotDurable,
     ParseError,
     QueryCancelled,
     QueryLimit,
@@ -26,6 +27,7 @@ __all__ = ["failure", "json_bytes", "refusal", "success"]
 _KINDS: tuple[tuple[type[MetricsDBError], str, int], ...] = (
     (ParseError, "bad_data", 400),
     (ConfigError, "bad_data", 400),
+    (NotDurable, "unavailable", 503),
     (WriteError, "bad_data", 400),
     (QueryTimeout, "timeout", 503),
     (QueryRejected, "unavailable", 503),
@@ -37,7 +39,7 @@ _KINDS: tuple[tuple[type[MetricsDBError], str, int], ...] = (
 )
 
 
-# When a refused query is worth another try: others end meanwhile.
+# When it is worth another try: other queries end meanwhile, a disk has room again.
 RETRY_AFTER_S = "1"
 
 
@@ -64,6 +66,6 @@ def failure(error: MetricsDBError, parameter: str | None = None) -> Response:
     if parameter is not None and isinstance(error, ParseError):
         message = f'invalid parameter "{parameter}": {message}'
     answer = refusal(name, message, status)
-    if isinstance(error, QueryRejected):
+    if isinstance(error, QueryRejected | NotDurable):
         answer.headers["retry-after"] = RETRY_AFTER_S
     return answer
