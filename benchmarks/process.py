@@ -114,13 +114,12 @@ class Server(contextlib.AbstractContextManager["Server"]):
         return sent
 
     def query(self, expr: str, start_s: float, end_s: float, step_s: float) -> list:
-        """The result rows of an instant (step 0) or range query."""
+        """The result rows of an instant (step 0) or range query, past the server's cache."""
         if step_s:
-            path, args = "query_range", {"query": expr, "start": start_s, "end": end_s, "step": step_s, "nocache": "1"}
+            path, args = "query_range", {"query": expr, "start": start_s, "end": end_s, "step": step_s}
         else:
             path, args = "query", {"query": expr, "time": end_s}
-        if self.name == "victoria-metrics":
-            args["nocache"] = "1"
+        args["nocache"] = "1"
         status, body = self.request("GET", f"/api/v1/{path}?{urllib.parse.urlencode(args)}")
         if status != 200:
             raise RuntimeError(f"{self.name} answered {status}: {body[:200]!r}")
