@@ -416,7 +416,7 @@ impl OpenState {
         let delta = t.wrapping_sub(self.last_time) as u64;
         if !self.write_code(buf, delta, bits) {
             // To look for others takes as long as to write some ten samples: not each time where nothing suits.
-            if self.codes < YOUNG && self.count > 0 && (self.count < 16 || self.count.is_multiple_of(4)) {
+            if self.codes < YOUNG && self.count > 1 && (self.count < 5 || self.count.is_multiple_of(4)) {
                 self.choose(buf, t, bits)?;
             }
             if !self.write_code(buf, delta, bits) {
