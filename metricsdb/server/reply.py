@@ -21,7 +21,7 @@ from metricsdb.errors import (
     WriteError,
 )
 
-__all__ = ["failure", "json_bytes", "refusal", "success"]
+__all__ = ["failure", "json_bytes", "refusal", "retry_after", "success"]
 
 # Exception -> (errorType, status), most special first. 499 is what Prometheus sends for a cancelled query.
 _KINDS: tuple[tuple[type[MetricsDBError], str, int], ...] = (
@@ -40,7 +40,7 @@ _KINDS: tuple[tuple[type[MetricsDBError], str, int], ...] = (
 
 
 # When it is worth another try: other queries end meanwhile, a disk has room again.
-RETRY_AFTER_S = "1"
+_RETRY_AFTER_S: tuple[tuple[type[MetricsDBError], str], ...] = ((QueryRejected, "1"), (NotDurable, "5"))
 
 
 def json_bytes(body: bytes, status: int = 200) -> Response:
@@ -66,6 +66,11 @@ def failure(error: MetricsDBError, parameter: str | None = None) -> Response:
     if parameter is not None and isinstance(error, ParseError):
         message = f'invalid parameter "{parameter}": {message}'
     answer = refusal(name, message, status)
-    if isinstance(error, QueryRejected | NotDurable):
-        answer.headers["retry-after"] = RETRY_AFTER_S
+    answer.headers.update(retry_after(error))
     return answer
+
+
+def retry_after(error: MetricsDBError) -> dict[str, str]:
+    """The header that says when to come again, if that helps."""
+    seconds = next((seconds for kind, seconds in _RETRY_AFTER_S if isinstance(error, kind)), None)
+    return {} if seconds is None else {"Retry-After": seconds}

@@ -22,6 +22,7 @@ from metricsdb._native import NativeDatabase
 from metricsdb.adapters.exposition import format_of
 from metricsdb.errors import MetricsDBError, NotDurable
 from metricsdb.server.params import BadParameter, url_form
+from metricsdb.server.reply import retry_after
 from metricsdb.server.state import Counts
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _partly(report: Report) -> Response | None:
 
 def _not_durable(error: NotDurable) -> Response:
     """The sender keeps the body and sends it again; what stands in memory already is replaced by the same."""
-    return PlainTextResponse(f"{error}\n", 503, {"Retry-After": "5"})
+    return PlainTextResponse(f"{error}\n", 503, retry_after(error))
 
 
 def _unsupported(what: str) -> Response:

@@ -30,6 +30,10 @@ def aggregated(op: str, values: list[Value]) -> Value | None:
     return added(histograms, "aggregation").times(1 if op == "sum" else 1 / len(histograms))
 
 
+def grouping(labels: tuple[str, ...], without: bool) -> str:
+    return f"{'without' if without else 'by'} ({', '.join(labels)})"
+
+
 @dataclass(frozen=True)
 class Aggregate(Node):
     op: str
@@ -38,7 +42,7 @@ class Aggregate(Node):
     of: Node
 
     def text(self) -> str:
-        clause = f"{'without' if self.without else 'by'} ({', '.join(self.labels)})"
+        clause = grouping(self.labels, self.without)
         param = {"quantile": "0.3, ", "topk": "2, ", "bottomk": "2, "}.get(self.op, "")
         return f"{self.op} {clause} ({param}{self.of.text()})"
 

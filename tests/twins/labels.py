@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass, fields
 
+from tests.twins.aggregates import grouping
 from tests.twins.histograms import Histogram
 from tests.twins.numbers import Open
 from tests.twins.promql import MATCHES, Data, Labels, Node, Range, Selector, Vector, drop_name, insert, pick
@@ -91,7 +92,7 @@ class CountValues(Node):
     of: Node
 
     def text(self) -> str:
-        clause = f"{'without' if self.without else 'by'} ({', '.join(self.labels)})"
+        clause = grouping(self.labels, self.without)
         return f'count_values {clause} ("{self.label}", {self.of.text()})'
 
     def vector(self, data: Data, t: int) -> Vector:
@@ -115,7 +116,7 @@ class CountOfLimit(Node):
     of: Node
 
     def text(self) -> str:
-        clause = f"{'without' if self.without else 'by'} ({', '.join(self.labels)})"
+        clause = grouping(self.labels, self.without)
         of = self.of.text()
         return f"count {clause} (limitk {clause} ({self.k}, {of}) and ({of}))"
 

@@ -55,6 +55,22 @@ pub struct BatchHistogram {
 }
 
 impl Batch<'_> {
+    /// One without any series.
+    pub fn new(dialect: u8, decode: fn(&[u8], &mut LabelsBuilder) -> Result<(), LabelError>) -> Self {
+        Batch {
+            series: Vec::new(),
+            timestamps: Vec::new(),
+            values: Vec::new(),
+            starts: Vec::new(),
+            histograms: Vec::new(),
+            metadata: Vec::new(),
+            dialect,
+            decode,
+            extra: Extra::default(),
+            report: WriteReport::default(),
+        }
+    }
+
     /// The histograms of one series.
     pub fn histograms_of(&self, series: usize) -> &[BatchHistogram] {
         let from = self.histograms.partition_point(|h| (h.series as usize) < series);

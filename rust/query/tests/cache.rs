@@ -4,11 +4,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use metricsdb_model::batch::{BatchHistogram, BatchSeries, Extra};
+use metricsdb_model::batch::{BatchHistogram, BatchSeries};
 use metricsdb_model::budget::{Limits, Stop, Visits};
 use metricsdb_model::histogram::{Counts, Histogram, Layout, ResetHint, Span, Tally};
 use metricsdb_model::sample::stale;
-use metricsdb_model::{Answer, Batch, Budget, LabelsBuilder, Result, WriteReport};
+use metricsdb_model::{Answer, Batch, Budget, LabelsBuilder, Result};
 use metricsdb_query::cache::{Cache, Counts as Uses};
 use metricsdb_query::exec::{Params, evaluate};
 use metricsdb_query::syntax::parse;
@@ -189,18 +189,7 @@ impl World {
     /// Samples of now, or late ones, of series that may be new.
     fn write(&mut self) {
         let (late, count) = (self.chance.below(20) == 0, 1 + self.chance.below(self.many + 2));
-        let mut batch = Batch {
-            series: Vec::new(),
-            timestamps: Vec::new(),
-            values: Vec::new(),
-            starts: Vec::new(),
-            histograms: Vec::new(),
-            metadata: Vec::new(),
-            dialect: 0,
-            decode,
-            extra: Extra::default(),
-            report: WriteReport::default(),
-        };
+        let mut batch = Batch::new(0, decode);
         for series in 0..count as u32 {
             let name = self.chance.one(&["m", "m", "c_total", "c_total", "b_bucket", "h", "mixed"]);
             let (g, i) = (self.chance.below(3), self.chance.below(self.many + if late { 3 } else { 0 }));
@@ -341,13 +330,7 @@ fn fill(store: &Database, first: i64, value: f64) {
         series: vec![series],
         timestamps: (0..60).map(|i| first + i * 1000).collect(),
         values: vec![value; 60],
-        starts: Vec::new(),
-        histograms: Vec::new(),
-        metadata: Vec::new(),
-        dialect: 0,
-        decode,
-        extra: Extra::default(),
-        report: WriteReport::default(),
+        ..Batch::new(0, decode)
     });
 }
 

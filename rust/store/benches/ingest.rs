@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use metricsdb_model::batch::Extra;
 use metricsdb_model::{
     Batch, BatchSeries, Budget, Columns, Grouping, LabelError, LabelsBuilder, Predicate, Samples, Source,
     TimeRange, Values, WriteReport,
@@ -134,13 +133,7 @@ fn write_step(db: &Database, raws: &[Vec<u8>], time: i64, values: &[f64]) {
                 .collect(),
             timestamps: vec![time; raws.len()],
             values: values.to_vec(),
-            starts: Vec::new(),
-            histograms: Vec::new(),
-            metadata: Vec::new(),
-            dialect: 1,
-            decode,
-            extra: Extra::default(),
-            report: WriteReport::default(),
+            ..Batch::new(1, decode)
         };
         assert_eq!(db.write(&batch).accepted, raws.len() as u64);
     }

@@ -55,8 +55,8 @@ impl Default for Options {
     }
 }
 
-/// A store of series, in memory; with a journal (`open`) also what is left of them after the process. All methods may be called from many threads at once; a sample is
-/// visible to readers when the call that wrote it returns.
+/// A store of series, in memory; with a journal (`open`) also what is left of them after the process. All methods
+/// may be called from many threads at once; a sample is visible to readers when the call that wrote it returns.
 pub struct Database {
     pub(crate) rules: Rules,
     raw_hash_key: u64,

@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use metricsdb_model::batch::Extra;
 use metricsdb_model::bounds::{BODY_LABEL_BYTES_MAX, BODY_SAMPLES_MAX};
 use metricsdb_model::{Batch, BatchSeries, Error, Metadata, Result, WriteReport};
 
@@ -117,10 +116,8 @@ impl<'a> Draft<'a> {
             starts: self.starts,
             histograms: self.histograms.points,
             metadata: self.metadata,
-            dialect: dialect::REMOTE_WRITE,
-            decode: decode_labels,
-            extra: Extra::default(),
             report: self.report,
+            ..Batch::new(dialect::REMOTE_WRITE, decode_labels)
         }
     }
 }

@@ -4,7 +4,6 @@
 
 use std::borrow::Cow;
 
-use metricsdb_model::batch::Extra;
 use metricsdb_model::bounds::BODY_SAMPLES_MAX;
 use metricsdb_model::{Batch, BatchSeries, Metadata, MetricType, Reason, WriteReport};
 
@@ -151,13 +150,9 @@ impl<'a> Parser<'a> {
             series: self.series,
             timestamps: self.timestamps,
             values: self.values,
-            starts: Vec::new(),
-            histograms: Vec::new(),
             metadata: self.metadata,
-            dialect: dialect::TEXT,
-            decode: label_text::decode_labels,
-            extra: Extra::default(),
             report: self.report,
+            ..Batch::new(dialect::TEXT, label_text::decode_labels)
         }
     }
 }

@@ -8,7 +8,6 @@ mod line;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use metricsdb_model::batch::Extra;
 use metricsdb_model::bounds::BODY_SAMPLES_MAX;
 use metricsdb_model::{Batch, BatchSeries, Error, Metadata, MetricType, Reason, Result, WriteReport};
 
@@ -311,12 +310,9 @@ impl<'a> Parser<'a> {
             timestamps: self.timestamps,
             values: self.values,
             starts: self.starts,
-            histograms: Vec::new(),
             metadata: self.metadata,
-            dialect: dialect::TEXT,
-            decode: label_text::decode_labels,
-            extra: Extra::default(),
             report: self.report,
+            ..Batch::new(dialect::TEXT, label_text::decode_labels)
         }
     }
 }

@@ -8,7 +8,6 @@ pub mod v2;
 
 use std::borrow::Cow;
 
-use metricsdb_model::batch::Extra;
 use metricsdb_model::bounds::{BODY_BYTES_MAX, BODY_HISTOGRAMS_MAX, BODY_SAMPLES_MAX, BODY_SYMBOLS_MAX};
 use metricsdb_model::{
     Batch, BatchSeries, Error, LabelError, LabelsBuilder, LabelsRef, Metadata, MetricType, Reason, Result,
@@ -82,13 +81,10 @@ pub fn decode_message(message: &[u8]) -> Result<Batch<'_>> {
         series: walk.series,
         timestamps: walk.timestamps,
         values: walk.values,
-        starts: Vec::new(),
         histograms: walk.histograms.points,
         metadata: walk.metadata,
-        dialect: dialect::REMOTE_WRITE,
-        decode: decode_labels,
-        extra: Extra::default(),
         report,
+        ..Batch::new(dialect::REMOTE_WRITE, decode_labels)
     })
 }
 

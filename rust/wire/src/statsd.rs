@@ -18,7 +18,6 @@ mod line;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use metricsdb_model::batch::Extra;
 use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{
     Batch, BatchSeries, Error, LabelError, Labels, LabelsBuilder, LabelsRef, Metadata, MetricType, Reason,
@@ -208,13 +207,8 @@ impl StatsdAggregator {
             timestamps: vec![time_ms; out.values.len()],
             series: out.series,
             values: out.values,
-            starts: Vec::new(),
-            histograms: Vec::new(),
             metadata: out.metadata,
-            dialect: dialect::CANONICAL,
-            decode: decode_canonical,
-            extra: Extra::default(),
-            report: WriteReport::default(),
+            ..Batch::new(dialect::CANONICAL, decode_canonical)
         }
     }
 }

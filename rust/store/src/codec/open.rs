@@ -410,18 +410,24 @@ impl OpenState {
     #[cold]
     #[inline(never)]
     fn write_slowly(&mut self, buf: &mut [u8], t: i64, bits: u64) -> std::result::Result<(), Full> {
+        let delta = t.wrapping_sub(self.last_time) as u64;
+        // Where no run came in between, the sample was found to have no code.
+        let mut written = false;
         if self.run > 0 {
             self.write_run(buf)?;
+            written = self.write_code(buf, delta, bits);
         }
-        let delta = t.wrapping_sub(self.last_time) as u64;
-        if !self.write_code(buf, delta, bits) {
-            // To look for others takes as long as to write some ten samples: not each time where nothing suits.
-            if self.codes < YOUNG && self.count > 1 && (self.count < 5 || self.count.is_multiple_of(4)) {
-                self.choose(buf, t, bits)?;
-            }
-            if !self.write_code(buf, delta, bits) {
-                self.write_single(buf, t, bits)?;
-            }
+        // To look for others takes as long as to write some ten samples: not each time where nothing suits.
+        if !written
+            && self.codes < YOUNG
+            && self.count > 1
+            && (self.count < 5 || self.count.is_multiple_of(4))
+            && self.choose(buf, Some((t, bits)))?
+        {
+            written = self.write_code(buf, delta, bits);
+        }
+        if !written {
+            self.write_single(buf, t, bits)?;
         }
         self.last_time = t;
         self.last_bits = bits;
@@ -542,36 +548,34 @@ impl OpenState {
             return;
         }
         let mut next = *self;
-        if next.choose(buf, 0, 0).is_ok() {
+        if next.choose(buf, None).is_ok() {
             *self = next;
         }
     }
 
-    /// Writes the parameters that suit the last samples and the one to come, if any, where they are others.
-    fn choose(&mut self, buf: &mut [u8], t: i64, bits: u64) -> std::result::Result<(), Full> {
+    /// Writes the parameters that suit the last samples and the one to come, where they are others; whether they are.
+    fn choose(&mut self, buf: &mut [u8], coming: Option<(i64, u64)>) -> std::result::Result<bool, Full> {
         let mut recent = parameters::Recent::of(self.count());
         let read = each(self, buf, |block| {
             recent.add(block, self.mode);
             true
         });
         if read.is_err() {
-            return Ok(());
+            return Ok(false);
         }
-        if t > self.last_time {
-            match number(self.mode, bits) {
-                Some((m, _)) => recent.push(t, m),
-                None => return Ok(()),
-            }
+        if let Some((t, bits)) = coming {
+            let Some((m, _)) = number(self.mode, bits) else { return Ok(false) };
+            recent.push(t, m);
         }
         let found = self.parameters.better(&recent, 64 - away_bits(self.mode));
         if found == self.parameters {
-            return Ok(());
+            return Ok(false);
         }
         let mut out = self.leave(buf, PARAMETERS);
         found.write(&self.parameters, &mut out);
         self.used_bits = out.end()?;
         self.parameters = found;
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use metricsdb_model::batch::Extra;
 use metricsdb_model::sample::{NORMAL_NAN_BITS, STALE_NAN_BITS};
 use metricsdb_model::{
     BatchSeries, Budget, Grouping, LabelError, MatchOp, Matcher, Predicate, Samples, SeriesSet, Source,
@@ -29,18 +28,7 @@ fn decode(raw: &[u8], out: &mut LabelsBuilder) -> std::result::Result<(), LabelE
 }
 
 fn batch<'a>(series: &[(&'a str, &[(i64, f64)])]) -> Batch<'a> {
-    let mut batch = Batch {
-        series: Vec::new(),
-        timestamps: Vec::new(),
-        values: Vec::new(),
-        starts: Vec::new(),
-        histograms: Vec::new(),
-        metadata: Vec::new(),
-        dialect: 1,
-        decode,
-        extra: Extra::default(),
-        report: WriteReport::default(),
-    };
+    let mut batch = Batch::new(1, decode);
     for (raw, samples) in series {
         let start = batch.timestamps.len() as u32;
         batch.timestamps.extend(samples.iter().map(|s| s.0));

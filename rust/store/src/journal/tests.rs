@@ -4,11 +4,10 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use metricsdb_model::batch::Extra;
 use metricsdb_model::{
     Batch, BatchHistogram, BatchSeries, Budget, Columns, Counts, Error, Histogram, LabelError, Labels,
     LabelsBuilder, MatchOp, Matcher, Metadata, MetricType, Policy, Precision, Predicate, Result, SeriesSet,
-    Tally, TimeRange, ValueKind, Values, WriteReport,
+    Tally, TimeRange, ValueKind, Values,
 };
 
 use super::testing::{Disk, Fault};
@@ -46,18 +45,7 @@ fn decode(raw: &[u8], out: &mut LabelsBuilder) -> std::result::Result<(), LabelE
 }
 
 pub fn empty<'a>() -> Batch<'a> {
-    Batch {
-        series: Vec::new(),
-        timestamps: Vec::new(),
-        values: Vec::new(),
-        starts: Vec::new(),
-        histograms: Vec::new(),
-        metadata: Vec::new(),
-        dialect: 1,
-        decode,
-        extra: Extra::default(),
-        report: WriteReport::default(),
-    }
+    Batch::new(1, decode)
 }
 
 /// Samples of metrics: each of (metric, time, value).

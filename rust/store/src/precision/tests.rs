@@ -1,10 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
-use metricsdb_model::batch::Extra;
 use metricsdb_model::sample::STALE_NAN_BITS;
 use metricsdb_model::{
     Batch, Columns, LabelError, Labels, LabelsBuilder, MatchOp, Matcher, Metadata, MetricType, Precision,
-    Values, WriteReport,
+    Values,
 };
 use proptest::prelude::*;
 
@@ -76,18 +75,7 @@ fn declare(db: &Database, metric: &str, kind: MetricType) {
         Ok(())
     }
     let said = Metadata { metric: metric.to_owned(), kind: Some(kind), help: None, unit: None };
-    db.write(&Batch {
-        series: Vec::new(),
-        timestamps: Vec::new(),
-        values: Vec::new(),
-        starts: Vec::new(),
-        histograms: Vec::new(),
-        metadata: vec![said],
-        dialect: 1,
-        decode,
-        extra: Extra::default(),
-        report: WriteReport::default(),
-    });
+    db.write(&Batch { metadata: vec![said], ..Batch::new(1, decode) });
 }
 
 fn precisions() -> impl Strategy<Value = Policy> {
