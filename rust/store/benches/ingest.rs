@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use metricsdb_model::{
     Batch, BatchSeries, Budget, Columns, Grouping, LabelError, LabelsBuilder, Predicate, Samples, Source,
-    TimeRange, Values, WriteReport,
+    TimeRange, Values,
 };
 use metricsdb_store::{Database, Options};
 
