@@ -65,6 +65,7 @@ impl Database {
     /// See `Source::bound`. Some 100 ns a series up to 16,384 series, constant time beyond. Errors: the budget's,
     /// `Corruption`.
     pub fn bound_of(&self, predicate: &Predicate, range: TimeRange, budget: &Budget) -> Result<Bound> {
+        let _inside = self.inside();
         let (ids, exact) = self.index.select_cheaply(predicate, self, budget, VALUES_TESTED_MAX)?;
         let Some(ids) = ids.filter(|ids| ids.len() <= SERIES_WALKED_MAX) else {
             return self.coarse_bound(exact, range, budget);

@@ -33,6 +33,7 @@ impl Database {
                 unknown = Some(id);
             }
         });
+        self.check_values(&all)?;
         match unknown {
             Some(id) => Err(wrong(id, "a raw hash leads to it, but it does not exist")),
             None if self.series_count() as u64 != all.len() => Err(wrong(0, "series are counted wrongly")),
@@ -43,7 +44,7 @@ impl Database {
     /// Each row's labels hash to its identity, its shard and its table entry, and choose its precision.
     fn check_rows(&self, shard: &Shard, all: &mut RoaringBitmap) -> Result<()> {
         let mut text = Vec::new();
-        for row in 0..shard.series.len() as u32 {
+        for row in shard.series.rows() {
             let id = id_of(shard.number, row);
             let labels = self.labels_of(shard, row, &mut text);
             let hash = shard.series.hashes[row];
@@ -62,12 +63,29 @@ impl Database {
         Ok(())
     }
 
+    /// No label has a value, or a series, that no series carries any more.
+    fn check_values(&self, all: &RoaringBitmap) -> Result<()> {
+        for name in self.index.label_names(None, &Budget::unlimited())? {
+            let matcher = Matcher::new(&name, MatchOp::NotEqual, "")?;
+            let carriers = self.index.select(&Predicate::Match(matcher), self, &Budget::unlimited())?;
+            if carriers.is_empty() || !carriers.is_subset(all) {
+                return Err(wrong(0, format!("label {name} has other series than those that there are")));
+            }
+            let listed = self.index.label_values(&name, None, self, &Budget::unlimited())?;
+            let carried = self.index.label_values(&name, Some(&carriers), self, &Budget::unlimited())?;
+            if listed != carried || listed.len() as u64 != self.index.label_size(&name) {
+                return Err(wrong(0, format!("label {name} has values that no series has")));
+            }
+        }
+        Ok(())
+    }
+
     /// Each label pair's postings are just the series that carry it.
     fn check_postings(&self) -> Result<()> {
         let mut carriers: std::collections::HashMap<(u32, u32), RoaringBitmap> = Default::default();
         for number in 0..SHARDS {
             let shard = self.shard(number);
-            for row in 0..shard.series.len() as u32 {
+            for row in shard.series.rows() {
                 for pair in shard.label_sets.pairs(&self.shapes, shard.series.labels[row]) {
                     carriers.entry(pair).or_default().insert(id_of(shard.number, row));
                 }
@@ -89,7 +107,7 @@ impl Database {
 fn check_histograms(shard: &Shard) -> Result<()> {
     for (row, series) in shard.histograms.iter() {
         let id = id_of(shard.number, row);
-        if row as usize >= shard.series.len() || series.span().is_none() {
+        if !shard.series.has(row) || series.span().is_none() {
             return Err(wrong(id, "it has a table of histograms, but no histogram or no labels"));
         }
         series.check().map_err(|error| wrong(id, error.to_string()))?;
@@ -101,7 +119,7 @@ fn check_histograms(shard: &Shard) -> Result<()> {
 fn check_starts(shard: &Shard) -> Result<()> {
     for (row, series) in shard.starts.iter() {
         let id = id_of(shard.number, row);
-        if row as usize >= shard.series.len() {
+        if !shard.series.has(row) {
             return Err(wrong(id, "it has start timestamps, but no labels"));
         }
         series.check().map_err(|error| wrong(id, error.to_string()))?;

@@ -66,6 +66,7 @@ impl Database {
         grouping: &Grouping,
         budget: &Budget,
     ) -> Result<Option<Vec<(Labels, u64)>>> {
+        let _inside = self.inside();
         let by_shard = ByShard::new(&self.index.select(predicate, self, budget)?, budget)?;
         let grouped = !matches!(grouping, Grouping::By(names) if names.is_empty());
         let mut counted = Counted::default();

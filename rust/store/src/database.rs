@@ -14,6 +14,8 @@ use crate::bound::HistogramsEver;
 use crate::chunk::SharedColumns;
 use crate::codec::open::OPEN_SAMPLES_MAX;
 use crate::densify::Round;
+use crate::epoch::{Epochs, Inside};
+use crate::expire::Burial;
 use crate::heap;
 use crate::histograms::HistogramPoint;
 use crate::index::{Cardinality, Index};
@@ -24,6 +26,7 @@ use crate::metadata::MetadataStore;
 use crate::precision::PrecisionRules;
 use crate::raw::{FREE, RawHasher, RawTable};
 use crate::resolve::{Interned, Refusal};
+use crate::series::ANY_GENERATION;
 use crate::shard::{Rules, SHARDS, Shard, Staged, Work, place_of};
 use crate::symbols::Symbols;
 use crate::written::Written;
@@ -81,6 +84,10 @@ pub struct Database {
     /// What chunks of several series hold together.
     pub(crate) shared_columns: Arc<SharedColumns>,
     pub(crate) written: Written,
+    /// Who may hold ids of series.
+    pub(crate) epochs: Epochs,
+    /// Series on their way out.
+    pub(crate) burials: Mutex<Vec<Burial>>,
     /// `None` for one that lives in memory alone.
     pub(crate) journal: Option<Journal>,
 }
@@ -138,6 +145,8 @@ impl Database {
             appended: AtomicU64::new(0),
             appended_histograms: HistogramsEver::default(),
             written: Written::default(),
+            epochs: Epochs::default(),
+            burials: Mutex::default(),
             journal: None,
         }
     }
@@ -161,12 +170,12 @@ impl Database {
         self.with_scratch(|scratch| {
             let report = self.write_batch(batch, scratch);
             ids.clear();
-            ids.extend(scratch.ids.iter().map(|&id| (id != NO_SERIES).then_some(u64::from(id))));
+            ids.extend(scratch.ids.iter().map(|&id| (id != NO_SERIES).then(|| self.public(id))));
             report
         })
     }
 
-    /// Ids of label sets, made where they are new; stable as long as the store lives. Errors: `Input`
+    /// Ids of label sets, made where they are new; stable until the series has lost its last sample. Errors: `Input`
     /// for an empty label set, `Limit` for one that is too large. Also says how many series are new.
     pub fn register(&self, labels: &[Labels]) -> Result<(Vec<u64>, u64)> {
         for set in labels {
@@ -180,7 +189,7 @@ impl Database {
                     let found = self.find_or_make(set.as_ref(), &mut scratch.last);
                     let (id, new) = found.map_err(Refusal::into_error)?;
                     created += u64::from(new);
-                    Ok(u64::from(id))
+                    Ok(self.public(id))
                 })
                 .collect()
         });
@@ -254,7 +263,19 @@ impl Database {
         self.series_count.load(Relaxed)
     }
 
+    /// To be held by a call that keeps ids of series between two holds of a lock.
+    pub(crate) fn inside(&self) -> Inside<'_> {
+        self.epochs.enter()
+    }
+
+    /// An id as callers get it: with the generation of its row, so that it never means a later series.
+    pub(crate) fn public(&self, id: u32) -> u64 {
+        let (number, row) = place_of(id);
+        self.shard(number).public_id(row)
+    }
+
     pub(crate) fn with_scratch<T>(&self, f: impl FnOnce(&mut Scratch) -> T) -> T {
+        let _inside = self.inside();
         let mut scratch = self.scratch.lock().pop().unwrap_or_default();
         let out = f(&mut scratch);
         self.scratch.lock().push(scratch);
@@ -282,7 +303,7 @@ impl Database {
                 let range = s.start as usize..s.end as usize;
                 let times = batch.timestamps.get(range.clone()).unwrap_or(&[]);
                 let values = batch.values.get(range).unwrap_or(&[]);
-                let id = u64::from(ids[i]);
+                let id = ids[i];
                 times.iter().zip(values).map(move |(t, v)| ((id, t), v.to_bits()))
             });
             let starts: Vec<i64> = match batch.starts.len() == batch.timestamps.len() {
@@ -323,6 +344,7 @@ impl Database {
             .filter(known)
             .map(|h| HistogramPoint {
                 id: ids[h.series as usize],
+                generation: ANY_GENERATION,
                 time: h.timestamp,
                 start: h.start,
                 histogram: &h.histogram,
@@ -389,7 +411,7 @@ impl Database {
         }
         let total = starts[SHARDS];
         if staged.len() < total {
-            staged.resize(total, Staged { row: 0, time: 0, bits: 0 });
+            staged.resize(total, Staged { row: 0, generation: 0, time: 0, bits: 0 });
         }
         stage_starts(rows.clone().filter_map(|((id, _), _)| id.known()), row_starts, starts, staged_starts);
         let (mut next, mut lowest) = (starts, i64::MAX);
@@ -398,7 +420,7 @@ impl Database {
                 continue;
             }
             let (shard, row) = place_of(id.id() as u32);
-            staged[next[shard]] = Staged { row, time, bits };
+            staged[next[shard]] = Staged { row, generation: id.generation(), time, bits };
             next[shard] += 1;
             lowest = lowest.min(time);
         }
@@ -477,27 +499,36 @@ fn stage_starts(
     }
 }
 
-/// What samples are addressed by: the 64 bits of callers, borrowed from their column or made here.
-pub(crate) trait IntoId {
+/// What samples are addressed by: the 64 bits of callers, borrowed from their column, or an id that this call found.
+pub(crate) trait IntoId: Sized + Copy {
     fn id(self) -> u64;
 
-    fn known(self) -> Option<u32>
-    where
-        Self: Sized,
-    {
-        u32::try_from(self.id()).ok().filter(|&id| id != NO_SERIES)
+    /// Of the row; any where this call found the id.
+    fn generation(self) -> u16;
+
+    fn known(self) -> Option<u32> {
+        let id = self.id() as u32;
+        (self.id() >> 32 < u64::from(ANY_GENERATION) && id != NO_SERIES).then_some(id)
     }
 }
 
-impl IntoId for u64 {
+impl IntoId for u32 {
     fn id(self) -> u64 {
-        self
+        u64::from(self)
+    }
+
+    fn generation(self) -> u16 {
+        ANY_GENERATION
     }
 }
 
 impl IntoId for &u64 {
     fn id(self) -> u64 {
         *self
+    }
+
+    fn generation(self) -> u16 {
+        (*self >> 32) as u16
     }
 }
 

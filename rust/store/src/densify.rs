@@ -114,6 +114,7 @@ impl Database {
     /// call ended, until about `samples_max` samples are done or all series were looked at. A writer waits for
     /// the swap of a pointer at most. Errors: what `budget` says.
     pub fn densify(&self, before: i64, samples_max: u64, budget: &Budget) -> Result<Densified> {
+        let _inside = self.inside();
         let mut done = Densified::default();
         let mut round = self.densify_at.lock();
         while done.samples < samples_max {
@@ -148,6 +149,7 @@ impl Database {
     /// What `densify` would save if all samples were old: bytes of the chunks that it would take, and, of some
     /// of them with about `samples_max` samples in all, bytes before and after. Changes nothing.
     pub fn preview_densify(&self, samples_max: u64, budget: &Budget) -> Result<(u64, u64, u64)> {
+        let _inside = self.inside();
         let series: Vec<u32> = self.index.all().iter().collect();
         let runs_of = |id: u32| {
             let (number, row) = place_of(id);

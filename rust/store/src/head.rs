@@ -38,12 +38,12 @@ impl Shard {
     ) -> Result<()> {
         let mut late = std::mem::take(&mut work.late);
         late.clear();
-        let (rows, mut unknown) = (self.series.len(), 0);
+        let mut unknown = 0;
         let has_starts = !starts.is_empty() || !self.starts.is_empty();
         for (number, group) in staged.chunks(GROUP).enumerate() {
             self.touch(group);
             for (i, s) in group.iter().enumerate() {
-                if s.row as usize >= rows {
+                if !self.series.has_of(s.row, s.generation) {
                     unknown += 1;
                     let id = id_of(self.number, s.row);
                     report.reject(Reason::UnknownSeries, 1, || format!("no series has the id {id}"));
@@ -138,7 +138,7 @@ impl Shard {
             let head = &mut self.series.heads[row];
             if !head.is_open() {
                 let state = OpenState::behind(&head.state, kind);
-                *head = Head { state, slab: self.arena.take(0), class: 0 };
+                *head = Head { state, slab: self.arena.take(0), class: 0, ..*head };
             }
             let bytes = self.arena.bytes_mut(head.slab, head.class);
             if codec::open::append(&mut head.state, bytes, time, bits).is_ok() {

@@ -9,6 +9,7 @@ use metricsdb_model::histogram::Layout;
 use metricsdb_model::{Budget, Error, Histogram, Reason, Result, TimeRange, WriteReport};
 
 use crate::codec::histogram::HistogramChunk;
+use crate::expire::Expired;
 use crate::late::DuplicatePolicy;
 
 /// Histograms that wait in the open; one of 40 buckets takes some 400 bytes there.
@@ -111,6 +112,19 @@ impl Histograms {
     /// Puts a whole series in.
     pub(crate) fn restore(&mut self, row: u32, series: HistogramSeries) {
         self.rows.insert(row, series);
+    }
+
+    pub fn remove(&mut self, row: u32) {
+        self.rows.remove(&row);
+    }
+
+    /// Drops the chunks of a row that are older than `before`, and the open ones if they all are.
+    pub(crate) fn expire(&mut self, row: u32, before: i64, done: &mut Expired) {
+        let Some(series) = self.rows.get_mut(&row).filter(|series| series.has_older(before)) else { return };
+        series.expire(before, done);
+        if series.newest().is_none() {
+            self.rows.remove(&row);
+        }
     }
 
     /// `None` for a row without histograms.
@@ -291,6 +305,32 @@ impl HistogramSeries {
         let (times, rows) = self.open.within(range);
         let open = Columns { times: times.to_vec(), rows: rows.to_vec() };
         HistogramSeries { sealed: self.sealed.clone(), open }
+    }
+
+    /// Whether `expire` would drop something.
+    pub fn has_older(&self, before: i64) -> bool {
+        let open = || self.sealed.is_empty() && self.open.times.last().is_some_and(|&last| last < before);
+        self.sealed.first().is_some_and(|chunk| chunk.last() < before) || open()
+    }
+
+    fn expire(&mut self, before: i64, done: &mut Expired) {
+        let held = |series: &HistogramSeries| {
+            let count = series.count();
+            ((count.open_rows + count.sealed_rows) as u64, (count.sealed_bytes + count.open_bytes) as u64)
+        };
+        let (samples, bytes) = held(self);
+        let old = self.sealed.partition_point(|chunk| chunk.last() < before);
+        done.chunks += old as u64;
+        if old > 0 {
+            Arc::make_mut(&mut self.sealed).drain(..old);
+        }
+        if self.sealed.is_empty() && self.open.times.last().is_some_and(|&last| last < before) {
+            self.open = Columns::default();
+            done.chunks += 1;
+        }
+        let (left, left_bytes) = held(self);
+        done.samples += samples - left;
+        done.bytes += bytes.saturating_sub(left_bytes);
     }
 
     /// Times of the oldest and the newest histogram.

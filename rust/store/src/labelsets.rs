@@ -93,6 +93,8 @@ fn hash_names(hasher: &RandomState, names: impl Iterator<Item = u32>) -> u64 {
 pub struct LabelSets {
     /// For each set: its shape, then its values in the shape's order.
     arena: Arena,
+    /// Sets that were given back, by their number of words: where the next of that size go.
+    free: Vec<Vec<u32>>,
 }
 
 impl LabelSets {
@@ -108,12 +110,27 @@ impl LabelSets {
             });
         }
         let shape = shapes.intern(pairs)?;
-        let handle = self.arena.take(pairs.len() + 1)?;
+        let len = pairs.len() + 1;
+        let handle = match self.free.get_mut(len).and_then(Vec::pop) {
+            Some(handle) => handle,
+            None => self.arena.take(len)?,
+        };
         let words = self.arena.slice_mut(handle, pairs.len() + 1);
         for (word, value) in words.iter_mut().zip(std::iter::once(shape).chain(pairs.iter().map(|p| p.1))) {
             *word = value;
         }
         Ok(handle)
+    }
+
+    /// Takes a set back.
+    pub fn free(&mut self, shapes: &Shapes, handle: u32) {
+        let len = shapes.names(self.shape(handle)).len() + 1;
+        if self.free.len() <= len {
+            self.free.resize_with(len + 1, Vec::new);
+        }
+        if let Some(free) = self.free.get_mut(len) {
+            free.push(handle);
+        }
     }
 
     fn parts<'a>(&'a self, shapes: &'a Shapes, handle: u32) -> (&'a [u32], &'a [u32]) {
@@ -151,7 +168,7 @@ impl LabelSets {
 
     /// All bytes held outside of this struct, spare capacity included.
     pub fn bytes(&self) -> usize {
-        self.arena.bytes()
+        self.arena.bytes() + heap::vector(&self.free) + self.free.iter().map(heap::vector).sum::<usize>()
     }
 
     /// Bytes of one set.

@@ -14,6 +14,8 @@ pub mod codec;
 mod count;
 pub mod database;
 mod densify;
+mod epoch;
+mod expire;
 mod group;
 mod grow;
 mod head;
@@ -41,6 +43,7 @@ mod written;
 
 pub use database::{Database, Options};
 pub use densify::Densified;
+pub use expire::Expired;
 pub use histograms::HistogramRows;
 pub use index::Cardinality;
 pub use late::DuplicatePolicy;

@@ -140,7 +140,7 @@ impl Database {
         for number in 0..SHARDS {
             let shard = self.shard(number);
             let rows = shard.series.len();
-            stats.series += rows as u64;
+            stats.series += shard.series.rows().count() as u64;
             stats.open_chunks += shard.arena.len() as u64;
             stats.open_samples += shard.open_samples() as u64;
             stats.sealed_chunks += shard.sealed_count.chunks as u64;

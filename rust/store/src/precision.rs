@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use crate::chunk::{Builder, Chunk, SharedColumns, chunks_of};
 use crate::database::Database;
 use crate::metadata::COUNTER_ENDINGS;
-use crate::shard::{Rules, SHARDS, Shard, Work};
+use crate::shard::{Rules, SHARDS, Shard, Work, id_of};
 use crate::view::{ByShard, View};
 
 /// What is known of a series: the number of its rule from 1 on, 0 for none, and this bit for a counter.
@@ -137,26 +137,33 @@ impl Database {
         let rules = Arc::new(PrecisionRules::new(rules)?);
         let mut current = self.precision.lock();
         // Series that come after this find their rule themselves.
-        let known: Vec<u32> = (0..SHARDS).map(|n| self.shard(n).series.len() as u32).collect();
-        let (mut free, mut chosen) = ((*self.index.all()).clone(), Vec::new());
+        let _inside = self.inside();
+        let known = self.index.all();
+        let (mut free, mut chosen) = ((*known).clone(), Vec::new());
         for (predicate, _) in &rules.rules {
             let ids = self.index.select(predicate, self, &Budget::unlimited())? & &free;
             free -= &ids;
             chosen.push(ByShard::new(&ids, &Budget::unlimited())?);
         }
         let mut counters = HashMap::new();
-        for (number, &known) in known.iter().enumerate() {
+        for number in 0..SHARDS {
             let shard = &mut *self.shard(number);
             shard.precision = rules.clone();
-            (0..known).for_each(|row| shard.series.precision[row] = 0);
+            let rows: Vec<u32> = shard.series.rows().collect();
+            let (old, new): (Vec<u32>, Vec<u32>) =
+                rows.into_iter().partition(|&row| known.contains(id_of(shard.number, row)));
+            old.iter().for_each(|&row| shard.series.precision[row] = 0);
             for (at, ids) in chosen.iter().enumerate() {
-                for &row in ids.rows(number).iter().filter(|&&row| row < known) {
+                for &row in ids.rows(number) {
+                    if !shard.series.has(row) {
+                        continue;
+                    }
                     let counter = self.is_counter(shard, row, &mut counters);
                     shard.series.precision[row] = PrecisionRules::mark(at, counter);
                 }
             }
             let mut text = Vec::new();
-            for row in known..shard.series.len() as u32 {
+            for row in new {
                 let labels = self.labels_of(shard, row, &mut text);
                 shard.series.precision[row] = self.mark_of(&rules, labels.as_ref());
             }
@@ -222,6 +229,7 @@ impl Database {
         };
         // Only a budget fails a selection by values, and this one has no limit.
         let budget = Budget::unlimited();
+        let _inside = self.inside();
         let ids = self.index.select(&names, self, &budget).unwrap_or_default();
         let Ok(by_shard) = ByShard::new(&ids, &budget) else { return };
         let mut counters = HashMap::new();
@@ -277,6 +285,7 @@ impl Database {
     /// Applies the rules to what is stored of the selected series. A shard is locked while one of its series is
     /// rewritten: some 50 ns a sample. Errors: what `budget` says, between two series; those done stay done.
     pub fn rewrite_precision(&self, predicate: &Predicate, budget: &Budget) -> Result<Rewritten> {
+        let _inside = self.inside();
         let by_shard = ByShard::new(&self.index.select(predicate, self, budget)?, budget)?;
         let (mut done, mut work) = (Rewritten::default(), Work::default());
         for number in 0..SHARDS {

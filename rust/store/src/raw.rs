@@ -4,6 +4,7 @@
 //! quarter when it is four fifths full, so that no insert ever stalls and little space stands empty.
 
 use parking_lot::RwLock;
+use roaring::RoaringBitmap;
 use xxhash_rust::xxh3;
 
 use crate::heap;
@@ -118,6 +119,18 @@ impl Table {
         self.place(Slot { hash: quarters(hash), id });
     }
 
+    fn forget(&mut self, ids: &RoaringBitmap) {
+        if !self.slots.iter().any(|slot| slot.id != FREE && ids.contains(slot.id)) {
+            return;
+        }
+        let empty = vec![Slot { hash: [0; 4], id: FREE }; self.slots.len()].into_boxed_slice();
+        let old = std::mem::replace(&mut self.slots, empty);
+        self.used = 0;
+        for slot in old.iter().filter(|slot| slot.id != FREE && !ids.contains(slot.id)) {
+            self.place(*slot);
+        }
+    }
+
     /// Needs a free slot.
     fn place(&mut self, new: Slot) {
         let mut i = self.start(&new.hash);
@@ -192,6 +205,15 @@ impl RawTable {
             bank.tables.resize_with(TABLES_PER_BANK, Table::default);
         }
         bank.tables[table].insert(hash, id, entries_max);
+    }
+
+    /// Forgets every hash that leads to one of these series. Linear in the size of the table.
+    pub fn forget(&self, ids: &RoaringBitmap) {
+        for bank in &self.banks {
+            for table in &mut bank.write().tables {
+                table.forget(ids);
+            }
+        }
     }
 
     /// Entries and bytes.

@@ -199,35 +199,43 @@ impl Database {
         let mut shard = self.shard(usize::from(number));
         let same = |handle| shard.label_sets.pairs(&self.shapes, handle).eq(pairs.iter().copied());
         if let Some(row) = shard.series.find(hash, same) {
+            shard.graves.revive(row);
             return Ok((id_of(number, row), false));
         }
-        if shard.series.len() >= ROWS_MAX {
+        if shard.series.next_row(None).is_none() {
             return Err(Refusal {
                 reason: Reason::LimitExceeded,
                 message: format!("shard {number} has {ROWS_MAX} series, the most it can hold"),
             });
         }
         let mark = if shard.precision.is_empty() { 0 } else { self.mark_of(&shard.precision, labels) };
-        let row = self.make(&mut shard, hash, pairs, mark).map_err(Refusal::limit)?;
+        let row = self.make(&mut shard, hash, pairs, mark, None).map_err(Refusal::limit)?;
         if let Some(journal) = self.journal() {
             journal.series(&mut shard, row, mark, labels.canonical());
         }
         Ok((id_of(number, row), true))
     }
 
-    /// A new series in a shard that has room; its row.
+    /// A new series in a shard that has room; its row, which is the wanted one where that is possible.
     pub(crate) fn make(
         &self,
         shard: &mut Shard,
         hash: u64,
         pairs: &[(u32, u32)],
         mark: u8,
+        wanted: Option<u32>,
     ) -> metricsdb_model::Result<u32> {
+        let full = || Error::Limit {
+            what: "series of a shard",
+            limit: ROWS_MAX as u64,
+            needed: ROWS_MAX as u64 + 1,
+            remedy: "spread the series over more stores",
+        };
+        let row = shard.series.next_row(wanted).ok_or_else(full)?;
         let handle = shard.label_sets.push(&self.shapes, pairs)?;
-        let row = shard.series.len() as u32;
         // Postings first: whoever finds the id there waits for this shard's lock.
         self.index.add(id_of(shard.number, row), pairs)?;
-        shard.series.push(hash, handle);
+        shard.series.put(row, hash, handle);
         shard.series.precision[row] = mark;
         self.series_count.fetch_add(1, Relaxed);
         Ok(row)

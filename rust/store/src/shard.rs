@@ -7,6 +7,7 @@ use metricsdb_model::{Result, TimeRange};
 
 use crate::chunk::{Chunk, SharedColumns};
 use crate::codec::{self, OpenState};
+use crate::expire::Graves;
 use crate::heap;
 use crate::histograms::{HistogramSeries, Histograms};
 use crate::labelsets::LabelSets;
@@ -30,6 +31,8 @@ pub struct Rules {
 #[derive(Clone, Copy, Debug)]
 pub struct Staged {
     pub row: u32,
+    /// Of the row, when its number was given out.
+    pub generation: u16,
     pub time: i64,
     pub bits: u64,
 }
@@ -71,6 +74,7 @@ pub struct Shard {
     pub precision: Arc<PrecisionRules>,
     /// The last record of its stream in the journal.
     pub journal_seq: u64,
+    pub graves: Graves,
 }
 
 /// The id by which the outside and the postings know a series.
@@ -116,7 +120,14 @@ impl Shard {
             shared_columns,
             precision: Arc::default(),
             journal_seq: 0,
+            graves: Graves::default(),
         }
+    }
+
+    /// The id of a row's series as callers get it: with the row's generation, so that it never means a later series.
+    pub fn public_id(&self, row: u32) -> u64 {
+        let generation = self.series.heads.get(row).map_or(0, |head| head.generation);
+        u64::from(generation) << 32 | u64::from(id_of(self.number, row))
     }
 
     /// The bytes of a row's open chunk; empty while none is open.

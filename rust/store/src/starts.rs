@@ -114,6 +114,10 @@ impl Starts {
         self.rows.entry(row).or_insert(StartSeries { last: before, earlier: None }).patch(points, shared)
     }
 
+    pub(crate) fn remove(&mut self, row: u32) {
+        self.rows.remove(&row);
+    }
+
     /// Puts a whole series in, of `StartSeries::parts`.
     pub(crate) fn restore(&mut self, row: u32, sealed: Vec<Chunk>, steps: &[(i64, i64)]) {
         let mut steps: Vec<Step> =

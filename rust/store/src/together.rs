@@ -111,6 +111,7 @@ impl Database {
                 Matcher::new(&name, MatchOp::Equal, &value).map(Predicate::Match)
             })
             .collect();
+        let _inside = self.inside();
         let ids = self.index.select(&Predicate::All(matchers?), self, budget)?;
         if ids.len() < MEMBERS_MIN as u64 || ids.len() > TOGETHER_MAX as u64 {
             return Ok(None);

@@ -11,7 +11,8 @@ use roaring::RoaringBitmap;
 
 use crate::chunk::Folded;
 use crate::codec::{self, OpenState};
-use crate::database::Database;
+use crate::database::{Database, IntoId};
+use crate::epoch::Inside;
 use crate::histograms::HistogramSeries;
 use crate::sealed::Sealed;
 use crate::shard::{SHARDS, Shard, Work, id_of, place_of};
@@ -47,6 +48,8 @@ pub struct View<'a> {
     histograms: Vec<(usize, HistogramSeries)>,
     /// Of the call that selected: reads of long series ask it too.
     budget: Budget,
+    /// Labels are read later, by id.
+    _inside: Inside<'a>,
 }
 
 /// Views of more series are freed by the pool: their chunks lie all over memory, and who stopped a query should not wait.
@@ -232,6 +235,7 @@ impl Taken for Part {
 impl Database {
     /// As `Source::select`, for readers that need values as exact as they were written.
     pub fn select_exact(&self, predicate: &Predicate, range: TimeRange, budget: &Budget) -> Result<View<'_>> {
+        let _inside = self.inside();
         let ids = self.index.select(predicate, self, budget)?;
         self.capture(&ids, range, Kinds::Numbers, budget)
     }
@@ -255,19 +259,20 @@ impl Database {
 
     /// The samples of known series, row by row as asked, without staleness markers. Errors: `Input` for an id that no series has.
     pub fn read_many(&self, ids: &[u64], range: TimeRange, budget: &Budget) -> Result<Rows> {
+        let _inside = self.inside();
         let mut wanted = RoaringBitmap::new();
-        for &id in ids {
-            let known = u32::try_from(id).ok().filter(|&id| {
-                let (shard, row) = place_of(id);
-                (row as usize) < self.shard(shard).series.len()
+        for id in ids {
+            let known = id.known().filter(|&known| {
+                let (shard, row) = place_of(known);
+                self.shard(shard).series.has_of(row, id.generation())
             });
             wanted.insert(known.ok_or_else(|| {
                 Error::input("series", &id.to_string(), "no series has this id", "use ids of this database")
             })?);
         }
         let view = self.capture(&wanted, range, Kinds::Numbers, budget)?;
-        let mut place: hashbrown::HashMap<u64, usize> = hashbrown::HashMap::with_capacity(view.len());
-        place.extend(view.series.iter().enumerate().map(|(i, c)| (u64::from(c.id), i)));
+        let mut place: hashbrown::HashMap<u32, usize> = hashbrown::HashMap::with_capacity(view.len());
+        place.extend(view.series.iter().enumerate().map(|(i, c)| (c.id, i)));
         let mut rows = Rows { offsets: vec![0], ..Rows::default() };
         for block in ids.chunks(READ_BLOCK) {
             let parts: Result<Vec<(Samples, Vec<usize>)>> = block
@@ -277,7 +282,7 @@ impl Database {
                     let mut ends = Vec::with_capacity(ids.len());
                     for id in ids {
                         let from = samples.len();
-                        if let Some(&i) = place.get(id) {
+                        if let Some(&i) = place.get(&(*id as u32)) {
                             view.read(i, range, &mut samples)?;
                             samples.drop_stale(from);
                         }
@@ -307,6 +312,7 @@ impl Database {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<(Vec<u64>, Vec<Labels>)> {
+        let _inside = self.inside();
         let by_shard = ByShard::new(&self.with_samples(predicates, range, budget)?, budget)?;
         budget.keep(by_shard.rows.len() * (size_of::<u64>() + size_of::<Labels>() + size_of::<u32>()))?;
         let mut ids = Vec::with_capacity(by_shard.rows.len());
@@ -320,7 +326,7 @@ impl Database {
             let shard = self.shard(number);
             let from = sets.len();
             for &row in by_shard.rows(number) {
-                ids.push(u64::from(id_of(shard.number, row)));
+                ids.push(shard.public_id(row));
                 sets.push(self.labels_of(&shard, row, &mut text));
             }
             budget.keep(sets[from..].iter().map(Labels::heap_bytes).sum())?;
@@ -335,6 +341,7 @@ impl Database {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Vec<String>> {
+        let _inside = self.inside();
         let ids = self.with_samples(predicates, range, budget)?;
         self.index.label_names(self.unless_all(&ids), budget)
     }
@@ -347,6 +354,7 @@ impl Database {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Vec<String>> {
+        let _inside = self.inside();
         let ids = self.with_samples(predicates, range, budget)?;
         self.index.label_values(name, self.unless_all(&ids), self, budget)
     }
@@ -413,6 +421,7 @@ impl Source for Database {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Box<dyn SeriesSet + 'a>> {
+        let _inside = self.inside();
         let ids = self.index.select(predicate, self, budget)?;
         Ok(Box::new(self.capture(&ids, range, Kinds::NumbersAndHistograms, budget)?))
     }
@@ -423,6 +432,7 @@ impl Source for Database {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Box<dyn SeriesSet + 'a>> {
+        let _inside = self.inside();
         let ids = self.index.select(predicate, self, budget)?;
         Ok(Box::new(self.capture_newest(&ids, range, budget)?))
     }
@@ -452,7 +462,8 @@ impl Source for Database {
 
 impl<'a> View<'a> {
     pub(crate) fn new(store: &'a Database, all: Part, budget: &Budget) -> View<'a> {
-        View { store, series: all.series, open: all.open, histograms: all.histograms, budget: budget.clone() }
+        let Part { series, open, histograms, .. } = all;
+        View { store, series, open, histograms, budget: budget.clone(), _inside: store.inside() }
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = u32> {

@@ -5,7 +5,7 @@ use metricsdb_model::{Budget, Error, Histogram, Labels, Predicate, Reason, Resul
 use rayon::prelude::*;
 
 use super::{HistogramSeries, Target};
-use crate::database::Database;
+use crate::database::{Database, IntoId};
 use crate::journal::Journal;
 use crate::journal::record::HistogramEntry;
 use crate::shard::{SHARDS, Shard, place_of};
@@ -23,6 +23,8 @@ pub struct HistogramRows {
 /// One histogram on its way into the store.
 pub(crate) struct HistogramPoint<'a> {
     pub id: u32,
+    /// Of the id's row, when it was given out.
+    pub generation: u16,
     pub time: i64,
     /// 0 where it is not known.
     pub start: i64,
@@ -75,16 +77,17 @@ impl Shard {
 
 /// Notes those of the points, all of one shard, that will be taken.
 fn journal_points(journal: &Journal, shard: &mut Shard, points: &[HistogramPoint<'_>]) {
-    let rows = shard.series.len();
-    let known =
-        |p: &&HistogramPoint<'_>| (place_of(p.id).1 as usize) < rows && p.histogram.validate().is_ok();
+    let known = |p: &&HistogramPoint<'_>| {
+        shard.series.has_of(place_of(p.id).1, p.generation) && p.histogram.validate().is_ok()
+    };
     let entries = points.iter().filter(known).map(|p| HistogramEntry {
         row: place_of(p.id).1,
         time: p.time,
         start: p.start,
         histogram: p.histogram,
     });
-    journal.histograms(shard, entries);
+    let entries: Vec<HistogramEntry<'_>> = entries.collect();
+    journal.histograms(shard, entries.into_iter());
 }
 
 impl Database {
@@ -105,12 +108,16 @@ impl Database {
                 "give columns of one length",
             ));
         }
+        let _inside = self.inside();
         let mut report = WriteReport::default();
         let mut points = Vec::with_capacity(ids.len());
         for ((&id, &time), histogram) in ids.iter().zip(times).zip(histograms) {
-            match u32::try_from(id) {
-                Ok(id) => points.push(HistogramPoint { id, time, start: 0, histogram }),
-                Err(_) => report.reject(Reason::UnknownSeries, 1, || format!("no series has the id {id}")),
+            match (&id).known() {
+                Some(known) => {
+                    let generation = (&id).generation();
+                    points.push(HistogramPoint { id: known, generation, time, start: 0, histogram });
+                }
+                None => report.reject(Reason::UnknownSeries, 1, || format!("no series has the id {id}")),
             }
         }
         self.append_histogram_points(points, &mut report);
@@ -125,7 +132,7 @@ impl Database {
         report: &mut WriteReport,
     ) {
         let accepted = report.accepted;
-        points.sort_by_key(|p| place_of(p.id));
+        points.sort_by_key(|p| (place_of(p.id), p.generation));
         self.appended_histograms.add(points.iter().map(|p| p.histogram));
         for of_shard in points.chunk_by(|a, b| place_of(a.id).0 == place_of(b.id).0) {
             let Some(first) = of_shard.first() else { continue };
@@ -133,7 +140,7 @@ impl Database {
             if let Some(journal) = self.journal() {
                 journal_points(journal, &mut shard, of_shard);
             }
-            for of_row in of_shard.chunk_by(|a, b| a.id == b.id) {
+            for of_row in of_shard.chunk_by(|a, b| (a.id, a.generation) == (b.id, b.generation)) {
                 self.append_row(&mut shard, of_row, report);
             }
         }
@@ -143,9 +150,9 @@ impl Database {
 
     /// All points are of one series.
     fn append_row(&self, shard: &mut Shard, points: &[HistogramPoint<'_>], report: &mut WriteReport) {
-        let Some(id) = points.first().map(|p| p.id) else { return };
+        let Some(&HistogramPoint { id, generation, .. }) = points.first() else { return };
         let ((_, row), len) = (place_of(id), points.len() as u64);
-        if row as usize >= shard.series.len() {
+        if !shard.series.has_of(row, generation) {
             report.reject(Reason::UnknownSeries, len, || format!("no series has the id {id}"));
             return;
         }
@@ -195,6 +202,7 @@ impl Database {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Vec<Captured>> {
+        let _inside = self.inside();
         let by_shard = ByShard::new(&self.index.select(predicate, self, budget)?, budget)?;
         let (mut captured, mut text) = (Vec::new(), Vec::new());
         for number in (0..SHARDS).filter(|&number| !by_shard.rows(number).is_empty()) {

@@ -1,8 +1,9 @@
 //! One label name: its values, their postings, and the values in order.
 //!
-//! Values stay in the order of their arrival for ever, so a position means the same value for good and
-//! a scan may let go of the lock between blocks. The sorted order is made of a few runs; values that
-//! came since the last run was made are the unsorted tail, which `sort_tail` keeps short.
+//! Values stay in the order of their arrival, so a position means the same value and a scan may let go of the
+//! lock between blocks; only `compact`, which drops values without series once they are many, moves them, and a
+//! scan that it met begins again (`steadily`). The sorted order is made of a few runs; values that came since the
+//! last run was made are the unsorted tail, which `sort_tail` keeps short.
 
 use std::sync::Arc;
 
@@ -22,6 +23,9 @@ const RUN_RATIO: usize = 3;
 
 /// Outcomes of tests that a label remembers at most.
 const REMEMBERED_MAX: usize = 8;
+/// Values without series that are always borne with, and the part of all values that is.
+const DEAD_MIN: usize = 256;
+const DEAD_PART: usize = 4;
 
 #[derive(Default)]
 pub(super) struct Label {
@@ -32,10 +36,12 @@ pub(super) struct Label {
     remembered: Mutex<Vec<(String, Outcome)>>,
 }
 
-/// Which values pass a test. It cannot go stale: a position means one value for good, and a test has no
+/// Which values pass a test. It cannot go stale between two moves: a position means one value, and a test has no
 /// state; values past `seen` are still to be tested.
 #[derive(Clone, Default)]
 pub(super) struct Outcome {
+    /// `State::moves` when it was begun.
+    pub moves: u64,
     /// So many entries were tested.
     pub seen: usize,
     /// Positions that passed, ascending.
@@ -60,6 +66,10 @@ pub(super) struct State {
     /// Positions sorted by text, of all entries but the tail.
     runs: Vec<Arc<[u32]>>,
     tail_start: usize,
+    /// Entries without series.
+    dead: usize,
+    /// How often positions got other values.
+    pub moves: u64,
 }
 
 /// Symbols are dense numbers that we gave out ourselves: a multiplication spreads them.
@@ -86,7 +96,9 @@ impl State {
     }
 
     fn insert(&mut self, value: u32, id: u32) -> Result<()> {
-        let at = match self.find(value) {
+        let found = self.find(value);
+        let revives = found.is_some();
+        let at = match found {
             Some(at) => at as usize,
             None => {
                 let at = self.entries.len();
@@ -102,10 +114,55 @@ impl State {
             }
         };
         if let Some(entry) = self.entries.get_mut(at) {
+            self.dead -= usize::from(revives && entry.posting.len == 0);
             self.lists.insert(&mut entry.posting, id)?;
         }
         self.has.insert(id);
         Ok(())
+    }
+
+    fn remove(&mut self, value: u32, id: u32) -> Result<()> {
+        let at = self.find(value);
+        if let Some(entry) = at.and_then(|at| self.entries.get_mut(at as usize)) {
+            let before = entry.posting.len;
+            self.lists.remove(&mut entry.posting, id)?;
+            self.dead += usize::from(before > 0 && entry.posting.len == 0);
+            self.has.remove(id);
+        }
+        Ok(())
+    }
+
+    /// Values that some series has.
+    pub(super) fn values(&self) -> usize {
+        self.entries.len() - self.dead
+    }
+
+    /// Drops the entries without series.
+    fn compact(&mut self) {
+        let old = std::mem::take(&mut self.entries);
+        self.entries.reserve_exact(old.len() - self.dead);
+        let mut places = Vec::with_capacity(old.len());
+        for entry in old {
+            let lives = entry.posting.len > 0;
+            places.push(lives.then_some(self.entries.len() as u32));
+            if lives {
+                self.entries.push(entry);
+            }
+        }
+        let moved = |at: &u32| places.get(*at as usize).copied().flatten();
+        for run in &mut self.runs {
+            *run = run.iter().filter_map(moved).collect();
+        }
+        self.runs.retain(|run| !run.is_empty());
+        self.tail_start = places.iter().take(self.tail_start).flatten().count();
+        self.table = HashTable::with_capacity(self.entries.len());
+        for (at, entry) in (0u32..).zip(&self.entries) {
+            let entries = &self.entries;
+            let rehash = |&at: &u32| hash(entries.get(at as usize).map_or(0, |e| e.value));
+            self.table.insert_unique(hash(entry.value), at, rehash);
+        }
+        self.dead = 0;
+        self.moves += 1;
     }
 
     fn tail(&self) -> std::ops::Range<u32> {
@@ -172,6 +229,36 @@ impl Label {
         Ok(state.entries.len() > before && tail.is_multiple_of(TAIL_VALUES))
     }
 
+    pub(super) fn remove(&self, value: u32, id: u32) -> Result<()> {
+        self.state.write().remove(value, id)
+    }
+
+    /// Drops the values without series, where they are many. Readers and writers of the label wait meanwhile: some
+    /// 30 ns a value.
+    pub(super) fn compact(&self) {
+        let due = |state: &State| state.dead > DEAD_MIN && state.dead * DEAD_PART > state.entries.len();
+        if !due(&self.read()) {
+            return;
+        }
+        let _alone = self.sorting.lock();
+        let mut state = self.state.write();
+        if due(&state) {
+            state.compact();
+            self.remembered.lock().clear();
+        }
+    }
+
+    /// What `f` makes of positions that it keeps between two looks at the label: again, if they moved meanwhile.
+    pub(super) fn steadily<T>(&self, mut f: impl FnMut() -> Result<T>) -> Result<T> {
+        loop {
+            let moves = self.read().moves;
+            let out = f()?;
+            if self.read().moves == moves {
+                return Ok(out);
+            }
+        }
+    }
+
     /// What is known of the test with this key.
     pub(super) fn recall(&self, key: &str) -> Option<Outcome> {
         let mut remembered = self.remembered.lock();
@@ -183,6 +270,11 @@ impl Label {
     /// Keeps an outcome, and forgets the oldest: together they hold a position for each value at most.
     pub(super) fn remember(&self, key: String, outcome: Outcome) {
         let mut left = outcome.seen;
+        // No move while it is put there.
+        let state = self.read();
+        if state.moves != outcome.moves {
+            return;
+        }
         let mut remembered = self.remembered.lock();
         remembered.retain(|r| r.0 != key);
         remembered.insert(0, (key, outcome));

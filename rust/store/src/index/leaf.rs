@@ -114,12 +114,16 @@ impl Test<'_> {
 
     /// The series whose label has a value, and one that passes.
     pub(super) fn series(&self, label: &Label, symbols: &Symbols, budget: &Budget) -> Result<RoaringBitmap> {
+        label.steadily(|| self.series_once(label, symbols, budget))
+    }
+
+    fn series_once(&self, label: &Label, symbols: &Symbols, budget: &Budget) -> Result<RoaringBitmap> {
         match self {
             Test::Word(word) => words(label, symbols, [*word].into_iter(), budget),
             Test::Words(list) => words(label, symbols, list.iter().map(String::as_str), budget),
             Test::Pattern(regex) if regex.takes_any() => Ok(label.read().has.clone()),
             Test::Pattern(_) | Test::Number(..) => {
-                let Outcome { seen, hits } = self.outcome(label, symbols, budget)?;
+                let Outcome { seen, hits, .. } = self.outcome(label, symbols, budget)?;
                 if hits.len() <= seen / 2 {
                     return gather(label, hits.iter().copied(), budget);
                 }
@@ -143,7 +147,10 @@ impl Test<'_> {
 
     /// Which of the label's values pass.
     fn outcome(&self, label: &Label, symbols: &Symbols, budget: &Budget) -> Result<Outcome> {
-        let count = label.read().entries.len();
+        let (count, moves) = {
+            let state = label.read();
+            (state.entries.len(), state.moves)
+        };
         let key = self.key().filter(|_| count >= REMEMBER_VALUES_MIN);
         let known = key.as_ref().and_then(|k| label.recall(k));
         if let Some(outcome) = known.as_ref().filter(|o| o.seen >= count) {
@@ -156,7 +163,7 @@ impl Test<'_> {
         let count = count.max(begun.seen);
         let mut hits = Arc::unwrap_or_clone(begun.hits);
         self.scan(begun.seen..count, label, symbols, budget, &mut hits)?;
-        let outcome = Outcome { seen: count, hits: Arc::new(hits) };
+        let outcome = Outcome { moves, seen: count, hits: Arc::new(hits) };
         if let Some(key) = key {
             label.remember(key, outcome.clone());
         }
@@ -213,7 +220,7 @@ impl Test<'_> {
             hits.extend(block.iter().copied().filter(|&at| regex.is_match(&symbols.get(state.value(at)))));
         }
         hits.sort_unstable();
-        Ok(Some(Outcome { seen, hits: Arc::new(hits) }))
+        Ok(Some(Outcome { seen, hits: Arc::new(hits), ..Outcome::default() }))
     }
 }
 

@@ -72,6 +72,29 @@ impl Index {
         Ok(())
     }
 
+    /// Makes series unfindable, before their pairs are taken out of the postings.
+    pub fn hide(&self, ids: &RoaringBitmap) {
+        *Arc::make_mut(&mut self.all.lock()) -= ids;
+    }
+
+    /// Takes a hidden series out of the postings of its pairs. Call `compact` after many. Fails with `Error::Limit`
+    /// as `add`; the id must not be given out again then.
+    pub fn remove(&self, id: u32, pairs: impl Iterator<Item = (u32, u32)>) -> Result<()> {
+        for (name, value) in pairs {
+            if let Some(label) = self.labels.read().get(&name) {
+                label.remove(value, id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees the room of values that no series has any more, where they are many.
+    pub fn compact(&self) {
+        for (_, label) in self.labels_by_number() {
+            label.compact();
+        }
+    }
+
     /// Sorts the values that came lately, where they are many. Nothing is wrong without it, but prefixes
     /// are then looked for among unsorted values. Costs a microsecond or two a new value; call it once a
     /// batch, with no lock held: it stops neither readers nor writers.
@@ -140,7 +163,7 @@ impl Index {
 
     /// How many values a label has.
     pub fn label_size(&self, name: &str) -> u64 {
-        self.label(name).map_or(0, |label| label.read().entries.len() as u64)
+        self.label(name).map_or(0, |label| label.read().values() as u64)
     }
 
     fn label(&self, name: &str) -> Option<Arc<Label>> {
@@ -151,7 +174,8 @@ impl Index {
     /// Calls `f` with the value symbols of each label, and its name's. Linear in the number of values.
     pub fn each_value(&self, mut f: impl FnMut(u32, u32)) {
         for (name, label) in self.labels_by_number() {
-            label.read().entries.iter().for_each(|entry| f(name, entry.value));
+            let state = label.read();
+            state.entries.iter().filter(|e| e.posting.len > 0).for_each(|entry| f(name, entry.value));
         }
     }
 
@@ -163,7 +187,10 @@ impl Index {
 
     /// The names of the labels that occur in `ids` (`None`: in any series), sorted.
     pub fn label_names(&self, ids: Option<&RoaringBitmap>, budget: &Budget) -> Result<Vec<String>> {
-        let occurs = |label: &Label| ids.is_none_or(|ids| !label.read().has.is_disjoint(ids));
+        let occurs = |label: &Label| {
+            let has = &label.read().has;
+            ids.map_or(!has.is_empty(), |ids| !has.is_disjoint(ids))
+        };
         let mut names: Vec<String> = Vec::new();
         for (name, label) in self.labels_by_number() {
             budget.check()?;
@@ -196,14 +223,21 @@ impl Index {
             values.sort_unstable();
             values.dedup();
         } else {
-            let positions = label.read().positions();
-            for block in positions.chunks(2048) {
-                budget.check()?;
-                let state = label.read();
-                let occurring =
-                    block.iter().filter(|&&at| ids.is_none_or(|ids| leaf::meets(state.ids(at), ids)));
-                values.extend(occurring.map(|&at| state.value(at)));
-            }
+            values = label.steadily(|| {
+                let mut values: Vec<u32> = Vec::new();
+                let positions = label.read().positions();
+                for block in positions.chunks(2048) {
+                    budget.check()?;
+                    let state = label.read();
+                    let occurs = |ids: &RoaringBitmap, at: u32| leaf::meets(state.ids(at), ids);
+                    let occurring = block.iter().filter(|&&at| match ids {
+                        Some(ids) => occurs(ids, at),
+                        None => state.ids_len(at) > 0,
+                    });
+                    values.extend(occurring.map(|&at| state.value(at)));
+                }
+                Ok(values)
+            })?;
         }
         let mut texts: Vec<String> = Vec::with_capacity(values.len());
         for (i, value) in values.into_iter().enumerate() {

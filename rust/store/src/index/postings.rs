@@ -38,6 +38,8 @@ pub(super) struct Lists {
     /// Runs that outgrew their size, to be used again.
     free: [Vec<u32>; RUN_IDS.len()],
     bitmaps: Vec<RoaringBitmap>,
+    /// Numbers of bitmaps that became lists again.
+    unused: Vec<u32>,
 }
 
 fn size_class(len: usize) -> usize {
@@ -71,8 +73,11 @@ impl Lists {
                 let mut bitmap: RoaringBitmap = ids.iter().copied().collect();
                 bitmap.insert(id);
                 self.free[size_class(len)].push(posting.at);
-                posting.at = self.bitmaps.len() as u32;
-                self.bitmaps.push(bitmap);
+                posting.at = self.unused.pop().unwrap_or(self.bitmaps.len() as u32);
+                match self.bitmaps.get_mut(posting.at as usize) {
+                    Some(place) => *place = bitmap,
+                    None => self.bitmaps.push(bitmap),
+                }
             }
             _ => {
                 self.make_room(posting)?;
@@ -83,6 +88,79 @@ impl Lists {
         }
         posting.len += 1;
         Ok(())
+    }
+
+    /// Takes `id` out if it is there. Fails with `Error::Limit` where a bitmap that became short finds no room as a
+    /// list; nothing is changed then.
+    pub(super) fn remove(&mut self, posting: &mut Posting, id: u32) -> Result<()> {
+        let len = posting.len as usize;
+        if len > LIST_IDS_MAX {
+            return self.remove_from_bitmap(posting, id);
+        }
+        let Ids::List(ids) = self.ids(posting) else { return Ok(()) };
+        let Ok(place) = ids.binary_search(&id) else { return Ok(()) };
+        posting.len -= 1;
+        if len == 1 {
+            return Ok(());
+        }
+        self.arena.slice_mut(posting.at, len).copy_within(place + 1.., place);
+        self.shrink(posting, len);
+        Ok(())
+    }
+
+    fn remove_from_bitmap(&mut self, posting: &mut Posting, id: u32) -> Result<()> {
+        let Some(bitmap) = self.bitmaps.get_mut(posting.at as usize).filter(|ids| ids.contains(id)) else {
+            return Ok(());
+        };
+        if posting.len as usize > LIST_IDS_MAX + 1 {
+            bitmap.remove(id);
+            posting.len -= 1;
+            return Ok(());
+        }
+        let mut ids = std::mem::take(bitmap);
+        let class = size_class(LIST_IDS_MAX);
+        let run = match self.free[class].pop() {
+            Some(run) => Ok(run),
+            None => self.arena.take(LIST_IDS_MAX),
+        };
+        let run = match run {
+            Ok(run) => run,
+            Err(full) => {
+                self.bitmaps[posting.at as usize] = ids;
+                return Err(full);
+            }
+        };
+        ids.remove(id);
+        let list = self.arena.slice_mut(run, LIST_IDS_MAX);
+        list.iter_mut().zip(&ids).for_each(|(to, id)| *to = id);
+        self.unused.push(posting.at);
+        *posting = Posting { len: LIST_IDS_MAX as u32, at: run };
+        Ok(())
+    }
+
+    /// Moves a list that had `before` ids, two or more, and has one less now, to a smaller run where its length asks
+    /// for one. A list for which there is no room stays: its run is larger than it need be, then.
+    fn shrink(&mut self, posting: &mut Posting, before: usize) {
+        let len = posting.len as usize;
+        let old = size_class(before);
+        if len == 1 {
+            let at = self.arena.slice(posting.at, 1).first().copied().unwrap_or(0);
+            self.free[old].push(posting.at);
+            posting.at = at;
+            return;
+        }
+        let class = size_class(len);
+        if class == old {
+            return;
+        }
+        let Some(to) = self.free[class].pop().or_else(|| self.arena.take(RUN_IDS[class].into()).ok()) else {
+            return;
+        };
+        let mut ids = [0; LIST_IDS_MAX];
+        ids[..len].copy_from_slice(self.arena.slice(posting.at, len));
+        self.arena.slice_mut(to, len).copy_from_slice(&ids[..len]);
+        self.free[old].push(posting.at);
+        posting.at = to;
     }
 
     /// Moves a list of at least one id to a larger run if its own is full.
@@ -116,7 +194,8 @@ impl Lists {
 
     /// Linear in the number of bitmaps' containers.
     pub(super) fn bitmap_bytes(&self) -> usize {
-        self.bitmaps.iter().map(bitmap_bytes).sum::<usize>() + heap::vector(&self.bitmaps)
+        let bitmaps: usize = self.bitmaps.iter().map(bitmap_bytes).sum();
+        bitmaps + heap::vector(&self.bitmaps) + heap::vector(&self.unused)
     }
 }
 
@@ -147,16 +226,32 @@ mod tests {
         let mut lists = Lists::default();
         let mut postings = [Posting::default(); 7];
         let mut expected: [BTreeSet<u32>; 7] = Default::default();
-        let mut x = 1u32;
-        for step in 0..4000 {
+        let (mut x, mut longest) = (1u32, 0);
+        for step in 0..24_000 {
             x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             // The first grows to a bitmap, the last stays short; ids repeat.
             let which = (x >> 20) as usize % (1 + step % 7);
             let id = (x >> 8) % 1500;
-            lists.insert(&mut postings[which], id).unwrap();
-            expected[which].insert(id);
+            // It grows, and then it shrinks again through every size.
+            if step > 6000 && x >> 30 > 0 {
+                let gone = expected[which].iter().nth((x >> 8) as usize % 40).copied().unwrap_or(id);
+                lists.remove(&mut postings[which], gone).unwrap();
+                expected[which].remove(&gone);
+            } else if step < 6000 {
+                lists.insert(&mut postings[which], id).unwrap();
+                expected[which].insert(id);
+            }
+            longest = longest.max(postings[0].len as usize);
+            if step % 500 == 0 {
+                same(&lists, &postings, &expected);
+            }
         }
-        for (posting, expected) in postings.iter().zip(&expected) {
+        same(&lists, &postings, &expected);
+        assert!(longest > LIST_IDS_MAX && (postings[0].len as usize) < LIST_IDS_MAX / 2);
+    }
+
+    fn same(lists: &Lists, postings: &[Posting], expected: &[BTreeSet<u32>]) {
+        for (posting, expected) in postings.iter().zip(expected) {
             let got: Vec<u32> = match lists.ids(posting) {
                 Ids::List(ids) => ids.to_vec(),
                 Ids::Bitmap(ids) => ids.iter().collect(),
@@ -164,6 +259,5 @@ mod tests {
             assert_eq!(got, expected.iter().copied().collect::<Vec<_>>());
             assert_eq!(posting.len as usize, expected.len());
         }
-        assert!(postings[0].len as usize > LIST_IDS_MAX);
     }
 }

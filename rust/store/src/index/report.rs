@@ -85,10 +85,10 @@ impl Index {
         let mut label_pairs = 0;
         for (name, label) in self.labels_by_number() {
             let state = label.read();
-            values.push(state.entries.len() as u64, name);
-            label_pairs += state.entries.len() as u64;
+            values.push(state.values() as u64, name);
+            label_pairs += state.values() as u64;
             let mut size = 0;
-            for Entry { value, posting } in &state.entries {
+            for Entry { value, posting } in state.entries.iter().filter(|e| e.posting.len > 0) {
                 let series = u64::from(posting.len);
                 size += series * self.symbols.get(*value).len() as u64;
                 pairs.push(series, (name, *value));
@@ -116,7 +116,7 @@ impl Index {
             LabelBytes {
                 name,
                 bytes: parts.iter().sum::<usize>() + heap::shared::<Label>(),
-                values: state.entries.len(),
+                values: state.values(),
                 series: state.has.len(),
             }
         };

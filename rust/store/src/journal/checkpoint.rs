@@ -76,8 +76,11 @@ impl Copied {
             copied.open.extend_from_slice(bytes);
             copied.heads.push((head.state, copied.open.len()));
         }
-        for &handle in shard.series.labels.iter() {
-            copied.pairs.extend(shard.label_sets.pairs(&db.shapes, handle));
+        for (row, &handle) in (0u32..).zip(shard.series.labels.iter()) {
+            // A row without a series has no pairs.
+            if shard.series.has(row) {
+                copied.pairs.extend(shard.label_sets.pairs(&db.shapes, handle));
+            }
             copied.pair_ends.push(copied.pairs.len());
         }
         copied
@@ -346,7 +349,8 @@ impl Database {
         // A number is never used again: a list may stand although it could not be said to be safe.
         *newest += 1;
         let number = *newest;
-        let saved = self.write_checkpoint(files, journal.writer.salt, number, first)?;
+        let (saved, awaiting) = self.write_checkpoint(files, journal.writer.salt, number, first)?;
+        self.reuse_rows(&awaiting);
         journal.writer.checkpointed(saved.bytes);
         clean(files, number, first);
         Ok(saved)
@@ -360,11 +364,18 @@ impl Database {
             let why = "there is a database already";
             return Err(Error::input("snapshot", &files.place(), why, "give an empty directory"));
         }
-        self.write_checkpoint(files, salt, 1, 1)
+        Ok(self.write_checkpoint(files, salt, 1, 1)?.0)
     }
 
     /// `first`: the segment from which on the journal goes on.
-    fn write_checkpoint(&self, files: &Arc<dyn Files>, salt: u32, number: u64, first: u64) -> Result<Saved> {
+    /// Also says how many rows of each shard waited for a checkpoint without their series.
+    fn write_checkpoint(
+        &self,
+        files: &Arc<dyn Files>,
+        salt: u32,
+        number: u64,
+        first: u64,
+    ) -> Result<(Saved, Vec<usize>)> {
         let header = Header { salt, duplicates: self.rules.duplicates, number, parts: 0 };
         let mut parts = Parts {
             files,
@@ -379,7 +390,7 @@ impl Database {
             present: Vec::new(),
         };
         let mut listed = false;
-        let written = self.write_parts(&mut parts).and_then(|saved| {
+        let written = self.write_parts(&mut parts).and_then(|(saved, awaiting)| {
             let list = Header { number: first, parts: saved.parts, ..header };
             let (new, name) = (format!("checkpoint-{number}.new"), Name::Checkpoint(number).to_string());
             let mut sink = files.create(&new)?;
@@ -390,7 +401,7 @@ impl Database {
             listed = true;
             files.rename(&new, &name)?;
             files.sync_dir()?;
-            Ok(saved)
+            Ok((saved, awaiting))
         });
         written.map_err(|error| {
             if !listed {
@@ -401,7 +412,8 @@ impl Database {
         })
     }
 
-    fn write_parts(&self, parts: &mut Parts<'_>) -> io::Result<Saved> {
+    fn write_parts(&self, parts: &mut Parts<'_>) -> io::Result<(Saved, Vec<usize>)> {
+        let _inside = self.inside();
         let mut payload = Vec::new();
         let seq = {
             let order = self.journal().map(|journal| journal.metadata_seq.lock());
@@ -410,15 +422,29 @@ impl Database {
         };
         parts.frame(Kind::Families, 0, seq, &payload)?;
         let mut series = 0;
+        let mut awaiting = Vec::with_capacity(SHARDS);
         for number in 0..SHARDS {
-            let copied = Copied::of(self, &self.shard(number));
-            series += copied.len() as u64;
+            let copied = {
+                let shard = self.shard(number);
+                awaiting.push(shard.graves.awaiting.len());
+                Copied::of(self, &shard)
+            };
+            series += (0..copied.len()).filter(|&row| !copied.pairs(row).is_empty()).count() as u64;
             parts.shard(self, &copied)?;
         }
         let present = std::mem::take(&mut parts.present);
         parts.frame(Kind::Whole, 0, 0, &present)?;
         parts.end()?;
-        Ok(Saved { series, bytes: parts.bytes, parts: parts.part })
+        Ok((Saved { series, bytes: parts.bytes, parts: parts.part }, awaiting))
+    }
+
+    /// Lets other series have rows that a checkpoint has without one: the first so many of each shard that waited
+    /// for it.
+    fn reuse_rows(&self, awaiting: &[usize]) {
+        for (number, &count) in awaiting.iter().enumerate() {
+            let shard = &mut *self.shard(number);
+            shard.graves.awaiting.drain(..count).for_each(|row| shard.series.reuse(row));
+        }
     }
 }
 

@@ -26,6 +26,8 @@ use crate::slab::CLASSES;
 
 /// A row of the writer whose labels are lost.
 pub const LOST: u32 = u32::MAX;
+/// One whose series is gone.
+const GONE: u32 = u32::MAX - 1;
 
 /// Columns of a checkpoint by their number.
 pub type ColumnsByNumber = HashMap<u64, Arc<Shared>>;
@@ -77,11 +79,11 @@ pub struct Stream {
 impl Stream {
     /// Whether each of the writer's rows is ours of the same number.
     pub fn keeps_rows(&self) -> bool {
-        self.rows.iter().enumerate().all(|(theirs, &ours)| theirs as u32 == ours)
+        self.rows.iter().enumerate().all(|(theirs, &ours)| ours == GONE || theirs as u32 == ours)
     }
 
     fn row(&self, theirs: u32) -> Option<u32> {
-        self.rows.get(theirs as usize).copied().filter(|&row| row != LOST)
+        self.rows.get(theirs as usize).copied().filter(|&row| row < GONE)
     }
 
     fn place(&mut self, theirs: u32, ours: u32) -> Result<()> {
@@ -160,7 +162,15 @@ impl Stream {
                 };
                 pairs.push((next()?, next()?));
             }
-            let ours = find_or_make(reader.db, shard, LabelsRef::from_canonical(&canonical), &pairs, 0)?;
+            if pairs.is_empty() {
+                if theirs as usize == shard.series.len() {
+                    shard.series.push_gone();
+                }
+                self.place(theirs, GONE)?;
+                continue;
+            }
+            let labels = LabelsRef::from_canonical(&canonical);
+            let ours = find_or_make(reader.db, shard, labels, &pairs, 0, theirs)?;
             self.place(theirs, ours)?;
         }
         let mut marks = Vec::new();
@@ -209,7 +219,8 @@ impl Stream {
         let class = class as u8;
         let slab = shard.arena.take(class);
         shard.arena.bytes_mut(slab, class).iter_mut().zip(bytes).for_each(|(to, &from)| *to = from);
-        shard.series.heads[row] = Head { state, slab, class };
+        let head = &mut shard.series.heads[row];
+        *head = Head { state, slab, class, ..*head };
         self.samples += state.count() as u64;
         Ok(())
     }
@@ -353,6 +364,7 @@ fn find_or_make(
     labels: LabelsRef<'_>,
     pairs: &[(u32, u32)],
     mark: u8,
+    theirs: u32,
 ) -> Result<u32> {
     let hash = labels.hash64();
     if (hash >> 56) as u8 != shard.number {
@@ -362,10 +374,7 @@ fn find_or_make(
     if let Some(row) = shard.series.find(hash, same) {
         return Ok(row);
     }
-    if shard.series.len() >= ROWS_MAX {
-        return Err(wrong("more series than a shard holds"));
-    }
-    db.make(shard, hash, pairs, mark)
+    db.make(shard, hash, pairs, mark, Some(theirs))
 }
 
 fn rules_of(reader: &Reader<'_>, texts: Vec<RuleText>) -> Result<PrecisionRules> {

@@ -62,8 +62,7 @@ impl Journal {
 
     /// Notes samples that are about to be appended to a shard; those of rows that it doesn't have are left out.
     pub(crate) fn samples(&self, shard: &mut Shard, samples: &[Staged], starts: &[i64], kind: ValueKind) {
-        let rows = shard.series.len();
-        let known = |s: &Staged| (s.row as usize) < rows;
+        let known = |s: &Staged| shard.series.has_of(s.row, s.generation);
         if samples.iter().all(known) {
             return self.known_samples(shard, samples, starts, kind);
         }
@@ -112,6 +111,16 @@ impl Journal {
     /// Notes that what is stored of a row is about to be rounded by its rule.
     pub(crate) fn rewrite(&self, shard: &mut Shard, row: u32) {
         self.one(shard, Kind::Rewrite, |out| crate::codec::cursor::put_varint(out, u64::from(row)));
+    }
+
+    /// Notes that samples before a time are about to be dropped, as far as they are dropped by chunks.
+    pub(crate) fn expire(&self, shard: &mut Shard, before: i64) {
+        self.one(shard, Kind::Expire, |out| crate::codec::cursor::put_signed(out, before));
+    }
+
+    /// Notes that the series of these rows are about to go.
+    pub(crate) fn gone(&self, shard: &mut Shard, rows: &[u32]) {
+        self.one(shard, Kind::Gone, |out| record::put_rows(out, rows));
     }
 
     /// Notes what families say; it must be learned before the guard goes.

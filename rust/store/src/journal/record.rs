@@ -1,11 +1,12 @@
 //! What a frame of the journal says, byte by byte: FORMAT.md. A record stands for itself: none is read with the help
 //! of another, so that a lost one takes nothing with it.
 
-use metricsdb_model::{Histogram, Metadata, MetricType, Result, TimeRange, ValueKind};
+use metricsdb_model::{Error, Histogram, Metadata, MetricType, Result, TimeRange, ValueKind};
 
 use crate::codec::cursor::{Cursor, put_signed, put_varint};
 use crate::codec::histogram::HistogramChunk;
 use crate::precision::RuleText;
+use crate::series::{ANY_GENERATION, ROWS_MAX};
 use crate::shard::Staged;
 
 /// Samples of one record: bounds what a bad frame costs.
@@ -24,6 +25,24 @@ const WHOLE_BYTES_MAX: u8 = 6;
 const BITS_FROM: u8 = 7;
 /// Whole numbers below this have a double each, and fit their bytes with their sign.
 const WHOLE_MAX: f64 = (1u64 << 47) as f64;
+
+/// Writes rows; `read_rows` reads them.
+pub fn put_rows(out: &mut Vec<u8>, rows: &[u32]) {
+    put_varint(out, rows.len() as u64);
+    put_column(out, rows.iter().map(|&row| i64::from(row)));
+}
+
+pub fn read_rows(payload: &[u8]) -> Result<Vec<u32>> {
+    let mut c = Cursor::new(payload);
+    let count = c.varint()? as usize;
+    if count > ROWS_MAX {
+        return Err(c.wrong("more rows than a shard has"));
+    }
+    let mut rows = Vec::new();
+    read_column(&mut c, count, &mut rows)?;
+    let row = |&row: &i64| u32::try_from(row).map_err(|_| Error::corruption("frame", 0, "no such row"));
+    rows.iter().map(row).collect()
+}
 
 /// A histogram as its record holds it.
 pub struct HistogramEntry<'a> {
@@ -69,7 +88,7 @@ pub fn read_samples(payload: &[u8], samples: &mut Vec<Staged>, starts: &mut Vec<
         let pair = lengths.get(i / 2).copied().unwrap_or(0);
         let bits = read_value(&mut c, kind, if i % 2 == 0 { pair & 15 } else { pair >> 4 })?;
         let Ok(row) = u32::try_from(row) else { return Err(c.wrong("no such row")) };
-        samples.push(Staged { row, time, bits });
+        samples.push(Staged { row, generation: ANY_GENERATION, time, bits });
     }
     if flags & WITH_STARTS != 0 {
         read_column(&mut c, count, starts)?;
@@ -359,7 +378,7 @@ mod tests {
             with_starts: bool,
         ) {
             let samples: Vec<Staged> =
-                rows.iter().map(|&(row, time, bits, _)| Staged { row, time, bits }).collect();
+                rows.iter().map(|&(row, time, bits, _)| Staged { row, generation: ANY_GENERATION, time, bits }).collect();
             let starts: Vec<i64> = rows.iter().filter(|_| with_starts).map(|r| r.3).collect();
             let (mut bytes, mut back, mut back_starts) = (Vec::new(), Vec::new(), Vec::new());
             put_samples(&mut bytes, kind, &samples, &starts);
@@ -384,7 +403,12 @@ mod tests {
 
     #[test]
     fn a_scrape_costs_little_beside_its_values() {
-        let one = |row: u32, value: f64| Staged { row, time: 1_700_000_000_000, bits: value.to_bits() };
+        let one = |row: u32, value: f64| Staged {
+            row,
+            generation: ANY_GENERATION,
+            time: 1_700_000_000_000,
+            bits: value.to_bits(),
+        };
         let mut bytes = Vec::new();
         let counters: Vec<Staged> = (0..4000).map(|row| one(row, f64::from(row * 1000))).collect();
         put_samples(&mut bytes, ValueKind::Float, &counters, &[]);

@@ -161,7 +161,7 @@ impl Database {
         let (mut fold, mut all) = (Fold::new(), Unclaimed::default());
         self.each_shard(|shard, held, rest| {
             all.add(held, rest);
-            for (row, h) in (0u32..).zip(held) {
+            for (row, h) in (0u32..).zip(held).filter(|(row, _)| shard.series.has(*row)) {
                 let labels = shard.series.labels[row];
                 let name = metric.and_then(|m| shard.label_sets.value(&self.shapes, labels, m));
                 fold.add(name, h.bytes(), 1, h.samples);
@@ -186,7 +186,7 @@ impl Database {
         let (mut by_shape, mut all) = (Fold::new(), Unclaimed::default());
         self.each_shard(|shard, held, rest| {
             all.add(held, rest);
-            for (row, h) in (0u32..).zip(held) {
+            for (row, h) in (0u32..).zip(held).filter(|(row, _)| shard.series.has(*row)) {
                 by_shape.add(shard.label_sets.shape(shard.series.labels[row]), 0, 1, h.samples);
             }
         });
@@ -258,7 +258,7 @@ impl Database {
         let mut heads = 0;
         self.each_shard(|shard, held, rest| {
             all.add(held, rest);
-            for row in 0..held.len() as u32 {
+            for row in shard.series.rows() {
                 heads += codecs_of(shard, row, &mut fold);
             }
         });
@@ -280,7 +280,7 @@ impl Database {
         let (mut fold, mut all) = (Fold::new(), Unclaimed::default());
         self.each_shard(|shard, held, rest| {
             all.add(held, rest);
-            for (row, h) in (0u32..).zip(held) {
+            for (row, h) in (0u32..).zip(held).filter(|(row, _)| shard.series.has(*row)) {
                 let head = &shard.series.heads[row];
                 if head.is_open() {
                     fold.add("open", h.open_used + h.open_slack, 1, head.state.count() as u64);
@@ -316,7 +316,7 @@ impl Database {
             rows.push(Row {
                 key: shard.number.to_string(),
                 bytes: held.iter().map(Held::bytes).sum::<usize>() + rest.bytes(),
-                series: held.len() as u64,
+                series: shard.series.rows().count() as u64,
                 samples: held.iter().map(|h| h.samples).sum(),
             });
         });

@@ -253,7 +253,7 @@ impl Database {
         let mut sets = Vec::with_capacity(self.series_count());
         for number in 0..SHARDS {
             let shard = self.shard(number);
-            for row in 0..shard.series.len() as u32 {
+            for row in shard.series.rows() {
                 sets.push((self.hash_without(&shard, row, name), id_of(shard.number, row)));
             }
         }
@@ -309,7 +309,7 @@ impl Database {
         self.each_shard(|shard, held, _| {
             let mut look = || -> Result<()> {
                 budget.check()?;
-                for (row, h) in (0u32..).zip(held) {
+                for (row, h) in (0u32..).zip(held).filter(|(row, _)| shard.series.has(*row)) {
                     let labels = shard.series.labels[row];
                     let Some(name) = shard.label_sets.value(&self.shapes, labels, metric) else { continue };
                     let found = facts.entry(name).or_default();
@@ -353,7 +353,7 @@ fn columns_of(hashes: impl Iterator<Item = u64>) -> f64 {
     let of = |rows: u32| {
         let mut table = SeriesTable::default();
         for row in 0..rows {
-            table.push(row.into(), 0);
+            table.put(row, row.into(), 0);
         }
         table.bytes()
     };

@@ -33,6 +33,7 @@ impl Database {
         limit: usize,
         budget: &Budget,
     ) -> Result<Vec<ChunkRow>> {
+        let _inside = self.inside();
         let ids = self.index.select(predicate, self, budget)?;
         let (mut rows, mut text) = (Vec::new(), Vec::new());
         for id in &ids {

@@ -131,6 +131,10 @@ impl Database {
     fn held_of(&self, shard: &Shard, rows: impl Iterator<Item = u32>, out: &mut Vec<Held>) {
         let columns = shard.series.bytes() / shard.series.len().max(1);
         out.extend(rows.map(|row| {
+            if !shard.series.has(row) {
+                // Spare room.
+                return Held::default();
+            }
             let labels = shard.label_sets.bytes_of(&self.shapes, shard.series.labels[row]);
             Held { columns, labels, ..shard.held(row) }
         }));
@@ -138,6 +142,7 @@ impl Database {
 
     /// What the series that satisfy the predicate hold, and how many they are. Errors: the budget's.
     pub(super) fn held_by(&self, predicate: &Predicate, budget: &Budget) -> Result<(u64, Held)> {
+        let _inside = self.inside();
         let ids = self.index.select(predicate, self, budget)?;
         let by_shard = ByShard::new(&ids, budget)?;
         let (mut all, mut sum) = (Vec::new(), Held::default());
@@ -160,7 +165,8 @@ impl Database {
             all.clear();
             self.held_of(&shard, 0..rows as u32, &mut all);
             let rest = Rest {
-                columns: shard.series.bytes() - all.iter().map(|h| h.columns).sum::<usize>(),
+                columns: shard.series.bytes() + shard.graves.bytes()
+                    - all.iter().map(|h| h.columns).sum::<usize>(),
                 label_sets: shard.label_sets.bytes() - all.iter().map(|h| h.labels).sum::<usize>(),
                 pages: shard.arena.bytes_held() - shard.arena.bytes_used(),
                 histograms: shard.histograms.count().table_bytes,

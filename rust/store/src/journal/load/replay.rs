@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use metricsdb_model::{LabelsRef, Result, TimeRange, ValueKind, WriteReport};
 
-use super::{LOST, Reader, Stream, find_or_make, read_row, rules_of, wrong};
+use super::{GONE, LOST, Reader, Stream, find_or_make, read_row, rules_of, wrong};
 use crate::codec::cursor::Cursor;
+use crate::expire::Expired;
 use crate::histograms::Target;
 use crate::journal::frame::{Frame, Kind};
 use crate::journal::record;
@@ -46,6 +47,13 @@ impl Stream {
                 let Some(row) = self.row(read_row(&mut Cursor::new(frame.payload))?) else { return Ok(()) };
                 shard.rewrite(row, &reader.rules, &mut self.work, &mut Default::default())
             }
+            Kind::Expire => {
+                let before = Cursor::new(frame.payload).signed()?;
+                let rows: Vec<u32> = shard.series.rows().collect();
+                let mut done = Expired::default();
+                rows.into_iter().try_for_each(|row| shard.expire_row(row, before, &mut self.work, &mut done))
+            }
+            Kind::Gone => self.replay_gone(reader, shard, frame.payload),
             _ => Err(wrong("a frame that is no part of a journal")),
         }
     }
@@ -69,8 +77,17 @@ impl Stream {
             return Err(wrong("labels that are not in canonical form"));
         }
         let pairs = self.interned.intern(labels, &reader.db.symbols).map_err(|r| wrong(&r.message))?;
-        let ours = find_or_make(reader.db, shard, labels, pairs, mark)?;
+        let ours = find_or_make(reader.db, shard, labels, pairs, mark, theirs)?;
         self.place(theirs, ours)
+    }
+
+    /// What is left of the series goes with them: the writer had dropped it.
+    fn replay_gone(&mut self, reader: &Reader<'_>, shard: &mut Shard, payload: &[u8]) -> Result<()> {
+        let theirs = record::read_rows(payload)?;
+        let ours: Vec<u32> = theirs.iter().filter_map(|&row| self.row(row)).collect();
+        reader.db.bury_rows(shard, &ours)?;
+        ours.iter().for_each(|&row| shard.release(&reader.db.shapes, row, true));
+        theirs.into_iter().try_for_each(|row| self.place(row, GONE))
     }
 
     fn replay_samples(&mut self, reader: &Reader<'_>, shard: &mut Shard, payload: &[u8]) -> Result<()> {

@@ -1,0 +1,342 @@
+//! Old samples leave memory, and series that have none left leave index and table, chunk by chunk and row by row.
+//!
+//! A series goes in three steps, between which everybody leaves who was inside (`epoch`): senders lose its raw hashes,
+//! so that only its labels lead to it; it leaves hash table and postings, if it got no sample meanwhile; and its row
+//! and its label set are free for another. A writer that finds a dying series by its labels brings it back to life.
+
+use std::collections::HashSet;
+
+use metricsdb_model::{Budget, Result};
+use rayon::prelude::*;
+use roaring::RoaringBitmap;
+
+use crate::chunk::chunks_of;
+use crate::database::Database;
+use crate::shard::{SHARDS, Shard, Work, id_of, place_of};
+
+/// Rows that are looked at under one hold of a shard's lock, and series that are buried under one.
+const ROWS_HELD: usize = 512;
+const BURIED_HELD: usize = 64;
+/// Chunks of fewer bytes hold constants; cutting them gains nothing.
+const SMALL_BYTES: usize = 64;
+/// Steps that one call takes at most: three for what it finds itself, two epochs each.
+const STEPS: usize = 8;
+
+/// What one call of `expire` took out of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Samples and histograms.
+    pub samples: u64,
+    /// Sealed and open chunks that went whole.
+    pub chunks: u64,
+    /// Chunks whose old part was cut off.
+    pub cut: u64,
+    /// Bytes of chunks.
+    pub bytes: u64,
+    /// Series that left the index. Not all that have no sample any more: some follow in the next call.
+    pub series: u64,
+}
+
+impl Expired {
+    fn merge(&mut self, other: &Expired) {
+        self.samples += other.samples;
+        self.chunks += other.chunks;
+        self.cut += other.cut;
+        self.bytes += other.bytes;
+        self.series += other.series;
+    }
+}
+
+/// The rows of a shard that are on their way out.
+#[derive(Default)]
+pub struct Graves {
+    /// Without a sample, and not found by their labels since.
+    dying: HashSet<u32>,
+    /// Free once the journal holds nothing of the series they had.
+    pub awaiting: Vec<u32>,
+}
+
+impl Graves {
+    /// Somebody found the series by its labels and may be about to write.
+    pub fn revive(&mut self, row: u32) {
+        if !self.dying.is_empty() {
+            self.dying.remove(&row);
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.dying.capacity() * size_of::<u32>() * 2 + self.awaiting.capacity() * size_of::<u32>()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Marked,
+    Forgotten,
+    Buried,
+}
+
+/// Series that take their steps together, and the epoch of the last one.
+pub(crate) struct Burial {
+    step: Step,
+    epoch: u64,
+    ids: Vec<u32>,
+}
+
+/// What a shard found in some of its rows.
+#[derive(Default)]
+struct Swept {
+    done: Expired,
+    /// Rows that have lost their last sample.
+    emptied: Vec<u32>,
+    /// The lowest time that went.
+    lowest: Option<i64>,
+}
+
+impl Shard {
+    /// Whether a row has neither samples nor histograms.
+    pub fn is_empty_row(&self, row: u32) -> bool {
+        !self.series.heads[row].is_open()
+            && self.series.sealed[row].is_empty()
+            && self.histograms.get(row).is_none()
+    }
+
+    /// Whether `expire_row` would take something.
+    fn has_older(&self, row: u32, before: i64) -> bool {
+        let sealed = self.series.sealed[row]
+            .first()
+            .is_some_and(|chunk| chunk.last() < before || is_cut(chunk, before));
+        let head = &self.series.heads[row];
+        let histograms = || self.histograms.get(row).is_some_and(|h| h.has_older(before));
+        sealed || (head.is_open() && head.state.last_time() < before) || histograms()
+    }
+
+    /// Drops what of a row is older than `before`: whole chunks, and the old part of one that is old to the half.
+    pub(crate) fn expire_row(
+        &mut self,
+        row: u32,
+        before: i64,
+        work: &mut Work,
+        done: &mut Expired,
+    ) -> Result<()> {
+        let sealed = &self.series.sealed[row];
+        let old = sealed.iter().take_while(|chunk| chunk.last() < before).count();
+        let cut = sealed.get(old).filter(|chunk| is_cut(chunk, before)).cloned();
+        let mut young = Vec::new();
+        if let Some(chunk) = &cut {
+            work.times.clear();
+            work.bits.clear();
+            chunk.decode_into(&mut work.times, &mut work.bits)?;
+            let at = work.times.partition_point(|&time| time < before);
+            young = chunks_of(chunk.kind(), &work.times[at..], &work.bits[at..], &self.shared_columns)?;
+            done.cut += 1;
+            done.samples += at as u64;
+            done.bytes += chunk.bytes().saturating_sub(young.iter().map(|c| c.bytes()).sum()) as u64;
+        }
+        for chunk in sealed.iter().take(old) {
+            done.samples += chunk.count() as u64;
+            done.bytes += chunk.bytes() as u64;
+        }
+        done.chunks += old as u64;
+        if old > 0 || cut.is_some() {
+            self.swap_sealed(row, 0, old + usize::from(cut.is_some()), young);
+        }
+        let head = self.series.heads[row];
+        if head.is_open() && head.state.last_time() < before {
+            done.samples += head.state.count() as u64;
+            done.bytes += head.state.used_bytes() as u64;
+            done.chunks += 1;
+            self.close(row);
+        }
+        self.histograms.expire(row, before, done);
+        if self.is_empty_row(row) {
+            self.starts.remove(row);
+        }
+        Ok(())
+    }
+
+    /// Takes a series that nobody can reach any more, and what it holds, out of its row.
+    pub(crate) fn bury(&mut self, row: u32) {
+        self.close(row);
+        let sealed = self.series.sealed[row].iter().count();
+        self.swap_sealed(row, 0, sealed, Vec::new());
+        self.histograms.remove(row);
+        self.starts.remove(row);
+        self.series.remove(row);
+    }
+
+    /// Frees the label set of a buried row, and the row: at once, or once the journal has nothing of it.
+    pub(crate) fn release(&mut self, shapes: &crate::labelsets::Shapes, row: u32, journalled: bool) {
+        let handle = self.series.clear(row);
+        self.label_sets.free(shapes, handle);
+        if journalled {
+            self.graves.awaiting.push(row);
+        } else {
+            self.series.reuse(row);
+        }
+    }
+}
+
+/// Whether so much of a chunk is old that cutting it is worth it.
+fn is_cut(chunk: &crate::chunk::Chunk, before: i64) -> bool {
+    let (first, last) = (chunk.first() as f64, chunk.last() as f64);
+    let old = (before as f64 - first) / (last - first).max(1.0);
+    chunk.first() < before && chunk.last() >= before && old >= 0.5 && chunk.encoded_bytes() > SMALL_BYTES
+}
+
+impl Database {
+    /// Drops samples older than the time `before` (ms): chunk by chunk, so that a chunk that is old by less than half
+    /// stays whole until later. Series that lose their last sample leave the index, in this call or, where queries or
+    /// writers are at work, in one of the next; a number that `register` gave out for one leads nowhere then. No lock
+    /// is held for longer than it takes to look at 512 series. Linear in the number of series. Errors: what `budget`
+    /// says, `NotDurable`.
+    pub fn expire(&self, before: i64, budget: &Budget) -> Result<Expired> {
+        let swept: Vec<(usize, Swept)> = (0..SHARDS)
+            .into_par_iter()
+            .map(|number| Ok((number, self.expire_shard(number, before, budget)?)))
+            .collect::<Result<_>>()?;
+        let (mut done, mut ids, mut lowest) = (Expired::default(), Vec::new(), i64::MAX);
+        for (number, shard) in swept {
+            done.merge(&shard.done);
+            ids.extend(shard.emptied.iter().map(|&row| id_of(number as u8, row)));
+            lowest = lowest.min(shard.lowest.unwrap_or(i64::MAX));
+        }
+        if lowest < i64::MAX {
+            self.written.note(lowest);
+        }
+        done.series = self.bury(ids, budget)?;
+        self.relieve();
+        self.durably()?;
+        Ok(done)
+    }
+
+    fn expire_shard(&self, number: usize, before: i64, budget: &Budget) -> Result<Swept> {
+        let (mut swept, mut work, mut noted) = (Swept::default(), Work::default(), false);
+        let mut from = 0;
+        loop {
+            budget.check()?;
+            let mut shard = self.shard(number);
+            let rows = from..shard.series.len().min(from + ROWS_HELD);
+            if rows.is_empty() {
+                return Ok(swept);
+            }
+            for row in rows.clone().map(|row| row as u32) {
+                if !shard.has_older(row, before) {
+                    continue;
+                }
+                if let Some(journal) = self.journal().filter(|_| !noted) {
+                    journal.expire(&mut shard, before);
+                    noted = true;
+                }
+                let oldest = shard.span(row).map(|span| span.start);
+                swept.lowest = swept.lowest.into_iter().chain(oldest).min();
+                shard.expire_row(row, before, &mut work, &mut swept.done)?;
+                if shard.is_empty_row(row) {
+                    shard.graves.dying.insert(row);
+                    swept.emptied.push(row);
+                }
+            }
+            from = rows.end;
+        }
+    }
+
+    /// Takes series that have just lost their last sample, and those before them, as many steps as nobody is in the
+    /// way of. Returns how many left the index.
+    fn bury(&self, ids: Vec<u32>, budget: &Budget) -> Result<u64> {
+        let mut burials = self.burials.lock();
+        if !ids.is_empty() {
+            self.forget(&ids);
+            burials.push(Burial { step: Step::Marked, epoch: self.epochs.now(), ids });
+        }
+        let mut buried = 0;
+        for _ in 0..STEPS {
+            if burials.is_empty() || !self.epochs.advance() {
+                break;
+            }
+            for burial in burials.iter_mut().filter(|burial| self.epochs.is_past(burial.epoch)) {
+                budget.check()?;
+                match burial.step {
+                    Step::Marked => {
+                        burial.ids.retain(|&id| self.is_dying(id));
+                        self.forget(&burial.ids);
+                        burial.step = Step::Forgotten;
+                    }
+                    Step::Forgotten => {
+                        burial.ids = self.bury_now(&burial.ids)?;
+                        buried += burial.ids.len() as u64;
+                        burial.step = Step::Buried;
+                    }
+                    Step::Buried => self.release(&std::mem::take(&mut burial.ids)),
+                }
+                burial.epoch = self.epochs.now();
+            }
+            burials.retain(|burial| !burial.ids.is_empty());
+        }
+        drop(burials);
+        if buried > 0 {
+            self.index.compact();
+        }
+        Ok(buried)
+    }
+
+    fn is_dying(&self, id: u32) -> bool {
+        let (number, row) = place_of(id);
+        self.shard(number).graves.dying.contains(&row)
+    }
+
+    fn forget(&self, ids: &[u32]) {
+        self.raw.forget(&ids.iter().copied().collect());
+    }
+
+    /// Takes those of the series that are still dying and empty out of table and index.
+    fn bury_now(&self, ids: &[u32]) -> Result<Vec<u32>> {
+        let mut gone = Vec::new();
+        // In the order of ids the rows of a shard don't lie together.
+        let mut sorted = ids.to_vec();
+        sorted.sort_unstable_by_key(|&id| place_of(id));
+        for of_shard in sorted.chunk_by(|&a, &b| place_of(a).0 == place_of(b).0) {
+            for some in of_shard.chunks(BURIED_HELD) {
+                let Some(&first) = some.first() else { continue };
+                let mut shard = self.shard(place_of(first).0);
+                let rows: Vec<u32> = some
+                    .iter()
+                    .map(|&id| place_of(id).1)
+                    .filter(|row| shard.graves.dying.remove(row) && shard.is_empty_row(*row))
+                    .collect();
+                if let Some(journal) = self.journal().filter(|_| !rows.is_empty()) {
+                    journal.gone(&mut shard, &rows);
+                }
+                self.bury_rows(&mut shard, &rows)?;
+                gone.extend(rows.iter().map(|&row| id_of(shard.number, row)));
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Takes series out of table and index, whatever they hold.
+    pub(crate) fn bury_rows(&self, shard: &mut Shard, rows: &[u32]) -> Result<()> {
+        let ids: RoaringBitmap = rows.iter().map(|&row| id_of(shard.number, row)).collect();
+        self.index.hide(&ids);
+        for &row in rows {
+            let handle = shard.series.labels[row];
+            self.index.remove(id_of(shard.number, row), shard.label_sets.pairs(&self.shapes, handle))?;
+            shard.bury(row);
+            self.series_count.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn release(&self, ids: &[u32]) {
+        for of_shard in ids.chunk_by(|&a, &b| place_of(a).0 == place_of(b).0) {
+            let Some(&first) = of_shard.first() else { continue };
+            let mut shard = self.shard(place_of(first).0);
+            of_shard
+                .iter()
+                .for_each(|&id| shard.release(&self.shapes, place_of(id).1, self.journal.is_some()));
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
