@@ -7,7 +7,7 @@ use metricsdb_model::{
     Batch, BatchHistogram, Columns, Counter, Error, Labels, LabelsBuilder, Metadata, MetricType, Reason,
     Result, ValueKind, Values, WriteReport,
 };
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use rayon::prelude::*;
 
 use crate::bound::HistogramsEver;
@@ -15,7 +15,7 @@ use crate::chunk::SharedColumns;
 use crate::codec::open::OPEN_SAMPLES_MAX;
 use crate::densify::Round;
 use crate::epoch::{Epochs, Inside};
-use crate::expire::Burial;
+use crate::expire::Burials;
 use crate::heap;
 use crate::histograms::HistogramPoint;
 use crate::index::{Cardinality, Index};
@@ -86,8 +86,10 @@ pub struct Database {
     pub(crate) written: Written,
     /// Who may hold ids of series.
     pub(crate) epochs: Epochs,
+    /// Held by those who are about to use the symbols of a series, so that none is unlisted meanwhile.
+    pub(crate) making: RwLock<()>,
     /// Series on their way out.
-    pub(crate) burials: Mutex<Vec<Burial>>,
+    pub(crate) burials: Mutex<Burials>,
     /// `None` for one that lives in memory alone.
     pub(crate) journal: Option<Journal>,
 }
@@ -146,6 +148,7 @@ impl Database {
             appended_histograms: HistogramsEver::default(),
             written: Written::default(),
             epochs: Epochs::default(),
+            making: RwLock::default(),
             burials: Mutex::default(),
             journal: None,
         }

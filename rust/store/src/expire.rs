@@ -17,6 +17,8 @@ use crate::shard::{SHARDS, Shard, Work, id_of, place_of};
 /// Rows that are looked at under one hold of a shard's lock, and series that are buried under one.
 const ROWS_HELD: usize = 512;
 const BURIED_HELD: usize = 64;
+/// Texts that are taken out of the lookup while no series can be made: some microseconds each.
+const UNLISTED_HELD: usize = 512;
 /// Chunks of fewer bytes hold constants; cutting them gains nothing.
 const SMALL_BYTES: usize = 64;
 /// Steps that one call takes at most: three for what it finds itself, two epochs each.
@@ -81,6 +83,21 @@ pub(crate) struct Burial {
     step: Step,
     epoch: u64,
     ids: Vec<u32>,
+}
+
+/// What is on its way out.
+#[derive(Default)]
+pub(crate) struct Burials {
+    series: Vec<Burial>,
+    /// Texts that were taken out of the lookup, and the epoch of that; and those whose block is not full.
+    texts: Vec<(u64, Vec<u32>)>,
+    late_texts: Vec<u32>,
+}
+
+impl Burials {
+    fn is_empty(&self) -> bool {
+        self.series.is_empty() && self.texts.is_empty()
+    }
 }
 
 /// What a shard found in some of its rows.
@@ -246,14 +263,14 @@ impl Database {
         let mut burials = self.burials.lock();
         if !ids.is_empty() {
             self.forget(&ids);
-            burials.push(Burial { step: Step::Marked, epoch: self.epochs.now(), ids });
+            burials.series.push(Burial { step: Step::Marked, epoch: self.epochs.now(), ids });
         }
         let mut buried = 0;
         for _ in 0..STEPS {
             if burials.is_empty() || !self.epochs.advance() {
                 break;
             }
-            for burial in burials.iter_mut().filter(|burial| self.epochs.is_past(burial.epoch)) {
+            for burial in burials.series.iter_mut().filter(|burial| self.epochs.is_past(burial.epoch)) {
                 budget.check()?;
                 match burial.step {
                     Step::Marked => {
@@ -270,13 +287,36 @@ impl Database {
                 }
                 burial.epoch = self.epochs.now();
             }
-            burials.retain(|burial| !burial.ids.is_empty());
-        }
-        drop(burials);
-        if buried > 0 {
-            self.index.compact();
+            burials.series.retain(|burial| !burial.ids.is_empty());
+            if buried > 0 {
+                self.unlist(&self.index.compact(), &mut burials);
+            }
+            self.free_texts(&mut burials);
         }
         Ok(buried)
+    }
+
+    /// Takes texts that no series has out of the lookup.
+    fn unlist(&self, symbols: &[u32], burials: &mut Burials) {
+        for some in symbols.chunks(UNLISTED_HELD) {
+            let _alone = self.making.write();
+            let unused = self.index.unused(some);
+            self.symbols.unlist(&unused);
+            burials.texts.push((self.epochs.now(), unused));
+        }
+    }
+
+    fn free_texts(&self, burials: &mut Burials) {
+        let mut free = std::mem::take(&mut burials.late_texts);
+        let late = free.len();
+        burials.texts.retain_mut(|(epoch, symbols)| {
+            let past = self.epochs.is_past(*epoch);
+            if past {
+                free.append(symbols);
+            }
+            !past
+        });
+        burials.late_texts = if free.len() > late { self.symbols.free(free) } else { free };
     }
 
     fn is_dying(&self, id: u32) -> bool {

@@ -83,6 +83,8 @@ pub(crate) fn check_limits(labels: LabelsRef<'_>) -> Result<(), Refusal> {
 /// labels, so that comparing them saves nine out of ten look-ups.
 #[derive(Default)]
 pub(crate) struct Interned {
+    /// `Symbols::unlisted` then.
+    unlisted: u64,
     canonical: Vec<u8>,
     pairs: Vec<(u32, u32)>,
 }
@@ -98,6 +100,9 @@ impl Interned {
         labels: LabelsRef<'_>,
         symbols: &Symbols,
     ) -> Result<&[(u32, u32)], Refusal> {
+        if self.unlisted != symbols.unlisted() {
+            *self = Interned { unlisted: symbols.unlisted(), ..Interned::default() };
+        }
         let replaced = self.replace(labels, symbols);
         self.canonical.clear();
         match replaced {
@@ -115,7 +120,7 @@ impl Interned {
 
     /// Overwrites `pairs` one by one; returns how many there are now.
     fn replace(&mut self, labels: LabelsRef<'_>, symbols: &Symbols) -> metricsdb_model::Result<usize> {
-        let Interned { canonical, pairs } = self;
+        let Interned { canonical, pairs, .. } = self;
         let mut before = canonical.split(|&b| b == 0xff);
         let mut now = labels.canonical().split(|&b| b == 0xff);
         let symbol = |text: &[u8], before: Option<&[u8]>, known: Option<u32>| match known {
@@ -193,6 +198,7 @@ impl Database {
         labels: LabelsRef<'_>,
         last: &mut Interned,
     ) -> Result<(u32, bool), Refusal> {
+        let _making = self.making.read();
         let pairs = last.intern(labels, &self.symbols)?;
         let hash = labels.hash64();
         let number = (hash >> 56) as u8;

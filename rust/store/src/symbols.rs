@@ -2,12 +2,15 @@
 //!
 //! Text lies in blocks of 1,024 symbols. A full block is sealed and read without any lock; only the
 //! newest block is read under a lock that is held for one copy. Cost of a symbol besides its text: an
-//! end offset (4 bytes) and a slot of the lookup table (6 to 12).
+//! end offset (4 bytes) and a slot of the lookup table (6 to 12). Texts that nobody uses any more are taken out of
+//! the lookup (`unlist`) and then out of their block (`free`); their numbers are not given out again.
 
 use std::hash::BuildHasher;
 use std::ops::Deref;
-use std::sync::OnceLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use arc_swap::{ArcSwapOption, Guard};
 use hashbrown::HashTable;
 use metricsdb_model::bounds::LABEL_VALUE_BYTES_MAX;
 use metricsdb_model::{Error, Result};
@@ -23,7 +26,7 @@ const SYMBOLS_MAX: u32 = u32::MAX;
 // The end offsets of a block are 32 bits wide.
 const _: () = assert!((BLOCK_SYMBOLS as u64) * (LABEL_VALUE_BYTES_MAX as u64) < u32::MAX as u64);
 
-/// A concurrent interner. Symbols are never removed: a number means the same string for its lifetime.
+/// A concurrent interner. A number means one string for good; it is gone once it was freed.
 pub struct Symbols {
     blocks: Grow<Block>,
     /// The next free number. Whoever holds it may append.
@@ -32,11 +35,13 @@ pub struct Symbols {
     stripes: Box<[RwLock<HashTable<u32>>]>,
     /// Keyed, so that a sender cannot choose strings that collide.
     seed: u64,
+    /// How often symbols were unlisted.
+    unlisted: AtomicU64,
 }
 
 #[derive(Default)]
 struct Block {
-    sealed: OnceLock<Texts>,
+    sealed: ArcSwapOption<Texts>,
     open: RwLock<Texts>,
 }
 
@@ -62,9 +67,12 @@ impl Texts {
 }
 
 /// The text of a symbol. It may hold the newest block's read lock: drop it before interning.
-pub enum Text<'a> {
-    Sealed(&'a str),
+pub struct Text<'a>(Held<'a>);
+
+enum Held<'a> {
+    Sealed(Guard<Option<Arc<Texts>>>, usize),
     Open(MappedRwLockReadGuard<'a, str>),
+    Nothing,
 }
 
 impl Deref for Text<'_> {
@@ -72,9 +80,10 @@ impl Deref for Text<'_> {
 
     #[inline]
     fn deref(&self) -> &str {
-        match self {
-            Text::Sealed(text) => text,
-            Text::Open(text) => text,
+        match &self.0 {
+            Held::Sealed(texts, at) => texts.as_ref().map_or("", |texts| texts.get(*at)),
+            Held::Open(text) => text,
+            Held::Nothing => "",
         }
     }
 }
@@ -86,6 +95,7 @@ impl Default for Symbols {
             next: Mutex::new(0),
             stripes: (0..STRIPES).map(|_| RwLock::default()).collect(),
             seed: std::hash::RandomState::new().hash_one(0u8),
+            unlisted: AtomicU64::new(0),
         }
     }
 }
@@ -148,8 +158,8 @@ impl Symbols {
             let mut full = std::mem::take(&mut *open);
             full.text.shrink_to_fit();
             full.ends.shrink_to_fit();
-            // Set once only: `next` has left this block for good.
-            let _ = block.sealed.set(full);
+            // Once only: `next` has left this block for good.
+            block.sealed.store(Some(Arc::new(full)));
         }
         Ok(symbol)
     }
@@ -163,22 +173,66 @@ impl Symbols {
     /// The text of a symbol; "" for a number that was never given out.
     #[inline]
     pub fn get(&self, symbol: u32) -> Text<'_> {
-        let Some(block) = self.blocks.get(symbol / BLOCK_SYMBOLS) else { return Text::Sealed("") };
+        let Some(block) = self.blocks.get(symbol / BLOCK_SYMBOLS) else { return Text(Held::Nothing) };
         let at = (symbol % BLOCK_SYMBOLS) as usize;
-        match block.sealed.get() {
-            Some(texts) => Text::Sealed(texts.get(at)),
-            None => Self::get_open(block, at),
-        }
+        let sealed = block.sealed.load();
+        if sealed.is_some() { Text(Held::Sealed(sealed, at)) } else { Self::get_open(block, at) }
     }
 
     #[cold]
     fn get_open(block: &Block, at: usize) -> Text<'_> {
         // Recursive: a thread may hold the texts of two symbols at once.
         let open = block.open.read_recursive();
-        match block.sealed.get() {
-            Some(texts) => Text::Sealed(texts.get(at)),
-            None => Text::Open(RwLockReadGuard::map(open, |texts| texts.get(at))),
+        let sealed = block.sealed.load();
+        if sealed.is_some() {
+            return Text(Held::Sealed(sealed, at));
         }
+        Text(Held::Open(RwLockReadGuard::map(open, |texts| texts.get(at))))
+    }
+
+    /// How often symbols were unlisted: who remembers symbols of texts forgets them when it changes.
+    pub fn unlisted(&self) -> u64 {
+        self.unlisted.load(Relaxed)
+    }
+
+    /// Takes symbols out of the lookup: the next who interns their texts gets others. No one may be about to use
+    /// what `intern` gave it. Their texts can be read until `free`.
+    pub fn unlist(&self, symbols: &[u32]) {
+        for &symbol in symbols {
+            let hash = self.hash(&self.get(symbol));
+            if let Ok(found) = self.stripe(hash).write().find_entry(hash, |&s| s == symbol) {
+                found.remove();
+            }
+        }
+        self.unlisted.fetch_add(1, Relaxed);
+    }
+
+    /// Frees the texts of unlisted symbols that nobody reads any more, as far as their block is full: returns the
+    /// others. For one caller at a time.
+    pub fn free(&self, mut symbols: Vec<u32>) -> Vec<u32> {
+        symbols.sort_unstable();
+        let mut left = Vec::new();
+        for of_block in symbols.chunk_by(|a, b| a / BLOCK_SYMBOLS == b / BLOCK_SYMBOLS) {
+            let number = of_block.first().map_or(0, |symbol| symbol / BLOCK_SYMBOLS);
+            let Some(block) = self.blocks.get(number) else { continue };
+            let Some(old) = block.sealed.load_full() else {
+                left.extend_from_slice(of_block);
+                continue;
+            };
+            let mut gone = of_block.iter().map(|symbol| (symbol % BLOCK_SYMBOLS) as usize).peekable();
+            let mut texts = Texts { text: String::new(), ends: Vec::with_capacity(old.ends.len()) };
+            for at in 0..old.ends.len() {
+                if gone.next_if_eq(&at).is_none() {
+                    texts.text.push_str(old.get(at));
+                }
+                texts.ends.push(texts.text.len() as u32);
+            }
+            texts.text.shrink_to_fit();
+            // Without any text there need be no ends.
+            let texts = if texts.text.is_empty() { Texts::default() } else { texts };
+            block.sealed.store(Some(Arc::new(texts)));
+        }
+        left
     }
 
     pub fn len(&self) -> usize {
@@ -194,7 +248,10 @@ impl Symbols {
         let blocks = self.len().div_ceil(BLOCK_SYMBOLS as usize) as u32;
         let texts: usize = (0..blocks)
             .filter_map(|i| self.blocks.get(i))
-            .map(|b| b.sealed.get().map_or(0, Texts::bytes) + b.open.read().bytes())
+            .map(|b| {
+                let sealed = |texts: &Arc<Texts>| texts.bytes() + heap::shared::<Texts>();
+                b.sealed.load().as_ref().map_or(0, sealed) + b.open.read().bytes()
+            })
             .sum();
         let tables: usize = self.stripes.iter().map(|s| heap::table(&s.read())).sum();
         heap::shared::<Symbols>() + heap::slice(&self.stripes) + self.blocks.bytes() + texts + tables
@@ -222,6 +279,27 @@ mod tests {
         assert_eq!(&*symbols.get(5000), "");
         assert_eq!(&*symbols.get(u32::MAX), "");
         assert_eq!(symbols.len(), 5000);
+    }
+
+    #[test]
+    fn unlisted_texts_get_other_numbers_and_freed_ones_take_no_room() {
+        let symbols = Symbols::new();
+        let text = |i: u32| format!("a rather long value number {i}");
+        (0..5000).for_each(|i| assert_eq!(symbols.intern(&text(i)).unwrap(), i));
+        let gone: Vec<u32> = (0..5000).filter(|i| i % 10 > 0).collect();
+        let (bytes, read) = (symbols.bytes(), symbols.get(11));
+        symbols.unlist(&gone);
+        assert_eq!((symbols.lookup(&text(11)), &*symbols.get(11)), (None, text(11).as_str()));
+        assert_eq!(symbols.intern(&text(11)).unwrap(), 5000);
+        // The last block is still open.
+        let left = symbols.free(gone);
+        assert!(left.iter().all(|&s| s >= 4096) && left.len() > 700);
+        assert_eq!(
+            (&*read, &*symbols.get(11), &*symbols.get(20)),
+            (text(11).as_str(), "", text(20).as_str())
+        );
+        assert_eq!(symbols.lookup(&text(20)), Some(20));
+        assert!(symbols.bytes() < bytes / 2, "{} of {bytes}", symbols.bytes());
     }
 
     #[test]

@@ -137,16 +137,17 @@ impl State {
         self.entries.len() - self.dead
     }
 
-    /// Drops the entries without series.
-    fn compact(&mut self) {
+    /// Drops the entries without series; adds their values to `gone`.
+    fn compact(&mut self, gone: &mut Vec<u32>) {
         let old = std::mem::take(&mut self.entries);
         self.entries.reserve_exact(old.len() - self.dead);
         let mut places = Vec::with_capacity(old.len());
         for entry in old {
             let lives = entry.posting.len > 0;
             places.push(lives.then_some(self.entries.len() as u32));
-            if lives {
-                self.entries.push(entry);
+            match lives {
+                true => self.entries.push(entry),
+                false => gone.push(entry.value),
             }
         }
         let moved = |at: &u32| places.get(*at as usize).copied().flatten();
@@ -235,7 +236,7 @@ impl Label {
 
     /// Drops the values without series, where they are many. Readers and writers of the label wait meanwhile: some
     /// 30 ns a value.
-    pub(super) fn compact(&self) {
+    pub(super) fn compact(&self, gone: &mut Vec<u32>) {
         let due = |state: &State| state.dead > DEAD_MIN && state.dead * DEAD_PART > state.entries.len();
         if !due(&self.read()) {
             return;
@@ -243,7 +244,7 @@ impl Label {
         let _alone = self.sorting.lock();
         let mut state = self.state.write();
         if due(&state) {
-            state.compact();
+            state.compact(gone);
             self.remembered.lock().clear();
         }
     }

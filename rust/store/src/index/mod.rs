@@ -88,11 +88,25 @@ impl Index {
         Ok(())
     }
 
-    /// Frees the room of values that no series has any more, where they are many.
-    pub fn compact(&self) {
-        for (_, label) in self.labels_by_number() {
-            label.compact();
+    /// Frees the room of values that no series has any more, where they are many; returns their symbols.
+    pub fn compact(&self) -> Vec<u32> {
+        let mut gone = Vec::new();
+        self.labels_by_number().iter().for_each(|(_, label)| label.compact(&mut gone));
+        gone.sort_unstable();
+        gone.dedup();
+        gone
+    }
+
+    /// Which of these symbols are neither a label's name nor a value that it has or had lately.
+    pub fn unused(&self, symbols: &[u32]) -> Vec<u32> {
+        let labels = self.labels_by_number();
+        let is_name = |symbol: u32| labels.binary_search_by_key(&symbol, |l| l.0).is_ok();
+        let mut unused: Vec<u32> = symbols.iter().copied().filter(|&s| !is_name(s)).collect();
+        for (_, label) in &labels {
+            let state = label.read();
+            unused.retain(|&symbol| state.find(symbol).is_none());
         }
+        unused
     }
 
     /// Sorts the values that came lately, where they are many. Nothing is wrong without it, but prefixes
