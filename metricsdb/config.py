@@ -12,11 +12,11 @@ import msgspec
 import yaml
 
 from metricsdb.errors import ConfigError
-from metricsdb.times import duration_ms
+from metricsdb.times import Duration
+from metricsdb.web import Secret, Web
 
 __all__ = [
     "Config",
-    "Duration",
     "Limits",
     "PrecisionPolicy",
     "ScrapeJob",
@@ -26,6 +26,7 @@ __all__ = [
     "address",
     "dump",
     "load",
+    "load_web",
     "parse",
 ]
 
@@ -33,30 +34,6 @@ T = TypeVar("T")
 
 # Native code takes no larger body (BODY_BYTES_MAX of rust/model/src/bounds.rs).
 BODY_BYTES_MAX = 64 << 20
-
-
-class Duration:
-    """A length of time in a configuration file: ``15s``, ``1m30s``, or a number of seconds."""
-
-    __slots__ = ("ms",)
-
-    def __init__(self, text: str | float) -> None:
-        self.ms = duration_ms(text)
-        if self.ms <= 0:
-            raise ConfigError(f"{text!r} must be longer than zero; write it as '15s' or '1m'")
-
-    @property
-    def seconds(self) -> float:
-        return self.ms / 1000
-
-    def __str__(self) -> str:
-        return f"{self.ms // 1000}s" if self.ms % 1000 == 0 else f"{self.ms}ms"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Duration) and self.ms == other.ms
-
-    def __hash__(self) -> int:
-        return hash(self.ms)
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -183,6 +160,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     upkeep: Upkeep = msgspec.field(default_factory=Upkeep)
     storage: Storage = msgspec.field(default_factory=Storage)
     precision: list[PrecisionPolicy] = []
+    web: Web = msgspec.field(default_factory=Web)
 
     def __post_init__(self) -> None:
         _as_value_error(address, self.listen)
@@ -210,25 +188,46 @@ def address(text: str) -> tuple[str, int]:
 
 
 def load(path: Path) -> Config:
-    """Reads a configuration file. Raises ConfigError."""
+    """Reads a configuration file; paths in its `web` section are relative to it. Raises ConfigError."""
+    chosen = parse(_read(path), str(path))
+    return msgspec.structs.replace(chosen, web=chosen.web.relative_to(path.parent))
+
+
+def load_web(path: Path) -> Web:
+    """Reads a file that is a `web` section, or a web configuration of Prometheus. Raises ConfigError."""
+    return _convert(_read(path), Web, str(path)).relative_to(path.parent)
+
+
+def _read(path: Path) -> bytes:
     try:
-        text = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; check the path and its rights") from None
-    return parse(text, str(path))
 
 
 def parse(text: bytes, name: str = "configuration") -> Config:
     """As `load`, from the text of a file; `name` is what errors call it."""
+    return _convert(text, Config, name)
+
+
+def _convert(text: bytes, kind: type[T], name: str) -> T:
     try:
         tree = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{name}: is not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{name}: is not YAML: {_without_text(error)}") from None
     tree = {} if tree is None else tree
     try:
-        return msgspec.convert(tree, Config, dec_hook=_decode)
+        return msgspec.convert(tree, kind, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{name}: {_blame(str(error), tree)}") from None
+        raise ConfigError(f"{name}: {_blame(str(error), tree, kind)}") from None
+
+
+def _without_text(error: Exception) -> str:
+    """What is wrong and where, without the line itself: it may hold a secret."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{error.problem or error.context} in line {mark.line + 1}, column {mark.column + 1}"
+    return " ".join(str(error).split())
 
 
 def dump(config: Config) -> str:
@@ -238,6 +237,10 @@ def dump(config: Config) -> str:
 
 def _decode(kind: type, value: Any) -> Any:
     """Types of ours that msgspec does not know; it adds the path to the error."""
+    if kind is Secret:
+        if isinstance(value, str):
+            return Secret(value)
+        raise ValueError("is not text; put it in quotes")
     if kind is Duration and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return _as_value_error(Duration, value)
     raise ValueError(f"{value!r} is not a {kind.__name__.lower()}; write it as '15s', '1m30s', or seconds")
@@ -251,13 +254,15 @@ def _as_value_error(check: Callable[[Any], T], value: Any) -> T:
         raise ValueError(str(error)) from None
 
 
-def _blame(message: str, tree: Any) -> str:
-    """`field: value: what is wrong`, from msgspec's `what - at `$.field``."""
+def _blame(message: str, tree: Any, kind: type[Any]) -> str:
+    """`field: value: what is wrong`, from msgspec's `what - at `$.field``; never a value where secrets stand."""
     what, _, path = message.partition(" - at `$")
     field = path.rstrip("`").lstrip(".")
     if not field:
-        known = ", ".join(Config.__struct_fields__)
+        known = ", ".join(kind.__struct_fields__)
         return f"{what}; the fields are {known}" if "unknown field" in what else what
+    if kind is Web or field.startswith("web"):
+        return f"{field}: {what}"
     value = tree
     for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", field):
         try:

@@ -1,0 +1,1 @@
+def description(version: str): return {"openapi": "3.1.0"}
