@@ -16,6 +16,8 @@ from metricsdb.times import Duration
 from metricsdb.web import Secret, Web
 
 __all__ = [
+    "Authorization",
+    "BasicAuth",
     "Config",
     "Limits",
     "PrecisionPolicy",
@@ -63,6 +65,20 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _check_body_bytes_max(self.body_bytes_max)
 
 
+class BasicAuth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Name and password that a target asks for. The file is read at each scrape."""
+
+    username: str
+    password_file: str
+
+
+class Authorization(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A token that a target asks for. The file is read at each scrape."""
+
+    credentials_file: str
+    type: str = "Bearer"
+
+
 class ScrapeJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Targets that are asked for their metrics every interval. Field names are Prometheus'."""
 
@@ -75,6 +91,8 @@ class ScrapeJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     labels: dict[str, str] = {}
     honor_labels: bool = False
     body_bytes_max: int = BODY_BYTES_MAX
+    basic_auth: BasicAuth | None = None
+    authorization: Authorization | None = None
 
     def __post_init__(self) -> None:
         if not self.job_name:
@@ -83,8 +101,12 @@ class ScrapeJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not self.targets:
             raise ValueError(f"job {self.job_name!r} has no targets; list host:port of each")
         for target in self.targets:
+            if "@" in target:
+                raise ValueError("a target has a name or password; give basic_auth: {username: …, password_file: …}")
             if "/" in target or not urlsplit(f"//{target}").hostname:
                 raise ValueError(f"target {target!r} is not host:port; path and scheme are fields of the job")
+        if self.basic_auth is not None and self.authorization is not None:
+            raise ValueError(f"job {self.job_name!r} has basic_auth and authorization; keep one of them")
         if self.scrape_timeout is not None and self.scrape_timeout.ms > self.scrape_interval.ms:
             raise ValueError(
                 f"scrape_timeout {self.scrape_timeout} exceeds the interval of {self.scrape_interval}; shorten it"
@@ -105,6 +127,8 @@ class StatsdListener(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     udp: str | None = None
     tcp: str | None = None
     queue_messages_max: int = 100_000
+    queue_bytes_max: int = 32 << 20
+    connections_max: int = 1024
     flush_interval: Duration = msgspec.field(default_factory=lambda: Duration("1s"))
     labels: dict[str, str] = {}
 
@@ -112,8 +136,12 @@ class StatsdListener(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for text in (self.udp, self.tcp):
             if text is not None:
                 _as_value_error(address, text)
-        if self.queue_messages_max <= 0:
-            raise ValueError(f"`queue_messages_max` is {self.queue_messages_max}; give a number above zero")
+        for name in ("queue_messages_max", "connections_max"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; give a number above zero")
+        most = BODY_BYTES_MAX - self.queue_messages_max
+        if not 1 << 20 <= self.queue_bytes_max <= most:
+            raise ValueError(f"`queue_bytes_max` is {self.queue_bytes_max}; give 1048576 to {most}")
 
 
 class Upkeep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -168,6 +196,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two jobs are called {name!r}; give each its own name")
+        if self.web.write_bytes_max < 2 * self.limits.body_bytes_max:
+            raise ValueError(
+                f"`web.write_bytes_max` is {self.web.write_bytes_max}; give twice `limits.body_bytes_max` or more, "
+                "as one sender alone gets half of it"
+            )
         selectors = [p.selector for p in self.precision]
         for selector in selectors:
             if selectors.count(selector) > 1:
@@ -188,9 +221,19 @@ def address(text: str) -> tuple[str, int]:
 
 
 def load(path: Path) -> Config:
-    """Reads a configuration file; paths in its `web` section are relative to it. Raises ConfigError."""
+    """Reads a configuration file; paths of secrets and certificates are relative to it. Raises ConfigError."""
     chosen = parse(_read(path), str(path))
-    return msgspec.structs.replace(chosen, web=chosen.web.relative_to(path.parent))
+    jobs = [_job_relative_to(job, path.parent) for job in chosen.scrape]
+    return msgspec.structs.replace(chosen, web=chosen.web.relative_to(path.parent), scrape=jobs)
+
+
+def _job_relative_to(job: ScrapeJob, folder: Path) -> ScrapeJob:
+    basic, token = job.basic_auth, job.authorization
+    if basic is not None:
+        basic = msgspec.structs.replace(basic, password_file=str(folder / basic.password_file))
+    if token is not None:
+        token = msgspec.structs.replace(token, credentials_file=str(folder / token.credentials_file))
+    return msgspec.structs.replace(job, basic_auth=basic, authorization=token)
 
 
 def load_web(path: Path) -> Web:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
-__all__ = ["OneLine", "printable"]
+__all__ = ["OneLine", "Seldom", "printable"]
 
 # Control characters (newlines, escapes of terminals), their 8-bit forms, separators of lines and paragraphs, and
 # marks that turn the direction of writing: what makes a line look like two, or like another.
@@ -29,3 +29,18 @@ class OneLine(logging.Formatter):
             trace = self.formatException(record.exc_info)
             line += "".join(f"\n    | {printable(part)}" for part in trace.split("\n"))
         return line
+
+
+class Seldom:
+    """Says when a line may be written again: what others can cause without end must not fill the disk."""
+
+    def __init__(self, every_s: float = 60) -> None:
+        self._every_s = every_s
+        self._after: float | None = None
+
+    def due(self, now_s: float) -> bool:
+        """True at most once in that time."""
+        if self._after is not None and now_s < self._after:
+            return False
+        self._after = now_s + self._every_s
+        return True

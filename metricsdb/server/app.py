@@ -86,7 +86,9 @@ def create_app(
         for path, methods, right, endpoint in endpoints
     ]
     names: dict[object, str] = {route.endpoint: route.path for route in routes}
-    return Starlette(routes=routes, middleware=[Middleware(Gate, counts, names, config.web)], lifespan=lifespan)
+    app = Starlette(routes=routes, middleware=[Middleware(Gate, counts, names, config.web)], lifespan=lifespan)
+    app.state.auth = auth
+    return app
 
 
 def _behind(endpoint: Endpoint | ASGIApp, right: Right | None, auth: Auth, counts: Counts) -> ASGIApp:

@@ -58,38 +58,54 @@ class Auth:
     """The credentials of one server. Raises ConfigError where a secret cannot be read; no message holds one."""
 
     def __init__(self, web: Web, environ: Mapping[str, str]) -> None:
+        self._web, self._environ = web, environ
         self._key = secrets.token_bytes(32)
         self._tokens: list[tuple[bytes, Identity]] = []
         self._users: dict[str, _User] = {}
-        for name, hashed in web.basic_auth_users.items():
-            self._users[name] = _User(Identity(name, EVERYTHING), check=password_check(hashed.reveal(), name))
-        for credential in web.credentials:
-            self._add(credential, environ)
-        self.required = bool(self._tokens or self._users)
-        self.challenges = ['Basic realm="MetricsDB", charset="UTF-8"'] * bool(self._users)
-        self.challenges += ['Bearer realm="MetricsDB"'] * bool(self._tokens)
-        # Who gives no name that is known waits as long as who gives a wrong password.
-        slow = any(user.check is not None for user in self._users.values())
-        self._nobody = password_check(hash_password(secrets.token_bytes(16)), "nobody") if slow else None
+        self._nobody: PasswordCheck | None = None
         self._checker = ThreadPoolExecutor(1, thread_name_prefix="metricsdb-password")
         self._waiting = 0
+        self.load()
 
-    def _add(self, credential: Credential, environ: Mapping[str, str]) -> None:
+    @property
+    def required(self) -> bool:
+        return bool(self._tokens or self._users)
+
+    @property
+    def challenges(self) -> list[str]:
+        """What `WWW-Authenticate` says."""
+        basic = ['Basic realm="MetricsDB", charset="UTF-8"'] if self._users else []
+        return basic + ['Bearer realm="MetricsDB"'] * bool(self._tokens)
+
+    def load(self) -> None:
+        """Reads the secrets again. Raises ConfigError, and then keeps those that it has."""
+        tokens: list[tuple[bytes, Identity]] = []
+        users: dict[str, _User] = {}
+        for name, hashed in self._web.basic_auth_users.items():
+            users[name] = _User(Identity(name, EVERYTHING), check=password_check(hashed.reveal(), name))
+        for credential in self._web.credentials:
+            self._add(credential, tokens, users)
+        if self._nobody is None and any(user.check is not None for user in users.values()):
+            # Who gives no name that is known waits as long as who gives a wrong password.
+            self._nobody = password_check(hash_password(secrets.token_bytes(16)), "nobody")
+        self._tokens, self._users = tokens, users
+
+    def _add(self, credential: Credential, tokens: list[tuple[bytes, Identity]], users: dict[str, _User]) -> None:
         identity = Identity(credential.name, frozenset(credential.scopes))
         if credential.password_hash is not None:
             check = password_check(credential.password_hash.reveal(), credential.name)
-            self._users[credential.name] = _User(identity, check=check)
+            users[credential.name] = _User(identity, check=check)
             return
         is_token = credential.token_file is not None or credential.token_env is not None
         secret = _secret(
             credential.name,
             credential.token_file or credential.password_file,
             credential.token_env or credential.password_env or "",
-            environ,
+            self._environ,
         )
         if not is_token:
             named = f"{credential.name}:".encode()
-            self._users[credential.name] = _User(identity, digest=self._digest(named + secret))
+            users[credential.name] = _User(identity, digest=self._digest(named + secret))
             return
         if len(secret) < TOKEN_CHARACTERS_MIN:
             raise ConfigError(
@@ -97,9 +113,9 @@ class Auth:
                 "such as those of `openssl rand -hex 32`"
             )
         digest = self._digest(secret)
-        if any(hmac.compare_digest(digest, other) for other, _ in self._tokens):
+        if any(hmac.compare_digest(digest, other) for other, _ in tokens):
             raise ConfigError(f"the token of {credential.name!r} is another credential's, too; give each its own")
-        self._tokens.append((digest, identity))
+        tokens.append((digest, identity))
 
     async def identify(self, header: bytes) -> Identity | None:
         """Who sends this ``Authorization``, or None. Raises Busy."""

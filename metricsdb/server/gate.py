@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from metricsdb.logs import printable
+from metricsdb.logs import Seldom, printable
 from metricsdb.server.auth import Auth, Busy, Identity
 from metricsdb.server.reply import refusal
 from metricsdb.server.state import Counts
@@ -28,8 +28,6 @@ log = logging.getLogger("metricsdb.server")
 ALWAYS = ("/-/ready", "/-/healthy", "/metrics")
 # The pace below which a sender is taken for one that only wants to hold a connection.
 BODY_BYTES_PER_SECOND_MIN = 16 * 1024
-# Between two lines about refused credentials.
-LOG_EVERY_S = 60
 _CLIENT = "metricsdb.client"
 
 
@@ -91,7 +89,7 @@ class Gate:
             except Exception:
                 if status:  # the connection ends without the end of the body
                     raise
-                log.exception("a request to %s failed", scope["path"])
+                log.exception("a request to %s failed", printable(scope["path"]))
                 answer = refusal("internal", "a fault of MetricsDB; its log says more", 500)
             if answer is not None and not status:
                 await answer(scope, receive, noting)
@@ -158,7 +156,7 @@ class Door:
         self._right = right
         self._auth = auth
         self._counts = counts
-        self._log_after = 0.0
+        self._log = Seldom()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = await self._refuse(scope)
@@ -184,15 +182,15 @@ class Door:
         if identity is None:
             return self._unknown(scope)
         if self._right not in identity.rights:
-            message = f"credential {identity.name!r} lacks the scope {self._right!r}; use another, or add it to its scopes"
+            message = (
+                f"credential {identity.name!r} lacks the scope {self._right!r}; use another, or add it to its scopes"
+            )
             return refused(self._counts, "forbidden", 403, "forbidden", message)
         scope[_CLIENT] = identity.name
         return None
 
     def _unknown(self, scope: Scope) -> Response:
-        now = asyncio.get_running_loop().time()
-        if now >= self._log_after:
-            self._log_after = now + LOG_EVERY_S
+        if self._log.due(asyncio.get_running_loop().time()):
             log.warning("no valid credentials from %s for %s", printable(source_of(scope)), printable(scope["path"]))
         message = "no valid credentials; send a bearer token, or name and password of basic authentication"
         answer = refused(self._counts, "unauthorized", 401, "unauthorized", message)

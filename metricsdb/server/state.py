@@ -87,7 +87,9 @@ class Counts:
             out.sample({}, self.out_of_order)
             out.family("metricsdb_series_created_total", "counter", "Series that a write made known.")
             out.sample({}, self.series_created)
-            out.family("metricsdb_listener_dropped_total", "counter", "Messages that were lost, by listener and reason.")
+            out.family(
+                "metricsdb_listener_dropped_total", "counter", "Messages that were lost, by listener and reason."
+            )
             for (source, reason), count in sorted(self.dropped.items()):
                 out.sample({"source": source, "reason": reason}, count)
             out.family("metricsdb_queries_running", "gauge", "Queries that run or wait for a thread.")
