@@ -131,7 +131,7 @@ class Connection(HttpToolsProtocol):
         if self._writes is None:
             self._write_wait(self.transport.get_write_buffer_size())
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 uvicorn's signature
         """Ends the connection with the refusal at hand; without one where half an answer is already out."""
         status, kind, message, reason = self._refusal
         self._counts.refuse(reason)
@@ -141,11 +141,8 @@ class Connection(HttpToolsProtocol):
             return
         body = msgspec.json.encode({"status": "error", "errorType": kind, "error": message})
         retry = b"retry-after: 1\r\n" if status == 429 else b""
-        head = b"content-type: application/json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n" % (
-            len(body),
-            retry,
-        )
-        self.transport.write(STATUS_LINE[status] + head + body)
+        head = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        self.transport.write(b"".join((STATUS_LINE[status], head, retry, b"connection: close\r\n\r\n", body)))
         self.transport.close()
 
     def pause_writing(self) -> None:

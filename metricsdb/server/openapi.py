@@ -197,7 +197,7 @@ def _state() -> Json:
     kill["parameters"].append({"name": "id", "in": "path", "required": True, "schema": number})
     any_object = {"type": "object"}
     active = {"type": "array", "items": _ACTIVE}
-    shown = {
+    shown: dict[str, tuple[str, Right, Json | None]] = {
         f"{pages}/active_queries": ("What runs and waits", "read", active),
         f"{pages}/buildinfo": ("Version of the API and of MetricsDB", "read", any_object),
         f"{pages}/config": ("The configuration in force, without secrets", "admin", any_object),

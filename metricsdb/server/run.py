@@ -178,7 +178,7 @@ class _Server(uvicorn.Server):
                 host,
                 port,
                 ssl=self._tls,
-                ssl_handshake_timeout=self._tls and self._web.header_timeout.seconds,
+                ssl_handshake_timeout=None if self._tls is None else self._web.header_timeout.seconds,
                 backlog=self.config.backlog,
             )
         except OSError as error:

@@ -254,7 +254,7 @@ def _import_options(timestamp: str, extra: list[str]) -> tuple[int | None, dict[
 def gunzip(body: bytes, bytes_max: int) -> bytes:
     """The text of all members; never more than is allowed is held.
 
-    Raises TooLarge, and zlib.error for what is not gzip from its first byte to its last, an empty body and a cut one included.
+    Raises TooLarge, and zlib.error for what is not gzip from its first byte to its last, also an empty or cut body.
     """
     text, packed, at = bytearray(), memoryview(body), 0
     while True:
