@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,6 +26,7 @@ from metricsdb.server.gate import Door, Gate
 from metricsdb.server.intake import Intake
 from metricsdb.server.params import FORM_BYTES_MAX
 from metricsdb.server.read import Read
+from metricsdb.server.reply import refusal
 from metricsdb.server.runner import Runner
 from metricsdb.server.state import Counts
 from metricsdb.server.status import Status
@@ -86,9 +89,39 @@ def create_app(
         for path, methods, right, endpoint in endpoints
     ]
     names: dict[object, str] = {route.endpoint: route.path for route in routes}
-    app = Starlette(routes=routes, middleware=[Middleware(Gate, counts, names, config.web)], lifespan=lifespan)
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Gate, counts, names, config.web)],
+        exception_handlers={HTTPException: _no_endpoint},
+        lifespan=lifespan,
+    )
     app.state.auth = auth
     return app
+
+
+async def _no_endpoint(request: Request, error: Exception) -> Response:
+    """No such path, or no such method of it."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return refusal("not_found", "no such endpoint; docs/http-api.md lists them", 404)
+    answer = refusal("bad_data", f"{request.method} is no method of this endpoint", error.status_code)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+class _AnyText(Convertor[str]):
+    """A label's name: Starlette's own of paths ends at a newline."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("text", _AnyText())
 
 
 def _behind(endpoint: Endpoint | ASGIApp, right: Right | None, auth: Auth, counts: Counts) -> ASGIApp:
@@ -125,12 +158,12 @@ def _reads(read: Read) -> list[Row]:
         ("/api/v1/query_range", both, "read", read.endpoint(Read.query_range, "query")),
         ("/api/v1/series", both, "read", read.endpoint(Read.series, "match[]")),
         ("/api/v1/labels", both, "read", read.endpoint(Read.labels, "match[]")),
-        ("/api/v1/label/{name:path}/values", get, "read", read.endpoint(Read.label_values, "match[]")),
+        ("/api/v1/label/{name:text}/values", get, "read", read.endpoint(Read.label_values, "match[]")),
         ("/api/v1/metadata", get, "read", read.endpoint(Read.metadata, None)),
         ("/api/v1/format_query", both, "read", read.endpoint(Read.format_query, "query")),
         ("/api/v1/parse_query", both, "read", read.endpoint(Read.parse_query, "query")),
         (active, get, "read", read.active_queries),
-        (active + "/{id:int}", ["DELETE", "POST"], "admin", read.kill),
+        (active + "/{id:text}", ["DELETE", "POST"], "admin", read.kill),
         ("/federate", get, "read", read.federate),
     ]
 

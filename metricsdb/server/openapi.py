@@ -40,13 +40,9 @@ _PARAMETERS: dict[str, Json] = {
 }
 
 _LABELS: Json = {"type": "object", "additionalProperties": _TEXT}
-_POINT: Json = {"type": "array", "prefixItems": [{"type": "number"}, _TEXT], "minItems": 2, "maxItems": 2}
-_HISTOGRAM: Json = {
-    "type": "array",
-    "prefixItems": [{"type": "number"}, {"type": "object", "required": ["count", "sum"]}],
-    "minItems": 2,
-    "maxItems": 2,
-}
+# Time, and value as text; time, and count, sum and buckets of a native histogram.
+_POINT: Json = {"type": "array", "items": {"type": ["number", "string"]}, "minItems": 2, "maxItems": 2}
+_HISTOGRAM: Json = {"type": "array", "items": {"type": ["number", "object"]}, "minItems": 2, "maxItems": 2}
 _SERIES: Json = {
     "type": "object",
     "required": ["metric"],
@@ -89,6 +85,8 @@ _ERROR: Json = {
 _ANYWHERE = {
     "401": "no valid credentials",
     "403": "the credentials lack the scope, or a page of another site sent a write",
+    "404": "no such endpoint",
+    "405": "no such method of the endpoint",
     "408": "head or body did not come in time",
     "414": "the URL is too long",
     "429": "too many passwords are being checked",

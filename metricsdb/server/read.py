@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
@@ -102,10 +103,11 @@ class Read:
 
     async def kill(self, request: Request) -> Response:
         """Ends one of them."""
-        number = request.path_params["id"]
-        if not self._native.kill(number):
-            return refusal("not_found", f"no query has the id {number}; it may have ended", 404)
-        return success({"killed": number})
+        text = request.path_params["id"]
+        # Ids count up from 1: one of twenty digits there never is.
+        if not re.fullmatch("[0-9]{1,19}", text) or not self._native.kill(int(text)):
+            return refusal("not_found", f"no query has the id {text[:20]}; it may have ended", 404)
+        return success({"killed": int(text)})
 
     async def series(self, _request: Request, form: Form) -> Response:
         matchers = form.all("match[]")
