@@ -16,17 +16,21 @@ import typer
 import uvloop
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from metricsdb import __version__
 from metricsdb.adapters.scrape import Scraper, ScrapeResult, Target
 from metricsdb.clock import SystemClock
-from metricsdb.config import Config, address, load
+from metricsdb.config import Config, address, load, load_web
 from metricsdb.database import Database
 from metricsdb.demo import run as run_demo
 from metricsdb.durability import Mode
 from metricsdb.errors import ConfigError, MetricsDBError
+from metricsdb.logs import OneLine, printable
+from metricsdb.server.run import check_exposure
 from metricsdb.server.run import serve as run_server
 from metricsdb.times import duration_ms
+from metricsdb.web import hash_password as hash_of
 
 __all__ = ["main"]
 
@@ -62,6 +66,10 @@ def serve(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file: listen, limits, scrape, statsd.")] = None,
     query_memory: Annotated[int | None, typer.Option(help="Bytes that one query may hold.")] = None,
+    web_config: Annotated[Path | None, typer.Option(help="YAML file: TLS, credentials, limits of clients.")] = None,
+    allow_unauthenticated: Annotated[
+        bool, typer.Option("--allow-unauthenticated", help="Let other machines in without credentials.")
+    ] = False,
 ) -> None:
     """Serve Prometheus' HTTP API: remote write in, PromQL out."""
     chosen = Config() if config is None else load(config)
@@ -73,10 +81,10 @@ def serve(
             raise ConfigError(f"query-memory {query_memory} must be positive")
         limits = msgspec.structs.replace(chosen.limits, query_memory_max=query_memory)
         chosen = msgspec.structs.replace(chosen, limits=limits)
-    chosen = _with_storage(chosen, data, durability)
+    chosen = _with_web(_with_storage(chosen, data, durability), web_config, allow_unauthenticated)
     home = chosen.storage
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    _log_to_stderr()
+    check_exposure(chosen)  # before a directory is opened and read
     limits = chosen.limits
     db = Database(
         home.data,
@@ -106,6 +114,22 @@ def serve(
     }
     with db:
         _run(run_server(db, chosen, flags=flags))
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # Below errors it has a line for each malformed request; those are counted.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+def _with_web(chosen: Config, path: Path | None, allow_unauthenticated: bool) -> Config:
+    web = chosen.web if path is None else load_web(path)
+    if allow_unauthenticated:
+        web = msgspec.structs.replace(web, allow_unauthenticated=True)
+    return msgspec.structs.replace(chosen, web=web)
 
 
 def _with_storage(chosen: Config, data: Path | None, durability: str | None) -> Config:
@@ -141,6 +165,18 @@ def scrape(
 
 
 @app.command()
+def hash_password() -> None:
+    """Read a password, and print the hash that `password_hash` and `basic_auth_users` take."""
+    if sys.stdin.isatty():
+        password = typer.prompt("password", hide_input=True, confirmation_prompt=True)
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise ConfigError("the password is empty; give one on the first line")
+    out.print(hash_of(password.encode()), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def demo(
     series: Annotated[int | None, typer.Option(help="Active series; by default a million, or what fits.")] = None,
     minutes: Annotated[float, typer.Option(help="How much history to stream in, at a scrape each 5 s (up to 10).")] = 6,
@@ -155,7 +191,8 @@ def _target(url: str, interval_ms: int, timeout_s: float) -> Target:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"url {url!r} is not http(s)://host[:port]/path")
     url = url if parts.path else f"{url}/metrics"
-    return Target(url, {"job": "scrape", "instance": parts.netloc}, interval_ms, timeout_s)
+    # A name and password stay in the request: labels are for everybody.
+    return Target(url, {"job": "scrape", "instance": parts.netloc.rpartition("@")[2]}, interval_ms, timeout_s)
 
 
 async def _scrape_rounds(db: Database, chosen: list[Target], interval: int | None, queries: list[str]) -> bool:
@@ -168,9 +205,10 @@ async def _scrape_rounds(db: Database, chosen: list[Target], interval: int | Non
             results = await asyncio.gather(*(scraper.scrape(target, at) for target in chosen))
             _show(results)
             for expr in queries:
-                out.print(f"[bold]{expr}[/bold]", highlight=False)
+                out.print(Text(expr, style="bold"))
                 with pl.Config(tbl_rows=20, tbl_hide_dataframe_shape=True):
-                    out.print(db.query(expr, at / 1000))
+                    lines = str(db.query(expr, at / 1000)).split("\n")
+                out.print(Text("\n".join(map(printable, lines))), soft_wrap=True)
             if interval is None:
                 return any(r.error is not None for r in results)
             await clock.sleep(max(0, at + interval - clock.now_ms()) / 1000)
@@ -181,9 +219,11 @@ async def _scrape_rounds(db: Database, chosen: list[Target], interval: int | Non
 def _show(results: list[ScrapeResult]) -> None:
     table = Table("target", "up", "ms", "samples", "new series", "rejected")
     for r in results:
-        rejected = "; ".join(f"{reason} {count}: {example}" for reason, count, example in r.rejected)
-        up = "yes" if r.error is None else f"[red]no: {r.error}[/red]"
-        table.add_row(r.target.url, up, f"{r.duration_s * 1000:.1f}", str(r.samples), str(r.series_created), rejected)
+        # What a target sends is shown as text: no markup, no escapes of the terminal.
+        rejected = Text(printable("; ".join(f"{reason} {count}: {example}" for reason, count, example in r.rejected)))
+        up = Text("yes") if r.error is None else Text(printable(f"no: {r.error}"), style="red")
+        ms, samples, created = f"{r.duration_s * 1000:.1f}", str(r.samples), str(r.series_created)
+        table.add_row(Text(printable(r.target.shown)), up, ms, samples, created, rejected)
     out.print(table)
 
 

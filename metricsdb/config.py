@@ -12,11 +12,13 @@ import msgspec
 import yaml
 
 from metricsdb.errors import ConfigError
-from metricsdb.times import duration_ms
+from metricsdb.times import Duration
+from metricsdb.web import Secret, Web
 
 __all__ = [
+    "Authorization",
+    "BasicAuth",
     "Config",
-    "Duration",
     "Limits",
     "PrecisionPolicy",
     "ScrapeJob",
@@ -26,6 +28,7 @@ __all__ = [
     "address",
     "dump",
     "load",
+    "load_web",
     "parse",
 ]
 
@@ -33,30 +36,6 @@ T = TypeVar("T")
 
 # Native code takes no larger body (BODY_BYTES_MAX of rust/model/src/bounds.rs).
 BODY_BYTES_MAX = 64 << 20
-
-
-class Duration:
-    """A length of time in a configuration file: ``15s``, ``1m30s``, or a number of seconds."""
-
-    __slots__ = ("ms",)
-
-    def __init__(self, text: str | float) -> None:
-        self.ms = duration_ms(text)
-        if self.ms <= 0:
-            raise ConfigError(f"{text!r} must be longer than zero; write it as '15s' or '1m'")
-
-    @property
-    def seconds(self) -> float:
-        return self.ms / 1000
-
-    def __str__(self) -> str:
-        return f"{self.ms // 1000}s" if self.ms % 1000 == 0 else f"{self.ms}ms"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Duration) and self.ms == other.ms
-
-    def __hash__(self) -> int:
-        return hash(self.ms)
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,6 +65,20 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _check_body_bytes_max(self.body_bytes_max)
 
 
+class BasicAuth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Name and password that a target asks for. The file is read at each scrape."""
+
+    username: str
+    password_file: str
+
+
+class Authorization(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A token that a target asks for. The file is read at each scrape."""
+
+    credentials_file: str
+    type: str = "Bearer"
+
+
 class ScrapeJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Targets that are asked for their metrics every interval. Field names are Prometheus'."""
 
@@ -98,6 +91,8 @@ class ScrapeJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     labels: dict[str, str] = {}
     honor_labels: bool = False
     body_bytes_max: int = BODY_BYTES_MAX
+    basic_auth: BasicAuth | None = None
+    authorization: Authorization | None = None
 
     def __post_init__(self) -> None:
         if not self.job_name:
@@ -106,8 +101,12 @@ class ScrapeJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not self.targets:
             raise ValueError(f"job {self.job_name!r} has no targets; list host:port of each")
         for target in self.targets:
+            if "@" in target:
+                raise ValueError("a target has a name or password; give basic_auth: {username: …, password_file: …}")
             if "/" in target or not urlsplit(f"//{target}").hostname:
                 raise ValueError(f"target {target!r} is not host:port; path and scheme are fields of the job")
+        if self.basic_auth is not None and self.authorization is not None:
+            raise ValueError(f"job {self.job_name!r} has basic_auth and authorization; keep one of them")
         if self.scrape_timeout is not None and self.scrape_timeout.ms > self.scrape_interval.ms:
             raise ValueError(
                 f"scrape_timeout {self.scrape_timeout} exceeds the interval of {self.scrape_interval}; shorten it"
@@ -128,6 +127,8 @@ class StatsdListener(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     udp: str | None = None
     tcp: str | None = None
     queue_messages_max: int = 100_000
+    queue_bytes_max: int = 32 << 20
+    connections_max: int = 1024
     flush_interval: Duration = msgspec.field(default_factory=lambda: Duration("1s"))
     labels: dict[str, str] = {}
 
@@ -135,8 +136,12 @@ class StatsdListener(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for text in (self.udp, self.tcp):
             if text is not None:
                 _as_value_error(address, text)
-        if self.queue_messages_max <= 0:
-            raise ValueError(f"`queue_messages_max` is {self.queue_messages_max}; give a number above zero")
+        for name in ("queue_messages_max", "connections_max"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; give a number above zero")
+        most = BODY_BYTES_MAX - self.queue_messages_max
+        if not 1 << 20 <= self.queue_bytes_max <= most:
+            raise ValueError(f"`queue_bytes_max` is {self.queue_bytes_max}; give 1048576 to {most}")
 
 
 class Upkeep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -183,6 +188,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     upkeep: Upkeep = msgspec.field(default_factory=Upkeep)
     storage: Storage = msgspec.field(default_factory=Storage)
     precision: list[PrecisionPolicy] = []
+    web: Web = msgspec.field(default_factory=Web)
 
     def __post_init__(self) -> None:
         _as_value_error(address, self.listen)
@@ -190,6 +196,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two jobs are called {name!r}; give each its own name")
+        if self.web.write_bytes_max < 2 * self.limits.body_bytes_max:
+            raise ValueError(
+                f"`web.write_bytes_max` is {self.web.write_bytes_max}; give twice `limits.body_bytes_max` or more, "
+                "as one sender alone gets half of it"
+            )
         selectors = [p.selector for p in self.precision]
         for selector in selectors:
             if selectors.count(selector) > 1:
@@ -210,25 +221,56 @@ def address(text: str) -> tuple[str, int]:
 
 
 def load(path: Path) -> Config:
-    """Reads a configuration file. Raises ConfigError."""
+    """Reads a configuration file; paths of secrets and certificates are relative to it. Raises ConfigError."""
+    chosen = parse(_read(path), str(path))
+    jobs = [_job_relative_to(job, path.parent) for job in chosen.scrape]
+    return msgspec.structs.replace(chosen, web=chosen.web.relative_to(path.parent), scrape=jobs)
+
+
+def _job_relative_to(job: ScrapeJob, folder: Path) -> ScrapeJob:
+    basic, token = job.basic_auth, job.authorization
+    if basic is not None:
+        basic = msgspec.structs.replace(basic, password_file=str(folder / basic.password_file))
+    if token is not None:
+        token = msgspec.structs.replace(token, credentials_file=str(folder / token.credentials_file))
+    return msgspec.structs.replace(job, basic_auth=basic, authorization=token)
+
+
+def load_web(path: Path) -> Web:
+    """Reads a file that is a `web` section, or a web configuration of Prometheus. Raises ConfigError."""
+    return _convert(_read(path), Web, str(path)).relative_to(path.parent)
+
+
+def _read(path: Path) -> bytes:
     try:
-        text = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; check the path and its rights") from None
-    return parse(text, str(path))
 
 
 def parse(text: bytes, name: str = "configuration") -> Config:
     """As `load`, from the text of a file; `name` is what errors call it."""
+    return _convert(text, Config, name)
+
+
+def _convert(text: bytes, kind: type[T], name: str) -> T:
     try:
         tree = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{name}: is not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{name}: is not YAML: {_without_text(error)}") from None
     tree = {} if tree is None else tree
     try:
-        return msgspec.convert(tree, Config, dec_hook=_decode)
+        return msgspec.convert(tree, kind, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{name}: {_blame(str(error), tree)}") from None
+        raise ConfigError(f"{name}: {_blame(str(error), tree, kind)}") from None
+
+
+def _without_text(error: Exception) -> str:
+    """What is wrong and where, without the line itself: it may hold a secret."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{error.problem or error.context} in line {mark.line + 1}, column {mark.column + 1}"
+    return " ".join(str(error).split())
 
 
 def dump(config: Config) -> str:
@@ -238,6 +280,10 @@ def dump(config: Config) -> str:
 
 def _decode(kind: type, value: Any) -> Any:
     """Types of ours that msgspec does not know; it adds the path to the error."""
+    if kind is Secret:
+        if isinstance(value, str):
+            return Secret(value)
+        raise ValueError("is not text; put it in quotes")
     if kind is Duration and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return _as_value_error(Duration, value)
     raise ValueError(f"{value!r} is not a {kind.__name__.lower()}; write it as '15s', '1m30s', or seconds")
@@ -251,13 +297,15 @@ def _as_value_error(check: Callable[[Any], T], value: Any) -> T:
         raise ValueError(str(error)) from None
 
 
-def _blame(message: str, tree: Any) -> str:
-    """`field: value: what is wrong`, from msgspec's `what - at `$.field``."""
+def _blame(message: str, tree: Any, kind: type[Any]) -> str:
+    """`field: value: what is wrong`, from msgspec's `what - at `$.field``; never a value where secrets stand."""
     what, _, path = message.partition(" - at `$")
     field = path.rstrip("`").lstrip(".")
     if not field:
-        known = ", ".join(Config.__struct_fields__)
+        known = ", ".join(kind.__struct_fields__)
         return f"{what}; the fields are {known}" if "unknown field" in what else what
+    if kind is Web or field.startswith("web"):
+        return f"{field}: {what}"
     value = tree
     for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", field):
         try:

@@ -34,6 +34,30 @@ _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdwy]))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdwy])")
 
 
+class Duration:
+    """A length of time in a configuration file: ``15s``, ``1m30s``, or a number of seconds."""
+
+    __slots__ = ("ms",)
+
+    def __init__(self, text: str | float) -> None:
+        self.ms = duration_ms(text)
+        if self.ms <= 0:
+            raise ConfigError(f"{text!r} must be longer than zero; write it as '15s' or '1m'")
+
+    @property
+    def seconds(self) -> float:
+        return self.ms / 1000
+
+    def __str__(self) -> str:
+        return f"{self.ms // 1000}s" if self.ms % 1000 == 0 else f"{self.ms}ms"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Duration) and self.ms == other.ms
+
+    def __hash__(self) -> int:
+        return hash(self.ms)
+
+
 def duration_ms(value: DurationLike, what: str = "duration") -> int:
     """Milliseconds of ``"5m"``, ``"1h30m"``, a ``timedelta``, or a number of seconds.
 

@@ -7,21 +7,27 @@ A series that a target no longer gives ends with a staleness marker; after a fai
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 
 from metricsdb._native import NativeDatabase, ScrapeState
 from metricsdb.adapters.exposition import format_of
+from metricsdb.adapters.room import Room
 from metricsdb.clock import Clock
-from metricsdb.config import ScrapeJob
+from metricsdb.config import Authorization, BasicAuth, ScrapeJob
 from metricsdb.errors import MetricsDBError, NotDurable
+from metricsdb.logs import printable
 
 if TYPE_CHECKING:
     from metricsdb._native import Report
@@ -38,6 +44,13 @@ ACCEPT = (
 )
 # A scrape that starts this late still carries its even time: steady intervals compress far better.
 TOLERANCE_MS = 5
+# Bodies of all targets that are being read; at even times there are few.
+BODIES_BYTES_MAX = 512 << 20
+# A body up to this is stored on the event loop.
+INLINE_BYTES_MAX = 256 * 1024
+PART_BYTES = 64 * 1024
+SECRET_BYTES_MAX = 4096
+_ENCODINGS = ("", "identity", "gzip", "x-gzip")
 _REPORTED = ("up", "scrape_duration_seconds", "scrape_samples_scraped")
 
 
@@ -51,7 +64,25 @@ class Target:
     timeout_s: float
     honor_labels: bool = False
     body_bytes_max: int = 64 << 20
+    basic_auth: BasicAuth | None = None
+    authorization: Authorization | None = None
     state: ScrapeState = field(default_factory=ScrapeState)
+
+    @property
+    def shown(self) -> str:
+        """The URL without name and password."""
+        parts = urlsplit(self.url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+    def credentials(self) -> dict[str, str]:
+        """The header that the target asks for. Raises ValueError if a file cannot be read."""
+        if self.basic_auth is not None:
+            pair = self.basic_auth.username.encode() + b":" + _secret(self.basic_auth.password_file)
+            return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
+        if self.authorization is not None:
+            token = _secret(self.authorization.credentials_file).decode("latin-1")
+            return {"Authorization": f"{self.authorization.type} {token}"}
+        return {}
 
     def next_ms(self, now_ms: int) -> int:
         """The next time after `now_ms` that is this target's; targets spread evenly over their interval."""
@@ -82,6 +113,8 @@ def targets(jobs: Iterable[ScrapeJob]) -> list[Target]:
             timeout_s=job.timeout.seconds,
             honor_labels=job.honor_labels,
             body_bytes_max=job.body_bytes_max,
+            basic_auth=job.basic_auth,
+            authorization=job.authorization,
         )
         for job in jobs
         for name in job.targets
@@ -102,10 +135,13 @@ class Scraper:
         self._native = native
         self._clock = clock
         self._written = written
+        self._room = Room(BODIES_BYTES_MAX)
+        # A write that waits for a disk must not hold the event loop.
+        self._inline_bytes_max = INLINE_BYTES_MAX if native.journal() is None else -1
         self._client = httpx.AsyncClient(
             transport=transport,
             follow_redirects=True,
-            headers={"Accept": ACCEPT, "User-Agent": "MetricsDB"},
+            headers={"Accept": ACCEPT, "Accept-Encoding": "gzip", "User-Agent": "MetricsDB"},
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
         )
 
@@ -130,7 +166,7 @@ class Scraper:
                 done(result)
             if (result.error is not None) != failing:
                 failing = result.error is not None
-                log.warning("%s: %s", target.url, result.error if failing else "answers again")
+                log.warning("%s: %s", printable(target.shown), printable(result.error or "answers again"))
 
     async def scrape(self, target: Target, at_ms: int) -> ScrapeResult:
         """One scrape, written at `at_ms`. Never raises for what the target does."""
@@ -144,14 +180,20 @@ class Scraper:
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as failure:
             error = str(failure) or type(failure).__name__
         duration = self._clock.monotonic() - started
+        store = partial(self._store, target, body, text_format, at_ms, duration, error)
+        return store() if len(body) <= self._inline_bytes_max else await asyncio.to_thread(store)
+
+    def _store(
+        self, target: Target, body: bytes, text_format: str, at_ms: int, duration_s: float, error: str | None
+    ) -> ScrapeResult:
         try:
             report = self._take(target, body, text_format, at_ms)
         except MetricsDBError as failure:
             error = str(failure)
             report = self._take(target, b"", "prometheus", at_ms)
         samples = report[0] + sum(count for _, count, _ in report[4])
-        self._report(target, at_ms, (float(error is None), duration, float(samples)))
-        return ScrapeResult(target, at_ms, duration, samples, report[3], report[4], error)
+        self._report(target, at_ms, (float(error is None), duration_s, float(samples)))
+        return ScrapeResult(target, at_ms, duration_s, samples, report[3], report[4], error)
 
     def _take(self, target: Target, body: bytes, text_format: str, at_ms: int) -> Report:
         report = self._native.ingest_scrape(target.state, body, text_format, at_ms, target.labels, target.honor_labels)
@@ -161,16 +203,24 @@ class Scraper:
 
     async def _fetch(self, target: Target) -> tuple[bytes, str]:
         """The body and its format. Raises ValueError if it is no answer that can be stored."""
-        timeout = {"X-Prometheus-Scrape-Timeout-Seconds": f"{target.timeout_s:g}"}
-        async with self._client.stream("GET", target.url, headers=timeout, timeout=target.timeout_s) as answer:
+        headers = {"X-Prometheus-Scrape-Timeout-Seconds": f"{target.timeout_s:g}", **target.credentials()}
+        async with self._client.stream("GET", target.url, headers=headers, timeout=target.timeout_s) as answer:
             if answer.status_code != 200:
                 raise ValueError(f"server returned HTTP status {answer.status_code} {answer.reason_phrase}")
+            encoding = answer.headers.get("content-encoding", "identity").strip().lower()
+            if encoding not in _ENCODINGS:  # packed twice, a body grows by the square of what gzip can do
+                raise ValueError(f"body is encoded as {encoding!r}; gzip and identity are taken")
             parts, size = [], 0
-            async for part in answer.aiter_bytes():
-                size += len(part)
-                if size > target.body_bytes_max:
-                    raise ValueError(f"body is larger than {target.body_bytes_max} bytes; raise body_bytes_max")
-                parts.append(part)
+            try:
+                async for part in answer.aiter_bytes(PART_BYTES):
+                    if size + len(part) > target.body_bytes_max:
+                        raise ValueError(f"body is larger than {target.body_bytes_max} bytes; raise body_bytes_max")
+                    if not self._room.take(target.url, len(part)):
+                        raise ValueError("the bodies of other scrapes take the memory that there is for them")
+                    size += len(part)
+                    parts.append(part)
+            finally:
+                self._room.give(target.url, size)
             return b"".join(parts), format_of(answer.headers.get("content-type", ""))
 
     def _report(self, target: Target, at_ms: int, values: tuple[float, ...]) -> None:
@@ -179,3 +229,15 @@ class Scraper:
         # A target cannot send again what a failing disk did not keep; the database itself says that it fails.
         with suppress(NotDurable):
             self._native.append_columns(refs, times, np.array(values))
+
+
+def _secret(path: str) -> bytes:
+    """The line in the file. Raises ValueError."""
+    try:
+        with Path(path).open("rb") as file:
+            secret = file.read(SECRET_BYTES_MAX).strip()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    if not secret or not secret.isascii() or b"\n" in secret or b"\r" in secret:
+        raise ValueError(f"{path} must hold one line of ASCII")
+    return secret

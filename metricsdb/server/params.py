@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from datetime import UTC, datetime
@@ -9,12 +10,18 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-__all__ = ["STEPS_MAX", "BadParameter", "Form", "duration_ms", "read_form", "time_ms", "url_form"]
+from metricsdb.server.intake import Held, TooLarge
+
+__all__ = ["FORM_BYTES_MAX", "STEPS_MAX", "BadParameter", "Form", "duration_ms", "read_form", "time_ms", "url_form"]
 
 # Points a series that one range query may return.
 STEPS_MAX = 11_000
 # Bytes of one form body, as Go's net/http allows.
 FORM_BYTES_MAX = 10 << 20
+# Each parameter costs some hundred bytes, however short it is.
+PARAMETERS_MAX = 10_000
+# A form up to this is read on the event loop.
+INLINE_BYTES_MAX = 64 << 10
 # The times that Prometheus' clients send for "since ever" and "for ever".
 MIN_TIME_MS = (-(2**63) // 1000 + 62_135_596_801) * 1000
 MAX_TIME_MS = (2**63 // 1000 - 62_135_596_801) * 1000
@@ -94,18 +101,20 @@ class Form:
         return count
 
 
-async def read_form(request: Request) -> Form:
-    """The request's parameters; a POST may carry them as a form, or partly in both places."""
+async def read_form(request: Request, held: Held) -> Form:
+    """The request's parameters; a POST may carry them as a form, or partly in both places. Raises NoRoom."""
     pairs: list[tuple[str, str]] = []
     if request.method == "POST":
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/x-www-form-urlencoded":
-            body = bytearray()
-            async for part in request.stream():
-                body += part
-                if len(body) > FORM_BYTES_MAX:
-                    raise BadParameter("error parsing form values: http: POST too large")
-            pairs = _pairs(bytes(body))
+            try:
+                body = await held.read(request.receive)
+            except TooLarge:
+                raise BadParameter("error parsing form values: http: POST too large") from None
+            if len(body) <= INLINE_BYTES_MAX:
+                pairs = _pairs(body)
+            else:
+                pairs = await asyncio.to_thread(_pairs, body)
     return Form(pairs + _pairs(request.scope["query_string"]))
 
 
@@ -116,7 +125,10 @@ def url_form(request: Request) -> Form:
 
 def _pairs(raw: bytes) -> list[tuple[str, str]]:
     try:
-        return parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict")
+        text = raw.decode("ascii")
+        if text.count("&") >= PARAMETERS_MAX:
+            raise BadParameter(f"error parsing form values: more than {PARAMETERS_MAX} of them; send fewer")
+        return parse_qsl(text, keep_blank_values=True, errors="strict")
     except ValueError:
         raise BadParameter("error parsing form values: they are not percent-encoded UTF-8") from None
 

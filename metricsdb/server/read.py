@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
@@ -12,10 +13,11 @@ from starlette.responses import Response
 
 from metricsdb.database import Database
 from metricsdb.errors import ExecutionError, MetricsDBError
-from metricsdb.server.params import MAX_TIME_MS, MIN_TIME_MS, STEPS_MAX, BadParameter, Form, read_form
+from metricsdb.server.intake import Intake, NoRoom, no_room
+from metricsdb.server.params import MAX_TIME_MS, MIN_TIME_MS, STEPS_MAX, BadParameter, Form, read_form, url_form
 from metricsdb.server.reply import failure, json_bytes, refusal, success
 from metricsdb.server.runner import Runner, Streamed
-from metricsdb.server.state import Exposition
+from metricsdb.server.state import Counts, Exposition
 
 __all__ = ["Read"]
 
@@ -29,7 +31,9 @@ Answer = Callable[["Read", Request, Form], Awaitable[Response]]
 class Read:
     """The handlers; each runs its native call in a worker thread, so that a slow query holds up nobody."""
 
-    def __init__(self, db: Database, runner: Runner) -> None:
+    def __init__(self, db: Database, runner: Runner, forms: Intake, counts: Counts) -> None:
+        self._forms = forms
+        self._counts = counts
         self._native = db._native
         self._now_ms = db.now_ms
         self._lookback_ms = db._lookback_ms
@@ -41,7 +45,10 @@ class Read:
 
         async def handler(request: Request) -> Response:
             try:
-                return await answer(self, request, await read_form(request))
+                with self._forms.hold(request.scope) as held:
+                    return await answer(self, request, await read_form(request, held))
+            except NoRoom as error:
+                return no_room(error, self._forms, self._counts)
             except BadParameter as error:
                 return refusal("bad_data", str(error), 400)
             except MetricsDBError as error:
@@ -96,10 +103,11 @@ class Read:
 
     async def kill(self, request: Request) -> Response:
         """Ends one of them."""
-        number = request.path_params["id"]
-        if not self._native.kill(number):
-            return refusal("not_found", f"no query has the id {number}; it may have ended", 404)
-        return success({"killed": number})
+        text = request.path_params["id"]
+        # Ids count up from 1: one of twenty digits there never is.
+        if not re.fullmatch("[0-9]{1,19}", text) or not self._native.kill(int(text)):
+            return refusal("not_found", f"no query has the id {text[:20]}; it may have ended", 404)
+        return success({"killed": int(text)})
 
     async def series(self, _request: Request, form: Form) -> Response:
         matchers = form.all("match[]")
@@ -142,7 +150,7 @@ class Read:
     async def federate(self, request: Request) -> Response:
         """``/federate``: the newest sample of each selected series as text; refusals are plain text too."""
         try:
-            form = await read_form(request)
+            form = url_form(request)
             work = partial(self._native.federate, form.all("match[]"), self._now_ms(), self._lookback_ms)
             return Response(await self._run(work), media_type=Exposition.CONTENT_TYPE)
         except ExecutionError as error:

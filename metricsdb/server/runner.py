@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from metricsdb._native import Body, StopSwitch
 from metricsdb.database import Database
 from metricsdb.errors import ConfigError, QueryRejected
+from metricsdb.server.gate import SlowBody
 from metricsdb.server.state import Counts
 
 __all__ = ["Runner", "Streamed"]
@@ -101,8 +102,10 @@ async def _watched(future: asyncio.Future[T], switch: StopSwitch, receive: Recei
 
 
 async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    """Returns when the client is gone; one that never ends its body is as good as gone."""
+    with suppress(SlowBody):
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
 class Streamed(Response):

@@ -35,7 +35,8 @@ class Counts:
         self.out_of_order = 0
         self.series_created = 0
         self.queries_running = 0
-        self.dropped: dict[str, int] = defaultdict(int)
+        self.dropped: dict[tuple[str, str], int] = defaultdict(int)
+        self.refused: dict[str, int] = defaultdict(int)
 
     def request(self, handler: str, status: int, seconds: float) -> None:
         with self._lock:
@@ -56,10 +57,15 @@ class Counts:
             for reason, count, _ in rejected:
                 self.rejected[source, reason] += count
 
-    def drop(self, source: str, count: int = 1) -> None:
-        """Messages that a listener could not queue."""
+    def drop(self, source: str, reason: str, count: int = 1) -> None:
+        """Messages that a listener could not take."""
         with self._lock:
-            self.dropped[source] += count
+            self.dropped[source, reason] += count
+
+    def refuse(self, reason: str) -> None:
+        """A request or connection that a limit ended; the reasons are those of docs/security.md."""
+        with self._lock:
+            self.refused[reason] += 1
 
     def query(self, change: int) -> None:
         with self._lock:
@@ -81,14 +87,19 @@ class Counts:
             out.sample({}, self.out_of_order)
             out.family("metricsdb_series_created_total", "counter", "Series that a write made known.")
             out.sample({}, self.series_created)
-            out.family("metricsdb_listener_dropped_total", "counter", "Messages dropped because a queue was full.")
-            for source, count in sorted(self.dropped.items()):
-                out.sample({"source": source}, count)
+            out.family(
+                "metricsdb_listener_dropped_total", "counter", "Messages that were lost, by listener and reason."
+            )
+            for (source, reason), count in sorted(self.dropped.items()):
+                out.sample({"source": source, "reason": reason}, count)
             out.family("metricsdb_queries_running", "gauge", "Queries that run or wait for a thread.")
             out.sample({}, self.queries_running)
             self._expose_requests(out)
 
     def _expose_requests(self, out: Exposition) -> None:
+        out.family("metricsdb_http_refused_total", "counter", "Requests and connections that a limit ended, by reason.")
+        for reason, count in sorted(self.refused.items()):
+            out.sample({"reason": reason}, count)
         out.family("metricsdb_http_requests_total", "counter", "HTTP requests, by handler and status.")
         for (handler, status), count in sorted(self.requests.items()):
             out.sample({"handler": handler, "code": str(status)}, count)

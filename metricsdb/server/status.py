@@ -11,13 +11,15 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from metricsdb._native import NativeDatabase
 from metricsdb.config import Config, dump
+from metricsdb.server.openapi import description
 from metricsdb.server.params import BadParameter, url_form
-from metricsdb.server.reply import refusal, success
+from metricsdb.server.reply import json_bytes, refusal, success
 from metricsdb.server.state import Counts, Exposition
 
 __all__ = ["Status"]
@@ -46,6 +48,7 @@ class Status:
         self._flags = flags
         self._executor = executor
         self._version = version
+        self._description = msgspec.json.encode(description(version))
 
     async def ready(self, _request: Request) -> Response:
         return PlainTextResponse("MetricsDB is Ready.\n")
@@ -71,6 +74,9 @@ class Status:
 
     async def flags(self, _request: Request) -> Response:
         return success(self._flags)
+
+    async def openapi(self, _request: Request) -> Response:
+        return json_bytes(self._description)
 
     async def runtimeinfo(self, _request: Request) -> Response:
         started = datetime.fromtimestamp(self._counts.started, UTC)

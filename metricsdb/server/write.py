@@ -21,6 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 from metricsdb._native import NativeDatabase
 from metricsdb.adapters.exposition import format_of
 from metricsdb.errors import MetricsDBError, NotDurable
+from metricsdb.server.intake import Held, Intake, NoRoom, TooLarge, no_room
 from metricsdb.server.params import BadParameter, url_form
 from metricsdb.server.reply import retry_after
 from metricsdb.server.state import Counts
@@ -51,10 +52,10 @@ class RemoteWrite:
     2.0 say in headers how many samples, histograms and exemplars were stored.
     """
 
-    def __init__(self, native: NativeDatabase, counts: Counts, body_bytes_max: int, executor: Executor) -> None:
+    def __init__(self, native: NativeDatabase, counts: Counts, intake: Intake, executor: Executor) -> None:
         self._native = native
         self._counts = counts
-        self._body_bytes_max = body_bytes_max
+        self._intake = intake
         self._executor = executor
         # A write that waits for a disk must not hold the event loop, and those that wait together share a sync.
         self._inline_bytes_max = INLINE_BYTES_MAX if native.journal() is None else 0
@@ -76,11 +77,13 @@ class RemoteWrite:
         version = 1 if kind in (b"", b"application/x-protobuf") else _version(kind.decode("latin-1"))
         answer = self._refuse_headers(kind, encoding, length, version)
         if answer is None:
-            body = await read_body(receive, self._body_bytes_max)
-            if body is None:
-                answer = _too_large(self._body_bytes_max)
-            else:
-                answer = await (self._take_v2(body) if version == 2 else self._take(body))
+            with self._intake.hold(scope) as held:
+                try:
+                    held.expect(int(length))
+                    body = await held.read(receive)
+                    answer = await (self._take_v2(body, held) if version == 2 else self._take(body, held))
+                except (TooLarge, NoRoom) as error:
+                    answer = no_room(error, self._intake, self._counts)
         if answer is not None:
             await answer(scope, receive, send)
             return
@@ -97,18 +100,25 @@ class RemoteWrite:
             )
         if not length.isdigit():
             return PlainTextResponse(f"Content-Length {length.decode('latin-1')!r} is no number of bytes\n", 400)
-        if len(length) > 18 or int(length) > self._body_bytes_max:
-            return _too_large(self._body_bytes_max)
+        if len(length) > 18:
+            return no_room(TooLarge(), self._intake, self._counts)
         return None
 
-    async def _decode(self, decode: Callable[[bytes], T], body: bytes) -> T:
+    async def _decode(self, decode: Callable[[bytes], T], body: bytes, held: Held) -> T:
+        intake, loop = self._intake, asyncio.get_running_loop()
+        await intake.enter(held.source)
         if len(body) <= self._inline_bytes_max:
+            # The turn lasts to the next round of the loop, so that a source of many connections has no more of each.
+            loop.call_soon(intake.leave, held.source)
             return decode(body)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, decode, body)
-
-    async def _take_v2(self, body: bytes) -> Response:
         try:
-            report, histograms = await self._decode(self._native.write_remote_v2, body)
+            return await loop.run_in_executor(self._executor, decode, body)
+        finally:
+            intake.leave(held.source)
+
+    async def _take_v2(self, body: bytes, held: Held) -> Response:
+        try:
+            report, histograms = await self._decode(self._native.write_remote_v2, body, held)
         except NotDurable as error:
             return _not_durable(error)
         except MetricsDBError as error:
@@ -118,9 +128,9 @@ class RemoteWrite:
         answer.headers.update(_written(report[0] - histograms, histograms))
         return answer
 
-    async def _take(self, body: bytes) -> Response | None:
+    async def _take(self, body: bytes, held: Held) -> Response | None:
         try:
-            report = await self._decode(self._native.write_remote, body)
+            report = await self._decode(self._native.write_remote, body, held)
         except NotDurable as error:
             return _not_durable(error)
         except MetricsDBError as error:
@@ -173,30 +183,6 @@ def _unsupported(what: str) -> Response:
     return PlainTextResponse(f"unsupported {what}\n", 415)
 
 
-def _too_large(bytes_max: int) -> Response:
-    return PlainTextResponse(f"body is larger than {bytes_max} bytes; send smaller batches\n", 413)
-
-
-async def read_body(receive: Receive, bytes_max: int) -> bytes | None:
-    """The whole body, or None if it is larger than allowed."""
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        return body if len(body) <= bytes_max else None
-    parts, size = [body], len(body)
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return b""
-        part: bytes = message.get("body", b"")
-        size += len(part)
-        if size > bytes_max:
-            return None
-        parts.append(part)
-        if not message.get("more_body", False):
-            return b"".join(parts)
-
-
 class TextImport:
     """``POST /api/v1/import/prometheus``: Prometheus text or protobuf, or OpenMetrics, plain or as gzip.
 
@@ -206,12 +192,12 @@ class TextImport:
     """
 
     def __init__(
-        self, native: NativeDatabase, now_ms: Callable[[], int], counts: Counts, body_bytes_max: int, executor: Executor
+        self, native: NativeDatabase, now_ms: Callable[[], int], counts: Counts, intake: Intake, executor: Executor
     ) -> None:
         self._native = native
         self._now_ms = now_ms
         self._counts = counts
-        self._body_bytes_max = body_bytes_max
+        self._intake = intake
         self._executor = executor
 
     async def take(self, request: Request) -> Response:
@@ -223,26 +209,34 @@ class TextImport:
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("", "identity", *_GZIP):
             return _unsupported(f"Content-Encoding {encoding!r}; send gzip, or the text as it is")
-        loop = asyncio.get_running_loop()
-        body = await read_body(request.receive, self._body_bytes_max)
-        if body is not None and encoding in _GZIP:
-            try:
-                body = await loop.run_in_executor(self._executor, gunzip, body, self._body_bytes_max)
-            except zlib.error as error:
-                return PlainTextResponse(f"body cannot be unpacked as gzip, nothing is stored: {error}\n", 400)
-        if body is None:
-            return _too_large(self._body_bytes_max)
         now = self._now_ms() if at is None else at
         kind = format_of(request.headers.get("content-type", ""))
-        work = partial(self._native.ingest, body, kind, now, labels, False)
-        try:
-            report = await loop.run_in_executor(self._executor, work)
-        except NotDurable as error:
-            return _not_durable(error)
-        except MetricsDBError as error:
-            return PlainTextResponse(f"{error}\n", 400)
+        length = request.headers.get("content-length", "0")
+        with self._intake.hold(request.scope) as held:
+            try:
+                held.expect(int(length) if re.fullmatch("[0-9]{1,18}", length) else 0)
+                body = await held.read(request.receive)
+                await self._intake.enter(held.source)
+                try:
+                    if encoding in _GZIP:
+                        body = await self._in_thread(partial(gunzip, body, self._intake.body_bytes_max))
+                        held.replace(len(body))
+                    report = await self._in_thread(partial(self._native.ingest, body, kind, now, labels, False))
+                finally:
+                    self._intake.leave(held.source)
+            except (TooLarge, NoRoom) as error:
+                return no_room(error, self._intake, self._counts)
+            except zlib.error as error:
+                return PlainTextResponse(f"body cannot be unpacked as gzip, nothing is stored: {error}\n", 400)
+            except NotDurable as error:
+                return _not_durable(error)
+            except MetricsDBError as error:
+                return PlainTextResponse(f"{error}\n", 400)
         self._counts.write("import", report)
         return _partly(report) or Response(status_code=204)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
 
 def _import_options(timestamp: str, extra: list[str]) -> tuple[int | None, dict[str, str]]:
@@ -257,10 +251,10 @@ def _import_options(timestamp: str, extra: list[str]) -> tuple[int | None, dict[
     return (int(timestamp) if timestamp else None), labels
 
 
-def gunzip(body: bytes, bytes_max: int) -> bytes | None:
-    """The text of all members, or None if it is larger than allowed; never more than that is held.
+def gunzip(body: bytes, bytes_max: int) -> bytes:
+    """The text of all members; never more than is allowed is held.
 
-    Raises zlib.error for what is not gzip from its first byte to its last, an empty body and a cut one included.
+    Raises TooLarge, and zlib.error for what is not gzip from its first byte to its last, also an empty or cut body.
     """
     text, packed, at = bytearray(), memoryview(body), 0
     while True:
@@ -271,7 +265,7 @@ def gunzip(body: bytes, bytes_max: int) -> bytes | None:
                 raise zlib.error("it ends before its end mark")
             text += decoder.decompress(window, bytes_max + 1 - len(text))
             if len(text) > bytes_max:
-                return None
+                raise TooLarge
             at += len(window) - len(decoder.unused_data)
         if at == len(body):
             return bytes(text)

@@ -12,6 +12,7 @@ import pytest
 
 import metricsdb as mdb
 from metricsdb.config import BODY_BYTES_MAX
+from metricsdb.server.intake import TooLarge
 from metricsdb.server.write import gunzip
 from tests.server.conftest import T0
 from tests.server.remote_write import body, field, request, varint
@@ -142,7 +143,8 @@ def test_the_limit_of_gzip_holds_over_all_members(members):
     size = len(text) // members
     packed = b"".join(gzip.compress(text[i * size : (i + 1) * size]) for i in range(members))
     assert gunzip(packed, len(text)) == text
-    assert gunzip(packed, len(text) - 1) is None
+    with pytest.raises(TooLarge):
+        gunzip(packed, len(text) - 1)
 
 
 @pytest.mark.parametrize("encoding", ["snappy", "zstd", "br", "deflate", "gzip, gzip"])

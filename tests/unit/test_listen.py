@@ -54,15 +54,15 @@ def test_a_full_queue_drops_and_counts():
     statsd = Statsd(
         db._native,
         FakeClock(T0 * 1000),
-        StatsdListener(queue_messages_max=2),
+        StatsdListener(queue_messages_max=4),
         written=lambda source, report: reports.append((source, report[0])),
-        dropped=lambda source, count: dropped.append((source, count)),
+        dropped=lambda *what: dropped.append(what),
     )
     for i in range(5):
-        statsd.push(b"g%d:1|g" % i)
+        statsd._take(b"g%d:1|g" % i, "one sender")
     statsd.flush()
     statsd.flush()
-    assert dropped == [("statsd", 1)] * 3
+    assert dropped == [("statsd", "queue", 1)] * 3
     assert reports == [("statsd", 2), ("statsd", 0)]
 
 
