@@ -10,7 +10,7 @@ import platform
 
 import polars as pl
 
-NAMES = ["ingest", "memory", "index", "codecs", "queries", "frames", "subscribe", "server"]
+NAMES = ["ingest", "memory", "index", "codecs", "queries", "frames", "subscribe", "server", "spike"]
 
 
 def main() -> None:
