@@ -222,6 +222,23 @@ def test_time_and_chance_come_in_as_arguments(path):
     assert not calls & FORBIDDEN_IN_PYTHON
 
 
+@pytest.mark.parametrize("path", python_files(), ids=relative)
+def test_no_data_is_run(path):
+    """What is read is never code: no pickles, no YAML that builds objects, no shell, no evaluation of text."""
+    modules, calls = set[str](), set[str]()
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.Call):
+            calls.add(ast.unparse(node.func))
+            assert not any(word.arg == "shell" for word in node.keywords)
+    assert not modules & {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+    assert not {call for call in calls if call in ("eval", "exec", "compile", "os.system", "os.popen")}
+    assert {call for call in calls if call.startswith("yaml.")} <= {"yaml.safe_load"}
+
+
 def stub_names(nodes: list[ast.stmt]) -> dict[str, list[ast.stmt]]:
     found: dict[str, list[ast.stmt]] = {}
     for node in nodes:

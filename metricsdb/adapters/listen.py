@@ -133,7 +133,7 @@ class Statsd:
         except MetricsDBError as error:
             if self._log.due(self._clock.monotonic()):
                 log.warning("%d bytes of StatsD were refused: %s", len(body), printable(str(error)))
-            self._drop("refused", body.count(b"\n") + 1)
+            self._drop("refused", body.count(b"\n") + bool(body))
             return
         if self._written is not None:
             self._written(SOURCE, report)

@@ -34,7 +34,7 @@ precision: [{{selector: warmth, policy: decimals(1)}}]
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(b"hits:2|c\nhits:3|c\nwarmth:21.4567|g", ("127.0.0.1", statsd))
         wait_for("the server's own metrics", lambda: value(server, 'up{job="self"}') == "1")
-        assert value(server, 'up{job="nobody"}') == "0"
+        wait_for("the target that is not there", lambda: value(server, 'up{job="nobody"}') == "0")
         wait_for("StatsD", lambda: value(server, 'hits{dc="x"}') == "5")
         assert value(server, "warmth") == "21.5"
         ingested = 'metricsdb_ingested_samples_total{source="scrape"}'

@@ -67,7 +67,16 @@ def test_what_is_dumped_is_read_back():
         (b"scrape: [{job_name: a, targets: ['b:1'], scrape_timeout: 1m}]", ["scrape_timeout", "60s", "15s"]),
         (b"scrape: [{job_name: a, targets: ['b:1']}, {job_name: a, targets: ['b:1']}]", ["'a'", "own name"]),
         (b"statsd: {udp: '8125'}", ["8125", "HOST:PORT"]),
+        (b"scrape: [{job_name: a, targets: ['u:p@b:1']}]", ["password_file"]),
+        (
+            b"scrape: [{job_name: a, targets: ['b:1'], basic_auth: {username: u, password_file: f}, "
+            b"authorization: {credentials_file: f}}]",
+            ["basic_auth and authorization", "keep one"],
+        ),
         (b"statsd: {queue_messages_max: 0}", ["queue_messages_max", "0"]),
+        (b"statsd: {queue_bytes_max: 100}", ["queue_bytes_max", "1048576"]),
+        (b"statsd: {queue_bytes_max: 67108864}", ["queue_bytes_max", "67008864"]),
+        (b"web: {write_bytes_max: 100}", ["write_bytes_max", "twice"]),
         (b"duplicates: maybe", ["duplicates", "maybe"]),
         (b"- a", ["object", "array"]),
         (b"a: [", ["YAML"]),

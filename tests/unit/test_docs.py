@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import metricsdb as mdb
-from metricsdb import config, errors
+from metricsdb import config, errors, web
 from metricsdb.config import Config, Limits, ScrapeJob, StatsdListener
 from metricsdb.server import create_app
 
@@ -51,13 +51,35 @@ def test_every_public_method_has_its_place():
     assert [name for name in methods if f"`{name}(" not in page] == []
 
 
-_CONFIGURED = (Config, Limits, ScrapeJob, StatsdListener)
+_CONFIGURED = (Config, Limits, ScrapeJob, config.BasicAuth, config.Authorization, StatsdListener)
+# Those of the section `web` have a page of their own.
+_WEB = (web.Web, web.Tls, web.Credential)
 
 
 def test_every_field_of_the_configuration_has_its_place():
     page = (ROOT / "docs" / "operations.md").read_text()
     fields = [f for kind in (*_CONFIGURED, config.Upkeep, config.Storage) for f in kind.__struct_fields__]
     assert [name for name in fields if f"`{name}`" not in page] == []
+
+
+def test_every_field_of_the_web_section_has_its_place():
+    page = (ROOT / "docs" / "security.md").read_text()
+    fields = [f for kind in _WEB for f in kind.__struct_fields__]
+    assert [name for name in fields if f"`{name}`" not in page] == []
+
+
+def test_every_refusal_is_on_the_page_with_a_test_that_is_there():
+    page = (ROOT / "docs" / "security.md").read_text()
+    sources = "\n".join(p.read_text() for p in sorted((ROOT / "metricsdb" / "server").glob("*.py")))
+    by_call = re.findall(r'refused\([\w.]*counts, "(\w+)"|counts\.refuse\("(\w+)"\)', sources)
+    by_parser = re.findall(r'\b\d{3}, "\w+", .+, "(\w+)"\)?$', sources, re.MULTILINE)
+    named = {one or other for one, other in by_call} | set(by_parser)
+    rows = re.findall(r"^\|.*\|$", page, re.MULTILINE)
+    assert {"headers", "unauthorized", "answer_time", "pipelined"} <= named
+    assert [name for name in named if not any(f"`{name}`" in row for row in rows)] == []
+    tests = "\n".join(p.read_text() for p in (ROOT / "tests").rglob("test_*.py"))
+    for name in re.findall(r"`(test_\w+)`", page):
+        assert f"def {name}(" in tests, name
 
 
 def test_every_error_has_its_place():

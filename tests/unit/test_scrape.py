@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import itertools
 import math
 import struct
+import threading
 
 import httpx
 import pytest
@@ -185,3 +187,107 @@ def test_targets_are_asked_at_even_times_for_ever():
     assert len(seen) == 4
     assert {b - a for a, b in itertools.pairwise(seen)} == {15_000}
     assert not math.isnan(raw(db, "a")[0])
+
+
+# --- what a target may not do ---
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "deflate", "gzip, gzip", "identity, gzip", "x"])
+def test_a_body_that_is_packed_otherwise_or_twice_is_refused(encoding):
+    reply = httpx.Response(200, headers={"content-encoding": encoding}, stream=httpx.ByteStream(b"a 1\n"))
+    [result] = scrape(mdb.Database(), target(), reply)
+    assert "gzip and identity are taken" in result.error
+
+
+def test_a_bomb_is_given_up_at_the_limit():
+    bomb = gzip.compress(bytes(50 << 20))
+    reply = httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(bomb))
+    [result] = scrape(mdb.Database(), target(body_bytes_max=1 << 20), reply)
+    assert "larger than 1048576 bytes" in result.error
+
+
+def test_bodies_of_all_targets_share_their_memory(monkeypatch):
+    monkeypatch.setattr("metricsdb.adapters.scrape.BODIES_BYTES_MAX", 1 << 20)
+    db, text = mdb.Database(), b"#" * 600_000 + b"\na 1\n"
+    large, small = scrape(db, target(), httpx.Response(200, content=text), httpx.Response(200, content=b"a 1\n"))
+    assert "bodies of other scrapes" in large.error
+    assert small.error is None, "what was taken is given back"
+
+
+def test_large_bodies_and_journals_are_written_beside_the_event_loop(tmp_path):
+    def threads_of(db: mdb.Database, text: bytes) -> set[bool]:
+        found = set()
+
+        async def story() -> None:
+            reply = httpx.MockTransport(lambda _: httpx.Response(200, content=text))
+            scraper = Scraper(
+                db._native,
+                FakeClock(T0 * 1000),
+                written=lambda *_: found.add(threading.current_thread() is threading.main_thread()),
+                transport=reply,
+            )
+            assert (await scraper.scrape(target(), T0 * 1000)).error is None
+            await scraper.close()
+
+        asyncio.run(story())
+        return found
+
+    assert threads_of(mdb.Database(), b"a 1\n") == {True}
+    assert threads_of(mdb.Database(), b"#" * 300_000 + b"\na 1\n") == {False}
+    with mdb.Database(tmp_path / "data") as db:
+        assert threads_of(db, b"a 1\n") == {False}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("basic_auth: {username: me, password_file: secret}", "Basic bWU6aHVudGVyMg=="),
+        ("authorization: {credentials_file: secret}", "Bearer hunter2"),
+        ("authorization: {type: Token, credentials_file: secret}", "Token hunter2"),
+    ],
+)
+def test_credentials_are_read_from_their_file_at_each_scrape(tmp_path, text, expected):
+    (tmp_path / "x.yml").write_text(f"scrape: [{{job_name: a, targets: ['h:1'], {text}}}]")
+    chosen, asked = config.load(tmp_path / "x.yml"), []
+    assert "hunter2" not in config.dump(chosen)
+    [one] = targets(chosen.scrape)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers.get("authorization"))
+        return httpx.Response(200, text="a 1\n")
+
+    async def story() -> list[str | None]:
+        scraper = Scraper(mdb.Database()._native, FakeClock(T0 * 1000), transport=httpx.MockTransport(answer))
+        missing = await scraper.scrape(one, T0 * 1000)
+        (tmp_path / "secret").write_text("hunter2\n")
+        found = await scraper.scrape(one, T0 * 1000 + 1)
+        (tmp_path / "secret").write_text("two\nlines")
+        split = await scraper.scrape(one, T0 * 1000 + 2)
+        await scraper.close()
+        return [missing.error, found.error, split.error]
+
+    missing, found, split = asyncio.run(story())
+    assert asked == [expected]
+    assert found is None
+    assert "secret cannot be read" in missing
+    assert "one line of ASCII" in split
+
+
+def test_credentials_do_not_follow_a_redirect_to_another_host(tmp_path):
+    (tmp_path / "secret").write_text("hunter2")
+    seen = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append((request.url.host, request.headers.get("authorization")))
+        if request.url.host == "host":
+            return httpx.Response(302, headers={"location": "http://elsewhere/metrics"})
+        return httpx.Response(200, text="a 1\n")
+
+    async def story() -> None:
+        scraper = Scraper(mdb.Database()._native, FakeClock(T0 * 1000), transport=httpx.MockTransport(answer))
+        secret = config.Authorization(str(tmp_path / "secret"))
+        await scraper.scrape(target(authorization=secret), T0 * 1000)
+        await scraper.close()
+
+    asyncio.run(story())
+    assert seen == [("host", "Bearer hunter2"), ("elsewhere", None)]
