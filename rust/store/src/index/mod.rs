@@ -143,6 +143,12 @@ impl Index {
         self.label(name).map_or(0, |label| label.read().entries.len() as u64)
     }
 
+    /// Whether some series has, or had, this value of a label.
+    pub fn has_value(&self, name: &str, value: &str) -> bool {
+        let (label, value) = (self.label(name), self.symbols.lookup(value));
+        label.zip(value).is_some_and(|(label, value)| label.read().find(value).is_some())
+    }
+
     fn label(&self, name: &str) -> Option<Arc<Label>> {
         let name = self.symbols.lookup(name)?;
         self.labels.read().get(&name).cloned()

@@ -23,6 +23,8 @@ pub enum Kind {
     Rules = 5,
     Marks = 6,
     Rewrite = 7,
+    /// Sums of folded series: samples that replace whatever stands at their times.
+    Folded = 8,
     /// From here on: parts of a checkpoint.
     Begin = 16,
     Columns = 17,
@@ -40,8 +42,8 @@ pub enum Kind {
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
         use Kind::{
-            Begin, Chunks, Columns, End, Families, Histograms, Marks, Metadata, Open, Rewrite, Rows, Rules,
-            Samples, SealedHistograms, Series, Starts, Whole,
+            Begin, Chunks, Columns, End, Families, Folded, Histograms, Marks, Metadata, Open, Rewrite, Rows,
+            Rules, Samples, SealedHistograms, Series, Starts, Whole,
         };
         let all = [
             Series,
@@ -51,6 +53,7 @@ impl Kind {
             Rules,
             Marks,
             Rewrite,
+            Folded,
             Begin,
             Columns,
             Rows,
