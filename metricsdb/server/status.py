@@ -18,7 +18,7 @@ from metricsdb._native import NativeDatabase
 from metricsdb.config import Config, dump
 from metricsdb.server.params import BadParameter, url_form
 from metricsdb.server.reply import refusal, success
-from metricsdb.server.state import Counts, Exposition
+from metricsdb.server.state import Counts, Exposition, expose_limits
 
 __all__ = ["Status"]
 
@@ -102,6 +102,7 @@ class Status:
         out = Exposition()
         out.family("metricsdb_build_info", "gauge", "What runs here.")
         out.sample({"version": self._version}, 1)
+        await self._run(partial(expose_limits, self._native, out))
         for name, value in stats.items():
             out.gauge(f"metricsdb_storage_{name}", f"{name.replace('_', ' ').capitalize()} in storage.", value)
         out.family("metricsdb_memory_bytes", "gauge", "Bytes the database holds, by part.")

@@ -22,6 +22,8 @@ pub const SOURCES_MAX: usize = 1 << 20;
 /// Cells of all targets, and of one, so far as that leaves each the least.
 const CELLS_MAX: usize = 1 << 20;
 const TARGET_CELLS: [usize; 2] = [16, 1024];
+/// Sources that ended are forgotten after so long a silence, or after twice `LOOKBACK_MS` when there is no room.
+const FORGET_MS: i64 = 3_600_000;
 /// A sweep looks at all sources; one in so many milliseconds is enough.
 const SWEEP_MS: i64 = 5_000;
 /// Marks the id of a source among those of series.
@@ -46,6 +48,8 @@ struct Source {
     value: Option<f64>,
     /// From when on `value` doesn't count any more; `i64::MAX` while it does.
     end: i64,
+    /// When its last sample came, by the clock of `sweep`; `i64::MIN` before the first sweep.
+    seen: i64,
     used: bool,
 }
 
@@ -100,7 +104,7 @@ impl Target {
 
     fn settle_first(&mut self) {
         if let Some(cell) = self.cells.pop_front() {
-            self.settled = Some(cell.time);
+            self.settled = self.settled.into_iter().chain([cell.time]).max();
         }
     }
 }
@@ -136,8 +140,6 @@ pub struct Folds {
     targets: HashMap<u32, Target>,
     dirty: Vec<u32>,
     cells: usize,
-    /// Samples up to this time are too old: a source may have been forgotten since.
-    floor: Option<i64>,
     swept: Option<i64>,
     pub samples: u64,
 }
@@ -173,10 +175,13 @@ impl Folds {
             return Some(id);
         }
         if self.by_hash.len() >= SOURCES_MAX {
+            self.forget_silent(2 * LOOKBACK_MS);
+        }
+        if self.by_hash.len() >= SOURCES_MAX {
             return None;
         }
-        let source =
-            Source { hash, target, generation: 0, last: i64::MIN, value: None, end: i64::MAX, used: true };
+        let (last, end, seen) = (i64::MIN, i64::MAX, self.now());
+        let source = Source { hash, target, generation: 0, last, value: None, end, seen, used: true };
         let slot = match self.free.pop() {
             Some(slot) => {
                 let place = self.sources.get_mut(slot as usize)?;
@@ -196,16 +201,19 @@ impl Folds {
         Some(self.id(slot))
     }
 
+    fn now(&self) -> i64 {
+        self.swept.unwrap_or(i64::MIN)
+    }
+
     /// Takes a sample of a source. Call `changed` after a batch of them.
     pub fn write(&mut self, id: u64, time: i64, value: f64, duplicates: DuplicatePolicy) -> Taken {
-        let (slot, generation) = (id as u32, (id >> 32) as u32 & 0x7fff_ffff);
+        let (slot, generation, now) = (id as u32, (id >> 32) as u32 & 0x7fff_ffff, self.now());
         let Some(source) = self.sources.get_mut(slot as usize) else { return Taken::Unknown };
         if !source.used || source.generation != generation {
             return Taken::Unknown;
         }
         let Some(target) = self.targets.get_mut(&source.target) else { return Taken::Unknown };
-        let settled = target.settled.into_iter().chain(self.floor).max();
-        if time < source.last || settled.is_some_and(|settled| time <= settled) {
+        if time < source.last || target.settled.is_some_and(|settled| time <= settled) {
             return Taken::TooOld;
         }
         let (dirty, cells) = (target.dirty.is_some(), target.cells.len());
@@ -230,7 +238,7 @@ impl Folds {
         if source.value.is_some() || counts.is_some() {
             target.put(time, source.value, counts);
         }
-        (source.last, source.end) = (time, i64::MAX);
+        (source.last, source.end, source.seen) = (time, i64::MAX, now);
         if !dirty && target.dirty.is_some() {
             self.dirty.push(source.target);
         }
@@ -257,43 +265,56 @@ impl Folds {
         out
     }
 
-    /// Ends sources that were silent for `LOOKBACK_MS`, and forgets them, and cells, that no sample can change any more.
+    /// Ends sources from which nothing came for `LOOKBACK_MS`, where their newest sample stops to count, and forgets them
+    /// later. `now` is the clock of whoever calls; it need not be that of the senders.
     pub fn sweep(&mut self, now: i64) {
         if self.swept.is_some_and(|swept| now < swept.saturating_add(SWEEP_MS)) {
             return;
         }
         self.swept = Some(now);
-        let floor = now.saturating_sub(LOOKBACK_MS).max(self.floor.unwrap_or(i64::MIN));
-        self.floor = Some(floor);
-        for slot in 0..self.sources.len() as u32 {
-            let Some(source) = self.sources.get_mut(slot as usize).filter(|source| source.used) else {
+        for source in self.sources.iter_mut().filter(|source| source.used) {
+            if source.seen == i64::MIN {
+                source.seen = now;
+            }
+            if source.seen > now.saturating_sub(LOOKBACK_MS) {
                 continue;
-            };
+            }
             let Some(target) = self.targets.get_mut(&source.target) else { continue };
             let (dirty, cells) = (target.dirty.is_some(), target.cells.len());
-            source.lapse(target, now);
+            source.lapse(target, i64::MAX);
             if !dirty && target.dirty.is_some() {
                 self.dirty.push(source.target);
             }
             self.cells += target.cells.len() - cells;
-            if source.last == i64::MIN && source.end == i64::MAX {
-                // It was announced, and may never send.
-                source.end = now;
-            }
-            let over =
-                if source.value.is_some() || source.last == i64::MIN { source.end } else { source.last };
-            if over <= floor {
-                self.forget(slot);
-            }
         }
-        let (mut cells, dirty) = (0, &self.dirty);
-        self.targets.retain(|id, target| {
-            while !dirty.contains(id) && target.cells.front().is_some_and(|cell| cell.time <= floor) {
-                target.settle_first();
+        self.forget_silent(FORGET_MS);
+    }
+
+    /// Forgets what has ended and was silent for so long; call `changed` first. None can come back to a time before its end.
+    fn forget_silent(&mut self, silent_ms: i64) {
+        let since = self.now().saturating_sub(silent_ms);
+        for slot in 0..self.sources.len() as u32 {
+            let Some(source) = self.sources.get(slot as usize) else { continue };
+            let counts = source.value.is_some() && source.end == i64::MAX;
+            if !source.used || counts || source.seen > since {
+                continue;
+            }
+            let over = if source.value.is_some() { source.end } else { source.last };
+            if let Some(target) = self.targets.get_mut(&source.target) {
+                target.settled = Some(target.settled.map_or(over, |settled| settled.max(over)));
+            }
+            self.forget(slot);
+        }
+        let dirty = &self.dirty;
+        let mut cells = 0;
+        for (id, target) in &mut self.targets {
+            while !dirty.contains(id)
+                && target.cells.front().is_some_and(|cell| target.settled.is_some_and(|s| cell.time <= s))
+            {
+                target.cells.pop_front();
             }
             cells += target.cells.len();
-            target.sources > 0 || !target.cells.is_empty()
-        });
+        }
         self.cells = cells;
     }
 

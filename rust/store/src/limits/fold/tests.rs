@@ -49,8 +49,10 @@ fn id(folds: &mut Folds, source: u8) -> u64 {
     folds.add(hash, TARGET).unwrap()
 }
 
-/// Sends samples in batches of three, sweeps now and then, and compares with the model at all times.
-fn compare(samples: &[(u8, i64, f64)], sweep_every: usize) {
+/// Sends samples in batches of three, each `pace_ms` after the other, sweeps now and then, and compares with the model
+/// at all times.
+fn compare(samples: &[(u8, i64, f64)], sweep_every: usize, pace_ms: i64) {
+    let mut now = 50;
     let (mut folds, mut model, mut written) = (Folds::new(1), Model::default(), Written::default());
     let mut times: Vec<i64> = Vec::new();
     for (i, &(source, time, value)) in samples.iter().enumerate() {
@@ -66,21 +68,23 @@ fn compare(samples: &[(u8, i64, f64)], sweep_every: usize) {
         if i % 3 == 2 {
             written.take(&mut folds);
         }
+        now += pace_ms;
         if i % sweep_every == sweep_every - 1 {
-            folds.sweep(times.iter().max().unwrap() - LOOKBACK_MS);
+            folds.sweep(now);
         }
     }
     written.take(&mut folds);
-    let newest = *times.iter().max().unwrap_or(&0);
-    folds.sweep(newest + 2 * LOOKBACK_MS);
-    written.take(&mut folds);
+    for _ in 0..2 {
+        now += LOOKBACK_MS;
+        folds.sweep(now);
+        written.take(&mut folds);
+    }
     let around = times.iter().flat_map(|&t| [t - 1, t, t + 1]);
     for at in around {
         assert_eq!(written.at(at), model.sum(at), "at {at} of {:?}", written.0);
     }
-    folds.sweep(newest + 9 * LOOKBACK_MS);
-    assert_eq!(folds.len(), (0, 0));
-    assert_eq!(folds.cells, 0);
+    folds.sweep(now + FORGET_MS);
+    assert_eq!((folds.len().0, folds.cells), (0, 0));
 }
 
 fn samples() -> impl Strategy<Value = Vec<(u8, i64, f64)>> {
@@ -91,11 +95,15 @@ fn samples() -> impl Strategy<Value = Vec<(u8, i64, f64)>> {
 proptest! {
     /// Sources in any order, duplicates, markers and silences: at each time as `sum()` over them would say.
     #[test]
-    fn a_target_is_the_sum_of_what_its_sources_last_sent(samples in samples(), sweep_every in 2usize..80) {
-        compare(&samples, sweep_every);
+    fn a_target_is_the_sum_of_what_its_sources_last_sent(
+        samples in samples(),
+        sweep_every in 2usize..80,
+        pace_ms in prop::sample::select(vec![1, 10_000, 100_000, 500_000]),
+    ) {
+        compare(&samples, sweep_every, pace_ms);
         let mut sorted = samples;
         sorted.sort_by_key(|sample| sample.1);
-        compare(&sorted, sweep_every);
+        compare(&sorted, sweep_every, pace_ms);
     }
 }
 
@@ -144,7 +152,7 @@ fn a_place_that_was_given_on_is_not_written_by_its_old_id() {
     let mut folds = Folds::new(1);
     let old = id(&mut folds, 0);
     folds.write(old, 1000, 1.0, DuplicatePolicy::Last);
-    for now in [1000, 2 * LOOKBACK_MS, 4 * LOOKBACK_MS] {
+    for now in [1000, 2 * LOOKBACK_MS, 4 * LOOKBACK_MS + FORGET_MS] {
         folds.sweep(now);
         folds.changed();
     }
