@@ -166,12 +166,12 @@ GROUPS = {"metric": ["__name__"], "source": ["job", "instance"]}
 class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many series there may be, or how many new ones, and what becomes of one too many. docs/cardinality.md.
 
-    ``max_series``: live series for each combination of values of the labels ``by`` (``"metric"``, ``"source"`` for job and
-    instance, a label, or a list of them; none: in all). ``max_new``: new series of one metric in a ``window``. Both among
-    those that ``selector`` takes. ``at_limit``: ``"reject"``; ``"drop_label"``: samples go to the series without ``label``;
-    ``"overflow"``: they are added up in the series whose ``label`` is ``__overflow__``. ``max_folded`` series more are
-    allowed for these (default: as many again). With ``max_new`` the label is found, where it is not given.
-    """
+    ``max_series``: live series for each combination of values of the labels ``by`` (``"metric"``, ``"source"`` for job
+    and instance, a label, or a list of them; none: in all). ``max_new``: new series of one metric in a ``window``. Both
+    among those that ``selector`` takes. ``at_limit``: ``"reject"``; ``"drop_label"``: samples go to the series without
+    ``label``; ``"overflow"``: they are added up in the series whose ``label`` is ``__overflow__``. ``max_folded``
+    series more are allowed for these (default: as many again). With ``max_new`` the label is found, where it is not
+    given."""
 
     max_series: int | None = None
     max_new: int | None = None

@@ -109,7 +109,8 @@ class Database:
     queries are kept in ``cache_memory`` bytes (0: none), and served where they are sure to be the same. Chunks whose
     samples are older than ``dense_after`` are re-encoded denser by ``tick``, which takes at most the share ``idle_cpu``
     of one core (0: off). ``precision`` maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows
-    and changes. ``limits`` are those on series, which ``db.limits`` shows and changes. ``clock`` tells what ``"now"`` is.
+    and changes. ``limits`` are those on series, which ``db.limits`` shows and changes. ``clock`` tells what ``"now"``
+    is.
     """
 
     def __init__(
@@ -316,8 +317,8 @@ class Database:
         """Makes series known and returns their references, stable as long as this process.
 
         ``series``: label dicts, or a frame with one String column a label (null: label absent). O(labels). Raises
-        ``CardinalityLimit`` where a limit refuses one; those before it stay. That of a series that is folded into another
-        holds while it sends.
+        ``CardinalityLimit`` where a limit refuses one; those before it stay. The reference of a series that is folded
+        into another holds while it sends.
         """
         return self._register(series)[0]
 
@@ -600,10 +601,11 @@ class Database:
     def cardinality(self, by: CardinalityBy | Sequence[str] = "metric", limit: int = 20) -> pl.DataFrame:
         """What makes the series, most first: exact counts of live ones, estimates (about 3 %) of what came.
 
-        ``by="metric"``: ``metric``, ``series``, ``share``, ``ever`` (series since the process began), ``recent`` (new ones in
-        the last 10 to 20 minutes), ``label`` (that without which it would have fewest), ``series_without`` it. ``"label"``:
-        ``label``, ``values``, ``series``, ``ever``, ``recent`` (values). ``"value"``: ``label``, ``value``, ``series``,
-        ``share``. ``"source"`` (job and instance), or a list of labels: these, ``series``, ``share``, ``metrics``.
+        ``by="metric"``: ``metric``, ``series``, ``share``, ``ever`` (series since the process began), ``recent`` (new
+        ones in the last 10 to 20 minutes), ``label`` (that without which it would have fewest), ``series_without`` it.
+        ``"label"``: ``label``, ``values``, ``series``, ``ever``, ``recent`` (values). ``"value"``: ``label``,
+        ``value``, ``series``, ``share``. ``"source"`` (job and instance), or a list of labels: these, ``series``,
+        ``share``, ``metrics``.
         """
         return cardinality(self._native, by, limit)
 

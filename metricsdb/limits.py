@@ -30,8 +30,8 @@ class SeriesLimits:
     def set(self, *limits: Limit) -> None:
         """Adds limits behind all others; one of the same name is replaced in its place.
 
-        Series that are there stay, however many. Raises ``ConfigError`` or ``ParseError`` (selector), naming the limit and
-        the remedy; nothing is changed then.
+        Series that are there stay, however many. Raises ``ConfigError`` or ``ParseError`` (selector), naming the limit
+        and the remedy; nothing is changed then.
         """
         with self._lock:
             after = {limit.title: limit for limit in self._limits}
@@ -66,9 +66,9 @@ class SeriesLimits:
     def list(self) -> pl.DataFrame:
         """The limits in order, and where they stand.
 
-        ``name``, ``selector``, ``by``, ``max_series``, ``max_new``, ``at_limit``, ``label``; live ``series`` that it counts,
-        in how many ``groups``, those of the ``largest``; how often a series that was not there was ``rejected``, ``dropped``
-        (sent to the series without its label) or ``folded``.
+        ``name``, ``selector``, ``by``, ``max_series``, ``max_new``, ``at_limit``, ``label``; live ``series`` that it
+        counts, in how many ``groups``, those of the ``largest``; how often a series that was not there was
+        ``rejected``, ``dropped`` (sent to the series without its label) or ``folded``.
         """
         with self._lock:
             rows = [

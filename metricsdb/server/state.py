@@ -150,7 +150,9 @@ def expose_limits(native: NativeDatabase, out: Exposition) -> None:
     out.family("metricsdb_limit_series", "gauge", "Live series that a limit counts.")
     for rule, series, *_ in status:
         out.sample({"limit": rule}, series)
-    out.family("metricsdb_limit_largest_group_series", "gauge", "Live series of the group that is nearest to its limit.")
+    out.family(
+        "metricsdb_limit_largest_group_series", "gauge", "Live series of the group that is nearest to its limit."
+    )
     for rule, _, _, largest, *_ in status:
         out.sample({"limit": rule}, largest)
     out.family("metricsdb_limit_met_total", "counter", "How often a series that was not there met a limit, by outcome.")

@@ -216,7 +216,7 @@ fn limited() {
         action: Action::Reject,
     };
     let churn = Limit { bound: Bound::Churn { new_max: 1 << 40, window_ms: 10_000 }, ..named("churn", &[]) };
-    let limits = vec![named("all", &[]), named("metric", &["__name__"]), named("host", &["hostname"]), churn];
+    let limits = [named("all", &[]), named("metric", &["__name__"]), named("host", &["hostname"]), churn];
     for count in [0, 1, 4] {
         let db = Database::new(Options::default());
         db.set_limits(limits[..count].to_vec()).unwrap();

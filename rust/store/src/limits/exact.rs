@@ -61,28 +61,19 @@ impl ExactSum {
         put_at(&mut limbs[..], i128::from(mantissa), at as usize, negative);
     }
 
-    pub fn add_sum(&mut self, other: &ExactSum) {
-        self.merge(other, false);
-    }
-
+    /// Takes away all that was added to another.
     pub fn take_sum(&mut self, other: &ExactSum) {
-        self.merge(other, true);
-    }
-
-    fn merge(&mut self, other: &ExactSum, away: bool) {
-        let sign = if away { -1 } else { 1 };
-        self.small += if away { -other.small } else { other.small };
-        self.nan += sign * other.nan;
-        self.infinite[0] += sign * other.infinite[0];
-        self.infinite[1] += sign * other.infinite[1];
+        self.small -= other.small;
+        self.nan -= other.nan;
+        self.infinite[0] -= other.infinite[0];
+        self.infinite[1] -= other.infinite[1];
         let Some(theirs) = &other.large else { return };
         let limbs = self.large.get_or_insert_with(|| Box::new([0; LIMBS]));
-        let mut carry = away;
+        let mut borrow = false;
         for (limb, &their) in limbs.iter_mut().zip(theirs.iter()) {
-            let their = if away { !their } else { their };
-            let (sum, first) = limb.overflowing_add(their);
-            let (sum, second) = sum.overflowing_add(u64::from(carry));
-            (*limb, carry) = (sum, first || second);
+            let (left, first) = limb.overflowing_sub(their);
+            let (left, second) = left.overflowing_sub(u64::from(borrow));
+            (*limb, borrow) = (left, first || second);
         }
         if limbs.iter().all(|&limb| limb == 0) {
             self.large = None;
@@ -224,7 +215,7 @@ mod tests {
             a.iter().for_each(|&v| one.add(v));
             b.iter().for_each(|&v| other.add(v));
             let before = one.value();
-            one.add_sum(&other);
+            b.iter().for_each(|&v| one.add(v));
             let both: Vec<f64> = b.iter().rev().chain(&a).copied().collect();
             prop_assert_eq!(one.value(), sum(&both));
             one.take_sum(&other);
