@@ -1,8 +1,6 @@
 //! How many different things there were, counted in a kilobyte: HyperLogLog with 1,024 registers, which is off by 3 %
 //! (one standard deviation), and exact up to 64. Sketches of several threads, times or databases can be merged.
 
-use std::sync::Arc;
-
 use hashbrown::HashMap;
 use metricsdb_model::LabelsRef;
 use metricsdb_model::labels::METRIC_NAME;
@@ -156,34 +154,34 @@ impl Growth {
     }
 }
 
+type ByName = HashMap<Box<[u8]>, Growth>;
+
 /// The growth of each metric, in series, and of each label, in values.
 #[derive(Default)]
 pub struct Sketches {
-    metrics: HashMap<Arc<str>, Growth>,
-    labels: HashMap<Arc<str>, Growth>,
+    metrics: ByName,
+    labels: ByName,
     period: Option<i64>,
 }
 
 impl Sketches {
-    /// Notes a series that was made now. `last` is what was noted before from this caller: neighbours share most values,
+    /// Notes a series that was made now. `last` is what was noted before from this caller: neighbours share most labels,
     /// and nothing is counted twice anyhow.
     pub fn note(&mut self, labels: LabelsRef<'_>, hash: u64, last: &mut Vec<u8>) {
-        let before = std::mem::take(last);
-        let mut pairs = LabelsRef::from_canonical(&before).iter();
-        for (name, value) in labels.iter() {
-            if name == METRIC_NAME
+        let mut before = last.split(|&b| b == 0xff);
+        let mut parts = labels.canonical().split(|&b| b == 0xff);
+        while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+            let same = before.next() == Some(name);
+            let same = before.next() == Some(value) && same;
+            if name == METRIC_NAME.as_bytes()
                 && let Some(metric) = growth(&mut self.metrics, value)
             {
                 metric.insert(hash);
             }
-            if pairs.next() != Some((name, value))
-                && let Some(label) = growth(&mut self.labels, name)
-            {
-                label.insert(xxhash_rust::xxh3::xxh3_64(value.as_bytes()));
+            if !same && let Some(label) = growth(&mut self.labels, name) {
+                label.insert(xxhash_rust::xxh3::xxh3_64(value));
             }
         }
-        drop(pairs);
-        *last = before;
         last.clear();
         last.extend_from_slice(labels.canonical());
     }
@@ -199,30 +197,27 @@ impl Sketches {
     }
 
     pub fn metric(&self, name: &str) -> Growth {
-        self.metrics.get(name).cloned().unwrap_or_default()
+        self.metrics.get(name.as_bytes()).cloned().unwrap_or_default()
     }
 
     pub fn label(&self, name: &str) -> Growth {
-        self.labels.get(name).cloned().unwrap_or_default()
+        self.labels.get(name.as_bytes()).cloned().unwrap_or_default()
     }
 
     pub fn bytes(&self) -> usize {
-        let of = |map: &HashMap<Arc<str>, Growth>| {
-            heap::map::<Arc<str>, Growth>(map.capacity())
-                + map.iter().map(|(name, g)| heap::allocated(name.len() + 16) + g.bytes()).sum::<usize>()
+        let of = |map: &ByName| {
+            heap::map::<Box<[u8]>, Growth>(map.capacity())
+                + map.iter().map(|(name, g)| heap::slice(name) + g.bytes()).sum::<usize>()
         };
         of(&self.metrics) + of(&self.labels)
     }
 }
 
-fn growth<'a>(map: &'a mut HashMap<Arc<str>, Growth>, name: &str) -> Option<&'a mut Growth> {
-    if !map.contains_key(name) {
-        if map.len() >= NAMES_MAX {
-            return None;
-        }
-        map.insert(Arc::from(name), Growth::default());
+fn growth<'a>(map: &'a mut ByName, name: &[u8]) -> Option<&'a mut Growth> {
+    if map.len() >= NAMES_MAX && !map.contains_key(name) {
+        return None;
     }
-    map.get_mut(name)
+    Some(map.entry_ref(name).or_default())
 }
 
 #[cfg(test)]
