@@ -2,6 +2,7 @@
 
 from metricsdb._native import __version__
 from metricsdb.charts import plot
+from metricsdb.config import Limit
 from metricsdb.database import (
     Database,
     QueryInfo,
@@ -12,6 +13,7 @@ from metricsdb.database import (
 )
 from metricsdb.durability import Durability, Recovery
 from metricsdb.errors import (
+    CardinalityLimit,
     ConfigError,
     CorruptionError,
     DatabaseLocked,
@@ -32,10 +34,12 @@ from metricsdb.errors import (
 from metricsdb.explain import Estimate, Plan
 from metricsdb.histograms import Histogram
 from metricsdb.lifecycle.tick import Tick
+from metricsdb.limits import SeriesLimits
 from metricsdb.precision import PrecisionPolicies
 from metricsdb.subscribe import Subscription
 
 __all__ = [
+    "CardinalityLimit",
     "ConfigError",
     "CorruptionError",
     "Database",
@@ -45,6 +49,7 @@ __all__ = [
     "ExecutionError",
     "FormatVersionError",
     "Histogram",
+    "Limit",
     "MetricsDBError",
     "NotDurable",
     "ParseError",
@@ -61,6 +66,7 @@ __all__ = [
     "RawSeries",
     "Recovery",
     "Rejected",
+    "SeriesLimits",
     "StorageError",
     "Subscription",
     "Tick",

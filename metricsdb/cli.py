@@ -106,6 +106,7 @@ def serve(
     )
     for chosen_policy in chosen.precision:
         db.precision.set(chosen_policy.selector, chosen_policy.policy, counters=chosen_policy.counters)
+    db.limits.set(*chosen.series_limits)
     flags = {
         "listen": chosen.listen,
         "data": str(home.data or ""),

@@ -19,6 +19,7 @@ __all__ = [
     "Authorization",
     "BasicAuth",
     "Config",
+    "Limit",
     "Limits",
     "PrecisionPolicy",
     "ScrapeJob",
@@ -163,6 +164,73 @@ class PrecisionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     counters: Literal["exact", "rounded"] = "exact"
 
 
+# What `by` may say instead of label names.
+GROUPS = {"metric": ["__name__"], "source": ["job", "instance"]}
+
+
+class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many series there may be, or how many new ones, and what becomes of one too many. docs/cardinality.md.
+
+    ``max_series``: live series for each combination of values of the labels ``by`` (``"metric"``, ``"source"`` for job
+    and instance, a label, or a list of them; none: in all). ``max_new``: new series of one metric in a ``window``. Both
+    among those that ``selector`` takes. ``at_limit``: ``"reject"``; ``"drop_label"``: samples go to the series without
+    ``label``; ``"overflow"``: they are added up in the series whose ``label`` is ``__overflow__``. ``max_folded``
+    series more are allowed for these (default: as many again). With ``max_new`` the label is found, where it is not
+    given."""
+
+    max_series: int | None = None
+    max_new: int | None = None
+    window: str | float = "10s"
+    by: str | list[str] = []
+    selector: str = ""
+    at_limit: Literal["reject", "drop_label", "overflow"] = "reject"
+    label: str | None = None
+    max_folded: int | None = None
+    name: str = ""
+
+    @property
+    def labels(self) -> list[str]:
+        """The label names that `by` means."""
+        if isinstance(self.by, str):
+            return GROUPS.get(self.by, [self.by] if self.by else [])
+        return list(self.by)
+
+    @property
+    def title(self) -> str:
+        """The name, or one made of what it limits."""
+        by = f" by {', '.join(self.labels)}" if self.labels else ""
+        return self.name or f"{'series' if self.max_new is None else 'new series'}{by}" + (
+            f" of {self.selector}" if self.selector else ""
+        )
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with it, and what to do; None if it may be set."""
+        if (self.max_series is None) == (self.max_new is None):
+            return "give either max_series or max_new"
+        for name in ("max_series", "max_new", "max_folded"):
+            count = getattr(self, name)
+            if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
+                return f"{name} is {count!r}; give a whole number, 0 or more"
+        if self.at_limit not in ("reject", "drop_label", "overflow"):
+            return f"at_limit is {self.at_limit!r}; give reject, drop_label or overflow"
+        if self.at_limit == "reject" and (self.label is not None or self.max_folded is not None):
+            return "label and max_folded mean nothing with at_limit reject; leave them out, or give another at_limit"
+        if self.at_limit != "reject" and self.max_series is not None and not self.label:
+            return f"at_limit {self.at_limit} needs a label; name the one that makes too many series"
+        if self.label == "__name__":
+            return "the label cannot be __name__; name the one that makes too many series"
+        if self.max_new is not None and (self.labels or self.max_folded is not None):
+            return "max_new counts metric by metric; leave by and max_folded out"
+        if self.max_new is not None and self.max_new < 10:
+            return f"max_new is {self.max_new}; give 10 or more, or every deployment would meet it"
+        try:
+            window = duration_ms(self.window, "window")
+        except ConfigError as error:
+            return str(error)
+        return None if window >= 1000 else f"window is {self.window!r}; give a second or more"
+
+
 class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The directory that keeps the data, and what an answered write survives. Without one, all is in memory."""
 
@@ -189,6 +257,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     storage: Storage = msgspec.field(default_factory=Storage)
     precision: list[PrecisionPolicy] = []
     web: Web = msgspec.field(default_factory=Web)
+    series_limits: list[Limit] = []
 
     def __post_init__(self) -> None:
         _as_value_error(address, self.listen)
@@ -205,6 +274,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for selector in selectors:
             if selectors.count(selector) > 1:
                 raise ValueError(f"two precision policies have the selector {selector!r}; keep one of them")
+        titles = [limit.title for limit in self.series_limits]
+        for limit in self.series_limits:
+            if limit.problem is not None:
+                raise ValueError(f"series limit {limit.title!r}: {limit.problem}")
+            if titles.count(limit.title) > 1:
+                raise ValueError(f"two series limits are called {limit.title!r}; give each its own name")
 
 
 def _check_body_bytes_max(value: int) -> None:

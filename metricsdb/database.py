@@ -21,10 +21,12 @@ from metricsdb import frames, storage
 from metricsdb import scan as scan_source
 from metricsdb._native import NativeDatabase
 from metricsdb.clock import Clock, SystemClock
+from metricsdb.config import Limit
 from metricsdb.errors import ConfigError, WriteError
 from metricsdb.explain import Estimate, Plan
 from metricsdb.histograms import Histogram, as_list, with_histogram
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
+from metricsdb.limits import CardinalityBy, SeriesLimits, cardinality, counters
 from metricsdb.precision import PrecisionPolicies
 from metricsdb.subscribe import Subscription
 from metricsdb.times import DurationLike, Time, duration_ms, time_column_ms, time_ms
@@ -107,7 +109,8 @@ class Database:
     queries are kept in ``cache_memory`` bytes (0: none), and served where they are sure to be the same. Chunks whose
     samples are older than ``dense_after`` are re-encoded denser by ``tick``, which takes at most the share ``idle_cpu``
     of one core (0: off). ``precision`` maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows
-    and changes. ``clock`` tells what ``"now"`` is.
+    and changes. ``limits`` are those on series, which ``db.limits`` shows and changes. ``clock`` tells what ``"now"``
+    is.
     """
 
     def __init__(
@@ -130,6 +133,7 @@ class Database:
         dense_after: DurationLike = "2h",
         idle_cpu: float = 0.1,
         precision: Mapping[str, str] | None = None,
+        limits: Sequence[Limit] = (),
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
@@ -157,21 +161,24 @@ class Database:
         self.queries_waiting_max = queries_waiting_max
         self._upkeep = Upkeep(self._clock, duration_ms(dense_after, "dense_after"), idle_cpu)
         self._background: Background | None = None
-        limits = (self._timeout_ms, max_samples, max_query_memory)
+        of_queries = (self._timeout_ms, max_samples, max_query_memory)
         admission = ([*self.concurrency.values()], queries_waiting_max, wait_ms)
-        self._options = (duplicates, limits, admission, cache_memory)
+        self._options = (duplicates, of_queries, admission, cache_memory)
         self.precision = PrecisionPolicies(lambda: self._native, self._range)
+        self.limits = SeriesLimits(lambda: self._native)
         self._home = durable.Home.of(path, durability, duration_ms(sync_interval, "sync_interval"))
         self._keeper: durable.Keeper | None = None
         self._recovery: durable.Recovery | None = None
         self._native = self._empty() if self._home is None else self._open(self._home)
         for selector, policy in (precision or {}).items():
             self.precision.set(selector, policy)
+        self.limits.set(*limits)
 
     def _empty(self) -> NativeDatabase:
         # The hash of raw label bytes is keyed at random, so that no sender can make series collide.
         native = NativeDatabase(*self._options, secrets.randbits(64), None)
         self.precision.reinstall(native)
+        self.limits.reinstall(native)
         return native
 
     def _open(self, home: durable.Home) -> NativeDatabase:
@@ -289,7 +296,7 @@ class Database:
         column = value_column(values)
         if len(times) != len(column):
             raise WriteError(f"{len(times)} timestamps but {len(column)} values; give one value a timestamp")
-        refs, created = self._register([labels])
+        refs, created = self._register([labels], strict=False)
         ids = np.full(len(times), refs[0], dtype=np.uint64)
         return _report(self._native.append_columns(ids, times, column), created)
 
@@ -309,18 +316,20 @@ class Database:
     def register(self, series: Sequence[Labels] | pl.DataFrame) -> Refs:
         """Makes series known and returns their references, stable as long as this process.
 
-        ``series``: label dicts, or a frame with one String column a label (null: label absent). O(labels).
+        ``series``: label dicts, or a frame with one String column a label (null: label absent). O(labels). Raises
+        ``CardinalityLimit`` where a limit refuses one; those before it stay. The reference of a series that is folded
+        into another holds while it sends.
         """
         return self._register(series)[0]
 
-    def _register(self, series: Sequence[Labels] | pl.DataFrame) -> tuple[Refs, int]:
-        """References, and how many of the series are new."""
+    def _register(self, series: Sequence[Labels] | pl.DataFrame, strict: bool = True) -> tuple[Refs, int]:
+        """References, and how many of the series are new. Unless strict, samples of those refused are reported."""
         if isinstance(series, pl.DataFrame):
             wrong = [f"{n}: {t}" for n, t in series.schema.items() if t not in (pl.String, pl.Categorical, pl.Enum)]
             if wrong:
                 raise WriteError(f"label columns must be String, not {', '.join(wrong)}; cast or drop them")
-            return self._native.register_frame(series.with_columns(pl.all().cast(pl.String)))
-        return self._native.register([dict(labels) for labels in series])
+            return self._native.register_frame(series.with_columns(pl.all().cast(pl.String)), strict)
+        return self._native.register([dict(labels) for labels in series], strict)
 
     def append_batch(self, refs: Refs, timestamps: Any, values: Any) -> WriteReport:
         """Appends columns of samples: ``refs[i]`` gets ``values[i]`` at ``timestamps[i]``; any order.
@@ -365,7 +374,7 @@ class Database:
         table = table.filter(pl.col(value).is_not_null())
         table = table.with_columns(pl.col(labels).cast(pl.String), pl.struct(labels).rank("dense").alias("§row"))
         keys = table.unique("§row", keep="first").sort("§row")
-        refs, created = self._register(keys.select(labels))
+        refs, created = self._register(keys.select(labels), strict=False)
         rows = table["§row"].to_numpy().astype(np.int64) - 1
         return self._append_batch(refs[rows], table[timestamp], table[value], created)
 
@@ -589,6 +598,17 @@ class Database:
         """
         return storage.memory(self._native, by)
 
+    def cardinality(self, by: CardinalityBy | Sequence[str] = "metric", limit: int = 20) -> pl.DataFrame:
+        """What makes the series, most first: exact counts of live ones, estimates (about 3 %) of what came.
+
+        ``by="metric"``: ``metric``, ``series``, ``share``, ``ever`` (series since the process began), ``recent`` (new
+        ones in the last 10 to 20 minutes), ``label`` (that without which it would have fewest), ``series_without`` it.
+        ``"label"``: ``label``, ``values``, ``series``, ``ever``, ``recent`` (values). ``"value"``: ``label``,
+        ``value``, ``series``, ``share``. ``"source"`` (job and instance), or a list of labels: these, ``series``,
+        ``share``, ``metrics``.
+        """
+        return cardinality(self._native, by, limit)
+
     def explain_storage(self, selector: str, limit: int = 1000) -> pl.DataFrame:
         """How the chunks of the selected series are stored, a row a chunk.
 
@@ -629,7 +649,7 @@ class Database:
 
     def stats(self) -> pl.DataFrame:
         """Counters of the database: ``name``, ``value`` (series, samples, chunks, bytes, …)."""
-        rows = list(self._native.stats().items())
+        rows = [*self._native.stats().items(), *counters(self._native)]
         return pl.DataFrame(rows, schema={"name": pl.String, "value": pl.Int64}, orient="row")
 
     def _range(self, start: Time | None, end: Time | None) -> tuple[int, int]:

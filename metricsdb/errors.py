@@ -10,6 +10,7 @@ MetricsDBError
 │   └── QueryCancelled         the caller stopped it
 │       └── QueryKilled        somebody else did, by kill
 ├── WriteError                 a write was refused as a whole (see WriteReport for single samples)
+│   ├── CardinalityLimit       a limit on series refuses a new one
 │   └── NotDurable             it stands in memory, but is not as safe as its mode promises
 ├── StorageError               a file cannot be read or written
 │   ├── DatabaseLocked         another process has the directory
@@ -21,6 +22,7 @@ MetricsDBError
 from __future__ import annotations
 
 __all__ = [
+    "CardinalityLimit",
     "ConfigError",
     "CorruptionError",
     "DatabaseLocked",
@@ -89,6 +91,10 @@ class QueryKilled(QueryCancelled):
 
 class WriteError(MetricsDBError):
     """A write was refused as a whole: a body that cannot be read, columns of the wrong type or length."""
+
+
+class CardinalityLimit(WriteError):
+    """A new series would be one too many: names the limit, what it counts, and the series. Others are not affected."""
 
 
 class NotDurable(WriteError):

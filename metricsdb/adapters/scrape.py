@@ -224,7 +224,7 @@ class Scraper:
             return b"".join(parts), format_of(answer.headers.get("content-type", ""))
 
     def _report(self, target: Target, at_ms: int, values: tuple[float, ...]) -> None:
-        refs, _ = self._native.register([{"__name__": name, **target.labels} for name in _REPORTED])
+        refs, _ = self._native.register([{"__name__": name, **target.labels} for name in _REPORTED], strict=False)
         times = np.full(len(refs), at_ms, dtype=np.int64)
         # A target cannot send again what a failing disk did not keep; the database itself says that it fails.
         with suppress(NotDurable):

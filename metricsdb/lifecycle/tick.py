@@ -58,6 +58,7 @@ class Upkeep:
 
     def tick(self, native: NativeDatabase, now_ms: int) -> Tick:
         """Does what is due, within the share of the time since the last tick. One tick at a time."""
+        native.limits_tick(now_ms)
         with self._lock:
             started = self._clock.monotonic()
             since = TICK_S_MAX if self._last is None else started - self._last

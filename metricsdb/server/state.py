@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from metricsdb._native import Report
+    from metricsdb._native import NativeDatabase, Report
 
 
-__all__ = ["Counts", "Exposition"]
+__all__ = ["Counts", "Exposition", "expose_limits"]
 
 # Upper bounds of the request durations, in seconds: a remote write takes about 1 ms, a dashboard query up to seconds.
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
@@ -153,6 +153,31 @@ class Exposition:
 
     def text(self) -> str:
         return "".join(self._lines)
+
+
+def expose_limits(native: NativeDatabase, out: Exposition) -> None:
+    """Where the limits on series stand, by rule."""
+    status = native.limit_status()
+    out.family("metricsdb_limit_series", "gauge", "Live series that a limit counts.")
+    for rule, series, *_ in status:
+        out.sample({"limit": rule}, series)
+    out.family(
+        "metricsdb_limit_largest_group_series", "gauge", "Live series of the group that is nearest to its limit."
+    )
+    for rule, _, _, largest, *_ in status:
+        out.sample({"limit": rule}, largest)
+    out.family("metricsdb_limit_met_total", "counter", "How often a series that was not there met a limit, by outcome.")
+    for rule, _, _, _, *counts in status:
+        for outcome, count in zip(("rejected", "label_dropped", "folded"), counts, strict=True):
+            out.sample({"limit": rule, "outcome": outcome}, count)
+    out.family("metricsdb_churn_new_series", "gauge", "New series in the window of a metric that is held back.")
+    for rule, metric, labels, _, count in native.churning():
+        out.sample({"limit": rule, "metric": metric, "label": ",".join(labels)}, count)
+    sources, targets, samples = native.folded()
+    out.gauge("metricsdb_folded_series", "Series that are added up in others now.", sources)
+    out.gauge("metricsdb_overflow_series", "Series that others are added up in.", targets)
+    out.family("metricsdb_folded_samples_total", "counter", "Samples that were added up in other series.")
+    out.sample({}, samples)
 
 
 def _escaped(text: str) -> str:

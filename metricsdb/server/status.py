@@ -20,7 +20,7 @@ from metricsdb.config import Config, dump
 from metricsdb.server.openapi import description
 from metricsdb.server.params import BadParameter, url_form
 from metricsdb.server.reply import json_bytes, refusal, success
-from metricsdb.server.state import Counts, Exposition
+from metricsdb.server.state import Counts, Exposition, expose_limits
 
 __all__ = ["Status"]
 
@@ -108,6 +108,7 @@ class Status:
         out = Exposition()
         out.family("metricsdb_build_info", "gauge", "What runs here.")
         out.sample({"version": self._version}, 1)
+        await self._run(partial(expose_limits, self._native, out))
         for name, value in stats.items():
             out.gauge(f"metricsdb_storage_{name}", f"{name.replace('_', ' ').capitalize()} in storage.", value)
         out.family("metricsdb_memory_bytes", "gauge", "Bytes the database holds, by part.")

@@ -224,3 +224,17 @@ def test_a_malformed_line_is_named_and_its_neighbours_are_stored(call, db):
 @pytest.mark.parametrize("parameters", [{"timestamp": "soon"}, {"extra_label": "x"}, {"extra_label": "=x"}])
 def test_import_options_that_cannot_be_read_are_400(call, parameters):
     assert call("POST", "/api/v1/import/prometheus", params=parameters, content=b"a 1\n").status_code == 400
+
+
+def test_a_series_too_many_is_a_bad_request_that_names_the_limit_and_the_rest_is_stored(call, db):
+    db.limits.set(mdb.Limit(max_series=db.series("{__name__!=''}").height + 1, name="all of them"))
+    content = body([({"__name__": "up", "job": job}, [(T0 * 1000, 1.0)]) for job in "ab"])
+    answer = call("POST", "/api/v1/write", content=content, headers=HEADERS)
+    assert answer.status_code == 400, "a sender does not repeat it"
+    assert "1 samples stored" in answer.text
+    assert 'cardinality_limit: 1, first: limit "all of them"' in answer.text
+    assert latest(db, "up") == [(T0, 1.0)]
+    told = call("GET", "/metrics").text
+    assert 'metricsdb_rejected_samples_total{source="remote_write",reason="cardinality_limit"} 1' in told
+    assert 'metricsdb_limit_met_total{limit="all of them",outcome="rejected"} 1' in told
+    assert 'metricsdb_limit_series{limit="all of them"} 5' in told

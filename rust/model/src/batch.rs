@@ -149,6 +149,8 @@ pub enum Reason {
     /// Part of the protocol that is not stored (exemplars, native histograms).
     Unsupported,
     LimitExceeded,
+    /// A new series that a limit on series refused, or a sample that comes too late for the sum of folded ones.
+    CardinalityLimit,
 }
 
 impl Reason {
@@ -160,6 +162,7 @@ impl Reason {
             Reason::DuplicateSample => "duplicate_sample",
             Reason::Unsupported => "unsupported",
             Reason::LimitExceeded => "limit_exceeded",
+            Reason::CardinalityLimit => "cardinality_limit",
         }
     }
 }

@@ -107,6 +107,10 @@ pub enum Error {
         found: u64,
         known: u64,
     },
+    /// A limit on series refused a new one: which limit, what it counts, and the series.
+    Cardinality {
+        message: String,
+    },
     /// A write that stands in memory is not as safe as its mode promises.
     NotDurable {
         message: String,
@@ -190,6 +194,9 @@ impl fmt::Display for Error {
                 "{file} has version {found} of the format, and this program reads version {known}; open it with the \
                  program that wrote it"
             ),
+            Error::Cardinality { message } => {
+                write!(f, "{message}; drop the label that makes too many series, or raise the limit")
+            }
             Error::NotDurable { message } => write!(
                 f,
                 "the samples stand in memory and are answered, but are not durable: {message}; send them again later"

@@ -126,26 +126,31 @@ impl NativeDatabase {
         Ok(NativeDatabase { store, limits, queries, cache, statsd: Mutex::default(), home })
     }
 
+    /// `strict`: a series that a limit refuses is an error; else its reference stands for the refusal.
+    #[pyo3(signature = (series, strict = true))]
     fn register<'py>(
         &self,
         py: Python<'py>,
         series: Vec<Bound<'py, PyDict>>,
+        strict: bool,
     ) -> PyResult<(Bound<'py, PyArray1<u64>>, u64)> {
         let labels: Result<Vec<Labels>> = input::label_dicts(&series)?.into_iter().collect();
-        self.register_labels(py, labels)
+        self.register_labels(py, labels, strict)
     }
 
+    #[pyo3(signature = (frame, strict = true))]
     fn register_frame<'py>(
         &self,
         py: Python<'py>,
         frame: PyDataFrame,
+        strict: bool,
     ) -> PyResult<(Bound<'py, PyArray1<u64>>, u64)> {
         // In pieces: the label sets of a million rows as objects are larger than the store makes of them.
         let registered = py.detach(|| {
             let (mut all, mut created) = (Vec::with_capacity(frame.0.height()), 0);
             for from in (0..frame.0.height()).step_by(REGISTER_ROWS) {
                 let rows = from..frame.0.height().min(from + REGISTER_ROWS);
-                let (ids, new) = self.store.register(&input::label_rows(&frame.0, rows)?)?;
+                let (ids, new) = self.made_known(&input::label_rows(&frame.0, rows)?, strict)?;
                 all.extend(ids);
                 created += new;
             }
@@ -480,10 +485,15 @@ impl NativeDatabase {
         &self,
         py: Python<'py>,
         labels: Result<Vec<Labels>>,
+        strict: bool,
     ) -> PyResult<(Bound<'py, PyArray1<u64>>, u64)> {
         let (ids, created) =
-            py.detach(|| self.store.register(&labels?)).map_err(|e| error::write_error(py, e))?;
+            py.detach(|| self.made_known(&labels?, strict)).map_err(|e| error::write_error(py, e))?;
         Ok((ids.into_pyarray(py), created))
+    }
+
+    fn made_known(&self, labels: &[Labels], strict: bool) -> Result<(Vec<u64>, u64)> {
+        if strict { self.store.register(labels) } else { self.store.register_or_refuse(labels) }
     }
 }
 

@@ -19,6 +19,7 @@ pub fn to_python(py: Python<'_>, error: Error) -> PyErr {
         Error::Storage { .. } => "StorageError",
         Error::Locked { .. } => "DatabaseLocked",
         Error::Version { .. } => "FormatVersionError",
+        Error::Cardinality { .. } => "CardinalityLimit",
         Error::NotDurable { .. } => "NotDurable",
     };
     raise(py, class, &error).unwrap_or_else(|e| e)

@@ -125,7 +125,7 @@ impl NativeDatabase {
                 object.histogram().map_err(|e| Error::input(&name(), &series, e.to_string(), ""))
             });
             let made = made.collect::<Result<Vec<Histogram>>>()?;
-            let (ids, created) = self.store.register(&labels)?;
+            let (ids, created) = self.store.register_or_refuse(&labels)?;
             let ids = vec![ids.first().copied().unwrap_or(u64::MAX); made.len()];
             let mut written = self.store.append_histograms(&ids, times, &made)?;
             written.series_created += created;

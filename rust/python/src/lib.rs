@@ -9,6 +9,7 @@ mod durability;
 mod error;
 mod histogram;
 mod input;
+mod limits;
 mod output;
 mod plan;
 mod precision;

@@ -1,7 +1,7 @@
 //! What ingest costs: bytes per series at a million series, and samples per CPU-second, each beside a
 //! `HashMap<String, Vec<(i64, f64)>>` that does the same work.
 //!
-//! `cargo bench -p metricsdb-store --bench ingest [-- card | known | one | columns]`
+//! `cargo bench -p metricsdb-store --bench ingest [-- card | known | limited | one | columns]`
 #![allow(clippy::unwrap_used)]
 
 use std::borrow::Cow;
@@ -11,7 +11,7 @@ use metricsdb_model::{
     Batch, BatchSeries, Budget, Columns, Grouping, LabelError, LabelsBuilder, Predicate, Samples, Source,
     TimeRange, Values,
 };
-use metricsdb_store::{Database, Options};
+use metricsdb_store::{Action, Bound, Database, Limit, Options};
 
 const START: i64 = 1_700_006_400_000;
 const STEP_MS: i64 = 10_000;
@@ -201,6 +201,60 @@ fn known() {
     );
 }
 
+/// A million new series past four limits that none of them meets.
+fn limited() {
+    let raws = hosts(100_000);
+    let values = vec![1.5; raws.len()];
+    let named = |name: &str, by: &[&str]| Limit {
+        name: name.to_owned(),
+        selector: Predicate::All(Vec::new()),
+        bound: Bound::Series {
+            by: by.iter().map(|label| (*label).to_owned()).collect(),
+            max: 10_000_000,
+            folded_max: 0,
+        },
+        action: Action::Reject,
+    };
+    let churn = Limit { bound: Bound::Churn { new_max: 1 << 40, window_ms: 10_000 }, ..named("churn", &[]) };
+    let limits = [named("all", &[]), named("metric", &["__name__"]), named("host", &["hostname"]), churn];
+    for count in [0, 1, 4] {
+        let db = Database::new(Options::default());
+        db.set_limits(limits[..count].to_vec()).unwrap();
+        db.limits_tick(START);
+        let start = cpu_seconds();
+        write_step(&db, &raws, START, &values);
+        println!(
+            "limited: 1,000,000 new series past {count} limits: {:.2} CPU-seconds",
+            cpu_seconds() - start
+        );
+        let start = cpu_seconds();
+        write_step(&db, &raws, START + STEP_MS, &values);
+        println!("limited: the same once more, known now: {:.3} CPU-seconds", cpu_seconds() - start);
+    }
+    let full = Limit {
+        bound: Bound::Series { by: Vec::new(), max: 1, folded_max: 1 << 20 },
+        action: Action::Overflow(Some("hostname".to_owned())),
+        ..named("full", &[])
+    };
+    let db = Database::new(Options::default());
+    db.set_limits(vec![full]).unwrap();
+    let one = |host: usize| {
+        let mut raw = Vec::new();
+        push_label(&mut raw, "__name__", &format!("requests_{}_total", host % 100));
+        push_label(&mut raw, "hostname", &format!("host_{host}"));
+        raw
+    };
+    let raws: Vec<Vec<u8>> = (0..raws.len()).map(one).collect();
+    for step in 0..2 {
+        let start = cpu_seconds();
+        write_step(&db, &raws, START + step * STEP_MS, &values);
+        println!("limited: 1,000,000 folded series, step {step}: {:.2} CPU-seconds", cpu_seconds() - start);
+    }
+    let (sources, targets, _) = db.folded();
+    let bytes: usize = db.memory().iter().filter(|part| part.name == "limits").map(|part| part.bytes).sum();
+    println!("limited: {sources} folded into {targets}, {:.0} bytes each", bytes as f64 / sources as f64);
+}
+
 fn registered(hosts_count: usize) -> (Database, Vec<u64>, Vec<String>) {
     let db = Database::new(Options::default());
     let raws = hosts(hosts_count);
@@ -327,7 +381,8 @@ fn read(db: &Database, map: &HashMap<&str, Vec<(i64, f64)>>, samples: usize) {
 }
 
 fn main() {
-    let all: [(&str, fn()); 4] = [("card", card), ("known", known), ("one", one), ("columns", columns)];
+    let all: [(&str, fn()); 5] =
+        [("card", card), ("known", known), ("limited", limited), ("one", one), ("columns", columns)];
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     for (name, run) in all {
         if wanted.is_empty() || wanted.iter().any(|w| w == name) {

@@ -27,6 +27,7 @@ impl Database {
             return Err(wrong(0, "the index does not hold just the series of the shards"));
         }
         self.check_postings()?;
+        self.check_limits()?;
         let mut unknown = None;
         self.raw.for_each_id(|id| {
             if !all.contains(id) {

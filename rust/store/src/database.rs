@@ -22,6 +22,7 @@ use crate::index::{Cardinality, Index};
 use crate::journal::Journal;
 use crate::labelsets::Shapes;
 use crate::late::DuplicatePolicy;
+use crate::limits::{FoldedSample, Found, Limits, is_source, refused, refused_rule};
 use crate::metadata::MetadataStore;
 use crate::precision::PrecisionRules;
 use crate::raw::{FREE, RawHasher, RawTable};
@@ -90,6 +91,7 @@ pub struct Database {
     pub(crate) making: RwLock<()>,
     /// Series on their way out.
     pub(crate) burials: Mutex<Burials>,
+    pub(crate) limits: Limits,
     /// `None` for one that lives in memory alone.
     pub(crate) journal: Option<Journal>,
 }
@@ -99,6 +101,9 @@ pub struct Database {
 pub(crate) struct Scratch {
     /// Series ids of the batch, `NO_SERIES` for those refused.
     ids: Vec<u32>,
+    /// Those of them that are folded: place in the batch, id.
+    folded_ids: Vec<(u32, u64)>,
+    folded: Vec<FoldedSample>,
     hashes: Vec<u128>,
     order: Vec<u32>,
     staged: Vec<Staged>,
@@ -113,6 +118,8 @@ pub(crate) struct Scratch {
 impl Scratch {
     pub(crate) fn bytes(&self) -> usize {
         heap::vector(&self.ids)
+            + heap::vector(&self.folded_ids)
+            + heap::vector(&self.folded)
             + heap::vector(&self.order)
             + heap::vector(&self.hashes)
             + heap::vector(&self.staged)
@@ -150,6 +157,7 @@ impl Database {
             epochs: Epochs::default(),
             making: RwLock::default(),
             burials: Mutex::default(),
+            limits: Limits::new(options.raw_hash_key),
             journal: None,
         }
     }
@@ -174,13 +182,33 @@ impl Database {
             let report = self.write_batch(batch, scratch);
             ids.clear();
             ids.extend(scratch.ids.iter().map(|&id| (id != NO_SERIES).then(|| self.public(id))));
+            for &(at, id) in &scratch.folded_ids {
+                ids[at as usize] = Some(id);
+            }
             report
         })
     }
 
     /// Ids of label sets, made where they are new; stable until the series has lost its last sample. Errors: `Input`
-    /// for an empty label set, `Limit` for one that is too large. Also says how many series are new.
+    /// for an empty label set, `Limit` for one that is too large, `Cardinality` for one that a limit on series refuses.
+    /// Also says how many series are new. The id of a series that is folded holds while it sends.
     pub fn register(&self, labels: &[Labels]) -> Result<(Vec<u64>, u64)> {
+        self.register_each(labels, |refusal| Err(refusal.into_error()))
+    }
+
+    /// As `register`, but a series that a limit refuses has an id, too: samples for it are rejected in the report.
+    pub fn register_or_refuse(&self, labels: &[Labels]) -> Result<(Vec<u64>, u64)> {
+        self.register_each(labels, |refusal| match refusal.reason {
+            Reason::CardinalityLimit => Ok(refused(refusal.rule)),
+            _ => Err(refusal.into_error()),
+        })
+    }
+
+    fn register_each(
+        &self,
+        labels: &[Labels],
+        or: impl Fn(Refusal) -> Result<u64>,
+    ) -> Result<(Vec<u64>, u64)> {
         for set in labels {
             crate::resolve::check_limits(set.as_ref()).map_err(Refusal::into_error)?;
         }
@@ -189,10 +217,15 @@ impl Database {
             labels
                 .iter()
                 .map(|set| {
-                    let found = self.find_or_make(set.as_ref(), &mut scratch.last);
-                    let (id, new) = found.map_err(Refusal::into_error)?;
-                    created += u64::from(new);
-                    Ok(self.public(id))
+                    let found = match self.find_or_make(set.as_ref(), &mut scratch.last) {
+                        Ok(found) => found,
+                        Err(refusal) => return or(refusal),
+                    };
+                    created += u64::from(found.is_made());
+                    Ok(match found {
+                        Found::Series { id, .. } => self.public(id),
+                        Found::Folded(id) => id,
+                    })
                 })
                 .collect()
         });
@@ -236,6 +269,7 @@ impl Database {
                 }
                 from = block.end;
             }
+            self.fold(&mut scratch.folded, &mut report);
             report.not_durable = self.committed();
             report
         }))
@@ -317,6 +351,15 @@ impl Database {
             from = end;
         }
         self.write_histograms(batch, &ids, &mut report);
+        for &(at, id) in &scratch.folded_ids {
+            let range = &batch.series[at as usize].samples;
+            let range = range.start as usize..range.end as usize;
+            let times = batch.timestamps.get(range.clone()).unwrap_or(&[]);
+            let values = batch.values.get(range).unwrap_or(&[]);
+            let sample = |(&time, &value): (&i64, &f64)| FoldedSample { id, time, value };
+            scratch.folded.extend(times.iter().zip(values).map(sample));
+        }
+        self.fold(&mut scratch.folded, &mut report);
         scratch.ids = ids;
         report.not_durable = self.committed();
         report
@@ -371,6 +414,7 @@ impl Database {
         scratch.hashes.clear();
         scratch.hashes.extend(batch.series.iter().map(|s| hasher.hash(&s.raw)));
         self.raw.get_all(&scratch.hashes, ids, &mut scratch.order);
+        scratch.folded_ids.clear();
         for (i, series) in batch.series.iter().enumerate() {
             let found = if series.samples.end as usize > samples {
                 Err(Refusal::malformed("the series points past the batch's samples"))
@@ -379,11 +423,22 @@ impl Database {
             } else {
                 continue;
             };
-            ids[i] = found.unwrap_or_else(|refusal| {
-                let lost = series.samples.len() + batch.histograms_of(i).len();
-                report.reject(refusal.reason, lost as u64, || refusal.message);
-                NO_SERIES
-            });
+            let histograms = batch.histograms_of(i).len() as u64;
+            ids[i] = match found {
+                Ok(Found::Series { id, .. }) => id,
+                Ok(Found::Folded(id)) => {
+                    scratch.folded_ids.push((i as u32, id));
+                    report.reject(Reason::CardinalityLimit, histograms, || {
+                        "native histograms of a folded series are not added up".to_owned()
+                    });
+                    NO_SERIES
+                }
+                Err(refusal) => {
+                    let lost = series.samples.len() as u64 + histograms;
+                    report.reject(refusal.reason, lost, || refusal.message);
+                    NO_SERIES
+                }
+            };
         }
     }
 
@@ -397,15 +452,16 @@ impl Database {
         scratch: &mut Scratch,
         report: &mut WriteReport,
     ) {
-        let Scratch { staged, staged_starts, work, .. } = scratch;
+        let Scratch { staged, staged_starts, work, folded, .. } = scratch;
         let mut starts = [0usize; SHARDS + 1];
         let mut unknown = 0;
-        for ((id, _), _) in rows.clone() {
+        for ((id, &time), bits) in rows.clone() {
             match id.known() {
                 Some(id) => starts[place_of(id).0 + 1] += 1,
                 None => {
                     unknown += 1;
-                    report.reject(Reason::UnknownSeries, 1, || format!("no series has the id {}", id.id()));
+                    let value = kind.widen(bits);
+                    self.take_elsewhere(FoldedSample { id: id.id(), time, value }, folded, report);
                 }
             }
         }
@@ -451,6 +507,21 @@ impl Database {
             .collect();
         self.written.note(lowest);
         reports.into_iter().for_each(|r| report.merge(r));
+    }
+
+    /// Takes a sample whose id is that of no series.
+    #[cold]
+    fn take_elsewhere(&self, sample: FoldedSample, folded: &mut Vec<FoldedSample>, report: &mut WriteReport) {
+        let id = sample.id;
+        match refused_rule(id) {
+            _ if is_source(id) => folded.push(sample),
+            Some(rule) => report.reject(Reason::CardinalityLimit, 1, || self.refused_by(rule)),
+            None => report.reject(Reason::UnknownSeries, 1, || format!("no series has the id {id}")),
+        }
+    }
+
+    pub(crate) fn count_appended(&self, samples: usize) {
+        self.appended.fetch_add(samples as u64, Relaxed);
     }
 
     /// Appends samples to one shard, behind their record in the journal.

@@ -265,7 +265,8 @@ impl Database {
             self.forget(&ids);
             burials.series.push(Burial { step: Step::Marked, epoch: self.epochs.now(), ids });
         }
-        let mut buried = 0;
+        // Those that other series are folded into stay as long as they.
+        let (mut buried, mut waiting) = (0, Vec::new());
         for _ in 0..STEPS {
             if burials.is_empty() || !self.epochs.advance() {
                 break;
@@ -279,13 +280,20 @@ impl Database {
                         burial.step = Step::Forgotten;
                     }
                     Step::Forgotten => {
-                        burial.ids = self.bury_now(&burial.ids)?;
+                        let (targets, ids): (Vec<u32>, Vec<u32>) =
+                            burial.ids.iter().partition(|&&id| self.limits.is_target(id));
+                        waiting.extend(targets);
+                        burial.ids = self.bury_now(&ids)?;
                         buried += burial.ids.len() as u64;
                         burial.step = Step::Buried;
                     }
                     Step::Buried => self.release(&std::mem::take(&mut burial.ids)),
                 }
                 burial.epoch = self.epochs.now();
+            }
+            if !waiting.is_empty() {
+                let (step, epoch, ids) = (Step::Forgotten, self.epochs.now(), std::mem::take(&mut waiting));
+                burials.series.push(Burial { step, epoch, ids });
             }
             burials.series.retain(|burial| !burial.ids.is_empty());
             if buried > 0 {
@@ -330,7 +338,8 @@ impl Database {
 
     /// Takes those of the series that are still dying and empty out of table and index.
     fn bury_now(&self, ids: &[u32]) -> Result<Vec<u32>> {
-        let mut gone = Vec::new();
+        let (mut gone, mut texts, mut text) = (Vec::new(), Vec::new(), Vec::new());
+        let limits = self.limits.read();
         // In the order of ids the rows of a shard don't lie together.
         let mut sorted = ids.to_vec();
         sorted.sort_unstable_by_key(|&id| place_of(id));
@@ -346,8 +355,15 @@ impl Database {
                 if let Some(journal) = self.journal().filter(|_| !rows.is_empty()) {
                     journal.gone(&mut shard, &rows);
                 }
+                if !limits.is_empty() {
+                    texts.extend(rows.iter().map(|&row| self.labels_of(&shard, row, &mut text)));
+                }
                 self.bury_rows(&mut shard, &rows)?;
+                let from = gone.len();
                 gone.extend(rows.iter().map(|&row| id_of(shard.number, row)));
+                drop(shard);
+                limits.released(&gone[from..], &texts);
+                texts.clear();
             }
         }
         Ok(gone)

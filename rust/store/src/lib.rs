@@ -2,7 +2,7 @@
 //!
 //! `codec` and `chunk` turn columns into bytes; a `shard` owns series (`series`), their open chunks
 //! (`head`, `slab`), rounds samples (`precision`) and merges late ones (`late`), `histograms` and `starts` beside them;
-//! `symbols`, `labelsets` and `index` know the labels; `raw` finds known series without parsing. `Database`
+//! `limits` says which new series may come in; `symbols`, `labelsets` and `index` know the labels; `raw` finds known series without parsing. `Database`
 //! joins them and is a `Source` for queries.
 #![deny(unsafe_code)]
 
@@ -25,6 +25,7 @@ pub mod index;
 pub mod journal;
 pub mod labelsets;
 mod late;
+pub mod limits;
 pub mod memory;
 mod metadata;
 mod newest;
@@ -47,6 +48,7 @@ pub use expire::Expired;
 pub use histograms::HistogramRows;
 pub use index::Cardinality;
 pub use late::DuplicatePolicy;
+pub use limits::{Action, Bound, Limit, LimitStatus};
 pub use memory::{By, ChunkRow, LabelEffect, MetricFacts, Part, Row, Stats, Weight};
 pub use precision::{PreviewRow, Rewritten, RuleText};
 pub use view::{Rows, Run, View};

@@ -59,6 +59,7 @@ struct Common {
     /// The store itself and its shards, without what these own.
     fixed: usize,
     buffers: usize,
+    limits: usize,
     index: Vec<(&'static str, usize)>,
 }
 
@@ -81,6 +82,7 @@ impl Database {
             buffers: heap::vector(&scratch)
                 + scratch.iter().map(|s| s.bytes()).sum::<usize>()
                 + self.journal().map_or(0, Journal::bytes),
+            limits: self.limits.bytes(),
             index: self.index.bytes(),
         }
     }
@@ -125,6 +127,7 @@ impl Database {
             part("metadata", common.metadata, self.metadata.size().0),
             part("shards", common.fixed, SHARDS),
             part("write buffers", common.buffers, self.scratch.lock().len()),
+            part("limits", common.limits, self.folded().0),
         ];
         parts.extend(common.index.into_iter().map(|(name, bytes)| part(name, bytes, series)));
         parts

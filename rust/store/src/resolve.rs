@@ -11,6 +11,7 @@ use metricsdb_model::{
 use crate::database::{Database, Scratch};
 use crate::heap;
 use crate::index::Forward;
+use crate::limits::Found;
 use crate::series::ROWS_MAX;
 use crate::shard::{Shard, id_of, place_of};
 use crate::symbols::Symbols;
@@ -19,19 +20,28 @@ use crate::symbols::Symbols;
 pub(crate) struct Refusal {
     pub reason: Reason,
     pub message: String,
+    /// Of `CardinalityLimit`: which limit.
+    pub rule: usize,
 }
 
 impl Refusal {
+    pub fn new(reason: Reason, message: String) -> Refusal {
+        Refusal { reason, message, rule: 0 }
+    }
+
     pub fn malformed(message: &str) -> Refusal {
-        Refusal { reason: Reason::Malformed, message: message.to_owned() }
+        Refusal::new(Reason::Malformed, message.to_owned())
     }
 
     pub fn into_error(self) -> Error {
+        if self.reason == Reason::CardinalityLimit {
+            return Error::Cardinality { message: self.message };
+        }
         Error::input("labels", &self.message, self.reason.as_str(), "send other labels")
     }
 
     fn limit(error: Error) -> Refusal {
-        Refusal { reason: Reason::LimitExceeded, message: error.to_string() }
+        Refusal::new(Reason::LimitExceeded, error.to_string())
     }
 
     fn labels(error: LabelError) -> Refusal {
@@ -39,13 +49,13 @@ impl Refusal {
             LabelError::Malformed(_) => Reason::Malformed,
             _ => Reason::InvalidLabels,
         };
-        Refusal { reason, message: error.to_string() }
+        Refusal::new(reason, error.to_string())
     }
 }
 
 /// Holds a label set against the limits of `bounds`.
 pub(crate) fn check_limits(labels: LabelsRef<'_>) -> Result<(), Refusal> {
-    let refuse = |reason, message| Err(Refusal { reason, message });
+    let refuse = |reason, message| Err(Refusal::new(reason, message));
     // Lengths need no look at the text: the canonical bytes are name, 0xFF, value, 0xFF.
     let mut parts = labels.canonical().split(|&b| b == 0xff);
     let mut count = 0;
@@ -87,11 +97,47 @@ pub(crate) struct Interned {
     unlisted: u64,
     canonical: Vec<u8>,
     pairs: Vec<(u32, u32)>,
+    /// The pairs that `known` is about to find.
+    next: Vec<(u32, u32)>,
+    /// The label set that was made last.
+    made: Vec<u8>,
 }
 
 impl Interned {
     pub fn bytes(&self) -> usize {
-        heap::vector(&self.canonical) + heap::vector(&self.pairs)
+        heap::vector(&self.canonical)
+            + heap::vector(&self.pairs)
+            + heap::vector(&self.next)
+            + heap::vector(&self.made)
+    }
+
+    fn forget_unlisted(&mut self, symbols: &Symbols) {
+        let unlisted = symbols.unlisted();
+        if self.unlisted != unlisted {
+            *self = Interned { unlisted, ..Interned::default() };
+        }
+    }
+
+    /// The symbols of a label set, in name order, where all of them exist: makes none.
+    fn known(&mut self, labels: LabelsRef<'_>, symbols: &Symbols) -> Option<&[(u32, u32)]> {
+        self.forget_unlisted(symbols);
+        let Interned { canonical, pairs, next, .. } = self;
+        let (mut before, mut known) = (canonical.split(|&b| b == 0xff), pairs.iter());
+        let mut now = labels.canonical().split(|&b| b == 0xff);
+        let symbol = |text: &[u8], before: Option<&[u8]>, known: Option<u32>| match known {
+            Some(symbol) if before == Some(text) => Some(symbol),
+            _ => symbols.lookup(std::str::from_utf8(text).unwrap_or("")),
+        };
+        next.clear();
+        while let (Some(name), Some(value)) = (now.next(), now.next()) {
+            let known = known.next();
+            let name = symbol(name, before.next(), known.map(|pair| pair.0))?;
+            next.push((name, symbol(value, before.next(), known.map(|pair| pair.1))?));
+        }
+        std::mem::swap(pairs, next);
+        canonical.clear();
+        canonical.extend_from_slice(labels.canonical());
+        Some(&self.pairs)
     }
 
     /// The symbols of a label set, in name order.
@@ -100,9 +146,7 @@ impl Interned {
         labels: LabelsRef<'_>,
         symbols: &Symbols,
     ) -> Result<&[(u32, u32)], Refusal> {
-        if self.unlisted != symbols.unlisted() {
-            *self = Interned { unlisted: symbols.unlisted(), ..Interned::default() };
-        }
+        self.forget_unlisted(symbols);
         let replaced = self.replace(labels, symbols);
         self.canonical.clear();
         match replaced {
@@ -174,7 +218,7 @@ impl Database {
         hash: u128,
         scratch: &mut Scratch,
         report: &mut WriteReport,
-    ) -> Result<u32, Refusal> {
+    ) -> Result<Found, Refusal> {
         let Scratch { sender, merged, last, .. } = scratch;
         sender.clear();
         (batch.decode)(raw, sender).map_err(Refusal::labels)?;
@@ -186,40 +230,98 @@ impl Database {
         };
         let labels = builder.canonical().map_err(Refusal::labels)?;
         check_limits(labels)?;
-        let (id, made) = self.find_or_make(labels, last)?;
-        report.series_created += u64::from(made);
-        self.raw.insert(hash, id, self.series_count());
-        Ok(id)
+        let own = labels.hash64();
+        let found = self.find_or_make(labels, last)?;
+        report.series_created += u64::from(found.is_made());
+        if let Found::Series { id, .. } = found
+            && self.has_hash(id, own)
+        {
+            // One that a limit sends elsewhere is to come this way again: there may be room for it then.
+            self.raw.insert(hash, id, self.series_count());
+        }
+        Ok(found)
     }
 
-    /// The series with this label set, and whether it was made now. The label set was checked.
-    pub(crate) fn find_or_make(
-        &self,
-        labels: LabelsRef<'_>,
-        last: &mut Interned,
-    ) -> Result<(u32, bool), Refusal> {
+    /// The series with this label set, made now where there is none and the limits let it be. The label set was checked.
+    pub(crate) fn find_or_make(&self, labels: LabelsRef<'_>, last: &mut Interned) -> Result<Found, Refusal> {
+        if self.limits.is_active() {
+            // The text of a series that may be refused must not stay.
+            return match self.find_known(labels, last) {
+                Some(id) => Ok(Found::Series { id, made: false }),
+                None => self.make_within_limits(labels, last),
+            };
+        }
+        let making = self.making.read();
+        let pairs = last.intern(labels, &self.symbols)?;
+        let hash = labels.hash64();
+        let mut shard = self.shard(usize::from((hash >> 56) as u8));
+        if let Some(row) = self.find_row(&mut shard, hash, pairs) {
+            return Ok(Found::Series { id: id_of(shard.number, row), made: false });
+        }
+        match self.limits.try_read() {
+            Some(rules) if rules.is_empty() => self.make_in(&mut shard, labels, hash, last),
+            _ => {
+                drop(shard);
+                drop(making);
+                self.make_within_limits(labels, last)
+            }
+        }
+    }
+
+    /// The row of a label set, which lives on if it was dying.
+    fn find_row(&self, shard: &mut Shard, hash: u64, pairs: &[(u32, u32)]) -> Option<u32> {
+        let same = |handle| shard.label_sets.pairs(&self.shapes, handle).eq(pairs.iter().copied());
+        let row = shard.series.find(hash, same)?;
+        shard.graves.revive(row);
+        Some(row)
+    }
+
+    /// The series with this label set; makes nothing, no symbol either.
+    pub(crate) fn find_known(&self, labels: LabelsRef<'_>, last: &mut Interned) -> Option<u32> {
+        let pairs = last.known(labels, &self.symbols)?;
+        let hash = labels.hash64();
+        let mut shard = self.shard(usize::from((hash >> 56) as u8));
+        self.find_row(&mut shard, hash, pairs).map(|row| id_of(shard.number, row))
+    }
+
+    fn has_hash(&self, id: u32, hash: u64) -> bool {
+        !self.limits.is_active() || {
+            let (number, row) = place_of(id);
+            self.shard(number).series.hashes.get(row) == Some(&hash)
+        }
+    }
+
+    /// The series with this label set, made now where there is none. Who calls it holds the limits.
+    pub(crate) fn make_now(&self, labels: LabelsRef<'_>, last: &mut Interned) -> Result<Found, Refusal> {
         let _making = self.making.read();
         let pairs = last.intern(labels, &self.symbols)?;
         let hash = labels.hash64();
-        let number = (hash >> 56) as u8;
-        let mut shard = self.shard(usize::from(number));
-        let same = |handle| shard.label_sets.pairs(&self.shapes, handle).eq(pairs.iter().copied());
-        if let Some(row) = shard.series.find(hash, same) {
-            shard.graves.revive(row);
-            return Ok((id_of(number, row), false));
+        let mut shard = self.shard(usize::from((hash >> 56) as u8));
+        match self.find_row(&mut shard, hash, pairs) {
+            Some(row) => Ok(Found::Series { id: id_of(shard.number, row), made: false }),
+            None => self.make_in(&mut shard, labels, hash, last),
         }
+    }
+
+    /// Makes the series whose label set `last` has interned.
+    fn make_in(
+        &self,
+        shard: &mut Shard,
+        labels: LabelsRef<'_>,
+        hash: u64,
+        last: &mut Interned,
+    ) -> Result<Found, Refusal> {
         if shard.series.next_row(None).is_none() {
-            return Err(Refusal {
-                reason: Reason::LimitExceeded,
-                message: format!("shard {number} has {ROWS_MAX} series, the most it can hold"),
-            });
+            let message = format!("shard {} has {ROWS_MAX} series, the most it can hold", shard.number);
+            return Err(Refusal::new(Reason::LimitExceeded, message));
         }
         let mark = if shard.precision.is_empty() { 0 } else { self.mark_of(&shard.precision, labels) };
-        let row = self.make(&mut shard, hash, pairs, mark, None).map_err(Refusal::limit)?;
+        let row = self.make(shard, hash, &last.pairs, mark, None).map_err(Refusal::limit)?;
         if let Some(journal) = self.journal() {
-            journal.series(&mut shard, row, mark, labels.canonical());
+            journal.series(shard, row, mark, labels.canonical());
         }
-        Ok((id_of(number, row), true))
+        self.limits.note_made(labels, hash, &mut last.made);
+        Ok(Found::Series { id: id_of(shard.number, row), made: true })
     }
 
     /// A new series in a shard that has room; its row, which is the wanted one where that is possible.

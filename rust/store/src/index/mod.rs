@@ -180,6 +180,15 @@ impl Index {
         self.label(name).map_or(0, |label| label.read().values() as u64)
     }
 
+    /// Whether some series has this value of a label.
+    pub fn has_value(&self, name: &str, value: &str) -> bool {
+        let (label, value) = (self.label(name), self.symbols.lookup(value));
+        label.zip(value).is_some_and(|(label, value)| {
+            let state = label.read();
+            state.find(value).is_some_and(|at| state.ids_len(at) > 0)
+        })
+    }
+
     fn label(&self, name: &str) -> Option<Arc<Label>> {
         let name = self.symbols.lookup(name)?;
         self.labels.read().get(&name).cloned()

@@ -25,6 +25,8 @@ pub enum Kind {
     Rewrite = 7,
     Expire = 8,
     Gone = 9,
+    /// Sums of folded series: samples that replace whatever stands at their times.
+    Folded = 10,
     /// From here on: parts of a checkpoint.
     Begin = 16,
     Columns = 17,
@@ -42,8 +44,8 @@ pub enum Kind {
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
         use Kind::{
-            Begin, Chunks, Columns, End, Expire, Families, Gone, Histograms, Marks, Metadata, Open, Rewrite,
-            Rows, Rules, Samples, SealedHistograms, Series, Starts, Whole,
+            Begin, Chunks, Columns, End, Expire, Families, Folded, Gone, Histograms, Marks, Metadata, Open,
+            Rewrite, Rows, Rules, Samples, SealedHistograms, Series, Starts, Whole,
         };
         let all = [
             Series,
@@ -55,6 +57,7 @@ impl Kind {
             Rewrite,
             Expire,
             Gone,
+            Folded,
             Begin,
             Columns,
             Rows,

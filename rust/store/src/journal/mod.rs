@@ -64,20 +64,32 @@ impl Journal {
     pub(crate) fn samples(&self, shard: &mut Shard, samples: &[Staged], starts: &[i64], kind: ValueKind) {
         let known = |s: &Staged| shard.series.has_of(s.row, s.generation);
         if samples.iter().all(known) {
-            return self.known_samples(shard, samples, starts, kind);
+            return self.known_samples(shard, samples, starts, kind, Kind::Samples);
         }
         let kept: Vec<Staged> = samples.iter().copied().filter(known).collect();
         let kept_starts: Vec<i64> =
             samples.iter().zip(starts).filter(|(s, _)| known(s)).map(|(_, &start)| start).collect();
-        self.known_samples(shard, &kept, &kept_starts, kind);
+        self.known_samples(shard, &kept, &kept_starts, kind, Kind::Samples);
     }
 
-    fn known_samples(&self, shard: &mut Shard, samples: &[Staged], starts: &[i64], kind: ValueKind) {
+    /// Notes sums of folded series that are about to be written, all of rows that the shard has.
+    pub(crate) fn folded(&self, shard: &mut Shard, samples: &[Staged]) {
+        self.known_samples(shard, samples, &[], ValueKind::Float, Kind::Folded);
+    }
+
+    fn known_samples(
+        &self,
+        shard: &mut Shard,
+        samples: &[Staged],
+        starts: &[i64],
+        kind: ValueKind,
+        frame: Kind,
+    ) {
         let mut out = Vec::new();
         for (i, samples) in samples.chunks(RECORD_SAMPLES_MAX).enumerate() {
             let at = i * RECORD_SAMPLES_MAX;
             let starts = starts.get(at..at + samples.len()).unwrap_or(&[]);
-            self.frame(shard, Kind::Samples, &mut out, |out| record::put_samples(out, kind, samples, starts));
+            self.frame(shard, frame, &mut out, |out| record::put_samples(out, kind, samples, starts));
         }
         self.writer.append(&out);
     }

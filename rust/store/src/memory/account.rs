@@ -96,7 +96,7 @@ impl Unclaimed {
     }
 
     fn spare(&self, common: &Common) -> usize {
-        self.rest.bytes() + common.buffers + common.fixed
+        self.rest.bytes() + common.buffers + common.limits + common.fixed
     }
 
     fn labels(&self, common: &Common) -> usize {

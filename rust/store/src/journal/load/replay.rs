@@ -12,7 +12,8 @@ use crate::histograms::Target;
 use crate::journal::frame::{Frame, Kind};
 use crate::journal::record;
 use crate::journal::recover::Lost;
-use crate::shard::{Shard, Staged, id_of};
+use crate::late::DuplicatePolicy;
+use crate::shard::{Rules, Shard, Staged, id_of};
 
 impl Stream {
     /// Takes a frame of the journal: once, and in its order. Errors: `Corruption`.
@@ -29,7 +30,11 @@ impl Stream {
         self.seq = seq;
         self.frames += 1;
         match frame.head.kind {
-            Kind::Samples => self.replay_samples(reader, shard, frame.payload),
+            Kind::Samples => self.replay_samples(&reader.rules, shard, frame.payload),
+            Kind::Folded => {
+                let rules = Rules { duplicates: DuplicatePolicy::Last, ..reader.rules };
+                self.replay_samples(&rules, shard, frame.payload)
+            }
             Kind::Series => self.replay_series(reader, shard, frame.payload),
             Kind::Histograms => self.replay_histograms(reader, shard, frame.payload),
             Kind::Rules => {
@@ -90,7 +95,7 @@ impl Stream {
         theirs.into_iter().try_for_each(|row| self.place(row, GONE))
     }
 
-    fn replay_samples(&mut self, reader: &Reader<'_>, shard: &mut Shard, payload: &[u8]) -> Result<()> {
+    fn replay_samples(&mut self, rules: &Rules, shard: &mut Shard, payload: &[u8]) -> Result<()> {
         let (mut staged, mut starts) = (std::mem::take(&mut self.staged), std::mem::take(&mut self.starts));
         staged.clear();
         starts.clear();
@@ -117,21 +122,21 @@ impl Stream {
             staged.retain(|s| s.row != LOST);
             self.orphaned(shard, orphans);
         }
-        self.append(reader, shard, kind, &staged, &starts)?;
+        self.append(rules, shard, kind, &staged, &starts)?;
         (self.staged, self.starts) = (staged, starts);
         Ok(())
     }
 
     fn append(
         &mut self,
-        reader: &Reader<'_>,
+        rules: &Rules,
         shard: &mut Shard,
         kind: ValueKind,
         staged: &[Staged],
         starts: &[i64],
     ) -> Result<()> {
         let mut report = WriteReport::default();
-        shard.append(staged, starts, kind, &reader.rules, &mut self.work, &mut report)?;
+        shard.append(staged, starts, kind, rules, &mut self.work, &mut report)?;
         self.samples += report.accepted;
         Ok(())
     }
@@ -160,7 +165,8 @@ impl Stream {
 
     /// Whether `outline` will say what was in a record.
     pub fn tell(&mut self, frame: Frame<'_>) -> bool {
-        let tells = frame.head.kind == Kind::Samples && record::read_outline(frame.payload).is_ok();
+        let tells = matches!(frame.head.kind, Kind::Samples | Kind::Folded)
+            && record::read_outline(frame.payload).is_ok();
         if tells {
             self.told.push(frame.head.seq);
         }

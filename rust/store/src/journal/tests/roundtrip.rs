@@ -107,6 +107,52 @@ fn sums_and_other_policies_are_replayed_as_they_were() {
 }
 
 #[test]
+fn limits_hold_on_the_way_in_alone_and_a_replay_makes_what_they_let_in() {
+    for duplicates in
+        [DuplicatePolicy::Last, DuplicatePolicy::First, DuplicatePolicy::Sum, DuplicatePolicy::Error]
+    {
+        let disk = Disk::new(5);
+        let options = Options { duplicates, ..Options::default() };
+        let (db, _) = try_open(&disk, Durability::Batch, options).unwrap();
+        let limit = |max| crate::Limit {
+            name: "all".into(),
+            selector: every(),
+            bound: crate::Bound::Series { by: Vec::new(), max, folded_max: 1 },
+            action: crate::Action::Overflow(Some("__name__x".into())),
+        };
+        let series =
+            |i: usize| Labels::from_pairs([("__name__", "m"), ("__name__x", &i.to_string())]).unwrap();
+        db.set_limits(vec![limit(2)]).unwrap();
+        let (ids, _) = db.register(&(0..5).map(series).collect::<Vec<_>>()).unwrap();
+        for (time, count) in [(1000, 5), (2000, 3), (2000, 5), (3000, 5)] {
+            let values: Vec<f64> = (0..count).map(|i| f64::from(i) + 0.1).collect();
+            let columns = Columns {
+                ids: &ids[..count as usize],
+                timestamps: &vec![time; count as usize],
+                values: Values::Float(&values),
+            };
+            db.append_columns(columns).unwrap();
+        }
+        let before = content(&db);
+        assert_eq!(before.samples.len(), 3);
+        let folded = before.samples.iter().find(|s| s.0.contains("__overflow__")).unwrap().1;
+        assert_eq!(f64::from_bits(folded[&1000].0), 2.1 + 3.1 + 4.1, "{duplicates:?}");
+        if duplicates == DuplicatePolicy::First {
+            db.checkpoint().unwrap();
+        }
+        drop(db);
+        let (db, recovery) = try_open(&disk, Durability::Batch, options).unwrap();
+        assert!(!recovery.is_damaged());
+        assert_eq!(content(&db), before, "{duplicates:?}");
+        // No limit holds until it is set; then what is there counts.
+        db.set_limits(vec![limit(1)]).unwrap();
+        assert_eq!(db.limit_status()[0].series, 3);
+        assert_eq!(db.register(&(0..2).map(series).collect::<Vec<_>>()).unwrap().1, 0);
+        db.check().unwrap();
+    }
+}
+
+#[test]
 fn another_policy_holds_from_now_on_and_not_for_what_was_written_before() {
     let disk = Disk::new(6);
     let sample = [("a".to_owned(), 1000, 1.0)];

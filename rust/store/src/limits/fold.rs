@@ -1,0 +1,398 @@
+//! Series that a limit folded: their samples go, added up, into one series, the *target*.
+//!
+//! A target's value at a time is the sum of what each of its sources last sent up to then, as `sum()` over them would
+//! say: a source counts from its sample until its next one, its staleness marker, or `LOOKBACK_MS`, whichever is first.
+//! So a target is a list of *cells*, a time and what changes there, of which the newest stay in memory: a source that
+//! sends behind another's time changes the cells from there on. Sums are exact, and rounded once.
+
+use std::collections::VecDeque;
+
+use hashbrown::{HashMap, HashTable};
+use metricsdb_model::ValueKind;
+use metricsdb_model::sample::{is_stale, stale};
+
+use super::exact::ExactSum;
+use crate::heap;
+use crate::late::{DuplicatePolicy, Value, combine};
+
+/// How long a sample counts when no other follows: the lookback of queries.
+pub const LOOKBACK_MS: i64 = 300_000;
+/// Sources of one database; more are refused.
+pub const SOURCES_MAX: usize = 1 << 20;
+/// Cells of all targets, and of one, so far as that leaves each the least.
+const CELLS_MAX: usize = 1 << 20;
+const TARGET_CELLS: [usize; 2] = [16, 1024];
+/// Sources that ended are forgotten after so long a silence, or after twice `LOOKBACK_MS` when there is no room.
+const FORGET_MS: i64 = 3_600_000;
+/// A sweep looks at all sources; one in so many milliseconds is enough.
+const SWEEP_MS: i64 = 5_000;
+/// Marks the id of a source among those of series.
+const SOURCE_BIT: u64 = 1 << 63;
+/// More sources than this would not fit an exact sum.
+const _: () = assert!(SOURCES_MAX <= 1 << 22);
+
+/// Whether an id is that of a folded series.
+pub fn is_source(id: u64) -> bool {
+    id & SOURCE_BIT != 0
+}
+
+/// A series that has no place of its own.
+struct Source {
+    hash: u128,
+    target: u32,
+    /// Tells apart those that had this place one after the other.
+    generation: u32,
+    /// Time of the newest sample; `i64::MIN` before the first.
+    last: i64,
+    /// `None` before the first sample, and after a staleness marker.
+    value: Option<f64>,
+    /// From when on `value` doesn't count any more; `i64::MAX` while it does.
+    end: i64,
+    /// When its last sample came, by the clock of `sweep`; `i64::MIN` before the first sweep.
+    seen: i64,
+    used: bool,
+}
+
+/// What changes in a target at a time.
+struct Cell {
+    time: i64,
+    change: ExactSum,
+    live: i64,
+}
+
+#[derive(Default)]
+struct Target {
+    /// Ascending.
+    cells: VecDeque<Cell>,
+    /// Nothing changes at this time or before it any more; `None` while all is there.
+    settled: Option<i64>,
+    /// Of all cells, those that went among them.
+    total: ExactSum,
+    live: i64,
+    sources: u32,
+    dirty: Option<i64>,
+}
+
+impl Target {
+    fn put(&mut self, time: i64, add: Option<f64>, take: Option<f64>) {
+        let time = self.settled.map_or(time, |settled| time.max(settled.saturating_add(1)));
+        let at = self.cells.partition_point(|cell| cell.time < time);
+        if self.cells.get(at).is_none_or(|cell| cell.time != time) {
+            self.cells.insert(at, Cell { time, change: ExactSum::default(), live: 0 });
+        }
+        let Some(cell) = self.cells.get_mut(at) else { return };
+        for sum in [&mut cell.change, &mut self.total] {
+            add.into_iter().for_each(|v| sum.add(v));
+            take.into_iter().for_each(|v| sum.take(v));
+        }
+        let live = i64::from(add.is_some()) - i64::from(take.is_some());
+        cell.live += live;
+        self.live += live;
+        self.dirty = Some(self.dirty.map_or(time, |dirty| dirty.min(time)));
+    }
+
+    /// The value of each cell that changed, newest first.
+    fn changed(&mut self, mut take: impl FnMut(i64, f64)) {
+        let Some(dirty) = self.dirty.take() else { return };
+        let (mut sum, mut live) = (self.total.clone(), self.live);
+        for cell in self.cells.iter().rev().take_while(|cell| cell.time >= dirty) {
+            take(cell.time, if live > 0 { sum.value() } else { stale() });
+            sum.take_sum(&cell.change);
+            live -= cell.live;
+        }
+    }
+
+    fn settle_first(&mut self) {
+        if let Some(cell) = self.cells.pop_front() {
+            self.settled = self.settled.into_iter().chain([cell.time]).max();
+        }
+    }
+}
+
+/// What became of a sample of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    New,
+    Duplicate,
+    /// A second one at its time, which the policy refuses.
+    Twice,
+    /// Older than the source's newest, or than what its target can still change.
+    TooOld,
+    /// No such source, or not any more.
+    Unknown,
+}
+
+/// A value of a target that is to be written over whatever stands at its time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Folded {
+    pub target: u32,
+    pub time: i64,
+    pub value: f64,
+}
+
+#[derive(Default)]
+pub struct Folds {
+    /// Keys the hashes of sources.
+    key: u64,
+    sources: Vec<Source>,
+    free: Vec<u32>,
+    by_hash: HashTable<u32>,
+    targets: HashMap<u32, Target>,
+    dirty: Vec<u32>,
+    cells: usize,
+    swept: Option<i64>,
+    pub samples: u64,
+}
+
+impl Folds {
+    pub fn new(key: u64) -> Folds {
+        Folds { key, ..Folds::default() }
+    }
+
+    pub fn hash(&self, canonical: &[u8]) -> u128 {
+        xxhash_rust::xxh3::xxh3_128_with_seed(canonical, self.key)
+    }
+
+    /// Sources, and the series that they go to.
+    pub fn len(&self) -> (usize, usize) {
+        (self.by_hash.len(), self.targets.len())
+    }
+
+    fn id(&self, slot: u32) -> u64 {
+        let generation = self.sources.get(slot as usize).map_or(0, |source| source.generation);
+        SOURCE_BIT | u64::from(generation) << 32 | u64::from(slot)
+    }
+
+    /// The id of a label set that is folded already.
+    pub fn find(&self, hash: u128) -> Option<u64> {
+        let same = |&slot: &u32| self.sources.get(slot as usize).is_some_and(|source| source.hash == hash);
+        self.by_hash.find(hash as u64, same).map(|&slot| self.id(slot))
+    }
+
+    /// Folds one more into the series `target`; `None` when there are `SOURCES_MAX`.
+    pub fn add(&mut self, hash: u128, target: u32) -> Option<u64> {
+        if let Some(id) = self.find(hash) {
+            return Some(id);
+        }
+        if self.by_hash.len() >= SOURCES_MAX {
+            self.forget_silent(2 * LOOKBACK_MS);
+        }
+        if self.by_hash.len() >= SOURCES_MAX {
+            return None;
+        }
+        let (last, end, seen) = (i64::MIN, i64::MAX, self.now());
+        let source = Source { hash, target, generation: 0, last, value: None, end, seen, used: true };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                let place = self.sources.get_mut(slot as usize)?;
+                let generation = (place.generation + 1) & 0x7fff_ffff;
+                *place = Source { generation, ..source };
+                slot
+            }
+            None => {
+                self.sources.push(source);
+                self.sources.len() as u32 - 1
+            }
+        };
+        let sources = &self.sources;
+        let rehash = |&slot: &u32| sources.get(slot as usize).map_or(0, |source| source.hash as u64);
+        self.by_hash.insert_unique(hash as u64, slot, rehash);
+        self.targets.entry(target).or_default().sources += 1;
+        Some(self.id(slot))
+    }
+
+    fn now(&self) -> i64 {
+        self.swept.unwrap_or(i64::MIN)
+    }
+
+    /// Takes a sample of a source. Call `changed` after a batch of them.
+    pub fn write(&mut self, id: u64, time: i64, value: f64, duplicates: DuplicatePolicy) -> Taken {
+        let (slot, generation, now) = (id as u32, (id >> 32) as u32 & 0x7fff_ffff, self.now());
+        let Some(source) = self.sources.get_mut(slot as usize) else { return Taken::Unknown };
+        if !source.used || source.generation != generation {
+            return Taken::Unknown;
+        }
+        let Some(target) = self.targets.get_mut(&source.target) else { return Taken::Unknown };
+        if time < source.last || target.settled.is_some_and(|settled| time <= settled) {
+            return Taken::TooOld;
+        }
+        let (dirty, cells) = (target.dirty.is_some(), target.cells.len());
+        source.lapse(target, time);
+        if let Some(old) = source.value.filter(|_| source.end != i64::MAX && source.end > time) {
+            // It was thought to have ended, and comes late.
+            target.put(source.end, Some(old), None);
+            source.end = i64::MAX;
+        }
+        let counts = source.value.filter(|_| source.end == i64::MAX);
+        let mut new = value;
+        let mut taken = Taken::New;
+        if time == source.last {
+            let float = |value: f64| Value { bits: value.to_bits(), kind: ValueKind::Float };
+            match combine(duplicates, float(counts.unwrap_or_else(stale)), float(value)) {
+                Some(kept) => new = f64::from_bits(kept.bits),
+                None => return Taken::Twice,
+            }
+            taken = Taken::Duplicate;
+        }
+        source.value = Some(new).filter(|new| !is_stale(*new));
+        if source.value.is_some() || counts.is_some() {
+            target.put(time, source.value, counts);
+        }
+        (source.last, source.end, source.seen) = (time, i64::MAX, now);
+        if !dirty && target.dirty.is_some() {
+            self.dirty.push(source.target);
+        }
+        self.cells += target.cells.len() - cells;
+        self.samples += 1;
+        taken
+    }
+
+    /// What is to be written of the targets that changed, each in the order of time.
+    pub fn changed(&mut self) -> Vec<Folded> {
+        let mut out = Vec::new();
+        let [least, most] = TARGET_CELLS;
+        let allowed = (CELLS_MAX / self.targets.len().max(1)).clamp(least, most);
+        for id in std::mem::take(&mut self.dirty) {
+            let Some(target) = self.targets.get_mut(&id) else { continue };
+            let from = out.len();
+            target.changed(|time, value| out.push(Folded { target: id, time, value }));
+            out[from..].reverse();
+            while target.cells.len() > allowed {
+                target.settle_first();
+                self.cells -= 1;
+            }
+        }
+        out
+    }
+
+    /// Ends sources from which nothing came for `LOOKBACK_MS`, where their newest sample stops to count, and forgets them
+    /// later. `now` is the clock of whoever calls; it need not be that of the senders.
+    pub fn sweep(&mut self, now: i64) {
+        if self.swept.is_some_and(|swept| now < swept.saturating_add(SWEEP_MS)) {
+            return;
+        }
+        self.swept = Some(now);
+        for source in self.sources.iter_mut().filter(|source| source.used) {
+            if source.seen == i64::MIN {
+                source.seen = now;
+            }
+            if source.seen > now.saturating_sub(LOOKBACK_MS) {
+                continue;
+            }
+            let Some(target) = self.targets.get_mut(&source.target) else { continue };
+            let (dirty, cells) = (target.dirty.is_some(), target.cells.len());
+            source.lapse(target, i64::MAX);
+            if !dirty && target.dirty.is_some() {
+                self.dirty.push(source.target);
+            }
+            self.cells += target.cells.len() - cells;
+        }
+        self.forget_silent(FORGET_MS);
+    }
+
+    /// Forgets what has ended and was silent for so long; call `changed` first. None can come back to a time before its end.
+    fn forget_silent(&mut self, silent_ms: i64) {
+        let since = self.now().saturating_sub(silent_ms);
+        for slot in 0..self.sources.len() as u32 {
+            let Some(source) = self.sources.get(slot as usize) else { continue };
+            let counts = source.value.is_some() && source.end == i64::MAX;
+            if !source.used || counts || source.seen > since {
+                continue;
+            }
+            let over = if source.value.is_some() { source.end } else { source.last };
+            if let Some(target) = self.targets.get_mut(&source.target) {
+                target.settled = Some(target.settled.map_or(over, |settled| settled.max(over)));
+            }
+            self.forget(slot);
+        }
+        let dirty = &self.dirty;
+        let mut cells = 0;
+        for (id, target) in &mut self.targets {
+            while !dirty.contains(id)
+                && target.cells.front().is_some_and(|cell| target.settled.is_some_and(|s| cell.time <= s))
+            {
+                target.cells.pop_front();
+            }
+            cells += target.cells.len();
+        }
+        self.cells = cells;
+    }
+
+    /// Ends all sources behind their newest sample: from now on they are series of their own, or are folded anew.
+    pub fn release(&mut self) {
+        for slot in 0..self.sources.len() as u32 {
+            let Some(source) = self.sources.get_mut(slot as usize).filter(|source| source.used) else {
+                continue;
+            };
+            let Some(target) = self.targets.get_mut(&source.target) else { continue };
+            if let Some(old) = source.value.filter(|_| source.end == i64::MAX) {
+                if target.dirty.is_none() {
+                    self.dirty.push(source.target);
+                }
+                let cells = target.cells.len();
+                target.put(source.last.saturating_add(1), None, Some(old));
+                self.cells += target.cells.len() - cells;
+            }
+            self.forget(slot);
+        }
+    }
+
+    fn forget(&mut self, slot: u32) {
+        let Some(source) = self.sources.get_mut(slot as usize) else { return };
+        source.used = false;
+        if let Some(target) = self.targets.get_mut(&source.target) {
+            target.sources -= 1;
+        }
+        if let Ok(entry) = self.by_hash.find_entry(source.hash as u64, |&other| other == slot) {
+            entry.remove();
+            self.free.push(slot);
+        }
+    }
+
+    /// Whether some source goes there.
+    pub fn is_target(&self, id: u32) -> bool {
+        self.targets.get(&id).is_some_and(|target| target.sources > 0)
+    }
+
+    /// Forgets targets whose series are gone, and that have no sources.
+    pub fn forget_targets(&mut self, gone: &[u32]) {
+        if self.targets.is_empty() {
+            return;
+        }
+        for id in gone {
+            self.cells -= self.targets.remove(id).map_or(0, |target| target.cells.len());
+        }
+    }
+
+    /// About what is held; an upper bound where targets have few cells.
+    pub fn bytes(&self) -> usize {
+        heap::vector(&self.sources)
+            + heap::vector(&self.free)
+            + heap::vector(&self.dirty)
+            + heap::table(&self.by_hash)
+            + heap::map::<u32, Target>(self.targets.capacity())
+            + self.targets.values().map(Target::bytes).sum::<usize>()
+    }
+}
+
+impl Source {
+    /// Ends the value where it doesn't count at `time` any more.
+    fn lapse(&mut self, target: &mut Target, time: i64) {
+        let end = self.last.saturating_add(LOOKBACK_MS);
+        if let Some(old) = self.value.filter(|_| self.end == i64::MAX && end <= time) {
+            target.put(end, None, Some(old));
+            self.end = end;
+        }
+    }
+}
+
+impl Target {
+    fn bytes(&self) -> usize {
+        heap::allocated(self.cells.capacity() * size_of::<Cell>())
+            + self.total.bytes()
+            + self.cells.iter().map(|cell| cell.change.bytes()).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests;
