@@ -149,6 +149,8 @@ pub enum Reason {
     /// Part of the protocol that is not stored (exemplars, native histograms).
     Unsupported,
     LimitExceeded,
+    /// The database is at its memory limit.
+    MemoryLimit,
 }
 
 impl Reason {
@@ -160,6 +162,7 @@ impl Reason {
             Reason::DuplicateSample => "duplicate_sample",
             Reason::Unsupported => "unsupported",
             Reason::LimitExceeded => "limit_exceeded",
+            Reason::MemoryLimit => "memory_limit",
         }
     }
 }
