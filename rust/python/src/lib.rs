@@ -9,6 +9,7 @@ mod durability;
 mod error;
 mod histogram;
 mod input;
+mod memory;
 mod output;
 mod plan;
 mod precision;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use metricsdb_model::{
-    Batch, BatchHistogram, Columns, Counter, Error, Labels, LabelsBuilder, Metadata, MetricType, Reason,
-    Result, ValueKind, Values, WriteReport,
+    Batch, BatchHistogram, Columns, Counter, Error, Labels, LabelsBuilder, MemoryLimit, Metadata, MetricType,
+    Reason, Result, ValueKind, Values, WriteReport,
 };
 use parking_lot::{Mutex, MutexGuard};
 use rayon::prelude::*;
@@ -20,6 +20,7 @@ use crate::index::{Cardinality, Index};
 use crate::journal::Journal;
 use crate::labelsets::Shapes;
 use crate::late::DuplicatePolicy;
+use crate::limit::Meter;
 use crate::metadata::MetadataStore;
 use crate::precision::PrecisionRules;
 use crate::raw::{FREE, RawHasher, RawTable};
@@ -81,6 +82,9 @@ pub struct Database {
     /// What chunks of several series hold together.
     pub(crate) shared_columns: Arc<SharedColumns>,
     pub(crate) written: Written,
+    /// None, unless `limit_memory` says otherwise.
+    pub(crate) limit: Arc<MemoryLimit>,
+    pub(crate) meter: Meter,
     /// `None` for one that lives in memory alone.
     pub(crate) journal: Option<Journal>,
 }
@@ -138,8 +142,16 @@ impl Database {
             appended: AtomicU64::new(0),
             appended_histograms: HistogramsEver::default(),
             written: Written::default(),
+            limit: Arc::default(),
+            meter: Meter::default(),
             journal: None,
         }
+    }
+
+    /// Refuses from now on what the limit says; measures once.
+    pub fn limit_memory(&mut self, limit: Arc<MemoryLimit>) {
+        self.limit = limit;
+        self.measure();
     }
 
     /// Counts samples that were there before this process.
@@ -178,7 +190,7 @@ impl Database {
                 .iter()
                 .map(|set| {
                     let found = self.find_or_make(set.as_ref(), &mut scratch.last);
-                    let (id, new) = found.map_err(Refusal::into_error)?;
+                    let (id, new) = found.map_err(|refusal| self.refused(refusal))?;
                     created += u64::from(new);
                     Ok(u64::from(id))
                 })
@@ -300,6 +312,9 @@ impl Database {
 
     /// Takes what families say of themselves.
     fn learn(&self, families: &[Metadata]) {
+        if !self.admits_metadata() {
+            return;
+        }
         let retyped = match self.journal() {
             Some(journal) if !families.is_empty() => {
                 let news = self.metadata.news(families);
@@ -372,6 +387,9 @@ impl Database {
         scratch: &mut Scratch,
         report: &mut WriteReport,
     ) {
+        if !self.admit_samples(|| rows.clone().count(), report) {
+            return;
+        }
         let Scratch { staged, staged_starts, work, .. } = scratch;
         let mut starts = [0usize; SHARDS + 1];
         let mut unknown = 0;

@@ -193,6 +193,7 @@ impl Database {
         labels: LabelsRef<'_>,
         last: &mut Interned,
     ) -> Result<(u32, bool), Refusal> {
+        self.admit_series(labels)?;
         let pairs = last.intern(labels, &self.symbols)?;
         let hash = labels.hash64();
         let number = (hash >> 56) as u8;
