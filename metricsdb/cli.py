@@ -20,12 +20,13 @@ from rich.table import Table
 from metricsdb import __version__
 from metricsdb.adapters.scrape import Scraper, ScrapeResult, Target
 from metricsdb.clock import SystemClock
-from metricsdb.config import Config, address, load
+from metricsdb.config import Config, Duration, Size, address, load
 from metricsdb.database import Database
 from metricsdb.demo import run as run_demo
 from metricsdb.durability import Mode
 from metricsdb.errors import ConfigError, MetricsDBError
 from metricsdb.server.run import serve as run_server
+from metricsdb.sizes import size_bytes
 from metricsdb.times import duration_ms
 
 __all__ = ["main"]
@@ -62,6 +63,8 @@ def serve(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file: listen, limits, scrape, statsd.")] = None,
     query_memory: Annotated[int | None, typer.Option(help="Bytes that one query may hold.")] = None,
+    memory_limit: Annotated[str | None, typer.Option(help="What all data and queries may hold, such as 4GiB.")] = None,
+    retention: Annotated[str | None, typer.Option(help="How long samples are kept, such as 15d.")] = None,
 ) -> None:
     """Serve Prometheus' HTTP API: remote write in, PromQL out."""
     chosen = Config() if config is None else load(config)
@@ -73,11 +76,11 @@ def serve(
             raise ConfigError(f"query-memory {query_memory} must be positive")
         limits = msgspec.structs.replace(chosen.limits, query_memory_max=query_memory)
         chosen = msgspec.structs.replace(chosen, limits=limits)
-    chosen = _with_storage(chosen, data, durability)
+    chosen = _with_memory(_with_storage(chosen, data, durability), memory_limit, retention)
     home = chosen.storage
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    limits = chosen.limits
+    limits, memory = chosen.limits, chosen.memory
     db = Database(
         home.data,
         durability=home.durability if home.data is not None else None,
@@ -95,6 +98,11 @@ def serve(
         query_wait=limits.query_wait.seconds,
         dense_after=chosen.upkeep.dense_after.seconds,
         idle_cpu=chosen.upkeep.idle_cpu,
+        memory_limit=None if memory.limit is None else memory.limit.bytes,
+        memory_soft=memory.soft,
+        evict=memory.evict,
+        evict_keep=memory.evict_keep.seconds,
+        retention=None if chosen.retention is None else chosen.retention.seconds,
     )
     for chosen_policy in chosen.precision:
         db.precision.set(chosen_policy.selector, chosen_policy.policy, counters=chosen_policy.counters)
@@ -103,9 +111,21 @@ def serve(
         "data": str(home.data or ""),
         "durability": db.durability.mode,
         "config": str(config or ""),
+        "memory-limit": str(memory.limit or ""),
+        "retention": str(chosen.retention or ""),
     }
     with db:
         _run(run_server(db, chosen, flags=flags))
+
+
+def _with_memory(chosen: Config, limit: str | None, retention: str | None) -> Config:
+    if limit is not None:
+        size = Size(size_bytes(limit, "memory-limit"))
+        chosen = msgspec.structs.replace(chosen, memory=msgspec.structs.replace(chosen.memory, limit=size))
+    if retention is not None:
+        length = Duration(duration_ms(retention, "retention") / 1000)
+        chosen = msgspec.structs.replace(chosen, retention=length)
+    return chosen
 
 
 def _with_storage(chosen: Config, data: Path | None, durability: str | None) -> Config:

@@ -50,7 +50,7 @@ def create_app(
     body_bytes_max = config.limits.body_bytes_max
     runner = Runner(db, counts)
     read = Read(db, runner)
-    status = Status(db._native, counts, config, dict(flags or {}), executor, __version__)
+    status = Status(db._native, db._upkeep.relief, counts, config, dict(flags or {}), executor, __version__)
     text_import = TextImport(db._native, db.now_ms, counts, body_bytes_max, executor)
     both = ["GET", "POST"]
     routes = [

@@ -16,9 +16,10 @@ from starlette.responses import PlainTextResponse, Response
 
 from metricsdb._native import NativeDatabase
 from metricsdb.config import Config, dump
+from metricsdb.lifecycle.memory import Relief
 from metricsdb.server.params import BadParameter, url_form
 from metricsdb.server.reply import refusal, success
-from metricsdb.server.state import Counts, Exposition
+from metricsdb.server.state import Counts, Exposition, expose_limit
 
 __all__ = ["Status"]
 
@@ -34,6 +35,7 @@ class Status:
     def __init__(
         self,
         native: NativeDatabase,
+        relief: Relief,
         counts: Counts,
         config: Config,
         flags: dict[str, str],
@@ -41,6 +43,7 @@ class Status:
         version: str,
     ) -> None:
         self._native = native
+        self._relief = relief
         self._counts = counts
         self._config = config
         self._flags = flags
@@ -83,7 +86,7 @@ class Status:
                 "lastConfigTime": started.isoformat().replace("+00:00", "Z"),
                 "timeSeriesCount": stats.get("series", 0),
                 "corruptionCount": 0,
-                "storageRetention": "",
+                "storageRetention": str(self._config.retention or ""),
             }
         )
 
@@ -102,6 +105,7 @@ class Status:
         out = Exposition()
         out.family("metricsdb_build_info", "gauge", "What runs here.")
         out.sample({"version": self._version}, 1)
+        expose_limit(out, stats, self._native.memory_steps(), self._relief.counts())
         for name, value in stats.items():
             out.gauge(f"metricsdb_storage_{name}", f"{name.replace('_', ' ').capitalize()} in storage.", value)
         out.family("metricsdb_memory_bytes", "gauge", "Bytes the database holds, by part.")

@@ -19,12 +19,14 @@ pub enum Step {
     Queries,
     NewSeries,
     Samples,
+    /// Bodies that are refused before anybody looks into them.
+    Bodies,
     AlertQueries,
 }
 
 impl Step {
-    pub const ALL: [Step; 5] =
-        [Step::BatchQueries, Step::Queries, Step::NewSeries, Step::Samples, Step::AlertQueries];
+    pub const ALL: [Step; 6] =
+        [Step::BatchQueries, Step::Queries, Step::NewSeries, Step::Samples, Step::Bodies, Step::AlertQueries];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -32,6 +34,7 @@ impl Step {
             Step::Queries => "queries",
             Step::NewSeries => "new_series",
             Step::Samples => "samples",
+            Step::Bodies => "bodies",
             Step::AlertQueries => "alert_queries",
         }
     }
@@ -43,12 +46,13 @@ impl Step {
             Step::Queries => "queries of class query",
             Step::NewSeries => "new series",
             Step::Samples => "samples",
+            Step::Bodies => "bodies",
             Step::AlertQueries => "queries of class alert",
         }
     }
 
     pub fn is_write(self) -> bool {
-        matches!(self, Step::NewSeries | Step::Samples)
+        matches!(self, Step::NewSeries | Step::Samples | Step::Bodies)
     }
 
     /// When it is worth another try: queries end soon, room for samples comes with the upkeep.
@@ -142,7 +146,7 @@ impl MemoryLimit {
             Step::BatchQueries => self.soft + between / 4,
             Step::Queries => self.soft + between / 2,
             Step::NewSeries => self.soft + between / 4 * 3,
-            Step::Samples => self.limit,
+            Step::Samples | Step::Bodies => self.limit,
             Step::AlertQueries => self.limit.saturating_add(self.limit / ALERT_RESERVE),
         }
     }
@@ -165,21 +169,21 @@ impl MemoryLimit {
         Error::Memory { step, held: self.shares().total(), limit: self.limit }
     }
 
-    /// Counts queries, series or samples that were refused.
+    /// Counts queries, series, samples or bodies that were refused.
     pub fn count_refused(&self, step: Step, count: u64) {
         if let Some(refused) = self.refused.get(step as usize) {
             refused.fetch_add(count, Relaxed);
         }
     }
 
-    /// By step: queries, series or samples.
+    /// By step: queries, series, samples or bodies.
     pub fn refused(&self) -> impl Iterator<Item = (Step, u64)> {
         Step::ALL.into_iter().zip(&self.refused).map(|(step, count)| (step, count.load(Relaxed)))
     }
 
-    /// Room for a body on its way in, until the guard goes. Errors: `Memory`.
+    /// Room for a body on its way in, until the guard goes; counts one that is refused. Errors: `Memory`.
     pub fn arrive(&self, bytes: u64) -> Result<Arriving<'_>> {
-        self.admit(Step::Samples, bytes)?;
+        self.admit(Step::Bodies, bytes).inspect_err(|_| self.count_refused(Step::Bodies, 1))?;
         self.arriving.fetch_add(bytes, Relaxed);
         Ok(Arriving { memory: self, bytes })
     }
@@ -250,7 +254,7 @@ mod tests {
     fn steps_are_refused_one_after_the_other_and_alerts_last() {
         let memory = MemoryLimit::new(1000, 800);
         for (stored, refused) in
-            [(0, 0), (849, 0), (850, 1), (900, 2), (950, 3), (1000, 4), (1049, 4), (1050, 5)]
+            [(0, 0), (849, 0), (850, 1), (900, 2), (950, 3), (1000, 5), (1049, 5), (1050, 6)]
         {
             memory.set_stored(stored);
             let by_step = Step::ALL.map(|step| memory.admit(step, 0).is_err());
@@ -280,6 +284,6 @@ mod tests {
         drop((a, b, body));
         assert_eq!(memory.shares().total(), 150);
         memory.count_refused(Step::Samples, 3);
-        assert_eq!(memory.refused().map(|r| r.1).collect::<Vec<_>>(), [0, 0, 0, 3, 0]);
+        assert_eq!(memory.refused().map(|r| r.1).collect::<Vec<_>>(), [0, 0, 0, 3, 1, 0]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use metricsdb_model::memory::{Arriving, Step};
+use metricsdb_model::memory::Arriving;
 use metricsdb_model::{Budget, Result};
 use pyo3::prelude::*;
 
@@ -18,11 +18,7 @@ type Expired = (u64, u64, u64, u64);
 impl NativeDatabase {
     /// Room for a body while it is decoded and written. Errors: `Memory`.
     pub fn arrive(&self, body: &[u8]) -> Result<Arriving<'_>> {
-        let arrived = self.memory.arrive(body.len() as u64 * DECODED);
-        if arrived.is_err() {
-            self.memory.count_refused(Step::Samples, 1);
-        }
-        arrived
+        self.memory.arrive(body.len() as u64 * DECODED)
     }
 
     /// Counters of the limit, by name.
@@ -33,6 +29,7 @@ impl NativeDatabase {
             "refused_queries",
             "refused_new_series",
             "refused_samples",
+            "refused_bodies",
             "refused_alert_queries",
         ];
         let mut all = vec![
@@ -87,6 +84,17 @@ impl NativeDatabase {
         let step = call::short(py, || self.store.evict(goal, before, keep_from, &Budget::unlimited()))?;
         let e = step.expired;
         Ok(((e.samples, e.chunks, e.series, e.bytes), step.before, step.finished))
+    }
+
+    /// Bytes by who holds them, as they count now.
+    fn memory_shares(&self) -> BTreeMap<&'static str, u64> {
+        let shares = self.memory.shares();
+        BTreeMap::from([
+            ("stored", shares.stored),
+            ("queries", shares.queries),
+            ("kept", shares.kept),
+            ("arriving", shares.arriving),
+        ])
     }
 
     /// By step of refusal: its name, the bytes from which on it is refused, and how many were.

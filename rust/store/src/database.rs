@@ -387,9 +387,6 @@ impl Database {
         scratch: &mut Scratch,
         report: &mut WriteReport,
     ) {
-        if !self.admit_samples(|| rows.clone().count(), report) {
-            return;
-        }
         let Scratch { staged, staged_starts, work, .. } = scratch;
         let mut starts = [0usize; SHARDS + 1];
         let mut unknown = 0;
@@ -406,6 +403,9 @@ impl Database {
             starts[i + 1] += starts[i];
         }
         let total = starts[SHARDS];
+        if total == 0 || !self.admit_samples(total, report) {
+            return;
+        }
         if staged.len() < total {
             staged.resize(total, Staged { row: 0, time: 0, bits: 0 });
         }

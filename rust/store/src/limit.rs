@@ -90,11 +90,11 @@ impl Database {
         shard.series.find(hash, same).is_some()
     }
 
-    /// Whether samples may come in; else they are counted as refused.
-    pub(crate) fn admit_samples(&self, count: impl FnOnce() -> usize, report: &mut WriteReport) -> bool {
+    /// Whether so many samples may come in; else they are counted as refused.
+    pub(crate) fn admit_samples(&self, count: usize, report: &mut WriteReport) -> bool {
         self.measure_when_due();
-        let Err(error) = self.limit.admit(Step::Samples, 0) else { return true };
-        let count = count() as u64;
+        let count = count as u64;
+        let Err(error) = self.limit.admit(Step::Samples, count * SAMPLE_BYTES) else { return true };
         self.limit.count_refused(Step::Samples, count);
         report.reject(Reason::MemoryLimit, count, || error.to_string());
         false

@@ -124,7 +124,7 @@ impl Database {
         mut points: Vec<HistogramPoint<'_>>,
         report: &mut WriteReport,
     ) {
-        if points.is_empty() || !self.admit_samples(|| points.len(), report) {
+        if points.is_empty() || !self.admit_samples(points.len(), report) {
             return;
         }
         let accepted = report.accepted;
