@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, get_args
@@ -25,8 +26,10 @@ LIMIT_MIN = 4 << 20
 GOAL = 0.95
 # Samples older than the retention leave this often, or when a fiftieth of it is over.
 RETENTION_EVERY_MS = 30_000
-# glibc's number of an arena limit, in malloc.h, and the arenas that a limited process has: each keeps freed pages.
-_M_ARENA_MAX, _ARENAS = -8, 2
+# Freed pages go back to the system when they are this part of the limit: each time stops whoever allocates.
+TRIM_PART = 64
+# glibc's number of the setting, in malloc.h, and the arenas that a limited process has: each keeps freed pages.
+_M_ARENA_MAX, _ARENAS_MAX = -8, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class Relief:
     policy: MemoryPolicy
     freed: Freed = field(default_factory=Freed)
     _before: int = -(2**63)
+    _untrimmed: int = 0
     _expire_at: int = -(2**63)
 
     def counts(self) -> dict[str, int]:
@@ -111,7 +115,16 @@ class Relief:
         self.freed.expired_series += series
 
     def forget_answers(self, native: NativeDatabase) -> None:
-        self.freed.dropped_answers_bytes += native.forget_answers()
+        dropped = native.forget_answers()
+        self.freed.dropped_answers_bytes += dropped
+        self._untrimmed += dropped
+
+    def give_back(self, freed: int) -> None:
+        """Returns pages to the system once so much was freed that it is worth it."""
+        self._untrimmed += freed
+        if self._untrimmed > (self.policy.limit or 0) // TRIM_PART:
+            self._untrimmed = 0
+            return_freed_memory()
 
     def evict(self, native: NativeDatabase, now_ms: int) -> tuple[int, int, bool]:
         """One step: samples and bytes that left, and whether that is all that may go."""
@@ -143,7 +156,7 @@ def _time(ms: int) -> str:
 
 def use_few_arenas() -> None:
     """Tells glibc, for the whole process, to keep few arenas: what one has freed, another can't use. Else nothing."""
-    _libc("mallopt", _M_ARENA_MAX, _ARENAS)
+    _libc("mallopt", _M_ARENA_MAX, min(max(os.cpu_count() or 2, 2), _ARENAS_MAX))
 
 
 def return_freed_memory() -> None:

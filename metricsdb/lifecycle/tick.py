@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from metricsdb._native import NativeDatabase
 from metricsdb.clock import Clock
 from metricsdb.errors import ConfigError, MetricsDBError
-from metricsdb.lifecycle.memory import MemoryPolicy, Relief, return_freed_memory
+from metricsdb.lifecycle.memory import MemoryPolicy, Relief
 
 __all__ = ["Background", "Tick", "Upkeep"]
 
@@ -93,15 +93,12 @@ class Upkeep:
             before = now_ms - min(self._dense_after_ms, SHORT_DENSE_AFTER_MS)
             done = self._work(native, before, started, seconds)
         # Not within the share of a core: what is refused meanwhile is worth more.
-        freed = False
         while self.relief.is_short(native):
             samples, size, finished = self.relief.evict(native, now_ms)
             done += Tick(finished=done.finished, evicted_samples=samples, evicted_bytes=size)
-            freed = freed or samples > 0
             if finished or self._clock.monotonic() - started >= TICK_S_MAX:
                 break
-        if freed or done.bytes_before:
-            return_freed_memory()
+        self.relief.give_back(done.evicted_bytes + done.bytes_before - done.bytes_after)
         return done
 
     def _work(self, native: NativeDatabase, before_ms: int, started: float, seconds: float) -> Tick:
