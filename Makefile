@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -not -path '*/target/*' -o -name Cargo.toml -not -path '*/target/*')
 
-.PHONY: build test test-rust test-python lint torture bench demo clean
+.PHONY: build test test-rust test-python lint torture hostile bench demo clean
 
 build: $(VENV)/.built
 
@@ -44,6 +44,10 @@ lint: build
 # 1,000 kills of a writing process in each mode; CI has 280 (tests/faults).
 torture: build
 	for mode in batch interval none; do $(BIN)/python tests/faults/torture.py --cycles 1000 --mode $$mode || exit 1; done
+
+# Ten minutes of everything at once under 1 GiB; CI has half a minute under 64 MiB (tests/faults).
+hostile: build
+	$(BIN)/python tests/faults/hostile.py --minutes 10 --limit 1GiB
 
 bench: build
 	$(BIN)/python -m benchmarks

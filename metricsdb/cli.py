@@ -21,7 +21,7 @@ from rich.text import Text
 from metricsdb import __version__
 from metricsdb.adapters.scrape import Scraper, ScrapeResult, Target
 from metricsdb.clock import SystemClock
-from metricsdb.config import Config, address, load, load_web
+from metricsdb.config import Config, Duration, Size, address, load, load_web
 from metricsdb.database import Database
 from metricsdb.demo import run as run_demo
 from metricsdb.durability import Mode
@@ -29,6 +29,7 @@ from metricsdb.errors import ConfigError, MetricsDBError
 from metricsdb.logs import OneLine, printable
 from metricsdb.server.run import check_exposure
 from metricsdb.server.run import serve as run_server
+from metricsdb.sizes import size_bytes
 from metricsdb.times import duration_ms
 from metricsdb.web import hash_password as hash_of
 
@@ -70,6 +71,8 @@ def serve(
     allow_unauthenticated: Annotated[
         bool, typer.Option("--allow-unauthenticated", help="Let other machines in without credentials.")
     ] = False,
+    memory_limit: Annotated[str | None, typer.Option(help="What all data and queries may hold, such as 4GiB.")] = None,
+    retention: Annotated[str | None, typer.Option(help="How long samples are kept, such as 15d.")] = None,
 ) -> None:
     """Serve Prometheus' HTTP API: remote write in, PromQL out."""
     chosen = Config() if config is None else load(config)
@@ -82,10 +85,11 @@ def serve(
         limits = msgspec.structs.replace(chosen.limits, query_memory_max=query_memory)
         chosen = msgspec.structs.replace(chosen, limits=limits)
     chosen = _with_web(_with_storage(chosen, data, durability), web_config, allow_unauthenticated)
+    chosen = _with_memory(chosen, memory_limit, retention)
     home = chosen.storage
     _log_to_stderr()
     check_exposure(chosen)  # before a directory is opened and read
-    limits = chosen.limits
+    limits, memory = chosen.limits, chosen.memory
     db = Database(
         home.data,
         durability=home.durability if home.data is not None else None,
@@ -103,6 +107,11 @@ def serve(
         query_wait=limits.query_wait.seconds,
         dense_after=chosen.upkeep.dense_after.seconds,
         idle_cpu=chosen.upkeep.idle_cpu,
+        memory_limit=None if memory.limit is None else memory.limit.bytes,
+        memory_soft=memory.soft,
+        evict=memory.evict,
+        evict_keep=memory.evict_keep.seconds,
+        retention=None if chosen.retention is None else chosen.retention.seconds,
     )
     for chosen_policy in chosen.precision:
         db.precision.set(chosen_policy.selector, chosen_policy.policy, counters=chosen_policy.counters)
@@ -112,6 +121,8 @@ def serve(
         "data": str(home.data or ""),
         "durability": db.durability.mode,
         "config": str(config or ""),
+        "memory-limit": str(memory.limit or ""),
+        "retention": str(chosen.retention or ""),
     }
     with db:
         _run(run_server(db, chosen, flags=flags))
@@ -131,6 +142,16 @@ def _with_web(chosen: Config, path: Path | None, allow_unauthenticated: bool) ->
     if allow_unauthenticated:
         web = msgspec.structs.replace(web, allow_unauthenticated=True)
     return msgspec.structs.replace(chosen, web=web)
+
+
+def _with_memory(chosen: Config, limit: str | None, retention: str | None) -> Config:
+    if limit is not None:
+        size = Size(size_bytes(limit, "memory-limit"))
+        chosen = msgspec.structs.replace(chosen, memory=msgspec.structs.replace(chosen.memory, limit=size))
+    if retention is not None:
+        length = Duration(duration_ms(retention, "retention") / 1000)
+        chosen = msgspec.structs.replace(chosen, retention=length)
+    return chosen
 
 
 def _with_storage(chosen: Config, data: Path | None, durability: str | None) -> Config:

@@ -12,7 +12,8 @@ import msgspec
 import yaml
 
 from metricsdb.errors import ConfigError
-from metricsdb.times import Duration
+from metricsdb.sizes import size_bytes, size_text
+from metricsdb.times import Duration, duration_ms
 from metricsdb.web import Secret, Web
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "Config",
     "Limit",
     "Limits",
+    "Memory",
     "PrecisionPolicy",
     "ScrapeJob",
+    "Size",
     "StatsdListener",
     "Storage",
     "Upkeep",
@@ -37,6 +40,24 @@ T = TypeVar("T")
 
 # Native code takes no larger body (BODY_BYTES_MAX of rust/model/src/bounds.rs).
 BODY_BYTES_MAX = 64 << 20
+
+
+class Size:
+    """Bytes in a configuration file: ``4GiB``, ``512MiB``, or a number."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self, text: str | int) -> None:
+        self.bytes = size_bytes(text)
+
+    def __str__(self) -> str:
+        return size_text(self.bytes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Size) and self.bytes == other.bytes
+
+    def __hash__(self) -> int:
+        return hash(self.bytes)
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -156,6 +177,19 @@ class Upkeep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"`idle_cpu` is {self.idle_cpu}; give 0 (off) to 1 (a whole core)")
 
 
+class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much the database may hold, and what leaves when that is too much."""
+
+    limit: Size | None = None
+    soft: float = 0.85
+    evict: Literal["oldest", "never"] = "oldest"
+    evict_keep: Duration = msgspec.field(default_factory=lambda: Duration("10m"))
+
+    def __post_init__(self) -> None:
+        if not 0 < self.soft <= 1:
+            raise ValueError(f"`soft` is {self.soft}; give a share of the limit, above 0 and at most 1")
+
+
 class PrecisionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How exactly the samples of some series are kept; the first policy that matches a series wins."""
 
@@ -255,6 +289,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     statsd: StatsdListener | None = None
     upkeep: Upkeep = msgspec.field(default_factory=Upkeep)
     storage: Storage = msgspec.field(default_factory=Storage)
+    memory: Memory = msgspec.field(default_factory=Memory)
+    retention: Duration | None = None
     precision: list[PrecisionPolicy] = []
     web: Web = msgspec.field(default_factory=Web)
     series_limits: list[Limit] = []
@@ -361,6 +397,10 @@ def _decode(kind: type, value: Any) -> Any:
         raise ValueError("is not text; put it in quotes")
     if kind is Duration and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return _as_value_error(Duration, value)
+    if kind is Size and isinstance(value, (str, int)) and not isinstance(value, bool):
+        return _as_value_error(Size, value)
+    if kind is Size:
+        raise ValueError(f"{value!r} is not a size; write it as '4GiB', '512MiB', or bytes")
     raise ValueError(f"{value!r} is not a {kind.__name__.lower()}; write it as '15s', '1m30s', or seconds")
 
 

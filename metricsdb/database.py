@@ -25,9 +25,11 @@ from metricsdb.config import Limit
 from metricsdb.errors import ConfigError, WriteError
 from metricsdb.explain import Estimate, Plan
 from metricsdb.histograms import Histogram, as_list, with_histogram
+from metricsdb.lifecycle.memory import Evict, MemoryPolicy, use_few_arenas
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.limits import CardinalityBy, SeriesLimits, cardinality, counters
 from metricsdb.precision import PrecisionPolicies
+from metricsdb.sizes import SizeLike
 from metricsdb.subscribe import Subscription
 from metricsdb.times import DurationLike, Time, duration_ms, time_column_ms, time_ms
 from metricsdb.values import column as value_column
@@ -108,9 +110,16 @@ class Database:
     of each class run at once; ``queries_waiting_max`` more of it wait, for ``query_wait`` at most. Answers of range
     queries are kept in ``cache_memory`` bytes (0: none), and served where they are sure to be the same. Chunks whose
     samples are older than ``dense_after`` are re-encoded denser by ``tick``, which takes at most the share ``idle_cpu``
-    of one core (0: off). ``precision`` maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows
-    and changes. ``limits`` are those on series, which ``db.limits`` shows and changes. ``clock`` tells what ``"now"``
-    is.
+    of one core (0: off).
+
+    ``memory_limit`` (``"4GiB"``, bytes; None: none) bounds what the database holds: data, index, queries, answers that
+    are kept, bodies on their way in. Beyond ``memory_soft`` of it, ``tick`` makes room: ``evict="oldest"`` drops the
+    oldest samples, but none of the last ``evict_keep``; ``"never"`` drops none. Where that is not enough, batch queries
+    are refused first, then queries, new series, samples, alert queries last (docs/operations.md). ``retention`` drops
+    what is older.
+
+    ``precision`` maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows and changes.
+    ``limits`` are those on series, which ``db.limits`` shows and changes. ``clock`` tells what ``"now"`` is.
     """
 
     def __init__(
@@ -132,6 +141,11 @@ class Database:
         query_wait: DurationLike = "10s",
         dense_after: DurationLike = "2h",
         idle_cpu: float = 0.1,
+        memory_limit: SizeLike | None = None,
+        memory_soft: float = 0.85,
+        evict: Evict = "oldest",
+        evict_keep: DurationLike = "10m",
+        retention: DurationLike | None = None,
         precision: Mapping[str, str] | None = None,
         limits: Sequence[Limit] = (),
         clock: Clock | None = None,
@@ -159,9 +173,12 @@ class Database:
             "batch": batch_concurrency,
         }
         self.queries_waiting_max = queries_waiting_max
-        self._upkeep = Upkeep(self._clock, duration_ms(dense_after, "dense_after"), idle_cpu)
+        memory = MemoryPolicy.of(memory_limit, memory_soft, evict, evict_keep, retention)
+        if memory.limit is not None:
+            use_few_arenas()
+        self._upkeep = Upkeep(self._clock, duration_ms(dense_after, "dense_after"), idle_cpu, memory)
         self._background: Background | None = None
-        of_queries = (self._timeout_ms, max_samples, max_query_memory)
+        of_queries = (self._timeout_ms, max_samples, memory.query_memory(max_query_memory))
         admission = ([*self.concurrency.values()], queries_waiting_max, wait_ms)
         self._options = (duplicates, of_queries, admission, cache_memory)
         self.precision = PrecisionPolicies(lambda: self._native, self._range)
@@ -176,7 +193,7 @@ class Database:
 
     def _empty(self) -> NativeDatabase:
         # The hash of raw label bytes is keyed at random, so that no sender can make series collide.
-        native = NativeDatabase(*self._options, secrets.randbits(64), None)
+        native = NativeDatabase(*self._options, secrets.randbits(64), None, self._upkeep.relief.policy.native)
         self.precision.reinstall(native)
         self.limits.reinstall(native)
         return native
@@ -184,7 +201,7 @@ class Database:
     def _open(self, home: durable.Home) -> NativeDatabase:
         begun = self._clock.monotonic()
         directory = (str(home.path), home.mode, secrets.randbits(32))
-        native = NativeDatabase(*self._options, secrets.randbits(64), directory)
+        native = NativeDatabase(*self._options, secrets.randbits(64), directory, self._upkeep.relief.policy.native)
         self._recovery = durable.recovery(native, self._clock.monotonic() - begun)
         self.precision.adopt(native)
         self._keeper = durable.Keeper(native, home)
@@ -260,7 +277,7 @@ class Database:
     # --- upkeep ---------------------------------------------------------------------------------
 
     def tick(self, now: Time | None = None) -> Tick:
-        """Does whatever is due (re-encoding old chunks) within its share of a core; says what it did.
+        """Does whatever is due (re-encoding, making room, expiring) within its share of a core; says what it did.
 
         Call it every second or so, or let ``start`` do that. A write waits for it no longer than a pointer is swapped.
         """
@@ -649,7 +666,7 @@ class Database:
 
     def stats(self) -> pl.DataFrame:
         """Counters of the database: ``name``, ``value`` (series, samples, chunks, bytes, …)."""
-        rows = [*self._native.stats().items(), *counters(self._native)]
+        rows = [*self._native.stats().items(), *self._upkeep.relief.counts().items(), *counters(self._native)]
         return pl.DataFrame(rows, schema={"name": pl.String, "value": pl.Int64}, orient="row")
 
     def _range(self, start: Time | None, end: Time | None) -> tuple[int, int]:

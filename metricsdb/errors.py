@@ -6,11 +6,12 @@ MetricsDBError
 │   ├── ExecutionError         it is well formed, but this data does not allow an answer
 │   ├── QueryTimeout           it ran longer than allowed
 │   ├── QueryLimit             it needs more samples, memory, steps or nesting than allowed
-│   ├── QueryRejected          too many others run and wait
+│   ├── QueryRejected          too many others run and wait, or memory is short
 │   └── QueryCancelled         the caller stopped it
 │       └── QueryKilled        somebody else did, by kill
 ├── WriteError                 a write was refused as a whole (see WriteReport for single samples)
 │   ├── CardinalityLimit       a limit on series refuses a new one
+│   ├── MemoryLimit            the database is at its memory limit
 │   └── NotDurable             it stands in memory, but is not as safe as its mode promises
 ├── StorageError               a file cannot be read or written
 │   ├── DatabaseLocked         another process has the directory
@@ -28,6 +29,7 @@ __all__ = [
     "DatabaseLocked",
     "ExecutionError",
     "FormatVersionError",
+    "MemoryLimit",
     "MetricsDBError",
     "NotDurable",
     "ParseError",
@@ -78,7 +80,17 @@ class QueryLimit(QueryError):
 
 
 class QueryRejected(QueryError):
-    """So many queries of its class run and wait that a query was not begun, or not within its time to wait."""
+    """So many queries of its class run and wait that a query was not begun, or not within its time to wait.
+
+    Or the database is at its memory limit, where queries of lower classes are refused, or ended, first.
+
+    Attributes:
+        retry_after: seconds after which it is worth another try.
+    """
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class QueryCancelled(QueryError):
@@ -95,6 +107,16 @@ class WriteError(MetricsDBError):
 
 class CardinalityLimit(WriteError):
     """A new series would be one too many: names the limit, what it counts, and the series. Others are not affected."""
+class MemoryLimit(WriteError):
+    """The database is at its memory limit: nothing of the write was taken. Send it again later.
+
+    Attributes:
+        retry_after: seconds after which it is worth another try.
+    """
+
+    def __init__(self, message: str, retry_after: float = 5.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class NotDurable(WriteError):

@@ -26,7 +26,7 @@ from metricsdb.adapters.exposition import format_of
 from metricsdb.adapters.room import Room
 from metricsdb.clock import Clock
 from metricsdb.config import Authorization, BasicAuth, ScrapeJob
-from metricsdb.errors import MetricsDBError, NotDurable
+from metricsdb.errors import MemoryLimit, MetricsDBError, NotDurable
 from metricsdb.logs import printable
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class Scraper:
             report = self._take(target, body, text_format, at_ms)
         except MetricsDBError as failure:
             error = str(failure)
-            report = self._take(target, b"", "prometheus", at_ms)
+            report = self._end(target, at_ms)
         samples = report[0] + sum(count for _, count, _ in report[4])
         self._report(target, at_ms, (float(error is None), duration_s, float(samples)))
         return ScrapeResult(target, at_ms, duration_s, samples, report[3], report[4], error)
@@ -200,6 +200,13 @@ class Scraper:
         if self._written is not None:
             self._written("scrape", report)
         return report
+
+    def _end(self, target: Target, at_ms: int) -> Report:
+        """Ends the target's series; where memory is short, they end with the lookback."""
+        try:
+            return self._take(target, b"", "prometheus", at_ms)
+        except MemoryLimit:
+            return 0, 0, 0, 0, []
 
     async def _fetch(self, target: Target) -> tuple[bytes, str]:
         """The body and its format. Raises ValueError if it is no answer that can be stored."""
@@ -224,10 +231,10 @@ class Scraper:
             return b"".join(parts), format_of(answer.headers.get("content-type", ""))
 
     def _report(self, target: Target, at_ms: int, values: tuple[float, ...]) -> None:
-        refs, _ = self._native.register([{"__name__": name, **target.labels} for name in _REPORTED], strict=False)
-        times = np.full(len(refs), at_ms, dtype=np.int64)
-        # A target cannot send again what a failing disk did not keep; the database itself says that it fails.
-        with suppress(NotDurable):
+        # A target cannot send again what was not kept; the database itself says that a disk fails or memory is short.
+        with suppress(NotDurable, MemoryLimit):
+            refs, _ = self._native.register([{"__name__": name, **target.labels} for name in _REPORTED], strict=False)
+            times = np.full(len(refs), at_ms, dtype=np.int64)
             self._native.append_columns(refs, times, np.array(values))
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from metricsdb._native import NativeDatabase
 from metricsdb.clock import Clock
-from metricsdb.errors import ConfigError
+from metricsdb.errors import ConfigError, MetricsDBError
+from metricsdb.lifecycle.memory import MemoryPolicy, Relief
 
 __all__ = ["Background", "Tick", "Upkeep"]
+
+log = logging.getLogger("metricsdb.tick")
 
 # Samples of one native call: some 10 ms of work, after which the budget is looked at.
 STEP_SAMPLES = 100_000
@@ -18,6 +22,9 @@ STEP_SAMPLES = 100_000
 PASS_INTERVAL_S = 30.0
 # However long nobody called, one tick works no longer than this.
 TICK_S_MAX = 1.0
+# While memory is short, upkeep takes this share of a core at least, and chunks are old sooner.
+SHORT_CPU = 0.5
+SHORT_DENSE_AFTER_MS = 900_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,9 @@ class Tick:
     bytes_after: int = 0
     finished: bool = True
     """False when the budget ended before the work."""
+    evicted_samples: int = 0
+    """Samples that left since memory was short, and their bytes."""
+    evicted_bytes: int = 0
 
     def __add__(self, other: Tick) -> Tick:
         return Tick(
@@ -40,13 +50,18 @@ class Tick:
             self.bytes_before + other.bytes_before,
             self.bytes_after + other.bytes_after,
             other.finished,
+            self.evicted_samples + other.evicted_samples,
+            self.evicted_bytes + other.evicted_bytes,
         )
 
 
 class Upkeep:
-    """Re-encodes chunks whose samples are older than ``dense_after_ms``, with a ``cpu`` share of one core."""
+    """Re-encodes chunks whose samples are older than ``dense_after_ms``, with a ``cpu`` share of one core.
 
-    def __init__(self, clock: Clock, dense_after_ms: int, cpu: float) -> None:
+    Makes room when the store holds more than its soft limit: forgets answers, re-encodes with a larger share, evicts.
+    """
+
+    def __init__(self, clock: Clock, dense_after_ms: int, cpu: float, memory: MemoryPolicy) -> None:
         if not 0 <= cpu <= 1:
             raise ConfigError(f"idle_cpu {cpu} must be between 0 (off) and 1 (a whole core)")
         if dense_after_ms < 0:
@@ -55,6 +70,7 @@ class Upkeep:
         self._lock = threading.Lock()
         self._last: float | None = None
         self._rest_until = float("-inf")
+        self.relief = Relief(memory)
 
     def tick(self, native: NativeDatabase, now_ms: int) -> Tick:
         """Does what is due, within the share of the time since the last tick. One tick at a time."""
@@ -63,14 +79,33 @@ class Upkeep:
             started = self._clock.monotonic()
             since = TICK_S_MAX if self._last is None else started - self._last
             self._last = started
+            self.relief.expire(native, now_ms)
+            if self.relief.is_short(native):
+                return self._make_room(native, now_ms, started, min(max(self._cpu, SHORT_CPU) * since, TICK_S_MAX))
             if self._cpu == 0 or started < self._rest_until:
                 return Tick()
-            return self._work(native, now_ms, started, min(self._cpu * since, TICK_S_MAX))
+            before = now_ms - self._dense_after_ms
+            return self._work(native, before, started, min(self._cpu * since, TICK_S_MAX))
 
-    def _work(self, native: NativeDatabase, now_ms: int, started: float, seconds: float) -> Tick:
+    def _make_room(self, native: NativeDatabase, now_ms: int, started: float, seconds: float) -> Tick:
+        self.relief.forget_answers(native)
+        done = Tick()
+        if self._cpu > 0 and started >= self._rest_until:
+            before = now_ms - min(self._dense_after_ms, SHORT_DENSE_AFTER_MS)
+            done = self._work(native, before, started, seconds)
+        # Not within the share of a core: what is refused meanwhile is worth more.
+        while self.relief.is_short(native):
+            samples, size, finished = self.relief.evict(native, now_ms)
+            done += Tick(finished=done.finished, evicted_samples=samples, evicted_bytes=size)
+            if finished or self._clock.monotonic() - started >= TICK_S_MAX:
+                break
+        self.relief.give_back(done.evicted_bytes + done.bytes_before - done.bytes_after)
+        return done
+
+    def _work(self, native: NativeDatabase, before_ms: int, started: float, seconds: float) -> Tick:
         done = Tick()
         while True:
-            step = Tick(*native.densify(now_ms - self._dense_after_ms, STEP_SAMPLES))
+            step = Tick(*native.densify(before_ms, STEP_SAMPLES))
             done += step
             if step.finished:
                 self._rest_until = self._clock.monotonic() + PASS_INTERVAL_S
@@ -100,7 +135,10 @@ class Background:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._every_s):
-            self._tick()
+            try:
+                self._tick()
+            except MetricsDBError as error:  # a disk that fails must not end what keeps memory
+                log.error("%s", error)
 
     def stop(self) -> None:
         self._stopped.set()

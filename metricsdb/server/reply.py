@@ -11,6 +11,7 @@ from metricsdb.errors import (
     ConfigError,
     CorruptionError,
     ExecutionError,
+    MemoryLimit,
     MetricsDBError,
     NotDurable,
     ParseError,
@@ -28,6 +29,7 @@ _KINDS: tuple[tuple[type[MetricsDBError], str, int], ...] = (
     (ParseError, "bad_data", 400),
     (ConfigError, "bad_data", 400),
     (NotDurable, "unavailable", 503),
+    (MemoryLimit, "unavailable", 503),
     (WriteError, "bad_data", 400),
     (QueryTimeout, "timeout", 503),
     (QueryRejected, "unavailable", 503),
@@ -39,8 +41,8 @@ _KINDS: tuple[tuple[type[MetricsDBError], str, int], ...] = (
 )
 
 
-# When it is worth another try: other queries end meanwhile, a disk has room again.
-_RETRY_AFTER_S: tuple[tuple[type[MetricsDBError], str], ...] = ((QueryRejected, "1"), (NotDurable, "5"))
+# When a disk may have room again.
+_DISK_RETRY_S = 5
 
 
 def json_bytes(body: bytes, status: int = 200) -> Response:
@@ -72,5 +74,6 @@ def failure(error: MetricsDBError, parameter: str | None = None) -> Response:
 
 def retry_after(error: MetricsDBError) -> dict[str, str]:
     """The header that says when to come again, if that helps."""
-    seconds = next((seconds for kind, seconds in _RETRY_AFTER_S if isinstance(error, kind)), None)
-    return {} if seconds is None else {"Retry-After": seconds}
+    if isinstance(error, (QueryRejected, MemoryLimit)):
+        return {"Retry-After": f"{error.retry_after:.0f}"}
+    return {"Retry-After": str(_DISK_RETRY_S)} if isinstance(error, NotDurable) else {}

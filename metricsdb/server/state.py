@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from metricsdb._native import NativeDatabase, Report
 
 
-__all__ = ["Counts", "Exposition", "expose_limits"]
+__all__ = ["Counts", "Exposition", "expose_limits", "expose_memory"]
 
 # Upper bounds of the request durations, in seconds: a remote write takes about 1 ms, a dashboard query up to seconds.
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
@@ -178,6 +178,42 @@ def expose_limits(native: NativeDatabase, out: Exposition) -> None:
     out.gauge("metricsdb_overflow_series", "Series that others are added up in.", targets)
     out.family("metricsdb_folded_samples_total", "counter", "Samples that were added up in other series.")
     out.sample({}, samples)
+
+
+# What left memory, and why: `Relief.counts` in the words of /metrics.
+_LEFT = {
+    "evictions": "Times that the oldest samples left since memory was short.",
+    "evicted_samples": "Samples that left since memory was short.",
+    "evicted_series": "Series that left with them.",
+    "evicted_bytes": "Bytes that left with them.",
+    "expired_samples": "Samples that were older than the retention.",
+    "expired_series": "Series that left with them.",
+    "dropped_answers_bytes": "Bytes of kept answers that were forgotten since memory was short.",
+}
+
+
+def expose_memory(
+    out: Exposition, stats: dict[str, int], steps: dict[str, tuple[int, int]], left: dict[str, int]
+) -> None:
+    """The memory limit: who holds what of it, and who was refused. Takes what it shows out of `stats`."""
+    for name in [name for name in stats if name.startswith("refused_")]:
+        del stats[name]
+    limit, soft = stats.pop("memory_limit_bytes"), stats.pop("memory_soft_bytes")
+    out.gauge("metricsdb_memory_limit_bytes", "Bytes that the database may hold; 0: no limit.", limit)
+    out.gauge("metricsdb_memory_soft_limit_bytes", "Bytes from which on room is made.", soft)
+    out.family("metricsdb_memory_held_bytes", "gauge", "Bytes that count towards the limit, by holder.")
+    for holder in ("stored", "queries", "kept", "arriving"):
+        out.sample({"holder": holder}, stats.pop(f"memory_{holder}_bytes"))
+    out.family("metricsdb_memory_refused_total", "counter", "Queries, series or samples refused, by step.")
+    for step, (_, refused) in steps.items():
+        out.sample({"step": step}, refused)
+    if limit:
+        out.family("metricsdb_memory_refuses_from_bytes", "gauge", "Bytes from which on a step is refused.")
+        for step, (threshold, _) in steps.items():
+            out.sample({"step": step}, threshold)
+    for name, text in _LEFT.items():
+        out.family(f"metricsdb_memory_{name}_total", "counter", text)
+        out.sample({}, left[name])
 
 
 def _escaped(text: str) -> str:

@@ -17,10 +17,11 @@ from starlette.responses import PlainTextResponse, Response
 
 from metricsdb._native import NativeDatabase
 from metricsdb.config import Config, dump
+from metricsdb.lifecycle.memory import Relief
 from metricsdb.server.openapi import description
 from metricsdb.server.params import BadParameter, url_form
 from metricsdb.server.reply import json_bytes, refusal, success
-from metricsdb.server.state import Counts, Exposition, expose_limits
+from metricsdb.server.state import Counts, Exposition, expose_limits, expose_memory
 
 __all__ = ["Status"]
 
@@ -36,6 +37,7 @@ class Status:
     def __init__(
         self,
         native: NativeDatabase,
+        relief: Relief,
         counts: Counts,
         config: Config,
         flags: dict[str, str],
@@ -43,6 +45,7 @@ class Status:
         version: str,
     ) -> None:
         self._native = native
+        self._relief = relief
         self._counts = counts
         self._config = config
         self._flags = flags
@@ -89,7 +92,7 @@ class Status:
                 "lastConfigTime": started.isoformat().replace("+00:00", "Z"),
                 "timeSeriesCount": stats.get("series", 0),
                 "corruptionCount": 0,
-                "storageRetention": "",
+                "storageRetention": str(self._config.retention or ""),
             }
         )
 
@@ -109,6 +112,7 @@ class Status:
         out.family("metricsdb_build_info", "gauge", "What runs here.")
         out.sample({"version": self._version}, 1)
         await self._run(partial(expose_limits, self._native, out))
+        expose_memory(out, stats, self._native.memory_steps(), self._relief.counts())
         for name, value in stats.items():
             out.gauge(f"metricsdb_storage_{name}", f"{name.replace('_', ' ').capitalize()} in storage.", value)
         out.family("metricsdb_memory_bytes", "gauge", "Bytes the database holds, by part.")

@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from metricsdb._native import NativeDatabase
 from metricsdb.adapters.exposition import format_of
-from metricsdb.errors import MetricsDBError, NotDurable
+from metricsdb.errors import MemoryLimit, MetricsDBError, NotDurable
 from metricsdb.server.intake import Held, Intake, NoRoom, TooLarge, no_room
 from metricsdb.server.params import BadParameter, url_form
 from metricsdb.server.reply import retry_after
@@ -48,7 +48,8 @@ _GZIP_WINDOW = 8192
 class RemoteWrite:
     """``POST /api/v1/write``: remote write 1.0 and 2.0, told apart by the content type.
 
-    204 when all was taken; 400 names what was not (the rest is stored); 413 and 415 as the protocol says. Answers to
+    204 when all was taken; 400 names what was not (the rest is stored), 429 does where memory is short for new series;
+    503 where nothing was taken but may be later; 413 and 415 as the protocol says. Answers to
     2.0 say in headers how many samples, histograms and exemplars were stored.
     """
 
@@ -119,8 +120,8 @@ class RemoteWrite:
     async def _take_v2(self, body: bytes, held: Held) -> Response:
         try:
             report, histograms = await self._decode(self._native.write_remote_v2, body, held)
-        except NotDurable as error:
-            return _not_durable(error)
+        except (NotDurable, MemoryLimit) as error:
+            return _unavailable(error)
         except MetricsDBError as error:
             return PlainTextResponse(f"{error}\n", 400, _written(0, 0))
         self._counts.write("remote_write", report)
@@ -131,8 +132,8 @@ class RemoteWrite:
     async def _take(self, body: bytes, held: Held) -> Response | None:
         try:
             report = await self._decode(self._native.write_remote, body, held)
-        except NotDurable as error:
-            return _not_durable(error)
+        except (NotDurable, MemoryLimit) as error:
+            return _unavailable(error)
         except MetricsDBError as error:
             # Limits too: a sender repeats what is answered with 5xx, and this body will never fit.
             return PlainTextResponse(f"{error}\n", 400)
@@ -164,6 +165,7 @@ def _written(samples: int, histograms: int) -> dict[str, str]:
 def _partly(report: Report) -> Response | None:
     """What the sender is told of a body of which something was refused.
 
+    429 where memory is short: a sender may send the body again, or go on without the series that are new in it.
     Parts of the protocol that are not stored (exemplars) are counted in /metrics but do
     not fail the request: Prometheus would log an error for every body.
     """
@@ -171,10 +173,13 @@ def _partly(report: Report) -> Response | None:
     refused = [f"{reason}: {n}, first: {example}" for reason, n, example in rejected if reason != "unsupported"]
     if not refused:
         return None
-    return PlainTextResponse(f"{accepted} samples stored, refused: {'; '.join(refused)}\n", 400)
+    text = f"{accepted} samples stored, refused: {'; '.join(refused)}\n"
+    if any(reason == "memory_limit" for reason, _, _ in rejected):
+        return PlainTextResponse(text, 429, retry_after(MemoryLimit(text)))
+    return PlainTextResponse(text, 400)
 
 
-def _not_durable(error: NotDurable) -> Response:
+def _unavailable(error: MetricsDBError) -> Response:
     """The sender keeps the body and sends it again; what stands in memory already is replaced by the same."""
     return PlainTextResponse(f"{error}\n", 503, retry_after(error))
 
@@ -228,8 +233,8 @@ class TextImport:
                 return no_room(error, self._intake, self._counts)
             except zlib.error as error:
                 return PlainTextResponse(f"body cannot be unpacked as gzip, nothing is stored: {error}\n", 400)
-            except NotDurable as error:
-                return _not_durable(error)
+            except (NotDurable, MemoryLimit) as error:
+                return _unavailable(error)
             except MetricsDBError as error:
                 return PlainTextResponse(f"{error}\n", 400)
         self._counts.write("import", report)

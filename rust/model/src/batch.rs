@@ -151,6 +151,8 @@ pub enum Reason {
     LimitExceeded,
     /// A new series that a limit on series refused, or a sample that comes too late for the sum of folded ones.
     CardinalityLimit,
+    /// The database is at its memory limit.
+    MemoryLimit,
 }
 
 impl Reason {
@@ -163,6 +165,7 @@ impl Reason {
             Reason::Unsupported => "unsupported",
             Reason::LimitExceeded => "limit_exceeded",
             Reason::CardinalityLimit => "cardinality_limit",
+            Reason::MemoryLimit => "memory_limit",
         }
     }
 }

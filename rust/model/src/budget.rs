@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use crate::counter::Counter;
 use crate::error::{Error, Result};
+use crate::memory::QueryShare;
 
 /// Cheap items (a comparison, a copy of a few words) that a loop may handle between two looks at the budget.
 pub const ITEMS_PER_CHECK: usize = 4096;
@@ -83,6 +84,8 @@ struct Inner {
     kept: AtomicU64,
     peak: AtomicU64,
     visits: Option<Visits>,
+    /// What all queries of a database hold together, if that is limited.
+    share: Option<QueryShare>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -159,9 +162,20 @@ impl Budget {
     }
 
     pub fn with(stop: Stop, limits: Limits, gate: Option<Arc<dyn Gate>>, visits: Option<Visits>) -> Budget {
+        Budget::sharing(stop, limits, gate, visits, None)
+    }
+
+    /// As `with`; what is held counts among what all queries hold, which has a limit too.
+    pub fn sharing(
+        stop: Stop,
+        limits: Limits,
+        gate: Option<Arc<dyn Gate>>,
+        visits: Option<Visits>,
+        share: Option<QueryShare>,
+    ) -> Budget {
         let zero = || AtomicU64::new(0);
         let (samples, samples_peak, held, kept, peak) = (Counter::default(), zero(), zero(), zero(), zero());
-        let inner = Inner { stop, gate, limits, samples, samples_peak, held, kept, peak, visits };
+        let inner = Inner { stop, gate, limits, samples, samples_peak, held, kept, peak, visits, share };
         Budget { inner: Arc::new(inner), counts: true }
     }
 
@@ -173,7 +187,8 @@ impl Budget {
 
     /// For one more query in the same call: the same limits, counted anew.
     pub fn fresh(&self) -> Budget {
-        Budget::with(self.inner.stop.clone(), self.inner.limits, self.inner.gate.clone(), None)
+        let Inner { stop, gate, limits, share, .. } = &*self.inner;
+        Budget::sharing(stop.clone(), *limits, gate.clone(), None, share.as_ref().map(QueryShare::beside))
     }
 
     /// Whether samples are counted for the first time here.
@@ -285,6 +300,7 @@ impl Budget {
     pub fn hold(&self, bytes: usize) -> Result<()> {
         let bytes = bytes as u64;
         let held = self.inner.held.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        self.share(0, bytes);
         self.note(held.saturating_add(self.inner.kept.load(Relaxed)))
     }
 
@@ -292,16 +308,27 @@ impl Budget {
     pub fn keep(&self, bytes: usize) -> Result<()> {
         let bytes = bytes as u64;
         let kept = self.inner.kept.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        self.share(0, bytes);
         self.note(kept.saturating_add(self.inner.held.load(Relaxed)))
     }
 
     /// Fails where `hold` would, and holds nothing.
     pub fn fits(&self, bytes: usize) -> Result<()> {
-        self.within(self.bytes_held().saturating_add(bytes as u64))
+        self.within(self.bytes_held().saturating_add(bytes as u64), bytes as u64)
     }
 
     pub fn release(&self, bytes: usize) {
         self.inner.held.fetch_sub(bytes as u64, Relaxed);
+        self.share(bytes as u64, 0);
+    }
+
+    /// Tells the account of all queries that `before` bytes have become `after`.
+    fn share(&self, before: u64, after: u64) {
+        match &self.inner.share {
+            Some(share) if after > before => share.take(after - before),
+            Some(share) if after < before => share.give(before - after),
+            _ => {}
+        }
     }
 
     /// For `settle`.
@@ -313,18 +340,19 @@ impl Budget {
     /// those that helped it are done.
     pub fn settle(&self, mark: u64, bytes: usize) -> Result<()> {
         let held = mark.saturating_add(bytes as u64);
-        self.inner.held.store(held, Relaxed);
+        self.share(self.inner.held.swap(held, Relaxed), held);
         self.note(held.saturating_add(self.inner.kept.load(Relaxed)))
     }
 
     fn note(&self, bytes: u64) -> Result<()> {
         self.inner.peak.fetch_max(bytes, Relaxed);
-        self.within(bytes)
+        self.within(bytes, 0)
     }
 
-    fn within(&self, bytes: u64) -> Result<()> {
+    /// `more`: what of it is not held yet.
+    fn within(&self, bytes: u64, more: u64) -> Result<()> {
         if bytes <= self.inner.limits.bytes_max {
-            return Ok(());
+            return self.inner.share.as_ref().map_or(Ok(()), |share| share.admit(more));
         }
         Err(Error::Limit {
             what: "bytes held by one query",
@@ -370,6 +398,26 @@ mod tests {
                  range or the steps, or raise max_query_memory"
                 .to_owned())
         );
+    }
+
+    #[test]
+    fn what_queries_hold_together_is_limited_too_and_free_again_when_they_end() {
+        use crate::memory::{MemoryLimit, Step};
+        let memory = Arc::new(MemoryLimit::new(1000, 0));
+        let limits = Limits { timeout_ms: 7, samples_max: u64::MAX, bytes_max: 400 };
+        let share = |step| Some(QueryShare::new(memory.clone(), step));
+        let query = |step| Budget::sharing(Stop::default(), limits, None, None, share(step));
+        let (a, b, alert) = (query(Step::Queries), query(Step::Queries), query(Step::AlertQueries));
+        let mark = a.mark();
+        assert_eq!((a.hold(300), a.keep(50), b.keep(100)), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(memory.shares().queries, 450);
+        assert!(matches!(b.fits(50), Err(Error::Memory { step: Step::Queries, .. })) && b.fits(49).is_ok());
+        assert!(matches!(b.hold(50), Err(Error::Memory { .. })) && alert.hold(50).is_ok());
+        assert!(matches!(a.fresh().hold(1), Err(Error::Memory { .. })));
+        b.release(50);
+        assert_eq!((a.settle(mark, 10), memory.shares().queries), (Ok(()), 210));
+        drop((a, b, alert));
+        assert_eq!(memory.shares().queries, 0);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::memory::Step;
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Byte offsets into a query's text; `end` is exclusive.
@@ -82,6 +84,12 @@ pub enum Error {
         class: &'static str,
         running: u64,
         waiting: u64,
+    },
+    /// The database is at its memory limit, and this is what it refuses first.
+    Memory {
+        step: Step,
+        held: u64,
+        limit: u64,
     },
     /// Stored bytes are not what was written.
     Corruption {
@@ -181,6 +189,13 @@ impl fmt::Display for Error {
                      {class}_concurrency"
                 )
             }
+            Error::Memory { step, held, limit } => write!(
+                f,
+                "memory limit: {held} of {limit} bytes are held, so {} are refused; try again in {} s, or raise \
+                 memory_limit",
+                step.plural(),
+                step.retry_after_s()
+            ),
             Error::Corruption { what, offset, message } => {
                 write!(f, "{what} is corrupt at byte {offset}: {message}")
             }

@@ -52,7 +52,11 @@ pub fn run<T: Send>(
     work: impl FnOnce(&Budget) -> Result<T> + Send,
 ) -> PyResult<(T, Ticket)> {
     let timeout = Duration::from_millis(ask.limits.timeout_ms);
-    let ticket = queries.enter(ask).map_err(|e| error::to_python(py, e))?;
+    let refused = |e| {
+        queries.note_refused(&e);
+        error::to_python(py, e)
+    };
+    let ticket = queries.enter(ask).map_err(refused)?;
     let (outcome, interrupt) = py.detach(|| {
         let mut watch = Watch { ticket: &ticket, timeout, interrupt: None };
         let outcome = watch.turn().and_then(|()| watch.work(work));
@@ -60,7 +64,7 @@ pub fn run<T: Send>(
     });
     match (interrupt, outcome) {
         (Some(signal), _) => Err(signal),
-        (None, outcome) => Ok((outcome.map_err(|e| error::to_python(py, e))?, ticket)),
+        (None, outcome) => Ok((outcome.map_err(refused)?, ticket)),
     }
 }
 

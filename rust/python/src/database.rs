@@ -2,13 +2,14 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use metricsdb_model::batch::Extra;
 use metricsdb_model::budget::{Limits, Stop};
 use metricsdb_model::order::sort_owned;
 use metricsdb_model::{
-    Batch, Budget, Columns, Error, Labels, Predicate, Result, SeriesSet, TimeRange, ValueKind,
+    Batch, Budget, Columns, Error, Labels, MemoryLimit, Predicate, Result, SeriesSet, TimeRange, ValueKind,
 };
 use metricsdb_model::{WriteReport, bounds};
 use metricsdb_query::cache::Cache;
@@ -41,6 +42,7 @@ pub struct NativeDatabase {
     pub limits: Limits,
     pub queries: Queries,
     pub cache: Cache,
+    pub memory: Arc<MemoryLimit>,
     /// StatsD's counters and sets add up from body to body, apart for each set of labels that a listener adds.
     statsd: Mutex<HashMap<Labels, StatsdAggregator>>,
     /// `None` for a database in memory alone.
@@ -97,8 +99,9 @@ pub fn decode<'a>(
 impl NativeDatabase {
     /// `limits`: timeout in ms, samples, bytes; `admission`: queries of each class at once, waiting, wait in ms;
     /// `cache_memory`: bytes of answers that are kept.
-    /// `directory`: path, durability, and the secret of a new one.
+    /// `directory`: path, durability, and the secret of a new one. `memory`: bytes of the limit and of the soft limit.
     #[new]
+    #[allow(clippy::too_many_arguments)] // one to one what a database is made of
     fn new(
         py: Python<'_>,
         duplicates: &str,
@@ -107,23 +110,27 @@ impl NativeDatabase {
         cache_memory: usize,
         hash_key: u64,
         directory: Option<(String, String, u32)>,
+        memory: Option<(u64, u64)>,
     ) -> PyResult<Self> {
         let (timeout_ms, samples_max, bytes_max) = limits;
         let (running_max, waiting_max, wait_ms) = admission;
         let duplicates = DuplicatePolicy::from_name(duplicates).map_err(|e| error::to_python(py, e))?;
         let options = Options { duplicates, raw_hash_key: hash_key, ..Options::default() };
-        let (store, home) = match directory {
+        let (mut store, home) = match directory {
             None => (Database::new(options), None),
             Some((path, durability, salt)) => {
                 let (store, home) = call::short(py, || durability::open(options, &path, &durability, salt))?;
                 (store, Some(home))
             }
         };
-        let queries =
-            Queries::new(Admission { running_max, waiting_max, wait: Duration::from_millis(wait_ms) });
+        let memory =
+            Arc::new(memory.map_or_else(MemoryLimit::default, |(limit, soft)| MemoryLimit::new(limit, soft)));
+        py.detach(|| store.limit_memory(memory.clone()));
+        let admission = Admission { running_max, waiting_max, wait: Duration::from_millis(wait_ms) };
+        let queries = Queries::new(admission, memory.clone());
         let limits = Limits { timeout_ms, samples_max, bytes_max };
         let cache = Cache::new(cache_memory);
-        Ok(NativeDatabase { store, limits, queries, cache, statsd: Mutex::default(), home })
+        Ok(NativeDatabase { store, limits, queries, cache, memory, statsd: Mutex::default(), home })
     }
 
     /// `strict`: a series that a limit refuses is an error; else its reference stands for the refusal.
@@ -184,6 +191,7 @@ impl NativeDatabase {
     ) -> PyResult<Report> {
         let written = py.detach(|| {
             let extra = Extra { labels: input::label_map(&labels)?, honor: honor_labels };
+            let _room = self.arrive(body)?;
             if format == "statsd" {
                 return self.ingest_statsd(body, now_ms, extra);
             }
@@ -196,6 +204,7 @@ impl NativeDatabase {
     /// Remote write 1.0, the hot path of the server.
     fn write_remote(&self, py: Python<'_>, body: &[u8]) -> PyResult<Report> {
         let written = py.detach(|| {
+            let _room = self.arrive(body)?;
             let mut scratch = Vec::new();
             let batch = remote_write::decode(body, &mut scratch)?;
             self.promised(self.store.write(&batch))
@@ -206,6 +215,7 @@ impl NativeDatabase {
     /// Remote write 2.0: what became of the samples, and how many of those accepted are histograms.
     fn write_remote_v2(&self, py: Python<'_>, body: &[u8]) -> PyResult<(Report, u64)> {
         let written = py.detach(|| {
+            let _room = self.arrive(body)?;
             let mut scratch = v2::Scratch::default();
             let batch = v2::decode(body, &mut scratch)?;
             self.promised(self.store.write(&batch))
@@ -389,6 +399,7 @@ impl NativeDatabase {
             ("first_ms", stats.oldest.unwrap_or(0)),
             ("last_ms", stats.newest.unwrap_or(0)),
         ]);
+        all.extend(self.memory_stats());
         if let Some(journal) = self.store.journal_status() {
             all.extend([
                 ("journal_failing", i64::from(journal.failing.is_some() || journal.needs_checkpoint)),

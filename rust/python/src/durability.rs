@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use metricsdb_model::{Error, Result, WriteReport};
+use metricsdb_model::memory::Step;
+use metricsdb_model::{Error, Reason, Result, WriteReport};
 use metricsdb_query::syntax;
 use metricsdb_store::journal::{Durability, Files, Lost, Opening, Recovery, Skipped};
 use metricsdb_store::{Database, Options};
@@ -36,11 +37,15 @@ pub fn open(options: Options, path: &str, durability: &str, salt: u32) -> Result
 }
 
 impl NativeDatabase {
-    /// The report of a write whose sender waits for what the mode promises. Errors: `NotDurable`.
+    /// The report of a write whose sender waits for what the mode promises. Errors: `NotDurable`, and `Memory` where
+    /// nothing was taken, since the database is at its memory limit.
     pub fn promised(&self, mut report: WriteReport) -> Result<WriteReport> {
         match report.not_durable.take() {
             Some(message) if self.store.durability() == Some(Durability::Batch) => {
                 Err(Error::NotDurable { message })
+            }
+            _ if report.accepted == 0 && report.rejected.iter().any(|r| r.reason == Reason::MemoryLimit) => {
+                Err(self.memory.refusal(Step::Samples))
             }
             _ => Ok(report),
         }

@@ -15,6 +15,8 @@ pub fn to_python(py: Python<'_>, error: Error) -> PyErr {
         Error::Cancelled => "QueryCancelled",
         Error::Killed => "QueryKilled",
         Error::Busy { .. } => "QueryRejected",
+        Error::Memory { step, .. } if step.is_write() => "MemoryLimit",
+        Error::Memory { .. } => "QueryRejected",
         Error::Corruption { .. } => "CorruptionError",
         Error::Storage { .. } => "StorageError",
         Error::Locked { .. } => "DatabaseLocked",
@@ -38,6 +40,9 @@ fn raise(py: Python<'_>, class: &str, error: &Error) -> PyResult<PyErr> {
     Ok(match error {
         Error::Parse { line, column, remedy, .. } => {
             PyErr::from_type(class, (error.to_string(), *line, *column, remedy.clone()))
+        }
+        Error::Memory { step, .. } => {
+            PyErr::from_type(class, (error.to_string(), step.retry_after_s() as f64))
         }
         _ => PyErr::from_type(class, (error.to_string(),)),
     })

@@ -10,6 +10,7 @@ mod error;
 mod histogram;
 mod input;
 mod limits;
+mod memory;
 mod output;
 mod plan;
 mod precision;

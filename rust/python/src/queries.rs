@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use metricsdb_model::budget::{Gate, Limits, Stop, Visits};
-use metricsdb_model::{Budget, Error, Result};
+use metricsdb_model::memory::{QueryShare, Step};
+use metricsdb_model::{Budget, Error, MemoryLimit, Result};
 use parking_lot::{Condvar, Mutex};
 
 /// How long a worker gives way at one check. Bounded, so that whatever it holds is not held for good.
@@ -34,6 +35,15 @@ impl Class {
             Class::Alert => "alert",
             Class::Query => "query",
             Class::Batch => "batch",
+        }
+    }
+
+    /// What of the memory limit its queries meet.
+    pub fn step(self) -> Step {
+        match self {
+            Class::Alert => Step::AlertQueries,
+            Class::Query => Step::Queries,
+            Class::Batch => Step::BatchQueries,
         }
     }
 
@@ -115,6 +125,7 @@ pub struct Queries {
 
 struct Shared {
     admission: Admission,
+    memory: Arc<MemoryLimit>,
     entries: Mutex<BTreeMap<u64, Entry>>,
     /// An entry was let in, or ended.
     changed: Condvar,
@@ -129,10 +140,11 @@ struct Shared {
 }
 
 impl Queries {
-    pub fn new(admission: Admission) -> Queries {
+    pub fn new(admission: Admission, memory: Arc<MemoryLimit>) -> Queries {
         Queries {
             shared: Arc::new(Shared {
                 admission,
+                memory,
                 entries: Mutex::default(),
                 changed: Condvar::new(),
                 running: Default::default(),
@@ -145,10 +157,12 @@ impl Queries {
         }
     }
 
-    /// Puts a call on the list: running, or waiting for its turn. Refuses it with `Error::Busy` where too many wait.
+    /// Puts a call on the list: running, or waiting for its turn. Refuses it with `Error::Busy` where too many wait,
+    /// with `Error::Memory` where memory is short for its class.
     pub fn enter(&self, ask: Ask<'_>) -> Result<Ticket> {
         let Ask { class, expr, source, limits, stop, visits } = ask;
         let shared = &self.shared;
+        shared.memory.admit(class.step(), 0)?;
         let mut entries = shared.entries.lock();
         let waiting = entries.values().filter(|e| e.is_waiting(class)).count();
         let has_room = waiting == 0 && shared.has_room(class);
@@ -157,7 +171,8 @@ impl Queries {
         }
         let id = shared.next.fetch_add(1, Relaxed);
         let gate = Turnstile { shared: shared.clone(), class, id };
-        let budget = Budget::with(stop.clone(), limits, Some(Arc::new(gate)), visits);
+        let share = QueryShare::new(shared.memory.clone(), class.step());
+        let budget = Budget::sharing(stop.clone(), limits, Some(Arc::new(gate)), visits, Some(share));
         let begun = Instant::now();
         let entry = Entry {
             class,
@@ -174,6 +189,13 @@ impl Queries {
         }
         drop(entries);
         Ok(Ticket { shared: shared.clone(), id, class, begun, stop, budget })
+    }
+
+    /// Counts a query that ended since memory is short.
+    pub fn note_refused(&self, error: &Error) {
+        if let Error::Memory { step, .. } = error {
+            self.shared.memory.count_refused(*step, 1);
+        }
     }
 
     pub fn list(&self) -> Vec<Row> {

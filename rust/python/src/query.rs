@@ -299,7 +299,11 @@ impl Times {
         match cache {
             true => {
                 let written = || store.take_lowest_written();
-                database.cache.answer(expr, &self.params(text), budget, &written, &evaluate)
+                let answer = database.cache.answer(expr, &self.params(text), budget, &written, &evaluate);
+                if self.step_ms > 0 {
+                    database.memory.set_kept(database.cache.counts().bytes as u64);
+                }
+                answer
             }
             false => evaluate(&self.params(text)),
         }

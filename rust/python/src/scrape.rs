@@ -44,6 +44,7 @@ impl NativeDatabase {
     ) -> PyResult<Report> {
         let written = py.detach(|| {
             let extra = Extra { labels: input::label_map(&labels)?, honor: honor_labels };
+            let _room = self.arrive(body)?;
             let mut scratch = v2::Scratch::default();
             let batch = decode(body, format, now_ms, extra, &mut scratch)?;
             let mut ids = Vec::with_capacity(batch.series.len());

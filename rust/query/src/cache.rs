@@ -161,6 +161,13 @@ impl Cache {
         Counts { entries: state.entries.len(), ..state.counts }
     }
 
+    /// Forgets all answers; bytes that they held.
+    pub fn clear(&self) -> usize {
+        let mut state = self.lock();
+        state.entries.clear();
+        std::mem::take(&mut state.counts.bytes)
+    }
+
     /// The answer of `evaluate` for these times, bit by bit; only steps that are not known are evaluated. `written`
     /// tells the lowest time (ms) of all samples that were written or changed since it was last asked, `i64::MAX` for
     /// none, `i64::MIN` where all may have changed: nobody else may ask it. `samples_loaded` counts what is evaluated

@@ -59,6 +59,11 @@ impl HistogramsEver {
         self.cost.fetch_add(cost, Relaxed);
         self.bytes.fetch_add(bytes, Relaxed);
     }
+
+    /// Encoded bytes at most, of all that ever came.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
 }
 
 impl Database {

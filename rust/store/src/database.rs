@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use metricsdb_model::{
-    Batch, BatchHistogram, Columns, Counter, Error, Labels, LabelsBuilder, Metadata, MetricType, Reason,
-    Result, ValueKind, Values, WriteReport,
+    Batch, BatchHistogram, Columns, Counter, Error, Labels, LabelsBuilder, MemoryLimit, Metadata, MetricType,
+    Reason, Result, ValueKind, Values, WriteReport,
 };
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use rayon::prelude::*;
@@ -23,6 +23,7 @@ use crate::journal::Journal;
 use crate::labelsets::Shapes;
 use crate::late::DuplicatePolicy;
 use crate::limits::{FoldedSample, Found, Limits, is_source, refused, refused_rule};
+use crate::limit::Meter;
 use crate::metadata::MetadataStore;
 use crate::precision::PrecisionRules;
 use crate::raw::{FREE, RawHasher, RawTable};
@@ -92,6 +93,9 @@ pub struct Database {
     /// Series on their way out.
     pub(crate) burials: Mutex<Burials>,
     pub(crate) limits: Limits,
+    /// None, unless `limit_memory` says otherwise.
+    pub(crate) limit: Arc<MemoryLimit>,
+    pub(crate) meter: Meter,
     /// `None` for one that lives in memory alone.
     pub(crate) journal: Option<Journal>,
 }
@@ -158,8 +162,16 @@ impl Database {
             making: RwLock::default(),
             burials: Mutex::default(),
             limits: Limits::new(options.raw_hash_key),
+            limit: Arc::default(),
+            meter: Meter::default(),
             journal: None,
         }
+    }
+
+    /// Refuses from now on what the limit says; measures once.
+    pub fn limit_memory(&mut self, limit: Arc<MemoryLimit>) {
+        self.limit = limit;
+        self.measure();
     }
 
     /// Counts samples that were there before this process.
@@ -193,14 +205,14 @@ impl Database {
     /// for an empty label set, `Limit` for one that is too large, `Cardinality` for one that a limit on series refuses.
     /// Also says how many series are new. The id of a series that is folded holds while it sends.
     pub fn register(&self, labels: &[Labels]) -> Result<(Vec<u64>, u64)> {
-        self.register_each(labels, |refusal| Err(refusal.into_error()))
+        self.register_each(labels, |refusal| Err(self.refused(refusal)))
     }
 
     /// As `register`, but a series that a limit refuses has an id, too: samples for it are rejected in the report.
     pub fn register_or_refuse(&self, labels: &[Labels]) -> Result<(Vec<u64>, u64)> {
         self.register_each(labels, |refusal| match refusal.reason {
             Reason::CardinalityLimit => Ok(refused(refusal.rule)),
-            _ => Err(refusal.into_error()),
+            _ => Err(self.refused(refusal)),
         })
     }
 
@@ -367,6 +379,9 @@ impl Database {
 
     /// Takes what families say of themselves.
     fn learn(&self, families: &[Metadata]) {
+        if !self.admits_metadata() {
+            return;
+        }
         let retyped = match self.journal() {
             Some(journal) if !families.is_empty() => {
                 let news = self.metadata.news(families);
@@ -469,6 +484,9 @@ impl Database {
             starts[i + 1] += starts[i];
         }
         let total = starts[SHARDS];
+        if total == 0 || !self.admit_samples(total, report) {
+            return;
+        }
         if staged.len() < total {
             staged.resize(total, Staged { row: 0, generation: 0, time: 0, bits: 0 });
         }

@@ -137,10 +137,14 @@ impl Histograms {
         self.rows.iter().map(|(&row, series)| (row, series))
     }
 
+    /// Bytes of the table that leads to the series.
+    pub fn table_bytes(&self) -> usize {
+        self.rows.capacity() * (size_of::<(u32, HistogramSeries)>() + 1)
+    }
+
     /// What all series hold. Walks chunks and open histograms.
     pub fn count(&self) -> HistogramCount {
-        let table_bytes = self.rows.capacity() * (size_of::<(u32, HistogramSeries)>() + 1);
-        let mut count = HistogramCount { table_bytes, ..HistogramCount::default() };
+        let mut count = HistogramCount { table_bytes: self.table_bytes(), ..HistogramCount::default() };
         self.rows.values().for_each(|series| count += series.count());
         count
     }

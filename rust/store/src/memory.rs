@@ -6,11 +6,13 @@
 mod account;
 mod advice;
 mod explain;
+mod held;
 mod walk;
 
 pub use account::{By, Row, Weight};
 pub use advice::{LabelEffect, MetricFacts};
 pub use explain::ChunkRow;
+pub(crate) use held::Walked;
 
 use crate::chunk::SharedColumns;
 use crate::database::Database;
@@ -71,20 +73,29 @@ impl Common {
 
 impl Database {
     fn common(&self) -> Common {
-        let scratch = self.scratch.lock();
         Common {
             symbols: self.symbols.bytes(),
             shapes: self.shapes.bytes(),
             raw: self.raw.size().1,
             columns: heap::shared::<SharedColumns>() + self.shared_columns.size().1,
             metadata: self.metadata.size().1,
-            fixed: heap::allocated(SHARDS * size_of::<parking_lot::Mutex<Shard>>()) + size_of::<Database>(),
-            buffers: heap::vector(&scratch)
-                + scratch.iter().map(|s| s.bytes()).sum::<usize>()
-                + self.journal().map_or(0, Journal::bytes),
+            fixed: self.fixed_bytes(),
+            buffers: self.buffer_bytes(),
             limits: self.limits.bytes(),
             index: self.index.bytes(),
         }
+    }
+
+    /// The store itself and its shards, without what these own.
+    fn fixed_bytes(&self) -> usize {
+        heap::allocated(SHARDS * size_of::<parking_lot::Mutex<Shard>>()) + size_of::<Database>()
+    }
+
+    /// What writers and the journal keep between calls.
+    fn buffer_bytes(&self) -> usize {
+        let scratch = self.scratch.lock();
+        let buffers = heap::vector(&scratch) + scratch.iter().map(|s| s.bytes()).sum::<usize>();
+        buffers + self.journal().map_or(0, Journal::bytes)
     }
 
     /// The whole memory by part. Walks every series: some 50 ms for a million.

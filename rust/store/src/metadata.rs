@@ -1,6 +1,8 @@
 //! What metric families say of themselves: type, help and unit, the newest word winning field by field.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use metricsdb_model::{Metadata, MetricType};
 use parking_lot::RwLock;
@@ -20,6 +22,8 @@ struct Family {
 #[derive(Default)]
 pub struct MetadataStore {
     families: RwLock<HashMap<Box<str>, Family>>,
+    /// Bytes of all texts.
+    text_bytes: AtomicUsize,
 }
 
 impl Family {
@@ -30,6 +34,11 @@ impl Family {
         (new.kind.is_none() || self.kind == new.kind)
             && same(&self.help, &new.help)
             && same(&self.unit, &new.unit)
+    }
+
+    fn text_bytes(&self) -> usize {
+        let text = |t: &Option<Box<str>>| t.as_deref().map_or(0, |t| heap::allocated(t.len()));
+        text(&self.help) + text(&self.unit)
     }
 
     fn learn(&mut self, new: &Metadata) {
@@ -63,11 +72,16 @@ impl MetadataStore {
         let mut retyped = Vec::new();
         let mut families = self.families.write();
         for m in news {
-            let family = families.entry(m.metric.as_str().into()).or_default();
+            let entry = families.entry(m.metric.as_str().into());
+            let name = if let Entry::Vacant(new) = &entry { heap::allocated(new.key().len()) } else { 0 };
+            let family = entry.or_default();
+            let before = family.text_bytes();
             if m.kind.is_some() && m.kind != family.kind {
                 retyped.push(m.metric.clone());
             }
             family.learn(m);
+            self.text_bytes.fetch_add(name + family.text_bytes(), Relaxed);
+            self.text_bytes.fetch_sub(before, Relaxed);
         }
         retyped
     }
@@ -100,10 +114,8 @@ impl MetadataStore {
     /// Families and bytes.
     pub fn size(&self) -> (usize, usize) {
         let families = self.families.read();
-        let text = |t: &Option<Box<str>>| t.as_deref().map_or(0, |t| heap::allocated(t.len()));
-        let texts = |f: &Family| text(&f.help) + text(&f.unit);
-        let bytes = families.iter().map(|(n, f)| heap::allocated(n.len()) + texts(f)).sum::<usize>();
-        (families.len(), bytes + heap::map::<Box<str>, Family>(families.capacity()))
+        let texts = self.text_bytes.load(Relaxed);
+        (families.len(), texts + heap::map::<Box<str>, Family>(families.capacity()))
     }
 }
 

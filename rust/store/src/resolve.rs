@@ -244,6 +244,7 @@ impl Database {
 
     /// The series with this label set, made now where there is none and the limits let it be. The label set was checked.
     pub(crate) fn find_or_make(&self, labels: LabelsRef<'_>, last: &mut Interned) -> Result<Found, Refusal> {
+        self.admit_series(labels)?;
         if self.limits.is_active() {
             // The text of a series that may be refused must not stay.
             return match self.find_known(labels, last) {

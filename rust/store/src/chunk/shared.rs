@@ -3,6 +3,7 @@
 //! are coded together.
 
 use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -54,6 +55,8 @@ pub struct SharedColumns {
     hasher: DefaultHashBuilder,
     stripes: [Mutex<Stripe>; STRIPES],
     common: Mutex<Common>,
+    /// The stripe that is looked through next.
+    look: AtomicUsize,
 }
 
 /// Small chunks that several series may have: the same constant at the same times.
@@ -61,6 +64,8 @@ pub struct SharedColumns {
 struct Common {
     known: HashTable<(u64, Chunk)>,
     sweep_at: usize,
+    /// Of the chunks.
+    bytes: usize,
 }
 
 /// A constant takes less; larger chunks are seldom equal, and an entry of the table is not free.
@@ -71,8 +76,27 @@ struct Stripe {
     known: HashTable<(u64, Weak<Shared>)>,
     /// Entries after which the dead ones are swept out.
     sweep_at: usize,
+    /// Of all entries when they came or were last looked at: the dead ones may be among them.
+    bytes: usize,
 }
 
+impl Stripe {
+    /// Looks which entries are alive: those, and bytes of all.
+    fn count(&mut self) -> usize {
+        let (mut columns, mut bytes) = (0, 0);
+        for (_, weak) in &self.known {
+            let shared = weak.upgrade();
+            columns += usize::from(shared.is_some());
+            // An entry that is not swept out yet keeps its counters.
+            bytes += shared.map_or(heap::shared::<Shared>(), |shared| shared.bytes());
+        }
+        self.bytes = bytes;
+        columns
+    }
+}
+
+/// Stripes with no more columns are looked through by every `bytes`; of others one a call.
+const LOOK_COLUMNS: usize = 1024;
 /// Columns below this number are not worth a sweep.
 const SWEEP_MIN: usize = 64;
 
@@ -91,7 +115,9 @@ impl SharedColumns {
         if stripe.known.len() >= stripe.sweep_at {
             stripe.known.retain(|(_, weak)| weak.strong_count() > 0);
             stripe.sweep_at = (stripe.known.len() * 2).max(SWEEP_MIN);
+            stripe.count();
         }
+        stripe.bytes += shared.bytes();
         let shared = Arc::new(shared);
         stripe.known.insert_unique(hash, (hash, Arc::downgrade(&shared)), |(h, _)| *h);
         shared
@@ -117,7 +143,9 @@ impl SharedColumns {
         if common.known.len() >= common.sweep_at {
             common.known.retain(|(_, chunk)| chunk.block.holders() > 1);
             common.sweep_at = (common.known.len() * 2).max(SWEEP_MIN);
+            common.bytes = common.known.iter().map(|(_, chunk)| chunk.heap_bytes()).sum();
         }
+        common.bytes += chunk.heap_bytes();
         common.known.insert_unique(hash, (hash, chunk.clone()), |(h, _)| *h);
         chunk
     }
@@ -134,18 +162,27 @@ impl SharedColumns {
     pub fn size(&self) -> (usize, usize) {
         let (mut columns, mut bytes) = (0, 0);
         for stripe in &self.stripes {
-            let stripe = stripe.lock();
-            bytes += heap::table(&stripe.known);
-            for (_, weak) in &stripe.known {
-                let shared = weak.upgrade();
-                columns += usize::from(shared.is_some());
-                // An entry that is not swept out yet keeps its counters.
-                bytes += shared.map_or(heap::shared::<Shared>(), |shared| shared.bytes());
-            }
+            let mut stripe = stripe.lock();
+            columns += stripe.count();
+            bytes += heap::table(&stripe.known) + stripe.bytes;
         }
         let common = self.common.lock();
-        let chunks: usize = common.known.iter().map(|(_, chunk)| chunk.heap_bytes()).sum();
-        (columns, bytes + heap::table(&common.known) + chunks)
+        (columns, bytes + heap::table(&common.known) + common.bytes)
+    }
+
+    /// The bytes of `size`, where columns that died lately may still count. Looks at a few columns alone.
+    pub fn bytes(&self) -> usize {
+        let look = self.look.fetch_add(1, Relaxed) % STRIPES;
+        let of_stripe = |(i, stripe): (usize, &Mutex<Stripe>)| {
+            let mut stripe = stripe.lock();
+            if i == look || stripe.known.len() <= LOOK_COLUMNS {
+                stripe.count();
+            }
+            heap::table(&stripe.known) + stripe.bytes
+        };
+        let stripes: usize = self.stripes.iter().enumerate().map(of_stripe).sum();
+        let common = self.common.lock();
+        stripes + heap::table(&common.known) + common.bytes
     }
 }
 

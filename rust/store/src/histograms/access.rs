@@ -138,6 +138,9 @@ impl Database {
         mut points: Vec<HistogramPoint<'_>>,
         report: &mut WriteReport,
     ) {
+        if points.is_empty() || !self.admit_samples(points.len(), report) {
+            return;
+        }
         let accepted = report.accepted;
         points.sort_by_key(|p| (place_of(p.id), p.generation));
         self.appended_histograms.add(points.iter().map(|p| p.histogram));

@@ -12,7 +12,7 @@ use metricsdb_model::Result;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use roaring::RoaringBitmap;
 
-use super::postings::{Ids, Lists, Posting};
+use super::postings::{Ids, Lists, Posting, bitmap_bytes};
 use crate::heap;
 use crate::symbols::Symbols;
 
@@ -34,6 +34,8 @@ pub(super) struct Label {
     sorting: Mutex<()>,
     /// Newest first.
     remembered: Mutex<Vec<(String, Outcome)>>,
+    /// Series of the label, and bytes of its bitmaps, when these were last looked at.
+    bitmaps: Mutex<(u64, usize)>,
 }
 
 /// Which values pass a test. It cannot go stale between two moves: a position means one value, and a test has no
@@ -285,6 +287,17 @@ impl Label {
             left = left.saturating_sub(r.1.hits.len());
             fits
         });
+    }
+
+    /// Bytes of the label's bitmaps, which are looked at again when its series have become more or fewer by a
+    /// sixteenth.
+    pub(super) fn quick_bitmap_bytes(&self, state: &State) -> usize {
+        let mut known = self.bitmaps.lock();
+        let series = state.has.len();
+        if series.abs_diff(known.0) * 16 >= known.0 {
+            *known = (series, state.lists.bitmap_bytes() + bitmap_bytes(&state.has));
+        }
+        known.1
     }
 
     pub(super) fn remembered_bytes(&self) -> usize {

@@ -123,6 +123,26 @@ impl Index {
         self.labels_by_number().into_iter().map(sized).collect()
     }
 
+    /// The total of `bytes`, where bitmaps may be as they were a sixteenth of their series ago. Linear in the number
+    /// of labels.
+    pub fn quick_bytes(&self) -> usize {
+        let labels = self.labels.read();
+        let of_label = |label: &Arc<Label>| {
+            let state = label.read();
+            state.entry_bytes()
+                + state.lists().list_bytes()
+                + state.order_bytes()
+                + label.quick_bitmap_bytes(&state)
+                + label.remembered_bytes()
+                + heap::shared::<Label>()
+        };
+        labels.values().map(of_label).sum::<usize>()
+            + heap::map::<u32, Arc<Label>>(labels.capacity())
+            + heap::vector(&self.unsorted.lock())
+            + heap::shared::<RoaringBitmap>()
+            + bitmap_bytes(&self.all())
+    }
+
     /// Bytes by part, spare capacity included. Linear in the number of labels and of bitmap containers.
     pub fn bytes(&self) -> Vec<(&'static str, usize)> {
         let mut parts = ["values", "posting lists", "posting bitmaps", "sorted values", "remembered tests"]

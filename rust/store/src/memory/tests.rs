@@ -44,11 +44,38 @@ fn of<'a>(rows: &'a [Row], key: &str) -> &'a Row {
     rows.iter().find(|r| r.key == key).unwrap_or_else(|| panic!("no row {key} in {rows:?}"))
 }
 
+/// How far the quick total is off, as a share.
+fn quick_is_off_by(db: &Database) -> f64 {
+    (db.held() as f64 / total(db) as f64 - 1.0).abs()
+}
+
+#[test]
+fn the_quick_total_follows_series_that_grow() {
+    let db = Database::new(Options::default());
+    for block in 0..20u32 {
+        let sets: Vec<Labels> = (0..3000)
+            .map(|i| {
+                let (id, few) = (format!("{block}-{i}"), format!("{}", i % 7));
+                labels(&[("__name__", "m"), ("id", &id), ("few", &few)])
+            })
+            .collect();
+        let ids = db.register(&sets).unwrap().0;
+        for t in 0..3i64 {
+            let columns =
+                Columns { ids: &ids, timestamps: &vec![t * 1000; 3000], values: Values::Int(&vec![t; 3000]) };
+            db.append_columns(columns).unwrap();
+        }
+        let off = quick_is_off_by(&db);
+        assert!(off < 0.02, "{block}: {off}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
     fn every_table_adds_up_to_the_same_total(hosts in 0u32..400, steps in 0i64..1300, jitter in 0i64..20) {
         let db = filled(hosts, steps / (1 + i64::from(hosts) / 40), jitter);
+        prop_assert_eq!(db.held(), total(&db), "what is small is exact");
         for by in By::ALL {
             let rows = db.account(by);
             let sum: usize = rows.iter().map(|r| r.bytes).sum();

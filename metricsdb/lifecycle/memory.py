@@ -1,0 +1,172 @@
+"""Room in memory: what leaves by age, and what the upkeep does when the store holds more than its soft limit."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Literal, get_args
+
+from metricsdb._native import NativeDatabase
+from metricsdb.errors import ConfigError
+from metricsdb.sizes import SizeLike, size_bytes, size_text
+from metricsdb.times import DurationLike, duration_ms
+
+__all__ = ["Evict", "Freed", "MemoryPolicy", "Relief", "return_freed_memory", "use_few_arenas"]
+
+log = logging.getLogger("metricsdb.memory")
+
+Evict = Literal["oldest", "never"]
+
+# Below this an empty database and its index would not fit.
+LIMIT_MIN = 4 << 20
+# Eviction goes on until the store holds this share of the soft limit, so that not every tick evicts.
+GOAL = 0.95
+# Samples older than the retention leave this often, or when a fiftieth of it is over.
+RETENTION_EVERY_MS = 30_000
+# Freed pages go back to the system when they are this part of the limit: each time stops whoever allocates.
+TRIM_PART = 64
+# glibc's number of the setting, in malloc.h, and the arenas that a limited process has: each keeps freed pages.
+_M_ARENA_MAX, _ARENAS_MAX = -8, 8
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPolicy:
+    """How much a database may hold, what leaves when it is too much, and what leaves by age alone."""
+
+    limit: int | None = None
+    soft: int = 0
+    evict: Evict = "oldest"
+    keep_ms: int = 600_000
+    retention_ms: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        limit: SizeLike | None,
+        soft: float,
+        evict: Evict,
+        keep: DurationLike,
+        retention: DurationLike | None,
+    ) -> MemoryPolicy:
+        """From what a person gave. Raises ``ConfigError``."""
+        if not 0 < soft <= 1:
+            raise ConfigError(f"memory_soft {soft!r} must be a share of the limit, above 0 and at most 1")
+        if evict not in get_args(Evict):
+            raise ConfigError(f"evict {evict!r} is not known; give oldest or never")
+        keep_ms = duration_ms(keep, "evict_keep")
+        retention_ms = None if retention is None else duration_ms(retention, "retention")
+        if keep_ms < 0 or (retention_ms is not None and retention_ms <= 0):
+            raise ConfigError("evict_keep must not be negative, and retention longer than zero")
+        size = None if limit is None else size_bytes(limit, "memory_limit")
+        if size is not None and size < LIMIT_MIN:
+            raise ConfigError(f"memory_limit {limit!r} is below {size_text(LIMIT_MIN)}, which an empty database needs")
+        return cls(size, int((size or 0) * soft), evict, keep_ms, retention_ms)
+
+    @property
+    def native(self) -> tuple[int, int] | None:
+        return None if self.limit is None else (self.limit, self.soft)
+
+    def query_memory(self, asked: int) -> int:
+        """What one query may hold: not more than a quarter of the limit."""
+        return asked if self.limit is None else min(asked, max(self.limit // 4, 1))
+
+
+@dataclass(slots=True)
+class Freed:
+    """What left memory since the database was made."""
+
+    evictions: int = 0
+    evicted_samples: int = 0
+    evicted_series: int = 0
+    evicted_bytes: int = 0
+    expired_samples: int = 0
+    expired_series: int = 0
+    dropped_answers_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Relief:
+    """Makes room, step by step: called by a tick, which owns the time."""
+
+    policy: MemoryPolicy
+    freed: Freed = field(default_factory=Freed)
+    _before: int = -(2**63)
+    _untrimmed: int = 0
+    _expire_at: int = -(2**63)
+
+    def counts(self) -> dict[str, int]:
+        return asdict(self.freed)
+
+    def is_short(self, native: NativeDatabase) -> bool:
+        """Measures, and says whether the store holds more than the soft limit."""
+        return self.policy.limit is not None and native.measure() > self.policy.soft
+
+    def expire(self, native: NativeDatabase, now_ms: int) -> None:
+        """Drops what is older than the retention, if it is time."""
+        retention = self.policy.retention_ms
+        if retention is None or now_ms < self._expire_at:
+            return
+        self._expire_at = now_ms + min(RETENTION_EVERY_MS, max(retention // 50, 1))
+        samples, _, series, _ = native.expire(now_ms - retention)
+        self.freed.expired_samples += samples
+        self.freed.expired_series += series
+
+    def forget_answers(self, native: NativeDatabase) -> None:
+        dropped = native.forget_answers()
+        self.freed.dropped_answers_bytes += dropped
+        self._untrimmed += dropped
+
+    def give_back(self, freed: int) -> None:
+        """Returns pages to the system once so much was freed that it is worth it."""
+        self._untrimmed += freed
+        if self._untrimmed > (self.policy.limit or 0) // TRIM_PART:
+            self._untrimmed = 0
+            return_freed_memory()
+
+    def evict(self, native: NativeDatabase, now_ms: int) -> tuple[int, int, bool]:
+        """One step: samples and bytes that left, and whether that is all that may go."""
+        if self.policy.evict == "never":
+            return 0, 0, True
+        goal, keep_from = int(self.policy.soft * GOAL), now_ms - self.policy.keep_ms
+        (samples, _, series, size), self._before, finished = native.evict(goal, self._before, keep_from)
+        if samples or series:
+            freed = self.freed
+            freed.evictions += 1
+            freed.evicted_samples += samples
+            freed.evicted_series += series
+            freed.evicted_bytes += size
+            log.warning(
+                "memory limit %s: %d samples before %s left, %d series with them; %d so far",
+                size_text(self.policy.limit or 0), samples, _time(self._before), series, freed.evicted_samples,
+            )  # fmt: skip
+        if finished:
+            self._before = -(2**63)
+        return samples, size, finished
+
+
+def _time(ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{ms} ms"
+
+
+def use_few_arenas() -> None:
+    """Tells glibc, for the whole process, to keep few arenas: what one has freed, another can't use. Else nothing."""
+    _libc("mallopt", _M_ARENA_MAX, min(max(os.cpu_count() or 2, 2), _ARENAS_MAX))
+
+
+def return_freed_memory() -> None:
+    """Gives pages that were freed back to the system, where the C library has a call for it (glibc)."""
+    _libc("malloc_trim", 0)
+
+
+def _libc(name: str, *arguments: int) -> None:
+    try:
+        call = getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):
+        return
+    call(*arguments)
