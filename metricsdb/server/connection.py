@@ -83,8 +83,8 @@ class Connection(HttpToolsProtocol):
         if self._pending > self._web.header_bytes_max:
             self._refusal = self._long_head()
             self.send_400_response("")
-        elif not self._in_message and self._waits is None and (self.cycle is None or self.cycle.response_complete):
-            # Blank lines before a request begin nothing that the parser tells of.
+        elif self._waits is None and self._pending and (self._in_head or not self._in_work()):
+            # A head that is not whole, or blank lines before one, of which the parser does not tell.
             self._wait(self._web.header_timeout.seconds, self._no_head)
 
     # --- what the parser finds ---
@@ -92,24 +92,18 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = self._in_message = True
-        self._wait(self._web.header_timeout.seconds, self._no_head)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # trailers are for nobody
-            super().on_header(name, value)
-            if len(self.headers) > 2 * self._web.headers_max:
-                self._refusal = self._long_head()
-                raise _Ended
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._pending = 0
-        self._wait(0, None)
+        if self._waits is not None:
+            self._wait(0, None)
         if len(self.pipeline) >= PIPELINED_MAX:
             message = f"{PIPELINED_MAX} requests wait behind one; wait for answers"
             self._refusal = (429, "unavailable", message, "pipelined")
             raise _Ended
         super().on_headers_complete()
+        self.headers = []  # trailers are for nobody
 
     def on_body(self, body: bytes) -> None:
         self._pending = 0
@@ -118,9 +112,12 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._in_message = False
         self._pending = 0
-        if self.cycle.response_complete:
+        if self._waits is not None:
             self._wait(0, None)
         super().on_message_complete()
+
+    def _in_work(self) -> bool:
+        return self._in_message or (self.cycle is not None and not self.cycle.response_complete)
 
     # --- answers ---
 

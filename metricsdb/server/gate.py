@@ -159,19 +159,19 @@ class Door:
         self._log = Seldom()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = await self._refuse(scope)
-        await (answer or self._app)(scope, receive, send)
-
-    async def _refuse(self, scope: Scope) -> Response | None:
         given = []
+        answer: Response | None = None
         for name, value in scope["headers"]:
             if name == b"authorization":
                 given.append(value)
             elif name == b"sec-fetch-site" and value == b"cross-site" and self._right != "read":
                 message = "a page of another site sent this; MetricsDB takes writes from programs and its own pages"
-                return refused(self._counts, "cross_site", 403, "forbidden", message)
-        if not self._auth.required:
-            return None
+                answer = refused(self._counts, "cross_site", 403, "forbidden", message)
+        if answer is None and self._auth.required:
+            answer = await self._check(scope, given)
+        await (answer or self._app)(scope, receive, send)
+
+    async def _check(self, scope: Scope, given: list[bytes]) -> Response | None:
         identity: Identity | None = None
         if len(given) == 1:
             try:
@@ -182,9 +182,7 @@ class Door:
         if identity is None:
             return self._unknown(scope)
         if self._right not in identity.rights:
-            message = (
-                f"credential {identity.name!r} lacks the scope {self._right!r}; use another, or add it to its scopes"
-            )
+            message = f"credential {identity.name!r} lacks the scope {self._right!r}; use another, or add that to it"
             return refused(self._counts, "forbidden", 403, "forbidden", message)
         scope[_CLIENT] = identity.name
         return None

@@ -1,6 +1,6 @@
 """The description of the HTTP API (OpenAPI 3.1) that the server gives at /api/v1/openapi.json.
 
-`tests/server/test_openapi.py` holds it against the routes, the documentation and, by a fuzzer, the answers.
+`tests/server/test_openapi.py` holds it against routes and documentation, `test_api_fuzz.py` against answers.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ async def serve(db: Database, config: Config, *, clock: Clock | None = None, fla
     statsd = None
     if config.statsd is not None:
         statsd = Statsd(db._native, clock, config.statsd, written=counts.write, dropped=counts.drop)
-        await statsd.start()
+        await _started(statsd)
     scraper = Scraper(db._native, clock, written=counts.write)
     beside = [asyncio.create_task(scraper.run(targets(config.scrape)))] if config.scrape else []
     if statsd is not None:
@@ -67,6 +67,14 @@ async def serve(db: Database, config: Config, *, clock: Clock | None = None, fla
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
         await scraper.close()
+
+
+async def _started(statsd: Statsd) -> None:
+    try:
+        await statsd.start()
+    except OSError as error:
+        statsd.close()
+        raise ConfigError(f"StatsD cannot listen: {error.strerror or error}; give another address") from None
 
 
 def is_loopback(listen: str) -> bool:

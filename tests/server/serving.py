@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,9 +14,17 @@ import uvloop
 import metricsdb as mdb
 from metricsdb.config import Config
 from metricsdb.server.app import create_app
+from metricsdb.server.openapi import description
 from metricsdb.server.run import _Server, tls_context
 from metricsdb.server.state import Counts
 from metricsdb.web import Web
+
+# (path, method) -> what the description says of it.
+OPERATIONS: dict[tuple[str, str], Any] = {
+    (path, method.upper()): operation
+    for path, methods in description("1")["paths"].items()
+    for method, operation in methods.items()
+}
 
 
 @dataclass
@@ -96,7 +103,3 @@ def error_of(body: bytes) -> tuple[str, str]:
 def run(story: Coroutine[Any, Any, Any]) -> Any:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(story)
-
-
-def client_tls(authority: str) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=authority)

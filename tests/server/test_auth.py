@@ -20,8 +20,7 @@ from metricsdb.server import auth, create_app
 from metricsdb.server.state import Counts
 from metricsdb.testing import FakeClock
 from tests.server.conftest import T0
-from tests.server.serving import until
-from tests.server.test_openapi import OPERATIONS
+from tests.server.serving import OPERATIONS, until
 
 TOKENS = {right: f"{right}-0123456789abcdef" for right in ("read", "write", "admin")}
 

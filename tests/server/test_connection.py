@@ -204,13 +204,13 @@ def test_an_answer_that_nobody_takes_is_given_up(path):
 @pytest.mark.parametrize("path", ["/whole", "/streamed"])
 def test_an_answer_that_is_taken_slowly_arrives_whole(path):
     async def story():
-        async with served(Web(answer_timeout=SOON), app=large) as on:
+        async with served(Web(answer_timeout=Duration("500ms")), app=large) as on:
             reader, writer = await on.connect(limit=1 << 16)
             writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
             size = 0
             while piece := await reader.read(1 << 20):
                 size += len(piece)
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0.003)  # a second for all of it
             assert size > 40_000_000
             assert on.counts.refused == {}
 

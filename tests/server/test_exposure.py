@@ -6,6 +6,7 @@ import asyncio
 import logging
 import resource
 import shutil
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+import metricsdb as mdb
 from metricsdb import cli, config, web
 from metricsdb.errors import ConfigError
 from metricsdb.server import run as running
@@ -275,6 +277,19 @@ def test_an_address_that_is_taken_is_one_line():
                 await other.serve()
 
     run(story())
+
+
+@pytest.mark.parametrize("name", ["udp", "tcp"])
+def test_an_address_of_statsd_that_is_taken_is_one_line(name):
+    kind = socket.SOCK_DGRAM if name == "udp" else socket.SOCK_STREAM
+    with socket.socket(socket.AF_INET, kind) as other:
+        other.bind(("127.0.0.1", 0))
+        if name == "tcp":
+            other.listen()
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        chosen = config.Config(listen="127.0.0.1:0", statsd=config.StatsdListener(**{name: taken}))
+        with mdb.Database() as db, pytest.raises(ConfigError, match="StatsD cannot listen: .*in use"):
+            run(running.serve(db, chosen, flags={}))
 
 
 def test_the_limit_of_connections_fits_into_that_of_open_files(monkeypatch, caplog):
