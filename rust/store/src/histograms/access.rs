@@ -8,7 +8,6 @@ use super::{HistogramSeries, Target};
 use crate::database::Database;
 use crate::journal::Journal;
 use crate::journal::record::HistogramEntry;
-use crate::limits::{is_source, refused_rule};
 use crate::shard::{SHARDS, Shard, place_of};
 use crate::view::ByShard;
 
@@ -111,13 +110,10 @@ impl Database {
         for ((&id, &time), histogram) in ids.iter().zip(times).zip(histograms) {
             match u32::try_from(id) {
                 Ok(id) => points.push(HistogramPoint { id, time, start: 0, histogram }),
-                Err(_) if is_source(id) || refused_rule(id).is_some() => {
-                    report.reject(Reason::CardinalityLimit, 1, || match refused_rule(id) {
-                        Some(rule) => self.refused_by(rule),
-                        None => "native histograms of a folded series are not added up".to_owned(),
-                    });
-                }
-                Err(_) => report.reject(Reason::UnknownSeries, 1, || format!("no series has the id {id}")),
+                Err(_) => match self.no_histogram(id) {
+                    Some(why) => report.reject(Reason::CardinalityLimit, 1, || why),
+                    None => report.reject(Reason::UnknownSeries, 1, || format!("no series has the id {id}")),
+                },
             }
         }
         self.append_histogram_points(points, &mut report);
