@@ -8,7 +8,6 @@ use super::{HistogramSeries, Target};
 use crate::database::{Database, IntoId};
 use crate::journal::Journal;
 use crate::journal::record::HistogramEntry;
-use crate::limits::{is_source, refused_rule};
 use crate::shard::{SHARDS, Shard, place_of};
 use crate::view::ByShard;
 
@@ -118,13 +117,10 @@ impl Database {
                     let generation = (&id).generation();
                     points.push(HistogramPoint { id: known, generation, time, start: 0, histogram });
                 }
-                None if is_source(id) || refused_rule(id).is_some() => {
-                    report.reject(Reason::CardinalityLimit, 1, || match refused_rule(id) {
-                        Some(rule) => self.refused_by(rule),
-                        None => "native histograms of a folded series are not added up".to_owned(),
-                    });
-                }
-                None => report.reject(Reason::UnknownSeries, 1, || format!("no series has the id {id}")),
+                None => match self.no_histogram(id) {
+                    Some(why) => report.reject(Reason::CardinalityLimit, 1, || why),
+                    None => report.reject(Reason::UnknownSeries, 1, || format!("no series has the id {id}")),
+                },
             }
         }
         self.append_histogram_points(points, &mut report);

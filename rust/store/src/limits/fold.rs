@@ -169,6 +169,14 @@ impl Folds {
         self.by_hash.find(hash as u64, same).map(|&slot| self.id(slot))
     }
 
+    /// Whether an id is one of a source.
+    pub fn contains(&self, id: u64) -> bool {
+        let slot = id as u32;
+        is_source(id)
+            && self.id(slot) == id
+            && self.sources.get(slot as usize).is_some_and(|source| source.used)
+    }
+
     /// Folds one more into the series `target`; `None` when there are `SOURCES_MAX`.
     pub fn add(&mut self, hash: u128, target: u32) -> Option<u64> {
         if let Some(id) = self.find(hash) {

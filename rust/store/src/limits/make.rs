@@ -2,8 +2,8 @@
 
 use metricsdb_model::{Labels, LabelsRef, Reason, ValueKind, WriteReport};
 
-use super::fold::{SOURCES_MAX, Taken, is_source};
-use super::{Action, Bound, OVERFLOW, Rules};
+use super::fold::{SOURCES_MAX, Taken};
+use super::{Action, Bound, OVERFLOW, RULES_MAX, Rules};
 use crate::database::Database;
 use crate::late::DuplicatePolicy;
 use crate::resolve::{Interned, Refusal};
@@ -44,7 +44,8 @@ pub fn refused(rule: usize) -> u64 {
 
 /// The rule that refused the series of an id.
 pub fn refused_rule(id: u64) -> Option<usize> {
-    (!is_source(id) && id & REFUSED_BIT != 0).then_some((id & !REFUSED_BIT) as usize)
+    let rule = id ^ REFUSED_BIT;
+    (rule < RULES_MAX as u64).then_some(rule as usize)
 }
 
 /// A sample of a folded series.
@@ -191,6 +192,19 @@ impl Database {
         self.written.note(sums.iter().map(|sum| sum.time).min().unwrap_or(i64::MAX));
         drop(folds);
         self.relieve();
+    }
+
+    /// Why a histogram is not taken whose id is that of no series; `None` where the id was never one.
+    pub(crate) fn no_histogram(&self, id: u64) -> Option<String> {
+        match refused_rule(id) {
+            Some(rule) => Some(self.refused_by(rule)),
+            None => self
+                .limits
+                .folds
+                .lock()
+                .contains(id)
+                .then(|| "native histograms of a folded series are not added up".to_owned()),
+        }
     }
 
     /// What to tell of a sample whose series was refused when it was registered.

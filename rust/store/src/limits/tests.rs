@@ -232,6 +232,42 @@ fn the_label_that_multiplies_is_found_and_growth_is_counted() {
     assert_eq!(db.growth_by_metric(1, &budget).unwrap()[0].growth.recent, 0);
 }
 
+/// Threads that make the same series, others that change the rules meanwhile: no series is counted twice or never.
+#[test]
+fn counts_stay_exact_while_threads_make_series_and_rules_change() {
+    let db = Database::new(Options::default());
+    let limits =
+        |max| vec![limit("all", &[], max, 5, overflow("pod")), limit("pod", &["pod"], 3, 0, Action::Reject)];
+    db.set_limits(limits(400)).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let db = &db;
+            scope.spawn(move || {
+                for i in 0..600 {
+                    let labels = pod(["a", "b"][i % 2], (i + thread * 50) / 2);
+                    let (ids, _) = db.register_or_refuse(&[labels]).unwrap();
+                    let columns =
+                        Columns { ids: &ids, timestamps: &[i as i64], values: Values::Float(&[1.0]) };
+                    db.append_columns(columns).unwrap();
+                }
+            });
+        }
+        for round in 0..20 {
+            db.set_limits(if round % 5 == 4 { Vec::new() } else { limits(400) }).unwrap();
+            db.limits_tick(round * 1000);
+            std::thread::yield_now();
+        }
+    });
+    db.set_limits(limits(400)).unwrap();
+    db.check().unwrap();
+    let before = db.series_count() as u64;
+    let more: Vec<Labels> = (0..2000).map(|i| pod("c", i)).collect();
+    db.register_or_refuse(&more).unwrap();
+    let expected = before.max(400) + u64::from(before <= 400);
+    assert!(db.series_count() as u64 <= expected + 1, "{before} {}", db.series_count());
+    db.check().unwrap();
+}
+
 /// Which series there are under rules, by counting.
 #[derive(Default)]
 struct Model {
