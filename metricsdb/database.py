@@ -25,7 +25,7 @@ from metricsdb.config import Limit
 from metricsdb.errors import ConfigError, WriteError
 from metricsdb.explain import Estimate, Plan
 from metricsdb.histograms import Histogram, as_list, with_histogram
-from metricsdb.lifecycle.memory import Evict, MemoryPolicy, use_few_arenas
+from metricsdb.lifecycle.memory import Evict, MemoryPolicy, keep_little_freed
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.limits import CardinalityBy, SeriesLimits, cardinality, counters
 from metricsdb.precision import PrecisionPolicies
@@ -175,12 +175,12 @@ class Database:
         self.queries_waiting_max = queries_waiting_max
         memory = MemoryPolicy.of(memory_limit, memory_soft, evict, evict_keep, retention)
         if memory.limit is not None:
-            use_few_arenas()
+            keep_little_freed()
         self._upkeep = Upkeep(self._clock, duration_ms(dense_after, "dense_after"), idle_cpu, memory)
         self._background: Background | None = None
         of_queries = (self._timeout_ms, max_samples, memory.query_memory(max_query_memory))
         admission = ([*self.concurrency.values()], queries_waiting_max, wait_ms)
-        self._options = (duplicates, of_queries, admission, cache_memory)
+        self._options = (duplicates, of_queries, admission, memory.cache_memory(cache_memory))
         self.precision = PrecisionPolicies(lambda: self._native, self._range)
         self.limits = SeriesLimits(lambda: self._native)
         self._home = durable.Home.of(path, durability, duration_ms(sync_interval, "sync_interval"))

@@ -14,7 +14,7 @@ from metricsdb.errors import ConfigError
 from metricsdb.sizes import SizeLike, size_bytes, size_text
 from metricsdb.times import DurationLike, duration_ms
 
-__all__ = ["Evict", "Freed", "MemoryPolicy", "Relief", "return_freed_memory", "use_few_arenas"]
+__all__ = ["Evict", "Freed", "MemoryPolicy", "Relief", "keep_little_freed", "return_freed_memory"]
 
 log = logging.getLogger("metricsdb.memory")
 
@@ -28,8 +28,12 @@ GOAL = 0.95
 RETENTION_EVERY_MS = 30_000
 # Freed pages go back to the system when they are this part of the limit: each time stops whoever allocates.
 TRIM_PART = 64
-# glibc's number of the setting, in malloc.h, and the arenas that a limited process has: each keeps freed pages.
+# Or after so long: queries free memory too, and nobody says how much of it stays with the allocator.
+TRIM_EVERY_MS = 10_000
+# glibc's numbers of settings, in malloc.h. Each arena keeps pages that were freed, so a limited process has few; and
+# blocks of this size go back to the system as soon as they are freed, whatever stands above them.
 _M_ARENA_MAX, _ARENAS_MAX = -8, 8
+_M_MMAP_THRESHOLD, _MMAP_BYTES = -3, 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,11 @@ class MemoryPolicy:
 
     def query_memory(self, asked: int) -> int:
         """What one query may hold: not more than a quarter of the limit."""
-        return asked if self.limit is None else min(asked, max(self.limit // 4, 1))
+        return asked if self.limit is None else min(asked, self.limit // 4)
+
+    def cache_memory(self, asked: int) -> int:
+        """What answers that are kept may hold: not more than an eighth of the limit."""
+        return asked if self.limit is None else min(asked, self.limit // 8)
 
 
 @dataclass(slots=True)
@@ -95,14 +103,25 @@ class Relief:
     freed: Freed = field(default_factory=Freed)
     _before: int = -(2**63)
     _untrimmed: int = 0
+    _trim_at: int = -(2**63)
     _expire_at: int = -(2**63)
 
     def counts(self) -> dict[str, int]:
         return asdict(self.freed)
 
     def is_short(self, native: NativeDatabase) -> bool:
-        """Measures, and says whether the store holds more than the soft limit."""
-        return self.policy.limit is not None and native.measure() > self.policy.soft
+        """Measures, and says whether the store holds more than the soft limit.
+
+        Where all together do, the answers that are kept are forgotten first.
+        """
+        if self.policy.limit is None:
+            return False
+        stored = native.measure()
+        if sum(native.memory_shares().values()) > self.policy.soft:
+            dropped = native.forget_answers()
+            self.freed.dropped_answers_bytes += dropped
+            self._untrimmed += dropped
+        return stored > self.policy.soft
 
     def expire(self, native: NativeDatabase, now_ms: int) -> None:
         """Drops what is older than the retention, if it is time."""
@@ -114,16 +133,13 @@ class Relief:
         self.freed.expired_samples += samples
         self.freed.expired_series += series
 
-    def forget_answers(self, native: NativeDatabase) -> None:
-        dropped = native.forget_answers()
-        self.freed.dropped_answers_bytes += dropped
-        self._untrimmed += dropped
-
-    def give_back(self, freed: int) -> None:
-        """Returns pages to the system once so much was freed that it is worth it."""
+    def give_back(self, now_ms: int, freed: int = 0) -> None:
+        """Returns pages to the system once so much was freed, or so much time is over, that it is worth it."""
+        if self.policy.limit is None:
+            return
         self._untrimmed += freed
-        if self._untrimmed > (self.policy.limit or 0) // TRIM_PART:
-            self._untrimmed = 0
+        if self._untrimmed > self.policy.limit // TRIM_PART or now_ms >= self._trim_at:
+            self._untrimmed, self._trim_at = 0, now_ms + TRIM_EVERY_MS
             return_freed_memory()
 
     def evict(self, native: NativeDatabase, now_ms: int) -> tuple[int, int, bool]:
@@ -154,8 +170,9 @@ def _time(ms: int) -> str:
         return f"{ms} ms"
 
 
-def use_few_arenas() -> None:
-    """Tells glibc, for the whole process, to keep few arenas: what one has freed, another can't use. Else nothing."""
+def keep_little_freed() -> None:
+    """Tells glibc, for the whole process, to keep few arenas and no large blocks that are free. Nothing elsewhere."""
+    _libc("mallopt", _M_MMAP_THRESHOLD, _MMAP_BYTES)
     _libc("mallopt", _M_ARENA_MAX, min(max(os.cpu_count() or 2, 2), _ARENAS_MAX))
 
 

@@ -82,13 +82,13 @@ class Upkeep:
             self.relief.expire(native, now_ms)
             if self.relief.is_short(native):
                 return self._make_room(native, now_ms, started, min(max(self._cpu, SHORT_CPU) * since, TICK_S_MAX))
+            self.relief.give_back(now_ms)
             if self._cpu == 0 or started < self._rest_until:
                 return Tick()
             before = now_ms - self._dense_after_ms
             return self._work(native, before, started, min(self._cpu * since, TICK_S_MAX))
 
     def _make_room(self, native: NativeDatabase, now_ms: int, started: float, seconds: float) -> Tick:
-        self.relief.forget_answers(native)
         done = Tick()
         if self._cpu > 0 and started >= self._rest_until:
             before = now_ms - min(self._dense_after_ms, SHORT_DENSE_AFTER_MS)
@@ -99,7 +99,7 @@ class Upkeep:
             done += Tick(finished=done.finished, evicted_samples=samples, evicted_bytes=size)
             if finished or self._clock.monotonic() - started >= TICK_S_MAX:
                 break
-        self.relief.give_back(done.evicted_bytes + done.bytes_before - done.bytes_after)
+        self.relief.give_back(now_ms, done.evicted_bytes + done.bytes_before - done.bytes_after)
         return done
 
     def _work(self, native: NativeDatabase, before_ms: int, started: float, seconds: float) -> Tick:

@@ -162,7 +162,7 @@ def test_kept_answers_go_before_samples():
     db, refs = small(evict="never")
     writer = Writer(db, refs)
     writer.write(100)
-    db.query_range("m", T0, T0 + 90, "1s")
+    db.query_range("m", T0, T0 + 40, "1s")
     assert stats(db)["memory_kept_bytes"] > 0
     db.tick()
     assert stats(db)["memory_kept_bytes"] > 0

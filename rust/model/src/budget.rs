@@ -298,18 +298,22 @@ impl Budget {
     /// The account of memory. `hold` before an allocation; it stays until `release`, or until `settle` says what
     /// is left of a whole computation. So what is held is never less than what is allocated.
     pub fn hold(&self, bytes: usize) -> Result<()> {
-        let bytes = bytes as u64;
-        let held = self.inner.held.fetch_add(bytes, Relaxed).saturating_add(bytes);
-        self.share(0, bytes);
-        self.note(held.saturating_add(self.inner.kept.load(Relaxed)))
+        self.take(&self.inner.held, bytes as u64)
     }
 
     /// As `hold`, until the call ends.
     pub fn keep(&self, bytes: usize) -> Result<()> {
-        let bytes = bytes as u64;
-        let kept = self.inner.kept.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        self.take(&self.inner.kept, bytes as u64)
+    }
+
+    /// Counts bytes to an account, unless they are refused: what was refused is not held, and refuses nobody else.
+    fn take(&self, account: &AtomicU64, bytes: u64) -> Result<()> {
+        let held = self.bytes_held().saturating_add(bytes);
+        self.inner.peak.fetch_max(held, Relaxed);
+        self.within(held, bytes)?;
+        account.fetch_add(bytes, Relaxed);
         self.share(0, bytes);
-        self.note(kept.saturating_add(self.inner.held.load(Relaxed)))
+        Ok(())
     }
 
     /// Fails where `hold` would, and holds nothing.
@@ -414,7 +418,6 @@ mod tests {
         assert!(matches!(b.fits(50), Err(Error::Memory { step: Step::Queries, .. })) && b.fits(49).is_ok());
         assert!(matches!(b.hold(50), Err(Error::Memory { .. })) && alert.hold(50).is_ok());
         assert!(matches!(a.fresh().hold(1), Err(Error::Memory { .. })));
-        b.release(50);
         assert_eq!((a.settle(mark, 10), memory.shares().queries), (Ok(()), 210));
         drop((a, b, alert));
         assert_eq!(memory.shares().queries, 0);

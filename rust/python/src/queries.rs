@@ -171,8 +171,9 @@ impl Queries {
         }
         let id = shared.next.fetch_add(1, Relaxed);
         let gate = Turnstile { shared: shared.clone(), class, id };
-        let share = QueryShare::new(shared.memory.clone(), class.step());
-        let budget = Budget::sharing(stop.clone(), limits, Some(Arc::new(gate)), visits, Some(share));
+        let limited = shared.memory.limit().is_some();
+        let share = limited.then(|| QueryShare::new(shared.memory.clone(), class.step()));
+        let budget = Budget::sharing(stop.clone(), limits, Some(Arc::new(gate)), visits, share);
         let begun = Instant::now();
         let entry = Entry {
             class,
