@@ -1,4 +1,4 @@
-"""A cardinality explosion: 2,000,000 new series within a minute beside a steady load, and what the steady load feels."""
+"""A cardinality explosion: 2,000,000 new series in a minute beside a steady load, and what the steady load feels."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from rich.text import Text
 from metricsdb import __version__
 from metricsdb.adapters.scrape import Scraper, ScrapeResult, Target
 from metricsdb.clock import SystemClock
-from metricsdb.config import Config, Duration, Size, address, load, load_web
+from metricsdb.config import Config, Size, address, load, load_web
 from metricsdb.database import Database
 from metricsdb.demo import run as run_demo
 from metricsdb.durability import Mode
@@ -30,7 +30,7 @@ from metricsdb.logs import OneLine, printable
 from metricsdb.server.run import check_exposure
 from metricsdb.server.run import serve as run_server
 from metricsdb.sizes import size_bytes
-from metricsdb.times import duration_ms
+from metricsdb.times import Duration, duration_ms
 from metricsdb.web import hash_password as hash_of
 
 __all__ = ["main"]

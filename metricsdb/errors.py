@@ -107,6 +107,8 @@ class WriteError(MetricsDBError):
 
 class CardinalityLimit(WriteError):
     """A new series would be one too many: names the limit, what it counts, and the series. Others are not affected."""
+
+
 class MemoryLimit(WriteError):
     """The database is at its memory limit: nothing of the write was taken. Send it again later.
 
