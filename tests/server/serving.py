@@ -27,7 +27,7 @@ OPERATIONS: dict[tuple[str, str], Any] = {
 }
 
 
-@dataclass
+@dataclass(repr=False)
 class Served:
     server: _Server
     counts: Counts
