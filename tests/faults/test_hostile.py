@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_small_limit_holds_while_series_samples_and_queries_come_without_end():
-    options = ["--minutes", "0.5", "--limit", "64MiB", "--keep", "10s", "--steady", "20000", "--rated", "20000"]
+    options = ["--minutes", "0.5", "--limit", "16MiB", "--keep", "1m", "--steady", "20000", "--rated", "20000"]
     # Other tests run beside it: how long a probe takes is said, not judged.
     command = [sys.executable, str(SCRIPT), *options, "--lenient"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -23,5 +23,5 @@ def test_a_small_limit_holds_while_series_samples_and_queries_come_without_end()
     assert seen["broken"] == []
     assert seen["probes"] > 5
     assert seen["series_refused"] > 0
-    assert seen["batch_refused"] > 0
+    assert seen["query_refused"] + seen["batch_refused"] > 0
     assert seen["peak_rss"] <= seen["rss_bound"]

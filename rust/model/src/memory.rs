@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::error::{Error, Result};
 
-/// What queries of the alert class may hold beyond the hard limit: a twentieth of it.
-const ALERT_RESERVE: u64 = 20;
+/// What queries of the alert class may hold beyond the hard limit: a twentieth of it, and so many bytes, since a
+/// small limit has no smaller alerts.
+const ALERT_PART: u64 = 20;
+const ALERT_BYTES: u64 = 16 << 20;
 
 /// Who is refused, in the order of refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +149,7 @@ impl MemoryLimit {
             Step::Queries => self.soft + between / 2,
             Step::NewSeries => self.soft + between / 4 * 3,
             Step::Samples | Step::Bodies => self.limit,
-            Step::AlertQueries => self.limit.saturating_add(self.limit / ALERT_RESERVE),
+            Step::AlertQueries => self.limit.saturating_add(self.limit / ALERT_PART + ALERT_BYTES),
         }
     }
 
@@ -253,8 +255,10 @@ mod tests {
     #[test]
     fn steps_are_refused_one_after_the_other_and_alerts_last() {
         let memory = MemoryLimit::new(1000, 800);
+        let alerts = memory.threshold(Step::AlertQueries);
+        assert_eq!(alerts, 1050 + (16 << 20));
         for (stored, refused) in
-            [(0, 0), (849, 0), (850, 1), (900, 2), (950, 3), (1000, 5), (1049, 5), (1050, 6)]
+            [(0, 0), (849, 0), (850, 1), (900, 2), (950, 3), (1000, 5), (alerts - 1, 5), (alerts, 6)]
         {
             memory.set_stored(stored);
             let by_step = Step::ALL.map(|step| memory.admit(step, 0).is_err());
