@@ -92,43 +92,33 @@ impl<'a> Head<'a> {
         let Some(shape) = Shape::of(control).filter(|_| control <= CONTROL && count > 0) else {
             return Err(c.wrong("no such order or form of integers"));
         };
-        let mut head = Head {
-            shape,
-            divisor: 1,
-            base: 0,
-            step: 0,
-            width: 0,
-            tags: &[],
-            tag_bits: 0,
-            patched: false,
-            count,
-        };
-        if count == 1 {
-            return Ok(head);
-        }
-        if control & DIVISOR != 0 {
-            head.divisor = c.varint()?;
-        }
-        if shape.order == 2 {
-            head.step = c.signed()? as u64;
-        }
-        if shape.form != Form::Block {
-            head.base = c.signed()? as u64;
-        }
-        let least = c.byte()?;
-        head.width = u32::from(least & !PATCHED);
-        if control & UNIFORM == 0 {
-            head.patched = least & PATCHED != 0;
-            head.tag_bits = u32::from(c.byte()?);
-            if head.tag_bits > TAG_BITS_MAX {
-                return Err(c.wrong("widths differ by more than widths can"));
+        // Made at once behind all of it: what is read in a vector right after its parts were stored is late.
+        let (mut divisor, mut step, mut base, mut width) = (1, 0, 0, 0);
+        let (mut tags, mut tag_bits, mut patched): (&[u8], u32, bool) = (&[], 0, false);
+        if count > 1 {
+            if control & DIVISOR != 0 {
+                divisor = c.varint()?;
             }
-            let n = count.div_ceil(BLOCK);
-            head.tags = c.pass(packed_bytes(n, head.tag_bits + u32::from(head.patched)))?;
-        } else if least & PATCHED != 0 {
-            return Err(c.wrong("a uniform column has no patches"));
+            if shape.order == 2 {
+                step = c.signed()? as u64;
+            }
+            if shape.form != Form::Block {
+                base = c.signed()? as u64;
+            }
+            let least = c.byte()?;
+            width = u32::from(least & !PATCHED);
+            patched = least & PATCHED != 0;
+            if control & UNIFORM == 0 {
+                tag_bits = u32::from(c.byte()?);
+                if tag_bits > TAG_BITS_MAX {
+                    return Err(c.wrong("widths differ by more than widths can"));
+                }
+                tags = c.pass(packed_bytes(count.div_ceil(BLOCK), tag_bits + u32::from(patched)))?;
+            } else if patched {
+                return Err(c.wrong("a uniform column has no patches"));
+            }
         }
-        Ok(head)
+        Ok(Head { shape, divisor, base, step, width, tags, tag_bits, patched, count })
     }
 
     pub fn count(&self) -> usize {
@@ -325,7 +315,7 @@ fn patches_of<'a>(c: &mut Cursor<'a>) -> Result<(usize, u32, &'a [u8])> {
     Ok((count, width, c.pass(bits.div_ceil(8))?))
 }
 
-/// Adds the high bits of the numbers that their block is too narrow for.
+/// Puts the high bits of the numbers that their block is too narrow for into one of zeros.
 #[inline(always)]
 fn read_patches(c: &mut Cursor, width: u32, form: Form, block: &mut [u64; BLOCK]) -> Result<()> {
     let (count, patch_width, bytes) = patches_of(c)?;
@@ -357,7 +347,7 @@ fn add_patches(
             let there = 64 - POSITION_BITS - (bit as u32 & 7);
             code |= load64(bytes, (bit >> 3) + 8) << there;
         }
-        block[at] = block[at].wrapping_add(high(code & keep) << (width & 63));
+        block[at] = high(code & keep) << (width & 63);
         bit += each as usize;
     }
 }

@@ -13,7 +13,7 @@ use metricsdb_model::{Result, Samples, TimeRange, ValueKind};
 use super::bits::{BitReader, Code, mask, width, zigzag};
 use super::decimal;
 use super::timestamps::extend_regular;
-use parameters::Parameters;
+use parameters::{Parameters, Recent};
 use read::{Block, Reader};
 
 mod parameters;
@@ -188,17 +188,17 @@ pub fn append(state: &mut OpenState, buf: &mut [u8], t: i64, bits: u64) -> std::
         state.run += 1;
         return Ok(());
     }
-    let mut next = *state;
-    if state.run == 0 && next.write_code(buf, delta, bits) {
-        next.last_time = t;
-        next.last_bits = bits;
-        next.count += 1;
-        if usize::from(next.codes) % FRAME == 0 {
-            next.end_frame(buf);
+    // In place: it changes nothing where it doesn't write.
+    if state.run == 0 && state.write_code(buf, delta, bits) {
+        state.last_time = t;
+        state.last_bits = bits;
+        state.count += 1;
+        if usize::from(state.codes) % FRAME == 0 {
+            state.end_frame(buf);
         }
-        *state = next;
         return Ok(());
     }
+    let mut next = *state;
     next.write_slowly(buf, t, bits)?;
     *state = next;
     Ok(())
@@ -422,7 +422,7 @@ impl OpenState {
             && self.codes < YOUNG
             && self.count > 1
             && (self.count < 5 || self.count.is_multiple_of(4))
-            && self.choose(buf, Some((t, bits)))?
+            && self.choose(buf, t, bits)?
         {
             written = self.write_code(buf, delta, bits);
         }
@@ -544,18 +544,20 @@ impl OpenState {
         let bits = self.code_bits();
         let start = usize::from(self.used_bits) - FRAME * bits as usize;
         let mut codes = [0; FRAME];
-        if self.parameters.suit(read::codes_at(buf, start, bits, FRAME, &mut codes), away_bits(self.mode)) {
+        let codes = read::codes_at(buf, start, bits, FRAME, &mut codes);
+        let away = away_bits(self.mode);
+        if self.parameters.suit(codes, away) {
             return;
         }
         let mut next = *self;
-        if next.choose(buf, None).is_ok() {
+        if next.change(buf, &Recent::of_codes(codes, &self.parameters, away)).is_ok() {
             *self = next;
         }
     }
 
-    /// Writes the parameters that suit the last samples and the one to come, where they are others; whether they are.
-    fn choose(&mut self, buf: &mut [u8], coming: Option<(i64, u64)>) -> std::result::Result<bool, Full> {
-        let mut recent = parameters::Recent::of(self.count());
+    /// Changes to parameters that suit the last samples and the one to come; whether these are others.
+    fn choose(&mut self, buf: &mut [u8], t: i64, bits: u64) -> std::result::Result<bool, Full> {
+        let mut recent = Recent::of(self.count());
         let read = each(self, buf, |block| {
             recent.add(block, self.mode);
             true
@@ -563,11 +565,14 @@ impl OpenState {
         if read.is_err() {
             return Ok(false);
         }
-        if let Some((t, bits)) = coming {
-            let Some((m, _)) = number(self.mode, bits) else { return Ok(false) };
-            recent.push(t, m);
-        }
-        let found = self.parameters.better(&recent, 64 - away_bits(self.mode));
+        let Some((m, _)) = number(self.mode, bits) else { return Ok(false) };
+        recent.push(t, m);
+        self.change(buf, &recent)
+    }
+
+    /// Writes the parameters that suit recent samples, where they are others; whether they are.
+    fn change(&mut self, buf: &mut [u8], recent: &Recent) -> std::result::Result<bool, Full> {
+        let found = self.parameters.better(recent, 64 - away_bits(self.mode));
         if found == self.parameters {
             return Ok(false);
         }

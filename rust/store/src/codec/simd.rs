@@ -357,9 +357,8 @@ mod x86 {
                 return Avx2(()).numbers::<ADD>(numbers, first, block);
             }
             let block = block.as_mut_ptr().cast();
-            let numbers = Numbers { plus: numbers.plus.wrapping_add(first), ..*numbers };
             // SAFETY: the processor has every feature, or there were no `self`; the block is both places.
-            unsafe { made_avx512::<ADD, false, _>(&numbers, 0, block, identity, block) };
+            unsafe { made_avx512::<ADD, false, _>(numbers, first, block, identity, block) };
         }
 
         #[inline(always)]
@@ -384,13 +383,12 @@ mod x86 {
             if numbers.width > LANE_WIDTH_MAX {
                 return Avx2(()).numbers_onto::<ADD, T>(numbers, first, block, of, out);
             }
-            let numbers = Numbers { plus: numbers.plus.wrapping_add(first), ..*numbers };
             out.reserve(BLOCK);
             // SAFETY: the processor has every feature, or there were no `self`; there is room for a block, all
             // of which is written.
             unsafe {
                 let end = out.as_mut_ptr().add(out.len()).cast();
-                made_avx512::<ADD, false, _>(&numbers, 0, block.as_ptr().cast(), of, end);
+                made_avx512::<ADD, false, _>(numbers, first, block.as_ptr().cast(), of, end);
                 out.set_len(out.len() + BLOCK);
             }
         }
@@ -442,8 +440,8 @@ mod x86 {
     /// Eight values take exactly `width` bytes: one load, one permutation that brings to each lane the
     /// eight bytes in which its value begins, one shift by lane, one mask. `width` is 57 at most. With `ADD`
     /// what `tops` hold is added, with `SCALED` that is multiplied by `factor`; `plus` always is added. What
-    /// `of` makes of them, or with `SUMS` of their sums, is written without a way through memory. Returns the
-    /// last sum.
+    /// `of` makes of them and `carry`, or with `SUMS` of their sums from `carry` on, is written without a way
+    /// through memory. Returns the last sum.
     ///
     /// The caller owes 64 values to read at `tops` with `ADD`, and room to write 64 at `to`, which may be the
     /// same place.
@@ -467,7 +465,7 @@ mod x86 {
         let shifts = _mm512_and_si512(bits, _mm512_set1_epi64(7));
         let keep = _mm512_set1_epi64(mask(width) as i64);
         let factor = _mm512_set1_epi64(factor as i64);
-        let plus = _mm512_set1_epi64(plus as i64);
+        let plus = _mm512_set1_epi64(if SUMS { plus } else { plus.wrapping_add(carry) } as i64);
         let mut last = _mm512_set1_epi64(carry as i64);
         let width = width as usize;
         let whole = bytes.len() >= 7 * width + 64;
@@ -476,9 +474,9 @@ mod x86 {
                 // SAFETY: each of eight steps of `width` has 64 bytes behind it.
                 unsafe { _mm512_loadu_si512(bytes.as_ptr().add(i * width).cast()) }
             } else {
-                let from = bytes.get(i * width..).unwrap_or(&[]);
-                // SAFETY: the mask loads no byte behind `from`.
-                unsafe { _mm512_maskz_loadu_epi8(mask(from.len().min(width) as u32), from.as_ptr().cast()) }
+                let there = _bzhi_u64(u64::MAX, bytes.len().saturating_sub(i * width).min(64) as u32);
+                // SAFETY: the mask loads no byte behind the end.
+                unsafe { _mm512_maskz_loadu_epi8(there, bytes.as_ptr().wrapping_add(i * width).cast()) }
             };
             let lane = _mm512_srlv_epi64(_mm512_permutexvar_epi8(which, word), shifts);
             let mut lane = _mm512_and_si512(lane, keep);

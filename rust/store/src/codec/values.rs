@@ -109,18 +109,28 @@ impl<'a> Section<'a> {
         let mut c = Cursor::new(bytes);
         let first = c.byte()?;
         let (codec, scale, flag) = (first & 7, first >> 3 & 15, first & EXCEPTIONS != 0);
-        let body = match codec {
-            CONSTANT => Body::Constant(repeats::read_constant(&mut c, kind, scale, flag)?),
-            RUNS => Body::Runs(Runs::read(&mut c, kind, scale, flag, count)?),
-            DICTIONARY if first == DENSE => Body::Dense(dense::Parsed::read(&mut c, kind, count, None)?),
-            DICTIONARY if first == TOGETHER => {
-                Body::Dense(dense::Parsed::read(&mut c, kind, count, Some(columns))?)
+        // Each is made where it is to be: a section is large, and copying it takes as long as reading a short one.
+        match codec {
+            CONSTANT => {
+                let bits = repeats::read_constant(&mut c, kind, scale, flag)?;
+                Ok(Section { kind, count, body: Body::Constant(bits) })
             }
-            DICTIONARY if first == DICTIONARY => Body::Dictionary(Dictionary::read(&mut c, count)?),
-            DICTIONARY => return Err(c.wrong("a dictionary has no scale")),
-            _ => Body::Packed(Packed::read(&mut c, kind, first, count)?),
-        };
-        Ok(Section { kind, count, body })
+            RUNS => {
+                let runs = Runs::read(&mut c, kind, scale, flag, count)?;
+                Ok(Section { kind, count, body: Body::Runs(runs) })
+            }
+            DICTIONARY if first == DENSE || first == TOGETHER => {
+                let beside = if first == TOGETHER { Some(columns) } else { None };
+                let dense = dense::Parsed::read(&mut c, kind, count, beside)?;
+                Ok(Section { kind, count, body: Body::Dense(dense) })
+            }
+            DICTIONARY if first == DICTIONARY => {
+                let dictionary = Dictionary::read(&mut c, count)?;
+                Ok(Section { kind, count, body: Body::Dictionary(dictionary) })
+            }
+            DICTIONARY => Err(c.wrong("a dictionary has no scale")),
+            _ => Packed::read(&mut c, kind, first, count),
+        }
     }
 
     /// As `parse`, for the values of runs and dictionaries, which are no such themselves.
@@ -292,8 +302,9 @@ fn excepted(mut s: Statistics, exceptions: &Exceptions<'_>, count: usize) -> Res
 }
 
 impl<'a> Packed<'a> {
+    /// The whole section.
     #[inline(always)]
-    fn read(c: &mut Cursor<'a>, kind: ValueKind, head: u8, count: usize) -> Result<Packed<'a>> {
+    fn read(c: &mut Cursor<'a>, kind: ValueKind, head: u8, count: usize) -> Result<Section<'a>> {
         let (codec, scale) = (head & 7, head >> 3 & 15);
         let float = !kind.is_integer();
         let scaled = float && codec != BITS;
@@ -312,8 +323,8 @@ impl<'a> Packed<'a> {
         let away = if near { [c.signed()?, c.signed()?, c.signed()?, c.signed()?] } else { [0; 4] };
         let excepted = head & EXCEPTIONS != 0;
         let exceptions = if excepted { Exceptions::read(c, count)? } else { Exceptions::none() };
-        let cursor = *c;
-        Ok(Packed { kind, codec, scale, bounds, told, away, exceptions, integers, cursor })
+        let packed = Packed { kind, codec, scale, bounds, told, away, exceptions, integers, cursor: *c };
+        Ok(Section { kind, count, body: Body::Packed(packed) })
     }
 
     /// The integers, each with `bias` added.

@@ -266,6 +266,19 @@ impl Recent {
         Recent { old: count.saturating_sub(FRAME + 1), ..Recent::default() }
     }
 
+    /// Of a frame, as its codes say; `away` is the width between number and time.
+    pub fn of_codes(codes: &[u64], with: &Parameters, away: u32) -> Recent {
+        let mut recent = Recent { seen: codes.len().min(FRAME), ..Recent::default() };
+        let w = u32::from(with.width);
+        let places = recent.steps.iter_mut().zip(&mut recent.deltas);
+        for (&code, (step, delta)) in codes.iter().zip(places) {
+            *delta = with.delta_of(code & mask(w));
+            let late = unzigzag(code.checked_shr(w + away).unwrap_or(0));
+            *step = with.step().wrapping_add(late as u64);
+        }
+        recent
+    }
+
     pub fn add(&mut self, block: &Block, mode: u8) {
         let n = block.bits().len();
         if n <= self.old || block.mode != mode {
