@@ -25,7 +25,6 @@ pub mod index;
 pub mod journal;
 pub mod labelsets;
 mod late;
-mod limit;
 pub mod limits;
 pub mod memory;
 mod metadata;
@@ -49,8 +48,8 @@ pub use expire::Expired;
 pub use histograms::HistogramRows;
 pub use index::Cardinality;
 pub use late::DuplicatePolicy;
-pub use limit::Evicted;
+
 pub use limits::{Action, Bound, Limit, LimitStatus};
-pub use memory::{By, ChunkRow, LabelEffect, MetricFacts, Part, Row, Stats, Weight};
+pub use memory::{By, ChunkRow, Evicted, LabelEffect, MetricFacts, Part, Row, Stats, Weight};
 pub use precision::{PreviewRow, Rewritten, RuleText};
 pub use view::{Rows, Run, View};

@@ -7,12 +7,15 @@ mod account;
 mod advice;
 mod explain;
 mod held;
+mod limit;
 mod walk;
 
 pub use account::{By, Row, Weight};
 pub use advice::{LabelEffect, MetricFacts};
 pub use explain::ChunkRow;
 pub(crate) use held::Walked;
+pub use limit::Evicted;
+pub(crate) use limit::Meter;
 
 use crate::chunk::SharedColumns;
 use crate::database::Database;

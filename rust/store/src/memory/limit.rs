@@ -6,9 +6,9 @@ use metricsdb_model::memory::Step;
 use metricsdb_model::{Budget, Error, LabelsRef, Reason, Result, WriteReport};
 use parking_lot::Mutex;
 
+use super::Walked;
 use crate::database::Database;
 use crate::expire::Expired;
-use crate::memory::Walked;
 use crate::resolve::Refusal;
 
 /// Writers measure when the store may have grown by this share of the limit.
