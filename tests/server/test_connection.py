@@ -310,7 +310,8 @@ def always_on():
     """One server for many examples; it runs while `run` does."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         stack = AsyncExitStack()
-        on = runner.run(stack.enter_async_context(served(Web(header_timeout=Duration("5s"), body_timeout=Duration("5s")))))
+        web = Web(header_timeout=Duration("5s"), body_timeout=Duration("5s"))
+        on = runner.run(stack.enter_async_context(served(web)))
         on.counts.found = found = []
         runner.get_loop().set_exception_handler(lambda _, context: found.append(context))
         yield on, runner
