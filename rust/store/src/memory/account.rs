@@ -327,7 +327,7 @@ impl Database {
             ("label hashes", common.raw),
             ("metadata", common.metadata),
             ("shared columns", all.columns(&common)),
-            ("buffers", common.buffers + common.fixed),
+            ("buffers", common.buffers + common.limits + common.fixed),
         ]));
         rows
     }
