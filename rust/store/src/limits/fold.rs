@@ -301,21 +301,39 @@ impl Folds {
     /// Forgets what has ended and was silent for so long; call `changed` first. None can come back to a time before its end.
     fn forget_silent(&mut self, silent_ms: i64) {
         let since = self.now().saturating_sub(silent_ms);
-        for slot in 0..self.sources.len() as u32 {
-            let Some(source) = self.sources.get(slot as usize) else { continue };
-            let counts = source.value.is_some() && source.end == i64::MAX;
-            if !source.used || counts || source.seen > since {
-                continue;
-            }
+        let silent = |source: &Source| source.used && !source.counts() && source.seen <= since;
+        let mut settled: HashMap<u32, i64> = HashMap::new();
+        for source in self.sources.iter().filter(|source| silent(source)) {
             let over = if source.value.is_some() { source.end } else { source.last };
-            if let Some(target) = self.targets.get_mut(&source.target) {
+            settled.entry(source.target).and_modify(|time| *time = over.max(*time)).or_insert(over);
+        }
+        // What ends up to there ends at its own time, before no cell may be put there any more.
+        for source in self.sources.iter_mut().filter(|source| source.used && source.counts()) {
+            let Some(&over) = settled.get(&source.target) else { continue };
+            let Some(target) = self.targets.get_mut(&source.target) else { continue };
+            if target.dirty.is_none() && source.last.saturating_add(LOOKBACK_MS) <= over {
+                self.dirty.push(source.target);
+            }
+            source.lapse(target, over);
+        }
+        for slot in 0..self.sources.len() as u32 {
+            if self.sources.get(slot as usize).is_some_and(silent) {
+                self.forget(slot);
+            }
+        }
+        for (id, over) in settled {
+            if let Some(target) = self.targets.get_mut(&id) {
                 target.settled = Some(target.settled.map_or(over, |settled| settled.max(over)));
             }
-            self.forget(slot);
         }
         let dirty = &self.dirty;
         let mut cells = 0;
         for (id, target) in &mut self.targets {
+            if target.sources == 0 && !dirty.contains(id) {
+                // Changes that came too late for their time stand behind the end of their source.
+                let last = target.cells.back().map(|cell| cell.time);
+                target.settled = target.settled.into_iter().chain(last).max();
+            }
             while !dirty.contains(id)
                 && target.cells.front().is_some_and(|cell| target.settled.is_some_and(|s| cell.time <= s))
             {
@@ -385,6 +403,11 @@ impl Folds {
 
 impl Source {
     /// Ends the value where it doesn't count at `time` any more.
+    /// Whether its newest sample counts for as long as none follows.
+    fn counts(&self) -> bool {
+        self.value.is_some() && self.end == i64::MAX
+    }
+
     fn lapse(&mut self, target: &mut Target, time: i64) {
         let end = self.last.saturating_add(LOOKBACK_MS);
         if let Some(old) = self.value.filter(|_| self.end == i64::MAX && end <= time) {

@@ -92,6 +92,18 @@ fn samples() -> impl Strategy<Value = Vec<(u8, i64, f64)>> {
     prop::collection::vec((0u8..5, 0i64..900, value).prop_map(|(s, t, v)| (s, t * 1000, v)), 1..60)
 }
 
+#[test]
+fn a_source_that_is_forgotten_leaves_the_ends_of_others_at_their_time() {
+    // The source 0 goes on meanwhile, so that 1 or 4 is forgotten between two of its samples.
+    let repeated = |count: usize| std::iter::repeat_n((0, 0, 0.0), count);
+    let mut samples: Vec<_> = repeated(42).collect();
+    (samples[7], samples[14], samples[40]) = ((0, 841_000, 0.0), (1, 0, 0.0), (1, 0, 0.0));
+    compare(&samples, 2, 100_000);
+    let mut samples: Vec<_> = repeated(31).collect();
+    (samples[17], samples[26]) = ((4, 796_000, stale()), (4, 666_000, 0.0));
+    compare(&samples, 5, 100_000);
+}
+
 proptest! {
     /// Sources in any order, duplicates, markers and silences: at each time as `sum()` over them would say.
     #[test]

@@ -98,7 +98,7 @@ fn samples_are_refused_at_the_limit_and_none_is_lost_silently() {
     assert!(accepted > 0 && rejected > 0, "{accepted} {rejected}");
     assert_eq!((db.stats().samples - before, refused(&memory, Step::Samples)), (accepted, rejected));
     let limit = memory.limit().unwrap();
-    assert!(db.held() as u64 <= limit + limit / 50, "{} of {limit}", db.held());
+    assert!(db.held() as u64 <= limit + limit / 20, "{} of {limit}", db.held());
     db.check().unwrap();
 }
 
