@@ -270,6 +270,9 @@ fn edit(directory: &mut Directory, input: &mut Input<'_>) {
     let (what, at) = (input.word(1), input.below(all.len()));
     let Some((header, payload)) = all.get_mut(at) else {
         // The list of a checkpoint: its first copy.
+        if bytes.len() < FILE_HEADER {
+            return;
+        }
         let place = 8 + input.below(20);
         bytes[place] = input.word(1) as u8;
         let sum = crc32fast::hash(&bytes[..28]).to_le_bytes();
