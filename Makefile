@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -not -path '*/target/*' -o -name Cargo.toml -not -path '*/target/*')
 
-.PHONY: build test test-rust test-python lint torture hostile bench demo clean
+.PHONY: build test test-rust test-python lint coverage torture hostile bench demo clean
 
 build: $(VENV)/.built
 
@@ -48,6 +48,18 @@ torture: build
 # Ten minutes of everything at once under 1 GiB; CI has half a minute under 64 MiB (tests/faults).
 hostile: build
 	$(BIN)/python tests/faults/hostile.py --minutes 10 --limit 1GiB
+
+# Lines and regions of journal and recovery that no test of theirs reaches. Needs `rustup component add llvm-tools`.
+COVERAGE := $(CURDIR)/target/coverage
+coverage:
+	rm -rf $(COVERAGE)/raw
+	RUSTFLAGS=-Cinstrument-coverage LLVM_PROFILE_FILE='$(COVERAGE)/raw/%p-%m.profraw' CARGO_TARGET_DIR=$(COVERAGE) \
+		cargo test --quiet -p metricsdb-store --lib journal
+	llvm=$$(echo $$(rustc --print sysroot)/lib/rustlib/*/bin); \
+	tests=$$(ls -t $(COVERAGE)/debug/deps/metricsdb_store-* | grep -v '\.d$$' | head -1); \
+	$$llvm/llvm-profdata merge -sparse $(COVERAGE)/raw/*.profraw -o $(COVERAGE)/all.profdata && \
+	$$llvm/llvm-cov report $$tests -instr-profile=$(COVERAGE)/all.profdata rust/store/src/journal && \
+	$$llvm/llvm-cov show $$tests -instr-profile=$(COVERAGE)/all.profdata rust/store/src/journal > $(COVERAGE)/lines.txt
 
 bench: build
 	$(BIN)/python -m benchmarks

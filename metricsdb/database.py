@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 import shutil
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +24,10 @@ from metricsdb import scan as scan_source
 from metricsdb._native import NativeDatabase
 from metricsdb.clock import Clock, SystemClock
 from metricsdb.config import Limit
-from metricsdb.errors import ConfigError, WriteError
+from metricsdb.errors import ConfigError, DatabaseLocked, WriteError
 from metricsdb.explain import Estimate, Plan
 from metricsdb.histograms import Histogram, as_list, with_histogram
+from metricsdb.lifecycle import forks
 from metricsdb.lifecycle.memory import Evict, MemoryPolicy, keep_little_freed
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.limits import CardinalityBy, SeriesLimits, cardinality, counters
@@ -186,7 +189,9 @@ class Database:
         self._home = durable.Home.of(path, durability, duration_ms(sync_interval, "sync_interval"))
         self._keeper: durable.Keeper | None = None
         self._recovery: durable.Recovery | None = None
+        self._release: weakref.finalize[..., Database] | None = None
         self._native = self._empty() if self._home is None else self._open(self._home)
+        forks.watch(self)
         for selector, policy in (precision or {}).items():
             self.precision.set(selector, policy)
         self.limits.set(*limits)
@@ -201,11 +206,26 @@ class Database:
     def _open(self, home: durable.Home) -> NativeDatabase:
         begun = self._clock.monotonic()
         directory = (str(home.path), home.mode, secrets.randbits(32))
-        native = NativeDatabase(*self._options, secrets.randbits(64), directory, self._upkeep.relief.policy.native)
+        memory = self._upkeep.relief.policy.native
+        try:
+            native = NativeDatabase(*self._options, secrets.randbits(64), directory, memory)
+        except DatabaseLocked:
+            # It may be one of our own that was dropped and not collected yet.
+            gc.collect()
+            native = NativeDatabase(*self._options, secrets.randbits(64), directory, memory)
         self._recovery = durable.recovery(native, self._clock.monotonic() - begun)
         self.precision.adopt(native)
         self._keeper = durable.Keeper(native, home)
+        self._release = weakref.finalize(self, durable.release, self._keeper, native, home)
         return native
+
+    def _forked(self) -> None:
+        """In a forked child: what it has of its parent's database is of no use."""
+        self._keeper = self._background = None
+        if self._release is not None:
+            self._release.detach()
+        if not isinstance(self._native, durable.Gone):
+            self._native = durable.forked(self._native, self._home)
 
     def __enter__(self) -> Self:
         return self
@@ -225,8 +245,10 @@ class Database:
         if self._home is None:
             self._native = self._empty()
         elif self._keeper is not None:
+            if self._release is not None:
+                self._release.detach()
             self._keeper.stop()
-            native, self._keeper, self._native = self._native, None, _closed(self._home)
+            native, self._keeper, self._native = self._native, None, durable.closed(self._home)
             native.close()
 
     # --- durability -----------------------------------------------------------------------------
@@ -674,20 +696,6 @@ class Database:
         first = -(2**63) if start is None else time_ms(start, now, "start")
         last = 2**63 - 1 if end is None else time_ms(end, now, "end")
         return first, last
-
-
-class _Closed:
-    """Stands for the native part of a database that was closed."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __getattr__(self, name: str) -> Any:
-        raise ConfigError(f"the database in {str(self._path)!r} is closed; open it again with Database(path)")
-
-
-def _closed(home: durable.Home) -> NativeDatabase:
-    return cast(NativeDatabase, _Closed(home.path))
 
 
 def _warn(notes: list[tuple[str, str]], stacklevel: int = 3) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NoReturn, cast, get_args
 
 import polars as pl
 
 from metricsdb._native import NativeDatabase
-from metricsdb.errors import ConfigError, MetricsDBError
+from metricsdb.errors import ConfigError, ForkedError, MetricsDBError
 from metricsdb.lifecycle.tick import Background
 
 __all__ = ["Durability", "Home", "Keeper", "Mode", "Recovery"]
@@ -23,9 +24,16 @@ Mode = Literal["batch", "interval", "none"]
 # How often it is looked whether the journal is long enough for a checkpoint.
 CHECKPOINT_EVERY_S = 5.0
 
-_SKIPPED = {"file": pl.String, "offset": pl.UInt64, "bytes": pl.UInt64, "why": pl.String}
-_LOST = {"series": pl.String, "start": pl.Int64, "end": pl.Int64, "samples": pl.UInt64, "what": pl.String}
 _TIME = pl.Datetime("ms", "UTC")
+_SKIPPED = {"file": pl.String, "offset": pl.UInt64, "bytes": pl.UInt64, "why": pl.String}
+_LOST = {
+    "series": pl.String,
+    "start": _TIME,
+    "end": _TIME,
+    "samples": pl.UInt64,
+    "what": pl.String,
+    "cause": pl.String,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +69,24 @@ class Recovery:
     cut: pl.DataFrame
     """Ends of files that were being written: ``file``, ``offset``, ``bytes``, ``why``. No write that they held was
     acknowledged in mode ``batch``."""
+    unsynced: pl.DataFrame
+    """Bad bytes in a part of the journal of which nothing shows that it was synced: a power cut took them, or damage
+    did. The same columns."""
     skipped: pl.DataFrame
-    """Damaged bytes that were passed over: the same columns."""
+    """Bad bytes of what was synced once, which is damage: the same columns."""
     lost: pl.DataFrame
     """What is known to be gone: ``series`` (null: unknown), ``start``, ``end`` (Datetime; null: open), ``samples``
-    (null: unknown), ``what``."""
+    (null: unknown), ``what``, ``cause`` (``damaged`` or ``unsynced``)."""
 
     @property
     def damaged(self) -> bool:
-        return self.skipped.height + self.lost.height > 0
+        """Whether something is gone that was synced once."""
+        return self.skipped.height > 0 or "damaged" in self.lost["cause"].to_list()
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is known to be gone."""
+        return self.skipped.height + self.unsynced.height + self.lost.height == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +145,12 @@ def recovery(native: NativeDatabase, seconds: float) -> Recovery | None:
     found = native.recovery()
     if found is None:
         return None
-    counts, cut, skipped, lost = found
-    lost_frame = pl.DataFrame(lost, schema=_LOST, orient="row").with_columns(pl.col("start", "end").cast(_TIME))
+    counts, (cut, unsynced, skipped), lost = found
+    # Column by column: expressions run on Polars' own threads, which a forked child does not have.
+    columns = list(zip(*lost, strict=True)) or [()] * len(_LOST)
+    lost_frame = pl.DataFrame(
+        [pl.Series(name, column, kind) for (name, kind), column in zip(_LOST.items(), columns, strict=True)]
+    )
     report = Recovery(
         counts["series"],
         counts["samples"],
@@ -139,11 +160,14 @@ def recovery(native: NativeDatabase, seconds: float) -> Recovery | None:
         counts["journal_bytes"],
         seconds,
         pl.DataFrame(cut, schema=_SKIPPED, orient="row"),
+        pl.DataFrame(unsynced, schema=_SKIPPED, orient="row"),
         pl.DataFrame(skipped, schema=_SKIPPED, orient="row"),
         lost_frame,
     )
     if report.damaged:
         log.error("the directory was damaged: %d places skipped, %d losses known", len(skipped), len(lost))
+    elif not report.whole:
+        log.warning("%d places of the journal were not synced, or damaged: %d losses known", len(unsynced), len(lost))
     return report
 
 
@@ -188,3 +212,39 @@ class Keeper:
     def stop(self) -> None:
         self._sync.stop()
         self._checkpoint.stop()
+
+
+def release(keeper: Keeper, native: NativeDatabase, home: Home) -> None:
+    """What becomes of a database that nobody closed, when it is collected or the process ends: never raises."""
+    keeper.stop()
+    try:
+        native.close()
+    except MetricsDBError as error:
+        log.error("%s was not closed, and some of it is not durable: %s", home.path, error)
+
+
+class Gone:
+    """Stands for the native part of a database that cannot be used any more: every use raises."""
+
+    def __init__(self, error: type[MetricsDBError], message: str, kept: object = None) -> None:
+        self._error, self._message, self._kept = error, message, kept
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise self._error(self._message)
+
+
+def closed(home: Home) -> NativeDatabase:
+    message = f"the database in {str(home.path)!r} is closed; open it again with Database(path)"
+    return cast(NativeDatabase, Gone(ConfigError, message))
+
+
+def forked(native: NativeDatabase, home: Home | None) -> NativeDatabase:
+    """What a forked child has instead of its parent's database, whose locks nobody may ever open there."""
+    native.disown()
+    place = "the database in memory" if home is None else f"the database in {str(home.path)!r}"
+    message = (
+        f"{place} belongs to the process that this one (pid {os.getpid()}) was forked from; open another database "
+        "here, or start workers with multiprocessing.get_context('spawn')"
+    )
+    # Freeing it would copy every page that it shares with the parent.
+    return cast(NativeDatabase, Gone(ForkedError, message, native))

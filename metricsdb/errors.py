@@ -17,6 +17,7 @@ MetricsDBError
 │   ├── DatabaseLocked         another process has the directory
 │   └── FormatVersionError     a file is of another version of the format
 ├── CorruptionError            stored bytes are not what was written
+├── ForkedError                the process was forked from the one that has the database
 └── ConfigError                an option or a configuration file is wrong
 """
 
@@ -28,6 +29,7 @@ __all__ = [
     "CorruptionError",
     "DatabaseLocked",
     "ExecutionError",
+    "ForkedError",
     "FormatVersionError",
     "MemoryLimit",
     "MetricsDBError",
@@ -139,6 +141,13 @@ class FormatVersionError(StorageError):
 
 class CorruptionError(MetricsDBError):
     """Stored bytes are not what was written."""
+
+
+class ForkedError(MetricsDBError):
+    """This process was forked from the one that has the database, whose threads and locks it lacks.
+
+    Open another database here, or start workers with ``multiprocessing.get_context("spawn")``.
+    """
 
 
 class ConfigError(MetricsDBError):

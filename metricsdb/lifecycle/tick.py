@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -125,21 +126,27 @@ class Upkeep:
 
 
 class Background:
-    """A thread that ticks. Ends with ``stop``, or with the process."""
+    """A thread that calls a method. Ends with ``stop``, with the method's owner, or with the process."""
 
     def __init__(self, tick: Callable[[], object], every_s: float) -> None:
-        self._tick, self._every_s = tick, every_s
+        self._tick, self._every_s = weakref.WeakMethod(tick), every_s
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metricsdb-tick", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while not self._stopped.wait(self._every_s):
+            tick = self._tick()
+            if tick is None:
+                return
             try:
-                self._tick()
+                tick()
             except MetricsDBError as error:  # a disk that fails must not end what keeps memory
                 log.error("%s", error)
+            del tick
 
     def stop(self) -> None:
         self._stopped.set()
-        self._thread.join()
+        # The last who held the owner may have been this very thread.
+        if self._thread is not threading.current_thread():
+            self._thread.join()

@@ -16,6 +16,7 @@ CASES = [
     (errors.StorageError("no such directory"), "internal", 500),
     (errors.DatabaseLocked("process 1 has it"), "internal", 500),
     (errors.FormatVersionError("version 9"), "internal", 500),
+    (errors.ForkedError("forked"), "internal", 500),
     (errors.ExecutionError("many-to-many"), "execution", 422),
     (errors.QueryLimit("too many samples"), "execution", 422),
     (errors.QueryTimeout("too slow"), "timeout", 503),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -119,7 +120,7 @@ def test_damage_is_passed_over_and_listed(tmp_path):
         assert report.skipped.height > 0
         assert report.lost.height > 0
         named = report.lost.drop_nulls("series")
-        assert named.columns == ["series", "start", "end", "samples", "what"]
+        assert named.columns == ["series", "start", "end", "samples", "what", "cause"]
         db._native.check()
     with mdb.Database(tmp_path / "db") as db:
         assert not db.recovery.damaged
@@ -154,3 +155,61 @@ def test_wrong_arguments_are_refused(tmp_path):
     with pytest.raises(StorageError, match="give a directory that can be written"):
         mdb.Database(tmp_path / "file")
     assert issubclass(NotDurable, mdb.WriteError)
+
+
+def test_one_that_nobody_closed_lets_go_of_its_directory(tmp_path):
+    for turn in range(3):
+        db = mdb.Database(tmp_path / "db", durability="interval", sync_interval="1h")
+        db.append({"__name__": "m"}, T0 + turn, turn)
+        if turn == 1:
+            db.start("10ms")
+        elif turn == 2:
+            # In a cycle, which only the collector finds.
+            db.me = db  # type: ignore[attr-defined]
+        threads = (db._keeper._sync._thread, db._keeper._checkpoint._thread) if db._keeper else ()
+        del db
+        with mdb.Database(tmp_path / "db") as again:
+            assert len(again.raw("m", 0, T0 + 10)[0].timestamps) == turn + 1
+            # It was closed, not found as after a crash: all of the journal is known to be safe.
+            assert again.recovery is not None
+            assert again.recovery.cut.height == 0
+        assert not any(thread.is_alive() for thread in threads)
+
+
+def test_the_end_of_a_process_closes_what_it_left_open(tmp_path):
+    script = (
+        "import sys, metricsdb; db = metricsdb.Database(sys.argv[1], durability='interval', sync_interval='1h');"
+        "db.append({'__name__': 'm'}, 1, 1)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "db")], check=True, timeout=60)
+    segment = tmp_path / "db" / "journal-0000000001"
+    # The last frame says how far the journal was synced.
+    assert segment.read_bytes()[-24:-22] == b"\xff\xfe"
+    with mdb.Database(tmp_path / "db") as db:
+        assert db.recovery is not None
+        assert (db.recovery.whole, db.series("m").height) == (True, 1)
+
+
+def test_what_was_not_synced_is_told_from_damage(tmp_path):
+    db = mdb.Database(tmp_path / "db", durability="interval", sync_interval="1h")
+    for step in range(3):
+        db.append({"__name__": "m"}, T0 + step, step)
+        db.sync()
+    synced = (tmp_path / "db" / "journal-0000000001").stat().st_size
+    for step in range(3, 9):
+        db.append({"__name__": "m"}, T0 + step, step)
+    shutil.copytree(tmp_path / "db", tmp_path / "copy")
+    shutil.copytree(tmp_path / "db", tmp_path / "bad")
+    db.close()
+    for folder, at in {"copy": synced + 60, "bad": synced - 60}.items():
+        segment = tmp_path / folder / "journal-0000000001"
+        whole = bytearray(segment.read_bytes())
+        whole[at : at + 4] = bytes(4)
+        segment.write_bytes(whole)
+        with mdb.Database(tmp_path / folder) as again:
+            report = again.recovery
+            assert report is not None
+            assert (report.whole, report.damaged) == (False, folder == "bad")
+            assert (report.unsynced.height, report.skipped.height) == ((0, 1) if report.damaged else (1, 0))
+            assert set(report.lost["cause"]) == {"damaged" if report.damaged else "unsynced"}
+            assert len(again.raw("m", 0, T0 + 10)[0].timestamps) == 8

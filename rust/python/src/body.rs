@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::call;
 use crate::error;
 use crate::queries::Ticket;
 
@@ -69,7 +70,7 @@ impl Body {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let piece = py.detach(|| {
+        let piece = call::detached(py, || {
             let mut slot = self.0.lock();
             let Some(unsent) = slot.as_mut() else { return Ok(None) };
             let piece = unsent.next();
@@ -88,7 +89,7 @@ impl Body {
     }
 
     fn close(&self, py: Python<'_>) {
-        py.detach(|| drop(self.0.lock().take()));
+        call::detached(py, || drop(self.0.lock().take()));
     }
 }
 

@@ -20,19 +20,56 @@ const KERNEL_STACK_BYTES: usize = 16 << 20;
 
 /// Called once, when the module is loaded. A host that has made rayon's pool already keeps its own.
 pub fn size_kernel_stacks() {
+    Pools::here();
     let _ = ThreadPoolBuilder::new().stack_size(KERNEL_STACK_BYTES).build_global();
 }
 
-/// The pool of a class; people's is the global one, which stands in where another cannot be made.
-fn pool(class: Class) -> Option<&'static ThreadPool> {
-    static ALERT: OnceLock<Option<ThreadPool>> = OnceLock::new();
-    static BATCH: OnceLock<Option<ThreadPool>> = OnceLock::new();
-    let make = || ThreadPoolBuilder::new().stack_size(KERNEL_STACK_BYTES).build().ok();
-    match class {
-        Class::Alert => ALERT.get_or_init(make).as_ref(),
-        Class::Query => None,
-        Class::Batch => BATCH.get_or_init(make).as_ref(),
+/// The pools of one process by class. A forked child has none of its parent's threads, and begins with its own.
+#[derive(Default)]
+struct Pools {
+    process: u32,
+    of_class: [OnceLock<Option<ThreadPool>>; 3],
+    of_child: OnceLock<Box<Pools>>,
+}
+
+static FIRST: OnceLock<Pools> = OnceLock::new();
+
+impl Pools {
+    fn of(process: u32) -> Pools {
+        Pools { process, ..Pools::default() }
     }
+
+    /// Those of this process; no lock that a fork might leave locked is taken for any that exist.
+    fn here() -> &'static Pools {
+        let process = std::process::id();
+        let mut pools = FIRST.get_or_init(|| Pools::of(process));
+        while pools.process != process {
+            pools = pools.of_child.get_or_init(|| Box::new(Pools::of(process)));
+        }
+        pools
+    }
+
+    fn is_first(&self) -> bool {
+        FIRST.get().is_some_and(|first| first.process == self.process)
+    }
+}
+
+/// The pool of a class; people's is the global one where that lives, which stands in where another cannot be made.
+fn pool(class: Class) -> Option<&'static ThreadPool> {
+    let pools = Pools::here();
+    if class == Class::Query && pools.is_first() {
+        return None;
+    }
+    let make = || ThreadPoolBuilder::new().stack_size(KERNEL_STACK_BYTES).build().ok();
+    pools.of_class[class as usize].get_or_init(make).as_ref()
+}
+
+/// Runs `work` without the GIL, and with a pool that lives in this process.
+pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
+    py.detach(|| match pool(Class::Query) {
+        Some(pool) => pool.install(work),
+        None => work(),
+    })
 }
 
 fn in_pool<'scope, R>(class: Class, work: impl FnOnce(&Scope<'scope>) -> R) -> R {
@@ -70,7 +107,7 @@ pub fn run<T: Send>(
 
 /// As `run` for work whose length its input bounds (a write, a look-up in a table): no watching.
 pub fn short<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
-    py.detach(|| guarded(work)).map_err(|e| error::to_python(py, e))
+    detached(py, || guarded(work)).map_err(|e| error::to_python(py, e))
 }
 
 struct Watch<'t> {

@@ -153,7 +153,7 @@ impl NativeDatabase {
         strict: bool,
     ) -> PyResult<(Bound<'py, PyArray1<u64>>, u64)> {
         // In pieces: the label sets of a million rows as objects are larger than the store makes of them.
-        let registered = py.detach(|| {
+        let registered = call::detached(py, || {
             let (mut all, mut created) = (Vec::with_capacity(frame.0.height()), 0);
             for from in (0..frame.0.height()).step_by(REGISTER_ROWS) {
                 let rows = from..frame.0.height().min(from + REGISTER_ROWS);
@@ -176,7 +176,7 @@ impl NativeDatabase {
     ) -> PyResult<Report> {
         let columns =
             Columns { ids: ids.as_slice()?, timestamps: timestamps.as_slice()?, values: values.values()? };
-        let written = py.detach(|| self.promised(self.store.append_columns(columns)?));
+        let written = call::detached(py, || self.promised(self.store.append_columns(columns)?));
         written.map(report).map_err(|e| error::write_error(py, e))
     }
 
@@ -189,7 +189,7 @@ impl NativeDatabase {
         labels: BTreeMap<String, String>,
         honor_labels: bool,
     ) -> PyResult<Report> {
-        let written = py.detach(|| {
+        let written = call::detached(py, || {
             let extra = Extra { labels: input::label_map(&labels)?, honor: honor_labels };
             let _room = self.arrive(body)?;
             if format == "statsd" {
@@ -203,7 +203,7 @@ impl NativeDatabase {
 
     /// Remote write 1.0, the hot path of the server.
     fn write_remote(&self, py: Python<'_>, body: &[u8]) -> PyResult<Report> {
-        let written = py.detach(|| {
+        let written = call::detached(py, || {
             let _room = self.arrive(body)?;
             let mut scratch = Vec::new();
             let batch = remote_write::decode(body, &mut scratch)?;
@@ -214,7 +214,7 @@ impl NativeDatabase {
 
     /// Remote write 2.0: what became of the samples, and how many of those accepted are histograms.
     fn write_remote_v2(&self, py: Python<'_>, body: &[u8]) -> PyResult<(Report, u64)> {
-        let written = py.detach(|| {
+        let written = call::detached(py, || {
             let _room = self.arrive(body)?;
             let mut scratch = v2::Scratch::default();
             let batch = v2::decode(body, &mut scratch)?;
@@ -300,7 +300,7 @@ impl NativeDatabase {
 
     /// (metric, type, help, unit), sorted by metric.
     fn metadata(&self, py: Python<'_>, metric: Option<&str>) -> Vec<(String, &'static str, String, String)> {
-        py.detach(|| self.store.metadata(metric))
+        call::detached(py, || self.store.metadata(metric))
             .into_iter()
             .map(|m| {
                 (
@@ -316,7 +316,8 @@ impl NativeDatabase {
     /// (part, bytes, items)
     fn memory(&self, py: Python<'_>) -> Vec<(&'static str, usize, usize)> {
         let kept = self.cache.counts();
-        let parts = py.detach(|| self.store.memory()).into_iter().map(|p| (p.name, p.bytes, p.items));
+        let parts =
+            call::detached(py, || self.store.memory()).into_iter().map(|p| (p.name, p.bytes, p.items));
         parts.chain([("kept answers", kept.bytes, kept.entries)]).collect()
     }
 
@@ -377,7 +378,8 @@ impl NativeDatabase {
 
     fn stats(&self, py: Python<'_>) -> BTreeMap<&'static str, i64> {
         let kept = self.cache.counts();
-        let (stats, label_pairs) = py.detach(|| (self.store.stats(), self.store.cardinality(0).label_pairs));
+        let (stats, label_pairs) =
+            call::detached(py, || (self.store.stats(), self.store.cardinality(0).label_pairs));
         let mut all = BTreeMap::from([
             ("series", stats.series as i64),
             ("samples", stats.samples as i64),
@@ -416,7 +418,7 @@ impl NativeDatabase {
 
     /// The lists of `/api/v1/status/tsdb`, each cut to `limit` entries.
     fn cardinality(&self, py: Python<'_>, limit: usize) -> BTreeMap<&'static str, Vec<(String, u64)>> {
-        let found = py.detach(|| self.store.cardinality(limit));
+        let found = call::detached(py, || self.store.cardinality(limit));
         BTreeMap::from([
             ("seriesCountByMetricName", found.series_by_metric),
             ("labelValueCountByLabelName", found.values_by_label),
@@ -498,8 +500,8 @@ impl NativeDatabase {
         labels: Result<Vec<Labels>>,
         strict: bool,
     ) -> PyResult<(Bound<'py, PyArray1<u64>>, u64)> {
-        let (ids, created) =
-            py.detach(|| self.made_known(&labels?, strict)).map_err(|e| error::write_error(py, e))?;
+        let (ids, created) = call::detached(py, || self.made_known(&labels?, strict))
+            .map_err(|e| error::write_error(py, e))?;
         Ok((ids.into_pyarray(py), created))
     }
 

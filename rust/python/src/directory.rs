@@ -6,17 +6,35 @@ use std::path::{Path, PathBuf};
 
 use metricsdb_model::{Error, Result};
 use metricsdb_store::journal::{Files, Sink};
+use parking_lot::Mutex;
 
 const LOCK: &str = "LOCK";
 
-/// A directory that this process alone writes, until it is dropped or released.
+/// A directory that this process alone writes, until it is dropped or released. A forked child may only read.
 pub struct Directory {
     path: PathBuf,
-    lock: File,
+    owner: Owner,
+    lock: Mutex<Option<File>>,
 }
 
 struct Appended {
+    owner: Owner,
     file: File,
+}
+
+/// The process that may write.
+#[derive(Clone, Copy)]
+struct Owner(u32);
+
+impl Owner {
+    fn is_here(self) -> bool {
+        self.0 == std::process::id()
+    }
+
+    fn check(self) -> io::Result<()> {
+        let forked = "this process was forked from the one that opened the directory, and must not write it";
+        if self.is_here() { Ok(()) } else { Err(io::Error::other(forked)) }
+    }
 }
 
 impl Directory {
@@ -46,12 +64,14 @@ impl Directory {
             .set_len(0)
             .and_then(|()| lock.seek(SeekFrom::Start(0)))
             .and_then(|_| write!(lock, "{}", std::process::id()));
-        Ok(Directory { path: path.to_owned(), lock })
+        let owner = Owner(std::process::id());
+        Ok(Directory { path: path.to_owned(), owner, lock: Mutex::new(Some(lock)) })
     }
 
-    /// Lets another process open it. Also for children of a fork, which have the same lock.
+    /// Lets others open it, also where forked children have the same lock. A child lets go of its own part alone.
     pub fn release(&self) {
-        let _ = self.lock.unlock();
+        let lock = self.lock.lock().take().filter(|_| self.owner.is_here());
+        let _ = lock.map_or(Ok(()), |lock| lock.unlock());
     }
 }
 
@@ -68,15 +88,22 @@ impl Files for Directory {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn Sink>> {
-        Ok(Box::new(Appended { file: File::create(self.path.join(name))? }))
+        self.owner.check()?;
+        Ok(Box::new(Appended { owner: self.owner, file: File::create(self.path.join(name))? }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.owner.check()?;
         fs::rename(self.path.join(from), self.path.join(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.owner.check()?;
         fs::remove_file(self.path.join(name))
+    }
+
+    fn sync(&self, name: &str) -> io::Result<()> {
+        File::open(self.path.join(name))?.sync_data()
     }
 
     fn sync_dir(&self) -> io::Result<()> {
@@ -90,6 +117,7 @@ impl Files for Directory {
 
 impl Sink for Appended {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.owner.check()?;
         self.file.write_all(bytes)
     }
 

@@ -23,8 +23,8 @@ pub struct Home {
 
 /// file, offset, bytes, why
 type SkippedRow = (String, u64, u64, String);
-/// series, start, end, samples, what
-type LostRow = (Option<String>, Option<i64>, Option<i64>, Option<u64>, String);
+/// series, start, end, samples, what, cause
+type LostRow = (Option<String>, Option<i64>, Option<i64>, Option<u64>, String, &'static str);
 
 /// Opens a directory, its journal and its checkpoint. `salt` is for one that is new.
 pub fn open(options: Options, path: &str, durability: &str, salt: u32) -> Result<(Database, Home)> {
@@ -87,6 +87,11 @@ impl NativeDatabase {
         })
     }
 
+    /// For a forked child: lets go of the lock, which is its parent's.
+    fn disown(&self) {
+        self.home.iter().for_each(|home| home.directory.release());
+    }
+
     /// What the disk said last while it fails, and counts by name; nothing without a directory.
     fn journal(&self) -> Option<(Option<String>, BTreeMap<&'static str, u64>)> {
         let status = self.store.journal_status()?;
@@ -102,11 +107,9 @@ impl NativeDatabase {
         Some((status.failing, counts))
     }
 
-    /// Counts by name, and rows of what was cut, skipped and lost; nothing without a directory.
+    /// Counts by name, rows of what was cut, unsynced and skipped, and of what was lost; nothing without a directory.
     #[allow(clippy::type_complexity)] // one tuple, unpacked at once in Python
-    fn recovery(
-        &self,
-    ) -> Option<(BTreeMap<&'static str, u64>, Vec<SkippedRow>, Vec<SkippedRow>, Vec<LostRow>)> {
+    fn recovery(&self) -> Option<(BTreeMap<&'static str, u64>, [Vec<SkippedRow>; 3], Vec<LostRow>)> {
         let found = &self.home.as_ref()?.recovery;
         let counts = BTreeMap::from([
             ("checkpoint", found.checkpoint.unwrap_or(0)),
@@ -118,10 +121,10 @@ impl NativeDatabase {
             ("journal_bytes", found.journal_bytes),
         ]);
         let skipped = |s: &Skipped| (s.file.clone(), s.offset, s.bytes, s.why.clone());
-        let lost = |l: &Lost| (l.series.clone(), l.start, l.end, l.samples, l.what.clone());
-        let (cut, bad) = (&found.cut, &found.skipped);
-        let rows = |all: &[Skipped]| all.iter().map(skipped).collect();
-        Some((counts, rows(cut), rows(bad), found.lost.iter().map(lost).collect()))
+        let lost = |l: &Lost| (l.series.clone(), l.start, l.end, l.samples, l.what.clone(), l.cause.as_str());
+        let places = [&found.cut, &found.unsynced, &found.skipped];
+        let places = places.map(|all| all.iter().map(skipped).collect());
+        Some((counts, places, found.lost.iter().map(lost).collect()))
     }
 
     /// (selector, policy, whether counters are exact)

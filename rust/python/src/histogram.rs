@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3_polars::PyDataFrame;
 
+use crate::call;
 use crate::database::{NativeDatabase, Report, report};
 use crate::{error, input, output};
 
@@ -117,7 +118,7 @@ impl NativeDatabase {
     ) -> PyResult<Report> {
         let times = timestamps.as_slice()?;
         let labels: Result<Vec<Labels>> = input::label_dicts(&[labels])?.into_iter().collect();
-        let written = py.detach(|| {
+        let written = call::detached(py, || {
             let labels = labels?;
             let series = labels.first().map(ToString::to_string).unwrap_or_default();
             let made = histograms.into_iter().enumerate().map(|(i, object)| {

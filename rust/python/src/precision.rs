@@ -30,7 +30,7 @@ impl NativeDatabase {
 
     /// How many series each policy applies to.
     fn precision_series(&self, py: Python<'_>) -> Vec<u64> {
-        py.detach(|| self.store.precision_series())
+        call::detached(py, || self.store.precision_series())
     }
 
     /// A row a metric. `samples_max` stands in for the limit of queries.

@@ -110,13 +110,12 @@ impl NativeDatabase {
             Ok((answer, stats))
         })?;
         let deadline = call::deadline(ticket.begun, limits.timeout_ms);
-        let (piece, rest) = py
-            .detach(|| {
-                let mut unsent = Unsent::new(answer, stats, ticket, deadline);
-                let piece = unsent.next()?;
-                Ok((piece, (!unsent.is_done()).then(|| Body::new(unsent))))
-            })
-            .map_err(|e| error::to_python(py, e))?;
+        let (piece, rest) = call::detached(py, || {
+            let mut unsent = Unsent::new(answer, stats, ticket, deadline);
+            let piece = unsent.next()?;
+            Ok((piece, (!unsent.is_done()).then(|| Body::new(unsent))))
+        })
+        .map_err(|e| error::to_python(py, e))?;
         Ok((PyBytes::new(py, &piece), rest))
     }
 

@@ -9,6 +9,7 @@ use metricsdb_wire::remote_write::v2;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
+use crate::call;
 use crate::database::{NativeDatabase, Report, decode, report};
 use crate::{error, input};
 
@@ -42,7 +43,7 @@ impl NativeDatabase {
         labels: BTreeMap<String, String>,
         honor_labels: bool,
     ) -> PyResult<Report> {
-        let written = py.detach(|| {
+        let written = call::detached(py, || {
             let extra = Extra { labels: input::label_map(&labels)?, honor: honor_labels };
             let _room = self.arrive(body)?;
             let mut scratch = v2::Scratch::default();

@@ -1,6 +1,7 @@
 //! What durability costs: ingest with and without a journal, bytes of it a sample, checkpoints, and recoveries.
 //!
-//! `cargo bench -p metricsdb-store --bench journal [-- SERIES SCRAPES DIR [recovery]]`; `recovery` leaves ingest out.
+//! `cargo bench -p metricsdb-store --bench journal [-- SERIES SCRAPES DIR [recovery | worst | open]]`: `recovery` leaves ingest
+//! out; `worst` leaves in DIR a checkpoint and as long a journal as may be behind it; `open` times what is there.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -31,6 +32,9 @@ impl Files for Folder {
     }
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.0.join(name))
+    }
+    fn sync(&self, name: &str) -> io::Result<()> {
+        File::open(self.0.join(name))?.sync_data()
     }
     fn sync_dir(&self) -> io::Result<()> {
         File::open(&self.0)?.sync_all()
@@ -138,11 +142,50 @@ fn recover(folder: &Path, labels: &[Labels], scrapes: usize) {
     fs::remove_dir_all(folder).unwrap();
 }
 
+/// A checkpoint of a full store, and behind it the longest journal that is not yet worth another.
+fn worst(folder: &Path, labels: &[Labels], scrapes: usize) {
+    let _ = fs::remove_dir_all(folder);
+    fs::create_dir_all(folder).unwrap();
+    let db = Database::new(Options::default());
+    fill(&db, labels, scrapes);
+    let saved = db.snapshot(&(Arc::new(Folder(folder.to_owned())) as Arc<dyn Files>), 5).unwrap();
+    println!("checkpoint {:.0} MB, resident {:.0} MB", saved.bytes as f64 / 1e6, memory().0);
+    drop(db);
+    let (db, _) = open(folder, Durability::None);
+    let (ids, _) = db.register(labels).unwrap();
+    let mut scrape = scrapes;
+    while !db.checkpoint_due() {
+        let times = vec![1_700_000_000_000 + scrape as i64 * 15_000; ids.len()];
+        let values: Vec<f64> = (0..ids.len()).map(|i| value(i, scrape)).collect();
+        let columns = Columns { ids: &ids, timestamps: &times, values: Values::Float(&values) };
+        db.append_columns(columns).unwrap();
+        scrape += 1;
+    }
+    let replay = db.journal_status().unwrap().replay_bytes as f64 / 1e6;
+    println!("journal {replay:.0} MB, {} scrapes, resident {:.0} MB", scrape - scrapes, memory().0);
+    db.close().unwrap();
+}
+
+fn open_timed(folder: &Path) {
+    let (cpu, begun) = (cpu_seconds(), Instant::now());
+    let (db, recovery) = open(folder, Durability::Batch);
+    let (cpu, wall) = (cpu_seconds() - cpu, begun.elapsed().as_secs_f64());
+    let samples = recovery.samples as f64 / 1e6;
+    println!("open: {wall:.2} s, {cpu:.2} s of CPU, {samples:.0} M samples, whole: {}", recovery.is_whole());
+    let account = db.memory().iter().map(|part| part.bytes).sum::<usize>() as f64 / 1e6;
+    println!("{account:.0} MB by its account, resident {:.0} MB, at most {:.0} MB", memory().0, memory().1);
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().filter(|a| a != "--bench").skip(1).collect();
     let number = |at: usize, default: usize| arguments.get(at).map_or(default, |a| a.parse().unwrap());
     let (series, scrapes) = (number(0, 100_000), number(1, 100));
     let folder = PathBuf::from(arguments.get(2).map_or("target/bench-journal", String::as_str));
+    match arguments.get(3).map(String::as_str) {
+        Some("worst") => return worst(&folder, &label_sets(series), scrapes),
+        Some("open") => return open_timed(&folder),
+        _ => {}
+    }
     let labels = label_sets(series);
     let samples = (series * scrapes) as f64;
     let told = |what: &str, cpu: f64, wall: f64| {

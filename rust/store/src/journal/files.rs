@@ -19,6 +19,9 @@ pub trait Files: Send + Sync {
 
     fn remove(&self, name: &str) -> io::Result<()>;
 
+    /// Returns when all bytes of a file that nobody writes any more are safe from a power cut.
+    fn sync(&self, name: &str) -> io::Result<()>;
+
     /// Returns when names that were created, renamed and removed before are safe from a power cut.
     fn sync_dir(&self) -> io::Result<()>;
 

@@ -5,6 +5,8 @@ use crc32fast::Hasher;
 
 /// Bytes before the payload: mark, kind, shard, length, sequence number, check of these, checksum of all.
 pub const HEAD_BYTES: usize = 22;
+/// No stream is as long: so there is always a next number.
+const SEQ_MAX: u64 = 1 << 62;
 /// No text is UTF-8 that holds these two, so that none looks like a frame.
 const MARK: [u8; 2] = [0xff, 0xfe];
 /// Where the header's own check stands, and the checksum behind it.
@@ -27,6 +29,8 @@ pub enum Kind {
     Gone = 9,
     /// Sums of folded series: samples that replace whatever stands at their times.
     Folded = 10,
+    /// Of no stream: up to where the journal was safe from a power cut when this was written.
+    Synced = 11,
     /// From here on: parts of a checkpoint.
     Begin = 16,
     Columns = 17,
@@ -45,7 +49,7 @@ impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
         use Kind::{
             Begin, Chunks, Columns, End, Expire, Families, Folded, Gone, Histograms, Marks, Metadata, Open,
-            Rewrite, Rows, Rules, Samples, SealedHistograms, Series, Starts, Whole,
+            Rewrite, Rows, Rules, Samples, SealedHistograms, Series, Starts, Synced, Whole,
         };
         let all = [
             Series,
@@ -58,6 +62,7 @@ impl Kind {
             Expire,
             Gone,
             Folded,
+            Synced,
             Begin,
             Columns,
             Rows,
@@ -82,9 +87,17 @@ pub struct Head {
     pub seq: u64,
 }
 
+/// Where a frame stands: a segment's number (0 for parts of a checkpoint), and a byte of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub segment: u64,
+    pub offset: u64,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
     pub head: Head,
+    pub place: Place,
     pub payload: &'a [u8],
 }
 
@@ -122,7 +135,7 @@ pub fn put(out: &mut Vec<u8>, salt: u32, head: Head, write: impl FnOnce(&mut Vec
 }
 
 /// The frame that begins the bytes; what it would be where only its head is right.
-fn read(bytes: &[u8], salt: u32) -> Result<Frame<'_>, Option<Frame<'_>>> {
+fn read(bytes: &[u8], salt: u32, place: Place) -> Result<Frame<'_>, Option<Frame<'_>>> {
     let Some((header, rest)) = bytes.split_at_checked(HEAD_BYTES) else { return Err(None) };
     let word = |at: usize, n: usize| {
         header.get(at..at + n).unwrap_or(&[]).iter().rev().fold(0u64, |all, &b| all << 8 | u64::from(b))
@@ -135,11 +148,14 @@ fn read(bytes: &[u8], salt: u32) -> Result<Frame<'_>, Option<Frame<'_>>> {
     }
     let Some(kind) = kind else { return Err(None) };
     let head = Head { kind, shard: word(3, 1) as u8, seq: word(8, 8) };
+    if head.seq > SEQ_MAX {
+        return Err(None);
+    }
     let Some(payload) = rest.get(..word(4, 4) as usize) else {
-        return Err(Some(Frame { head, payload: rest }));
+        return Err(Some(Frame { head, place, payload: rest }));
     };
     hasher.update(payload);
-    let frame = Frame { head, payload };
+    let frame = Frame { head, place, payload };
     if word(SUM_AT, 4) as u32 == hasher.finalize() { Ok(frame) } else { Err(Some(frame)) }
 }
 
@@ -148,11 +164,17 @@ pub struct Scan<'a> {
     bytes: &'a [u8],
     at: usize,
     salt: u32,
+    segment: u64,
 }
 
 impl<'a> Scan<'a> {
-    pub fn new(bytes: &'a [u8], from: usize, salt: u32) -> Scan<'a> {
-        Scan { bytes, at: from.min(bytes.len()), salt }
+    /// `segment`: what the frames' places say.
+    pub fn new(bytes: &'a [u8], from: usize, salt: u32, segment: u64) -> Scan<'a> {
+        Scan { bytes, at: from.min(bytes.len()), salt, segment }
+    }
+
+    fn read(&self) -> Result<Frame<'a>, Option<Frame<'a>>> {
+        read(self.rest(), self.salt, Place { segment: self.segment, offset: self.at as u64 })
     }
 
     fn rest(&self) -> &'a [u8] {
@@ -168,14 +190,14 @@ impl<'a> Iterator for Scan<'a> {
             return None;
         }
         let from = self.at;
-        match read(self.rest(), self.salt) {
+        match self.read() {
             Ok(frame) => {
                 self.at += HEAD_BYTES + frame.payload.len();
                 Some(Piece::Frame(frame))
             }
             Err(frame) => {
                 self.at += 1;
-                while !self.rest().is_empty() && read(self.rest(), self.salt).is_err() {
+                while !self.rest().is_empty() && self.read().is_err() {
                     let next = self.rest().iter().skip(1).position(|&b| b == MARK[0]);
                     self.at = next.map_or(self.bytes.len(), |n| self.at + 1 + n);
                 }
@@ -208,7 +230,7 @@ mod tests {
             Piece::Frame(frame) => Some(frame.head.seq),
             Piece::Bad { .. } => None,
         };
-        Scan::new(bytes, 0, salt).filter_map(seq).collect()
+        Scan::new(bytes, 0, salt, 3).filter_map(seq).collect()
     }
 
     #[test]
@@ -216,8 +238,11 @@ mod tests {
         let (bytes, _) = three();
         assert_eq!(seqs(&bytes, 5), [1, 2, 3]);
         assert_eq!(seqs(&bytes, 6), []);
-        let frames: Vec<Piece<'_>> = Scan::new(&bytes, 0, 5).collect();
-        assert_eq!(frames[0], Piece::Frame(Frame { head: head(1), payload: b"one" }));
+        let frames: Vec<Piece<'_>> = Scan::new(&bytes, 0, 5, 3).collect();
+        assert_eq!(
+            frames[0],
+            Piece::Frame(Frame { head: head(1), place: Place { segment: 3, offset: 0 }, payload: b"one" })
+        );
     }
 
     #[test]
@@ -245,7 +270,7 @@ mod tests {
     fn a_header_that_is_right_names_what_was_lost() {
         let (mut bytes, ends) = three();
         bytes[ends[1] - 1] ^= 1;
-        let frame = Some(Frame { head: head(1), payload: b"ond" });
-        assert_eq!(Scan::new(&bytes, 0, 5).next(), Some(Piece::Bad { at: 0, len: ends[1], frame }));
+        let frame = Some(Frame { head: head(1), place: Place { segment: 3, offset: 0 }, payload: b"ond" });
+        assert_eq!(Scan::new(&bytes, 0, 5, 3).next(), Some(Piece::Bad { at: 0, len: ends[1], frame }));
     }
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use metricsdb_model::{Error, LabelsBuilder, LabelsRef, Policy, Precision, Predicate, Result, TimeRange};
 
-use super::frame::{Frame, Kind};
+use super::frame::{Frame, Kind, Place};
 use super::record::{self, read_bytes, read_column, read_row};
-use super::recover::Lost;
+use super::report::{Cause, Loss, Lost};
 use crate::chunk::{Chunk, Shared, SharedColumns};
 use crate::codec::OpenState;
 use crate::codec::cursor::Cursor;
@@ -49,6 +49,14 @@ struct Extent {
     span: TimeRange,
 }
 
+/// Records that never came: behind which time, and between which places of the journal.
+struct Gap {
+    records: u64,
+    since: Option<i64>,
+    from: Place,
+    to: Place,
+}
+
 /// A stream on its way back, and what was missing in it.
 #[derive(Default)]
 pub struct Stream {
@@ -62,11 +70,12 @@ pub struct Stream {
     checkpoint_rows: Option<u64>,
     /// The newest time of the last record of samples.
     newest: Option<i64>,
-    /// Records before `seq` that never came, behind this time.
-    gap: Option<(u64, Option<i64>)>,
+    /// Where the last record of the journal stood that was looked at.
+    place: Place,
+    gap: Option<Gap>,
     /// Records that never came, and whose samples are in `lost` one by one.
     told: Vec<u64>,
-    pub lost: Vec<Lost>,
+    pub lost: Vec<Loss>,
     pub samples: u64,
     pub frames: u64,
     work: Work,
@@ -191,15 +200,13 @@ impl Stream {
 
     fn load_chunks(&mut self, reader: &Reader<'_>, shard: &mut Shard, c: &mut Cursor<'_>) -> Result<()> {
         let (theirs, count) = (read_row(c)?, c.count()?);
-        let mut newest = i64::MIN;
-        for i in 0..count {
+        for _ in 0..count {
             // One whose column is lost takes no neighbour with it.
             let Ok(chunk) = read_chunk(reader.columns, &reader.db.shared_columns, c)? else { continue };
             let Some(row) = self.row(theirs) else { continue };
-            if i > 0 && chunk.first() <= newest {
+            if shard.newest(row).is_some_and(|newest| chunk.first() <= newest) {
                 return Err(wrong("chunks overlap"));
             }
-            newest = chunk.last();
             self.samples += chunk.count() as u64;
             shard.sealed_count.add(&chunk);
             shard.series.sealed[row].push(chunk);
@@ -293,14 +300,15 @@ impl Stream {
                 Some(left) if left.end < span.end => TimeRange::new(left.end + 1, span.end),
                 _ => span,
             };
-            self.lost.push(Lost {
-                shard: shard.number,
-                series: Some(db.labels_of(shard, ours, &mut text).to_string()),
+            let series = db.labels_of(shard, ours, &mut text).to_string();
+            let what = "samples of a checkpoint".to_owned();
+            self.lost.push(of_checkpoint(Lost {
+                series: Some(series),
                 start: Some(range.start),
                 end: Some(range.end),
                 samples: Some(samples - held),
-                what: "samples of a checkpoint".to_owned(),
-            });
+                ..unnamed(shard, what)
+            }));
         }
         let known = self.rows.iter().filter(|&&row| row != LOST).count() as u64;
         let unknown = self.checkpoint_rows.map_or(0, |rows| rows.saturating_sub(known));
@@ -313,15 +321,18 @@ impl Stream {
     }
 
     fn lose(&mut self, shard: &Shard, what: String) {
-        self.lost.push(Lost {
-            shard: shard.number,
-            series: None,
-            start: None,
-            end: None,
-            samples: None,
-            what,
-        });
+        self.lost.push(of_checkpoint(unnamed(shard, what)));
     }
+}
+
+/// A loss of which neither series nor times are known. The cause is found out later.
+fn unnamed(shard: &Shard, what: String) -> Lost {
+    let shard = shard.number;
+    Lost { shard, series: None, start: None, end: None, samples: None, what, cause: Cause::Unsynced }
+}
+
+fn of_checkpoint(lost: Lost) -> Loss {
+    Loss { lost, from: Place::default(), to: Place::default() }
 }
 
 /// A chunk; the inner error is that its columns are lost.

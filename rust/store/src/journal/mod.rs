@@ -10,6 +10,7 @@ mod frame;
 mod load;
 pub(crate) mod record;
 mod recover;
+mod report;
 mod segment;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -22,7 +23,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 pub use checkpoint::Saved;
 pub use files::{Files, Sink};
-pub use recover::{Lost, Opening, Recovery, Skipped};
+pub use recover::Opening;
+pub use report::{Cause, Lost, Recovery, Skipped};
 pub use writer::{Durability, Status};
 
 use crate::database::Database;

@@ -335,6 +335,17 @@ pub fn read_rules(payload: &[u8]) -> Result<(Vec<RuleText>, Vec<u8>)> {
     Ok((rules, marks.into_iter().map(|mark| mark as u8).collect()))
 }
 
+/// Up to where the journal is safe from a power cut: a segment, and a byte of it.
+pub fn put_synced(out: &mut Vec<u8>, segment: u64, offset: u64) {
+    put_varint(out, segment);
+    put_varint(out, offset);
+}
+
+pub fn read_synced(payload: &[u8]) -> Result<(u64, u64)> {
+    let mut c = Cursor::new(payload);
+    Ok((c.varint()?, c.varint()?))
+}
+
 /// Rows whose mark is another now.
 pub fn put_marks(out: &mut Vec<u8>, marks: &[(u32, u8)]) {
     for &(row, mark) in marks {

@@ -10,10 +10,11 @@ use rayon::prelude::*;
 
 use super::checkpoint::clean;
 use super::files::Files;
-use super::frame::{Frame, Head, Kind, Piece, Scan};
+use super::frame::{Frame, Head, Kind, Piece, Place, Scan};
 use super::load::{ColumnsByNumber, Reader, Stream, load_columns, read_rules};
 use super::record;
-use super::segment::{HEADER_BYTES, Header, Name};
+use super::report::{Doubts, Recovery, Skipped};
+use super::segment::{FAILED, HEADER_BYTES, Header, NUMBER_MAX, Name, SYNCED};
 use super::writer::{Durability, Writer};
 use super::{Journal, storage};
 use crate::database::{Database, Options};
@@ -29,54 +30,6 @@ pub struct Opening<'a> {
     pub selector: &'a (dyn Fn(&str) -> Result<Predicate> + Sync),
 }
 
-/// Bytes of a file that are not what was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skipped {
-    pub file: String,
-    pub offset: u64,
-    pub bytes: u64,
-    pub why: String,
-}
-
-/// What a recovery knows to be lost, as closely as it knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
-    pub shard: u8,
-    /// `None`: some series of the shard.
-    pub series: Option<String>,
-    /// Between these times, both included; `None` where a side is open.
-    pub start: Option<i64>,
-    pub end: Option<i64>,
-    pub samples: Option<u64>,
-    pub what: String,
-}
-
-/// What a recovery did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recovery {
-    /// The number of the checkpoint.
-    pub checkpoint: Option<u64>,
-    pub segments: u64,
-    pub series: u64,
-    /// Samples and histograms, those of the journal counted once more where they stand twice.
-    pub samples: u64,
-    pub frames: u64,
-    pub checkpoint_bytes: u64,
-    pub journal_bytes: u64,
-    /// The last bytes of segments that were cut while they were written: what no caller was told to be safe.
-    pub cut: Vec<Skipped>,
-    /// Bad bytes before good ones, which were kept.
-    pub skipped: Vec<Skipped>,
-    pub lost: Vec<Lost>,
-}
-
-impl Recovery {
-    /// Whether something is gone that was there once.
-    pub fn is_damaged(&self) -> bool {
-        !self.skipped.is_empty() || !self.lost.is_empty()
-    }
-}
-
 /// Where a file may have bytes that are no frame without being damaged: a segment was cut while it was written, or it
 /// failed and the next holds what it lost.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -89,7 +42,7 @@ enum Bad {
 /// What a directory has to be read.
 #[derive(Default)]
 struct Contents {
-    /// Number of the newest list, what it says, and its parts.
+    /// Number of the newest list, what it says, and its parts that are there.
     checkpoint: Option<(u64, Option<Header>, Vec<u32>)>,
     /// Ascending.
     segments: Vec<u64>,
@@ -107,7 +60,8 @@ struct Recovering<'a> {
     families_seq: u64,
     columns: ColumnsByNumber,
     /// Records of samples of a file, with their shards, whose values are bad.
-    bad: Vec<(usize, Vec<u8>)>,
+    bad: Vec<(usize, Place, Vec<u8>)>,
+    doubts: Doubts,
     /// The shards that the checkpoint says to hold.
     present: Option<Vec<u8>>,
     recovery: Recovery,
@@ -132,6 +86,7 @@ impl Database {
             families_seq: 0,
             columns: ColumnsByNumber::new(),
             bad: Vec::new(),
+            doubts: Doubts::default(),
             present: None,
             recovery: Recovery::default(),
         };
@@ -141,8 +96,9 @@ impl Database {
         let last = contents.segments.last().copied().unwrap_or(0);
         let checkpoint = contents.checkpoint.as_ref().map_or(0, |c| c.0);
         let first = contents.checkpoint.as_ref().and_then(|c| c.1).map_or(0, |list| list.number);
-        let next = last.max(first.saturating_sub(1));
-        let writer = Writer::new(files.clone(), durability, salt, options.duplicates, next, &recovery);
+        let number = last.max(first.saturating_sub(1));
+        let header = Header { salt, duplicates: options.duplicates, number, parts: 0 };
+        let writer = Writer::new(files.clone(), durability, header, &contents.segments, &recovery);
         let journal =
             Journal { writer, metadata_seq: Mutex::new(metadata_seq), checkpoint: Mutex::new(checkpoint) };
         db.journal = Some(journal);
@@ -150,7 +106,7 @@ impl Database {
             // The process ended while it gave all shards their rules.
             db.set_precision_rules(read_rules(selector, db.precision_rules())?)?;
         }
-        if recovery.is_damaged() || !keeps_rows {
+        if !recovery.is_whole() || !keeps_rows {
             // Rows may have other numbers now, and what is lost should be found once.
             db.checkpoint()?;
         } else {
@@ -181,12 +137,11 @@ impl Contents {
             }
         }
         if let Some((number, list, parts)) = &mut contents.checkpoint {
-            *list = header(files, Name::Checkpoint(*number))?;
-            *parts = match list {
-                Some(list) => (0..list.parts).collect(),
-                // What the list said is lost: all parts that are there.
-                None => names.iter().filter_map(|name| part_of(*name, *number)).collect(),
-            };
+            *list = header(files, Name::Checkpoint(*number))?.filter(|list| list.number <= NUMBER_MAX);
+            // Where what the list said is lost: all parts that are there.
+            let limit = list.map_or(u32::MAX, |list| list.parts);
+            let there = names.iter().filter_map(|name| part_of(*name, *number));
+            *parts = there.filter(|&part| part < limit).collect();
             let first = list.map_or(0, |list| list.number);
             contents.segments.retain(|&segment| segment >= first);
         }
@@ -227,10 +182,14 @@ fn header(files: &Arc<dyn Files>, name: Name) -> Result<Option<Header>> {
     Header::read(&name.to_string(), &bytes)
 }
 
+fn skipped(file: Name, offset: usize, bytes: usize, why: &str) -> Skipped {
+    Skipped { file: file.to_string(), offset: offset as u64, bytes: bytes as u64, why: why.to_owned() }
+}
+
 impl Recovering<'_> {
+    /// Notes bytes of a checkpoint that are not what was written.
     fn skip(&mut self, file: Name, offset: usize, bytes: usize, why: &str) {
-        let (offset, bytes) = (offset as u64, bytes as u64);
-        self.recovery.skipped.push(Skipped { file: file.to_string(), offset, bytes, why: why.to_owned() });
+        self.recovery.skipped.push(skipped(file, offset, bytes, why));
     }
 
     fn load(&mut self, contents: &Contents) -> Result<()> {
@@ -239,15 +198,21 @@ impl Recovering<'_> {
         if list.is_none() {
             self.skip(Name::Checkpoint(*number), 0, HEADER_BYTES, "the list of the checkpoint is lost");
         }
+        let missing = list.map_or(0, |list| u64::from(list.parts).saturating_sub(parts.len() as u64));
+        if missing > 0 {
+            self.skip(
+                Name::Checkpoint(*number),
+                0,
+                0,
+                &format!("{missing} files of the checkpoint are missing"),
+            );
+        }
         for &part in parts {
             let name = Name::Part(*number, part);
-            let Some(bytes) = read(self.files, name)? else {
-                self.skip(name, 0, 0, "the file is missing");
-                continue;
-            };
+            let Some(bytes) = read(self.files, name)? else { continue };
             Header::read(&name.to_string(), &bytes)?;
             self.recovery.checkpoint_bytes += bytes.len() as u64;
-            let frames = self.sort(name, &bytes, Bad::Nowhere)?;
+            let frames = self.sort(name, &bytes, Bad::Nowhere);
             self.apply(name, frames, self.db.rules, Stream::load);
         }
         if self.present.is_none() {
@@ -263,15 +228,24 @@ impl Recovering<'_> {
 
     fn replay(&mut self, contents: &Contents) -> Result<()> {
         let mut run: Vec<(Name, Vec<u8>)> = Vec::new();
+        let mut expected = contents.segments.first().copied().unwrap_or(0);
         for &number in &contents.segments {
             let name = Name::Segment(number);
             let Some(bytes) = read(self.files, name)? else { continue };
-            let header = Header::read(&name.to_string(), &bytes)?;
+            let parts = Header::read(&name.to_string(), &bytes)?.map(|header| header.parts);
             self.recovery.segments += 1;
             self.recovery.journal_bytes += bytes.len() as u64;
-            if header.is_some_and(|header| header.parts == 0) {
+            if parts.is_some_and(|parts| parts & FAILED == 0) {
                 self.replay_run(std::mem::take(&mut run))?;
             }
+            if parts.is_some_and(|parts| parts & SYNCED != 0) {
+                self.doubts.synced(Place { segment: number, offset: 0 });
+            }
+            if expected < number && parts.is_none_or(|parts| parts & FAILED == 0) {
+                let missing = skipped(Name::Segment(expected), 0, 0, "the file is missing");
+                self.doubts.bad(Place { segment: expected, offset: 0 }, missing);
+            }
+            expected = number + 1;
             run.push((name, bytes));
         }
         self.replay_run(run)
@@ -287,7 +261,7 @@ impl Recovering<'_> {
                 duplicates = header.duplicates;
             }
             let may_be_bad = if *name == last { Bad::AtEnd } else { Bad::Anywhere };
-            let found = self.sort(*name, bytes, may_be_bad)?;
+            let found = self.sort(*name, bytes, may_be_bad);
             frames.iter_mut().zip(found).for_each(|(all, mut found)| all.append(&mut found));
         }
         if run.len() > 1 {
@@ -298,60 +272,63 @@ impl Recovering<'_> {
     }
 
     /// The frames of a file by shard, in their order; what belongs to no shard is taken at once.
-    fn sort<'b>(&mut self, name: Name, bytes: &'b [u8], may_be_bad: Bad) -> Result<Vec<Vec<Frame<'b>>>> {
+    fn sort<'b>(&mut self, name: Name, bytes: &'b [u8], may_be_bad: Bad) -> Vec<Vec<Frame<'b>>> {
         let mut frames: Vec<Vec<Frame<'b>>> = vec![Vec::new(); SHARDS];
-        let salt = self.salt;
         if bytes.len() < HEADER_BYTES && may_be_bad != Bad::Nowhere {
-            self.recovery.cut.push(Skipped {
-                file: name.to_string(),
-                offset: 0,
-                bytes: bytes.len() as u64,
-                why: "the file was cut within its header".to_owned(),
-            });
+            let why = "the file was cut within its header";
+            self.recovery.cut.push(skipped(name, 0, bytes.len(), why));
         }
-        for piece in Scan::new(bytes, HEADER_BYTES, salt) {
+        let segment = if let Name::Segment(number) = name { number } else { 0 };
+        for piece in Scan::new(bytes, HEADER_BYTES, self.salt, segment) {
             match piece {
                 Piece::Bad { at, len, frame } => {
-                    let why = bad(frame);
-                    let stream = frame.map(|frame| (usize::from(frame.head.shard), frame));
-                    let at_end = at + len == bytes.len();
-                    if let Some((number, frame)) = stream
-                        && may_be_bad == Bad::AtEnd
-                        && !at_end
-                        && self.streams[number].tell(frame)
-                    {
-                        self.bad.push((number, frame.payload.to_vec()));
-                    }
-                    if may_be_bad == Bad::Anywhere || (may_be_bad == Bad::AtEnd && at_end) {
-                        let (offset, bytes) = (at as u64, len as u64);
-                        self.recovery.cut.push(Skipped { file: name.to_string(), offset, bytes, why });
-                    } else {
-                        self.skip(name, at, len, &why);
+                    let place = Place { segment, offset: at as u64 };
+                    let bytes_bad = skipped(name, at, len, &bad(frame));
+                    match may_be_bad {
+                        Bad::Nowhere => self.recovery.skipped.push(bytes_bad),
+                        Bad::AtEnd if at + len < bytes.len() => {
+                            self.doubts.bad(place, bytes_bad);
+                            frame.into_iter().for_each(|frame| self.tell(frame));
+                        }
+                        Bad::AtEnd | Bad::Anywhere => self.recovery.cut.push(bytes_bad),
                     }
                 }
-                Piece::Frame(frame) => {
-                    let outcome = match frame.head.kind {
-                        Kind::Columns => load_columns(self.db, frame.payload, &mut self.columns),
-                        Kind::Families => self.learn(frame, true),
-                        Kind::Metadata => self.learn(frame, false),
-                        Kind::Whole => {
-                            self.present = Some(frame.payload.to_vec());
-                            Ok(())
-                        }
-                        _ => {
-                            frames[usize::from(frame.head.shard)].push(frame);
-                            continue;
-                        }
-                    };
-                    self.recovery.frames += 1;
-                    if let Err(error) = outcome {
-                        let at = frame.payload.as_ptr() as usize - bytes.as_ptr() as usize;
-                        self.skip(name, at, frame.payload.len(), &error.to_string());
+                Piece::Frame(frame) => match self.take(frame) {
+                    None => frames[usize::from(frame.head.shard)].push(frame),
+                    Some(Ok(())) => self.recovery.frames += 1,
+                    Some(Err(error)) => {
+                        let (at, len) = (frame.place.offset as usize, frame.payload.len());
+                        self.skip(name, at, len, &error.to_string());
                     }
-                }
+                },
             }
         }
-        Ok(frames)
+        frames
+    }
+
+    /// Takes a frame that belongs to no shard; `None` for others.
+    fn take(&mut self, frame: Frame<'_>) -> Option<Result<()>> {
+        Some(match frame.head.kind {
+            Kind::Columns => load_columns(self.db, frame.payload, &mut self.columns),
+            Kind::Families => self.learn(frame, true),
+            Kind::Metadata => self.learn(frame, false),
+            Kind::Synced => record::read_synced(frame.payload).map(|(segment, offset)| {
+                self.doubts.synced(Place { segment, offset });
+            }),
+            Kind::Whole => {
+                self.present = Some(frame.payload.to_vec());
+                Ok(())
+            }
+            _ => return None,
+        })
+    }
+
+    /// Keeps a bad frame whose rows and times are right, to say what it had.
+    fn tell(&mut self, frame: Frame<'_>) {
+        let number = usize::from(frame.head.shard);
+        if self.streams[number].tell(frame) {
+            self.bad.push((number, frame.place, frame.payload.to_vec()));
+        }
     }
 
     fn learn(&mut self, frame: Frame<'_>, whole: bool) -> Result<()> {
@@ -390,8 +367,8 @@ impl Recovering<'_> {
         let wrong: Vec<(u64, String)> =
             self.streams.par_iter_mut().zip(frames).enumerate().flat_map_iter(of_shard).collect();
         self.db.index.settle();
-        for (number, payload) in std::mem::take(&mut self.bad) {
-            self.streams[number].outline(&reader, &self.db.shard(number), &payload);
+        for (number, place, payload) in std::mem::take(&mut self.bad) {
+            self.streams[number].outline(&reader, &self.db.shard(number), place, &payload);
         }
         let file = name.to_string();
         let skipped =
@@ -401,14 +378,15 @@ impl Recovering<'_> {
 
     /// The report, the last record of the metadata's stream, and whether all rows have the numbers they had.
     fn finish(mut self) -> (Recovery, u64, bool) {
-        let mut keeps_rows = true;
+        let (mut keeps_rows, mut losses) = (true, Vec::new());
         for (number, stream) in self.streams.iter_mut().enumerate() {
             stream.finish(&mut self.db.shard(number));
             keeps_rows &= stream.keeps_rows();
             self.recovery.samples += stream.samples;
             self.recovery.frames += stream.frames;
-            self.recovery.lost.append(&mut stream.lost);
+            losses.append(&mut stream.lost);
         }
+        self.doubts.settle(losses, &mut self.recovery);
         self.db.recovered(self.recovery.samples);
         self.recovery.series = self.db.series_count() as u64;
         let rules = self.db.shard(0).precision.clone();

@@ -13,6 +13,9 @@ const MAGIC: [u8; 8] = *b"MDBfile\0";
 const COPY_BYTES: usize = 32;
 pub const HEADER_BYTES: usize = 2 * COPY_BYTES;
 
+/// Files of higher numbers are none of ours: so there is always a next one.
+pub const NUMBER_MAX: u64 = 1 << 62;
+
 const POLICIES: [DuplicatePolicy; 6] = [
     DuplicatePolicy::Last,
     DuplicatePolicy::First,
@@ -31,9 +34,14 @@ pub struct Header {
     pub duplicates: DuplicatePolicy,
     /// The file's own number; of a checkpoint's list, the first segment that it does not hold.
     pub number: u64,
-    /// Of a checkpoint's list: its parts. Of a segment: 1 where it begins with frames that the one before may hold.
+    /// Of a checkpoint's list: its parts. Of a segment: `FAILED` and `SYNCED`.
     pub parts: u32,
 }
+
+/// In a segment's header: it begins with frames that the one before, which failed, may hold.
+pub const FAILED: u32 = 1;
+/// In a segment's header: all that the journal needs of the segments before was safe when this one began.
+pub const SYNCED: u32 = 2;
 
 impl Header {
     pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
@@ -85,12 +93,11 @@ pub enum Name {
 impl Name {
     pub fn parse(text: &str) -> Option<Name> {
         let (word, numbers) = text.split_once('-')?;
+        let number = |text: &str| text.parse().ok().filter(|&number| number <= NUMBER_MAX);
         match (word, numbers.split_once('-')) {
-            ("journal", None) => Some(Name::Segment(numbers.parse().ok()?)),
-            ("checkpoint", None) => Some(Name::Checkpoint(numbers.parse().ok()?)),
-            ("checkpoint", Some((number, part))) => {
-                Some(Name::Part(number.parse().ok()?, part.parse().ok()?))
-            }
+            ("journal", None) => Some(Name::Segment(number(numbers)?)),
+            ("checkpoint", None) => Some(Name::Checkpoint(number(numbers)?)),
+            ("checkpoint", Some((first, part))) => Some(Name::Part(number(first)?, part.parse().ok()?)),
             _ => None,
         }
     }
@@ -139,6 +146,7 @@ mod tests {
         for name in [Name::Segment(1), Name::Checkpoint(99), Name::Part(99, 12)] {
             assert_eq!(Name::parse(&name.to_string()), Some(name));
         }
-        assert!(["LOCK", "journal-x", "checkpoint-1.new"].iter().all(|text| Name::parse(text).is_none()));
+        let none = ["LOCK", "journal-x", "checkpoint-1.new", "other-1", "journal-18446744073709551615"];
+        assert!(none.iter().all(|text| Name::parse(text).is_none()));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::files::{Files, Sink};
 
@@ -47,6 +47,7 @@ struct State {
     /// Bytes that all files may have together.
     space: Option<usize>,
     random: u64,
+    unreadable: Option<String>,
 }
 
 impl State {
@@ -77,10 +78,18 @@ impl State {
     }
 }
 
+/// Where syncs wait while it is shut, and how many do.
+#[derive(Default)]
+struct Gate {
+    shut: Mutex<(bool, usize)>,
+    turned: Condvar,
+}
+
 /// A handle on the disk; clones are the same disk.
 #[derive(Clone, Default)]
 pub struct Disk {
     state: Arc<Mutex<State>>,
+    gate: Arc<Gate>,
 }
 
 struct Open {
@@ -106,6 +115,23 @@ impl Disk {
 
     pub fn fault_at(&self, operation: u64, fault: Fault) {
         self.state.lock().faults.insert(operation, fault);
+    }
+
+    /// Reading the file fails from now on.
+    pub fn make_unreadable(&self, name: &str) {
+        self.state.lock().unreadable = Some(name.to_owned());
+    }
+
+    /// Lets syncs wait, or go on.
+    pub fn shut(&self, shut: bool) {
+        self.gate.shut.lock().0 = shut;
+        self.gate.turned.notify_all();
+    }
+
+    /// Returns when a sync waits.
+    pub fn await_sync(&self) {
+        let mut gate = self.gate.shut.lock();
+        self.gate.turned.wait_while(&mut gate, |gate| gate.1 == 0);
     }
 
     pub fn limit(&self, bytes: Option<usize>) {
@@ -139,11 +165,13 @@ impl Disk {
                     bytes.truncate(file.safe + state.below(unsafe_bytes + 1));
                 }
                 2 => {
-                    // The length is there, and some sectors are not.
+                    // The length is there, and some sectors are not: nothing there, or what a file had before.
                     for at in (file.safe..bytes.len()).step_by(SECTOR) {
-                        if state.below(2) == 0 {
-                            let end = bytes.len().min(at + SECTOR);
-                            bytes[at..end].fill(0);
+                        let end = bytes.len().min(at + SECTOR);
+                        match state.below(4) {
+                            0 => bytes[at..end].fill(0),
+                            1 => bytes[at..end].fill_with(|| state.below(256) as u8),
+                            _ => {}
                         }
                     }
                 }
@@ -185,6 +213,9 @@ impl Files for Disk {
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let state = self.state.lock();
+        if state.unreadable.as_deref() == Some(name) {
+            return Err(io::Error::other("input/output error"));
+        }
         let file = state.names.get(name).and_then(|&file| state.files.get(file));
         file.map(|file| file.bytes.clone()).ok_or(io::ErrorKind::NotFound.into())
     }
@@ -216,6 +247,11 @@ impl Files for Disk {
         state.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
         state.entries.push(Entry::Gone(name.to_owned()));
         Ok(())
+    }
+
+    fn sync(&self, name: &str) -> io::Result<()> {
+        let file = self.state.lock().names.get(name).copied().ok_or(io::ErrorKind::NotFound)?;
+        Open { disk: self.clone(), file }.sync()
     }
 
     fn sync_dir(&self) -> io::Result<()> {
@@ -250,6 +286,12 @@ impl Sink for Open {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        let mut gate = self.disk.gate.shut.lock();
+        gate.1 += 1;
+        self.disk.gate.turned.notify_all();
+        self.disk.gate.turned.wait_while(&mut gate, |gate| gate.0);
+        gate.1 -= 1;
+        drop(gate);
         let mut state = self.disk.state.lock();
         match state.step()? {
             None => {

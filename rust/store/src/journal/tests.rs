@@ -17,7 +17,10 @@ use crate::late::DuplicatePolicy;
 
 mod damage;
 mod faults;
+mod forged;
+mod power;
 mod roundtrip;
+mod waiting;
 
 pub fn every() -> Predicate {
     Predicate::All(Vec::new())

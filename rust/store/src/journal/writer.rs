@@ -2,8 +2,10 @@
 //!
 //! Whoever wants its frames to be safe and finds nobody at the file takes all that wait there, writes and syncs them;
 //! the others wait. A file that failed once is never trusted again: the frames that were not known to be safe go into
-//! a new one, from memory. When more of them wait than `WAITING_BYTES_MAX`, they are given up, and only a checkpoint
-//! makes the directory whole again.
+//! a new one, from memory. When more of them wait than `WAITING_BYTES_MAX`, or when a sync fails of what is no more
+//! in memory, they are given up, and only a checkpoint makes the directory whole again.
+//!
+//! The first frames behind a sync say how far it went, so that a recovery tells damage from what was never synced.
 
 use std::io;
 use std::sync::Arc;
@@ -12,8 +14,10 @@ use metricsdb_model::{Error, Result};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::files::{Files, Sink};
-use super::recover::Recovery;
-use super::segment::{HEADER_BYTES, Header, Name};
+use super::frame::{self, Head, Kind};
+use super::record;
+use super::report::Recovery;
+use super::segment::{FAILED, HEADER_BYTES, Header, Name, SYNCED};
 use crate::heap;
 use crate::late::DuplicatePolicy;
 
@@ -76,10 +80,17 @@ struct Segment {
     /// Of the open one, or of the last.
     number: u64,
     bytes: usize,
+    /// How many of them are safe, and how many a frame says to be.
+    safe: usize,
+    marked: usize,
     /// Whether its name is safe.
     entered: bool,
     /// Whether it failed: the next one begins with frames that it may hold, too.
     failed: bool,
+    /// Segments before it that may not be safe: those that were found, and in mode `None` those that were left.
+    behind: Vec<u64>,
+    /// A sync failed of frames that are not in memory any more.
+    torn: bool,
 }
 
 #[derive(Default)]
@@ -98,8 +109,20 @@ struct State {
     /// Frames are given up until a checkpoint begins, or until it has ended well.
     dropping: bool,
     gap: bool,
+    /// A file lost frames since a checkpoint began.
+    torn: bool,
     closed: bool,
     status: Status,
+}
+
+/// What a leader is to do with the frames beside writing them.
+#[derive(Clone, Copy)]
+struct How {
+    sync: bool,
+    /// Into a new segment.
+    roll: bool,
+    /// What was written before may lack frames.
+    gap: bool,
 }
 
 pub struct Writer {
@@ -112,16 +135,16 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// `number`: that of the last segment that is there.
+    /// `number`: behind which the next segment comes; `found`: those that are there.
     pub fn new(
         files: Arc<dyn Files>,
         durability: Durability,
-        salt: u32,
-        duplicates: DuplicatePolicy,
-        number: u64,
+        header: Header,
+        found: &[u64],
         recovery: &Recovery,
     ) -> Writer {
-        let segment = Segment { number, ..Segment::default() };
+        let Header { salt, duplicates, number, .. } = header;
+        let segment = Segment { number, behind: found.to_vec(), ..Segment::default() };
         let status = Status {
             replay_bytes: recovery.journal_bytes,
             checkpoint_bytes: recovery.checkpoint_bytes,
@@ -209,16 +232,23 @@ impl Writer {
         let mut segment = std::mem::take(&mut state.segment);
         let mut pending = std::mem::take(&mut state.pending);
         let mut unsynced = std::mem::take(&mut state.unsynced);
-        let (goal, bytes) = (state.made, pending.len() as u64);
+        let (goal, bytes, gap) = (state.made, pending.len() as u64, state.gap);
         let result = MutexGuard::unlocked(state, || {
-            let result = self.put(&mut segment, &mut pending, &mut unsynced, sync, roll);
+            if !gap {
+                self.mark(&mut segment, &mut pending);
+            }
+            let how = How { sync, roll, gap };
+            let result = self.put(&mut segment, &mut pending, &mut unsynced, how);
             if result.is_err() {
-                segment.sink = None;
+                self.leave(&mut segment);
                 segment.failed = true;
             }
             result
         });
         state.busy = false;
+        if std::mem::take(&mut segment.torn) {
+            (state.gap, state.torn) = (true, true);
+        }
         state.segment = segment;
         if state.dropping {
             (pending, unsynced) = (Vec::new(), Vec::new());
@@ -246,26 +276,50 @@ impl Writer {
         }
     }
 
-    /// Whether the frames are safe now. After an error those in `unsynced` and `pending` are in doubt, and no other.
+    /// Whether frames are in memory until they are safe.
+    fn keeps(&self) -> bool {
+        self.durability != Durability::None
+    }
+
+    /// Appends a frame that says how far the segment is safe, if none did yet.
+    fn mark(&self, segment: &mut Segment, pending: &mut Vec<u8>) {
+        if segment.safe > segment.marked {
+            let head = Head { kind: Kind::Synced, shard: 0, seq: 0 };
+            let (number, safe) = (segment.number, segment.safe as u64);
+            frame::put(pending, self.salt, head, |out| record::put_synced(out, number, safe));
+            segment.marked = segment.safe;
+        }
+    }
+
+    /// Lets go of the segment; what it holds may not be safe.
+    fn leave(&self, segment: &mut Segment) {
+        segment.sink = None;
+        if !self.keeps() && segment.behind.last() != Some(&segment.number) {
+            segment.behind.push(segment.number);
+        }
+    }
+
+    /// Whether the frames are safe now. After an error those in `unsynced` and `pending` are in doubt, and no other
+    /// unless the segment says to be torn.
     fn put(
         &self,
         segment: &mut Segment,
         pending: &mut Vec<u8>,
         unsynced: &mut Vec<u8>,
-        sync: bool,
-        roll: bool,
+        how: How,
     ) -> io::Result<bool> {
-        let keeps = self.durability != Durability::None;
+        let How { sync, roll, gap } = how;
+        let keeps = self.keeps();
         if segment.sink.is_some() && (roll || segment.bytes >= SEGMENT_BYTES) {
             // Only the newest file may ever be in doubt.
             if keeps {
                 self.sync_segment(segment)?;
                 unsynced.clear();
             }
-            segment.sink = None;
+            self.leave(segment);
         }
         if segment.sink.is_none() {
-            self.open(segment, unsynced)?;
+            self.open(segment, unsynced, gap)?;
         }
         let Some(sink) = segment.sink.as_mut() else { return Ok(false) };
         sink.write(pending)?;
@@ -285,22 +339,37 @@ impl Writer {
     }
 
     fn sync_segment(&self, segment: &mut Segment) -> io::Result<()> {
-        if let Some(sink) = segment.sink.as_mut() {
-            sink.sync()?;
-        }
+        let synced = self.sync_behind(&std::mem::take(&mut segment.behind));
+        segment.torn |= synced.is_err();
+        synced?;
+        let synced = segment.sink.as_mut().map_or(Ok(()), |sink| sink.sync());
+        segment.torn |= synced.is_err() && !self.keeps();
+        synced?;
         if !segment.entered {
             self.files.sync_dir()?;
             segment.entered = true;
         }
+        segment.safe = segment.bytes;
         Ok(())
     }
 
+    fn sync_behind(&self, segments: &[u64]) -> io::Result<()> {
+        let names = segments.iter().map(|&number| Name::Segment(number).to_string());
+        names.map(|name| self.files.sync(&name)).try_for_each(|synced| match synced {
+            // A checkpoint has made it superfluous.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            synced => synced,
+        })
+    }
+
     /// Begins the next segment with the frames that the last one may have lost.
-    fn open(&self, segment: &mut Segment, unsynced: &[u8]) -> io::Result<()> {
+    fn open(&self, segment: &mut Segment, unsynced: &[u8], gap: bool) -> io::Result<()> {
         let number = segment.number + 1;
         let name = Name::Segment(number).to_string();
-        let header =
-            Header { salt: self.salt, duplicates: self.duplicates, number, parts: u32::from(segment.failed) };
+        let failed = if segment.failed { FAILED } else { 0 };
+        let synced = if segment.behind.is_empty() && !gap { SYNCED } else { 0 };
+        let parts = failed | synced;
+        let header = Header { salt: self.salt, duplicates: self.duplicates, number, parts };
         let begun = self.files.create(&name).and_then(|mut sink| {
             sink.write(&header.to_bytes())?;
             sink.write(unsynced)?;
@@ -309,7 +378,8 @@ impl Writer {
         match begun {
             Ok(sink) => {
                 let bytes = HEADER_BYTES + unsynced.len();
-                *segment = Segment { sink: Some(sink), number, bytes, ..Segment::default() };
+                let behind = std::mem::take(&mut segment.behind);
+                *segment = Segment { sink: Some(sink), number, bytes, behind, ..Segment::default() };
                 Ok(())
             }
             Err(error) => {
@@ -334,6 +404,7 @@ impl Writer {
             state.dropping = false;
             (state.pending, state.unsynced) = (Vec::new(), Vec::new());
         }
+        state.torn = false;
         self.lead(&mut state, false, true)?;
         Ok(state.segment.number)
     }
@@ -341,9 +412,7 @@ impl Writer {
     /// A checkpoint is safe that holds everything before the segment of this number.
     pub fn checkpointed(&self, bytes: u64) {
         let mut state = self.state.lock();
-        if !state.dropping {
-            state.gap = false;
-        }
+        state.gap = state.dropping || state.torn;
         state.status.checkpoint_bytes = bytes;
         state.status.replay_bytes = state.segment.bytes as u64;
     }
@@ -367,8 +436,17 @@ impl Writer {
     pub fn close(&self) -> std::result::Result<(), String> {
         let outcome = self.sync();
         let mut state = self.state.lock();
+        while state.busy {
+            self.turned.wait(&mut state);
+        }
         state.closed = true;
-        state.segment.sink = None;
+        let mut segment = std::mem::take(&mut state.segment);
+        let mut mark = Vec::new();
+        if !state.gap {
+            self.mark(&mut segment, &mut mark);
+        }
+        // Whether it gets there or not, everything is safe.
+        let _ = segment.sink.map_or(Ok(()), |mut sink| sink.write(&mark));
         outcome
     }
 }

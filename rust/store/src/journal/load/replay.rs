@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use metricsdb_model::{LabelsRef, Result, TimeRange, ValueKind, WriteReport};
 
-use super::{GONE, LOST, Reader, Stream, find_or_make, read_row, rules_of, wrong};
+use super::{GONE, Gap, LOST, Reader, Stream, find_or_make, read_row, rules_of, unnamed, wrong};
 use crate::codec::cursor::Cursor;
 use crate::expire::Expired;
 use crate::histograms::Target;
-use crate::journal::frame::{Frame, Kind};
+use crate::journal::frame::{Frame, Kind, Place};
 use crate::journal::record;
-use crate::journal::recover::Lost;
+use crate::journal::report::{Loss, Lost};
 use crate::late::DuplicatePolicy;
 use crate::shard::{Rules, Shard, Staged, id_of};
 
@@ -24,10 +24,13 @@ impl Stream {
         }
         if seq > self.seq + 1 {
             let told = self.told.iter().filter(|&&told| told > self.seq && told < seq).count() as u64;
-            let (before, since) = self.gap.unwrap_or((0, self.newest));
-            self.gap = Some((before + seq - self.seq - 1 - told, since)).filter(|gap| gap.0 > 0);
+            let none = Gap { records: 0, since: self.newest, from: self.place, to: self.place };
+            let gap = self.gap.take().unwrap_or(none);
+            let records = gap.records + (seq - self.seq - 1).saturating_sub(told);
+            self.gap = Some(Gap { records, to: frame.place, ..gap }).filter(|gap| gap.records > 0);
         }
         self.seq = seq;
+        self.place = frame.place;
         self.frames += 1;
         match frame.head.kind {
             Kind::Samples => self.replay_samples(&reader.rules, shard, frame.payload),
@@ -143,7 +146,7 @@ impl Stream {
 
     /// Says what was in a record of samples whose values are bad, if the rest of it is right. Called behind all frames
     /// of its file, so it names rows by what they are then: a row never changes.
-    pub fn outline(&mut self, reader: &Reader<'_>, shard: &Shard, payload: &[u8]) {
+    pub fn outline(&mut self, reader: &Reader<'_>, shard: &Shard, at: Place, payload: &[u8]) {
         let mut spans = HashMap::<u32, (u64, TimeRange)>::new();
         for (row, time) in record::read_outline(payload).unwrap_or_default() {
             let span = spans.entry(row as u32).or_insert((0, TimeRange::new(time, time)));
@@ -152,14 +155,14 @@ impl Stream {
         let mut text = Vec::new();
         for (theirs, (samples, span)) in spans {
             let series = self.row(theirs).map(|row| reader.db.labels_of(shard, row, &mut text).to_string());
-            self.lost.push(Lost {
-                shard: shard.number,
+            let lost = Lost {
                 series,
                 start: Some(span.start),
                 end: Some(span.end),
                 samples: Some(samples),
-                what: "samples of the journal".to_owned(),
-            });
+                ..unnamed(shard, "samples of the journal".to_owned())
+            };
+            self.lost.push(Loss { lost, from: at, to: Place { offset: at.offset + 1, ..at } });
         }
     }
 
@@ -177,20 +180,18 @@ impl Stream {
     fn orphaned(&mut self, shard: &Shard, orphans: HashMap<u32, (u64, TimeRange)>) {
         for (row, (count, span)) in orphans {
             let what = format!("samples of row {row}, whose labels are lost");
-            match self.lost.iter_mut().find(|lost| lost.what == what) {
+            match self.lost.iter_mut().map(|loss| &mut loss.lost).find(|lost| lost.what == what) {
                 Some(known) => {
                     known.start = known.start.map(|start| start.min(span.start));
                     known.end = known.end.map(|end| end.max(span.end));
                     known.samples = known.samples.map(|samples| samples + count);
                 }
-                None => self.lost.push(Lost {
-                    shard: shard.number,
-                    series: None,
-                    start: Some(span.start),
-                    end: Some(span.end),
-                    samples: Some(count),
-                    what,
-                }),
+                None => {
+                    let (start, end, samples) = (Some(span.start), Some(span.end), Some(count));
+                    let lost = Lost { start, end, samples, ..unnamed(shard, what) };
+                    // The labels stood before the first of their samples.
+                    self.lost.push(Loss { lost, from: Place::default(), to: self.place });
+                }
             }
         }
     }
@@ -215,15 +216,10 @@ impl Stream {
 
     /// Says between which times the records lie that a gap swallowed.
     fn bridge(&mut self, shard: &Shard, oldest: Option<i64>) {
-        let Some((records, since)) = self.gap.take() else { return };
-        self.lost.push(Lost {
-            shard: shard.number,
-            series: None,
-            start: since,
-            end: oldest,
-            samples: None,
-            what: format!("{records} records of the journal"),
-        });
+        let Some(Gap { records, since, from, to }) = self.gap.take() else { return };
+        let what = format!("{records} records of the journal");
+        let lost = Lost { start: since, end: oldest, ..unnamed(shard, what) };
+        self.lost.push(Loss { lost, from, to });
     }
 
     /// Called when the last frame was applied.

@@ -206,3 +206,48 @@ fn the_journal_before_a_checkpoint_goes() {
     let (again, recovery) = open(&disk.copy(), Durability::Batch);
     assert_eq!((content(&again), recovery.checkpoint), (content(&db), Some(2)));
 }
+
+#[test]
+fn a_family_that_declares_another_type_is_rounded_as_that_from_then_on() {
+    let disk = Disk::new(11);
+    let (db, _) = open(&disk, Durability::Batch);
+    db.set_precision_rules(rules(2)).unwrap();
+    let write = |kind, from: i64| {
+        let mut made = batch(&[("rounded".to_owned(), from, 12345.678)]);
+        let metric = "rounded".to_owned();
+        made.metadata.push(Metadata { metric, kind: Some(kind), help: None, unit: None });
+        assert_eq!(db.write(&made).rejected_total(), 0);
+    };
+    write(MetricType::Counter, 1000);
+    write(MetricType::Gauge, 2000);
+    let before = content(&db);
+    let bits: BTreeSet<u64> = before.samples[&series("rounded")].values().map(|s| s.0).collect();
+    assert_eq!(bits.len(), 2, "one is exact, one is rounded");
+    assert_eq!(content(&open(&disk.copy(), Durability::Batch).0), before);
+    db.checkpoint().unwrap();
+    assert_eq!(content(&open(&disk, Durability::Batch).0), before);
+}
+
+#[test]
+fn modes_go_by_their_names() {
+    let modes = ["none", "interval", "batch"].map(|name| Durability::from_name(name).unwrap());
+    assert_eq!(modes, [Durability::None, Durability::Interval, Durability::Batch]);
+    assert!(matches!(Durability::from_name("fast"), Err(Error::Input { .. })));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_and_nothing_is_changed() {
+    let disk = Disk::new(12);
+    let (db, _) = open(&disk, Durability::Batch);
+    everything(&db, 0);
+    db.checkpoint().unwrap();
+    everything(&db, 1 << 40);
+    drop(db);
+    for name in disk.files().list().unwrap() {
+        let (bad, operations) = (disk.copy(), disk.operations());
+        bad.make_unreadable(&name);
+        let error = try_open(&bad, Durability::Batch, Options::default()).err().unwrap();
+        assert!(error.to_string().contains(&name), "{error}");
+        assert_eq!((bad.operations(), disk.operations()), (0, operations));
+    }
+}
