@@ -355,8 +355,9 @@ class Database:
     def register(self, series: Sequence[Labels] | pl.DataFrame) -> Refs:
         """Makes series known and returns their references, stable as long as this process and the series.
 
-        A series that retention or eviction takes its last sample from is gone: its reference leads nowhere then, and never
-        to another series (rejected as ``unknown_series``). One that was never written to stays.
+        A series that retention or eviction takes its last sample from is gone: its reference leads nowhere then
+        (``unknown_series``), and never to another series. One that was never written to stays.
+
         ``series``: label dicts, or a frame with one String column a label (null: label absent). O(labels). Raises
         ``CardinalityLimit`` where a limit refuses one; those before it stay. The reference of a series that is folded
         into another holds while it sends.
