@@ -26,7 +26,7 @@ CHECKPOINT_EVERY_S = 5.0
 
 _TIME = pl.Datetime("ms", "UTC")
 _SKIPPED = {"file": pl.String, "offset": pl.UInt64, "bytes": pl.UInt64, "why": pl.String}
-_LOST = {
+_LOST: dict[str, pl.DataType | type[pl.DataType]] = {
     "series": pl.String,
     "start": _TIME,
     "end": _TIME,
