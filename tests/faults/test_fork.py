@@ -113,7 +113,12 @@ def test_a_child_never_writes_its_parents_directory(tmp_path):
 
     def child() -> None:
         # Even by what is behind the refusal.
-        for work in (native.sync, native.checkpoint, native.close, lambda: native.ingest(b"m 1\n", "prometheus", 5)):
+        for work in (
+            native.sync,
+            native.checkpoint,
+            native.close,
+            lambda: native.ingest(b"m 1\n", "prometheus", 5, {}, False),
+        ):
             with contextlib.suppress(mdb.MetricsDBError):
                 work()
         assert files(tmp_path / "db") == before

@@ -11,6 +11,7 @@ CASES = [
     (errors.ParseError("1:2: parse error: no", 1, 2, None), "bad_data", 400),
     (errors.ConfigError("bad option"), "bad_data", 400),
     (errors.WriteError("bad body"), "bad_data", 400),
+    (errors.CardinalityLimit("one too many"), "bad_data", 400),
     (errors.MemoryLimit("memory is short"), "unavailable", 503),
     (errors.NotDurable("the disk is full"), "unavailable", 503),
     (errors.StorageError("no such directory"), "internal", 500),

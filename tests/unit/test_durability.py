@@ -182,9 +182,9 @@ def test_the_end_of_a_process_closes_what_it_left_open(tmp_path):
         "db.append({'__name__': 'm'}, 1, 1)"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "db")], check=True, timeout=60)
-    segment = tmp_path / "db" / "journal-0000000001"
-    # The last frame says how far the journal was synced.
-    assert segment.read_bytes()[-24:-22] == b"\xff\xfe"
+    # The last frame is short: it says how far the journal was synced.
+    segment = (tmp_path / "db" / "journal-0000000001").read_bytes()
+    assert segment.rfind(b"\xff\xfe") >= len(segment) - 27
     with mdb.Database(tmp_path / "db") as db:
         assert db.recovery is not None
         assert (db.recovery.whole, db.series("m").height) == (True, 1)
@@ -198,10 +198,11 @@ def test_what_was_not_synced_is_told_from_damage(tmp_path):
     synced = (tmp_path / "db" / "journal-0000000001").stat().st_size
     for step in range(3, 9):
         db.append({"__name__": "m"}, T0 + step, step)
+    end = (tmp_path / "db" / "journal-0000000001").stat().st_size
     shutil.copytree(tmp_path / "db", tmp_path / "copy")
     shutil.copytree(tmp_path / "db", tmp_path / "bad")
     db.close()
-    for folder, at in {"copy": synced + 60, "bad": synced - 60}.items():
+    for folder, at in {"copy": end - 60, "bad": synced - 60}.items():
         segment = tmp_path / folder / "journal-0000000001"
         whole = bytearray(segment.read_bytes())
         whole[at : at + 4] = bytes(4)

@@ -232,7 +232,8 @@ fn damage(directory: &mut Directory, input: &mut Input<'_>) {
             if rest & 1 == 1 {
                 let number = rest >> 1 & 7;
                 directory.insert(
-                    [format!("journal-{number}"), format!("checkpoint-{number}")][rest >> 4 & 1].clone(),
+                    [format!("journal-{number:010}"), format!("checkpoint-{number:010}")][rest >> 4 & 1]
+                        .clone(),
                     bytes,
                 );
             }

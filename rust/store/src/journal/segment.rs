@@ -94,12 +94,14 @@ impl Name {
     pub fn parse(text: &str) -> Option<Name> {
         let (word, numbers) = text.split_once('-')?;
         let number = |text: &str| text.parse().ok().filter(|&number| number <= NUMBER_MAX);
-        match (word, numbers.split_once('-')) {
-            ("journal", None) => Some(Name::Segment(number(numbers)?)),
-            ("checkpoint", None) => Some(Name::Checkpoint(number(numbers)?)),
-            ("checkpoint", Some((first, part))) => Some(Name::Part(number(first)?, part.parse().ok()?)),
-            _ => None,
-        }
+        let name = match (word, numbers.split_once('-')) {
+            ("journal", None) => Name::Segment(number(numbers)?),
+            ("checkpoint", None) => Name::Checkpoint(number(numbers)?),
+            ("checkpoint", Some((first, part))) => Name::Part(number(first)?, part.parse().ok()?),
+            _ => return None,
+        };
+        // Another way to write the number is another file.
+        (name.to_string() == text).then_some(name)
     }
 }
 
@@ -146,7 +148,8 @@ mod tests {
         for name in [Name::Segment(1), Name::Checkpoint(99), Name::Part(99, 12)] {
             assert_eq!(Name::parse(&name.to_string()), Some(name));
         }
-        let none = ["LOCK", "journal-x", "checkpoint-1.new", "other-1", "journal-18446744073709551615"];
+        let none =
+            ["LOCK", "journal-x", "checkpoint-1.new", "other-1", "journal-1", "journal-18446744073709551615"];
         assert!(none.iter().all(|text| Name::parse(text).is_none()));
     }
 }
