@@ -4,7 +4,7 @@
 //! so that only its labels lead to it; it leaves hash table and postings, if it got no sample meanwhile; and its row
 //! and its label set are free for another. A writer that finds a dying series by its labels brings it back to life.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use metricsdb_model::{Budget, Result};
 use rayon::prelude::*;
@@ -52,8 +52,9 @@ impl Expired {
 /// The rows of a shard that are on their way out.
 #[derive(Default)]
 pub struct Graves {
-    /// Without a sample, and not found by their labels since.
-    dying: HashSet<u32>,
+    /// Without a sample, and not found by their labels since: which burial they are of. One that is found and dies again
+    /// is of a later one, which waits for all who may have found it.
+    dying: HashMap<u32, u64>,
     /// Free once the journal holds nothing of the series they had.
     pub awaiting: Vec<u32>,
 }
@@ -67,7 +68,7 @@ impl Graves {
     }
 
     pub fn bytes(&self) -> usize {
-        self.dying.capacity() * size_of::<u32>() * 2 + self.awaiting.capacity() * size_of::<u32>()
+        self.dying.capacity() * size_of::<(u32, u64)>() * 2 + self.awaiting.capacity() * size_of::<u32>()
     }
 }
 
@@ -79,9 +80,11 @@ enum Step {
 }
 
 /// Series that take their steps together, and the epoch of the last one.
-pub(crate) struct Burial {
+struct Burial {
+    number: u64,
     step: Step,
     epoch: u64,
+    /// Those of a shard one after the other.
     ids: Vec<u32>,
 }
 
@@ -89,6 +92,10 @@ pub(crate) struct Burial {
 #[derive(Default)]
 pub(crate) struct Burials {
     series: Vec<Burial>,
+    /// Those of them that other series are folded into: they stay as long as these.
+    waiting: Vec<Burial>,
+    /// The number of the last one.
+    number: u64,
     /// Texts that were taken out of the lookup, and the epoch of that; and those whose block is not full.
     texts: Vec<(u64, Vec<u32>)>,
     late_texts: Vec<u32>,
@@ -208,12 +215,22 @@ impl Database {
     /// is held for longer than it takes to look at 512 series. Linear in the number of series. Errors: what `budget`
     /// says, `NotDurable`.
     pub fn expire(&self, before: i64, budget: &Budget) -> Result<Expired> {
-        let swept: Vec<(usize, Swept)> = (0..SHARDS)
-            .into_par_iter()
-            .map(|number| Ok((number, self.expire_shard(number, before, budget)?)))
-            .collect::<Result<_>>()?;
+        let burial = {
+            let mut burials = self.burials.lock();
+            burials.number += 1;
+            burials.number
+        };
+        let sweep = |number| {
+            let mut swept = Swept::default();
+            let outcome = self.expire_shard(number, before, burial, budget, &mut swept);
+            (number, swept, outcome)
+        };
+        let swept: Vec<(usize, Swept, Result<()>)> = (0..SHARDS).into_par_iter().map(sweep).collect();
         let (mut done, mut ids, mut lowest) = (Expired::default(), Vec::new(), i64::MAX);
-        for (number, shard) in swept {
+        let mut outcome = Ok(());
+        for (number, shard, ended) in swept {
+            // What left has left, also where the call was stopped.
+            outcome = outcome.and(ended);
             done.merge(&shard.done);
             ids.extend(shard.emptied.iter().map(|&row| id_of(number as u8, row)));
             lowest = lowest.min(shard.lowest.unwrap_or(i64::MAX));
@@ -221,21 +238,28 @@ impl Database {
         if lowest < i64::MAX {
             self.written.note(lowest);
         }
-        done.series = self.bury(ids, budget)?;
+        done.series = self.bury(burial, ids)?;
         self.relieve();
-        self.durably()?;
+        outcome.and(self.durably())?;
         Ok(done)
     }
 
-    fn expire_shard(&self, number: usize, before: i64, budget: &Budget) -> Result<Swept> {
-        let (mut swept, mut work, mut noted) = (Swept::default(), Work::default(), false);
+    fn expire_shard(
+        &self,
+        number: usize,
+        before: i64,
+        burial: u64,
+        budget: &Budget,
+        swept: &mut Swept,
+    ) -> Result<()> {
+        let (mut work, mut noted) = (Work::default(), false);
         let mut from = 0;
         loop {
             budget.check()?;
             let mut shard = self.shard(number);
             let rows = from..shard.series.len().min(from + ROWS_HELD);
             if rows.is_empty() {
-                return Ok(swept);
+                return Ok(());
             }
             for row in rows.clone().map(|row| row as u32) {
                 if !shard.has_older(row, before) {
@@ -249,7 +273,7 @@ impl Database {
                 swept.lowest = swept.lowest.into_iter().chain(oldest).min();
                 shard.expire_row(row, before, &mut work, &mut swept.done)?;
                 if shard.is_empty_row(row) {
-                    shard.graves.dying.insert(row);
+                    shard.graves.dying.insert(row, burial);
                     swept.emptied.push(row);
                 }
             }
@@ -259,42 +283,38 @@ impl Database {
 
     /// Takes series that have just lost their last sample, and those before them, as many steps as nobody is in the
     /// way of. Returns how many left the index.
-    fn bury(&self, ids: Vec<u32>, budget: &Budget) -> Result<u64> {
+    fn bury(&self, number: u64, ids: Vec<u32>) -> Result<u64> {
         let mut burials = self.burials.lock();
         if !ids.is_empty() {
             self.forget(&ids);
-            burials.series.push(Burial { step: Step::Marked, epoch: self.epochs.now(), ids });
+            burials.series.push(Burial { number, step: Step::Marked, epoch: self.epochs.now(), ids });
         }
-        // Those that other series are folded into stay as long as they.
-        let (mut buried, mut waiting) = (0, Vec::new());
+        let mut buried = 0;
         for _ in 0..STEPS {
             if burials.is_empty() || !self.epochs.advance() {
                 break;
             }
-            for burial in burials.series.iter_mut().filter(|burial| self.epochs.is_past(burial.epoch)) {
-                budget.check()?;
+            let Burials { series, waiting, .. } = &mut *burials;
+            for burial in series.iter_mut().filter(|burial| self.epochs.is_past(burial.epoch)) {
                 match burial.step {
                     Step::Marked => {
-                        burial.ids.retain(|&id| self.is_dying(id));
                         self.forget(&burial.ids);
                         burial.step = Step::Forgotten;
                     }
                     Step::Forgotten => {
                         let (targets, ids): (Vec<u32>, Vec<u32>) =
                             burial.ids.iter().partition(|&&id| self.limits.is_target(id));
-                        waiting.extend(targets);
-                        burial.ids = self.bury_now(&ids)?;
+                        burial.ids = self.bury_now(&ids, burial.number)?;
                         buried += burial.ids.len() as u64;
                         burial.step = Step::Buried;
+                        let (number, step, epoch) = (burial.number, Step::Forgotten, self.epochs.now());
+                        waiting.push(Burial { number, step, epoch, ids: targets });
                     }
                     Step::Buried => self.release(&std::mem::take(&mut burial.ids)),
                 }
                 burial.epoch = self.epochs.now();
             }
-            if !waiting.is_empty() {
-                let (step, epoch, ids) = (Step::Forgotten, self.epochs.now(), std::mem::take(&mut waiting));
-                burials.series.push(Burial { step, epoch, ids });
-            }
+            series.append(waiting);
             burials.series.retain(|burial| !burial.ids.is_empty());
             if buried > 0 {
                 self.unlist(&self.index.compact(), &mut burials);
@@ -327,31 +347,23 @@ impl Database {
         burials.late_texts = if free.len() > late { self.symbols.free(free) } else { free };
     }
 
-    fn is_dying(&self, id: u32) -> bool {
-        let (number, row) = place_of(id);
-        self.shard(number).graves.dying.contains(&row)
-    }
-
     fn forget(&self, ids: &[u32]) {
         self.raw.forget(&ids.iter().copied().collect());
     }
 
-    /// Takes those of the series that are still dying and empty out of table and index.
-    fn bury_now(&self, ids: &[u32]) -> Result<Vec<u32>> {
+    /// Takes those of the series that are still dying of this burial, and empty, out of table and index.
+    fn bury_now(&self, ids: &[u32], burial: u64) -> Result<Vec<u32>> {
         let (mut gone, mut texts, mut text) = (Vec::new(), Vec::new(), Vec::new());
         let limits = self.limits.read();
-        // In the order of ids the rows of a shard don't lie together.
-        let mut sorted = ids.to_vec();
-        sorted.sort_unstable_by_key(|&id| place_of(id));
-        for of_shard in sorted.chunk_by(|&a, &b| place_of(a).0 == place_of(b).0) {
+        for of_shard in ids.chunk_by(|&a, &b| place_of(a).0 == place_of(b).0) {
             for some in of_shard.chunks(BURIED_HELD) {
                 let Some(&first) = some.first() else { continue };
                 let mut shard = self.shard(place_of(first).0);
-                let rows: Vec<u32> = some
-                    .iter()
-                    .map(|&id| place_of(id).1)
-                    .filter(|row| shard.graves.dying.remove(row) && shard.is_empty_row(*row))
-                    .collect();
+                let mut rows: Vec<u32> = some.iter().map(|&id| place_of(id).1).collect();
+                rows.retain(|row| {
+                    let dies = shard.graves.dying.get(row) == Some(&burial);
+                    dies && shard.graves.dying.remove(row).is_some() && shard.is_empty_row(*row)
+                });
                 if let Some(journal) = self.journal().filter(|_| !rows.is_empty()) {
                     journal.gone(&mut shard, &rows);
                 }

@@ -173,6 +173,31 @@ fn a_dying_series_that_is_found_again_lives() {
 }
 
 #[test]
+fn a_series_that_died_twice_waits_for_those_who_came_between() {
+    let db = Database::new(Options::default());
+    let reader = || db.select(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
+    write(&db, "a", 0..10);
+    let first = reader();
+    assert_eq!(expire(&db, 100).series, 0);
+    // Each reader lets the one before it go, so that the first burial comes one step on with each.
+    let second = reader();
+    drop(first);
+    expire(&db, 0);
+    let third = reader();
+    drop(second);
+    expire(&db, 0);
+    write(&db, "a", 200..210);
+    // Who came before it died again may have found it by its labels, and holds its row.
+    let between = reader();
+    drop(third);
+    assert_eq!(expire(&db, 300).series, 0);
+    assert_eq!(db.series_count(), 1);
+    drop(between);
+    assert_eq!(expire(&db, 300).series, 1);
+    db.check().unwrap();
+}
+
+#[test]
 fn rows_and_postings_of_churned_series_are_used_again() {
     let db = Database::new(Options::default());
     let parts = |db: &Database| -> usize { db.memory().iter().map(|p| p.bytes).sum() };
