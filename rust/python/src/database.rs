@@ -125,7 +125,7 @@ impl NativeDatabase {
         };
         let memory =
             Arc::new(memory.map_or_else(MemoryLimit::default, |(limit, soft)| MemoryLimit::new(limit, soft)));
-        py.detach(|| store.limit_memory(memory.clone()));
+        call::detached(py, || store.limit_memory(memory.clone()));
         let admission = Admission { running_max, waiting_max, wait: Duration::from_millis(wait_ms) };
         let queries = Queries::new(admission, memory.clone());
         let limits = Limits { timeout_ms, samples_max, bytes_max };

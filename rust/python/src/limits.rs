@@ -66,12 +66,12 @@ impl NativeDatabase {
 
     fn limit_status(&self, py: Python<'_>) -> Vec<Status> {
         let row = |s: LimitStatus| (s.name, s.series, s.groups, s.largest, s.rejected, s.dropped, s.folded);
-        py.detach(|| self.store.limit_status()).into_iter().map(row).collect()
+        call::detached(py, || self.store.limit_status()).into_iter().map(row).collect()
     }
 
     /// (rule, metric, labels, since in ms, new series)
     fn churning(&self, py: Python<'_>) -> Vec<(String, String, Vec<String>, i64, u64)> {
-        let rows = py.detach(|| self.store.churning()).into_iter();
+        let rows = call::detached(py, || self.store.churning()).into_iter();
         rows.map(|(rule, row)| (rule, row.metric, row.labels, row.since, row.new_series)).collect()
     }
 
@@ -81,7 +81,7 @@ impl NativeDatabase {
     }
 
     fn limits_tick(&self, py: Python<'_>, now_ms: i64) {
-        py.detach(|| self.store.limits_tick(now_ms));
+        call::detached(py, || self.store.limits_tick(now_ms));
     }
 
     /// (metric, series, ever, recent, label, series without it)
@@ -101,13 +101,13 @@ impl NativeDatabase {
 
     /// (label, values, series, values ever, values lately)
     fn growth_by_label(&self, py: Python<'_>, limit: usize) -> Vec<(String, u64, u64, u64, u64)> {
-        let rows = py.detach(|| self.store.growth_by_label(limit));
+        let rows = call::detached(py, || self.store.growth_by_label(limit));
         rows.into_iter().map(|r| (r.name, r.live, r.series, r.ever, r.recent)).collect()
     }
 
     /// (label, value, series)
     fn series_by_value(&self, py: Python<'_>, limit: usize) -> Vec<(String, String, u64)> {
-        let pairs = py.detach(|| self.store.cardinality(limit)).series_by_pair;
+        let pairs = call::detached(py, || self.store.cardinality(limit)).series_by_pair;
         let split = |(pair, series): (String, u64)| {
             let (name, value) = pair.split_once('=').unwrap_or((&pair, ""));
             (name.to_owned(), value.to_owned(), series)

@@ -51,7 +51,7 @@ impl NativeDatabase {
 impl NativeDatabase {
     /// Measures the store: bytes.
     fn measure(&self, py: Python<'_>) -> u64 {
-        py.detach(|| {
+        call::detached(py, || {
             self.memory.set_kept(self.cache.counts().bytes as u64);
             self.store.measure()
         })
@@ -59,7 +59,7 @@ impl NativeDatabase {
 
     /// Forgets the answers that are kept; their bytes.
     fn forget_answers(&self, py: Python<'_>) -> usize {
-        py.detach(|| {
+        call::detached(py, || {
             let freed = self.cache.clear();
             self.memory.set_kept(self.cache.counts().bytes as u64);
             freed

@@ -234,14 +234,11 @@ impl Database {
                         Err(refusal) => return or(refusal),
                     };
                     created += u64::from(found.is_made());
-                    Ok(match found {
-                        Found::Series { id, .. } => self.public(id),
-                        Found::Folded(id) => id,
-                    })
+                    Ok(found.id())
                 })
                 .collect()
         });
-        self.index.settle();
+        self.settle(created);
         self.relieve();
         Ok((ids?, created))
     }
@@ -328,9 +325,15 @@ impl Database {
         let mut scratch = self.scratch.lock().pop().unwrap_or_default();
         let out = f(&mut scratch);
         self.scratch.lock().push(scratch);
-        // Here no lock is held: the label values that are new find their place in the order.
-        self.index.settle();
         out
+    }
+
+    /// The label values that are new find their place in the order: work of those who made series, so that nobody else
+    /// waits for it. To be called without a lock.
+    fn settle(&self, created: u64) {
+        if created > 0 {
+            self.index.settle();
+        }
     }
 
     fn write_batch(&self, batch: &Batch<'_>, scratch: &mut Scratch) -> WriteReport {
@@ -373,13 +376,14 @@ impl Database {
         }
         self.fold(&mut scratch.folded, &mut report);
         scratch.ids = ids;
+        self.settle(report.series_created);
         report.not_durable = self.committed();
         report
     }
 
     /// Takes what families say of themselves.
     fn learn(&self, families: &[Metadata]) {
-        if !self.admits_metadata() {
+        if !self.admits_series() {
             return;
         }
         let retyped = match self.journal() {
@@ -440,7 +444,7 @@ impl Database {
             };
             let histograms = batch.histograms_of(i).len() as u64;
             ids[i] = match found {
-                Ok(Found::Series { id, .. }) => id,
+                Ok(Found::Series { id, .. }) => id as u32,
                 Ok(Found::Folded(id)) => {
                     scratch.folded_ids.push((i as u32, id));
                     report.reject(Reason::CardinalityLimit, histograms, || {

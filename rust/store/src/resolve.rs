@@ -97,7 +97,7 @@ pub(crate) struct Interned {
     unlisted: u64,
     canonical: Vec<u8>,
     pairs: Vec<(u32, u32)>,
-    /// The pairs that `known` is about to find.
+    /// The pairs that `look_up` is about to find.
     next: Vec<(u32, u32)>,
     /// The label set that was made last.
     made: Vec<u8>,
@@ -121,12 +121,33 @@ impl Interned {
     /// The symbols of a label set, in name order, where all of them exist: makes none.
     fn known(&mut self, labels: LabelsRef<'_>, symbols: &Symbols) -> Option<&[(u32, u32)]> {
         self.forget_unlisted(symbols);
+        self.look_up(labels, |text| symbols.lookup(text).ok_or(())).ok().map(|()| self.pairs.as_slice())
+    }
+
+    /// The symbols of a label set, in name order.
+    pub(crate) fn intern(
+        &mut self,
+        labels: LabelsRef<'_>,
+        symbols: &Symbols,
+    ) -> Result<&[(u32, u32)], Refusal> {
+        self.forget_unlisted(symbols);
+        self.look_up(labels, |text| symbols.intern(text)).map_err(Refusal::limit)?;
+        Ok(&self.pairs)
+    }
+
+    /// Asks for the symbols of those texts that the label set before did not have in the same place. On an error that
+    /// one is still the last.
+    fn look_up<E>(
+        &mut self,
+        labels: LabelsRef<'_>,
+        symbol: impl Fn(&str) -> Result<u32, E>,
+    ) -> Result<(), E> {
         let Interned { canonical, pairs, next, .. } = self;
         let (mut before, mut known) = (canonical.split(|&b| b == 0xff), pairs.iter());
         let mut now = labels.canonical().split(|&b| b == 0xff);
         let symbol = |text: &[u8], before: Option<&[u8]>, known: Option<u32>| match known {
-            Some(symbol) if before == Some(text) => Some(symbol),
-            _ => symbols.lookup(std::str::from_utf8(text).unwrap_or("")),
+            Some(symbol) if before == Some(text) => Ok(symbol),
+            _ => symbol(std::str::from_utf8(text).unwrap_or("")),
         };
         next.clear();
         while let (Some(name), Some(value)) = (now.next(), now.next()) {
@@ -137,52 +158,7 @@ impl Interned {
         std::mem::swap(pairs, next);
         canonical.clear();
         canonical.extend_from_slice(labels.canonical());
-        Some(&self.pairs)
-    }
-
-    /// The symbols of a label set, in name order.
-    pub(crate) fn intern(
-        &mut self,
-        labels: LabelsRef<'_>,
-        symbols: &Symbols,
-    ) -> Result<&[(u32, u32)], Refusal> {
-        self.forget_unlisted(symbols);
-        let replaced = self.replace(labels, symbols);
-        self.canonical.clear();
-        match replaced {
-            Ok(count) => {
-                self.pairs.truncate(count);
-                self.canonical.extend_from_slice(labels.canonical());
-                Ok(&self.pairs)
-            }
-            Err(error) => {
-                self.pairs.clear();
-                Err(Refusal::limit(error))
-            }
-        }
-    }
-
-    /// Overwrites `pairs` one by one; returns how many there are now.
-    fn replace(&mut self, labels: LabelsRef<'_>, symbols: &Symbols) -> metricsdb_model::Result<usize> {
-        let Interned { canonical, pairs, .. } = self;
-        let mut before = canonical.split(|&b| b == 0xff);
-        let mut now = labels.canonical().split(|&b| b == 0xff);
-        let symbol = |text: &[u8], before: Option<&[u8]>, known: Option<u32>| match known {
-            Some(symbol) if before == Some(text) => Ok(symbol),
-            _ => symbols.intern(std::str::from_utf8(text).unwrap_or("")),
-        };
-        let mut count = 0;
-        while let (Some(name), Some(value)) = (now.next(), now.next()) {
-            let known = pairs.get(count).copied();
-            let name = symbol(name, before.next(), known.map(|pair| pair.0))?;
-            let pair = (name, symbol(value, before.next(), known.map(|pair| pair.1))?);
-            match pairs.get_mut(count) {
-                Some(place) => *place = pair,
-                None => pairs.push(pair),
-            }
-            count += 1;
-        }
-        Ok(count)
+        Ok(())
     }
 }
 
@@ -234,22 +210,23 @@ impl Database {
         let found = self.find_or_make(labels, last)?;
         report.series_created += u64::from(found.is_made());
         if let Found::Series { id, .. } = found
-            && self.has_hash(id, own)
+            && self.has_hash(id as u32, own)
         {
             // One that a limit sends elsewhere is to come this way again: there may be room for it then.
-            self.raw.insert(hash, id, self.series_count());
+            self.raw.insert(hash, id as u32, self.series_count());
         }
         Ok(found)
     }
 
     /// The series with this label set, made now where there is none and the limits let it be. The label set was checked.
     pub(crate) fn find_or_make(&self, labels: LabelsRef<'_>, last: &mut Interned) -> Result<Found, Refusal> {
-        self.admit_series(labels)?;
-        if self.limits.is_active() {
+        let admitted = self.admits_series();
+        if self.limits.is_active() || !admitted {
             // The text of a series that may be refused must not stay.
             return match self.find_known(labels, last) {
                 Some(id) => Ok(Found::Series { id, made: false }),
-                None => self.make_within_limits(labels, last),
+                None if admitted => self.make_within_limits(labels, last),
+                None => Err(self.refuse_series()),
             };
         }
         let making = self.making.read();
@@ -257,7 +234,7 @@ impl Database {
         let hash = labels.hash64();
         let mut shard = self.shard(usize::from((hash >> 56) as u8));
         if let Some(row) = self.find_row(&mut shard, hash, pairs) {
-            return Ok(Found::Series { id: id_of(shard.number, row), made: false });
+            return Ok(Found::Series { id: shard.public_id(row), made: false });
         }
         match self.limits.try_read() {
             Some(rules) if rules.is_empty() => self.make_in(&mut shard, labels, hash, last),
@@ -278,11 +255,11 @@ impl Database {
     }
 
     /// The series with this label set; makes nothing, no symbol either.
-    pub(crate) fn find_known(&self, labels: LabelsRef<'_>, last: &mut Interned) -> Option<u32> {
+    pub(crate) fn find_known(&self, labels: LabelsRef<'_>, last: &mut Interned) -> Option<u64> {
         let pairs = last.known(labels, &self.symbols)?;
         let hash = labels.hash64();
         let mut shard = self.shard(usize::from((hash >> 56) as u8));
-        self.find_row(&mut shard, hash, pairs).map(|row| id_of(shard.number, row))
+        self.find_row(&mut shard, hash, pairs).map(|row| shard.public_id(row))
     }
 
     fn has_hash(&self, id: u32, hash: u64) -> bool {
@@ -299,7 +276,7 @@ impl Database {
         let hash = labels.hash64();
         let mut shard = self.shard(usize::from((hash >> 56) as u8));
         match self.find_row(&mut shard, hash, pairs) {
-            Some(row) => Ok(Found::Series { id: id_of(shard.number, row), made: false }),
+            Some(row) => Ok(Found::Series { id: shard.public_id(row), made: false }),
             None => self.make_in(&mut shard, labels, hash, last),
         }
     }
@@ -322,7 +299,7 @@ impl Database {
             journal.series(shard, row, mark, labels.canonical());
         }
         self.limits.note_made(labels, hash, &mut last.made);
-        Ok(Found::Series { id: id_of(shard.number, row), made: true })
+        Ok(Found::Series { id: shard.public_id(row), made: true })
     }
 
     /// A new series in a shard that has room; its row, which is the wanted one where that is possible.

@@ -17,7 +17,8 @@ const REFUSED_BIT: u64 = 1 << 62;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     Series {
-        id: u32,
+        /// As callers get it: with the generation of its row.
+        id: u64,
         made: bool,
     },
     /// It is folded into another series; the id is one for `Database::fold`.
@@ -27,8 +28,7 @@ pub enum Found {
 impl Found {
     pub fn id(self) -> u64 {
         match self {
-            Found::Series { id, .. } => u64::from(id),
-            Found::Folded(id) => id,
+            Found::Series { id, .. } | Found::Folded(id) => id,
         }
     }
 

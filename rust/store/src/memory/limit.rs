@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use metricsdb_model::memory::Step;
-use metricsdb_model::{Budget, Error, LabelsRef, Reason, Result, WriteReport};
+use metricsdb_model::{Budget, Error, Reason, Result, WriteReport};
 use parking_lot::Mutex;
 
 use super::Walked;
@@ -67,27 +67,17 @@ impl Database {
         }
     }
 
-    /// Refuses a series that is not known where memory is short. Nothing of it is kept then, not even its text.
-    pub(crate) fn admit_series(&self, labels: LabelsRef<'_>) -> std::result::Result<(), Refusal> {
+    /// Whether series may be made, and what families say of themselves be kept. A series that may not leaves nothing
+    /// behind, not even its text.
+    pub(crate) fn admits_series(&self) -> bool {
         self.measure_when_due();
-        let Err(error) = self.limit.admit(Step::NewSeries, 0) else { return Ok(()) };
-        if self.knows(labels) {
-            return Ok(());
-        }
-        self.limit.count_refused(Step::NewSeries, 1);
-        Err(Refusal::new(Reason::MemoryLimit, error.to_string()))
+        self.limit.admit(Step::NewSeries, 0).is_ok()
     }
 
-    /// Whether there is a series with these labels.
-    fn knows(&self, labels: LabelsRef<'_>) -> bool {
-        let symbol = |text: &str| self.symbols.lookup(text);
-        let pairs: Option<Vec<(u32, u32)>> =
-            labels.iter().map(|(name, value)| Some((symbol(name)?, symbol(value)?))).collect();
-        let Some(pairs) = pairs else { return false };
-        let hash = labels.hash64();
-        let shard = self.shard((hash >> 56) as usize);
-        let same = |handle| shard.label_sets.pairs(&self.shapes, handle).eq(pairs.iter().copied());
-        shard.series.find(hash, same).is_some()
+    /// What to tell of a series that may not be made; counts it.
+    pub(crate) fn refuse_series(&self) -> Refusal {
+        self.limit.count_refused(Step::NewSeries, 1);
+        Refusal::new(Reason::MemoryLimit, self.limit.refusal(Step::NewSeries).to_string())
     }
 
     /// Whether so many samples may come in; else they are counted as refused.
@@ -98,11 +88,6 @@ impl Database {
         self.limit.count_refused(Step::Samples, count);
         report.reject(Reason::MemoryLimit, count, || error.to_string());
         false
-    }
-
-    /// Whether what families say of themselves may be kept.
-    pub(crate) fn admits_metadata(&self) -> bool {
-        self.limit.admit(Step::NewSeries, 0).is_ok()
     }
 
     /// The error of a refused series, or of another refusal.
