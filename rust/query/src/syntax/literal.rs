@@ -110,7 +110,7 @@ pub(super) fn duration_ms(text: &str) -> Result<i64, String> {
 }
 
 /// As Prometheus prints a duration: `1h30m`; years and weeks only where nothing remains.
-pub(super) fn format_duration(ms: i64) -> String {
+pub(crate) fn format_duration(ms: i64) -> String {
     if ms == 0 {
         return "0s".to_owned();
     }
