@@ -30,8 +30,10 @@ from metricsdb.histograms import Histogram, as_list, with_histogram
 from metricsdb.lifecycle import forks
 from metricsdb.lifecycle.memory import Evict, MemoryPolicy, keep_little_freed
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
+from metricsdb.lifecycle.rollups import RollupPolicy
 from metricsdb.limits import CardinalityBy, SeriesLimits, cardinality, counters
 from metricsdb.precision import PrecisionPolicies
+from metricsdb.rollups import Rollups
 from metricsdb.sizes import SizeLike
 from metricsdb.subscribe import Subscription
 from metricsdb.times import DurationLike, Time, duration_ms, time_column_ms, time_ms
@@ -122,6 +124,8 @@ class Database:
     what is older.
 
     ``precision`` maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows and changes.
+    ``rollups`` maps selectors to lines such as ``"raw 6h -> 1m 7d -> 1h"``: records of minutes and hours stand for older
+    samples (``db.rollups``, docs/downsampling.md).
     ``limits`` are those on series, which ``db.limits`` shows and changes. ``clock`` tells what ``"now"`` is.
     """
 
@@ -151,6 +155,7 @@ class Database:
         retention: DurationLike | None = None,
         precision: Mapping[str, str] | None = None,
         limits: Sequence[Limit] = (),
+        rollups: Mapping[str, str] | Sequence[RollupPolicy] = (),
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
@@ -186,6 +191,7 @@ class Database:
         self._options = (duplicates, of_queries, admission, memory.cache_memory(cache_memory))
         self.precision = PrecisionPolicies(lambda: self._native, self._range)
         self.limits = SeriesLimits(lambda: self._native)
+        self.rollups = Rollups(self, self._upkeep.roller, self._clock)
         self._home = durable.Home.of(path, durability, duration_ms(sync_interval, "sync_interval"))
         self._keeper: durable.Keeper | None = None
         self._recovery: durable.Recovery | None = None
@@ -195,6 +201,7 @@ class Database:
         for selector, policy in (precision or {}).items():
             self.precision.set(selector, policy)
         self.limits.set(*limits)
+        self.rollups.use(rollups)
 
     def _empty(self) -> NativeDatabase:
         # The hash of raw label bytes is keyed at random, so that no sender can make series collide.
@@ -587,8 +594,13 @@ class Database:
     def _read_series(self, series: pl.DataFrame, labels: list[str], start: int, end: int) -> pl.DataFrame:
         return frames.finish(self._native.read(series.select("series", *labels), start, end))
 
-    def scan(self, selector: str) -> pl.LazyFrame:
-        """The raw samples of a selector as a ``LazyFrame``; see ``metricsdb.scan.scan`` for what is pushed down."""
+    def scan(self, selector: str, level: DurationLike | None = None) -> pl.LazyFrame:
+        """The raw samples of a selector as a ``LazyFrame``; see ``metricsdb.scan.scan`` for what is pushed down.
+
+        With a ``level`` such as ``"10m"``: records instead, a row a bucket, as of ``db.rollups.records``.
+        """
+        if level is not None:
+            return self.rollups.records(selector, level).lazy()
         return scan_source.scan(self, selector)
 
     def raw(self, selector: str, start: Time, end: Time) -> list[RawSeries]:

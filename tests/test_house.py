@@ -30,7 +30,7 @@ PYTHON_ORDER: list[set[str]] = [
     {"config", "frames"},
     {"explain", "scan", "storage", "subscribe", "charts"},
     {"adapters", "lifecycle"},
-    {"durability", "limits", "precision"},
+    {"durability", "limits", "precision", "rollups"},
     {"database"},
     {"testing"},
     {"server"},

@@ -16,6 +16,7 @@ mod plan;
 mod precision;
 mod queries;
 mod query;
+mod rollups;
 mod scrape;
 mod subscribe;
 mod wide;

@@ -302,7 +302,8 @@ impl Parts<'_> {
                     chunks.iter().try_for_each(|chunk| parts.chunk(chunk, out))?;
                 }
             }
-            Ok(())
+            put_varint(out, series.kept.len() as u64);
+            series.kept.iter().try_for_each(|chunk| parts.chunk(chunk, out))
         })
     }
 

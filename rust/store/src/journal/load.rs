@@ -280,7 +280,14 @@ impl Stream {
             }
             levels.push(LevelSeries { every, until, floor, blocks });
         }
-        let series = RolledSeries { raw_from, counter, dirty, levels };
+        let mut kept = Vec::new();
+        for _ in 0..c.count()? {
+            match read_chunk(reader.columns, &reader.db.shared_columns, c)? {
+                Ok(chunk) => kept.push(chunk),
+                Err(_) => whole = false,
+            }
+        }
+        let series = RolledSeries { raw_from, counter, dirty, levels, kept };
         series.check()?;
         if let Some(row) = self.row(theirs) {
             if !whole {

@@ -6,7 +6,7 @@ use metricsdb_model::{Error, Histogram, Metadata, MetricType, Result, TimeRange,
 use crate::codec::cursor::{Cursor, put_signed, put_varint};
 use crate::codec::histogram::HistogramChunk;
 use crate::precision::RuleText;
-use crate::rollup::Step;
+use crate::rollup::{Keeping, Step};
 use crate::series::{ANY_GENERATION, ROWS_MAX};
 use crate::shard::Staged;
 
@@ -54,6 +54,10 @@ pub fn put_roll(out: &mut Vec<u8>, step: &Step, rows: &[(u32, bool)]) {
         put_signed(out, every);
         put_signed(out, before);
     }
+    let keeping = step.keeping.unwrap_or(Keeping { share: 0.0, threshold: 0.0, neighbours: 0 });
+    out.extend_from_slice(&keeping.share.to_le_bytes());
+    out.extend_from_slice(&keeping.threshold.to_le_bytes());
+    put_varint(out, keeping.neighbours as u64);
     for wanted in [true, false] {
         let of: Vec<i64> = rows.iter().filter(|r| r.1 == wanted).map(|r| i64::from(r.0)).collect();
         put_varint(out, of.len() as u64);
@@ -63,7 +67,7 @@ pub fn put_roll(out: &mut Vec<u8>, step: &Step, rows: &[(u32, bool)]) {
 
 pub fn read_roll(payload: &[u8]) -> Result<(Step, Vec<(u32, bool)>)> {
     let mut c = Cursor::new(payload);
-    let mut step = Step { horizon: c.signed()?, raw_before: c.signed()?, levels: Vec::new() };
+    let mut step = Step { horizon: c.signed()?, raw_before: c.signed()?, levels: Vec::new(), keeping: None };
     for _ in 0..c.count()? {
         let (every, before) = (c.signed()?, c.signed()?);
         if every <= 0 || step.levels.last().is_some_and(|&(below, _)| every % below != 0) {
@@ -71,6 +75,11 @@ pub fn read_roll(payload: &[u8]) -> Result<(Step, Vec<(u32, bool)>)> {
         }
         step.levels.push((every, before));
     }
+    let (share, threshold) = (f64::from_bits(c.word(8)?), f64::from_bits(c.word(8)?));
+    let neighbours = (c.varint()? as usize).min(RECORD_SAMPLES_MAX);
+    // Bytes that were damaged and pass every check are not taken for a choice.
+    let is_given = share > 0.0 && share <= 1.0 && threshold > 0.0;
+    step.keeping = is_given.then_some(Keeping { share, threshold, neighbours });
     let mut rows = Vec::new();
     for counter in [true, false] {
         let count = c.varint()? as usize;

@@ -5,6 +5,7 @@
 //! `floor` of a level are in the next level alone.
 
 mod block;
+pub mod kept;
 pub mod record;
 mod read;
 mod roll;
@@ -12,13 +13,13 @@ mod roll;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use metricsdb_model::{Error, Result, TimeRange};
+use metricsdb_model::{Error, Result, Samples, TimeRange, ValueKind};
 
 pub use block::Block;
 pub use record::Record;
-pub use roll::{Level, Progress, Rolled, Rule, Step};
+pub use roll::{Keeping, Level, LevelStats, Progress, Rolled, Rule, Step};
 
-use crate::chunk::SharedColumns;
+use crate::chunk::{BLOCK_SAMPLES, Chunk, SharedColumns, chunks_of};
 use crate::heap;
 use block::number_of;
 use record::end_of;
@@ -39,6 +40,8 @@ pub struct RolledSeries {
     pub dirty: Vec<i64>,
     /// The finest first.
     pub levels: Vec<LevelSeries>,
+    /// Samples that survive at their own time and value, as chunks of floats.
+    pub kept: Vec<Chunk>,
 }
 
 /// Records of one width.
@@ -107,7 +110,7 @@ impl RolledSeries {
         let level =
             |l: &Level| LevelSeries { every: l.every, until: i64::MIN, floor: i64::MIN, blocks: Vec::new() };
         let levels = levels.iter().map(level).collect();
-        RolledSeries { raw_from: i64::MIN, counter, dirty: Vec::new(), levels }
+        RolledSeries { raw_from: i64::MIN, counter, dirty: Vec::new(), levels, kept: Vec::new() }
     }
 
     fn soil(&mut self, time: i64) {
@@ -116,6 +119,40 @@ impl RolledSeries {
         if let Err(at) = self.dirty.binary_search(&end) {
             self.dirty.insert(at, end);
         }
+    }
+
+    /// Puts kept samples in the place of those in `(after, until]`. Errors: `Corruption`.
+    fn replace_kept(
+        &mut self,
+        (after, until): (i64, i64),
+        new: &[(i64, f64)],
+        shared: &SharedColumns,
+    ) -> Result<()> {
+        let mut from = self.kept.partition_point(|c| c.last() <= after);
+        if from > 0 && self.kept.get(from - 1).is_some_and(|c| c.count() < BLOCK_SAMPLES) {
+            from -= 1;
+        }
+        let to = self.kept.partition_point(|c| c.first() <= until).max(from);
+        if new.is_empty() && from == to {
+            return Ok(());
+        }
+        let (mut times, mut bits) = (Vec::new(), Vec::new());
+        for chunk in self.kept.get(from..to).unwrap_or(&[]) {
+            chunk.decode_into(&mut times, &mut bits)?;
+        }
+        let begin = times.partition_point(|&t| t <= after);
+        let end = times.partition_point(|&t| t <= until);
+        times.splice(begin..end, new.iter().map(|s| s.0));
+        bits.splice(begin..end, new.iter().map(|s| s.1.to_bits()));
+        self.kept.splice(from..to, chunks_of(ValueKind::Float, &times, &bits, shared)?);
+        Ok(())
+    }
+
+    /// Appends the kept samples of a range.
+    pub fn read_kept(&self, range: TimeRange, out: &mut Samples) -> Result<()> {
+        let from = self.kept.partition_point(|c| c.last() < range.start);
+        let chunks = self.kept.iter().skip(from).take_while(|c| c.first() <= range.end);
+        chunks.into_iter().try_for_each(|chunk| chunk.decode_f64(range, out))
     }
 
     /// The times of the oldest and the newest sample that records stand for.
@@ -136,6 +173,8 @@ impl RolledSeries {
             + heap::vector(&self.dirty)
             + heap::vector(&self.levels)
             + self.levels.iter().map(of).sum::<usize>()
+            + heap::vector(&self.kept)
+            + self.kept.iter().map(Chunk::bytes).sum::<usize>()
     }
 
     /// Decodes every block. Errors: `Corruption`, where records don't rise in time or stand in the wrong block.

@@ -67,7 +67,8 @@ impl RolledSeries {
             let blocks = l.blocks.iter().filter(|b| b.first() - l.every < range.end && b.last() >= range.start);
             blocks.map(|b| b.count() as u64 * most).sum()
         };
-        if self.stands_in(range) { self.levels.iter().map(of).sum() } else { 0 }
+        let kept: u64 = self.kept.iter().map(|c| c.count() as u64).sum();
+        if self.stands_in(range) { self.levels.iter().map(of).sum::<u64>() + kept } else { 0 }
     }
 
     pub fn encoded_bytes(&self, range: TimeRange) -> u64 {
@@ -78,13 +79,20 @@ impl RolledSeries {
 
     /// Appends samples that stand for those that are gone, in a range.
     pub fn read(&self, range: TimeRange, out: &mut Samples) -> Result<()> {
+        let mut kept = Samples::default();
+        self.read_kept(TimeRange::new(range.start, range.end.min(self.raw_from)), &mut kept)?;
+        let mut kept = kept.timestamps.into_iter().zip(kept.values).peekable();
         for (every, record) in self.standing(range)? {
             expand(&record, every, self.counter, |time, value| {
-                if range.contains(time) {
+                while let Some((at, value)) = kept.next_if(|s| s.0 < time) {
+                    out.push(at, value);
+                }
+                if range.contains(time) && kept.peek().is_none_or(|s| s.0 != time) {
                     out.push(time, value);
                 }
             });
         }
+        kept.for_each(|(time, value)| out.push(time, value));
         Ok(())
     }
 
@@ -104,16 +112,16 @@ impl RolledSeries {
         let (mut from, mut points) = (0, Samples::default());
         for window in windows {
             let mut all: Option<Record> = None;
-            let mut add = |next: &Record| match &mut all {
+            let add = |all: &mut Option<Record>, next: &Record| match all {
                 Some(all) => all.append(next),
-                None => all = Some(*next),
+                None => *all = Some(*next),
             };
             while records.get(from).is_some_and(|(_, r)| r.end < window.start) {
                 from += 1;
             }
             for (every, record) in records.iter().skip(from).take_while(|(e, r)| r.end - e < window.end) {
                 if record.end <= window.end && record.end - every >= window.start.saturating_sub(1) {
-                    add(record);
+                    add(&mut all, record);
                     continue;
                 }
                 // Only a part of the bucket: what may have been there.
@@ -124,7 +132,15 @@ impl RolledSeries {
                     }
                 });
                 if let Some(part) = Record::of(window.end, &points.timestamps, &points.values) {
-                    add(&part);
+                    add(&mut all, &part.standing_for(record.count as f64 / points_of(record, *every) as f64));
+                }
+                // Of samples that survived it is known which side they are on.
+                points.clear();
+                let inside = TimeRange::new(record.first.0.max(window.start), record.last.0.min(window.end));
+                self.read_kept(inside, &mut points)?;
+                if let (Some(all), false) = (&mut all, points.is_empty()) {
+                    all.min = points.values.iter().copied().fold(all.min, f64::min);
+                    all.max = points.values.iter().copied().fold(all.max, f64::max);
                 }
                 stood.exact = false;
             }
@@ -132,7 +148,7 @@ impl RolledSeries {
             let b = samples.timestamps.partition_point(|&t| t <= window.end).max(a);
             let slices = samples.timestamps.get(a..b).zip(samples.values.get(a..b));
             if let Some(part) = slices.and_then(|(times, values)| Record::of(window.end, times, values)) {
-                add(&part);
+                add(&mut all, &part);
             }
             stood.windows.push(all.map(|all| all.summary()));
         }

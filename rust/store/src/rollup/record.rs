@@ -25,6 +25,8 @@ pub struct Record {
     /// How often a value is smaller than the one before, and the sum of those before.
     pub resets: u64,
     pub reset_from: f64,
+    /// Anomalies that no budget was left for.
+    pub unkept: u64,
 }
 
 /// The end of the bucket that a time lies in; `i64::MAX` for times behind the last whole bucket.
@@ -52,6 +54,7 @@ impl Record {
         deviation: 0.0,
         resets: 0,
         reset_from: 0.0,
+        unkept: 0,
     };
 
     /// Of samples of one bucket, in time order; `None` where all are staleness markers.
@@ -87,7 +90,7 @@ impl Record {
         let mean = sum / values.len() as f64;
         let deviation = values.iter().fold(0.0, |all, v| (v - mean).mul_add(v - mean, all));
         let count = values.len() as u64;
-        Some(Record { end, count, first, last, min, max, sum, deviation, resets, reset_from })
+        Some(Record { end, count, first, last, min, max, sum, deviation, resets, reset_from, unkept: 0 })
     }
 
     /// Adds a record of samples that are all behind those of this one.
@@ -103,7 +106,15 @@ impl Record {
         self.min = self.min.min(next.min);
         self.max = self.max.max(next.max);
         self.sum += next.sum;
+        self.unkept += next.unkept;
         self.end = next.end;
+    }
+
+    /// A record of points each of which stands for so many samples.
+    pub(super) fn standing_for(self, samples: f64) -> Record {
+        let count = (self.count as f64 * samples).round().max(1.0);
+        let scale = count / self.count as f64;
+        Record { count: count as u64, sum: self.sum * scale, deviation: self.deviation * scale, ..self }
     }
 
     pub fn summary(&self) -> Summary {

@@ -1,9 +1,12 @@
 //! Samples become records: what is due of each series, step by step, each noted in the journal and repeated in a recovery.
 
+use std::collections::BTreeMap;
+
 use metricsdb_model::{Budget, MetricType, Predicate, Result, Samples, TimeRange};
 use roaring::RoaringBitmap;
 
-use super::record::{coarser, end_of, floor_of, records_of};
+use super::kept;
+use super::record::{Record, coarser, end_of, floor_of, records_of};
 use super::{LevelSeries, RolledSeries};
 use crate::database::Database;
 use crate::expire::Expired;
@@ -26,6 +29,25 @@ pub struct Level {
     pub keep: Option<i64>,
 }
 
+/// Which samples survive: those that stray, at most `share` of all.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Keeping {
+    /// Above 0, at most 1.
+    pub share: f64,
+    /// In standard deviations of the noise around.
+    pub threshold: f64,
+    /// Samples kept on either side of one that strays.
+    pub neighbours: usize,
+}
+
+impl Keeping {
+    fn options(&self, samples: usize) -> kept::Options {
+        let points_max = (self.share * samples as f64).ceil() as usize;
+        let (threshold, neighbours) = (self.threshold, self.neighbours);
+        kept::Options { threshold, neighbours, points_max, ..kept::Options::default() }
+    }
+}
+
 /// What becomes of the samples of chosen series.
 #[derive(Clone, Debug)]
 pub struct Rule {
@@ -36,6 +58,7 @@ pub struct Rule {
     pub levels: Vec<Level>,
     /// Whether they are counters; `None`: by type, name or behaviour.
     pub counter: Option<bool>,
+    pub keeping: Option<Keeping>,
 }
 
 /// What one call did.
@@ -47,6 +70,8 @@ pub struct Rolled {
     pub records: u64,
     pub expired_records: u64,
     pub remade: u64,
+    /// Samples that survive as they are.
+    pub kept: u64,
     /// Raw samples that were dropped since records stand for them.
     pub raw: Expired,
 }
@@ -64,7 +89,7 @@ impl Progress {
 }
 
 /// What a rule comes to at one time: all that is needed to do the same again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Step {
     /// Nothing younger is rolled.
     pub horizon: i64,
@@ -72,6 +97,7 @@ pub struct Step {
     pub raw_before: i64,
     /// Width, and the time before which records go.
     pub levels: Vec<(i64, i64)>,
+    pub keeping: Option<Keeping>,
 }
 
 impl Step {
@@ -81,14 +107,29 @@ impl Step {
             horizon: now.saturating_sub(delay),
             raw_before: before(rule.raw),
             levels: rule.levels.iter().map(|l| (l.every, before(l.keep))).collect(),
+            keeping: rule.keeping,
         }
     }
 
     /// The step of a series whose raw samples go for another reason.
     fn forced(series: &RolledSeries, before: i64) -> Step {
         let levels = series.levels.iter().map(|l| (l.every, i64::MIN)).collect();
-        Step { horizon: i64::MIN, raw_before: before, levels }
+        Step { horizon: i64::MIN, raw_before: before, levels, keeping: None }
     }
+}
+
+/// A span, and what of it survives.
+type Survivors = ((i64, i64), Vec<(i64, f64)>);
+
+/// How much a counter rose before each of its samples.
+fn increases(values: &[f64]) -> Vec<f64> {
+    let mut before = values.first().copied().unwrap_or(0.0);
+    let rise = |&v: &f64| {
+        let rise = if v < before { v } else { v - before };
+        before = v;
+        rise
+    };
+    values.iter().map(rise).collect()
 }
 
 impl RolledSeries {
@@ -159,7 +200,7 @@ impl Shard {
         let newest = self.newest(row).unwrap_or(i64::MIN);
         let forced = floor_of(step.raw_before, every);
         let until = floor_of(newest.min(step.horizon), every).max(forced);
-        self.roll_raw(row, &mut series, until, done)?;
+        self.roll_raw(row, &mut series, until, step.keeping.as_ref(), done)?;
         let dirty = std::mem::take(&mut series.dirty);
         series.roll_up(&dirty, &self.shared_columns, done)?;
         series.expire(step, done);
@@ -180,8 +221,16 @@ impl Shard {
     }
 
     /// The finest level: buckets that late samples came to, and those up to `until`.
-    fn roll_raw(&self, row: u32, series: &mut RolledSeries, until: i64, done: &mut Rolled) -> Result<()> {
+    fn roll_raw(
+        &self,
+        row: u32,
+        series: &mut RolledSeries,
+        until: i64,
+        keeping: Option<&Keeping>,
+        done: &mut Rolled,
+    ) -> Result<()> {
         let (counter, raw_from) = (series.counter, series.raw_from);
+        let mut picked: Vec<Survivors> = Vec::new();
         let Some(level) = series.levels.first_mut() else { return Ok(()) };
         let (every, mut samples, mut records) = (level.every, Samples::default(), Vec::new());
         let made = level.until;
@@ -190,6 +239,9 @@ impl Shard {
             records.clear();
             self.read_raw(row, TimeRange::new(end - every + 1, end), &mut samples)?;
             records_of(&samples.timestamps, &samples.values, every, end, &mut records);
+            if let Some(keeping) = keeping {
+                picked.push(self.survivors(row, counter, keeping, (end - every, end), &samples, every, &mut records)?);
+            }
             level.replace(end - every, end, &records, counter, &self.shared_columns)?;
             done.remade += 1;
         }
@@ -199,12 +251,59 @@ impl Shard {
             records.clear();
             self.read_raw(row, TimeRange::new(after.saturating_add(1), until), &mut samples)?;
             records_of(&samples.timestamps, &samples.values, every, until, &mut records);
+            if let Some(keeping) = keeping {
+                picked.push(self.survivors(row, counter, keeping, (after, until), &samples, every, &mut records)?);
+            }
             level.replace(after, until, &records, counter, &self.shared_columns)?;
             level.until = until;
             done.samples += samples.len() as u64;
             done.records += records.len() as u64;
         }
+        for (span, kept) in picked {
+            done.kept += kept.len() as u64;
+            series.replace_kept(span, &kept, &self.shared_columns)?;
+        }
         Ok(())
+    }
+
+    /// The samples of a span that survive, chosen beside their neighbours; records are told of those that should have.
+    #[allow(clippy::too_many_arguments)] // a span of a row, how it is chosen from, and who is told
+    fn survivors(
+        &self,
+        row: u32,
+        counter: bool,
+        keeping: &Keeping,
+        (after, until): (i64, i64),
+        samples: &Samples,
+        every: i64,
+        records: &mut [Record],
+    ) -> Result<Survivors> {
+        let Some((&first, &last)) = samples.timestamps.first().zip(samples.timestamps.last()) else {
+            return Ok(((after, until), Vec::new()));
+        };
+        let context = (last - first) / samples.len() as i64 * kept::Options::default().window as i64;
+        let context = context.max(every);
+        let mut around = Samples::default();
+        let range = TimeRange::new(first.saturating_sub(context), last.saturating_add(context));
+        self.read_raw(row, range, &mut around)?;
+        around.drop_stale(0);
+        let picked = if counter {
+            let keeping = Keeping { neighbours: keeping.neighbours.max(1), ..*keeping };
+            kept::pick(&increases(&around.values), &keeping.options(samples.len()))?
+        } else {
+            kept::pick(&around.values, &keeping.options(samples.len()))?
+        };
+        let at = |i: &u32| around.timestamps.get(*i as usize).copied();
+        let inside = |t: &i64| *t > after && *t <= until;
+        for time in picked.dropped.iter().filter_map(at).filter(inside) {
+            if let Ok(i) = records.binary_search_by_key(&end_of(time, every), |r| r.end)
+                && let Some(record) = records.get_mut(i)
+            {
+                record.unkept += 1;
+            }
+        }
+        let sample = |i: &u32| at(i).zip(around.values.get(*i as usize).copied());
+        Ok(((after, until), picked.kept.iter().filter_map(sample).filter(|s| inside(&s.0)).collect()))
     }
 
     /// Appends the raw samples of a row in a range.
@@ -307,10 +406,57 @@ impl RolledSeries {
                 done.expired_records += level.expire(floor) as u64;
             }
         }
+        let oldest = self.levels.last().map_or(i64::MIN, |l| l.floor);
+        self.kept.retain(|chunk| chunk.last() > oldest);
     }
 }
 
+/// What the records of one width come to, over all series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LevelStats {
+    pub every: i64,
+    pub series: u64,
+    pub records: u64,
+    /// Of blocks; what chunks share with others is not in it.
+    pub bytes: u64,
+    pub span: TimeRange,
+}
+
 impl Database {
+    /// What stands of each level, the finest first. Walks every series that has records.
+    pub fn rollup_levels(&self) -> Vec<LevelStats> {
+        let mut all: BTreeMap<i64, LevelStats> = BTreeMap::new();
+        for number in 0..SHARDS {
+            let shard = self.shard(number);
+            for level in shard.rollups.iter().flat_map(|(_, series)| &series.levels) {
+                let Some((first, last)) = level.blocks.first().zip(level.blocks.last()) else { continue };
+                let span = TimeRange::new(first.first() - level.every, last.last());
+                let none = LevelStats { every: level.every, series: 0, records: 0, bytes: 0, span };
+                let stats = all.entry(level.every).or_insert(none);
+                stats.series += 1;
+                stats.records += level.blocks.iter().map(|b| b.count() as u64).sum::<u64>();
+                stats.bytes += level.blocks.iter().map(|b| b.bytes() as u64).sum::<u64>();
+                stats.span.start = stats.span.start.min(span.start);
+                stats.span.end = stats.span.end.max(span.end);
+            }
+        }
+        all.into_values().collect()
+    }
+
+    /// Encoded bytes by width and column.
+    pub fn rollup_columns(&self) -> Vec<(i64, String, u64)> {
+        let mut all: BTreeMap<(i64, &'static str), u64> = BTreeMap::new();
+        for number in 0..SHARDS {
+            let shard = self.shard(number);
+            for level in shard.rollups.iter().flat_map(|(_, series)| &series.levels) {
+                for (column, bytes) in level.blocks.iter().flat_map(|block| block.columns()) {
+                    *all.entry((level.every, column)).or_default() += bytes as u64;
+                }
+            }
+        }
+        all.into_iter().map(|((every, column), bytes)| (every, column.to_owned(), bytes)).collect()
+    }
+
     /// Does what is due by the rules at the time `now` (ms), the first that takes a series for it; samples younger than
     /// `delay` are left alone. Goes on at a shard, and ends behind the one in which so many samples were read. Linear in
     /// the series chosen and in the samples read. No lock is held for more than 16 series. Errors: the budget's,

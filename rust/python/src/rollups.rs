@@ -1,0 +1,150 @@
+//! Rollups as Python sees them: steps of a pass, what stands, and records as frames.
+
+use metricsdb_model::{Budget, Error, Labels, Result, SeriesSet, TimeRange};
+use metricsdb_query::syntax;
+use metricsdb_store::rollup::{Level, Progress, Record, Rule};
+use polars::prelude::Column;
+use pyo3::prelude::*;
+use pyo3_polars::PyDataFrame;
+use rayon::prelude::*;
+
+use crate::call;
+use crate::database::NativeDatabase;
+use crate::output;
+
+/// selector, ms that raw samples stay, (ms of a bucket, ms that records stay), whether they are counters
+type RuleTuple = (String, Option<i64>, Vec<(i64, Option<i64>)>, Option<bool>);
+/// next shard or 256, series, samples, records, records dropped, buckets made anew, raw samples dropped, their bytes
+type Done = (usize, u64, u64, u64, u64, u64, u64, u64);
+
+fn rule((selector, raw, levels, counter): RuleTuple) -> Result<Rule> {
+    let predicate = syntax::selector(&selector)?;
+    let levels: Vec<Level> = levels.into_iter().map(|(every, keep)| Level { every, keep }).collect();
+    let mut below = 1;
+    for level in &levels {
+        if level.every <= 0 || level.every % below != 0 || level.every == below {
+            let given = format!("{} ms", level.every);
+            let why = "is no multiple of the level before";
+            return Err(Error::input("level", &given, why, "give widths such as 1m, 10m, 1h"));
+        }
+        below = level.every;
+    }
+    Ok(Rule { predicate, raw, levels, counter })
+}
+
+#[pymethods]
+impl NativeDatabase {
+    /// One step of a pass over all series, from a shard on.
+    fn roll(
+        &self,
+        py: Python<'_>,
+        rules: Vec<RuleTuple>,
+        now_ms: i64,
+        delay_ms: i64,
+        shard: usize,
+        samples_max: u64,
+    ) -> PyResult<Done> {
+        call::short(py, || {
+            let rules: Vec<Rule> = rules.into_iter().map(rule).collect::<Result<_>>()?;
+            let mut progress = Progress { next_shard: shard };
+            let budget = Budget::unlimited();
+            let done = self.store.roll(&rules, (now_ms, delay_ms), &mut progress, samples_max, &budget)?;
+            Ok((
+                progress.next_shard,
+                done.series,
+                done.samples,
+                done.records,
+                done.expired_records,
+                done.remade,
+                done.raw.samples,
+                done.raw.bytes,
+            ))
+        })
+    }
+
+    /// Checks rules without using them.
+    #[staticmethod]
+    fn check_rollup(py: Python<'_>, rules: Vec<RuleTuple>) -> PyResult<()> {
+        call::short(py, || rules.into_iter().try_for_each(|r| rule(r).map(|_| ())))
+    }
+
+    /// Width in ms, series, records, bytes, first and last time, of each level.
+    fn rollup_levels(&self, py: Python<'_>) -> PyResult<Vec<(i64, u64, u64, u64, i64, i64)>> {
+        call::short(py, || {
+            let levels = self.store.rollup_levels();
+            Ok(levels
+                .into_iter()
+                .map(|l| (l.every, l.series, l.records, l.bytes, l.span.start, l.span.end))
+                .collect())
+        })
+    }
+
+    /// Width in ms, and column, with its bytes.
+    fn rollup_columns(&self, py: Python<'_>) -> PyResult<Vec<(i64, String, u64)>> {
+        call::short(py, || Ok(self.store.rollup_columns()))
+    }
+
+    /// Records of the selected series whose buckets meet the range, a row a record: labels, end of the bucket, columns.
+    fn rollup_records(
+        &self,
+        py: Python<'_>,
+        selector: &str,
+        every_ms: i64,
+        start: i64,
+        end: i64,
+    ) -> PyResult<PyDataFrame> {
+        self.run(py, selector, |budget| {
+            let predicate = syntax::selector(selector)?;
+            let view = self.store.select_exact(&predicate, TimeRange::new(start, end), budget)?;
+            let parts: Vec<(Labels, Vec<Record>)> = (0..view.len())
+                .into_par_iter()
+                .map(|i| {
+                    budget.check()?;
+                    let records = view.records(i, every_ms, TimeRange::new(start, end))?;
+                    budget.keep(records.len() * size_of::<Record>() * 2)?;
+                    Ok((view.labels(i), records))
+                })
+                .collect::<Result<_>>()?;
+            records_frame(parts, every_ms, budget)
+        })
+    }
+}
+
+fn records_frame(parts: Vec<(Labels, Vec<Record>)>, every: i64, budget: &Budget) -> Result<PyDataFrame> {
+    let (labels, rows): (Vec<Labels>, Vec<Vec<Record>>) =
+        parts.into_iter().filter(|(_, records)| !records.is_empty()).unzip();
+    let names = output::label_names(labels.iter(), budget)?;
+    let columns = output::label_columns(&labels, &names, budget)?;
+    let mut offsets = vec![0];
+    for records in &rows {
+        offsets.push(offsets.last().copied().unwrap_or(0) + records.len());
+    }
+    let mut columns = output::repeat(&columns, &offsets, budget)?;
+    let all: Vec<Record> = rows.into_iter().flatten().collect();
+    columns.extend(record_columns(&all, every));
+    output::frame(columns)
+}
+
+/// The columns of records; times in ms.
+pub fn record_columns(all: &[Record], every: i64) -> Vec<Column> {
+    let times = |name: &str, f: fn(&Record) -> i64| Column::new(name.into(), all.iter().map(f).collect::<Vec<i64>>());
+    let counts = |name: &str, f: fn(&Record) -> u64| Column::new(name.into(), all.iter().map(f).collect::<Vec<u64>>());
+    let numbers =
+        |name: &str, f: fn(&Record) -> f64| Column::new(name.into(), all.iter().map(f).collect::<Vec<f64>>());
+    let starts: Vec<i64> = all.iter().map(|r| r.end - every).collect();
+    vec![
+        Column::new("start".into(), starts),
+        times("timestamp", |r| r.end),
+        counts("count", |r| r.count),
+        numbers("sum", |r| r.sum),
+        numbers("min", |r| r.min),
+        numbers("max", |r| r.max),
+        numbers("first", |r| r.first.1),
+        numbers("last", |r| r.last.1),
+        times("first_time", |r| r.first.0),
+        times("last_time", |r| r.last.0),
+        numbers("stddev", |r| (r.deviation / r.count as f64).sqrt()),
+        numbers("increase", |r| r.last.1 - r.first.1 + r.reset_from),
+        counts("resets", |r| r.resets),
+    ]
+}
