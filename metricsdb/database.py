@@ -29,8 +29,8 @@ from metricsdb.explain import Estimate, Plan
 from metricsdb.histograms import Histogram, as_list, with_histogram
 from metricsdb.lifecycle import forks
 from metricsdb.lifecycle.memory import Evict, MemoryPolicy, keep_little_freed
-from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.lifecycle.rollups import RollupPolicy
+from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.limits import CardinalityBy, SeriesLimits, cardinality, counters
 from metricsdb.precision import PrecisionPolicies
 from metricsdb.rollups import Rollups
@@ -124,8 +124,8 @@ class Database:
     what is older.
 
     ``precision`` maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows and changes.
-    ``rollups`` maps selectors to lines such as ``"raw 6h -> 1m 7d -> 1h"``: records of minutes and hours stand for older
-    samples (``db.rollups``, docs/downsampling.md).
+    ``rollups`` maps selectors to lines such as ``"raw 6h -> 1m 7d -> 1h"``: records of minutes and hours stand for
+    older samples (``db.rollups``, docs/downsampling.md).
     ``limits`` are those on series, which ``db.limits`` shows and changes. ``clock`` tells what ``"now"`` is.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ __all__ = ["RollupPreview", "Rollups"]
 # Functions that a preview compares: of gauges, and of counters.
 _GAUGE = ("min", "max", "avg", "sum", "count", "stddev", "last", "quantile")
 _COUNTER = ("rate", "increase", "max", "min", "count")
+_NAMED_COUNTER = re.compile(r"(_total|_count|_sum|_bucket)\b")
 # Windows of a preview, in buckets.
 _WINDOW = 4
 
@@ -106,14 +108,19 @@ class Rollups:
 
         Columns: labels, ``start`` and ``timestamp`` of the bucket, which holds the samples in (start, timestamp], then
         ``count``, ``sum``, ``min``, ``max``, ``first``, ``last``, ``first_time``, ``last_time``, ``stddev`` (of the
-        population), ``increase`` (within the bucket, resets taken into account), ``resets``. Raises ``ConfigError``,
-        ``ParseError``.
+        population), ``increase`` (within the bucket, resets taken into account), ``resets``, ``unkept`` (samples that
+        stray, but that the policy's share was too small for). Raises ``ConfigError``, ``ParseError``.
         """
         every = duration_ms(level, "level")
         if every < 1000:
             raise ConfigError(f"level {level!r} must be a second at least")
         frame = self._db._native.rollup_records(selector, every, *self._db._range(start, end))
         return frame.with_columns(pl.col("start", "timestamp", "first_time", "last_time").cast(TIME))
+
+    def kept(self, selector: str, start: Time | None = None, end: Time | None = None) -> pl.DataFrame:
+        """Samples that survived beside records: labels, ``timestamp``, ``value``."""
+        frame = self._db._native.rollup_kept(selector, *self._db._range(start, end))
+        return frame.with_columns(pl.col("timestamp").cast(TIME))
 
     def preview(
         self,
@@ -144,7 +151,7 @@ class Rollups:
 
 @dataclass(frozen=True)
 class RollupPreview:
-    """``sizes``: a row for raw samples and each level. ``errors``: a row for each level, function and kind of window."""
+    """``sizes``: a row for raw samples and each level. ``errors``: one for each level, function and kind of window."""
 
     policy: str
     sizes: pl.DataFrame
@@ -159,7 +166,8 @@ def _preview(make: type[Database], samples: pl.DataFrame, policy: RollupPolicy) 
     frame = samples.select(*labels, "timestamp", "value")
     last = samples["timestamp"].dt.timestamp("ms").max()
     first = samples["timestamp"].dt.timestamp("ms").min()
-    assert isinstance(first, int) and isinstance(last, int)
+    assert isinstance(first, int)
+    assert isinstance(last, int)
     raw = make(max_samples=10**12)
     raw.write(frame)
     raw.reencode()
@@ -170,12 +178,13 @@ def _preview(make: type[Database], samples: pl.DataFrame, policy: RollupPolicy) 
         rolled = make(max_samples=10**12)
         rolled.write(frame)
         # Nothing finer than this level is left.
-        chain = tuple(RollupLevel(finer.every_ms, 0) for finer in policy.levels[:at]) + (RollupLevel(level.every_ms),)
+        finer = (RollupLevel(below.every_ms, 0) for below in policy.levels[:at])
+        chain = (*finer, RollupLevel(level.every_ms))
         end = last - last % level.every_ms
-        rules = [RollupPolicy(policy.selector, chain, 0, policy.kind).native]
+        rules = [RollupPolicy(policy.selector, chain, 0, policy.kind, policy.anomalies).native]
         shard = 0
         while shard < 256:
-            shard = rolled._native.roll(rules, end, 0, shard, 1 << 40)[0]
+            shard = rolled._native.roll(rules, (end, 0, 1), shard, 1 << 40)[0]
         kept = rolled.rollups.levels().filter(pl.col("level") == duration_text(level.every_ms))
         if kept.is_empty():
             continue
@@ -209,7 +218,8 @@ def _compare(
     """Relative errors of window functions: of windows of whole buckets, and of windows that cut some."""
     step, window = every_ms / 1000, _WINDOW * every_ms / 1000
     begin = (span[0] // every_ms + _WINDOW + 1) * step
-    functions = _COUNTER if policy.kind == "counter" else (*_GAUGE, *_COUNTER[:2])
+    counts = policy.kind == "counter" or (policy.kind is None and _NAMED_COUNTER.search(policy.selector) is not None)
+    functions = _COUNTER if counts else _GAUGE
     rows = []
     for function in functions:
         name = function if function in ("rate", "increase") else f"{function}_over_time"
@@ -219,9 +229,9 @@ def _compare(
             if begin + shift > span[1] / 1000:
                 continue
             answers = [
-                db._native.query(
-                    expr, int((begin + shift) * 1000), span[1], every_ms, 300_000, False, "query", False
-                )[0]
+                db._native.query(expr, int((begin + shift) * 1000), span[1], every_ms, 300_000, False, "query", False)[
+                    0
+                ]
                 for db in (raw, rolled)
             ]
             rows.append(_error_row(answers, duration_text(every_ms), function, windows))

@@ -6,13 +6,16 @@ import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from metricsdb._native import NativeDatabase
 from metricsdb.errors import ConfigError, ParseError
 from metricsdb.times import duration_ms, duration_text
 
-__all__ = ["DELAY_MS", "Rolled", "RollupLevel", "RollupPolicy", "Roller"]
+if TYPE_CHECKING:
+    from metricsdb._native import RollupRule
+
+__all__ = ["DELAY_MS", "NOTHING_ROLLED", "Anomalies", "Rolled", "Roller", "RollupLevel", "RollupPolicy"]
 
 Kind = Literal["counter", "gauge"]
 
@@ -22,8 +25,13 @@ STEP_SAMPLES = 1_000_000
 DELAY_MS = 60_000
 # A pass over all series that was finished is not repeated before this time is over.
 PASS_INTERVAL_MS = 15_000
+# Buckets of the finest level for which a series waits: their block is written anew each time.
+BATCH = 64
 _SHARDS = 256
+# Standard deviations from which on a sample strays.
+THRESHOLD = 5.0
 
+_KEEP = re.compile(r"\s+keep\s+([0-9.]+)\s*%(?:\s+above\s+([0-9.]+))?\s*$", re.IGNORECASE)
 _PART = re.compile(r"^(raw|[0-9][0-9a-z.]*)(?:\s+(?:for\s+)?([0-9][0-9a-z.]*))?$", re.IGNORECASE)
 
 
@@ -33,6 +41,26 @@ class RollupLevel:
 
     every_ms: int
     keep_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Anomalies:
+    """Which samples survive at their own time and value: those that stray, at most ``share`` of all.
+
+    A sample strays that is farther than ``threshold`` standard deviations of the noise around it from the median of the
+    61 samples around it (of a counter: of its increases); ``neighbours`` on either side survive with it.
+    """
+
+    share: float = 0.01
+    threshold: float = THRESHOLD
+    neighbours: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1 or not self.threshold > 0 or self.neighbours < 0:
+            raise ConfigError(f"{self}: share must be above 0 and at most 1, threshold above 0, neighbours 0 or more")
+
+    def __str__(self) -> str:
+        return f"keep {self.share * 100:g}% above {self.threshold:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +75,22 @@ class RollupPolicy:
     levels: tuple[RollupLevel, ...]
     raw_ms: int | None = None
     kind: Kind | None = None
+    anomalies: Anomalies | None = None
 
     @classmethod
     def parse(cls, selector: str, text: str, kind: Kind | None = None) -> RollupPolicy:
         """From a line such as ``"raw 6h -> 1m 7d -> 10m 90d -> 1h"``; ``"none"`` keeps series without records.
 
-        Each part is a width and how long its records stay; without a duration they stay for good. Widths rise, each
+        Each part is a width and how long its records stay; without a duration they stay for good. A line that ends with
+        ``keep 1%``, or ``keep 1% above 5``, keeps samples that stray, too (``Anomalies``). Widths rise, each
         a multiple of the one before. What stays shorter than the next width needs is refused. Raises ``ConfigError``.
         """
         raw: int | None = None
         levels: list[RollupLevel] = []
+        anomalies = None
+        if keeps := _KEEP.search(text):
+            anomalies = Anomalies(float(keeps[1]) / 100, float(keeps[2] or THRESHOLD))
+            text = text[: keeps.start()]
         parts = [part.strip() for part in re.split(r"->|,", text)]
         if text.strip().lower() == "none":
             return cls(selector, (), None, kind)
@@ -74,7 +108,7 @@ class RollupPolicy:
                 raw = keep
             else:
                 levels.append(RollupLevel(duration_ms(found[1], f"rollup {text!r}: {part!r}"), keep))
-        policy = cls(selector, tuple(levels), raw, kind)
+        policy = cls(selector, tuple(levels), raw, kind, anomalies)
         policy.check(text)
         return policy
 
@@ -87,7 +121,9 @@ class RollupPolicy:
         for level in self.levels:
             width = duration_text(level.every_ms)
             if level.every_ms < 1000 or level.every_ms % below or level.every_ms == below:
-                raise ConfigError(f"rollup {text!r}: {width} must be a second at least and a multiple of the level before")
+                raise ConfigError(
+                    f"rollup {text!r}: {width} must be a second at least and a multiple of the level before"
+                )
             if keep is not None and keep < 2 * level.every_ms:
                 raise ConfigError(
                     f"rollup {text!r}: {name} stay for {duration_text(keep)}, less than two buckets of {width}; "
@@ -104,23 +140,28 @@ class RollupPolicy:
         for level in self.levels:
             keep = "" if level.keep_ms is None else f" {duration_text(level.keep_ms)}"
             parts.append(duration_text(level.every_ms) + keep)
-        return " -> ".join(parts)
+        return " -> ".join(parts) + (f" {self.anomalies}" if self.anomalies else "")
 
     @property
-    def native(self) -> tuple[str, int | None, list[tuple[int, int | None]], bool | None]:
+    def native(self) -> RollupRule:
         levels = [(level.every_ms, level.keep_ms) for level in self.levels]
-        return self.selector, self.raw_ms, levels, None if self.kind is None else self.kind == "counter"
+        counter = None if self.kind is None else self.kind == "counter"
+        strays = self.anomalies
+        kept = None if strays is None else (strays.share, strays.threshold, strays.neighbours)
+        return self.selector, self.raw_ms, levels, counter, kept
 
 
 @dataclass(frozen=True, slots=True)
 class Rolled:
-    """What became records. ``remade``: buckets that late samples came to; ``raw_*``: samples that records stand for now."""
+    """What became records. ``remade``: buckets that late samples came to; ``kept``: samples that survive;
+    ``raw_*``: samples that records stand for now."""
 
     series: int = 0
     samples: int = 0
     records: int = 0
     expired_records: int = 0
     remade: int = 0
+    kept: int = 0
     raw_samples: int = 0
     raw_bytes: int = 0
 
@@ -131,9 +172,13 @@ class Rolled:
             self.records + other.records,
             self.expired_records + other.expired_records,
             self.remade + other.remade,
+            self.kept + other.kept,
             self.raw_samples + other.raw_samples,
             self.raw_bytes + other.raw_bytes,
         )
+
+
+NOTHING_ROLLED = Rolled()
 
 
 @dataclass(slots=True)
@@ -168,7 +213,7 @@ class Roller:
             if not self.policies or now_ms < self._rest_until_ms:
                 return total
             while True:
-                total += self._call(native, now_ms, self.delay_ms)
+                total += self._call(native, (now_ms, self.delay_ms, BATCH))
                 if self._shard >= _SHARDS:
                     self._shard, self._rest_until_ms = 0, now_ms + PASS_INTERVAL_MS
                     return total
@@ -189,7 +234,7 @@ class Roller:
             self._shard = 0
             while self._shard < _SHARDS:
                 begun = clock()
-                step = self._call(native, now_ms, 0)
+                step = self._call(native, (now_ms, 0, 1))
                 total += step
                 if progress is not None:
                     progress(self._shard / _SHARDS, total)
@@ -198,13 +243,12 @@ class Roller:
             self._shard = 0
         return total
 
-    def _call(self, native: NativeDatabase, now_ms: int, delay_ms: int) -> Rolled:
+    def _call(self, native: NativeDatabase, pass_: tuple[int, int, int]) -> Rolled:
         rules = [policy.native for policy in self.policies]
-        self._shard, *counts = native.roll(rules, now_ms, delay_ms, self._shard, STEP_SAMPLES)
+        self._shard, *counts = native.roll(rules, pass_, self._shard, STEP_SAMPLES)
         step = Rolled(*counts)
         self.done += step
         return step
 
 
 Progress = Callable[[float, Rolled], None]
-

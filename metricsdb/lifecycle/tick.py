@@ -12,7 +12,7 @@ from metricsdb._native import NativeDatabase
 from metricsdb.clock import Clock
 from metricsdb.errors import ConfigError, MetricsDBError
 from metricsdb.lifecycle.memory import MemoryPolicy, Relief
-from metricsdb.lifecycle.rollups import Rolled, Roller
+from metricsdb.lifecycle.rollups import NOTHING_ROLLED, Rolled, Roller
 
 __all__ = ["Background", "Tick", "Upkeep"]
 
@@ -45,7 +45,7 @@ class Tick:
     evicted_samples: int = 0
     """Samples that left since memory was short, and their bytes."""
     evicted_bytes: int = 0
-    rolled: Rolled = Rolled()
+    rolled: Rolled = NOTHING_ROLLED
     """What became records, and left since records stand for it."""
 
     def __add__(self, other: Tick) -> Tick:

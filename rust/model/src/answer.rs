@@ -241,7 +241,8 @@ mod tests {
     #[test]
     fn an_answer_that_is_cut_loses_the_histograms_of_the_rows_that_go() {
         let (kind, matrix) = (AnswerKind::Matrix, mixed());
-        let mut answer = Answer { kind, matrix, string: None, annotations: Vec::new(), samples_loaded: 0, rolled: false };
+        let mut answer =
+            Answer { kind, matrix, string: None, annotations: Vec::new(), samples_loaded: 0, rolled: false };
         answer.truncate(2);
         let places: Vec<usize> = answer.matrix.histograms.iter().map(|(at, _)| *at).collect();
         assert_eq!((places, answer.matrix.values.len()), (vec![1, 4], 6));

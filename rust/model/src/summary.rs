@@ -87,7 +87,18 @@ impl Summary {
         (min, max): (f64, f64),
         sum: f64,
     ) -> Summary {
-        Summary { count, first, last, min, max, sum, sum_rest: 0.0, resets: 0, reset_from: 0.0, deviation: None }
+        Summary {
+            count,
+            first,
+            last,
+            min,
+            max,
+            sum,
+            sum_rest: 0.0,
+            resets: 0,
+            reset_from: 0.0,
+            deviation: None,
+        }
     }
 }
 

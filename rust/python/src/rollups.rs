@@ -1,8 +1,8 @@
 //! Rollups as Python sees them: steps of a pass, what stands, and records as frames.
 
-use metricsdb_model::{Budget, Error, Labels, Result, SeriesSet, TimeRange};
+use metricsdb_model::{Budget, Error, Labels, Result, Samples, SeriesSet, TimeRange};
 use metricsdb_query::syntax;
-use metricsdb_store::rollup::{Level, Progress, Record, Rule};
+use metricsdb_store::rollup::{Keeping, Level, Pass, Progress, Record, Rule};
 use polars::prelude::Column;
 use pyo3::prelude::*;
 use pyo3_polars::PyDataFrame;
@@ -12,12 +12,14 @@ use crate::call;
 use crate::database::NativeDatabase;
 use crate::output;
 
-/// selector, ms that raw samples stay, (ms of a bucket, ms that records stay), whether they are counters
-type RuleTuple = (String, Option<i64>, Vec<(i64, Option<i64>)>, Option<bool>);
-/// next shard or 256, series, samples, records, records dropped, buckets made anew, raw samples dropped, their bytes
-type Done = (usize, u64, u64, u64, u64, u64, u64, u64);
+/// selector, ms that raw samples stay, (ms of a bucket, ms that records stay), whether they are counters, and which
+/// samples survive: share, threshold, neighbours
+type RuleTuple = (String, Option<i64>, Vec<(i64, Option<i64>)>, Option<bool>, Option<(f64, f64, usize)>);
+/// next shard or 256, series, samples, records, records dropped, buckets made anew, samples that survive, raw samples
+/// dropped, their bytes
+type Done = (usize, u64, u64, u64, u64, u64, u64, u64, u64);
 
-fn rule((selector, raw, levels, counter): RuleTuple) -> Result<Rule> {
+fn rule((selector, raw, levels, counter, keeping): RuleTuple) -> Result<Rule> {
     let predicate = syntax::selector(&selector)?;
     let levels: Vec<Level> = levels.into_iter().map(|(every, keep)| Level { every, keep }).collect();
     let mut below = 1;
@@ -29,26 +31,28 @@ fn rule((selector, raw, levels, counter): RuleTuple) -> Result<Rule> {
         }
         below = level.every;
     }
-    Ok(Rule { predicate, raw, levels, counter })
+    let keeping = keeping.map(|(share, threshold, neighbours)| Keeping { share, threshold, neighbours });
+    Ok(Rule { predicate, raw, levels, counter, keeping })
 }
 
 #[pymethods]
 impl NativeDatabase {
-    /// One step of a pass over all series, from a shard on.
+    /// One step of a pass over all series, from a shard on. `pass_`: now and delay in ms, and the buckets for which a series waits.
     fn roll(
         &self,
         py: Python<'_>,
         rules: Vec<RuleTuple>,
-        now_ms: i64,
-        delay_ms: i64,
+        pass_: (i64, i64, i64),
         shard: usize,
         samples_max: u64,
     ) -> PyResult<Done> {
         call::short(py, || {
             let rules: Vec<Rule> = rules.into_iter().map(rule).collect::<Result<_>>()?;
+            let (now, delay, batch) = pass_;
             let mut progress = Progress { next_shard: shard };
             let budget = Budget::unlimited();
-            let done = self.store.roll(&rules, (now_ms, delay_ms), &mut progress, samples_max, &budget)?;
+            let done =
+                self.store.roll(&rules, Pass { now, delay, batch }, &mut progress, samples_max, &budget)?;
             Ok((
                 progress.next_shard,
                 done.series,
@@ -56,6 +60,7 @@ impl NativeDatabase {
                 done.records,
                 done.expired_records,
                 done.remade,
+                done.kept,
                 done.raw.samples,
                 done.raw.bytes,
             ))
@@ -82,6 +87,28 @@ impl NativeDatabase {
     /// Width in ms, and column, with its bytes.
     fn rollup_columns(&self, py: Python<'_>) -> PyResult<Vec<(i64, String, u64)>> {
         call::short(py, || Ok(self.store.rollup_columns()))
+    }
+
+    /// The samples of the selected series that survived beside records: labels, time, value.
+    fn rollup_kept(&self, py: Python<'_>, selector: &str, start: i64, end: i64) -> PyResult<PyDataFrame> {
+        self.run(py, selector, |budget| {
+            let predicate = syntax::selector(selector)?;
+            let range = TimeRange::new(start, end);
+            let (mut labels, mut offsets, mut all) = (Vec::new(), vec![0], Samples::default());
+            for (of, kept) in self.store.kept(&predicate, range, budget)? {
+                labels.push(of);
+                all.timestamps.extend(kept.timestamps);
+                all.values.extend(kept.values);
+                offsets.push(all.len());
+            }
+            budget.keep(all.len() * 32)?;
+            let names = output::label_names(labels.iter(), budget)?;
+            let columns = output::label_columns(&labels, &names, budget)?;
+            let mut columns = output::repeat(&columns, &offsets, budget)?;
+            columns.push(Column::new("timestamp".into(), all.timestamps));
+            columns.push(Column::new("value".into(), all.values));
+            output::frame(columns)
+        })
     }
 
     /// Records of the selected series whose buckets meet the range, a row a record: labels, end of the bucket, columns.
@@ -127,8 +154,10 @@ fn records_frame(parts: Vec<(Labels, Vec<Record>)>, every: i64, budget: &Budget)
 
 /// The columns of records; times in ms.
 pub fn record_columns(all: &[Record], every: i64) -> Vec<Column> {
-    let times = |name: &str, f: fn(&Record) -> i64| Column::new(name.into(), all.iter().map(f).collect::<Vec<i64>>());
-    let counts = |name: &str, f: fn(&Record) -> u64| Column::new(name.into(), all.iter().map(f).collect::<Vec<u64>>());
+    let times =
+        |name: &str, f: fn(&Record) -> i64| Column::new(name.into(), all.iter().map(f).collect::<Vec<i64>>());
+    let counts =
+        |name: &str, f: fn(&Record) -> u64| Column::new(name.into(), all.iter().map(f).collect::<Vec<u64>>());
     let numbers =
         |name: &str, f: fn(&Record) -> f64| Column::new(name.into(), all.iter().map(f).collect::<Vec<f64>>());
     let starts: Vec<i64> = all.iter().map(|r| r.end - every).collect();
@@ -146,5 +175,6 @@ pub fn record_columns(all: &[Record], every: i64) -> Vec<Column> {
         numbers("stddev", |r| (r.deviation / r.count as f64).sqrt()),
         numbers("increase", |r| r.last.1 - r.first.1 + r.reset_from),
         counts("resets", |r| r.resets),
+        counts("unkept", |r| r.unkept),
     ]
 }

@@ -173,7 +173,10 @@ impl fmt::Display for Note {
             Note::IgnoredInAggregation(name) => write!(f, "ignored histogram in {name} aggregation"),
             Note::Rollups(width) => {
                 let width = crate::syntax::literal::format_duration(*width);
-                write!(f, "of some samples only rollups of {width} are left here, so that the result is approximate")
+                write!(
+                    f,
+                    "of some samples only rollups of {width} are left here, so that the result is approximate"
+                )
             }
         }
     }

@@ -309,9 +309,10 @@ impl<'a> Rows<'a> {
     fn fill_from_records(&self, row: usize, width: i64, budget: &Budget, out: &mut [f64]) -> Result<bool> {
         self.remarks.notes.note_rollups();
         let of_window = match &self.leaf {
-            Leaf::Window(window) if window.edges.is_none() && budget.visits().is_none() => {
-                window.of_summary.filter(|_| !(window.reads_starts && self.set.has_starts(row))).map(|f| (window, f))
-            }
+            Leaf::Window(window) if window.edges.is_none() && budget.visits().is_none() => window
+                .of_summary
+                .filter(|_| !(window.reads_starts && self.set.has_starts(row)))
+                .map(|f| (window, f)),
             _ => None,
         };
         if let Some((window, function)) = of_window {
@@ -328,7 +329,8 @@ impl<'a> Rows<'a> {
                     self.remarks.add(Note::Rollups(width));
                 }
                 for ((slot, window), summary) in out.iter_mut().zip(&windows).zip(&stood.windows) {
-                    let value = summary.and_then(|s| (function.eval)(&s, window.start.saturating_sub(1), window.end));
+                    let value =
+                        summary.and_then(|s| (function.eval)(&s, window.start.saturating_sub(1), window.end));
                     *slot = value.unwrap_or(ABSENT);
                 }
                 window.repeat_single(out);

@@ -46,7 +46,7 @@ impl Column {
         match self {
             Column::Count | Column::FirstAfter | Column::LastBefore | Column::Resets | Column::Unkept => {
                 ValueKind::Int
-            },
+            }
             _ => ValueKind::Float,
         }
     }
@@ -218,5 +218,16 @@ impl Block {
 }
 
 const NAMES: [&str; COLUMNS.len()] = [
-    "count", "first_time", "last_time", "first", "last", "min", "max", "sum", "deviation", "resets", "reset_from", "unkept",
+    "count",
+    "first_time",
+    "last_time",
+    "first",
+    "last",
+    "min",
+    "max",
+    "sum",
+    "deviation",
+    "resets",
+    "reset_from",
+    "unkept",
 ];

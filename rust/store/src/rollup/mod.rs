@@ -6,8 +6,8 @@
 
 mod block;
 pub mod kept;
-pub mod record;
 mod read;
+pub mod record;
 mod roll;
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use metricsdb_model::{Error, Result, Samples, TimeRange, ValueKind};
 
 pub use block::Block;
 pub use record::Record;
-pub use roll::{Keeping, Level, LevelStats, Progress, Rolled, Rule, Step};
+pub use roll::{Keeping, Level, LevelStats, Pass, Progress, Rolled, Rule, Step};
 
 use crate::chunk::{BLOCK_SAMPLES, Chunk, SharedColumns, chunks_of};
 use crate::heap;

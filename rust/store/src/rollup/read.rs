@@ -64,7 +64,8 @@ impl RolledSeries {
     pub fn points_at_most(&self, range: TimeRange) -> u64 {
         let of = |l: &LevelSeries| -> u64 {
             let most = points_of(&Record { count: u64::MAX, ..Record::ZERO }, l.every);
-            let blocks = l.blocks.iter().filter(|b| b.first() - l.every < range.end && b.last() >= range.start);
+            let blocks =
+                l.blocks.iter().filter(|b| b.first() - l.every < range.end && b.last() >= range.start);
             blocks.map(|b| b.count() as u64 * most).sum()
         };
         let kept: u64 = self.kept.iter().map(|c| c.count() as u64).sum();
@@ -102,7 +103,12 @@ impl RolledSeries {
         windows: &[TimeRange],
         raw: impl FnOnce(TimeRange, &mut Samples) -> Result<()>,
     ) -> Result<Stood> {
-        let mut stood = Stood { windows: Vec::with_capacity(windows.len()), exact: true, resets: self.counter, samples: 0 };
+        let mut stood = Stood {
+            windows: Vec::with_capacity(windows.len()),
+            exact: true,
+            resets: self.counter,
+            samples: 0,
+        };
         let Some((first, last)) = windows.first().zip(windows.last()) else { return Ok(stood) };
         let reach = TimeRange::new(first.start, last.end);
         let records = self.standing(reach)?;
@@ -201,7 +207,8 @@ impl RolledSeries {
         }
         raw(self.raw_part(TimeRange::new(from.saturating_add(1), until_end)), &mut samples)?;
         samples.drop_stale(0);
-        let finest = self.levels.first().map_or(every, |l| if every % l.every == 0 { l.every } else { every });
+        let finest =
+            self.levels.first().map_or(every, |l| if every % l.every == 0 { l.every } else { every });
         records_of(&samples.timestamps, &samples.values, finest, i64::MAX, &mut fine);
         coarser(&fine, every, until_end, &mut out);
         Ok(out)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use metricsdb_model::{Budget, MetricType, Predicate, Result, Samples, TimeRange};
+use metricsdb_model::{Budget, Labels, MetricType, Predicate, Result, Samples, TimeRange};
 use roaring::RoaringBitmap;
 
 use super::kept;
@@ -13,8 +13,6 @@ use crate::expire::Expired;
 use crate::shard::{SHARDS, Shard, Work, id_of};
 use crate::view::ByShard;
 
-/// Buckets of the finest level that are made together: the block they go into is written anew each time.
-const BATCH: i64 = 64;
 /// Series that are rolled under one hold of a shard's lock: a millisecond or two.
 const ROWS_HELD: usize = 16;
 /// Rises of a series that never falls, from which on it is taken for a counter.
@@ -76,6 +74,17 @@ pub struct Rolled {
     pub raw: Expired,
 }
 
+/// When a pass is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// Milliseconds.
+    pub now: i64,
+    /// Samples that are younger are left alone.
+    pub delay: i64,
+    /// Buckets of the finest level below which a series waits: the block they go into is written anew each time.
+    pub batch: i64,
+}
+
 /// Where a pass over all series stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -101,7 +110,7 @@ pub struct Step {
 }
 
 impl Step {
-    fn of(rule: &Rule, now: i64, delay: i64) -> Step {
+    fn of(rule: &Rule, Pass { now, delay, .. }: Pass) -> Step {
         let before = |keep: Option<i64>| keep.map_or(i64::MIN, |keep| now.saturating_sub(keep));
         Step {
             horizon: now.saturating_sub(delay),
@@ -164,7 +173,7 @@ impl RolledSeries {
 
 impl Shard {
     /// Whether there is enough to do for a row, by the heads of its chunks alone.
-    fn roll_due(&self, row: u32, step: &Step) -> bool {
+    fn roll_due(&self, row: u32, step: &Step, batch: i64) -> bool {
         let Some(&(every, _)) = step.levels.first() else { return false };
         if self.histograms.get(row).is_some() {
             return false;
@@ -177,7 +186,7 @@ impl Shard {
         let until = floor_of(newest.min(step.horizon), every);
         let from = known.and_then(|s| s.levels.first()).map_or(i64::MIN, |l| l.until);
         let from = if from == i64::MIN { self.span(row).map_or(until, |span| span.start) } else { from };
-        raw_due || changed || until.saturating_sub(from) >= BATCH * every
+        raw_due || changed || until.saturating_sub(from) >= batch * every
     }
 
     /// Makes the records of a row up to where the step says, and drops what it says.
@@ -189,8 +198,7 @@ impl Shard {
         work: &mut Work,
         done: &mut Rolled,
     ) -> Result<()> {
-        let levels: Vec<Level> =
-            step.levels.iter().map(|&(every, _)| Level { every, keep: None }).collect();
+        let levels: Vec<Level> = step.levels.iter().map(|&(every, _)| Level { every, keep: None }).collect();
         let mut series = match self.rollups.get(row) {
             Some(series) => RolledSeries::clone(series),
             None => RolledSeries::new(&levels, counter),
@@ -240,7 +248,15 @@ impl Shard {
             self.read_raw(row, TimeRange::new(end - every + 1, end), &mut samples)?;
             records_of(&samples.timestamps, &samples.values, every, end, &mut records);
             if let Some(keeping) = keeping {
-                picked.push(self.survivors(row, counter, keeping, (end - every, end), &samples, every, &mut records)?);
+                picked.push(self.survivors(
+                    row,
+                    counter,
+                    keeping,
+                    (end - every, end),
+                    &samples,
+                    every,
+                    &mut records,
+                )?);
             }
             level.replace(end - every, end, &records, counter, &self.shared_columns)?;
             done.remade += 1;
@@ -252,7 +268,15 @@ impl Shard {
             self.read_raw(row, TimeRange::new(after.saturating_add(1), until), &mut samples)?;
             records_of(&samples.timestamps, &samples.values, every, until, &mut records);
             if let Some(keeping) = keeping {
-                picked.push(self.survivors(row, counter, keeping, (after, until), &samples, every, &mut records)?);
+                picked.push(self.survivors(
+                    row,
+                    counter,
+                    keeping,
+                    (after, until),
+                    &samples,
+                    every,
+                    &mut records,
+                )?);
             }
             level.replace(after, until, &records, counter, &self.shared_columns)?;
             level.until = until;
@@ -443,6 +467,32 @@ impl Database {
         all.into_values().collect()
     }
 
+    /// The samples in a range that survived, of the series that satisfy the predicate and have some.
+    pub fn kept(
+        &self,
+        predicate: &Predicate,
+        range: TimeRange,
+        budget: &Budget,
+    ) -> Result<Vec<(Labels, Samples)>> {
+        let _inside = self.inside();
+        let by_shard = ByShard::new(&self.index.select(predicate, self, budget)?, budget)?;
+        let (mut all, mut text) = (Vec::new(), Vec::new());
+        for number in 0..SHARDS {
+            budget.check()?;
+            let shard = self.shard(number);
+            for &row in by_shard.rows(number) {
+                let Some(series) = shard.rollups.get(row) else { continue };
+                let mut samples = Samples::default();
+                series.read_kept(range, &mut samples)?;
+                if !samples.is_empty() {
+                    budget.keep(samples.len() * 16)?;
+                    all.push((self.labels_of(&shard, row, &mut text), samples));
+                }
+            }
+        }
+        Ok(all)
+    }
+
     /// Encoded bytes by width and column.
     pub fn rollup_columns(&self) -> Vec<(i64, String, u64)> {
         let mut all: BTreeMap<(i64, &'static str), u64> = BTreeMap::new();
@@ -457,14 +507,13 @@ impl Database {
         all.into_iter().map(|((every, column), bytes)| (every, column.to_owned(), bytes)).collect()
     }
 
-    /// Does what is due by the rules at the time `now` (ms), the first that takes a series for it; samples younger than
-    /// `delay` are left alone. Goes on at a shard, and ends behind the one in which so many samples were read. Linear in
+    /// Does what is due by the rules, the first that takes a series for it. Goes on at a shard, and ends behind the one in which so many samples were read. Linear in
     /// the series chosen and in the samples read. No lock is held for more than 16 series. Errors: the budget's,
     /// `NotDurable`.
     pub fn roll(
         &self,
         rules: &[Rule],
-        (now, delay): (i64, i64),
+        pass: Pass,
         progress: &mut Progress,
         samples_max: u64,
         budget: &Budget,
@@ -477,7 +526,7 @@ impl Database {
             let ids = self.index.select(&rule.predicate, self, budget)? - &taken;
             taken |= &ids;
             if !rule.levels.is_empty() {
-                chosen.push((rule, Step::of(rule, now, delay), ByShard::new(&ids, budget)?));
+                chosen.push((rule, Step::of(rule, pass), ByShard::new(&ids, budget)?));
             }
         }
         let mut emptied = (self.next_burial(), Vec::new());
@@ -485,7 +534,8 @@ impl Database {
             for (rule, step, by_shard) in &chosen {
                 for rows in by_shard.rows(progress.next_shard).chunks(ROWS_HELD) {
                     budget.check()?;
-                    self.roll_rows(rule, step, progress.next_shard, rows, &mut done, &mut emptied)?;
+                    let rows = (progress.next_shard, rows);
+                    self.roll_rows((rule, step, pass.batch), rows, &mut done, &mut emptied)?;
                 }
             }
             progress.next_shard += 1;
@@ -499,17 +549,15 @@ impl Database {
 
     fn roll_rows(
         &self,
-        rule: &Rule,
-        step: &Step,
-        number: usize,
-        rows: &[u32],
+        (rule, step, batch): (&Rule, &Step, i64),
+        (number, rows): (usize, &[u32]),
         done: &mut Rolled,
         (burial, emptied): &mut (u64, Vec<u32>),
     ) -> Result<()> {
         let mut shard = self.shard(number);
         let mut due: Vec<(u32, bool)> = Vec::new();
         for &row in rows {
-            if shard.series.has(row) && shard.roll_due(row, step) {
+            if shard.series.has(row) && shard.roll_due(row, step, batch.max(1)) {
                 due.push((row, self.counts(&shard, row, rule)?));
             }
         }

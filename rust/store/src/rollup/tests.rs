@@ -32,7 +32,8 @@ fn write(db: &Database, id: u64, samples: &[(i64, f64)]) -> u64 {
 
 fn opened(disk: &Disk) -> Database {
     let selector = |_: &str| Ok(every());
-    let opening = Opening { files: disk.files(), durability: Durability::Batch, salt: 7, selector: &selector };
+    let opening =
+        Opening { files: disk.files(), durability: Durability::Batch, salt: 7, selector: &selector };
     Database::open(Options::default(), opening).unwrap().0
 }
 
@@ -42,7 +43,14 @@ fn series(db: &Database) -> u64 {
 
 fn roll(db: &Database, rule: &Rule, now: i64) -> Rolled {
     let mut progress = Progress::default();
-    db.roll(std::slice::from_ref(rule), (now, 0), &mut progress, u64::MAX, &Budget::unlimited()).unwrap()
+    db.roll(
+        std::slice::from_ref(rule),
+        Pass { now, delay: 0, batch: 64 },
+        &mut progress,
+        u64::MAX,
+        &Budget::unlimited(),
+    )
+    .unwrap()
 }
 
 /// A step that makes all there is to make, however little it is.
@@ -56,7 +64,11 @@ fn roll_all(db: &Database, before: i64) {
 
 fn records(db: &Database, every_ms: i64) -> Vec<Record> {
     let view = db.select_exact(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
-    if view.is_empty() { Vec::new() } else { view.records(0, every_ms, TimeRange::new(-1_000_000, 1_000_000)).unwrap() }
+    if view.is_empty() {
+        Vec::new()
+    } else {
+        view.records(0, every_ms, TimeRange::new(-1_000_000, 1_000_000)).unwrap()
+    }
 }
 
 fn model(samples: &BTreeMap<i64, f64>, every: i64) -> Vec<Record> {
@@ -207,9 +219,8 @@ fn records_stand_for_samples_that_are_gone() {
     view.read(0, TimeRange::ALL, &mut samples).unwrap();
     assert!(samples.timestamps.windows(2).all(|w| w[0] < w[1]));
     // Late samples of that time have no bucket that they could change exactly.
-    let report = db
-        .append_columns(Columns { ids: &[id], timestamps: &[400], values: Values::Float(&[1.0]) })
-        .unwrap();
+    let report =
+        db.append_columns(Columns { ids: &[id], timestamps: &[400], values: Values::Float(&[1.0]) }).unwrap();
     assert_eq!((report.accepted, report.rejected[0].reason), (0, metricsdb_model::Reason::OutOfRetention));
 }
 
@@ -225,7 +236,8 @@ fn levels_take_over_from_each_other_and_an_empty_series_goes() {
         let view = db.select(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
         let widths = [30_000, 45_000, 52_000, 58_000].map(|t| view.resolution(0, TimeRange::new(t, t + 400)));
         assert_eq!(widths, [1800, 300, 60, 0]);
-        let windows: Vec<TimeRange> = (15..33).map(|i| TimeRange::new(i * 1800 + 1, (i + 1) * 1800)).collect();
+        let windows: Vec<TimeRange> =
+            (15..33).map(|i| TimeRange::new(i * 1800 + 1, (i + 1) * 1800)).collect();
         let stood = view.summaries(0, &windows).unwrap().unwrap();
         assert!(stood.exact);
         assert!(stood.windows.iter().all(|w| w.unwrap().count == 120), "{stood:?}");

@@ -12,7 +12,14 @@ fn row(labels: &[(&str, &str)], samples: &[(i64, f64)], m: &mut Matrix) {
 }
 
 fn write(kind: AnswerKind, matrix: Matrix, text: Option<&str>, annotations: Vec<Annotation>) -> String {
-    let a = Answer { kind, matrix, string: text.map(str::to_owned), annotations, samples_loaded: 0, rolled: false };
+    let a = Answer {
+        kind,
+        matrix,
+        string: text.map(str::to_owned),
+        annotations,
+        samples_loaded: 0,
+        rolled: false,
+    };
     let mut out = Vec::new();
     answer(&a, None, &mut out);
     String::from_utf8(out).unwrap()
