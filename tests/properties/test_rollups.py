@@ -1,4 +1,4 @@
-"""Records are what the model says, whatever comes late, in whatever chain; windows of whole buckets are as of samples."""
+"""Records are what the model says, whatever comes late, in whatever chain; windows of whole buckets as of samples."""
 
 from __future__ import annotations
 

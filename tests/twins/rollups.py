@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import NamedTuple
 
 
@@ -23,7 +24,7 @@ class Bucket(NamedTuple):
 def increase_of(values: list[float]) -> tuple[float, int]:
     """The gain of a counter over its samples, and how often it was reset."""
     gain, resets = 0.0, 0
-    for before, after in zip(values, values[1:], strict=False):
+    for before, after in pairwise(values):
         gain += after - before if after >= before else after
         resets += after < before
     return gain, resets
