@@ -1,0 +1,3 @@
+//! What stays of samples when there are too many of them.
+
+pub mod kept;
