@@ -24,18 +24,19 @@ struct Open {
 
 /// Adds to `worth[i]` the windows in which `scores[i]` is the largest, of several the first. Only local maxima get any:
 /// what stands on a slope has next to none. O(n), one pass.
-pub fn add_worth(scores: &[f64], worth: &mut [u64]) {
+pub fn add_worth(scores: &[f64], worth: &mut [u32]) {
     let points = scores.len();
     let lengths: Vec<usize> = lengths(points).collect();
     let mut open: Vec<Open> = Vec::new();
-    let close = |peak: &Open, end: usize, worth: &mut [u64]| {
-        let windows = lengths.iter().map(|&length| {
+    let close = |peak: &Open, end: usize, worth: &mut [u32]| {
+        let fitting = lengths.iter().take_while(|&&length| length <= end - peak.from);
+        let windows = fitting.map(|&length| {
             // Starts of windows that reach the point and end before `end`.
             let first = peak.from.max((peak.at + 1).saturating_sub(length));
-            let behind = (end + 1).saturating_sub(length).min(peak.at + 1);
-            behind.saturating_sub(first) as u64
+            let behind = (end - length).min(peak.at) + 1;
+            behind.saturating_sub(first) as u32
         });
-        worth[peak.at] += windows.sum::<u64>();
+        worth[peak.at] = worth[peak.at].saturating_add(windows.fold(0, u32::saturating_add));
     };
     for at in maxima(scores) {
         let score = scores[at];
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     /// Every window of every length, looked through.
-    fn slow(scores: &[f64]) -> Vec<u64> {
+    fn slow(scores: &[f64]) -> Vec<u32> {
         let mut worth = vec![0; scores.len()];
         for length in lengths(scores.len()) {
             for (from, window) in scores.windows(length).enumerate() {
