@@ -41,16 +41,13 @@ impl Default for Options {
 
 impl Options {
     pub fn check(&self) -> Result<()> {
-        let wrong = |input: &str, value: String, message: String, remedy: &str| {
-            Err(Error::Input { input: input.into(), value, message, remedy: remedy.into() })
-        };
         if self.window.is_multiple_of(2) || !(3..=WINDOW_MAX).contains(&self.window) {
             let message = format!("a window has an odd number of samples from 3 to {WINDOW_MAX}");
-            return wrong("window", self.window.to_string(), message, "use 61, say");
+            return Err(Error::input("window", &self.window.to_string(), &message, "use 61, say"));
         }
         if self.threshold.is_nan() || self.threshold <= 0.0 {
-            let message = "a threshold is a positive number of standard deviations".to_owned();
-            return wrong("threshold", self.threshold.to_string(), message, "use 5, say");
+            let message = "a threshold is a positive number of standard deviations";
+            return Err(Error::input("threshold", &self.threshold.to_string(), message, "use 5, say"));
         }
         Ok(())
     }
