@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used)]
+
 use metricsdb_model::{Histogram, Labels};
 use proptest::prelude::*;
 
