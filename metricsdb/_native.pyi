@@ -102,6 +102,8 @@ class NativeDatabase:
         wide: bool,
         priority: str,
         cache: bool,
+        points: int,
+        method: str,
     ) -> tuple[pl.DataFrame, list[tuple[str, str]], pl.DataFrame | None]: ...
     def query_next(
         self, state: StreamState, expr: str, start: int, end: int, step_ms: int, lookback_ms: int
@@ -137,6 +139,8 @@ class NativeDatabase:
         source: str,
         stop: StopSwitch,
         cache: bool = True,
+        points: int = 0,
+        method: str = "",
     ) -> tuple[bytes, Body | None]: ...
     def queries(self) -> list[tuple[int, str, str, str, str, float, int, int, int]]: ...
     def kill(self, id: int) -> bool: ...

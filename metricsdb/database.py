@@ -26,6 +26,7 @@ from metricsdb.clock import Clock, SystemClock
 from metricsdb.config import Limit
 from metricsdb.errors import ConfigError, DatabaseLocked, WriteError
 from metricsdb.explain import Estimate, Plan
+from metricsdb.expressions import Decimation
 from metricsdb.histograms import Histogram, as_list, with_histogram
 from metricsdb.lifecycle import forks
 from metricsdb.lifecycle.memory import Evict, MemoryPolicy, keep_little_freed
@@ -474,28 +475,37 @@ class Database:
         wide: bool = False,
         priority: Priority = "query",
         cache: bool = True,
+        points: int | None = None,
+        method: Decimation = "m4",
     ) -> pl.DataFrame:
         """Evaluates PromQL at start, start + step, … up to end; the shape is that of ``query``.
 
         ``wide=True`` gives one row a step and one column a series; histograms are left out. Steps that an earlier
         query came to, and that nothing written since can have changed, are not evaluated again; ``cache=False``
-        evaluates them all. The answer is the same.
+        evaluates them all. The answer is the same. ``points`` leaves so many of a series at most, those that
+        ``method`` says a plot needs; not of a wide frame, whose rows are all series' at one time.
         """
         now = self.now_ms()
         step_ms = duration_ms(step, "step")
         if step_ms <= 0:
             raise ConfigError(f"step {step!r} must be longer than zero")
+        if points is not None and (wide or points < 1):
+            why = "a wide frame has one row for all series: leave wide out" if wide else "it must be 4 or more"
+            raise ConfigError(f"points={points!r}: {why}")
         first, last = time_ms(start, now, "start"), time_ms(end, now, "end")
-        return self._evaluate(expr, first, last, step_ms, wide, priority, cache)
+        return self._evaluate(expr, first, last, step_ms, wide, priority, cache, points or 0, method)
 
     def _evaluate(
-        self, expr: str, start: int, end: int, step: int, wide: bool, priority: str, cache: bool = False
-    ) -> pl.DataFrame:
+        self, expr: str, start: int, end: int, step: int, wide: bool, priority: str,
+        cache: bool = False, points: int = 0, method: str = "",
+    ) -> pl.DataFrame:  # fmt: skip
         statement = explaining.statement(self._native, expr)
         if statement is not None:
             return self._native.explain(statement[1], start, end, step, self._lookback_ms, statement[0])[0]
         lookback = self._lookback_ms
-        frame, notes, fields = self._native.query(expr, start, end, step, lookback, wide, priority, cache)
+        frame, notes, fields = self._native.query(
+            expr, start, end, step, lookback, wide, priority, cache, points, method
+        )
         _warn(notes, stacklevel=4)
         return with_histogram(frames.finish(frame), fields)
 

@@ -33,6 +33,8 @@ _PARAMETERS: dict[str, Json] = {
     "stats": {"type": "string", "description": "anything: counts and timings; all: counts of each step, too"},
     "priority": {"type": "string", "enum": ["alert", "query", "batch"]},
     "nocache": _FLAG,
+    "points": {"type": "integer", "minimum": 0, "description": "so many of a series at most, 4 or more; 0: all"},
+    "method": {"type": "string", "enum": ["m4", "minmax", "lttb", "minmax_lttb"]},
     "match[]": {**_LIST, "description": "selectors; what any of them selects"},
     "metric": _TEXT,
     "timestamp": {"type": "string", "pattern": "^-?[0-9]{1,18}$", "description": "Unix milliseconds"},
@@ -132,7 +134,7 @@ def _queries() -> Json:
         "/api/v1/query_range": _form(
             "Evaluates PromQL over a range, at most 11,000 steps",
             ("query", "start", "end", "step"),
-            common,
+            (*common, "points", "method"),
             _RESULT,
             canceled,
         ),

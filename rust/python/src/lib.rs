@@ -7,6 +7,7 @@ mod database;
 mod directory;
 mod durability;
 mod error;
+mod expressions;
 mod histogram;
 mod input;
 mod limits;

@@ -3,6 +3,7 @@
 
 pub mod annotations;
 pub mod cache;
+pub mod decimate;
 pub mod exec;
 pub mod function;
 pub mod histogram;

@@ -13,6 +13,8 @@ pub use median::WINDOW_MAX;
 
 /// A normal distribution's standard deviation by its median absolute deviation.
 const MAD_TO_SIGMA: f64 = 1.4826;
+/// A normal distribution's standard deviation by its mean absolute deviation.
+const MEAN_TO_SIGMA: f64 = 1.2533;
 /// Share of the whole's standard deviation that counts as spread anywhere, so that the first step of a flat line isn't
 /// infinitely deviant.
 const FLOOR: f64 = 0.05;
@@ -77,8 +79,8 @@ pub fn pick(values: &[f64], options: &Options) -> Result<Picked> {
     Ok(picked)
 }
 
-/// Each value's distance to the median of the `window` values around it, in standard deviations of the noise there. The
-/// noise is measured anew every half window. NaN where the value is. Fewer values than `window` are one window.
+/// Each value's distance to the median of the `window` values around it, in standard deviations of the noise there: by the median
+/// of these distances, or by their mean where the median is 0. The noise is measured anew every half window. NaN where the value is. Fewer values than `window` are one window.
 pub fn deviations(values: &[f64], window: usize) -> Result<Vec<f64>> {
     Options { window, ..Options::default() }.check()?;
     if !values.iter().any(|v| v.is_nan()) {
@@ -112,10 +114,17 @@ fn deviations_of_numbers(values: &[f64], window: usize) -> Vec<f64> {
         // Distances are not negative: their bits sort as they do.
         buffer.extend(out[start..start + window].iter().map(|d| d.to_bits()));
         let (_, middle, _) = buffer.select_nth_unstable(half);
-        spreads.push(f64::from_bits(*middle));
+        let median = f64::from_bits(*middle);
+        // Where most values are one, the others may still be usual (Iglewicz and Hoaglin).
+        spreads.push(if median > 0.0 {
+            MAD_TO_SIGMA * median
+        } else {
+            let mean = out[start..start + window].iter().sum::<f64>() / window as f64;
+            MEAN_TO_SIGMA * mean
+        });
     }
     for (block, spread) in out.chunks_mut(half + 1).zip(spreads) {
-        let noise = (MAD_TO_SIGMA * spread + floor).min(f64::MAX);
+        let noise = (spread + floor).min(f64::MAX);
         block.iter_mut().for_each(|d| *d /= noise);
     }
     out

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used)]
+
 use proptest::prelude::*;
 
 use super::*;
@@ -30,7 +32,10 @@ fn slow_deviations(values: &[f64], window: usize) -> Vec<f64> {
         .map(|i| {
             let block = i / (half + 1) * (half + 1);
             let from = (block + half.div_ceil(2)).saturating_sub(half).min(n - window);
-            distance[i] / (MAD_TO_SIGMA * median(from, &distance) + FLOOR * sigma).max(f64::MIN_POSITIVE)
+            let mean = distance[from..from + window].iter().sum::<f64>() / window as f64;
+            let middle = median(from, &distance);
+            let spread = if middle > 0.0 { MAD_TO_SIGMA * middle } else { MEAN_TO_SIGMA * mean };
+            distance[i] / (spread + FLOOR * sigma).max(f64::MIN_POSITIVE)
         })
         .collect()
 }
@@ -77,6 +82,10 @@ fn flat_short_and_empty_series_have_no_anomalies() {
     }
     let step: Vec<f64> = (0..400).map(|i| if i < 200 { 1.0 } else { 2.0 }).collect();
     assert_eq!(pick(&step, &Options::default()), Ok(Picked::default()), "a step is no spike");
+    let two_states: Vec<f64> = (0..400).map(|i| if i % 5 == 0 { 2.0 } else { 1.0 }).collect();
+    assert_eq!(pick(&two_states, &Options::default()), Ok(Picked::default()), "a state that is usual");
+    let rare: Vec<f64> = (0..400).map(|i| if i == 222 { 2.0 } else { 1.0 }).collect();
+    assert_eq!(pick(&rare, &Options::default()).unwrap().kept, [222]);
 }
 
 #[test]
