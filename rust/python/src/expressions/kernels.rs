@@ -151,9 +151,7 @@ pub fn rollup(inputs: &[Series]) -> PolarsResult<Series> {
 
 /// The summary of a bucket and the sum of its squares.
 fn summary(times: &[i64], values: &[f64]) -> Option<(Summary, f64)> {
-    let mut rows = times.iter().zip(values).map(|(&t, &v)| Summary::of(t, v));
-    let mut all = rows.next()?;
-    rows.for_each(|next| all.append(&next));
+    let all = Summary::of_columns(times, values)?;
     Some((all, values.iter().map(|v| v * v).sum()))
 }
 
