@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from datetime import UTC, datetime
 
@@ -38,7 +39,7 @@ def rollup_model(part: pl.DataFrame, every: int, offset: int = 0) -> list[dict]:
     rows = []
     for end, samples in sorted(buckets.items()):
         values = [v for _, v in samples]
-        resets = sum(a for a, b in zip(values, values[1:], strict=False) if b < a)
+        resets = sum(a for a, b in itertools.pairwise(values) if b < a)
         rows.append({
             "time": end, "count": len(values), "sum": math.fsum(values), "min": min(values), "max": max(values),
             "first": values[0], "last": values[-1], "first_time": samples[0][0], "last_time": samples[-1][0],

@@ -163,17 +163,25 @@ fn gallop(times: &[i64], before: impl Fn(i64) -> bool) -> usize {
 
 /// Places of the smallest and of the largest number, of several the first.
 fn extremes(values: &[f64]) -> Option<(usize, usize)> {
-    let start = values.iter().position(|v| !v.is_nan())?;
-    let (mut low, mut high) = ((start, values[start]), (start, values[start]));
-    for (at, &value) in values.iter().enumerate().skip(start + 1) {
-        if value < low.1 {
-            low = (at, value);
+    const LANES: usize = 8;
+    let (mut low, mut high) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
+    let chunks = values.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    // Comparisons with NaN are false: it passes by.
+    let mut widen = |chunk: &[f64]| {
+        for ((low, high), &value) in low.iter_mut().zip(&mut high).zip(chunk) {
+            *low = if value < *low { value } else { *low };
+            *high = if value > *high { value } else { *high };
         }
-        if value > high.1 {
-            high = (at, value);
-        }
-    }
-    Some((low.0, high.0))
+    };
+    chunks.for_each(&mut widen);
+    widen(rest);
+    let low = low.into_iter().reduce(|a, b| if b < a { b } else { a })?;
+    let high = high.into_iter().reduce(|a, b| if b > a { b } else { a })?;
+    // Where all numbers are one infinity, the other bound is of no value.
+    let place = |wanted: f64| values.iter().position(|&v| v == wanted);
+    let (at_low, at_high) = (place(low), place(high));
+    Some((at_low.or(at_high)?, at_high.or(at_low)?))
 }
 
 fn min_max(times: &[i64], values: &[f64], columns: usize) -> Vec<u32> {

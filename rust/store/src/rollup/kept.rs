@@ -177,7 +177,7 @@ fn pick_numbers(values: &[f64], options: &Options) -> Picked {
     if points <= options.points_max && options.fill {
         return Picked { kept: (0..points as u32).collect(), dropped: Vec::new() };
     }
-    let mut worth = vec![0u32; points];
+    let mut worth = vec![0f32; points];
     if options.fill || hot.len().saturating_mul(1 + 2 * options.neighbours) > options.points_max {
         windows::add_worth(&scores, &mut worth);
     }
@@ -212,7 +212,7 @@ impl Taken {
 
 /// The peak of each run of anomalies first, the most worthy ahead; then, unless the rest is filled by worth, the others by their
 /// deviation; then the neighbours of what was kept.
-fn keep_anomalies(hot: &[u32], scores: &[f64], worth: &[u32], options: &Options, taken: &mut Taken) {
+fn keep_anomalies(hot: &[u32], scores: &[f64], worth: &[f32], options: &Options, taken: &mut Taken) {
     let score = |i: &u32| scores[*i as usize];
     let mut peaks: Vec<u32> = hot
         .chunk_by(|a, b| a + 1 == *b)
@@ -221,7 +221,7 @@ fn keep_anomalies(hot: &[u32], scores: &[f64], worth: &[u32], options: &Options,
         })
         .collect();
     let room = if options.fill { taken.left / 2 } else { taken.left };
-    peaks.sort_by_key(|&i| (std::cmp::Reverse(worth[i as usize]), i));
+    peaks.sort_by(|&a, &b| worth[b as usize].total_cmp(&worth[a as usize]).then(a.cmp(&b)));
     let mut order = peaks;
     if !options.fill {
         let mut others = hot.to_vec();
@@ -246,14 +246,14 @@ fn keep_anomalies(hot: &[u32], scores: &[f64], worth: &[u32], options: &Options,
 }
 
 /// What is worth most of what is not yet taken; where nothing is worth anything, what deviates most.
-fn fill(scores: &[f64], worth: &[u32], taken: &mut Taken) {
+fn fill(scores: &[f64], worth: &[f32], taken: &mut Taken) {
     // Rank above, index below: one word is chosen from at twice the speed of a pair.
     let packed = |rank: u32, index: u32| u64::from(!rank) << 32 | u64::from(index);
     let open = |worthy: bool| {
         let marks = &taken.marks;
-        (0u32..).zip(worth).filter(move |&(i, &w)| (w > 0) == worthy && !marks[i as usize]).map(|(i, _)| i)
+        (0u32..).zip(worth).filter(move |&(i, &w)| (w > 0.0) == worthy && !marks[i as usize]).map(|(i, _)| i)
     };
-    let mut best: Vec<u64> = open(true).map(|i| packed(worth[i as usize], i)).collect();
+    let mut best: Vec<u64> = open(true).map(|i| packed(worth[i as usize].to_bits(), i)).collect();
     let mut rest: Vec<u64> = Vec::new();
     if best.len() < taken.left {
         rest = open(false).map(|i| packed((scores[i as usize] as f32).to_bits(), i)).collect();

@@ -62,6 +62,18 @@ fn a_spike_a_dip_and_a_short_burst_are_kept_among_noise() {
 }
 
 #[test]
+fn the_extreme_of_the_whole_is_kept_wherever_it_stands() {
+    for at in [0, 1, 7, 250, 598, 599] {
+        let mut values = noise(600);
+        values[at] = 1.6;
+        // A burst of others that are anomalies, too.
+        (300..340).step_by(4).for_each(|i| values[i] = 1.4);
+        let picked = pick(&values, &Options { points_max: 8, fill: true, ..Options::default() }).unwrap();
+        assert!(picked.kept.contains(&(at as u32)), "{at} {:?}", picked.kept);
+    }
+}
+
+#[test]
 fn infinities_are_anomalies_and_markers_are_nothing() {
     let mut values = noise(300);
     values[100] = f64::INFINITY;
