@@ -31,6 +31,7 @@ PYTHON_ORDER: list[set[str]] = [
     {"explain", "scan", "storage", "subscribe", "charts"},
     {"adapters", "lifecycle"},
     {"durability", "limits", "precision"},
+    {"alerts"},
     {"database"},
     {"testing"},
     {"server"},

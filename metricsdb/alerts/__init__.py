@@ -1,4 +1,4 @@
-"""Alerts: rule files, templates, routing and delivery. `metricsdb.alerts.model` holds the words that all parts share."""
+"""Alerts: rule files, templates, routing and delivery; `model` holds the words that all parts share."""
 
 from metricsdb.alerts.model import PostableAlert, RouteHint, fingerprint
 
