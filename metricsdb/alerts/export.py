@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from metricsdb.alerts.rules import RuleFile, duration_text, load, to_yaml
+from metricsdb.alerts.documents import to_yaml
+from metricsdb.alerts.rules import RuleFile, duration_text, load
 from metricsdb.alerts.templates.values import go_float, quote
 from metricsdb.errors import ConfigError
 

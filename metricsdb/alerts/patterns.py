@@ -72,8 +72,8 @@ def _engine(pattern: str, subject: str, replacement: str | None) -> str | bool:
 
 @lru_cache(maxsize=65_536)
 def fullmatch(pattern: str, subject: str) -> bool:
-    """Whether the whole of ``subject`` matches, as label matchers ask. Raises ``ConfigError``."""
-    return bool(_engine(f"^(?s:{pattern})$", subject, None))
+    """Whether the whole of ``subject`` matches, as Alertmanager's matchers ask. Raises ``ConfigError``."""
+    return bool(_engine(f"^(?:{pattern})$", subject, None))
 
 
 def search(pattern: str, subject: str) -> bool:

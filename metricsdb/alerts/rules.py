@@ -11,15 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import yaml
-
+from metricsdb.alerts.documents import read_yaml, to_yaml
 from metricsdb.alerts.templates import check
 from metricsdb.alerts.templates.values import quote
 from metricsdb.errors import ConfigError, TemplateError
 from metricsdb.times import duration_ms
 
-__all__ = ["Group", "Rule", "RuleFile", "duration_text", "label_map", "load", "read", "to_yaml", "word"]
+__all__ = ["Group", "Rule", "RuleFile", "duration_text", "label_map", "load", "read", "word"]
 
 _METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
 _WORD = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
@@ -146,10 +144,7 @@ def read(path: str | Path) -> RuleFile:
 
 def load(text: str, name: str = "rules") -> RuleFile:
     """The rule file in ``text``. Expressions are not parsed here; templates are. Raises ``ConfigError``."""
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: not YAML: {error}") from None
+    raw = read_yaml(text, name)
     raw = {} if raw is None else raw
     if not isinstance(raw, dict):
         raise ConfigError(f"{name}: holds a {type(raw).__name__}; a rule file is a mapping with `groups`")
@@ -234,11 +229,6 @@ def duration_text(ms: int) -> str:
         count, ms = divmod(ms, size)
         text += f"{count}{unit}" if count else ""
     return text or "0s"
-
-
-def to_yaml(value: Any) -> str:
-    """Plain values as YAML, keys in their order."""
-    return msgspec.yaml.encode(value).decode()
 
 
 def _scalar(value: Any) -> str:

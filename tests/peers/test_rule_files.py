@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from metricsdb.alerts import export, rules
+from metricsdb.alerts.documents import to_yaml
 from tests.peers.processes import need
 from tests.unit.alerts.corpus import HAND, generated
 from tests.unit.alerts.statements import groups
@@ -50,5 +51,5 @@ def test_our_own_writing_is_accepted(tmp_path):
 
 def test_exports_are_accepted(tmp_path):
     made = export.portable(groups())
-    check(tmp_path, rules.to_yaml(without_what_is_newer(made.rules.plain())))
+    check(tmp_path, to_yaml(without_what_is_newer(made.rules.plain())))
     check(tmp_path, export.native([g for g in groups() if not g.offset_ms]))
