@@ -16,6 +16,8 @@ __all__ = ["Matcher", "matches", "of_route", "parse", "shown"]
 _MATCHER = re.compile(
     r'\s*(?P<name>"(?:[^"\\]|\\.)*"|[^\s"{}!=~,\\\'`]+)\s*(?P<op>=~|!~|!=|=)\s*(?P<value>.*?)\s*', re.DOTALL
 )
+# Other escapes stay as they are: they are a regex's.
+_ESCAPES = {"n": "\n", '"': '"', "\\": "\\"}
 _NEXT = re.compile(r'(?:[^",\\]|\\.|"(?:[^"\\]|\\.)*")*')
 
 
@@ -76,7 +78,7 @@ def _one(part: str, text: str) -> Matcher:
         if value.startswith('"'):
             if len(value) < 2 or not value.endswith('"'):
                 raise ValueError("a quote is not closed")
-            value = unquote(re.sub(r'\\(?![abfnrtv\\"x0-7uU])', r"\\\\", value))
+            value = re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[0]), value[1:-1], flags=re.DOTALL)
         elif '"' in value:
             raise ValueError("a quote stands inside a bare value")
     except ValueError as error:

@@ -163,7 +163,7 @@ class Router:
         for alert in alerts:
             if alert.resolved(now_ms):
                 del group.alerts[alert.fingerprint]
-        if not group.alerts:
+        if not group.alerts and group.empty_ms is None:
             group.empty_ms = now_ms
         return made
 

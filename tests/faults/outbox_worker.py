@@ -1,6 +1,6 @@
 """Fires alerts through router, outbox and webhook until it is killed; prints each notification once it is promised.
 
-    python tests/faults/outbox_worker.py DIRECTORY URL CYCLE
+python tests/faults/outbox_worker.py DIRECTORY URL CYCLE
 """
 
 from __future__ import annotations
