@@ -12,7 +12,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-CYCLES, WORKERS_AT_ONCE = 200, 4
+CYCLES, OUTBOXES = 200, 4
 WORKER = Path(__file__).with_name("outbox_worker.py")
 ROOT = Path(__file__).parents[2]
 
@@ -51,40 +51,51 @@ class Counter:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
-def cycle(directory: Path, url: str, number: int, lines: int) -> list[str]:
-    """Runs a worker until it has promised so many, kills it, and returns what it said."""
-    process = subprocess.Popen(
-        [sys.executable, str(WORKER), str(directory), url, str(number)],
-        stdout=subprocess.PIPE, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert process.stdout is not None
-    said = []
-    try:
-        for raw in process.stdout:
-            said.append(raw.decode().strip())
-            if len(said) > lines:
-                break
-    finally:
-        process.send_signal(signal.SIGKILL)
+class Worker:
+    """A process that has all imported, and makes a child for each cycle."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+
+    def line(self) -> list[str]:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().split()
+
+    def cycle(self, directory: Path, url: str, number: int, lines: int) -> list[list[str]]:
+        """Lets a child go until it has promised so many, kills it, and returns what it said till then."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{directory} {url} {number}\n")
+        self.process.stdin.flush()
+        said, (word, pid) = [], self.line()
+        assert word == "pid"
+        while len(said) < lines:
+            said.append(self.line())
+        os.kill(int(pid), signal.SIGKILL)
         # What it said before it died is promised, too.
-        said += [line.decode().strip() for line in process.stdout if line.endswith(b"\n")]
-        process.stdout.close()
-        process.wait()
-    assert said, "the worker did not start"
-    return said[1:]
+        while (more := self.line()) != ["end"]:
+            said.append(more)
+        return said
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
 
 
 def test_nothing_promised_is_lost(tmp_path):
-    counter, chance = Counter(), random.Random(9)
+    counter, chance, worker = Counter(), random.Random(9), Worker()
     promised: dict[str, str] = {}
     for number in range(CYCLES):
-        for line in cycle(tmp_path / str(number % WORKERS_AT_ONCE), counter.url, number, chance.randrange(12)):
-            name, key = line.split()
+        for line in worker.cycle(tmp_path / str(number % OUTBOXES), counter.url, number, chance.randrange(12)):
+            name, key = line
             promised[name] = key
     counter.stumbles = False
     # What is still in the outboxes goes out when they are opened for the last time.
-    for number in range(WORKERS_AT_ONCE):
-        cycle(tmp_path / str(number), counter.url, 10_000 + number, 30)
+    for number in range(OUTBOXES):
+        worker.cycle(tmp_path / str(number), counter.url, 10_000 + number, 30)
+    worker.close()
     counter.server.shutdown()
     counter.server.server_close()
     assert len(promised) > CYCLES
