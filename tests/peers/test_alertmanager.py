@@ -152,6 +152,7 @@ def test_notifications_are_those_of_alertmanager(tmp_path):
             httpx.post(f"http://127.0.0.1:{port}/api/v2/alerts", json=body).raise_for_status()
         time.sleep(max(0.0, start + 13.4 - time.time()))
     hook.server.shutdown()
+    hook.server.server_close()
 
     router, ours = Router(load(config(hook.url))), []
     for at in range(0, 13_400, 100):

@@ -87,11 +87,18 @@ def test_the_same_verdict_in_the_same_words(seed, tmp_path):
     (tmp_path / "rules.yml").write_text(yaml.safe_dump(rules))
     path = tmp_path / "test.yml"
     path.write_text(yaml.safe_dump(tests))
-    done = subprocess.run([need("promtool"), "test", "rules", str(path)], capture_output=True, text=True, check=False)
     ours = run(path)
+    mine = normal(str(ours).replace("  SUCCESS", ""))
+    # Where two rules write one series, what promtool says may hang on the order of a Go map: it is asked twice.
+    for attempt in range(2):
+        done = subprocess.run(
+            [need("promtool"), "test", "rules", str(path)], capture_output=True, text=True, check=False
+        )
+        theirs = normal(done.stdout.replace("  SUCCESS", "") + done.stderr)
+        if mine == theirs or attempt:
+            break
     assert ours.ok == (done.returncode == 0)
-    theirs = done.stdout.replace("  SUCCESS", "") + done.stderr
-    assert normal(str(ours).replace("  SUCCESS", "")) == normal(theirs)
+    assert mine == theirs
 
 
 @pytest.mark.parametrize("seed", range(20))

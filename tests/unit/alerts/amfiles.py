@@ -12,7 +12,7 @@ route:
   group_by: [alertname]
   group_wait: 1s
   group_interval: 2s
-  repeat_interval: 6s
+  repeat_interval: 5s
   routes:
     - matchers: ['team="db"', 'severity=~"page|ticket"']
       receiver: db

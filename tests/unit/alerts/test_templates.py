@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from metricsdb.alerts import PostableAlert
-from metricsdb.alerts.patterns import search
+from metricsdb.alerts.patterns import replace_all, search
 from metricsdb.alerts.templates import Data, Limits, NotificationTemplates, check, expand, render
 from metricsdb.errors import ConfigError, QueryError, TemplateError
 
@@ -154,3 +154,150 @@ def test_a_regex_that_cannot_be_read_says_so():
         render('{{ match "(" "x" }}', {}, 1.0)
     with pytest.raises(ConfigError):
         search("(", "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('{{ eq . "x" }}', None),
+        ("{{ eq 1 }}", None),
+        ("{{ eq nil nil }} {{ eq nil 1 }} {{ ne 1 1 }}", "true false false"),
+        ("{{ len 5 }}", None),
+        ("{{ len nil }}", None),
+        ("{{ index 5 1 }}", None),
+        ("{{ index nil 1 }}", None),
+        ("{{ index $labels 1 }}", None),
+        ('{{ index (args 1) "arg0" }} {{ (args 1).arg0 }} {{ (args 1).arg9 }}', "1 1 <no value>"),
+        ('{{ index "abc" 1 }} {{ index "abc" true }}', None),
+        ('{{ index "abc" 1 }}', "98"),
+        ('{{ slice "abc" 1 2 3 }}', None),
+        ("{{ slice 5 }}", None),
+        ('{{ (slice (query "m") 1).x }}', None),
+        ('{{ len (slice (query "m") 1) }}', "1"),
+        ("{{ call 5 }}", None),
+        ('{{ js "\u0001<\u2028" }}', "\\u0001\\u003C\\u2028"),
+        ("{{ and }}", None),
+        ("{{ 1 | and 0 }} {{ 5 | or 0 }}", "0 5"),
+        ("{{ if false }}{{ $x := 1 }}{{ else }}{{ $x }}{{ end }}", None),
+        ("{{ 5 | 6 }}", None),
+        ("{{ (toTime 1).Nowhere }}", None),
+        ("{{ (toTime 1).Format }}", None),
+        ("{{ (toTime 1).Format 5 }}", None),
+        ("{{ (toTime 1).Add 5 }}", None),
+        ("{{ ((toTime 100).Add (toDuration 1.5)).Unix }} {{ ((toTime 100).Sub (toTime 40)).Seconds }}", "101 60"),
+        (
+            "{{ (toTime 100).Equal (toTime 100) }} {{ (toTime 1).Before (toTime 2) }} {{ (toTime 1).After (toTime 2) }}",
+            "true true false",
+        ),
+        ("{{ eq (toTime 1) (toTime 1) }} {{ eq (toDuration 1) (toDuration 2) }}", "true false"),
+        (
+            "{{ (toTime 1.5).UnixMilli }} {{ (toTime 1).UnixNano }} {{ (toTime 1.5).Nanosecond }} {{ (toTime 1).UTC }} {{ (toTime 1).Local }}",
+            "1500 1000000000 500000000 1970-01-01 00:00:01 +0000 UTC 1970-01-01 00:00:01 +0000 UTC",
+        ),
+        (
+            "{{ (toTime 1).Day }} {{ (toTime 1).Hour }} {{ (toTime 1).Minute }} {{ (toTime 1).Second }} {{ (toTime 1).Month.String }}",
+            "1 0 0 1 January",
+        ),
+        (
+            "{{ toDuration 0 }} {{ toDuration 1e-9 }} {{ toDuration 0.0000015 }} {{ toDuration -0.25 }} {{ toDuration 5400.5 }}",
+            "0s 1ns 1.5µs -250ms 1h30m0.5s",
+        ),
+        (
+            "{{ (toDuration 90).Hours }} {{ (toDuration 1.5).Milliseconds }} {{ (toDuration 1).Nanoseconds }} {{ (toDuration 1).String }}",
+            "0.025 1500 1000000000 1s",
+        ),
+        (
+            "{{ (toDuration 90.4).Round (toDuration 1) }} {{ (toDuration 90.6).Truncate 1000000000 }} {{ (toDuration -1.5).Round 1000000000 }}",
+            "1m30s 1m30s -2s",
+        ),
+        (
+            '{{ (toTime 1700000000).Format "2006-002 15h .000 ,999 -07:00:00 Z0700 -0700 -07 pm __2" }}',
+            "2023-318 22h .000  +00:00:00 Z +0000 +00 pm 318",
+        ),
+        ('{{ humanizeDuration (toDuration 90) }} {{ parseDurationTime "90s" }}', "1m 30s 1m30s"),
+        ('{{ template "x" }}', None),
+        ('{{ define "x" }}{{ break }}{{ end }}', None),
+        ('{{ block "x" 1 }}a{{ else }}b{{ end }}', None),
+        ("{{ with $x := 5 }}{{ $x }}{{ else with 6 }}{{ . }}{{ end }}", "5"),
+        ("{{ with 0 }}a{{ else with 6 }}{{ . }}{{ end }}", "6"),
+        ('{{ range $i, $v = query "m" }}{{ end }}', None),
+        ('{{ $i := 0 }}{{ $v := 0 }}{{ range $i, $v = query "m" }}{{ end }}{{ $i }}', "1"),
+        ("{{ range $i, $v query }}{{ end }}", None),
+        ("{{ range 0 }}x{{ else }}none{{ end }}{{ range nil }}{{ end }}", None),
+        ("{{ range .Labels.none }}{{ end }}", None),
+        ("{{ range (args 1).none }}x{{ else }}none{{ end }}", "none"),
+        ("{{ 99999999999999999999 }}", None),
+        ("{{ 010 }} {{ 0b11 }} {{ 0o17 }} {{ 0_7 }}", "8 3 15 7"),
+        ("{{ 0x }}", None),
+        ("{{ 1__0 }}", None),
+        ("{{ 'ab' }}", None),
+        ("{{ '\\n' }}{{ '\\'' }}", "1039"),
+        ('{{ "\\400" }}', None),
+        ('{{ "\\ud800" }}', None),
+        ('{{ "\\U0001F600 \\101" }}', "😀 A"),
+        ('{{ printf "%q %+q %#q %q" "a\\x01\\U000E0001" "é" "x" 39 }}', '"a\\x01\\U000e0001" "\\u00e9" `x` \'\\\'\''),
+        ('{{ printf "%[9]d %[3]d" 3 4 5 }}', "%!d(BADINDEX) 5"),
+        ('{{ printf "%[3]*.[2]*[1]f|" 12.0 2 6 }}', " 12.00|"),
+        ('{{ printf "%*d %.*d" "x" 1 "y" 2 }}', "%!(BADWIDTH)1 %!(BADPREC)2"),
+        (
+            '{{ printf "%.*f|%-5d|%+v|%#x|%#o|%O" -1 1.5 3 (query "m" | first) 255 8 8 }}',
+            "1.500000|3    |{Labels:map[__name__:m i:b] Value:2}|0xff|010|0o10",
+        ),
+        (
+            '{{ printf "%v %s %d" (query "m") (args "a") (args 1) }}',
+            "[{map[__name__:m i:b] 2} {map[__name__:m i:a] 1500}] map[arg0:a] map[%!d(string=arg0):1]",
+        ),
+        (
+            '{{ printf "%b %x %X %.3x %x" 1.0 1.0 -0.5 1.9999999 0.0 }}',
+            "4503599627370496p-52 0x1p+00 -0X1P-01 0x1.000p+01 0x0p+00",
+        ),
+        ('{{ printf "% d|%x|% f|% f" 5 -255 (parseDuration "1s") -1.0 }}', " 5|-ff| 1.000000|-1.000000"),
+        (
+            '{{ printf "%T %T %T" (query "m") (toTime 1) (args) }}',
+            "[]*template.sample time.Time map[string]interface {}",
+        ),
+        ('{{ print (query "m") }}', "[{map[__name__:m i:b] 2} {map[__name__:m i:a] 1500}]"),
+        ("{{ .Labels.a.b }}", None),
+        ("{{ (args 1).arg0.x }}", None),
+        ("{{ toUpper 5 }}", None),
+        ("{{ humanize true }}{{ humanize (args) }}", None),
+        ("{{ humanizeTimestamp 1e30 }}", None),
+        (
+            '{{ stripDomain "[::1]:80" }} {{ stripDomain "10.0.0.1" }} {{ stripPort "[::1]:80" }}',
+            "[::1]:80 10.0.0.1 ::1",
+        ),
+        (
+            '{{ if match "^\\\\d[[:alpha:]&][^]]\\\\Q.*\\\\E$" "1&x.*" }}yes{{ end }}{{ if match "\\\\Qa" "a" }}!{{ end }}',
+            "yes!",
+        ),
+        ('{{ match "[[]" "[" }} {{ match "[]a]" "]" }} {{ match "[^]a]" "]" }} {{ match "[[:" "x" }}', None),
+        ('{{ match "[[]" "[" }} {{ match "[]a]" "]" }} {{ match "[^]a]" "]" }}', "true true false"),
+        ("{{ .x", None),
+        ('{{ 1 \n }}{{ "a\n" }}', None),
+    ],
+)
+def test_every_corner(text, shown):
+    rows = [({"__name__": "m", "i": "b"}, 2.0), ({"__name__": "m", "i": "a"}, 1500.0)]
+    if shown is None:
+        with pytest.raises(TemplateError):
+            render(text, {"a": "x"}, 1.0, query=lambda expr: rows)
+    else:
+        assert render(text, {"a": "x"}, 1.0, query=lambda expr: rows) == shown
+
+
+def test_a_long_replacement_is_refused_before_it_is_made():
+    with pytest.raises(ConfigError, match="may take"):
+        replace_all("a", "$0" * 5000, "a" * 5000)
+
+
+def test_random_text_is_read_or_refused():
+    import random
+
+    chance = random.Random(4)
+    parts = ["{{", "}}", "{{-", "-}}", " ", "if", "end", "else", "range", "$x", ":=", "=", "|", "(", ")", ".", ".a", '"s"', "`r`", "1", "1.5", "'c'",
+             "$labels", "printf", "and", "nil", "true", ",", "define", "template", "block", "with", "break", "/*", "*/", "\n", "query", "é", "\\", '"']  # fmt: skip
+    for _ in range(4000):
+        text = "".join(chance.choice(parts) for _ in range(chance.randrange(1, 14)))
+        if chance.random() < 0.7:
+            text = "{{ " + " ".join(chance.choice(parts) for _ in range(chance.randrange(1, 9))) + " }}" + text
+        assert isinstance(expand(text, {"a": "x"}, 1.0, query=lambda expr: [({"i": "a"}, 1.0)]), str)
