@@ -180,8 +180,6 @@ def _rule(raw: Any, where: str) -> Rule:
     rule = Rule(raw, f"{where}, {rule.name!r}")
     if raw.get("expr") in (None, ""):
         raise ConfigError(f"{rule.where}: `expr` is missing")
-    if rule.record is not None and not _METRIC.fullmatch(rule.record) and not rule.record:
-        raise ConfigError(f"{rule.where}: no metric can be called so")
     if rule.record is not None and any(raw.get(key) for key in ("for", "keep_firing_for", "annotations")):
         raise ConfigError(f"{rule.where}: a recording rule has no `for`, `keep_firing_for` or `annotations`")
     _ = rule.for_ms, rule.keep_firing_for_ms

@@ -12,7 +12,6 @@ from __future__ import annotations
 import glob
 import math
 import warnings
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -317,15 +316,11 @@ def _query(db: Database, expr: str, at_ms: int) -> Vector:
     frame = db.query(expr, at_ms / 1000, priority="alert")
     names = [name for name in frame.columns if name not in ("timestamp", "value", "histogram")]
     if frame["value"].dtype.is_numeric() and (frame["timestamp"].dt.timestamp("ms") == at_ms).all():
-        return [({name: row[name] for name in names if row[name] is not None}, row["value"]) for row in _rows(frame)]
+        return [
+            ({name: row[name] for name in names if row[name] is not None}, row["value"])
+            for row in frame.iter_rows(named=True)
+        ]
     raise ExecutionError("rule result is not a vector or scalar")
-
-
-def _rows(frame: Any) -> Iterator[Mapping[str, Any]]:
-    for row in frame.iter_rows(named=True):
-        if row["value"] is None:
-            raise ExecutionError("native histograms are not compared; use histogram_count() or such")
-        yield row
 
 
 def _write(db: Database, vector: Vector, at_ms: int) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import subprocess
@@ -16,8 +17,10 @@ import pytest
 
 from metricsdb.alerts import PostableAlert
 from metricsdb.alerts.amconfig import load
-from metricsdb.alerts.notify import alertmanager_body, webhook_body
+from metricsdb.alerts.notify import AlertmanagerFeed, Delivery, HttpChannel, alertmanager_body, webhook_body
+from metricsdb.alerts.outbox import Outbox
 from metricsdb.alerts.routing import Router
+from metricsdb.clock import SystemClock
 from tests.peers.processes import free_port, need, running
 from tests.unit.alerts.amfiles import config
 
@@ -136,7 +139,21 @@ def plainly(path: str, payload: dict) -> tuple:
     return path, rest, alerts
 
 
-def test_notifications_are_those_of_alertmanager(tmp_path):
+def random_story(start: int, seed: int) -> list[tuple[int, list[PostableAlert]]]:
+    """Alerts of random labels, sent again, and some of them resolved."""
+    chance, events = random.Random(seed), []
+    known = [random_labels(chance) for _ in range(12)]
+    for at in range(200, 9_000, 1_100):
+        alerts = [
+            PostableAlert(labels, {}, start, start + at - 20 if chance.random() < 0.3 else None)
+            for labels in chance.sample(known, chance.randrange(1, 5))
+        ]
+        events.append((at, alerts))
+    return events
+
+
+@pytest.mark.parametrize("seed", [None, 1, 2])
+def test_notifications_are_those_of_alertmanager(tmp_path, seed):
     hook = Hook()
     file, port = tmp_path / "am.yml", free_port()
     file.write_text(config(hook.url))
@@ -145,7 +162,7 @@ def test_notifications_are_those_of_alertmanager(tmp_path):
     with running(command, f"http://127.0.0.1:{port}/-/ready", tmp_path / "log"):
         start = time.time()
         start_ms = int(start * 1000)
-        events = story(start_ms)
+        events = story(start_ms) if seed is None else random_story(start_ms, seed)
         for offset, alerts in events:
             time.sleep(max(0.0, start + offset / 1000 - time.time()))
             body = [alertmanager_body(alert) for alert in alerts]
@@ -181,3 +198,28 @@ def test_notifications_are_those_of_alertmanager(tmp_path):
         late = [abs(a - b) for (a, _), (b, _) in zip(mine[key], rows, strict=True)]
         # Half of the group interval: which flush it was, not how quick the machine is.
         assert max(late) < 1.0, (key, late)
+
+
+def test_an_alertmanager_takes_what_we_feed_it(tmp_path):
+    file, port = tmp_path / "am.yml", free_port()
+    file.write_text(config())
+    url = f"http://127.0.0.1:{port}"
+    command = [need("prometheus-alertmanager"), f"--config.file={file}", f"--web.listen-address=127.0.0.1:{port}",
+               "--cluster.listen-address=", f"--storage.path={tmp_path / 'data'}"]  # fmt: skip
+    now = int(time.time() * 1000)
+    firing = PostableAlert({"alertname": "Fed", "i": "1"}, {"s": "x"}, now - 60_000, None, "http://g")
+    over = PostableAlert({"alertname": "Fed", "i": "2"}, {}, now - 60_000, now - 1_000)
+    feed, outbox = AlertmanagerFeed(), Outbox(tmp_path / "box")
+    delivery = Delivery(outbox, {"alertmanager": HttpChannel(url + "/api/v2/alerts")}, SystemClock())
+    with running(command, url + "/-/ready", tmp_path / "log"):
+        outbox.put(feed.messages([firing, over], now))
+        assert asyncio.run(delivery.deliver()).sent == 1
+        there = {a["labels"]["i"]: a for a in httpx.get(url + "/api/v2/alerts").json()}
+        assert there.keys() == {"1"}
+        assert there["1"]["fingerprint"] == firing.fingerprint
+        assert there["1"]["annotations"] == {"s": "x"}
+        done = PostableAlert(firing.labels, firing.annotations, now - 60_000, now)
+        outbox.put(feed.messages([done], now + 1_000))
+        assert asyncio.run(delivery.deliver()).sent == 1
+        assert httpx.get(url + "/api/v2/alerts").json() == []
+    outbox.close()

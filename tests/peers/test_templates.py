@@ -103,6 +103,8 @@ a {{- " " -}} b
 {{ range $i := query "m" }}{{ break }}x{{ else }}y{{ end }}ok
 {{ range $i, $e := query "m" }}{{ if eq $i 0 }}{{ continue }}{{ end }}{{ $i }}{{ end }}
 {{ if false }}{{ $q := 1 }}{{ end }}ok
+{{ define "t" }}{{ .x }}|{{ .x.y }}{{ end }}{{ template "t" }}
+{{ printf "%.f|%*d|%-5.0d|%5.0d|%.0d|" 1.5 -5 1 0 0 0 }}
 """.strip("\n").split("\n")  # fmt: skip
 REFUSED = r"""
 {{

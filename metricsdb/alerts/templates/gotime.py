@@ -35,9 +35,6 @@ class GoDuration(Record):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GoDuration) and self.nanoseconds == other.nanoseconds
 
-    def __hash__(self) -> int:
-        return hash(self.nanoseconds)
-
     def text(self) -> str:
         total = abs(self.nanoseconds)
         sign = "-" if self.nanoseconds < 0 else ""
@@ -93,9 +90,6 @@ class GoTime(Record):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GoTime) and self.ms == other.ms
-
-    def __hash__(self) -> int:
-        return hash(self.ms)
 
     def text(self) -> str:
         return self.format("2006-01-02 15:04:05.999999999 -0700 MST")

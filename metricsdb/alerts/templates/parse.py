@@ -37,11 +37,10 @@ class Token:
 
 @dataclass(slots=True)
 class Literal:
-    """A constant; ``number`` tells a number's literal, which fits parameters of more than one type."""
+    """A constant."""
 
     at: int
     value: object
-    number: bool = False
 
 
 @dataclass(slots=True)
@@ -275,9 +274,7 @@ class _Parser:
         return Control(word.at, word.text, pipeline, body, orelse)
 
     def _nested(self, word: Token) -> Control:
-        self.depth += 1
-        if self.depth > DEPTH_MAX:
-            raise self._fail(word.at, f"nested more than {DEPTH_MAX} deep")
+        self.depth += 1  # its bodies ask whether that is too deep
         control = self._control(word)
         self.depth -= 1
         return control
@@ -402,9 +399,9 @@ class _Parser:
             text = self._unquoted(token)
             if len(text) != 1:
                 raise self._fail(token.at, f"malformed character constant: {token.text}")
-            return Literal(token.at, ord(text), number=True)
+            return Literal(token.at, ord(text))
         if token.kind == "number":
-            return Literal(token.at, self._number(token), number=True)
+            return Literal(token.at, self._number(token))
         if token.kind == "word":
             return Literal(token.at, {"true": True, "false": False, "nil": None}[token.text])
         if token.text == ".":

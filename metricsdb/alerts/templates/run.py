@@ -13,7 +13,6 @@ from metricsdb.alerts.templates.parse import (
     Command,
     Control,
     Expr,
-    Jump,
     Literal,
     Node,
     Pipeline,
@@ -165,8 +164,8 @@ class _Run:
                 case Call(at, name, given):
                     data = None if given is None else self.pipeline(given, dot)
                     self.body(name, data, [["$", data]], at)
-                case Jump(_, kind):
-                    raise _Leave(kind)
+                case _:
+                    raise _Leave(node.kind)
         del self.vars[known:]
 
     def branch(self, node: Control, dot: Any) -> None:
@@ -196,7 +195,7 @@ class _Run:
             ran = True
             self.step(node.at)
             for name, bound in zip(names, (item,) if len(names) == 1 else (key, item), strict=False):
-                self.bind(name, bound, declares)
+                self.bind(node.at, name, bound, declares)
             try:
                 self.walk(node.body, item)
             except _Leave as leave:
@@ -209,7 +208,7 @@ class _Run:
 
     # --- values -----------------------------------------------------------------------------------
 
-    def bind(self, name: str, value: Any, declares: bool) -> None:
+    def bind(self, at: int, name: str, value: Any, declares: bool) -> None:
         if declares:
             self.vars.append([name, value])
             return
@@ -217,6 +216,7 @@ class _Run:
             if slot[0] == name:
                 slot[1] = value
                 return
+        raise self.fail(at, f"undefined variable: {name}")
 
     def variable(self, at: int, name: str) -> Any:
         for known, value in reversed(self.vars):
@@ -230,7 +230,7 @@ class _Run:
         for command in pipeline.commands:
             value = self.command(command, dot, value)
         for name in pipeline.names:
-            self.bind(name, value, pipeline.declares)
+            self.bind(pipeline.at, name, value, pipeline.declares)
         return value
 
     def command(self, command: Command, dot: Any, final: Any) -> Any:
@@ -284,7 +284,7 @@ class _Run:
         if given:
             raise self.fail(at, f"{name} has arguments but cannot be invoked as function")
         if value is None:
-            raise self.fail(at, f"nil data; no entry for key {name!r}")
+            return None
         if isinstance(value, Record):
             if name not in value.fields:
                 raise self.fail(at, f"can't evaluate field {name} in type {value.name}")
@@ -309,15 +309,13 @@ class _Run:
         given: list[Any] = []
         for i, arg in enumerate(args):
             kind = function.params[min(i, len(function.params) - 1)]
-            given.append(self.argument(head, kind, self.value(arg, dot), isinstance(arg, Literal) and arg.number))
+            given.append(self.argument(head, kind, self.value(arg, dot)))
         if final is not _MISSING:
             kind = function.params[min(len(args), len(function.params) - 1)]
-            given.append(self.argument(head, kind, final, False))
+            given.append(self.argument(head, kind, final))
         self.pay(head.at, *given)
         try:
             result = function.call(*given)
-        except TemplateError:
-            raise
         except (ValueError, OverflowError, TypeError, MetricsDBError) as error:
             raise self.fail(head.at, f"error calling {name}: {error}") from None
         if isinstance(result, str) and len(result) > self.limits.text:
@@ -325,14 +323,10 @@ class _Run:
         self.pay(head.at, result)
         return result
 
-    def argument(self, head: Chain, kind: str, value: Any, literal: bool) -> Any:
+    def argument(self, head: Chain, kind: str, value: Any) -> Any:
         if kind == "any":
             return value
         actual = go_type(value)
-        if literal and kind == "float64" and isinstance(value, int):
-            return float(value)
-        if literal and kind == "int" and isinstance(value, float) and value.is_integer():
-            return int(value)
         if actual == kind or (kind == "[]string" and value == []):
             return value
         raise self.fail(head.at, f"wrong type for value; expected {kind}; got {actual}")

@@ -6,7 +6,9 @@ import asyncio
 import base64
 import json
 import sys
+import threading
 import types
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
@@ -370,3 +372,29 @@ def test_an_alertmanager_is_fed_as_prometheus_does():
     assert sent([over], 190_000) == ["2023-11-14T22:15:30Z"]
     assert sent([over], 130_000 + 900_001) == []
     assert sent([], 0) == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # apprise imports what Python will drop
+def test_apprise_itself_is_driven(tmp_path):
+    apprise = pytest.importorskip("apprise", reason="apprise is not installed")
+    seen: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            seen.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        one = AppriseChannel([f"json://127.0.0.1:{server.server_address[1]}/"])
+        asyncio.run(one.send(Message("t", "k", '{"title":"T","body":"B"}')))
+        server.shutdown()
+    told = json.loads(seen[0])
+    assert (told["title"], told["message"]) == ("T", "B")
+    with pytest.raises(DeliveryError, match="does not know"):
+        asyncio.run(AppriseChannel(["nonsense://x"]).send(Message("t", "k", '{"title":"T","body":"B"}')))
+    assert apprise.__version__

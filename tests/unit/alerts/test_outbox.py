@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 
 import pytest
 
@@ -137,6 +138,20 @@ def test_what_cannot_be_written_was_not_taken(tmp_path, monkeypatch):
         box.put([message(5)])
     again = Outbox(tmp_path)
     assert [m for m in again.waiting() if m.key != "k4"] == [message(1), message(3)]
+    again.close()
+
+
+def test_a_line_that_was_set_apart_is_no_damage(tmp_path):
+    box = Outbox(tmp_path)
+    box.put([message(1)])
+    box.close()
+    with (tmp_path / "outbox.log").open("ab") as file:
+        file.write(b"\n")
+    again = Outbox(tmp_path)
+    assert (again.waiting(), again.damaged) == ([message(1)], 0)
+    shutil.rmtree(tmp_path)
+    with pytest.raises(StorageError, match="cannot be written"):
+        again._rewrite()
     again.close()
 
 

@@ -48,6 +48,7 @@ def told(notifications):
         ("ünïcode=x y", [("ünïcode", "=", "x y")]),
         ("{}", []),
         ("a=", [("a", "=", "")]),
+        ('{a="b", }', [("a", "=", "b")]),
     ],
 )
 def test_matchers_are_read(text, found):
@@ -57,7 +58,8 @@ def test_matchers_are_read(text, found):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", "=b", '{a="b"', 'a="b"}', 'a="b', 'a=b"c', 'a="b" c', 'a=~"("', 'a==b"', '"\\z"="x"']
+    "text",
+    ["", "a", "=b", '{a="b"', 'a="b"}', 'a="b', 'a=b"c', 'a="b" c', 'a=~"("', 'a==b"', '"\\z"="x"', "a=b}", 'a=b"c"'],
 )
 def test_matchers_that_cannot_be_read_are_refused(text):
     with pytest.raises(ConfigError):

@@ -132,6 +132,10 @@ def test_hostile_templates_end(text):
 def test_limits_may_be_smaller():
     with pytest.raises(TemplateError, match="more than 3 steps"):
         render("{{ 1 }}{{ 2 }}{{ 3 }}", {}, 1.0, limits=Limits(steps=3))
+    with pytest.raises(TemplateError, match="printf makes more than 2 characters"):
+        render('{{ printf "abc" | len }}', {}, 1.0, limits=Limits(text=2))
+    with pytest.raises(TemplateError, match="unknown time zone"):
+        NotificationTemplates().render('{{ now | tz "Mars/Base" }}', data(), NOW)
     with pytest.raises(TemplateError, match="more than 2 characters"):
         render("{{ 100 }}", {}, 1.0, limits=Limits(text=2))
 
@@ -180,6 +184,7 @@ def test_a_regex_that_cannot_be_read_says_so():
         ("{{ 1 | and 0 }} {{ 5 | or 0 }}", "0 5"),
         ("{{ if false }}{{ $x := 1 }}{{ else }}{{ $x }}{{ end }}", None),
         ("{{ 5 | 6 }}", None),
+        ("{{ if false }}{{ $x := 1 }}{{ else }}{{ $x = 2 }}{{ end }}", None),
         ("{{ (toTime 1).Nowhere }}", None),
         ("{{ (toTime 1).Format }}", None),
         ("{{ (toTime 1).Format 5 }}", None),
