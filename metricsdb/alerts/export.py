@@ -17,21 +17,12 @@ from typing import Any
 import msgspec
 
 from metricsdb.alerts.documents import to_yaml
+from metricsdb.alerts.model import RouteHint
 from metricsdb.alerts.rules import RuleFile, duration_text, load
 from metricsdb.alerts.templates.values import go_float, quote
 from metricsdb.errors import ConfigError
 
-__all__ = ["Exported", "Level", "Recording", "Route", "Statement", "StatementGroup", "native", "portable", "restore"]
-
-
-class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A `ROUTE` clause; None: as the tree says."""
-
-    to: list[str]
-    group_by: list[str] | None = None
-    wait_ms: int | None = None
-    interval_ms: int | None = None
-    repeat_ms: int | None = None
+__all__ = ["Exported", "Level", "Recording", "Statement", "StatementGroup", "native", "portable", "restore"]
 
 
 class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,7 +46,7 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hold_ms: int = 0
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
-    route: Route | None = None
+    route: RouteHint | None = None
 
 
 class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,7 +69,7 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     during: str | None = None
     not_during: str | None = None
     cap: int | None = None
-    route: Route | None = None
+    route: RouteHint | None = None
 
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> Statement:
@@ -254,7 +245,7 @@ class _Export:
             rule = {"source_matchers": [source], "target_matchers": [named]}
             self.inhibit.append(rule | ({"equal": alert.inhibited_on} if alert.inhibited_on else {}))
 
-    def routed(self, alert: Statement, level: Level, route: Route | None) -> None:
+    def routed(self, alert: Statement, level: Level, route: RouteHint | None) -> None:
         matchers = [f"alertname={quote(alert.name)}"]
         matchers += [f"severity={quote(level.name)}"] if level.name else []
         times = {"active_time_intervals": [alert.during]} if alert.during else {}
@@ -263,12 +254,12 @@ class _Export:
             if times:
                 self.inexact.append(f"{alert.name}: DURING needs ROUTE TO, it is left out")
             return
-        given: dict[str, Any] = {"group_by": route.group_by} if route.group_by is not None else {}
+        given: dict[str, Any] = {"group_by": list(route.group_by)} if route.group_by is not None else {}
         for key, ms in (("wait", route.wait_ms), ("interval", route.interval_ms)):
             given |= {f"group_{key}": duration_text(ms)} if ms is not None else {}
         given |= {"repeat_interval": duration_text(route.repeat_ms)} if route.repeat_ms is not None else {}
-        for i, receiver in enumerate(route.to, 1):
-            more = {"continue": True} if i < len(route.to) else {}
+        for i, receiver in enumerate(route.receivers, 1):
+            more = {"continue": True} if i < len(route.receivers) else {}
             self.routes.append({"matchers": matchers, "receiver": receiver} | given | times | more)
 
 

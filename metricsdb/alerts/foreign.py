@@ -149,7 +149,7 @@ def _monitor(alert: Statement, group: StatementGroup, inexact: list[str], step_m
     labels = group.labels | alert.labels | top.labels
     texts = [*(alert.annotations | top.annotations).values()]
     route = top.route or alert.route
-    texts += [] if route is None else [f"@{receiver}" for receiver in route.to]
+    texts += [] if route is None else [f"@{receiver}" for receiver in route.receivers]
     options: dict[str, Any] = {
         "thresholds": thresholds,
         "on_missing_data": _MISSING[alert.no_data],

@@ -193,6 +193,7 @@ def test_numbers_are_humanized_as_there(tmp_path):
     chance = random.Random(7)
     values = VALUES + [f"{chance.choice([-1, 1]) * 10 ** chance.uniform(-12, 18):.6g}" for _ in range(120)]
     shapes = [s for s in SHAPES if "humanize" in s or s == "{{ $value }}" or "toTime" in s]
+    shapes.append('{{ printf "% f|%+f|% g|%08.1f|%-9.1f|" $value $value $value $value $value }}')
     # Beyond 2^63 seconds Go's conversion to an integer is undefined; ours goes on counting days.
     compare(tmp_path, [(s, v) for s in shapes for v in values if abs(number(v)) != 1e21 or "Duration" not in s])
 

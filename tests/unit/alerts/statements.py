@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from metricsdb.alerts.export import Level, Recording, Route, Statement, StatementGroup
+from metricsdb.alerts import RouteHint
+from metricsdb.alerts.export import Level, Recording, Statement, StatementGroup
 
 
 def groups() -> list[StatementGroup]:
@@ -10,7 +11,9 @@ def groups() -> list[StatementGroup]:
         "DiskFilling",
         [
             Level("used > 0.8", "warning", "used", ">", "0.8", 600_000, clear_at=0.75, clear_for_ms=600_000),
-            Level("used > 0.92", "critical", "used", ">", "0.92", of=(2, 3), clear_at=0.88, route=Route(["pager"])),
+            Level(
+                "used > 0.92", "critical", "used", ">", "0.92", of=(2, 3), clear_at=0.88, route=RouteHint(("pager",))
+            ),
         ],
         text="ALERT DiskFilling BY (instance, mountpoint)\n  LEVEL warning WHEN used > 0.8 FOR 10m\n\n  # odd",
         by=["instance", "mountpoint"],
@@ -24,7 +27,16 @@ def groups() -> list[StatementGroup]:
         inhibited_on=["instance"],
         cap=200,
         during="office",
-        route=Route(["chat", "mail"], ["cluster"], 1_000, 2_000, 14_400_000),
+        route=RouteHint(
+            (
+                "chat",
+                "mail",
+            ),
+            ("cluster",),
+            1_000,
+            2_000,
+            14_400_000,
+        ),
     )
     slow = [
         Statement("Slow", [Level("p99 > 0.5", clear_when="p99 < 0.35")], text="ALERT Slow …"),
@@ -33,7 +45,7 @@ def groups() -> list[StatementGroup]:
         Statement("Levels", [Level("p99 > 0.7", "low"), Level("p99 > 0.8", "high")], text="L", error="FIRE"),
         Statement("Never", [Level("p99 > 0.9", keep_ms=1000)], text="N", not_during="night"),
         Statement("Kept", [Level("y > 1", keep_ms=1000, clear_for_ms=5, clear_of=(1, 2))], text="K", inhibited_by="Z"),
-        Statement("Quiet", [Level("z > 1")], text="Q", not_during="night", route=Route(["pager"])),
+        Statement("Quiet", [Level("z > 1")], text="Q", not_during="night", route=RouteHint(("pager",))),
         Recording("a:b", "sum(x)", {"k": "v"}, "RECORD a:b = sum(x) …", 3_600_000),
         Recording("c:d", "sum(y)", text="RECORD c:d = sum(y)"),
     ]

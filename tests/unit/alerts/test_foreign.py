@@ -8,7 +8,8 @@ import json
 
 import yaml
 
-from metricsdb.alerts.export import Level, Recording, Route, Statement, StatementGroup
+from metricsdb.alerts import RouteHint
+from metricsdb.alerts.export import Level, Recording, Statement, StatementGroup
 from metricsdb.alerts.foreign import datadog, grafana
 from tests.unit.alerts.statements import groups
 
@@ -64,7 +65,7 @@ def test_datadog_gets_a_monitor_an_alert():
     assert monitors["Levels"]["query"] == "p99 > 0.8"
     assert "Levels: its conditions are no thresholds" in "\n".join(made.inexact)
     assert "Kept: KEEP FIRING FOR is left out" in made.inexact
-    again = Statement("R", [Level("x > 1", "", "x", ">", "1")], route=Route(["chat"], repeat_ms=7_200_000))
+    again = Statement("R", [Level("x > 1", "", "x", ">", "1")], route=RouteHint(("chat",), repeat_ms=7_200_000))
     assert datadog([StatementGroup("g", [again])]).value[0]["options"]["renotify_interval"] == 120
     assert "unloadEvaluator" not in str(grafana([StatementGroup("g", [again])]).value)
 

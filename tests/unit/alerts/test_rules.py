@@ -9,7 +9,7 @@ import random
 import pytest
 import yaml
 
-from metricsdb.alerts import export, rules
+from metricsdb.alerts import RouteHint, export, rules
 from metricsdb.alerts.documents import read_yaml, to_yaml
 from metricsdb.errors import ConfigError
 from tests.unit.alerts.corpus import HAND, UNKNOWN, generated
@@ -132,9 +132,10 @@ def test_clear_at_needs_the_parts_of_its_comparison():
 
 def test_plain_values_become_statements():
     value = {"name": "g", "interval_ms": 1000, "statements": [
-        {"name": "A", "levels": [{"when": "x > 1", "of": [2, 3]}]}, {"record": "a:b", "expr": "x"}]}  # fmt: skip
+        {"name": "A", "levels": [{"when": "x > 1", "of": [2, 3], "route": {"receivers": ["a"], "group_by": ["b"]}}]}, {"record": "a:b", "expr": "x"}]}  # fmt: skip
     group = export.StatementGroup.of(value)
     assert group.statements[0].levels[0].of == (2, 3)
+    assert group.statements[0].levels[0].route == RouteHint(("a",), ("b",))
     assert group.statements[1] == export.Recording("a:b", "x")
     assert export.Statement.of(value["statements"][0]) == group.statements[0]
     with pytest.raises(ConfigError, match="statement 'A'"):
