@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import polars as pl
@@ -27,6 +28,8 @@ __all__ = ["Notification", "Router"]
 # How long after a group lost its last alert another one finds it as it is, as Alertmanager's sweep each 30 s.
 _EMPTY_KEPT_MS = 30_000
 _LOG_KEPT_MS = 120 * 3_600_000
+# Values of the equal labels -> sources that are no targets, sources that are.
+_Sources = dict[tuple[str, ...], tuple[list[PostableAlert], list[PostableAlert]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class Router:
         self._timeouts: dict[str, bool] = {}
         self._groups: dict[tuple[str, tuple[tuple[str, str], ...]], _Group] = {}
         self._log: dict[str, _Entry] = {}
-        self._sources: dict[int, list[PostableAlert]] | None = None
+        self._sources: list[_Sources] | None = None
 
     # --- in ---------------------------------------------------------------------------------------
 
@@ -216,11 +219,13 @@ class Router:
 
     def _inhibitor(self, labels: Mapping[str, str], now_ms: int) -> PostableAlert | None:
         if self._sources is None:
-            rules = enumerate(self.config.inhibit_rules)
-            self._sources = {i: [a for a in self._alerts.values() if matches(r.source, a.labels)] for i, r in rules}
-        for i, rule in enumerate(self.config.inhibit_rules):
+            self._sources = [_sources(rule, self._alerts.values()) for rule in self.config.inhibit_rules]
+        for rule, sources in zip(self.config.inhibit_rules, self._sources, strict=True):
             if matches(rule.target, labels):
-                found = _source(rule, self._sources[i], labels, now_ms)
+                alone, both = sources.get(tuple(labels.get(name, "") for name in rule.equal), ((), ()))
+                # One that is source and target at once never inhibits another of that kind.
+                others = () if matches(rule.source, labels) else both
+                found = next((one for one in chain(alone, others) if not one.resolved(now_ms)), None)
                 if found is not None:
                     return found
         return None
@@ -321,17 +326,14 @@ def _merged(new: PostableAlert, old: PostableAlert, old_timeout: bool, now_ms: i
     return replace(new, starts_at_ms=min(new.starts_at_ms, old.starts_at_ms), ends_at_ms=ends)
 
 
-def _source(
-    rule: InhibitRule, sources: list[PostableAlert], labels: Mapping[str, str], now_ms: int
-) -> PostableAlert | None:
-    """A firing alert that inhibits; one that is source and target at once never inhibits another of that kind."""
-    both = matches(rule.source, labels)
-    for alert in sources:
-        if alert.resolved(now_ms) or any(alert.labels.get(n, "") != labels.get(n, "") for n in rule.equal):
-            continue
-        if not (both and matches(rule.target, alert.labels)):
-            return alert
-    return None
+def _sources(rule: InhibitRule, alerts: Iterable[PostableAlert]) -> _Sources:
+    """The alerts that may inhibit by a rule, by their equal labels: those that are no targets, and those that are."""
+    found: _Sources = {}
+    for alert in alerts:
+        if matches(rule.source, alert.labels):
+            at = tuple(alert.labels.get(name, "") for name in rule.equal)
+            found.setdefault(at, ([], []))[matches(rule.target, alert.labels)].append(alert)
+    return found
 
 
 def _plain(alert: PostableAlert) -> dict[str, Any]:

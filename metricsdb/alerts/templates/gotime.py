@@ -24,6 +24,32 @@ _MONTHS = [
 _DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 
 
+_ELEMENTS: dict[str, Callable[[datetime], str]] = {
+    "January": lambda at: _MONTHS[at.month - 1],
+    "Jan": lambda at: _MONTHS[at.month - 1][:3],
+    "01": lambda at: f"{at.month:02d}",
+    "1": lambda at: str(at.month),
+    "Monday": lambda at: _DAYS[at.weekday()],
+    "Mon": lambda at: _DAYS[at.weekday()][:3],
+    "2": lambda at: str(at.day),
+    "_2": lambda at: f"{at.day:2d}",
+    "02": lambda at: f"{at.day:02d}",
+    "__2": lambda at: f"{at.timetuple().tm_yday:3d}",
+    "002": lambda at: f"{at.timetuple().tm_yday:03d}",
+    "15": lambda at: f"{at.hour:02d}",
+    "3": lambda at: str(at.hour % 12 or 12),
+    "03": lambda at: f"{at.hour % 12 or 12:02d}",
+    "4": lambda at: str(at.minute),
+    "04": lambda at: f"{at.minute:02d}",
+    "5": lambda at: str(at.second),
+    "05": lambda at: f"{at.second:02d}",
+    "2006": lambda at: f"{at.year:04d}",
+    "06": lambda at: f"{at.year % 100:02d}",
+    "PM": lambda at: "PM" if at.hour >= 12 else "AM",
+    "pm": lambda at: "pm" if at.hour >= 12 else "am",
+}
+
+
 class GoDuration(Record):
     """Nanoseconds."""
 
@@ -104,16 +130,7 @@ class GoTime(Record):
             return self._fraction(word)
         if word[0] in "Z-" or word == "MST":
             return self._zone(word)
-        twelve = at.hour % 12 or 12
-        return {
-            "January": _MONTHS[at.month - 1], "Jan": _MONTHS[at.month - 1][:3], "01": f"{at.month:02d}",
-            "1": str(at.month), "Monday": _DAYS[at.weekday()], "Mon": _DAYS[at.weekday()][:3],
-            "2": str(at.day), "_2": f"{at.day:2d}", "02": f"{at.day:02d}", "__2": f"{at.timetuple().tm_yday:3d}",
-            "002": f"{at.timetuple().tm_yday:03d}", "15": f"{at.hour:02d}", "3": str(twelve), "03": f"{twelve:02d}",
-            "4": str(at.minute), "04": f"{at.minute:02d}", "5": str(at.second), "05": f"{at.second:02d}",
-            "2006": f"{at.year:04d}", "06": f"{at.year % 100:02d}", "PM": "PM" if at.hour >= 12 else "AM",
-            "pm": "pm" if at.hour >= 12 else "am",
-        }[word]  # fmt: skip
+        return _ELEMENTS[word](at)
 
     def _fraction(self, word: str) -> str:
         digits = f"{self.at.microsecond:06d}000"[: len(word) - 1]
