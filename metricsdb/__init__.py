@@ -17,6 +17,7 @@ from metricsdb.errors import (
     ConfigError,
     CorruptionError,
     DatabaseLocked,
+    DeliveryError,
     ExecutionError,
     ForkedError,
     FormatVersionError,
@@ -31,6 +32,7 @@ from metricsdb.errors import (
     QueryRejected,
     QueryTimeout,
     StorageError,
+    TemplateError,
     WriteError,
 )
 from metricsdb.explain import Estimate, Plan
@@ -46,6 +48,7 @@ __all__ = [
     "CorruptionError",
     "Database",
     "DatabaseLocked",
+    "DeliveryError",
     "Durability",
     "Estimate",
     "ExecutionError",
@@ -73,6 +76,7 @@ __all__ = [
     "SeriesLimits",
     "StorageError",
     "Subscription",
+    "TemplateError",
     "Tick",
     "WriteError",
     "WriteReport",

@@ -1,4 +1,4 @@
-"""The command line: serve, scrape, demo."""
+"""The command line: serve, scrape, test-rules, demo."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from metricsdb.logs import OneLine, printable
 from metricsdb.server.run import check_exposure
 from metricsdb.server.run import serve as run_server
 from metricsdb.sizes import size_bytes
+from metricsdb.testing.rules import run as run_rule_tests
 from metricsdb.times import Duration, duration_ms
 from metricsdb.web import hash_password as hash_of
 
@@ -184,6 +185,18 @@ def scrape(
     with Database() as db:
         failed = _run(_scrape_rounds(db, chosen, interval, query or []))
     if failed:
+        raise typer.Exit(1)
+
+
+@app.command("test-rules")
+def check_rules(
+    files: Annotated[list[Path], typer.Argument(help="Unit-test files of rules, as promtool takes them.")],
+) -> None:
+    """Run unit tests of alerting and recording rules: promtool's files, promtool's verdict; status 1 if one fails."""
+    results = [run_rule_tests(path) for path in files]
+    for result in results:
+        out.print(Text("\n".join(map(printable, str(result).split("\n")))), soft_wrap=True)
+    if not all(result.ok for result in results):
         raise typer.Exit(1)
 
 

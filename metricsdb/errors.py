@@ -18,6 +18,8 @@ MetricsDBError
 │   └── FormatVersionError     a file is of another version of the format
 ├── CorruptionError            stored bytes are not what was written
 ├── ForkedError                the process was forked from the one that has the database
+├── TemplateError              a notification template is wrong; says line and column
+├── DeliveryError              a notification could not be handed over; says whether another try may help
 └── ConfigError                an option or a configuration file is wrong
 """
 
@@ -28,6 +30,7 @@ __all__ = [
     "ConfigError",
     "CorruptionError",
     "DatabaseLocked",
+    "DeliveryError",
     "ExecutionError",
     "ForkedError",
     "FormatVersionError",
@@ -42,6 +45,7 @@ __all__ = [
     "QueryRejected",
     "QueryTimeout",
     "StorageError",
+    "TemplateError",
     "WriteError",
 ]
 
@@ -148,6 +152,34 @@ class ForkedError(MetricsDBError):
 
     Open another database here, or start workers with ``multiprocessing.get_context("spawn")``.
     """
+
+
+class TemplateError(MetricsDBError):
+    """A template cannot be read, or ended while it ran.
+
+    Attributes:
+        line, column: 1-based place in the template's text; the column counts characters.
+    """
+
+    def __init__(self, message: str, line: int = 1, column: int = 1) -> None:
+        super().__init__(f"template, line {line}, column {column}: {message}")
+        self.message = message
+        self.line = line
+        self.column = column
+
+
+class DeliveryError(MetricsDBError):
+    """A receiver did not take a notification.
+
+    Attributes:
+        retry: whether the same request may succeed later.
+        retry_after: seconds that the receiver asked for, or None.
+    """
+
+    def __init__(self, message: str, retry: bool, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry = retry
+        self.retry_after = retry_after
 
 
 class ConfigError(MetricsDBError):

@@ -31,6 +31,7 @@ PYTHON_ORDER: list[set[str]] = [
     {"explain", "expressions", "scan", "storage", "subscribe", "charts"},
     {"adapters", "lifecycle"},
     {"durability", "limits", "precision", "rollups"},
+    {"alerts"},
     {"database"},
     {"testing"},
     {"server"},

@@ -19,6 +19,7 @@ from metricsdb.errors import (
     QueryLimit,
     QueryRejected,
     QueryTimeout,
+    TemplateError,
     WriteError,
 )
 
@@ -28,6 +29,7 @@ __all__ = ["failure", "json_bytes", "refusal", "retry_after", "success"]
 _KINDS: tuple[tuple[type[MetricsDBError], str, int], ...] = (
     (ParseError, "bad_data", 400),
     (ConfigError, "bad_data", 400),
+    (TemplateError, "bad_data", 400),
     (NotDurable, "unavailable", 503),
     (MemoryLimit, "unavailable", 503),
     (WriteError, "bad_data", 400),

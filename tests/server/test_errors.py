@@ -18,6 +18,8 @@ CASES = [
     (errors.DatabaseLocked("process 1 has it"), "internal", 500),
     (errors.FormatVersionError("version 9"), "internal", 500),
     (errors.ForkedError("forked"), "internal", 500),
+    (errors.TemplateError("no such function", 1, 4), "bad_data", 400),
+    (errors.DeliveryError("HTTP 500", True), "internal", 500),
     (errors.ExecutionError("many-to-many"), "execution", 422),
     (errors.QueryLimit("too many samples"), "execution", 422),
     (errors.QueryTimeout("too slow"), "timeout", 503),

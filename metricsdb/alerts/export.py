@@ -1,0 +1,331 @@
+"""Statements to Prometheus rules and Alertmanager configuration, and back where the rules were not edited.
+
+A `Statement` is what this needs of an alert statement, in plain values; `Statement.of` reads it from a mapping.
+`portable` uses standard keys alone and lists whatever has no exact form. `native` has each statement in a comment above
+its rules, with a hash of each, so that `restore` finds it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from metricsdb.alerts.documents import to_yaml
+from metricsdb.alerts.model import RouteHint
+from metricsdb.alerts.rules import RuleFile, duration_text, load
+from metricsdb.alerts.templates.values import go_float, quote
+from metricsdb.errors import ConfigError
+
+__all__ = ["Exported", "Level", "Recording", "Statement", "StatementGroup", "native", "portable", "restore"]
+
+
+class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One condition. ``of``: k of n instead of ``for_ms``. ``name`` is empty for an alert without levels.
+
+    ``clear_at`` needs ``expr``, ``op`` and ``threshold``, the parts of ``when``.
+    """
+
+    when: str
+    name: str = ""
+    expr: str | None = None
+    op: str | None = None
+    threshold: str | None = None
+    for_ms: int = 0
+    of: tuple[int, int] | None = None
+    clear_when: str | None = None
+    clear_at: float | None = None
+    clear_for_ms: int = 0
+    clear_of: tuple[int, int] | None = None
+    keep_ms: int = 0
+    hold_ms: int = 0
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    route: RouteHint | None = None
+
+
+class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An `ALERT`; ``text`` is the statement itself. ``levels``: lowest first."""
+
+    name: str
+    levels: list[Level]
+    text: str = ""
+    by: list[str] | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    keep_ms: int = 0
+    hold_ms: int = 0
+    cooldown_ms: int = 0
+    flap: dict[str, Any] | None = None
+    no_data: str = "CLEAR"
+    error: str = "KEEP"
+    inhibited_by: str | None = None
+    inhibited_on: list[str] = []
+    during: str | None = None
+    not_during: str | None = None
+    cap: int | None = None
+    route: RouteHint | None = None
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Statement:
+        """From plain values, as the parser prints them. Raises ``ConfigError``."""
+        made: Statement = _converted(value, cls)
+        return made
+
+
+class Recording(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A `RECORD`."""
+
+    record: str
+    expr: str
+    labels: dict[str, str] = {}
+    text: str = ""
+    backfill_ms: int = 0
+
+
+class StatementGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A `GROUP`."""
+
+    name: str
+    statements: list[Statement | Recording]
+    interval_ms: int | None = None
+    offset_ms: int = 0
+    labels: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> StatementGroup:
+        """From plain values, as the parser prints them: an alert has ``name``, a recording ``record``."""
+        given = dict(value)
+        kinds = [Recording if "record" in one else Statement for one in given.pop("statements", ())]
+        statements = [_converted(one, kind) for one, kind in zip(value.get("statements", ()), kinds, strict=True)]
+        return cls(statements=statements, **given)
+
+
+def _converted(value: Mapping[str, Any], kind: Any) -> Any:
+    try:
+        return msgspec.convert(dict(value), kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"statement {value.get('name')!r}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """``rules``: the rule file. ``alertmanager``: `inhibit_rules` and `routes` to put into its configuration.
+
+    ``inexact``: what has no exact form there, a line each: the alert's name, the clause, what it became.
+    """
+
+    rules: RuleFile
+    alertmanager: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    inexact: list[str] = field(default_factory=list)
+
+
+def portable(groups: Iterable[StatementGroup], *, refuse: bool = False, step_ms: int = 60_000) -> Exported:
+    """The rules that mean the same to Prometheus, or nearly so. ``step_ms``: interval of groups that name none.
+
+    ``refuse``: raise ``ConfigError`` instead of listing what is not exact.
+    """
+    made = _Export()
+    for group in groups:
+        made.group(group, group.interval_ms or step_ms)
+    if refuse and made.inexact:
+        raise ConfigError("no exact form in Prometheus: " + "; ".join(made.inexact))
+    alertmanager = {k: v for k, v in (("inhibit_rules", made.inhibit), ("routes", made.routes)) if v}
+    return Exported(load(to_yaml({"groups": made.groups}), "export"), alertmanager, made.inexact)
+
+
+class _Export:
+    def __init__(self) -> None:
+        self.groups: list[dict[str, Any]] = []
+        self.inhibit: list[dict[str, Any]] = []
+        self.routes: list[dict[str, Any]] = []
+        self.inexact: list[str] = []
+
+    def group(self, group: StatementGroup, step_ms: int) -> None:
+        rules: list[dict[str, Any]] = []
+        for one in group.statements:
+            rules += [_recorded(one)] if isinstance(one, Recording) else self.alert(one, step_ms)
+            if isinstance(one, Recording) and one.backfill_ms:
+                self.inexact.append(f"{one.record}: BACKFILL is left out")
+        made: dict[str, Any] = {"name": group.name}
+        made |= {"interval": duration_text(group.interval_ms)} if group.interval_ms else {}
+        made |= {"query_offset": duration_text(group.offset_ms)} if group.offset_ms else {}
+        if group.labels:
+            # Older servers know no labels of a group: each rule gets them.
+            for rule in rules:
+                rule["labels"] = group.labels | rule.get("labels", {})
+        self.groups.append(made | {"rules": rules})
+
+    def alert(self, alert: Statement, step_ms: int) -> list[dict[str, Any]]:
+        def note(clause: str, became: str = "is left out") -> None:
+            self.inexact.append(f"{alert.name}: {clause} {became}")
+
+        for clause, there in (
+            ("COOLDOWN", alert.cooldown_ms), ("FLAP", alert.flap), ("CAP", alert.cap is not None),
+            ("ON NODATA", alert.no_data != "CLEAR"), ("ON ERROR", alert.error != "KEEP"),
+        ):  # fmt: skip
+            if there:
+                note(clause)
+        rules = []
+        for level in alert.levels:
+            labels = alert.labels | ({"severity": level.name} if level.name else {}) | level.labels
+            rule: dict[str, Any] = {"alert": alert.name, "expr": self.expr(alert, level, labels, step_ms, note)}
+            if level.for_ms:
+                rule["for"] = duration_text(level.for_ms)
+            keep = self.keep(alert, level, note)
+            if keep:
+                rule["keep_firing_for"] = duration_text(keep)
+            annotations = alert.annotations | level.annotations
+            rule |= {"labels": labels} if labels else {}
+            rule |= {"annotations": annotations} if annotations else {}
+            rules.append(rule)
+            self.routed(alert, level, level.route or alert.route)
+        self.inhibited(alert, note)
+        return rules
+
+    def expr(self, alert: Statement, level: Level, labels: Mapping[str, str], step_ms: int, note: Any) -> str:
+        fire = level.when.strip()
+        if level.of is not None:
+            k, n = level.of
+            window = f"[{duration_text(n * step_ms - 1)}:{duration_text(step_ms)}]"
+            fire = f"count_over_time(({fire}){window}) >= {k}"
+            note(f"FOR {k} OF {n}", "is a subquery: counted at multiples of the interval, and the value is the count")
+        if level.clear_when is None and level.clear_at is None:
+            return fire
+        own = {"alertname": alert.name, "alertstate": "firing"} | {k: v for k, v in labels.items() if "{{" not in v}
+        firing = "ALERTS{" + ",".join(f"{k}={quote(v)}" for k, v in own.items()) + "}"
+        static = ["alertname", "alertstate", *labels]
+        match = f"on({', '.join(alert.by)})" if alert.by is not None else f"ignoring({', '.join(static)})"
+        if level.clear_at is not None:
+            if level.expr is None or level.op is None:
+                raise ConfigError(f"{alert.name}: CLEAR AT needs a comparison; give the parts of WHEN")
+            stays = f"({level.expr.strip()}) {level.op} {go_float(float(level.clear_at), 'g', -1)}"
+            return f"({fire}) or (({stays}) and {match} {firing})"
+        note("CLEAR WHEN", "keeps an alert whose expression is gone with the value 1")
+        kept = f"max by ({', '.join(alert.by)}) ({firing})" if alert.by is not None else firing
+        back = f"{kept} unless {match} ({str(level.clear_when).strip()})"
+        if alert.by is None:
+            back = f"max without ({', '.join(static)}) ({firing}) unless ({str(level.clear_when).strip()})"
+        joined = f"or {match}" if alert.by is not None else "or"
+        return f"({fire}) {joined} ({back})"
+
+    def keep(self, alert: Statement, level: Level, note: Any) -> int:
+        """`keep_firing_for`: the damp of clearing, or what the statement keeps."""
+        keep, hold = level.keep_ms or alert.keep_ms, level.hold_ms or alert.hold_ms
+        if hold:
+            note("HOLD")
+        if level.clear_of is not None:
+            note("CLEAR … FOR k OF n")
+        if level.clear_for_ms and keep:
+            note("KEEP FIRING FOR", "and the damp of CLEAR are one keep_firing_for, the longer one")
+        return max(level.clear_for_ms, keep)
+
+    def inhibited(self, alert: Statement, note: Any) -> None:
+        named = f"alertname={quote(alert.name)}"
+        for low, high in zip(alert.levels, alert.levels[1:], strict=False):
+            if alert.by is None:
+                note("LEVEL", f"{low.name} is not inhibited by {high.name}: BY names the labels that are equal")
+                continue
+            above = [above.name for above in alert.levels[alert.levels.index(high) :]]
+            source = f"severity=~{quote('|'.join(map(re.escape, above)))}"
+            self.inhibit.append(
+                {
+                    "source_matchers": [named, source],
+                    "target_matchers": [named, f"severity={quote(low.name)}"],
+                    "equal": list(alert.by),
+                }
+            )
+        if alert.inhibited_by is not None:
+            source = f"alertname={quote(alert.inhibited_by)}"
+            rule = {"source_matchers": [source], "target_matchers": [named]}
+            self.inhibit.append(rule | ({"equal": alert.inhibited_on} if alert.inhibited_on else {}))
+
+    def routed(self, alert: Statement, level: Level, route: RouteHint | None) -> None:
+        matchers = [f"alertname={quote(alert.name)}"]
+        matchers += [f"severity={quote(level.name)}"] if level.name else []
+        times = {"active_time_intervals": [alert.during]} if alert.during else {}
+        times |= {"mute_time_intervals": [alert.not_during]} if alert.not_during else {}
+        if route is None:
+            if times:
+                self.inexact.append(f"{alert.name}: DURING needs ROUTE TO, it is left out")
+            return
+        given: dict[str, Any] = {"group_by": list(route.group_by)} if route.group_by is not None else {}
+        for key, ms in (("wait", route.wait_ms), ("interval", route.interval_ms)):
+            given |= {f"group_{key}": duration_text(ms)} if ms is not None else {}
+        given |= {"repeat_interval": duration_text(route.repeat_ms)} if route.repeat_ms is not None else {}
+        for i, receiver in enumerate(route.receivers, 1):
+            more = {"continue": True} if i < len(route.receivers) else {}
+            self.routes.append({"matchers": matchers, "receiver": receiver} | given | times | more)
+
+
+def _recorded(one: Recording) -> dict[str, Any]:
+    return {"record": one.record, "expr": one.expr} | ({"labels": one.labels} if one.labels else {})
+
+
+# --- native: the statements in comments -----------------------------------------------------------
+
+_MARK = re.compile(r"^ *# metricsdb statement ((?:[0-9a-f]{16} ?)+)$", re.MULTILINE)
+_LINE = re.compile(r"^ *# \| ?(.*)$")
+
+
+def _hash(rule: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(rule, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def native(groups: Sequence[StatementGroup], *, step_ms: int = 60_000) -> str:
+    """The portable rules as YAML, each statement's ``text`` in a comment above its first rule."""
+    plain = portable(groups, step_ms=step_ms).rules.plain()
+    lines = ["groups:"]
+    for group, made in zip(groups, plain["groups"], strict=True):
+        head = to_yaml([{k: v for k, v in made.items() if k != "rules"}])
+        lines += [*head.rstrip("\n").split("\n"), "  rules:" if made["rules"] else "  rules: []"]
+        rules = list(made["rules"])
+        for one in group.statements:
+            count = len(one.levels) if isinstance(one, Statement) else 1
+            mine, rules = rules[:count], rules[count:]
+            lines.append("    # metricsdb statement " + " ".join(map(_hash, mine)))
+            lines += [f"    # | {line}".rstrip() for line in one.text.split("\n")]
+            for rule in mine:
+                lines += ["    " + line for line in to_yaml([rule]).rstrip("\n").split("\n")]
+    return "\n".join(lines) + "\n"
+
+
+def restore(text: str, name: str = "rules") -> tuple[list[str], RuleFile]:
+    """Statements whose rules stand there as they were written, and the file with all other rules.
+
+    A rule that was edited is taken as it is now, and its statement's other rules with it. Raises ``ConfigError``.
+    """
+    file = load(text, name)
+    found: list[tuple[list[str], str]] = []
+    lines = text.split("\n")
+    for i, line in enumerate(lines):
+        mark = _MARK.match(line)
+        if mark is None:
+            continue
+        body = []
+        for following in lines[i + 1 :]:
+            inside = _LINE.match(following)
+            if inside is None:
+                break
+            body.append(inside[1])
+        found.append((mark[1].split(), "\n".join(body)))
+    statements: list[str] = []
+    groups = []
+    for group in file.groups:
+        kept, at = [], 0
+        hashes = [_hash(rule.raw) for rule in group.rules]
+        while at < len(hashes):
+            match = next((one for one in found if hashes[at : at + len(one[0])] == one[0]), None)
+            if match is None:
+                kept.append(group.rules[at])
+                at += 1
+            else:
+                statements.append(match[1])
+                at += len(match[0])
+        groups.append(type(group)(group.raw, tuple(kept)))
+    return statements, RuleFile(tuple(groups), file.raw)

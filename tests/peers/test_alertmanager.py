@@ -1,0 +1,225 @@
+"""Our router beside Debian's Alertmanager: the same configuration, the same alerts."""
+
+# ruff: noqa: E501  (tables are read line by line)
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import subprocess
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+
+from metricsdb.alerts import PostableAlert
+from metricsdb.alerts.amconfig import load
+from metricsdb.alerts.notify import AlertmanagerFeed, Delivery, HttpChannel, alertmanager_body, webhook_body
+from metricsdb.alerts.outbox import Outbox
+from metricsdb.alerts.routing import Router
+from metricsdb.clock import SystemClock
+from tests.peers.processes import free_port, need, running
+from tests.unit.alerts.amfiles import config
+
+pytestmark = pytest.mark.peers
+
+VALUES = {
+    "alertname": ["HostDown", "DiskFull", "Slow"], "team": ["db", "web", None], "severity": ["page", "ticket", "info", None],
+    "job": ["postgres", "node", None], "env": ["prod", "dev", None], "zone": ["a", "c", None],
+    "cluster": ["x", "y", None], "instance": ["1", "2"], "night": ["1", None],
+}  # fmt: skip
+
+
+def random_labels(chance: random.Random) -> dict[str, str]:
+    chosen = {name: chance.choice(values) for name, values in VALUES.items()}
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def test_our_export_is_accepted(tmp_path):
+    file = tmp_path / "am.yml"
+    file.write_text(load(config()).to_yaml())
+    done = subprocess.run([need("amtool"), "check-config", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert load(file.read_text()) == load(config())
+
+
+def test_statements_export_to_a_configuration_that_is_accepted(tmp_path):
+    from metricsdb.alerts.export import portable
+    from tests.unit.alerts.statements import groups
+
+    made = portable(groups()).alertmanager
+    base = load(
+        "route: {receiver: chat}\nreceivers: [{name: chat}, {name: mail}, {name: pager}]\n"
+        "time_intervals: [{name: office, time_intervals: [{months: ['1']}]},"
+        " {name: night, time_intervals: [{months: ['2']}]}]"
+    )
+    file = tmp_path / "am.yml"
+    file.write_text(base.with_rules(made).to_yaml())
+    done = subprocess.run([need("amtool"), "check-config", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_alerts_take_the_same_routes(tmp_path):
+    file = tmp_path / "am.yml"
+    file.write_text(config())
+    tree = load(config()).route
+    chance = random.Random(5)
+    for _ in range(150):
+        labels = random_labels(chance)
+        pairs = [f"{name}={value}" for name, value in labels.items()]
+        done = subprocess.run(
+            [need("amtool"), "config", "routes", "test", f"--config.file={file}", *pairs],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout.strip().split(",") == [route.receiver for route in tree.match(labels)], labels
+
+
+class Hook:
+    """Takes webhooks and notes when what came."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, str, dict]] = []
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                hook.seen.append((time.time(), self.path, json.loads(body)))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def story(start: int) -> list[tuple[int, list[PostableAlert]]]:
+    """(milliseconds from the start, what is posted then)."""
+
+    def alert(ends: int | None = None, **labels: str) -> PostableAlert:
+        return PostableAlert(
+            labels, {"summary": labels["alertname"]}, start, ends and start + ends, "http://g/x?a=1&b=2"
+        )
+
+    disk = {"alertname": "DiskFull", "severity": "page", "job": "node", "instance": "1"}
+    slow = {
+        "alertname": "Slow",
+        "team": "db",
+        "severity": "ticket",
+        "job": "postgres",
+        "cluster": "x",
+        "zone": "c",
+        "env": "prod",
+    }
+    return [
+        (0, [alert(**disk), alert(**slow), alert(alertname="Slow", severity="info", instance="1")]),
+        (500, [alert(**disk | {"instance": "2"})]),
+        (2_600, [alert(alertname="Slow", severity="info", instance="2"), alert(alertname="Night", night="1")]),
+        (4_700, [alert(4_650, **disk), alert(4_650, **slow)]),
+        (5_300, [alert(alertname="HostDown", instance="2")]),
+        (8_600, [alert(8_500, **disk | {"instance": "2"}), alert(8_500, alertname="Slow", severity="info", instance="1")]),
+    ]  # fmt: skip
+
+
+def plainly(path: str, payload: dict) -> tuple:
+    """What must be the same, without times of delivery and names of hosts."""
+    payload = json.loads(json.dumps(payload))
+    alerts = []
+    for alert in payload["alerts"]:
+        alerts.append((alert["status"], sorted(alert["labels"].items()), sorted(alert["annotations"].items()),
+                       alert["startsAt"], alert["endsAt"], alert["generatorURL"], alert["fingerprint"]))  # fmt: skip
+    names = ("receiver", "status", "groupKey", "version", "truncatedAlerts")
+    rest = [payload[name] for name in names] + [sorted(payload[n].items()) for n in ("groupLabels", "commonLabels", "commonAnnotations")]  # fmt: skip
+    return path, rest, alerts
+
+
+def random_story(start: int, seed: int) -> list[tuple[int, list[PostableAlert]]]:
+    """Alerts of random labels, sent again, and some of them resolved."""
+    chance, events = random.Random(seed), []
+    known = [random_labels(chance) for _ in range(12)]
+    for at in range(200, 9_000, 1_100):
+        alerts = [
+            PostableAlert(labels, {}, start, start + at - 20 if chance.random() < 0.3 else None)
+            for labels in chance.sample(known, chance.randrange(1, 5))
+        ]
+        events.append((at, alerts))
+    return events
+
+
+@pytest.mark.parametrize("seed", [None, 1, 2])
+def test_notifications_are_those_of_alertmanager(tmp_path, seed):
+    hook = Hook()
+    file, port = tmp_path / "am.yml", free_port()
+    file.write_text(config(hook.url))
+    command = [need("prometheus-alertmanager"), f"--config.file={file}", f"--web.listen-address=127.0.0.1:{port}",
+               "--cluster.listen-address=", f"--storage.path={tmp_path / 'data'}", "--web.external-url=http://am"]  # fmt: skip
+    with running(command, f"http://127.0.0.1:{port}/-/ready", tmp_path / "log"):
+        start = time.time()
+        start_ms = int(start * 1000)
+        events = story(start_ms) if seed is None else random_story(start_ms, seed)
+        for offset, alerts in events:
+            time.sleep(max(0.0, start + offset / 1000 - time.time()))
+            body = [alertmanager_body(alert) for alert in alerts]
+            httpx.post(f"http://127.0.0.1:{port}/api/v2/alerts", json=body).raise_for_status()
+        time.sleep(max(0.0, start + 13.4 - time.time()))
+    hook.server.shutdown()
+    hook.server.server_close()
+
+    router, ours = Router(load(config(hook.url))), []
+    for at in range(0, 13_400, 100):
+        for offset, alerts in events:
+            if offset == at:
+                router.receive(alerts, start_ms + at)
+        for notification in router.tick(start_ms + at):
+            path = notification.integration.raw["url"].removeprefix(hook.url)
+            body = json.loads(
+                webhook_body(notification, "http://am", notification.integration.raw.get("max_alerts", 0))
+            )
+            ours.append((at / 1000, plainly(path, body)))
+    theirs = [(at - start, plainly(path, payload)) for at, path, payload in hook.seen]
+
+    def by_path(rows):
+        found: dict[tuple, list] = {}
+        for at, row in rows:
+            found.setdefault((row[0], row[1][2]), []).append((round(at, 1), row))
+        return found
+
+    mine, peers = by_path(ours), by_path(theirs)
+    assert mine.keys() == peers.keys()
+    for key, rows in peers.items():
+        told = [row for _, row in mine[key]]
+        assert told == [row for _, row in rows], key
+        late = [abs(a - b) for (a, _), (b, _) in zip(mine[key], rows, strict=True)]
+        # Half of the group interval: which flush it was, not how quick the machine is.
+        assert max(late) < 1.0, (key, late)
+
+
+def test_an_alertmanager_takes_what_we_feed_it(tmp_path):
+    file, port = tmp_path / "am.yml", free_port()
+    file.write_text(config())
+    url = f"http://127.0.0.1:{port}"
+    command = [need("prometheus-alertmanager"), f"--config.file={file}", f"--web.listen-address=127.0.0.1:{port}",
+               "--cluster.listen-address=", f"--storage.path={tmp_path / 'data'}"]  # fmt: skip
+    now = int(time.time() * 1000)
+    firing = PostableAlert({"alertname": "Fed", "i": "1"}, {"s": "x"}, now - 60_000, None, "http://g")
+    over = PostableAlert({"alertname": "Fed", "i": "2"}, {}, now - 60_000, now - 1_000)
+    feed, outbox = AlertmanagerFeed(), Outbox(tmp_path / "box")
+    delivery = Delivery(outbox, {"alertmanager": HttpChannel(url + "/api/v2/alerts")}, SystemClock())
+    with running(command, url + "/-/ready", tmp_path / "log"):
+        outbox.put(feed.messages([firing, over], now))
+        assert asyncio.run(delivery.deliver()).sent == 1
+        there = {a["labels"]["i"]: a for a in httpx.get(url + "/api/v2/alerts").json()}
+        assert there.keys() == {"1"}
+        assert there["1"]["fingerprint"] == firing.fingerprint
+        assert there["1"]["annotations"] == {"s": "x"}
+        done = PostableAlert(firing.labels, firing.annotations, now - 60_000, now)
+        outbox.put(feed.messages([done], now + 1_000))
+        assert asyncio.run(delivery.deliver()).sent == 1
+        assert httpx.get(url + "/api/v2/alerts").json() == []
+    outbox.close()
