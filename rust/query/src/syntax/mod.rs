@@ -4,7 +4,7 @@ mod check;
 mod duration;
 mod json;
 mod lexer;
-mod literal;
+pub(crate) mod literal;
 mod parser;
 mod predicate;
 mod printer;

@@ -16,7 +16,11 @@ pub(super) trait Twice<T> {
 
 impl<T> Twice<T> for Option<T> {
     fn once(&mut self, value: T) -> std::result::Result<(), ()> {
-        if self.is_some() { Err(()) } else { Ok(*self = Some(value)) }
+        if self.is_some() {
+            return Err(());
+        }
+        *self = Some(value);
+        Ok(())
     }
 }
 

@@ -205,7 +205,7 @@ impl Parser<'_> {
         } else if self.at_word("when") {
             let condition = self.condition()?;
             self.clauses(&mut clauses)?;
-            Body::Single(condition)
+            Body::Single(Box::new(condition))
         } else {
             let error = self.unexpected("ALERT", "WHEN, LEVEL or another clause");
             return Err(error.with_remedy("an alert is ALERT name WHEN expression"));

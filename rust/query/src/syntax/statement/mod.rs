@@ -82,7 +82,7 @@ pub struct Alert {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body {
-    Single(Condition),
+    Single(Box<Condition>),
     /// Lowest first.
     Levels(Vec<Level>),
 }

@@ -198,7 +198,10 @@ fn errors_say_where_and_what_to_do() {
             "1:28: parse error: this cannot be the name of a label",
         ),
         ("alert a when x > 1 labels {a=\"x\",a=\"y\"}", "1:34: parse error: a stands twice"),
-        ("alert a when x > 1 labels {a=1}", "1:30: parse error: unexpected number \"1\" in LABELS, expected a text in quotes"),
+        (
+            "alert a when x > 1 labels {a=1}",
+            "1:30: parse error: unexpected number \"1\" in LABELS, expected a text in quotes",
+        ),
         (
             "alert a when x > 1 labels {a b}",
             "1:30: parse error: unexpected identifier \"b\" in LABELS, expected \"=\"",
@@ -383,7 +386,7 @@ fn alert() -> impl Strategy<Value = Statement> {
         levels.iter_mut().enumerate().for_each(|(i, level)| level.name.push_str(&i.to_string()));
         Body::Levels(levels)
     });
-    let body = prop_oneof![condition().prop_map(Body::Single), levels];
+    let body = prop_oneof![condition().prop_map(|c| Body::Single(Box::new(c))), levels];
     (name(), maybe(labels()), clauses(), body).prop_map(|(name, by, clauses, body)| {
         Statement::Alert(Box::new(Alert { name, by, clauses, body, span: Span::default() }))
     })
@@ -462,7 +465,7 @@ fn unspanned_condition(condition: Condition) -> Condition {
 fn unspanned_alert(alert: Alert) -> Alert {
     let span = Span::default();
     let body = match alert.body {
-        Body::Single(condition) => Body::Single(unspanned_condition(condition)),
+        Body::Single(condition) => Body::Single(Box::new(unspanned_condition(*condition))),
         Body::Levels(levels) => Body::Levels(
             levels
                 .into_iter()
