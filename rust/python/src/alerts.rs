@@ -1,6 +1,6 @@
 //! Statements and alerts: texts to what Python reads, evaluations to transitions.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use metricsdb_model::budget::{Limits, Stop};
@@ -8,6 +8,7 @@ use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::sample::{Values, stale};
 use metricsdb_model::{Budget, Columns, Error, Labels, Matrix, MetricType, Result};
 use metricsdb_query::alert::backtest::{self, Times};
+use metricsdb_query::alert::compile::Query;
 use metricsdb_query::alert::{self, Change, Machine, Muting, Plan, Readings};
 use metricsdb_query::syntax;
 use metricsdb_query::syntax::statement::{
@@ -21,12 +22,12 @@ use pyo3_polars::PyDataFrame;
 
 use crate::database::NativeDatabase;
 use crate::queries::{Ask, Class};
-use crate::{call, error, input, output};
+use crate::{call, input, output};
 
 type Pairs = BTreeMap<String, String>;
 /// (from ms, until ms, labels, reason)
 type NativeMuting = (i64, i64, Vec<(String, String)>, String);
-/// (time ms, labels, level, from, to, value, flapping, notify, muted)
+/// (time ms, labels, level, from, to, value, firing, flapping, notify, muted, firing since ms)
 type NativeChange = (i64, Pairs, Option<usize>, &'static str, &'static str, f64, bool, bool, Option<String>);
 /// (labels, level, state, pending since, firing since, value, flapping, announced, hidden)
 type NativeActive = (Pairs, usize, &'static str, i64, Option<i64>, f64, bool, bool, bool);
@@ -46,6 +47,51 @@ struct Held {
     written: Vec<Labels>,
 }
 
+/// A recording rule, with the series that it wrote last.
+#[pyclass(frozen, module = "metricsdb._native")]
+pub struct RecordRule {
+    query: Query,
+    labels: Labels,
+    written: Mutex<BTreeSet<Labels>>,
+}
+
+#[pymethods]
+impl RecordRule {
+    #[new]
+    fn new(py: Python<'_>, name: &str, expr: &str, labels: Pairs) -> PyResult<RecordRule> {
+        call::short(py, || {
+            let query = Query { expr: syntax::parse(expr)?, text: expr.to_owned() };
+            let labels = input::label_map(&labels)?.with(METRIC_NAME, name);
+            Ok(RecordRule { query, labels, written: Mutex::default() })
+        })
+    }
+}
+
+impl RecordRule {
+    /// The samples of an answer under the rule's name and labels, and markers for series that ended.
+    fn named(&self, found: Matrix) -> Result<Vec<(Labels, f64)>> {
+        if !found.histograms.is_empty() {
+            return Err(Error::execution("recorded histograms are not supported; record a number of them"));
+        }
+        let mut named = Vec::with_capacity(found.len());
+        let mut now = BTreeSet::new();
+        for (labels, value) in found.labels.iter().zip(found.values) {
+            let mut labels = labels.clone();
+            for (name, text) in self.labels.iter() {
+                labels = labels.with(name, text);
+            }
+            if !now.insert(labels.clone()) {
+                let message = "vector contains metrics with the same labelset after applying rule labels";
+                return Err(Error::execution(message));
+            }
+            named.push((labels, value));
+        }
+        let before = std::mem::replace(&mut *self.written.lock(), now.clone());
+        named.extend(before.difference(&now).map(|labels| (labels.clone(), stale())));
+        Ok(named)
+    }
+}
+
 fn mutings(given: Vec<NativeMuting>) -> Vec<Muting> {
     let muting = |(from_ms, until_ms, labels, reason): NativeMuting| Muting {
         from_ms,
@@ -61,9 +107,21 @@ fn pairs(labels: &Labels) -> Pairs {
 }
 
 fn native(change: &Change) -> NativeChange {
-    let Change { at, labels, level, from, to, value, flapping, notify, muted } = change;
+    let Change { at, labels, level, from, to, value, since, firing, flapping, notify, muted } = change;
     let muted = muted.as_deref().map(str::to_owned);
-    (*at, pairs(labels), *level, from.as_str(), to.as_str(), *value, *flapping, *notify, muted)
+    (
+        *at,
+        pairs(labels),
+        *level,
+        from.as_str(),
+        to.as_str(),
+        *value,
+        *firing,
+        *flapping,
+        *notify,
+        muted,
+        *since,
+    )
 }
 
 impl AlertRule {
@@ -306,17 +364,30 @@ impl NativeDatabase {
         Ok(done.into_iter().map(of).collect())
     }
 
-    /// Samples at one time of series that are given by their labels: what recording rules write.
-    fn write_recorded(&self, py: Python<'_>, series: Vec<(Pairs, f64)>, at: i64) -> PyResult<()> {
-        let written = call::detached(py, || {
-            let labels = series.iter().map(|(labels, value)| Ok((input::label_map(labels)?, *value)));
-            self.write_alerts(&labels.collect::<Result<Vec<_>>>()?, at)
-        });
-        written.map_err(|e| error::write_error(py, e))
+    /// One evaluation of a recording rule at `at`, whose query looks `offset_ms` back: writes what came at the time that
+    /// the query saw, and markers after series that ended. Returns how many series there are.
+    fn evaluate_record(
+        &self,
+        py: Python<'_>,
+        rule: PyRef<'_, RecordRule>,
+        at: i64,
+        offset_ms: i64,
+        lookback_ms: i64,
+    ) -> PyResult<usize> {
+        let rule = &*rule;
+        let (limits, stop) = (self.limits, Stop::default());
+        let ask =
+            Ask { class: Class::Alert, expr: &rule.query.text, source: "alerts", limits, stop, visits: None };
+        let (written, _) = call::run(py, &self.queries, ask, |budget| {
+            let found = backtest::at(&rule.query, at - offset_ms, lookback_ms, &self.store, budget)?;
+            self.write_alerts(&rule.named(found)?, at - offset_ms)?;
+            Ok(rule.written.lock().len())
+        })?;
+        Ok(written)
     }
 
     /// What each of some alerts would have done, from rest at `start` on: a frame with `timestamp`, a column a label,
-    /// and `alert_level`, `alert_from`, `alert_to`, `value`, `alert_flapping`, `alert_notify`, `alert_muted`.
+    /// and `alert_level`, `alert_from`, `alert_to`, `value`, `alert_firing`, `alert_flapping`, `alert_notify`, `alert_muted`.
     #[allow(clippy::too_many_arguments)] // rules and times, one to one
     fn backtest_alerts(
         &self,
@@ -390,7 +461,7 @@ impl AlertRule {
         let mut held = self.held.lock();
         let changes = held.machine.run(&self.plan, &readings, mutings, failed.is_some());
         let series = held.machine.series(&self.plan);
-        let now: std::collections::BTreeSet<&Labels> = series.iter().map(|(labels, _)| labels).collect();
+        let now: BTreeSet<&Labels> = series.iter().map(|(labels, _)| labels).collect();
         let ended = held.written.iter().filter(|labels| !now.contains(labels));
         samples.extend(ended.map(|labels| (labels.clone(), stale())));
         held.written = series.iter().map(|(labels, _)| labels.clone()).collect();
@@ -414,8 +485,15 @@ impl NativeDatabase {
 }
 
 /// Columns of a frame of transitions beside labels.
-const COLUMNS: [&str; 6] =
-    ["alert_level", "alert_from", "alert_to", "alert_flapping", "alert_notify", "alert_muted"];
+const COLUMNS: [&str; 7] = [
+    "alert_level",
+    "alert_from",
+    "alert_to",
+    "alert_firing",
+    "alert_flapping",
+    "alert_notify",
+    "alert_muted",
+];
 
 fn change_frame(changes: &[Change], plan: &Plan, budget: &Budget) -> Result<PyDataFrame> {
     let sets: Vec<Labels> = changes.iter().map(|change| change.labels.clone()).collect();
@@ -432,12 +510,13 @@ fn change_frame(changes: &[Change], plan: &Plan, budget: &Budget) -> Result<PyDa
     columns.extend(labels);
     let level = |c: &Change| c.level.and_then(|l| plan.levels.get(l)?.name.clone());
     let flags = |of: fn(&Change) -> bool| changes.iter().map(of).collect::<Vec<bool>>();
-    let [named, from, to, flapping, notify, muted] = COLUMNS;
+    let [named, from, to, firing, flapping, notify, muted] = COLUMNS;
     columns.extend([
         Column::new(named.into(), changes.iter().map(level).collect::<Vec<Option<String>>>()),
         Column::new(from.into(), changes.iter().map(|c| c.from.as_str()).collect::<Vec<&str>>()),
         Column::new(to.into(), changes.iter().map(|c| c.to.as_str()).collect::<Vec<&str>>()),
         Column::new("value".into(), changes.iter().map(|c| c.value).collect::<Vec<f64>>()),
+        Column::new(firing.into(), flags(|c| c.firing)),
         Column::new(flapping.into(), flags(|c| c.flapping)),
         Column::new(notify.into(), flags(|c| c.notify)),
         Column::new(muted.into(), changes.iter().map(|c| c.muted.as_deref()).collect::<Vec<Option<&str>>>()),
@@ -475,7 +554,8 @@ fn statement_dict<'py>(py: Python<'py>, statement: &Statement, text: &str) -> Py
             dict.set_item("every_ms", group.every_ms)?;
             dict.set_item("offset_ms", group.offset_ms)?;
             dict.set_item("labels", map_dict(py, &group.labels)?)?;
-            let inner = group.statements.iter().map(|statement| statement_dict(py, statement, text));
+            let statements = group.labelled();
+            let inner = statements.iter().map(|statement| statement_dict(py, statement, text));
             dict.set_item("statements", inner.collect::<PyResult<Vec<_>>>()?)?;
             "group"
         }

@@ -30,6 +30,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<database::NativeDatabase>()?;
     module.add_class::<scrape::ScrapeState>()?;
     module.add_class::<alerts::AlertRule>()?;
+    module.add_class::<alerts::RecordRule>()?;
     module.add_class::<body::Body>()?;
     module.add_class::<body::StopSwitch>()?;
     module.add_class::<subscribe::StreamState>()?;

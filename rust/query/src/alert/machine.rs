@@ -48,6 +48,10 @@ pub struct Change {
     /// As `from` where it is only marked as flapping, or somebody is told late.
     pub to: State,
     pub value: f64,
+    /// Since when it fires, or fired until now.
+    pub since: Option<i64>,
+    /// It fires after this, also while it clears or nobody knows.
+    pub firing: bool,
     pub flapping: bool,
     /// Somebody is told: that it fires, or that it is over.
     pub notify: bool,
@@ -381,8 +385,9 @@ impl Machine {
         if (folded > 0) != self.folded_at.is_some() {
             let (from, to) =
                 if folded > 0 { (State::Inactive, State::Firing) } else { (State::Firing, State::Inactive) };
-            self.folded_at = (folded > 0).then_some(now);
-            let (at, labels, level, value) = (now, Labels::empty(), None, folded as f64);
+            let (at, labels, level, value, firing) = (now, Labels::empty(), None, folded as f64, folded > 0);
+            let since = self.folded_at.or(Some(now));
+            self.folded_at = firing.then_some(now);
             run.changes.push(Change {
                 at,
                 labels,
@@ -390,6 +395,8 @@ impl Machine {
                 from,
                 to,
                 value,
+                since,
+                firing,
                 flapping: false,
                 notify: true,
                 muted: None,
@@ -403,6 +410,7 @@ struct Before {
     shown: State,
     flapping: bool,
     firing: bool,
+    firing_at: i64,
 }
 
 impl Instance {
@@ -446,7 +454,12 @@ impl Run<'_> {
         let bits = candidate.signals[step];
         let mut all = Vec::with_capacity(rules.levels.len());
         for (l, (state, timing)) in candidate.state.levels.iter_mut().zip(&rules.levels).enumerate() {
-            all.push(Before { shown: state.shown(), flapping: state.flapping.on, firing: state.is_firing() });
+            all.push(Before {
+                shown: state.shown(),
+                flapping: state.flapping.on,
+                firing: state.is_firing(),
+                firing_at: state.firing_at,
+            });
             state.step(rules, timing, now, (!self.failed).then_some(bits >> l));
             let was_active = all[l].shown != State::Inactive;
             if (was_active || state.phase != Phase::Inactive)
@@ -484,7 +497,9 @@ impl Run<'_> {
                 notify = std::mem::take(&mut state.announced);
             }
             let (from, to) = (before.shown, state.shown());
-            let flapping = state.flapping.on;
+            let (firing, flapping) = (state.is_firing(), state.flapping.on);
+            let since =
+                if firing { Some(state.firing_at) } else { before.firing.then_some(before.firing_at) };
             if from != to || notify || flapping != before.flapping {
                 let (labels, level, value) = (candidate.labels.clone(), Some(l), state.value);
                 self.changes.push(Change {
@@ -494,6 +509,8 @@ impl Run<'_> {
                     from,
                     to,
                     value,
+                    since,
+                    firing,
                     flapping,
                     notify,
                     muted,

@@ -245,6 +245,30 @@ pub struct Burn {
     pub span: Span,
 }
 
+impl Group {
+    /// The statements with the group's labels beneath their own.
+    pub fn labelled(&self) -> Vec<Statement> {
+        let under =
+            |own: Option<Map>| merged(Some(self.labels.clone()), own).filter(|labels| !labels.is_empty());
+        let mut statements = self.statements.clone();
+        for statement in &mut statements {
+            match statement {
+                Statement::Record(record) => {
+                    record.labels = under(Some(std::mem::take(&mut record.labels))).unwrap_or_default();
+                }
+                Statement::Alert(alert) => alert.clauses.own.labels = under(alert.clauses.own.labels.take()),
+                Statement::Slo(slo) => {
+                    for burn in &mut slo.burns {
+                        burn.clauses.own.labels = under(burn.clauses.own.labels.take());
+                    }
+                }
+                Statement::Query(_) | Statement::Explain(_) | Statement::Group(_) => {}
+            }
+        }
+        statements
+    }
+}
+
 impl Level {
     /// What the level says, and the alert where the level says nothing.
     pub fn with(&self, alert: &Own) -> Own {

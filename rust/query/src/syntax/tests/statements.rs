@@ -155,6 +155,20 @@ fn programs_read_statements_one_after_another() {
 }
 
 #[test]
+fn labels_of_a_group_stand_beneath_those_of_its_statements() {
+    let text = "group g labels {a=\"1\", b=\"1\"} { record r = x labels {a=\"2\"} alert s when x > 1 alert t when x > 1 labels {c=\"3\"}
+        slo u target 9% over 1d bad x total y burn 1 over 1h and 1m level p }";
+    let [Statement::Group(group)] = &program(text).unwrap().statements[..] else { panic!() };
+    let found: Vec<String> = group.labelled().iter().map(|statement| statement.to_string()).collect();
+    assert_eq!(found[0], "RECORD r = x LABELS { b=\"1\", a=\"2\" }");
+    assert!(found[1].ends_with("LABELS { a=\"1\", b=\"1\" }"));
+    assert!(found[2].ends_with("LABELS { a=\"1\", b=\"1\", c=\"3\" }"));
+    assert!(found[3].ends_with("LABELS { a=\"1\", b=\"1\" }"));
+    let plain = Group { labels: Vec::new(), ..group.clone() };
+    assert!(plain.labelled()[1].to_string().ends_with("> 1"));
+}
+
+#[test]
 fn errors_say_where_and_what_to_do() {
     let cases = [
         (
