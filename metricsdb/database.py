@@ -22,6 +22,7 @@ from metricsdb import explain as explaining
 from metricsdb import frames, storage
 from metricsdb import scan as scan_source
 from metricsdb._native import NativeDatabase
+from metricsdb.alerts.manager import Alerts
 from metricsdb.clock import Clock, SystemClock
 from metricsdb.config import Limit
 from metricsdb.errors import ConfigError, DatabaseLocked, WriteError
@@ -122,6 +123,7 @@ class Database:
     what is older.
 
     ``precision`` maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows and changes.
+    ``alerts`` installs, evaluates and rehearses alerting statements; every ``alerts_every`` where a group says no more.
     ``limits`` are those on series, which ``db.limits`` shows and changes. ``clock`` tells what ``"now"`` is.
     """
 
@@ -149,6 +151,7 @@ class Database:
         evict: Evict = "oldest",
         evict_keep: DurationLike = "10m",
         retention: DurationLike | None = None,
+        alerts_every: DurationLike = "1m",
         precision: Mapping[str, str] | None = None,
         limits: Sequence[Limit] = (),
         clock: Clock | None = None,
@@ -191,6 +194,8 @@ class Database:
         self._recovery: durable.Recovery | None = None
         self._release: weakref.finalize[..., Database] | None = None
         self._native = self._empty() if self._home is None else self._open(self._home)
+        directory, sync = (None, False) if self._home is None else (self._home.path, self._home.mode != "none")
+        self.alerts = Alerts(lambda: self._native, self._clock, self._lookback_ms, alerts_every, directory, sync)
         forks.watch(self)
         for selector, policy in (precision or {}).items():
             self.precision.set(selector, policy)
@@ -299,11 +304,13 @@ class Database:
     # --- upkeep ---------------------------------------------------------------------------------
 
     def tick(self, now: Time | None = None) -> Tick:
-        """Does whatever is due (re-encoding, making room, expiring) within its share of a core; says what it did.
+        """Does whatever is due (alerts; upkeep, within its share of a core); says what the upkeep did.
 
         Call it every second or so, or let ``start`` do that. A write waits for it no longer than a pointer is swapped.
         """
-        return self._upkeep.tick(self._native, self.now_ms() if now is None else time_ms(now, self.now_ms()))
+        now_ms = self.now_ms() if now is None else time_ms(now, self.now_ms())
+        self.alerts.tick(now_ms)
+        return self._upkeep.tick(self._native, now_ms)
 
     def start(self, every: DurationLike = "1s") -> None:
         """Starts a thread that calls ``tick`` every so often, until ``stop`` or ``close``."""

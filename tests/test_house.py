@@ -29,7 +29,7 @@ PYTHON_ORDER: list[set[str]] = [
     {"web"},
     {"config", "frames"},
     {"explain", "scan", "storage", "subscribe", "charts"},
-    {"adapters", "lifecycle"},
+    {"adapters", "alerts", "lifecycle"},
     {"durability", "limits", "precision"},
     {"database"},
     {"testing"},

@@ -99,9 +99,7 @@ def _alerts(
     muted = [mutings(alert, at_ms) for _, alert in flat]
     what = f"GROUP {group.name}"
     try:
-        found = native.evaluate_alerts(
-            [alert for _, alert in flat], muted, at_ms, group.offset_ms, lookback_ms, what
-        )
+        found = native.evaluate_alerts([alert for _, alert in flat], muted, at_ms, group.offset_ms, lookback_ms, what)
     except MetricsDBError as error:
         for rule in rules:
             rule.health, rule.error = "err", str(error)
@@ -156,7 +154,9 @@ def postable(
         if level is None:
             summary = {"alertname": name, "alertfolded": "true"}
             texts = {"summary": f"{value:.0f} more instances of {name} fire"}
-            found.append((PostableAlert(summary, texts, since, until_ms if fires else at_ms, url), hint(levels[0]["route"])))
+            found.append(
+                (PostableAlert(summary, texts, since, until_ms if fires else at_ms, url), hint(levels[0]["route"]))
+            )
         elif not fires:
             add(labels, level, value, since, at_ms)
     return found

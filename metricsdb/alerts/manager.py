@@ -27,6 +27,11 @@ log = logging.getLogger("metricsdb.alerts")
 # Lints that nobody can mean: `install` refuses them.
 REFUSED = frozenset({"never_fires"})
 HISTORY_MAX = 10_000
+# `Alerts.list` hides the type of this name.
+Names = list[str]
+Mutings = list[Muting]
+Lints = list[Lint]
+Groups = list[Group]
 _CHANGES = {
     "timestamp": pl.Int64,
     "alert": pl.String,
@@ -88,7 +93,10 @@ class Alerts:
                 if lint.check in REFUSED:
                     raise ConfigError(f"{lint.statement} at {lint.place}: {lint.message}")
             self._check_names(fresh)
-            added, replaced, unchanged, diffs = [], [], [], []
+            added: Names = []
+            replaced: Names = []
+            unchanged: Names = []
+            diffs: Names = []
             for group in fresh:
                 whole = group.name != "default"
                 before = self._groups.get(group.name)
@@ -143,13 +151,16 @@ class Alerts:
             for at in range(first + -first % group.every_ms, now_ms, group.every_ms):
                 self._native().evaluate_record(rule.record, at, group.offset_ms, self._lookback_ms)
 
-    def lint(self, statements: str) -> list[Lint]:
+    def lint(self, statements: str) -> Lints:
         """Remarks on statements; installs nothing. Raises ``ParseError`` for what cannot be installed."""
         return [
-            lint for group in groups_of(statements, self._every_ms) for rule in group.rules for lint in self._lints(rule)
+            lint
+            for group in groups_of(statements, self._every_ms)
+            for rule in group.rules
+            for lint in self._lints(rule)
         ]
 
-    def _lints(self, rule: Rule) -> list[Lint]:
+    def _lints(self, rule: Rule) -> Lints:
         native = self._native()
         return [Lint(rule.name, *found) for alert in rule.alerts for found in alert.lint(native)]
 
@@ -170,7 +181,7 @@ class Alerts:
                     del self._groups[place.name]
             self._save()
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> Groups:
         """What is installed, to be read."""
         with self._lock:
             return list(self._groups.values())
@@ -185,12 +196,13 @@ class Alerts:
                 firing = sum(state in ("firing", "clearing") for state in states)
                 pending = states.count("pending")
                 shown = "firing" if firing else "pending" if pending else "inactive"
-                rows.append((group.name, rule.kind, rule.name, shown, pending, firing, rule.health, rule.error)
-                            + (rule.evaluated_ms, group.missed, rule.text))  # fmt: skip
-        schema = {name: pl.String for name in ("group", "kind", "name", "state")}
-        counts = {"pending": pl.Int64, "firing": pl.Int64}
+                counts = (shown, pending, firing)
+                last = (rule.health, rule.error, rule.evaluated_ms, group.missed, rule.text)
+                rows.append((group.name, rule.kind, rule.name, *counts, *last))
+        schema = dict.fromkeys(("group", "kind", "name", "state"), pl.String)
+        numbers = {"pending": pl.Int64, "firing": pl.Int64}
         rest = {"health": pl.String, "error": pl.String, "evaluated": pl.Int64, "missed": pl.Int64, "text": pl.String}
-        frame = pl.DataFrame(rows, schema={**schema, **counts, **rest}, orient="row")
+        frame = pl.DataFrame(rows, schema={**schema, **numbers, **rest}, orient="row")
         return frame.with_columns(pl.col("evaluated").cast(TIME))
 
     def active(self) -> pl.DataFrame:
@@ -205,9 +217,9 @@ class Alerts:
                     name, text = levels[level]["name"], label_text(labels)
                     by = self._acknowledged.get(f"{rule.name}{text}", {}).get("by")
                     rows.append((rule.name, text, name, shown, since, firing, value, flapping, told, hidden, by))
-        texts = {name: pl.String for name in ("alert", "labels", "level", "state")}
+        texts = dict.fromkeys(("alert", "labels", "level", "state"), pl.String)
         numbers = {"since": pl.Int64, "firing_since": pl.Int64, "value": pl.Float64}
-        flags = {name: pl.Boolean for name in ("flapping", "notified", "hidden")}
+        flags = dict.fromkeys(("flapping", "notified", "hidden"), pl.Boolean)
         frame = pl.DataFrame(rows, schema={**texts, **numbers, **flags, "acknowledged": pl.String}, orient="row")
         return frame.with_columns(pl.col("since", "firing_since").cast(TIME))
 
@@ -247,9 +259,7 @@ class Alerts:
             due = [(group, at) for group in self._groups.values() if (at := group.due(now_ms)) is not None]
             for group, at in due:
                 begun = self._clock.monotonic()
-                done = evaluate(
-                    self._native(), group, at, self._lookback_ms, self._mutings, self.render, self._clock
-                )
+                done = evaluate(self._native(), group, at, self._lookback_ms, self._mutings, self.render, self._clock)
                 group.begin(at)
                 group.seconds = self._clock.monotonic() - begun
                 self._note(done)
@@ -271,14 +281,17 @@ class Alerts:
         if self._acknowledged:
             rules = [rule for group in self._groups.values() for rule in group.rules]
             active = {
-                f"{rule.name}{label_text(found[0])}" for rule in rules for alert in rule.alerts for found in alert.active()
+                f"{rule.name}{label_text(found[0])}"
+                for rule in rules
+                for alert in rule.alerts
+                for found in alert.active()
             }
             self._acknowledged = {key: note for key, note in self._acknowledged.items() if key in active}
 
-    def _mutings(self, alert: AlertRule, at_ms: int) -> list[Muting]:
+    def _mutings(self, alert: AlertRule, at_ms: int) -> Mutings:
         """Why nobody is to be told of an alert at an evaluation."""
         said = alert.describe()
-        found: list[Muting] = []
+        found: Mutings = []
         for negated, name in said["during"]:
             if self.intervals[name](at_ms) == negated:
                 found.append((at_ms, at_ms + 1, [], f"{'' if negated else 'not '}during {name}"))
@@ -301,8 +314,8 @@ class Alerts:
 
     def preview(self, statement: str, at: Time = "now") -> pl.DataFrame:
         """What an alert would be at one time, from rest; sends nothing. A row a level of an instance: ``alert``,
-        ``labels``, ``level``, ``state``, ``value``, ``notified``, ``muted`` (why not), ``text`` (annotations, rendered),
-        ``route``."""
+        ``labels``, ``level``, ``state``, ``value``, ``notified``, ``muted`` (why not), ``text`` (annotations,
+        rendered), ``route``."""
         at_ms = time_ms(at, self._clock.now_ms(), "at")
         rows = []
         for alert in rehearse.alerts_of(statement):
@@ -316,8 +329,10 @@ class Alerts:
                 )
                 route = ", ".join(said["route"]["receivers"]) if said["route"] else None
                 told = (row["alert_notify"], row["alert_muted"])
-                rows.append((alert.name, label_text(labels), said["name"], row["alert_to"], row["value"], *told, text, route))
-        texts = {name: pl.String for name in ("alert", "labels", "level", "state")}
+                rows.append(
+                    (alert.name, label_text(labels), said["name"], row["alert_to"], row["value"], *told, text, route)
+                )
+        texts = dict.fromkeys(("alert", "labels", "level", "state"), pl.String)
         told_of = {"value": pl.Float64, "notified": pl.Boolean, "muted": pl.String, "text": pl.String}
         return pl.DataFrame(rows, schema={**texts, **told_of, "route": pl.String}, orient="row")
 
@@ -342,16 +357,18 @@ class Alerts:
         first, last = time_ms(start, now, "start"), time_ms(end, now, "end")
         first += -first % every_ms
         if first > last:
-            raise ConfigError(f"there is no evaluation between start {start!r} and end {end!r}; make it longer than every")
+            raise ConfigError(
+                f"there is no evaluation between start {start!r} and end {end!r}; make it longer than every"
+            )
         times = rehearse.Times(first, last, every_ms, duration_ms(offset, "offset"), self._lookback_ms)
         alerts = rehearse.alerts_of(statement)
         mutings = {alert.text: self._past_mutings(alert, times) for alert in alerts}
         return rehearse.Backtest.run(self._native(), alerts, mutings, times, incidents)
 
-    def _past_mutings(self, alert: AlertRule, times: rehearse.Times) -> list[Muting]:
+    def _past_mutings(self, alert: AlertRule, times: rehearse.Times) -> Mutings:
         """Why nobody would have been told, over a time: intervals, and what installed alerts would have inhibited."""
         said = alert.describe()
-        found: list[Muting] = []
+        found: Mutings = []
         for negated, name in said["during"]:
             if name not in self.intervals:
                 raise ConfigError(f"{alert.name} names the interval {name!r}; put it into db.alerts.intervals first")

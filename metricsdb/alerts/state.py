@@ -60,7 +60,7 @@ def save(directory: Path, groups: Sequence[Group], acknowledged: dict[str, Any],
 
 
 def load(directory: Path) -> tuple[list[Group], dict[str, Any]]:
-    """What was saved; nothing where no file is. Raises ``CorruptionError``, ``FormatVersionError``, ``StorageError``."""
+    """What was saved; nothing without a file. Raises ``CorruptionError``, ``FormatVersionError``, ``StorageError``."""
     target = directory / FILE
     try:
         found = msgspec.json.decode(target.read_bytes())

@@ -176,7 +176,10 @@ def step(statement: Statement, level: Level, state: State, now: int, value: floa
 
 
 def run(
-    statement: Statement, times: Sequence[int], values: Sequence[float | None], failed: Sequence[int] = (),
+    statement: Statement,
+    times: Sequence[int],
+    values: Sequence[float | None],
+    failed: Sequence[int] = (),
     muted: Callable[[int], str | None] = lambda now: None,
 ) -> tuple[list[Change], list[State]]:
     """All that happens to one instance: (time, level, from, to, told, flapping, why not told), and the last states."""
