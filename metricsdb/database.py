@@ -58,6 +58,12 @@ _QUERIES: dict[str, Any] = {
 }
 
 
+def _positive(**counts: int) -> None:
+    for name, count in counts.items():
+        if count <= 0:
+            raise ConfigError(f"{name} {count} must be positive")
+
+
 class QueryWarning(UserWarning):
     """PromQL's warning: the answer is probably not what was meant."""
 
@@ -161,15 +167,8 @@ class Database:
         self._timeout_ms = duration_ms(query_timeout, "query_timeout")
         if self._lookback_ms <= 0 or self._timeout_ms <= 0:
             raise ConfigError("lookback and query_timeout must be longer than zero")
-        for name, count in {
-            "max_samples": max_samples,
-            "max_query_memory": max_query_memory,
-            "alert_concurrency": alert_concurrency,
-            "query_concurrency": query_concurrency,
-            "batch_concurrency": batch_concurrency,
-        }.items():
-            if count <= 0:
-                raise ConfigError(f"{name} {count} must be positive")
+        _positive(max_samples=max_samples, max_query_memory=max_query_memory, alert_concurrency=alert_concurrency)
+        _positive(query_concurrency=query_concurrency, batch_concurrency=batch_concurrency)
         wait_ms = duration_ms(query_wait, "query_wait")
         if queries_waiting_max < 0 or wait_ms < 0 or cache_memory < 0:
             raise ConfigError("queries_waiting_max, query_wait and cache_memory must not be negative")

@@ -64,7 +64,7 @@ def evaluate(
     """Evaluates the rules of a group in their order; neighbours that are alerts in one native call."""
     done = Evaluation()
     for records, rules in groupby(group.rules, lambda rule: rule.kind == "record"):
-        for batch in [[rule] for rule in rules] if records else [list(rules)]:
+        for batch in [[rule] for rule in rules] if records else _inhibitors_first(list(rules)):
             begun = clock.monotonic()
             if records:
                 _record(native, group, batch[0], at_ms, lookback_ms)
@@ -74,6 +74,19 @@ def evaluate(
             for rule in batch:
                 rule.evaluated_ms, rule.seconds = at_ms, spent / len(batch)
     return done
+
+
+def _inhibitors_first(rules: list[Rule]) -> list[list[Rule]]:
+    """The rules in batches, so that what inhibits has been evaluated before what it inhibits, where no circle is."""
+    by = {rule.name: {name for alert in rule.alerts for name, _ in alert.describe()["inhibited"]} for rule in rules}
+    batches: list[list[Rule]] = []
+    waiting = rules
+    while waiting:
+        names = {rule.name for rule in waiting}
+        ready = [rule for rule in waiting if not by[rule.name] & (names - {rule.name})] or waiting[:1]
+        batches.append(ready)
+        waiting = [rule for rule in waiting if rule not in ready]
+    return batches
 
 
 def _record(native: NativeDatabase, group: Group, rule: Rule, at_ms: int, lookback_ms: int) -> None:

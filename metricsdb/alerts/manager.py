@@ -188,7 +188,7 @@ class Alerts:
 
     def list(self) -> pl.DataFrame:
         """A row a statement: ``group``, ``kind``, ``name``, ``state`` (the highest of its instances), ``pending``,
-        ``firing`` (instances), ``health``, ``error``, ``evaluated``, ``missed`` (evaluations of the group), ``text``."""
+        ``firing`` (instances), ``health``, ``error``, ``evaluated``, ``missed`` (evaluations), ``text``."""
         rows = []
         for group in self.groups():
             for rule in group.rules:

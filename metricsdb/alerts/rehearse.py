@@ -70,8 +70,7 @@ class Backtest:
     """One rehearsal. Frames have a column a label of instances (`label_x` where `x` is a column's name).
 
     ``transitions``: ``alert``, labels, ``timestamp``, ``value``, ``alert_level``, ``alert_from``, ``alert_to``,
-    ``alert_firing`` (it fires after this), ``alert_flapping``, ``alert_notify`` (somebody is told), ``alert_muted`` (why
-    not).
+    ``alert_firing`` (it fires after this), ``alert_flapping``, ``alert_notify`` (somebody is told), ``alert_muted``.
     """
 
     transitions: pl.DataFrame
@@ -107,7 +106,7 @@ class Backtest:
     @cached_property
     def episodes(self) -> pl.DataFrame:
         """A row each time that a level of an instance fired: ``alert``, labels, ``alert_level``, ``start``, ``end``
-        (null: it still fires), ``seconds`` (until the end of the rehearsal where it still fires), ``value`` (at the start),
+        (null: it still fires), ``seconds`` (until the rehearsal's end where it still fires), ``value`` (at the start),
         ``notified``."""
         key = ["alert", *self.labels, "alert_level"]
         end = pl.lit(self.times.end).cast(TIME)

@@ -28,7 +28,19 @@ type Pairs = BTreeMap<String, String>;
 /// (from ms, until ms, labels, reason)
 type NativeMuting = (i64, i64, Vec<(String, String)>, String);
 /// (time ms, labels, level, from, to, value, firing, flapping, notify, muted, firing since ms)
-type NativeChange = (i64, Pairs, Option<usize>, &'static str, &'static str, f64, bool, bool, Option<String>);
+type NativeChange = (
+    i64,
+    Pairs,
+    Option<usize>,
+    &'static str,
+    &'static str,
+    f64,
+    bool,
+    bool,
+    bool,
+    Option<String>,
+    Option<i64>,
+);
 /// (labels, level, state, pending since, firing since, value, flapping, announced, hidden)
 type NativeActive = (Pairs, usize, &'static str, i64, Option<i64>, f64, bool, bool, bool);
 
@@ -503,7 +515,7 @@ fn change_frame(changes: &[Change], plan: &Plan, budget: &Budget) -> Result<PyDa
         vec![Column::new("timestamp".into(), changes.iter().map(|c| c.at).collect::<Vec<i64>>())];
     let mut labels = output::label_columns(&sets, &names, budget)?;
     for column in &mut labels {
-        if COLUMNS.contains(&column.name().as_str()) {
+        if COLUMNS.contains(&column.name().as_str()) || column.name() == "alert" {
             column.rename(format!("label_{}", column.name()).into());
         }
     }
