@@ -249,6 +249,17 @@ class NativeDatabase:
         offset_ms: int,
         lookback_ms: int,
     ) -> list[pl.DataFrame]: ...
+    def sweep_alerts(
+        self,
+        rules: list[AlertRule],
+        mutings: list[Muting],
+        incidents: list[tuple[int, int]],
+        start: int,
+        end: int,
+        step: int,
+        offset_ms: int,
+        lookback_ms: int,
+    ) -> pl.DataFrame: ...
     @staticmethod
     def format_query(expr: str) -> str: ...
     @staticmethod

@@ -170,14 +170,17 @@ class Backtest:
         if not variants:
             raise last or ConfigError("there is nothing to vary; give threshold, for_ or clear")
         muted = list(self._mutings.get(alert.text, ()))
-        frames = self._native.backtest_alerts([rule for *_, rule in variants], muted, *self.times)
-        rows = []
-        for (bound, length, stay, rule), frame in zip(variants, frames, strict=True):
-            found = Backtest(_transitions(rule, frame), self.times, self.incidents, self._native, (rule,), {})
-            rows.append({"threshold": bound, "for": length, "clear": stay, **found.summary})
-        return pl.DataFrame(rows, infer_schema_length=None).with_columns(
-            pl.col("threshold", "clear").cast(pl.Float64), pl.col("for").cast(pl.String)
-        )
+        known = [] if self.incidents is None else self.incidents.select(pl.col("start", "end").cast(TIME)).rows()
+        incidents = [(_ms(start), _ms(end)) for start, end in known]
+        figures = self._native.sweep_alerts([rule for *_, rule in variants], muted, incidents, *self.times)
+        columns = {"threshold": pl.Float64, "for": pl.String, "clear": pl.Float64}
+        varied = pl.DataFrame([variant[:3] for variant in variants], schema=columns, orient="row")
+        days = max(self.times.end - self.times.start, self.times.step) / DAY_MS
+        figures = figures.with_columns((pl.col("pages") / days).alias("pages_per_day"))
+        evaluations = pl.lit((self.times.end - self.times.start) // self.times.step + 1).alias("evaluations")
+        # The figures of `summary`, in its order.
+        names = [name for name in self.summary if name != "evaluations"]
+        return pl.concat([varied, figures.select(evaluations, *names)], how="horizontal")
 
     def plot(self, *, width: int = 800, title: str | None = None) -> alt.Chart:
         """Bars over time (UTC), one row an instance, coloured by level; incidents behind them. Needs Altair."""

@@ -9,7 +9,7 @@ use metricsdb_model::sample::{Values, stale};
 use metricsdb_model::{Budget, Columns, Error, Labels, Matrix, MetricType, Result};
 use metricsdb_query::alert::backtest::{self, Times};
 use metricsdb_query::alert::compile::Query;
-use metricsdb_query::alert::{self, Change, Machine, Muting, Plan, Readings};
+use metricsdb_query::alert::{self, Change, Machine, Muting, Plan, Readings, Tally};
 use metricsdb_query::syntax;
 use metricsdb_query::syntax::statement::{
     Alert, Clauses, Clear, ClearWhen, Condition, Damp, Map, Route, Statement,
@@ -415,23 +415,36 @@ impl NativeDatabase {
         let plans: Vec<Arc<Plan>> = rules.iter().map(|rule| rule.plan.clone()).collect();
         let mutings = self::mutings(mutings);
         let times = Times { start, end, step, offset_ms, lookback_ms };
-        // Evaluations come in parts, of which memory alone needs a limit.
-        let limits = Limits { samples_max: u64::MAX, ..self.limits };
-        let what = format!("backtest of {}", plans.first().map_or("nothing", |plan| &plan.name));
-        let ask = Ask {
-            class: Class::Batch,
-            expr: &what,
-            source: "alerts",
-            limits,
-            stop: Stop::default(),
-            visits: None,
-        };
-        let (frames, _) = call::run(py, &self.queries, ask, |budget| {
-            let all: Vec<&Plan> = plans.iter().map(|plan| &**plan).collect();
-            let found = backtest::backtest(&all, &mutings, times, &self.store, budget)?;
-            found.iter().zip(&all).map(|(changes, plan)| change_frame(changes, plan, budget)).collect()
-        })?;
-        Ok(frames)
+        self.rehearse(py, &plans, |budget| {
+            let all = plans.iter().map(|plan| (&**plan, Vec::new())).collect();
+            let found = backtest::backtest(all, &mutings, times, &self.store, budget)?;
+            found.iter().zip(&plans).map(|(changes, plan)| change_frame(changes, plan, budget)).collect()
+        })
+    }
+
+    /// The figures of such rehearsals, a row an alert; `incidents` are their first and last moments (ms).
+    #[allow(clippy::too_many_arguments)] // rules and times, one to one
+    fn sweep_alerts(
+        &self,
+        py: Python<'_>,
+        rules: Vec<PyRef<'_, AlertRule>>,
+        mutings: Vec<NativeMuting>,
+        incidents: Vec<(i64, i64)>,
+        start: i64,
+        end: i64,
+        step: i64,
+        offset_ms: i64,
+        lookback_ms: i64,
+    ) -> PyResult<PyDataFrame> {
+        let plans: Vec<Arc<Plan>> = rules.iter().map(|rule| rule.plan.clone()).collect();
+        let mutings = self::mutings(mutings);
+        let times = Times { start, end, step, offset_ms, lookback_ms };
+        self.rehearse(py, &plans, |budget| {
+            let all = plans.iter().map(|plan| (&**plan, Tally::new(&incidents))).collect();
+            let mut found = backtest::backtest(all, &mutings, times, &self.store, budget)?;
+            found.iter_mut().for_each(|tally| tally.finish(end));
+            tally_frame(&found)
+        })
     }
 
     /// The plain alerts that the burn rates of one `SLO` mean.
@@ -483,6 +496,19 @@ impl AlertRule {
 }
 
 impl NativeDatabase {
+    fn rehearse<T: Send>(
+        &self,
+        py: Python<'_>,
+        plans: &[Arc<Plan>],
+        work: impl FnOnce(&Budget) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        // Evaluations come in parts, of which memory alone needs a limit.
+        let (limits, stop) = (Limits { samples_max: u64::MAX, ..self.limits }, Stop::default());
+        let what = format!("backtest of {}", plans.first().map_or("nothing", |plan| &plan.name));
+        let ask = Ask { class: Class::Batch, expr: &what, source: "alerts", limits, stop, visits: None };
+        call::run(py, &self.queries, ask, work).map(|(found, _)| found)
+    }
+
     fn write_alerts(&self, samples: &[(Labels, f64)], at: i64) -> Result<()> {
         if samples.is_empty() {
             return Ok(());
@@ -534,6 +560,27 @@ fn change_frame(changes: &[Change], plan: &Plan, budget: &Budget) -> Result<PyDa
         Column::new(muted.into(), changes.iter().map(|c| c.muted.as_deref()).collect::<Vec<Option<&str>>>()),
     ]);
     output::frame(columns)
+}
+
+fn tally_frame(found: &[Tally]) -> Result<PyDataFrame> {
+    let counts = |name: &'static str, of: fn(&Tally) -> u64| {
+        Column::new(name.into(), found.iter().map(of).collect::<Vec<u64>>())
+    };
+    let seconds = |name: &'static str, of: fn(&Tally) -> i64| {
+        Column::new(name.into(), found.iter().map(|tally| of(tally) as f64 / 1e3).collect::<Vec<f64>>())
+    };
+    output::frame(vec![
+        counts("firings", |tally| tally.firings),
+        counts("instances", Tally::instances),
+        counts("notifications", |tally| tally.notifications),
+        counts("pages", |tally| tally.pages),
+        counts("flaps", |tally| tally.flaps),
+        seconds("firing_seconds", |tally| tally.firing_ms),
+        seconds("longest_seconds", |tally| tally.longest_ms),
+        counts("hits", Tally::hits),
+        counts("misses", Tally::misses),
+        counts("false_alarms", |tally| tally.false_alarms),
+    ])
 }
 
 fn statement_dict<'py>(py: Python<'py>, statement: &Statement, text: &str) -> PyResult<Bound<'py, PyDict>> {

@@ -69,15 +69,26 @@ fn over(
     Ok(all)
 }
 
-/// What alerts would have done: each begins at rest at the first evaluation. Variants of one statement share their
+/// Takes what happened, part by part in the order of time.
+pub trait Sink: Send {
+    fn take(&mut self, changes: Vec<Change>);
+}
+
+impl Sink for Vec<Change> {
+    fn take(&mut self, changes: Vec<Change>) {
+        self.extend(changes);
+    }
+}
+
+/// What alerts would have done, each told to its sink: each begins at rest at the first evaluation. Variants of one statement share their
 /// queries. Fails as queries do, and where a query fails at any evaluation.
-pub fn backtest(
-    plans: &[&Plan],
+pub fn backtest<S: Sink>(
+    plans: Vec<(&Plan, S)>,
     mutings: &[Muting],
     times: Times,
     source: &dyn Source,
     budget: &Budget,
-) -> Result<Vec<Vec<Change>>> {
+) -> Result<Vec<S>> {
     if times.step <= 0 || times.end < times.start {
         let shown = format!("{}..{} by {}", times.start, times.end, times.step);
         return Err(Error::input(
@@ -111,7 +122,7 @@ pub fn backtest(
             .collect();
         runs.par_iter_mut().try_for_each(|run| {
             budget.check()?;
-            run.changes.extend(run.machine.run(run.plan, &gathered[run.kind], mutings, false));
+            run.sink.take(run.machine.run(run.plan, &gathered[run.kind], mutings, false));
             Ok::<_, Error>(())
         })?;
         budget.settle(mark, 0)?;
@@ -120,7 +131,7 @@ pub fn backtest(
             None => break,
         };
     }
-    Ok(runs.into_iter().map(|run| run.changes).collect())
+    Ok(runs.into_iter().map(|run| run.sink).collect())
 }
 
 /// Queries by their places, and what makes instances of their rows.
@@ -130,22 +141,25 @@ struct Kind<'p> {
     queries: Vec<usize>,
 }
 
-struct Run<'p> {
+struct Run<'p, S> {
     plan: &'p Plan,
     kind: usize,
     machine: Machine,
-    changes: Vec<Change>,
+    sink: S,
 }
 
+/// Queries, kinds of readings, runs.
+type Sorted<'p, S> = (Vec<&'p Query>, Vec<Kind<'p>>, Vec<Run<'p, S>>);
+
 /// Each query once, each kind of readings once, and a run a plan.
-fn sorted<'p>(plans: &[&'p Plan]) -> (Vec<&'p Query>, Vec<Kind<'p>>, Vec<Run<'p>>) {
+fn sorted<S>(plans: Vec<(&Plan, S)>) -> Sorted<'_, S> {
     let (mut queries, mut kinds, mut runs) = (Vec::new(), Vec::new(), Vec::with_capacity(plans.len()));
-    for plan in plans {
+    for (plan, sink) in plans {
         let places =
             plan.queries.iter().map(|query| found(&mut queries, query, |a, b| a.text == b.text)).collect();
         let kind = Kind { by: plan.by.as_deref(), queries: places };
         let kind = found(&mut kinds, kind, |a, b| a == b);
-        runs.push(Run { plan, kind, machine: Machine::default(), changes: Vec::new() });
+        runs.push(Run { plan, kind, machine: Machine::default(), sink });
     }
     (queries, kinds, runs)
 }

@@ -11,6 +11,7 @@ pub mod machine;
 pub mod readings;
 mod saved;
 mod slo;
+mod tally;
 
 pub use compile::{Plan, compile};
 pub use lint::{Lint, lint};
@@ -18,6 +19,7 @@ pub use machine::{Change, Machine, Muting, State};
 pub use readings::Readings;
 pub use saved::Active;
 pub use slo::burns;
+pub use tally::Tally;
 
 #[cfg(test)]
 mod tests;

@@ -71,9 +71,9 @@ proptest! {
     ) {
         let source = source(&rows);
         let plans: Vec<Plan> = STATEMENTS.iter().map(|text| plan(text)).collect();
-        let all: Vec<&Plan> = plans.iter().collect();
+        let all = || plans.iter().map(|plan| (plan, Vec::new())).collect();
         let times = Times { offset_ms, ..times(29_000) };
-        let found = backtest(&all, &[], times, &source, &Budget::unlimited()).unwrap();
+        let found = backtest(all(), &[], times, &source, &Budget::unlimited()).unwrap();
         for ((plan, found), text) in plans.iter().zip(found).zip(STATEMENTS) {
             prop_assert_eq!(&found, &live(plan, times, &source), "{}", text);
         }
@@ -86,13 +86,13 @@ fn parts_of_a_long_time_are_one_rehearsal() {
         (0..3).map(|i| (0..1200).map(|step| Some(f64::from((step * (i + 1) / 7) % 9))).collect()).collect();
     let held = source(&rows);
     let plans: Vec<Plan> = STATEMENTS.iter().map(|text| plan(text)).collect();
-    let all: Vec<&Plan> = plans.iter().collect();
-    let found = backtest(&all, &[], times(1_199_000), &held, &Budget::unlimited()).unwrap();
+    let all = || plans.iter().map(|plan| (plan, Vec::new())).collect();
+    let found = backtest(all(), &[], times(1_199_000), &held, &Budget::unlimited()).unwrap();
     for (plan, found) in plans.iter().zip(found) {
         assert_eq!(found, live(plan, times(1_199_000), &held));
     }
-    let wrong = backtest(&all, &[], Times { step: 0, ..times(1) }, &held, &Budget::unlimited());
+    let wrong = backtest(all(), &[], Times { step: 0, ..times(1) }, &held, &Budget::unlimited());
     assert!(wrong.unwrap_err().to_string().contains("are no evaluations"));
     let last = Times { start: i64::MAX - 1, end: i64::MAX, ..times(0) };
-    assert!(backtest(&all, &[], last, &source(&[]), &Budget::unlimited()).is_ok());
+    assert!(backtest(all(), &[], last, &source(&[]), &Budget::unlimited()).is_ok());
 }
