@@ -82,8 +82,17 @@ def test_alerts_are_those_that_are_active(installed):
     ]
 
 
-@pytest.mark.parametrize(("value", "text"), [(1.0, "1e+00"), (0.1, "1e-01"), (float("nan"), "NaN"), (float("inf"), "+Inf"),
-                                             (float("-inf"), "-Inf"), (12345.678, "1.2345678e+04")])  # fmt: skip
+VALUES = [
+    (1.0, "1e+00"),
+    (0.1, "1e-01"),
+    (float("nan"), "NaN"),
+    (float("inf"), "+Inf"),
+    (float("-inf"), "-Inf"),
+    (12345.678, "1.2345678e+04"),
+]
+
+
+@pytest.mark.parametrize(("value", "text"), VALUES)
 def test_values_are_written_as_prometheus_does(db, call, value, text):
     db.append({"__name__": "v"}, [T0], [value])
     db.alerts.install("ALERT A WHEN v")

@@ -17,6 +17,7 @@ use metricsdb_query::syntax::statement::{
 use parking_lot::Mutex;
 use polars::prelude::*;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 use pyo3_polars::PyDataFrame;
 
@@ -51,6 +52,7 @@ pub struct AlertRule {
     text: String,
     /// With the labels of series that were written last, for the markers of those that end.
     held: Mutex<Held>,
+    said: PyOnceLock<Py<PyDict>>,
 }
 
 #[derive(Default)]
@@ -139,7 +141,7 @@ fn native(change: &Change) -> NativeChange {
 impl AlertRule {
     fn of(plan: Plan) -> AlertRule {
         let text = plan.alert.to_string();
-        AlertRule { plan: Arc::new(plan), text, held: Mutex::default() }
+        AlertRule { plan: Arc::new(plan), text, held: Mutex::default(), said: PyOnceLock::new() }
     }
 
     fn parsed(text: &str) -> Result<Alert> {
@@ -177,9 +179,10 @@ impl AlertRule {
         self.plan.queries.iter().map(|query| &*query.text).collect()
     }
 
-    /// The statement's clauses as dicts, lists and texts; milliseconds.
+    /// The statement's clauses as dicts, lists and texts; milliseconds. One object, which nobody changes.
     fn describe<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        alert_dict(py, &self.plan)
+        let said = self.said.get_or_try_init(py, || alert_dict(py, &self.plan).map(Bound::unbind))?;
+        Ok(said.bind(py).clone())
     }
 
     /// The same alert at rest, with other numbers at one level.
@@ -193,7 +196,7 @@ impl AlertRule {
         clear: Option<f64>,
     ) -> PyResult<AlertRule> {
         let plan = call::short(py, || self.plan.variant(level, threshold, for_ms, clear))?;
-        Ok(AlertRule { plan: Arc::new(plan), text: self.text.clone(), held: Mutex::default() })
+        Ok(AlertRule { text: self.text.clone(), ..AlertRule::of(plan) })
     }
 
     /// The machine's state.

@@ -10,7 +10,7 @@ use metricsdb_model::Labels;
 
 use super::compile::{Plan, Rules, Timing};
 use super::flap::Flapping;
-use super::readings::{ALL, CLEAR, DATA, FIRE, Readings};
+use super::readings::{ALL, BLOCK, CLEAR, DATA, FIRE, Readings};
 use crate::syntax::statement::{Damp, OnError, OnNoData};
 
 /// What a level of an instance shows.
@@ -287,12 +287,17 @@ struct Run<'r> {
     changes: Vec<Change>,
 }
 
-/// An instance in a run: its place among the readings, where it has any, and its bits at each evaluation.
+/// An instance in a run: its place among the readings, where it has any.
 struct Candidate {
     labels: Labels,
     place: Option<usize>,
+    /// Bits at evaluations from `first` on.
     signals: Vec<u32>,
+    first: usize,
     state: Instance,
+    /// Up to which evaluation the value of each level is known.
+    valued: Vec<usize>,
+    before: Vec<Before>,
 }
 
 impl Machine {
@@ -306,6 +311,9 @@ impl Machine {
         mutings: &[Muting],
         failed: bool,
     ) -> Vec<Change> {
+        if readings.times().is_empty() {
+            return Vec::new();
+        }
         let mut run = Run { plan, readings, mutings, failed, changes: Vec::new() };
         let mut places = vec![false; readings.len()];
         let mut tracked: Vec<(Labels, Option<usize>)> = Vec::new();
@@ -314,15 +322,21 @@ impl Machine {
             place.into_iter().for_each(|place| places[place] = true);
             tracked.push((labels.clone(), place));
         }
-        let fresh = (0..places.len()).filter(|place| !places[*place] && !readings.is_quiet(plan, *place));
+        let fresh = (0..places.len()).filter(|place| {
+            let blocks = readings.times().len().div_ceil(BLOCK);
+            !places[*place] && !(0..blocks).all(|block| readings.is_quiet(plan, *place, block))
+        });
         tracked.extend(fresh.map(|place| (readings.labels(place).clone(), Some(place))));
         tracked.sort_by(|a, b| a.0.cmp(&b.0));
         if plan.rules.cap.is_some() {
             let mut all: Vec<Candidate> =
                 tracked.into_iter().map(|(labels, place)| self.candidate(&run, labels, place)).collect();
-            for step in 0..readings.times().len() {
+            let steps = readings.times().len();
+            all.iter_mut().for_each(|candidate| run.read(candidate, 0..steps));
+            for step in 0..steps {
                 self.step_all(&mut run, &mut all, step);
             }
+            all.iter_mut().for_each(|candidate| run.value_all(candidate));
             all.into_iter().for_each(|candidate| self.keep(candidate));
         } else {
             for (labels, place) in tracked {
@@ -339,16 +353,12 @@ impl Machine {
     }
 
     fn candidate(&mut self, run: &Run<'_>, labels: Labels, place: Option<usize>) -> Candidate {
-        let mut signals = Vec::new();
-        match place {
-            Some(place) => run.readings.signals(run.plan, place, &mut signals),
-            None => signals.resize(run.readings.times().len(), Readings::silence(run.plan)),
-        }
         let state = self.instances.remove(&labels).unwrap_or_else(|| Instance {
             levels: vec![LevelState::default(); run.plan.levels.len()],
             folded: false,
         });
-        Candidate { labels, place, signals, state }
+        let valued = vec![0; run.plan.levels.len()];
+        Candidate { labels, place, signals: Vec::new(), first: 0, state, valued, before: Vec::new() }
     }
 
     fn keep(&mut self, candidate: Candidate) {
@@ -359,24 +369,24 @@ impl Machine {
 
     /// One evaluation of all instances, so that those past the cap are known before anybody is told.
     fn step_all(&mut self, run: &mut Run<'_>, all: &mut [Candidate], step: usize) {
-        let before: Vec<Vec<Before>> = all.iter_mut().map(|candidate| run.advance(candidate, step)).collect();
+        all.iter_mut().for_each(|candidate| run.advance(candidate, step));
         let now = run.readings.times()[step];
         let cap = run.plan.rules.cap.map_or(usize::MAX, |cap| cap as usize);
-        let fired = |before: &[Before]| before.iter().any(|before| before.firing);
-        let counts =
-            all.iter().zip(&before).filter(|(c, b)| c.state.is_firing() && fired(b) && !c.state.folded);
+        let fired = |candidate: &Candidate| candidate.before.iter().any(|before| before.firing);
+        let counts = all.iter().filter(|c| c.state.is_firing() && fired(c) && !c.state.folded);
         let mut shown = counts.count();
-        for (candidate, before) in all.iter_mut().zip(&before) {
+        for candidate in all.iter_mut() {
+            let fired = fired(candidate);
             let state = &mut candidate.state;
             if !state.is_firing() {
                 state.folded = false;
-            } else if !fired(before) {
+            } else if !fired {
                 state.folded = shown >= cap;
                 shown += usize::from(!state.folded);
             }
         }
-        for (candidate, before) in all.iter_mut().zip(&before) {
-            run.announce(candidate, before, step);
+        for candidate in all.iter_mut() {
+            run.announce(candidate, step);
             if candidate.state.is_at_rest() {
                 candidate.state.forget();
             }
@@ -406,6 +416,7 @@ impl Machine {
 }
 
 /// A level before an evaluation.
+#[derive(Clone, Copy)]
 struct Before {
     shown: State,
     flapping: bool,
@@ -430,91 +441,117 @@ impl Instance {
 
 impl Run<'_> {
     fn instance(&mut self, candidate: &mut Candidate) {
-        let mut step = 0;
-        while step < candidate.signals.len() {
+        let steps = self.readings.times().len();
+        for (block, first) in (0..steps).step_by(BLOCK).enumerate() {
             if candidate.state.is_at_rest() {
                 candidate.state.forget();
                 // Nothing but fire ends it.
-                let fires = candidate.signals[step..].iter().position(|bits| bits & ALL != 0);
-                match fires {
-                    Some(ahead) if !self.failed => step += ahead,
+                let quiet =
+                    candidate.place.is_none_or(|place| self.readings.is_quiet(self.plan, place, block));
+                if quiet || self.failed {
+                    continue;
+                }
+            }
+            self.read(candidate, first..steps.min(first + BLOCK));
+            self.block(candidate);
+        }
+        self.value_all(candidate);
+    }
+
+    /// The evaluations whose bits were read.
+    fn block(&mut self, candidate: &mut Candidate) {
+        let mut at = 0;
+        while at < candidate.signals.len() {
+            if candidate.state.is_at_rest() {
+                candidate.state.forget();
+                match candidate.signals[at..].iter().position(|bits| bits & ALL != 0) {
+                    Some(ahead) if !self.failed => at += ahead,
                     _ => return,
                 }
             }
-            let before = self.advance(candidate, step);
-            self.announce(candidate, &before, step);
-            step += 1;
+            self.advance(candidate, candidate.first + at);
+            self.announce(candidate, candidate.first + at);
+            at += 1;
         }
     }
 
-    /// The states after an evaluation; returns those before.
-    fn advance(&mut self, candidate: &mut Candidate, step: usize) -> Vec<Before> {
-        let rules = &self.plan.rules;
-        let now = self.readings.times()[step];
-        let bits = candidate.signals[step];
-        let mut all = Vec::with_capacity(rules.levels.len());
-        for (l, (state, timing)) in candidate.state.levels.iter_mut().zip(&rules.levels).enumerate() {
-            all.push(Before {
-                shown: state.shown(),
-                flapping: state.flapping.on,
-                firing: state.is_firing(),
-                firing_at: state.firing_at,
-            });
-            state.step(rules, timing, now, (!self.failed).then_some(bits >> l));
-            let was_active = all[l].shown != State::Inactive;
-            if (was_active || state.phase != Phase::Inactive)
-                && !self.failed
-                && let Some(place) = candidate.place
-                && let Some(value) = self.readings.value(self.plan, l, place, step)
-            {
-                state.value = value;
+    fn read(&self, candidate: &mut Candidate, steps: std::ops::Range<usize>) {
+        candidate.first = steps.start;
+        match candidate.place {
+            Some(place) => self.readings.signals(self.plan, place, steps, &mut candidate.signals),
+            None => {
+                candidate.signals.clear();
+                candidate.signals.resize(steps.len(), Readings::silence(self.plan));
             }
         }
-        all
+    }
+
+    /// The states after an evaluation; those before are kept beside.
+    fn advance(&mut self, candidate: &mut Candidate, step: usize) {
+        let rules = &self.plan.rules;
+        let now = self.readings.times()[step];
+        let bits = candidate.signals[step - candidate.first];
+        candidate.before.clear();
+        for (l, (state, timing)) in candidate.state.levels.iter_mut().zip(&rules.levels).enumerate() {
+            let (shown, firing) = (state.shown(), state.is_firing());
+            let (flapping, firing_at) = (state.flapping.on, state.firing_at);
+            candidate.before.push(Before { shown, flapping, firing, firing_at });
+            state.step(rules, timing, now, (!self.failed).then_some(bits >> l));
+            if shown == State::Inactive {
+                // What it is from here on is of interest.
+                candidate.valued[l] = step;
+            }
+        }
+    }
+
+    /// Takes over the last value of a level up to an evaluation.
+    fn value(&self, candidate: &mut Candidate, level: usize, step: usize) {
+        let Some(place) = candidate.place.filter(|_| !self.failed) else { return };
+        let steps = candidate.valued[level]..=step;
+        if let Some(value) = steps.rev().find_map(|step| self.readings.value(self.plan, level, place, step)) {
+            candidate.state.levels[level].value = value;
+        }
+        candidate.valued[level] = step + 1;
+    }
+
+    /// The same for all that are active, at the end.
+    fn value_all(&self, candidate: &mut Candidate) {
+        for level in 0..candidate.state.levels.len() {
+            if candidate.state.levels[level].phase != Phase::Inactive {
+                self.value(candidate, level, self.readings.times().len() - 1);
+            }
+        }
     }
 
     /// Tells what happened, and whom: the highest level that fires goes first.
-    fn announce(&mut self, candidate: &mut Candidate, before: &[Before], step: usize) {
+    fn announce(&mut self, candidate: &mut Candidate, step: usize) {
         let now = self.readings.times()[step];
         let highest = candidate.state.levels.iter().rposition(LevelState::is_firing);
         let folded = candidate.state.folded;
-        for (l, (state, before)) in candidate.state.levels.iter_mut().zip(before).enumerate() {
+        for level in 0..candidate.state.levels.len() {
+            let before = candidate.before[level];
             let mut muted = None;
             let mut notify = false;
+            let state = &mut candidate.state.levels[level];
             if state.is_firing() && !state.announced {
-                muted = if highest != Some(l) {
+                muted = if highest != Some(level) {
                     Some("level".into())
                 } else if folded {
                     Some("cap".into())
                 } else if state.flapping.mutes(self.plan.rules.flap) {
                     Some("flap".into())
                 } else {
-                    self.muted(&candidate.labels, l, now)
+                    self.muted(&candidate.labels, level, now)
                 };
                 notify = muted.is_none();
                 state.announced = notify;
             } else if !state.is_firing() {
                 notify = std::mem::take(&mut state.announced);
             }
-            let (from, to) = (before.shown, state.shown());
-            let (firing, flapping) = (state.is_firing(), state.flapping.on);
-            let since =
-                if firing { Some(state.firing_at) } else { before.firing.then_some(before.firing_at) };
-            if from != to || notify || flapping != before.flapping {
-                let (labels, level, value) = (candidate.labels.clone(), Some(l), state.value);
-                self.changes.push(Change {
-                    at: now,
-                    labels,
-                    level,
-                    from,
-                    to,
-                    value,
-                    since,
-                    firing,
-                    flapping,
-                    notify,
-                    muted,
-                });
+            let changed = before.shown != state.shown() || before.flapping != state.flapping.on;
+            if changed || notify {
+                self.value(candidate, level, step);
+                self.changes.push(change(candidate, level, now, notify, muted));
             }
         }
     }
@@ -529,5 +566,24 @@ impl Run<'_> {
                 && muting.labels.iter().all(|(name, wanted)| value(name) == wanted)
         });
         found.map(|muting| muting.reason.clone())
+    }
+}
+
+/// What became of a level at an evaluation.
+fn change(candidate: &Candidate, level: usize, at: i64, notify: bool, muted: Option<Arc<str>>) -> Change {
+    let (before, state) = (candidate.before[level], &candidate.state.levels[level]);
+    let firing = state.is_firing();
+    Change {
+        at,
+        labels: candidate.labels.clone(),
+        level: Some(level),
+        from: before.shown,
+        to: state.shown(),
+        value: state.value,
+        since: if firing { Some(state.firing_at) } else { before.firing.then_some(before.firing_at) },
+        firing,
+        flapping: state.flapping.on,
+        notify,
+        muted,
     }
 }

@@ -3,6 +3,7 @@
 //! Bounds stand in the plan, not here: many variants of one statement share one scan.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use metricsdb_model::answer::Point;
 use metricsdb_model::{Labels, Matrix};
@@ -16,6 +17,8 @@ pub(crate) const CLEAR: u32 = 1 << 8;
 pub(crate) const DATA: u32 = 1 << 16;
 /// The bits of one kind for all levels.
 pub(crate) const ALL: u32 = 0xff;
+/// Evaluations that are looked at together: where none of them can fire, none is read.
+pub(crate) const BLOCK: usize = 64;
 
 /// Rows of answers by instance. Borrows the answers, which are of the plan's queries in their order, each with
 /// samples at some of `times` alone.
@@ -23,8 +26,8 @@ pub struct Readings<'m> {
     times: &'m [i64],
     answers: Vec<&'m Matrix>,
     instances: Vec<Entry>,
-    /// Least and greatest value of each row of each answer.
-    extremes: Vec<Vec<(f64, f64)>>,
+    /// Least and greatest value of each row of each answer, block by block.
+    extremes: Vec<Vec<Vec<(f64, f64)>>>,
 }
 
 struct Entry {
@@ -51,8 +54,10 @@ impl<'m> Readings<'m> {
             }
         }
         instances.sort_by(|a, b| a.labels.cmp(&b.labels));
-        let extremes =
-            answers.iter().map(|matrix| matrix.rows().map(|(_, _, v)| extremes(v)).collect()).collect();
+        let extremes = answers
+            .iter()
+            .map(|matrix| (0..matrix.len()).map(|row| extremes(matrix, row, times)).collect())
+            .collect();
         Readings { times, answers, instances, extremes }
     }
 
@@ -87,13 +92,13 @@ impl<'m> Readings<'m> {
         })
     }
 
-    /// Whether no level can fire at any of the evaluations.
-    pub(crate) fn is_quiet(&self, plan: &Plan, instance: usize) -> bool {
+    /// Whether no level can fire in a block of evaluations.
+    pub(crate) fn is_quiet(&self, plan: &Plan, instance: usize, block: usize) -> bool {
         let rows = &self.instances[instance].rows;
         let may = |test: Test, &(query, row): &(u32, u32)| match test {
             Test::Present { query: wanted } => wanted == query as usize,
             Test::Compare { query: wanted, op, bound } => {
-                let (least, greatest) = self.extremes[query as usize][row as usize];
+                let (least, greatest) = self.extremes[query as usize][row as usize][block];
                 wanted == query as usize
                     && match op {
                         BinaryOp::Greater | BinaryOp::GreaterEqual => compares(op, greatest, bound),
@@ -105,37 +110,36 @@ impl<'m> Readings<'m> {
         !plan.levels.iter().any(|level| rows.iter().any(|row| may(level.fire, row)))
     }
 
-    /// Writes the bits of an instance at each evaluation.
-    pub(crate) fn signals(&self, plan: &Plan, instance: usize, out: &mut Vec<u32>) {
+    /// Writes the bits of an instance at some evaluations.
+    pub(crate) fn signals(&self, plan: &Plan, instance: usize, steps: Range<usize>, out: &mut Vec<u32>) {
         out.clear();
-        out.resize(self.times.len(), Readings::silence(plan));
+        out.resize(steps.len(), Readings::silence(plan));
         for (l, level) in plan.levels.iter().enumerate() {
             for &(query, row) in &self.instances[instance].rows {
                 let (query, row) = (query as usize, row as usize);
+                let mut apply = |test: Option<Test>, set: u32, unset: u32| {
+                    let compare = match test {
+                        None => None,
+                        Some(Test::Present { query: wanted }) if wanted == query => None,
+                        Some(Test::Compare { query: wanted, op, bound }) if wanted == query => {
+                            Some((op, bound))
+                        }
+                        Some(_) => return,
+                    };
+                    self.apply(compare, query, row, steps.clone(), out, (set, unset));
+                };
                 // A compared query has data; fire unsets clear where nothing else says when it is clear.
                 if level.compared.contains(&query) {
-                    self.apply(None, query, row, out, DATA << l, 0);
+                    apply(None, DATA << l, 0);
                 }
                 let unset = if level.clear == ClearTest::NotFire { CLEAR << l } else { 0 };
-                self.test(level.fire, query, row, out, FIRE << l, unset);
+                apply(Some(level.fire), FIRE << l, unset);
                 match level.clear {
                     ClearTest::NotFire => {}
-                    ClearTest::NotStay(stay) => self.test(stay, query, row, out, 0, CLEAR << l),
-                    ClearTest::When(when) => self.test(when, query, row, out, CLEAR << l, 0),
+                    ClearTest::NotStay(stay) => apply(Some(stay), 0, CLEAR << l),
+                    ClearTest::When(when) => apply(Some(when), CLEAR << l, 0),
                 }
             }
-        }
-    }
-
-    fn test(&self, test: Test, query: usize, row: usize, out: &mut [u32], set: u32, unset: u32) {
-        match test {
-            Test::Present { query: wanted } if wanted == query => {
-                self.apply(None, query, row, out, set, unset)
-            }
-            Test::Compare { query: wanted, op, bound } if wanted == query => {
-                self.apply(Some((op, bound)), query, row, out, set, unset);
-            }
-            _ => {}
         }
     }
 
@@ -145,15 +149,16 @@ impl<'m> Readings<'m> {
         compare: Option<(BinaryOp, f64)>,
         query: usize,
         row: usize,
+        steps: Range<usize>,
         out: &mut [u32],
-        set: u32,
-        unset: u32,
+        (set, unset): (u32, u32),
     ) {
         let matrix = self.answers[query];
         let (_, times, values) = matrix.row(row);
-        if times.len() != self.times.len() || !matrix.histograms.is_empty() {
-            return self.apply_sparse(compare, query, row, out, set, unset);
-        }
+        let values = match values.get(steps.clone()) {
+            Some(values) if times.len() == self.times.len() && matrix.histograms.is_empty() => values,
+            _ => return self.apply_sparse(compare, query, row, steps, out, (set, unset)),
+        };
         use BinaryOp::{Equal, Greater, GreaterEqual, Less, LessEqual, NotEqual};
         match compare {
             None => out.iter_mut().for_each(|bits| *bits = (*bits & !unset) | set),
@@ -172,13 +177,16 @@ impl<'m> Readings<'m> {
         compare: Option<(BinaryOp, f64)>,
         query: usize,
         row: usize,
+        steps: Range<usize>,
         out: &mut [u32],
-        set: u32,
-        unset: u32,
+        (set, unset): (u32, u32),
     ) {
+        let times = &self.times[steps];
+        let (Some(first), Some(last)) = (times.first(), times.last()) else { return };
         let mut step = 0;
-        for (t, point) in self.answers[query].series(row).points() {
-            while self.times.get(step).is_some_and(|time| *time < t) {
+        let points = self.answers[query].series(row).points();
+        for (t, point) in points.skip_while(|(t, _)| t < first).take_while(|(t, _)| t <= last) {
+            while times.get(step).is_some_and(|time| *time < t) {
                 step += 1;
             }
             // Comparisons drop histograms, as in PromQL.
@@ -187,7 +195,7 @@ impl<'m> Readings<'m> {
                 (Some((op, bound)), Point::Float(value)) => compares(op, value, bound),
                 (Some(_), Point::Histogram(_)) => false,
             };
-            if let Some(bits) = out.get_mut(step).filter(|_| holds && self.times[step] == t) {
+            if let Some(bits) = out.get_mut(step).filter(|_| holds && times[step] == t) {
                 *bits = (*bits & !unset) | set;
             }
         }
@@ -229,10 +237,25 @@ fn instance(labels: &Labels, by: Option<&[String]>) -> Labels {
     }
 }
 
-fn extremes(values: &[f64]) -> (f64, f64) {
-    values
-        .iter()
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, greatest), v| (least.min(*v), greatest.max(*v)))
+/// Least and greatest value of a row in each block of evaluations.
+fn extremes(matrix: &Matrix, row: usize, times: &[i64]) -> Vec<(f64, f64)> {
+    let (_, stamps, values) = matrix.row(row);
+    let whole = stamps.len() == times.len();
+    let mut from = 0;
+    times
+        .chunks(BLOCK)
+        .map(|block| {
+            let to = if whole {
+                from + block.len()
+            } else {
+                from + stamps[from..].partition_point(|t| block.last().is_some_and(|last| t <= last))
+            };
+            let block = &values[from..to];
+            from = to;
+            let none = (f64::INFINITY, f64::NEG_INFINITY);
+            block.iter().fold(none, |(least, greatest), v| (least.min(*v), greatest.max(*v)))
+        })
+        .collect()
 }
 
 #[inline]

@@ -433,6 +433,12 @@ fn series_say_what_the_machine_holds() {
 }
 
 #[test]
+fn no_evaluation_changes_nothing() {
+    let (changes, machine) = ran("alert a when x > 5", &[("", &[6.])], &[], &[0], &[]);
+    assert_eq!((changes.len(), machine.active().count()), (1, 1));
+}
+
+#[test]
 fn bytes_that_are_no_state_are_refused() {
     let text = "alert a when x > 5 clear at 3 flap 1 changes in 1h cooldown 1h on nodata unknown";
     let plan = plan(text);
