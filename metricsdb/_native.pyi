@@ -1,5 +1,7 @@
 """The native module: thin, private; `metricsdb.Database` is the public face. Times are int64 milliseconds."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -39,6 +41,43 @@ class StreamState:
 
     def __init__(self) -> None: ...
     def held(self) -> int: ...
+
+# from ms, until ms, labels, reason
+Muting = tuple[int, int, list[tuple[str, str]], str]
+# time ms, labels, level, from, to, value, firing, flapping, notify, muted, firing since ms
+Change = tuple[int, dict[str, str], int | None, str, str, float, bool, bool, bool, str | None, int | None]
+
+class AlertRule:
+    """One `ALERT`: its plan, and what its machine holds."""
+
+    def __init__(self, text: str) -> None: ...
+    name: str
+    text: str
+    queries: list[str]
+    def describe(self) -> dict[str, Any]: ...
+    def variant(
+        self, level: int, threshold: float | None = None, for_ms: int | None = None, clear: float | None = None
+    ) -> AlertRule: ...
+    def state(self) -> bytes: ...
+    def restore(self, state: bytes) -> None: ...
+    # labels, level, state, pending since, firing since, value, flapping, announced, hidden
+    def active(self) -> list[tuple[dict[str, str], int, str, int, int | None, float, bool, bool, bool]]: ...
+    def folded(self) -> tuple[int, int] | None: ...
+    def series(self) -> list[tuple[dict[str, str], float]]: ...
+    def lint(self, database: NativeDatabase) -> list[tuple[str, str, str]]: ...
+    def simulate(
+        self,
+        times: list[int],
+        rows: list[tuple[int, dict[str, str], list[float | None]]],
+        failed: list[int] = ...,
+        cuts: list[int] = ...,
+        mutings: list[Muting] = ...,
+    ) -> list[Change]: ...
+
+class RecordRule:
+    """One `RECORD`, with the series that it wrote last."""
+
+    def __init__(self, name: str, expr: str, labels: dict[str, str]) -> None: ...
 
 class NativeDatabase:
     def __init__(
@@ -206,6 +245,41 @@ class NativeDatabase:
     def series_by_value(self, limit: int) -> list[tuple[str, str, int]]: ...
     def series_by(self, labels: list[str], limit: int) -> list[tuple[list[str], int, int]]: ...
     def check(self) -> None: ...
+    @staticmethod
+    def statements(text: str) -> list[dict[str, Any]]: ...
+    @staticmethod
+    def slo_alerts(text: str) -> list[AlertRule]: ...
+    def evaluate_alerts(
+        self,
+        rules: list[AlertRule],
+        mutings: list[list[Muting]],
+        at: int,
+        offset_ms: int,
+        lookback_ms: int,
+        what: str,
+    ) -> list[tuple[list[Change], str | None]]: ...
+    def evaluate_record(self, rule: RecordRule, at: int, offset_ms: int, lookback_ms: int) -> int: ...
+    def backtest_alerts(
+        self,
+        rules: list[AlertRule],
+        mutings: list[Muting],
+        start: int,
+        end: int,
+        step: int,
+        offset_ms: int,
+        lookback_ms: int,
+    ) -> list[pl.DataFrame]: ...
+    def sweep_alerts(
+        self,
+        rules: list[AlertRule],
+        mutings: list[Muting],
+        incidents: list[tuple[int, int]],
+        start: int,
+        end: int,
+        step: int,
+        offset_ms: int,
+        lookback_ms: int,
+    ) -> pl.DataFrame: ...
     @staticmethod
     def format_query(expr: str) -> str: ...
     @staticmethod

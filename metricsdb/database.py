@@ -22,6 +22,7 @@ from metricsdb import explain as explaining
 from metricsdb import frames, storage
 from metricsdb import scan as scan_source
 from metricsdb._native import NativeDatabase
+from metricsdb.alerts.manager import Alerts
 from metricsdb.clock import Clock, SystemClock
 from metricsdb.config import Limit
 from metricsdb.errors import ConfigError, DatabaseLocked, WriteError
@@ -58,6 +59,12 @@ _QUERIES: dict[str, Any] = {
     "bytes": pl.UInt64,
     "bytes_peak": pl.UInt64,
 }
+
+
+def _positive(**counts: int) -> None:
+    for name, count in counts.items():
+        if count <= 0:
+            raise ConfigError(f"{name} {count} must be positive")
 
 
 class QueryWarning(UserWarning):
@@ -127,6 +134,7 @@ class Database:
     ``precision`` maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows and changes.
     ``rollups`` maps selectors to lines such as ``"raw 6h -> 1m 7d -> 1h"``: records of minutes and hours stand for
     older samples (``db.rollups``, docs/downsampling.md).
+    ``alerts`` installs, evaluates and rehearses alerting statements; every ``alerts_every`` where a group says no more.
     ``limits`` are those on series, which ``db.limits`` shows and changes. ``clock`` tells what ``"now"`` is.
     """
 
@@ -154,6 +162,7 @@ class Database:
         evict: Evict = "oldest",
         evict_keep: DurationLike = "10m",
         retention: DurationLike | None = None,
+        alerts_every: DurationLike = "1m",
         precision: Mapping[str, str] | None = None,
         limits: Sequence[Limit] = (),
         rollups: Mapping[str, str] | Sequence[RollupPolicy] = (),
@@ -164,15 +173,8 @@ class Database:
         self._timeout_ms = duration_ms(query_timeout, "query_timeout")
         if self._lookback_ms <= 0 or self._timeout_ms <= 0:
             raise ConfigError("lookback and query_timeout must be longer than zero")
-        for name, count in {
-            "max_samples": max_samples,
-            "max_query_memory": max_query_memory,
-            "alert_concurrency": alert_concurrency,
-            "query_concurrency": query_concurrency,
-            "batch_concurrency": batch_concurrency,
-        }.items():
-            if count <= 0:
-                raise ConfigError(f"{name} {count} must be positive")
+        _positive(max_samples=max_samples, max_query_memory=max_query_memory, alert_concurrency=alert_concurrency)
+        _positive(query_concurrency=query_concurrency, batch_concurrency=batch_concurrency)
         wait_ms = duration_ms(query_wait, "query_wait")
         if queries_waiting_max < 0 or wait_ms < 0 or cache_memory < 0:
             raise ConfigError("queries_waiting_max, query_wait and cache_memory must not be negative")
@@ -198,6 +200,8 @@ class Database:
         self._recovery: durable.Recovery | None = None
         self._release: weakref.finalize[..., Database] | None = None
         self._native = self._empty() if self._home is None else self._open(self._home)
+        directory, sync = (None, False) if self._home is None else (self._home.path, self._home.mode != "none")
+        self.alerts = Alerts(lambda: self._native, self._clock, self._lookback_ms, alerts_every, directory, sync)
         forks.watch(self)
         for selector, policy in (precision or {}).items():
             self.precision.set(selector, policy)
@@ -307,11 +311,13 @@ class Database:
     # --- upkeep ---------------------------------------------------------------------------------
 
     def tick(self, now: Time | None = None) -> Tick:
-        """Does whatever is due (re-encoding, making room, expiring) within its share of a core; says what it did.
+        """Does whatever is due (alerts; upkeep, within its share of a core); says what the upkeep did.
 
         Call it every second or so, or let ``start`` do that. A write waits for it no longer than a pointer is swapped.
         """
-        return self._upkeep.tick(self._native, self.now_ms() if now is None else time_ms(now, self.now_ms()))
+        now_ms = self.now_ms() if now is None else time_ms(now, self.now_ms())
+        self.alerts.tick(now_ms)
+        return self._upkeep.tick(self._native, now_ms)
 
     def start(self, every: DurationLike = "1s") -> None:
         """Starts a thread that calls ``tick`` every so often, until ``stop`` or ``close``."""

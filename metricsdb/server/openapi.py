@@ -37,6 +37,10 @@ _PARAMETERS: dict[str, Json] = {
     "method": {"type": "string", "enum": ["m4", "minmax", "lttb", "minmax_lttb"]},
     "match[]": {**_LIST, "description": "selectors; what any of them selects"},
     "metric": _TEXT,
+    "type": {"type": "string", "enum": ["alert", "record"]},
+    "rule_name[]": _LIST,
+    "rule_group[]": _LIST,
+    "exclude_alerts": _FLAG,
     "timestamp": {"type": "string", "pattern": "^-?[0-9]{1,18}$", "description": "Unix milliseconds"},
     "extra_label": {"type": "array", "items": {"type": "string", "pattern": "^[^=]+=.+$"}},
 }
@@ -204,10 +208,14 @@ def _state() -> Json:
         f"{pages}/flags": ("Flags of the command line", "admin", _LABELS),
         f"{pages}/runtimeinfo": ("Start, series", "read", any_object),
         "/api/v1/openapi.json": ("This description", "read", None),
+        "/api/v1/alerts": ("What is pending or fires", "read", any_object),
     }
     found: Json = {
         path: {"get": _operation(summary, right, _json(schema))} for path, (summary, right, schema) in shown.items()
     }
+    filters = ("type", "rule_name[]", "rule_group[]", "exclude_alerts")
+    rules = _operation("Installed statements", "read", _json(any_object), filters, errors={"400": "bad type"})
+    found["/api/v1/rules"] = {"get": rules}
     found[f"{pages}/active_queries/{{id}}"] = {"delete": kill, "post": kill}
     found[f"{pages}/tsdb"] = {
         "get": _operation(

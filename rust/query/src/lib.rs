@@ -1,6 +1,7 @@
 //! Text to answer: syntax, functions, evaluation. Sees storage only through `metricsdb_model::Source`.
 #![forbid(unsafe_code)]
 
+pub mod alert;
 pub mod annotations;
 pub mod cache;
 pub mod decimate;

@@ -133,7 +133,7 @@ pub(crate) fn format_duration(ms: i64) -> String {
 
 /// As Go's `%v`, which Prometheus prints numbers with: the shortest digits that read back, with an
 /// exponent from 1e+06 on and below 1e-04.
-pub(super) fn format_number(value: f64) -> String {
+pub(crate) fn format_number(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
     }
