@@ -1,4 +1,4 @@
-"""Rollups: samples a second of CPU from sealed chunks to records, beside `polars group_by_dynamic` on the same samples."""
+"""Rollups: samples a second of CPU from sealed chunks to records, beside polars' group_by_dynamic on the same frame."""
 
 from __future__ import annotations
 

@@ -180,6 +180,18 @@ def test_retention_lets_samples_of_rolled_series_become_records_first():
     assert db.query("count_over_time(requests_total[24h])")["value"][0] < 3 * HOUR
 
 
+def test_raw_samples_are_those_that_were_written():
+    db, _ = filled(rollups={"temperature": "raw 6h -> 1m keep 1%"})
+    before = db.select("temperature", T0, T0 + 86_400)
+    db.append({"__name__": "temperature"}, [T0 + 7000.0], [90.0])
+    db.rollups.run()
+    after = db.scan("temperature").collect()
+    assert after.height < before.height / 3
+    assert 90.0 in after["value"].to_list()
+    known = set(zip(before["timestamp"], before["value"], strict=True))
+    assert {row for row in zip(after["timestamp"], after["value"], strict=True) if row[1] != 90.0} <= known
+
+
 def test_a_pass_can_be_watched_and_slowed():
     db, _ = filled(rollups={'{__name__=~".+"}': "1m"})
     seen: list[float] = []
