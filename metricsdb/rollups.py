@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -181,7 +181,7 @@ def _preview(make: type[Database], samples: pl.DataFrame, policy: RollupPolicy) 
         finer = (RollupLevel(below.every_ms, 0) for below in policy.levels[:at])
         chain = (*finer, RollupLevel(level.every_ms))
         end = last - last % level.every_ms
-        rules = [RollupPolicy(policy.selector, chain, 0, policy.kind, policy.anomalies).native]
+        rules = [replace(policy, levels=chain, raw_ms=0).native]
         shard = 0
         while shard < 256:
             shard = rolled._native.roll(rules, (end, 0, 1), shard, 1 << 40)[0]

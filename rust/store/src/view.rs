@@ -1,7 +1,7 @@
 //! What a query sees: series ids from the index, their sealed chunks shared, their open chunks copied
 //! under a short lock of each shard. Decoding takes no lock.
 
-use metricsdb_model::source::{Groups, Stood};
+use metricsdb_model::source::{Groups, Quantiles, Stood};
 use metricsdb_model::{
     Bound, Budget, Error, Grouping, Histogram, HistogramSamples, Labels, LabelsRef, Predicate, Result,
     Samples, SeriesSet, Source, Summary, TimeRange, ValueKind, Wants,
@@ -679,6 +679,14 @@ impl SeriesSet for View<'_> {
         let stood = rolled.summaries(windows, |range, out| self.read_raw(series, range, out))?;
         self.store.decoded.add(stood.samples);
         Ok(Some(stood))
+    }
+
+    fn quantiles(&self, index: usize, windows: &[TimeRange]) -> Result<Option<Quantiles>> {
+        let series = &self.series[index];
+        let Some(rolled) = &series.rolled else { return Ok(None) };
+        let found = rolled.quantiles(windows, |range, out| self.read_raw(series, range, out))?;
+        self.store.decoded.add(found.as_ref().map_or(0, |found| found.samples));
+        Ok(found)
     }
 
     fn encoded_bytes(&self, index: usize, range: TimeRange) -> u64 {
