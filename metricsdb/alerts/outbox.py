@@ -12,6 +12,7 @@ import json
 import os
 import random
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from io import FileIO
@@ -38,7 +39,8 @@ class Message:
 
 @dataclass(slots=True)
 class _Target:
-    waiting: dict[str, Message] = field(default_factory=dict)
+    # Its first entry is found at once, however many before it were taken out.
+    waiting: OrderedDict[str, Message] = field(default_factory=OrderedDict)
     failures: int = 0
     next_ms: int = 0
 
@@ -54,7 +56,7 @@ class Outbox:
         self._targets: dict[str, _Target] = {}
         self._file: FileIO | None = None
         self._lock: BinaryIO | None = None
-        self._bytes = 0
+        self._bytes = self._whole = self._live = 0
         self._torn = False
         self.damaged = 0
         self.state: Any = None
@@ -88,13 +90,19 @@ class Outbox:
     def _apply(self, record: Mapping[str, Any]) -> None:
         if "put" in record:
             message = Message(*record["put"])
-            self._targets.setdefault(message.target, _Target()).waiting[message.key] = message
+            waiting = self._targets.setdefault(message.target, _Target()).waiting
+            self._live += len(message.body) if message.key not in waiting else 0
+            waiting[message.key] = message
         elif "done" in record:
             target, key = record["done"]
             if target in self._targets:
-                self._targets[target].waiting.pop(key, None)
+                self._taken(self._targets[target], key)
         else:
             self.state = record["state"]
+
+    def _taken(self, target: _Target, key: str) -> None:
+        message = target.waiting.pop(key, None)
+        self._live -= len(message.body) if message is not None else 0
 
     # --- in ---------------------------------------------------------------------------------------
 
@@ -129,10 +137,11 @@ class Outbox:
         Not synced: a crash may send it once more, with the same key.
         """
         target = self._targets[message.target]
-        target.waiting.pop(message.key, None)
+        self._taken(target, message.key)
         target.failures, target.next_ms = 0, not_before_ms
         self._append([{"done": [message.target, message.key]}], sync=False)
-        if self._bytes > _COMPACT_BYTES and self._bytes > 4 * sum(len(m.body) for m in self.waiting()):
+        # When most is of no use, and so much came since the last time that it costs a share of that writing.
+        if self._bytes > max(2 * self._live, self._whole) + _COMPACT_BYTES:
             self._rewrite()
 
     def failed(self, message: Message, now_ms: int, retry_after_ms: int = 0) -> int:
@@ -196,7 +205,8 @@ class Outbox:
             raise StorageError(f"{self.path}: cannot be written: {error}") from None
         if self._file is not None:
             self._file.close()
-        self._file, self._bytes, self._torn = file, len(data), False
+        self._file, self._torn = file, False
+        self._bytes = self._whole = len(data)
 
 
 def _write(file: FileIO, data: bytes) -> None:
