@@ -10,7 +10,9 @@ import platform
 
 import polars as pl
 
-NAMES = ["ingest", "memory", "index", "codecs", "queries", "frames", "subscribe", "server", "spike"]
+NAMES = [
+    "ingest", "memory", "index", "codecs", "queries", "frames", "downsampling", "subscribe", "server", "spike",
+]  # fmt: skip
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """The native module: thin, private; `metricsdb.Database` is the public face. Times are int64 milliseconds."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -11,6 +13,9 @@ __version__: str
 Values = npt.NDArray[np.float64] | npt.NDArray[np.int64] | npt.NDArray[np.uint64]
 # accepted, duplicates, out_of_order, series_created, [(reason, count, example)]
 Report = tuple[int, int, int, int, list[tuple[str, int, str]]]
+
+# selector, ms of raw samples, (ms of a bucket, ms of its records), whether counters, (share, threshold, neighbours)
+RollupRule = tuple[str, int | None, list[tuple[int, int | None]], bool | None, tuple[float, float, int] | None]
 
 class ScrapeState:
     """The series of one target's last scrape."""
@@ -36,6 +41,43 @@ class StreamState:
 
     def __init__(self) -> None: ...
     def held(self) -> int: ...
+
+# from ms, until ms, labels, reason
+Muting = tuple[int, int, list[tuple[str, str]], str]
+# time ms, labels, level, from, to, value, firing, flapping, notify, muted, firing since ms
+Change = tuple[int, dict[str, str], int | None, str, str, float, bool, bool, bool, str | None, int | None]
+
+class AlertRule:
+    """One `ALERT`: its plan, and what its machine holds."""
+
+    def __init__(self, text: str) -> None: ...
+    name: str
+    text: str
+    queries: list[str]
+    def describe(self) -> dict[str, Any]: ...
+    def variant(
+        self, level: int, threshold: float | None = None, for_ms: int | None = None, clear: float | None = None
+    ) -> AlertRule: ...
+    def state(self) -> bytes: ...
+    def restore(self, state: bytes) -> None: ...
+    # labels, level, state, pending since, firing since, value, flapping, announced, hidden
+    def active(self) -> list[tuple[dict[str, str], int, str, int, int | None, float, bool, bool, bool]]: ...
+    def folded(self) -> tuple[int, int] | None: ...
+    def series(self) -> list[tuple[dict[str, str], float]]: ...
+    def lint(self, database: NativeDatabase) -> list[tuple[str, str, str]]: ...
+    def simulate(
+        self,
+        times: list[int],
+        rows: list[tuple[int, dict[str, str], list[float | None]]],
+        failed: list[int] = ...,
+        cuts: list[int] = ...,
+        mutings: list[Muting] = ...,
+    ) -> list[Change]: ...
+
+class RecordRule:
+    """One `RECORD`, with the series that it wrote last."""
+
+    def __init__(self, name: str, expr: str, labels: dict[str, str]) -> None: ...
 
 class NativeDatabase:
     def __init__(
@@ -99,6 +141,8 @@ class NativeDatabase:
         wide: bool,
         priority: str,
         cache: bool,
+        points: int,
+        method: str,
     ) -> tuple[pl.DataFrame, list[tuple[str, str]], pl.DataFrame | None]: ...
     def query_next(
         self, state: StreamState, expr: str, start: int, end: int, step_ms: int, lookback_ms: int
@@ -134,6 +178,8 @@ class NativeDatabase:
         source: str,
         stop: StopSwitch,
         cache: bool = True,
+        points: int = 0,
+        method: str = "",
     ) -> tuple[bytes, Body | None]: ...
     def queries(self) -> list[tuple[int, str, str, str, str, float, int, int, int]]: ...
     def kill(self, id: int) -> bool: ...
@@ -165,6 +211,19 @@ class NativeDatabase:
     def memory_steps(self) -> dict[str, tuple[int, int]]: ...
     def preview_densify(self, samples_max: int) -> tuple[int, int, int]: ...
     def densify(self, before_ms: int, samples_max: int) -> tuple[int, int, int, int, int, bool]: ...
+    def roll(
+        self,
+        rules: list[RollupRule],
+        pass_: tuple[int, int, int],
+        shard: int,
+        samples_max: int,
+    ) -> tuple[int, int, int, int, int, int, int, int, int]: ...
+    @staticmethod
+    def check_rollup(rules: list[RollupRule]) -> None: ...
+    def rollup_levels(self) -> list[tuple[int, int, int, int, int, int]]: ...
+    def rollup_columns(self) -> list[tuple[int, str, int]]: ...
+    def rollup_kept(self, selector: str, start: int, end: int) -> pl.DataFrame: ...
+    def rollup_records(self, selector: str, every_ms: int, start: int, end: int) -> pl.DataFrame: ...
     def set_precision(self, rules: list[tuple[str, str, bool]]) -> None: ...
     def precision_series(self) -> list[int]: ...
     def preview_precision(
@@ -186,6 +245,41 @@ class NativeDatabase:
     def series_by_value(self, limit: int) -> list[tuple[str, str, int]]: ...
     def series_by(self, labels: list[str], limit: int) -> list[tuple[list[str], int, int]]: ...
     def check(self) -> None: ...
+    @staticmethod
+    def statements(text: str) -> list[dict[str, Any]]: ...
+    @staticmethod
+    def slo_alerts(text: str) -> list[AlertRule]: ...
+    def evaluate_alerts(
+        self,
+        rules: list[AlertRule],
+        mutings: list[list[Muting]],
+        at: int,
+        offset_ms: int,
+        lookback_ms: int,
+        what: str,
+    ) -> list[tuple[list[Change], str | None]]: ...
+    def evaluate_record(self, rule: RecordRule, at: int, offset_ms: int, lookback_ms: int) -> int: ...
+    def backtest_alerts(
+        self,
+        rules: list[AlertRule],
+        mutings: list[Muting],
+        start: int,
+        end: int,
+        step: int,
+        offset_ms: int,
+        lookback_ms: int,
+    ) -> list[pl.DataFrame]: ...
+    def sweep_alerts(
+        self,
+        rules: list[AlertRule],
+        mutings: list[Muting],
+        incidents: list[tuple[int, int]],
+        start: int,
+        end: int,
+        step: int,
+        offset_ms: int,
+        lookback_ms: int,
+    ) -> pl.DataFrame: ...
     @staticmethod
     def format_query(expr: str) -> str: ...
     @staticmethod

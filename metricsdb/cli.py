@@ -113,6 +113,7 @@ def serve(
         evict=memory.evict,
         evict_keep=memory.evict_keep.seconds,
         retention=None if chosen.retention is None else chosen.retention.seconds,
+        rollups=chosen.rollups,
     )
     for chosen_policy in chosen.precision:
         db.precision.set(chosen_policy.selector, chosen_policy.policy, counters=chosen_policy.counters)

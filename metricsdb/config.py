@@ -292,6 +292,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory: Memory = msgspec.field(default_factory=Memory)
     retention: Duration | None = None
     precision: list[PrecisionPolicy] = []
+    rollups: dict[str, str] = {}
     web: Web = msgspec.field(default_factory=Web)
     series_limits: list[Limit] = []
 

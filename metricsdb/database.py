@@ -22,16 +22,20 @@ from metricsdb import explain as explaining
 from metricsdb import frames, storage
 from metricsdb import scan as scan_source
 from metricsdb._native import NativeDatabase
+from metricsdb.alerts.manager import Alerts
 from metricsdb.clock import Clock, SystemClock
 from metricsdb.config import Limit
 from metricsdb.errors import ConfigError, DatabaseLocked, WriteError
 from metricsdb.explain import Estimate, Plan
+from metricsdb.expressions import Decimation
 from metricsdb.histograms import Histogram, as_list, with_histogram
 from metricsdb.lifecycle import forks
 from metricsdb.lifecycle.memory import Evict, MemoryPolicy, keep_little_freed
+from metricsdb.lifecycle.rollups import RollupPolicy
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.limits import CardinalityBy, SeriesLimits, cardinality, counters
 from metricsdb.precision import PrecisionPolicies
+from metricsdb.rollups import Rollups
 from metricsdb.sizes import SizeLike
 from metricsdb.subscribe import Subscription
 from metricsdb.times import DurationLike, Time, duration_ms, time_column_ms, time_ms
@@ -55,6 +59,12 @@ _QUERIES: dict[str, Any] = {
     "bytes": pl.UInt64,
     "bytes_peak": pl.UInt64,
 }
+
+
+def _positive(**counts: int) -> None:
+    for name, count in counts.items():
+        if count <= 0:
+            raise ConfigError(f"{name} {count} must be positive")
 
 
 class QueryWarning(UserWarning):
@@ -122,6 +132,9 @@ class Database:
     what is older.
 
     ``precision`` maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows and changes.
+    ``rollups`` maps selectors to lines such as ``"raw 6h -> 1m 7d -> 1h"``: records of minutes and hours stand for
+    older samples (``db.rollups``, docs/downsampling.md).
+    ``alerts`` installs, evaluates and rehearses alerting statements; every ``alerts_every`` where a group says no more.
     ``limits`` are those on series, which ``db.limits`` shows and changes. ``clock`` tells what ``"now"`` is.
     """
 
@@ -149,8 +162,10 @@ class Database:
         evict: Evict = "oldest",
         evict_keep: DurationLike = "10m",
         retention: DurationLike | None = None,
+        alerts_every: DurationLike = "1m",
         precision: Mapping[str, str] | None = None,
         limits: Sequence[Limit] = (),
+        rollups: Mapping[str, str] | Sequence[RollupPolicy] = (),
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
@@ -158,15 +173,8 @@ class Database:
         self._timeout_ms = duration_ms(query_timeout, "query_timeout")
         if self._lookback_ms <= 0 or self._timeout_ms <= 0:
             raise ConfigError("lookback and query_timeout must be longer than zero")
-        for name, count in {
-            "max_samples": max_samples,
-            "max_query_memory": max_query_memory,
-            "alert_concurrency": alert_concurrency,
-            "query_concurrency": query_concurrency,
-            "batch_concurrency": batch_concurrency,
-        }.items():
-            if count <= 0:
-                raise ConfigError(f"{name} {count} must be positive")
+        _positive(max_samples=max_samples, max_query_memory=max_query_memory, alert_concurrency=alert_concurrency)
+        _positive(query_concurrency=query_concurrency, batch_concurrency=batch_concurrency)
         wait_ms = duration_ms(query_wait, "query_wait")
         if queries_waiting_max < 0 or wait_ms < 0 or cache_memory < 0:
             raise ConfigError("queries_waiting_max, query_wait and cache_memory must not be negative")
@@ -186,15 +194,19 @@ class Database:
         self._options = (duplicates, of_queries, admission, memory.cache_memory(cache_memory))
         self.precision = PrecisionPolicies(lambda: self._native, self._range)
         self.limits = SeriesLimits(lambda: self._native)
+        self.rollups = Rollups(self, self._upkeep.roller, self._clock)
         self._home = durable.Home.of(path, durability, duration_ms(sync_interval, "sync_interval"))
         self._keeper: durable.Keeper | None = None
         self._recovery: durable.Recovery | None = None
         self._release: weakref.finalize[..., Database] | None = None
         self._native = self._empty() if self._home is None else self._open(self._home)
+        directory, sync = (None, False) if self._home is None else (self._home.path, self._home.mode != "none")
+        self.alerts = Alerts(lambda: self._native, self._clock, self._lookback_ms, alerts_every, directory, sync)
         forks.watch(self)
         for selector, policy in (precision or {}).items():
             self.precision.set(selector, policy)
         self.limits.set(*limits)
+        self.rollups.use(rollups)
 
     def _empty(self) -> NativeDatabase:
         # The hash of raw label bytes is keyed at random, so that no sender can make series collide.
@@ -299,11 +311,13 @@ class Database:
     # --- upkeep ---------------------------------------------------------------------------------
 
     def tick(self, now: Time | None = None) -> Tick:
-        """Does whatever is due (re-encoding, making room, expiring) within its share of a core; says what it did.
+        """Does whatever is due (alerts; upkeep, within its share of a core); says what the upkeep did.
 
         Call it every second or so, or let ``start`` do that. A write waits for it no longer than a pointer is swapped.
         """
-        return self._upkeep.tick(self._native, self.now_ms() if now is None else time_ms(now, self.now_ms()))
+        now_ms = self.now_ms() if now is None else time_ms(now, self.now_ms())
+        self.alerts.tick(now_ms)
+        return self._upkeep.tick(self._native, now_ms)
 
     def start(self, every: DurationLike = "1s") -> None:
         """Starts a thread that calls ``tick`` every so often, until ``stop`` or ``close``."""
@@ -467,28 +481,37 @@ class Database:
         wide: bool = False,
         priority: Priority = "query",
         cache: bool = True,
+        points: int | None = None,
+        method: Decimation = "m4",
     ) -> pl.DataFrame:
         """Evaluates PromQL at start, start + step, … up to end; the shape is that of ``query``.
 
         ``wide=True`` gives one row a step and one column a series; histograms are left out. Steps that an earlier
         query came to, and that nothing written since can have changed, are not evaluated again; ``cache=False``
-        evaluates them all. The answer is the same.
+        evaluates them all. The answer is the same. ``points`` leaves so many of a series at most, those that
+        ``method`` says a plot needs; not of a wide frame, whose rows are all series' at one time.
         """
         now = self.now_ms()
         step_ms = duration_ms(step, "step")
         if step_ms <= 0:
             raise ConfigError(f"step {step!r} must be longer than zero")
+        if points is not None and (wide or points < 1):
+            why = "a wide frame has one row for all series: leave wide out" if wide else "it must be 4 or more"
+            raise ConfigError(f"points={points!r}: {why}")
         first, last = time_ms(start, now, "start"), time_ms(end, now, "end")
-        return self._evaluate(expr, first, last, step_ms, wide, priority, cache)
+        return self._evaluate(expr, first, last, step_ms, wide, priority, cache, points or 0, method)
 
     def _evaluate(
-        self, expr: str, start: int, end: int, step: int, wide: bool, priority: str, cache: bool = False
-    ) -> pl.DataFrame:
+        self, expr: str, start: int, end: int, step: int, wide: bool, priority: str,
+        cache: bool = False, points: int = 0, method: str = "",
+    ) -> pl.DataFrame:  # fmt: skip
         statement = explaining.statement(self._native, expr)
         if statement is not None:
             return self._native.explain(statement[1], start, end, step, self._lookback_ms, statement[0])[0]
         lookback = self._lookback_ms
-        frame, notes, fields = self._native.query(expr, start, end, step, lookback, wide, priority, cache)
+        frame, notes, fields = self._native.query(
+            expr, start, end, step, lookback, wide, priority, cache, points, method
+        )
         _warn(notes, stacklevel=4)
         return with_histogram(frames.finish(frame), fields)
 
@@ -587,8 +610,13 @@ class Database:
     def _read_series(self, series: pl.DataFrame, labels: list[str], start: int, end: int) -> pl.DataFrame:
         return frames.finish(self._native.read(series.select("series", *labels), start, end))
 
-    def scan(self, selector: str) -> pl.LazyFrame:
-        """The raw samples of a selector as a ``LazyFrame``; see ``metricsdb.scan.scan`` for what is pushed down."""
+    def scan(self, selector: str, level: DurationLike | None = None) -> pl.LazyFrame:
+        """The raw samples of a selector as a ``LazyFrame``; see ``metricsdb.scan.scan`` for what is pushed down.
+
+        With a ``level`` such as ``"10m"``: records instead, a row a bucket, as of ``db.rollups.records``.
+        """
+        if level is not None:
+            return self.rollups.records(selector, level).lazy()
         return scan_source.scan(self, selector)
 
     def raw(self, selector: str, start: Time, end: Time) -> list[RawSeries]:

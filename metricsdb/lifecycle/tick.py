@@ -12,6 +12,7 @@ from metricsdb._native import NativeDatabase
 from metricsdb.clock import Clock
 from metricsdb.errors import ConfigError, MetricsDBError
 from metricsdb.lifecycle.memory import MemoryPolicy, Relief
+from metricsdb.lifecycle.rollups import NOTHING_ROLLED, Rolled, Roller
 
 __all__ = ["Background", "Tick", "Upkeep"]
 
@@ -26,6 +27,8 @@ TICK_S_MAX = 1.0
 # While memory is short, upkeep takes this share of a core at least, and chunks are old sooner.
 SHORT_CPU = 0.5
 SHORT_DENSE_AFTER_MS = 900_000
+# Rollups take this share of a core at least while some are due: samples that wait for them can't leave.
+ROLL_CPU = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class Tick:
     evicted_samples: int = 0
     """Samples that left since memory was short, and their bytes."""
     evicted_bytes: int = 0
+    rolled: Rolled = NOTHING_ROLLED
+    """What became records, and left since records stand for it."""
 
     def __add__(self, other: Tick) -> Tick:
         return Tick(
@@ -53,6 +58,7 @@ class Tick:
             other.finished,
             self.evicted_samples + other.evicted_samples,
             self.evicted_bytes + other.evicted_bytes,
+            self.rolled + other.rolled,
         )
 
 
@@ -72,6 +78,7 @@ class Upkeep:
         self._last: float | None = None
         self._rest_until = float("-inf")
         self.relief = Relief(memory)
+        self.roller = Roller()
 
     def tick(self, native: NativeDatabase, now_ms: int) -> Tick:
         """Does what is due, within the share of the time since the last tick. One tick at a time."""
@@ -80,14 +87,18 @@ class Upkeep:
             started = self._clock.monotonic()
             since = TICK_S_MAX if self._last is None else started - self._last
             self._last = started
+            seconds = min(max(self._cpu, ROLL_CPU) * since, TICK_S_MAX)
+            rolled = Tick(rolled=self.roller.step(native, now_ms, seconds, self._clock.monotonic))
             self.relief.expire(native, now_ms)
             if self.relief.is_short(native):
-                return self._make_room(native, now_ms, started, min(max(self._cpu, SHORT_CPU) * since, TICK_S_MAX))
+                return rolled + self._make_room(
+                    native, now_ms, started, min(max(self._cpu, SHORT_CPU) * since, TICK_S_MAX)
+                )
             self.relief.give_back(now_ms)
             if self._cpu == 0 or started < self._rest_until:
-                return Tick()
+                return rolled
             before = now_ms - self._dense_after_ms
-            return self._work(native, before, started, min(self._cpu * since, TICK_S_MAX))
+            return rolled + self._work(native, before, started, min(self._cpu * since, TICK_S_MAX))
 
     def _make_room(self, native: NativeDatabase, now_ms: int, started: float, seconds: float) -> Tick:
         done = Tick()

@@ -27,6 +27,7 @@ from metricsdb.server.intake import Intake
 from metricsdb.server.params import FORM_BYTES_MAX
 from metricsdb.server.read import Read
 from metricsdb.server.reply import refusal
+from metricsdb.server.rules import Rules
 from metricsdb.server.runner import Runner
 from metricsdb.server.state import Counts
 from metricsdb.server.status import Status
@@ -78,11 +79,14 @@ def create_app(
     intake = Intake(config.web.write_bytes_max, config.limits.body_bytes_max, max(1, threads // 2))
     forms = Intake(FORMS_BYTES_MAX, FORM_BYTES_MAX, threads)
     status = Status(db._native, db._upkeep.relief, counts, config, dict(flags or {}), beside, __version__)
+    rules = Rules(db.alerts)
     endpoints = [
         # First, because routes are tried in order and these are hot.
         *_writes(db, counts, intake, executor),
         *_reads(Read(db, runner, forms, counts)),
         *_status(status),
+        ("/api/v1/rules", ["GET"], "read", rules.rules),
+        ("/api/v1/alerts", ["GET"], "read", rules.alerts),
     ]
     routes = [
         Route(path, _behind(endpoint, right, auth, counts), methods=methods)

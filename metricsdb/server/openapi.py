@@ -33,8 +33,14 @@ _PARAMETERS: dict[str, Json] = {
     "stats": {"type": "string", "description": "anything: counts and timings; all: counts of each step, too"},
     "priority": {"type": "string", "enum": ["alert", "query", "batch"]},
     "nocache": _FLAG,
+    "points": {"type": "integer", "minimum": 0, "description": "so many of a series at most, 4 or more; 0: all"},
+    "method": {"type": "string", "enum": ["m4", "minmax", "lttb", "minmax_lttb"]},
     "match[]": {**_LIST, "description": "selectors; what any of them selects"},
     "metric": _TEXT,
+    "type": {"type": "string", "enum": ["alert", "record"]},
+    "rule_name[]": _LIST,
+    "rule_group[]": _LIST,
+    "exclude_alerts": _FLAG,
     "timestamp": {"type": "string", "pattern": "^-?[0-9]{1,18}$", "description": "Unix milliseconds"},
     "extra_label": {"type": "array", "items": {"type": "string", "pattern": "^[^=]+=.+$"}},
 }
@@ -132,7 +138,7 @@ def _queries() -> Json:
         "/api/v1/query_range": _form(
             "Evaluates PromQL over a range, at most 11,000 steps",
             ("query", "start", "end", "step"),
-            common,
+            (*common, "points", "method"),
             _RESULT,
             canceled,
         ),
@@ -202,10 +208,14 @@ def _state() -> Json:
         f"{pages}/flags": ("Flags of the command line", "admin", _LABELS),
         f"{pages}/runtimeinfo": ("Start, series", "read", any_object),
         "/api/v1/openapi.json": ("This description", "read", None),
+        "/api/v1/alerts": ("What is pending or fires", "read", any_object),
     }
     found: Json = {
         path: {"get": _operation(summary, right, _json(schema))} for path, (summary, right, schema) in shown.items()
     }
+    filters = ("type", "rule_name[]", "rule_group[]", "exclude_alerts")
+    rules = _operation("Installed statements", "read", _json(any_object), filters, errors={"400": "bad type"})
+    found["/api/v1/rules"] = {"get": rules}
     found[f"{pages}/active_queries/{{id}}"] = {"delete": kill, "post": kill}
     found[f"{pages}/tsdb"] = {
         "get": _operation(

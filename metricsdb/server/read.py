@@ -79,9 +79,11 @@ class Read:
                 "exceeded maximum resolution of 11,000 points per timeseries. "
                 "Try decreasing the query resolution (?step=XX)"
             )
-        return await self._evaluate(request, form, (start, end, step), limit)
+        return await self._evaluate(request, form, (start, end, step), limit, form.limit("points"))
 
-    async def _evaluate(self, request: Request, form: Form, times: tuple[int, int, int], limit: int) -> Response:
+    async def _evaluate(
+        self, request: Request, form: Form, times: tuple[int, int, int], limit: int, points: int = 0
+    ) -> Response:
         timeout = form.duration_or("timeout", self._timeout_ms)
         lookback = form.duration_or("lookback_delta", self._lookback_ms)
         if lookback <= 0:
@@ -91,7 +93,7 @@ class Read:
         work = partial(
             self._native.api_query,
             form.text("query"), *times, lookback, max(timeout, 1), limit, form.text("stats"), priority, source,
-            cache=not form.flag("nocache"),
+            cache=not form.flag("nocache"), points=points, method=form.text("method") or "m4",
         )  # fmt: skip
         first, rest = await self._runner.query(request, priority, work)
         return json_bytes(first) if rest is None else Streamed(first, rest, self._runner.executor(priority))

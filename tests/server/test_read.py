@@ -263,3 +263,16 @@ def test_nocache_evaluates_what_is_kept(db, call):
         data = ok(call("GET", "/api/v1/query_range", params=steps | extra))
         assert data["result"] == first["result"]
         assert served() == count
+
+
+def test_points_thin_each_series_of_a_range(call):
+    steps = {"query": "http_requests_total", "start": T0 - 300, "end": T0, "step": 1}
+    whole = ok(call("GET", "/api/v1/query_range", params=steps))["result"]
+    for method in ({}, {"method": "lttb"}):
+        thin = ok(call("GET", "/api/v1/query_range", params=steps | {"points": "8"} | method))["result"]
+        assert [s["metric"] for s in thin] == [s["metric"] for s in whole]
+        for few, all_ in zip(thin, whole, strict=True):
+            assert len(few["values"]) <= 8 < len(all_["values"])
+            assert all(v in all_["values"] for v in few["values"])
+    for wrong in ({"points": "3"}, {"points": "x"}, {"points": "8", "method": "mean"}):
+        assert call("GET", "/api/v1/query_range", params=steps | wrong).status_code == 400

@@ -144,3 +144,24 @@ def test_more_series_than_one_block_of_labels():
     frame = db.query("m", time=1)
     assert frame.select("__name__", "i", "mod").equals(labels)
     assert frame["value"].to_list() == list(range(count))
+
+
+@pytest.mark.parametrize("method", ["m4", "minmax", "lttb", "minmax_lttb"])
+def test_points_leave_of_each_series_what_the_expressions_choose(method):
+    db = mdb.Database()
+    rng = np.random.default_rng(2)
+    for name in "ab":
+        db.append({"__name__": "m", "host": name}, np.arange(1_000, 2_000), rng.normal(size=1_000))
+    whole = db.query_range("m", 1_000, 1_999, 1)
+    thin = db.query_range("m", 1_000, 1_999, 1, points=40, method=method)
+    mask = getattr(pl.col("value").metricsdb, method)("timestamp", 40)
+    assert thin.equals(whole.filter(mask.over("host")))
+    assert 0 < thin.height <= 80
+    assert db.query_range("m", 1_000, 1_999, 1, points=5_000, method=method).equals(whole)
+
+
+def test_points_that_mean_nothing_are_refused():
+    db = mdb.Database()
+    for wrong in ({"points": 0}, {"points": 3}, {"points": 40, "wide": True}, {"points": 40, "method": "mean"}):
+        with pytest.raises(mdb.ConfigError, match="points|method"):
+            db.query_range("m", 1_000, 1_100, 1, **wrong)

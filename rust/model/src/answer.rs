@@ -171,6 +171,8 @@ pub struct Answer {
     /// Each message once.
     pub annotations: Vec<Annotation>,
     pub samples_loaded: u64,
+    /// Records of rollups stood for samples that are gone; where that is not exact, an annotation says so.
+    pub rolled: bool,
 }
 
 /// What a query cost, as Prometheus counts it.
@@ -239,7 +241,8 @@ mod tests {
     #[test]
     fn an_answer_that_is_cut_loses_the_histograms_of_the_rows_that_go() {
         let (kind, matrix) = (AnswerKind::Matrix, mixed());
-        let mut answer = Answer { kind, matrix, string: None, annotations: Vec::new(), samples_loaded: 0 };
+        let mut answer =
+            Answer { kind, matrix, string: None, annotations: Vec::new(), samples_loaded: 0, rolled: false };
         answer.truncate(2);
         let places: Vec<usize> = answer.matrix.histograms.iter().map(|(at, _)| *at).collect();
         assert_eq!((places, answer.matrix.values.len()), (vec![1, 4], 6));

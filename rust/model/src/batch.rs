@@ -153,6 +153,8 @@ pub enum Reason {
     CardinalityLimit,
     /// The database is at its memory limit.
     MemoryLimit,
+    /// So old that only rollups are left of its time.
+    OutOfRetention,
 }
 
 impl Reason {
@@ -166,6 +168,7 @@ impl Reason {
             Reason::LimitExceeded => "limit_exceeded",
             Reason::CardinalityLimit => "cardinality_limit",
             Reason::MemoryLimit => "memory_limit",
+            Reason::OutOfRetention => "out_of_retention",
         }
     }
 }

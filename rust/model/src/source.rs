@@ -151,6 +151,18 @@ pub trait SeriesSet: Send + Sync {
         Ok(None)
     }
 
+    /// The width in milliseconds of the widest rollup bucket that stands for samples of one series in `range`; 0 where
+    /// all of them are there. Where it is not, `read` gives points that stand for samples.
+    fn resolution(&self, _index: usize, _range: TimeRange) -> i64 {
+        0
+    }
+
+    /// What ascending windows of one series come to, from records of rollups where samples are gone. `None` where all
+    /// are there.
+    fn summaries(&self, _index: usize, _windows: &[TimeRange]) -> Result<Option<Stood>> {
+        Ok(None)
+    }
+
     /// Encoded bytes of the chunks of one series that a read of `range` looks into. Asked by EXPLAIN ANALYZE alone.
     fn encoded_bytes(&self, _index: usize, _range: TimeRange) -> u64 {
         0
@@ -169,6 +181,19 @@ pub trait SeriesSet: Send + Sync {
     fn bytes(&self) -> usize {
         0
     }
+}
+
+/// What windows come to where records stand for samples.
+#[derive(Clone, Debug, Default)]
+pub struct Stood {
+    /// One a window; `None` for an empty one.
+    pub windows: Vec<Option<Summary>>,
+    /// No window cuts a bucket.
+    pub exact: bool,
+    /// Resets are known.
+    pub resets: bool,
+    /// Samples and records that were read.
+    pub samples: u64,
 }
 
 /// Which labels a grouping keeps.

@@ -9,6 +9,8 @@ pub enum Wants {
     Sum,
     /// The resets, but not the sum.
     Resets,
+    /// The sum, and the squared distances from the mean: only records of rollups have them.
+    Deviation,
 }
 
 /// At least one sample, in time order, none a staleness marker.
@@ -27,6 +29,8 @@ pub struct Summary {
     /// How often a value is smaller than the one before, and the sum of those before.
     pub resets: u64,
     pub reset_from: f64,
+    /// The sum of squared distances from the mean, where somebody counted it.
+    pub deviation: Option<f64>,
 }
 
 impl Summary {
@@ -41,6 +45,7 @@ impl Summary {
             sum_rest: 0.0,
             resets: 0,
             reset_from: 0.0,
+            deviation: None,
         }
     }
 
@@ -71,6 +76,7 @@ impl Summary {
         self.sum_rest += next.sum_rest
             + if kept_self { (self.sum - total) + next.sum } else { (next.sum - total) + self.sum };
         self.sum = total;
+        self.deviation = None;
     }
 
     /// A block of numbers of which just this is known: no NaN among them, resets left out.
@@ -81,7 +87,18 @@ impl Summary {
         (min, max): (f64, f64),
         sum: f64,
     ) -> Summary {
-        Summary { count, first, last, min, max, sum, sum_rest: 0.0, resets: 0, reset_from: 0.0 }
+        Summary {
+            count,
+            first,
+            last,
+            min,
+            max,
+            sum,
+            sum_rest: 0.0,
+            resets: 0,
+            reset_from: 0.0,
+            deviation: None,
+        }
     }
 }
 

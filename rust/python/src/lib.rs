@@ -1,12 +1,14 @@
 //! The binding: converts arguments, releases the GIL, calls once, maps errors, hands out arrays and frames.
 #![deny(unsafe_code)]
 
+mod alerts;
 mod body;
 mod call;
 mod database;
 mod directory;
 mod durability;
 mod error;
+mod expressions;
 mod histogram;
 mod input;
 mod limits;
@@ -16,6 +18,7 @@ mod plan;
 mod precision;
 mod queries;
 mod query;
+mod rollups;
 mod scrape;
 mod subscribe;
 mod wide;
@@ -28,6 +31,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<database::NativeDatabase>()?;
     module.add_class::<scrape::ScrapeState>()?;
+    module.add_class::<alerts::AlertRule>()?;
+    module.add_class::<alerts::RecordRule>()?;
     module.add_class::<body::Body>()?;
     module.add_class::<body::StopSwitch>()?;
     module.add_class::<subscribe::StreamState>()?;

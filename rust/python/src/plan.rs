@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use metricsdb_model::{Result, Span};
-use metricsdb_query::plan::{
-    self, Actual, Explained, NodeCost, PlanRow, Rule, Statement, Suggestion, Surroundings,
-};
+use metricsdb_query::plan::{self, Actual, Explained, NodeCost, PlanRow, Rule, Suggestion, Surroundings};
 use metricsdb_query::syntax;
+use metricsdb_query::syntax::statement::Statement;
 use polars::prelude::*;
 use pyo3::prelude::*;
 use pyo3_polars::PyDataFrame;
@@ -81,9 +80,10 @@ impl NativeDatabase {
     #[staticmethod]
     fn statement(py: Python<'_>, text: &str) -> PyResult<Option<(bool, String)>> {
         call::short(py, || {
-            Ok(match plan::statement(text)? {
-                Statement::Query(_) => None,
-                Statement::Explain { analyze, text, .. } => Some((analyze, text)),
+            let program = syntax::program(text)?;
+            Ok(match &program.statements[..] {
+                [Statement::Explain(explain)] => explain.query_text(text).map(|text| (explain.analyze, text)),
+                _ => None,
             })
         })
     }

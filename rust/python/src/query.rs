@@ -8,6 +8,7 @@ use metricsdb_model::sample::is_stale;
 use metricsdb_model::{
     Answer, Budget, Error, Labels, Predicate, QueryStats, Result, Samples, Source, TimeRange, bounds,
 };
+use metricsdb_query::decimate::{Method, Thinning};
 use metricsdb_query::exec::{self, Params};
 use metricsdb_query::plan;
 use metricsdb_query::syntax;
@@ -37,11 +38,16 @@ pub fn found(answer: Answer, wide: bool, budget: &Budget) -> Result<Found> {
     Ok((output::answer_frame(answer, wide, budget)?, notes, fields))
 }
 
+/// How series are thinned; 0 points: not at all.
+fn thinning(points: usize, method: &str) -> Result<Option<Thinning>> {
+    (points > 0).then(|| Thinning::new(Method::from_name(method)?, points)).transpose()
+}
+
 #[pymethods]
 impl NativeDatabase {
     /// A frame (labels, `timestamp` Int64 ms, `value`; `wide`: a column a series), the annotations, and the fields of
     /// histograms where a long frame has some. `step_ms` 0: an instant query at `start`. `cache`: steps that are known
-    /// need not be evaluated.
+    /// need not be evaluated. `points`, unless 0: so many of a series at most, chosen by `method`.
     #[allow(clippy::too_many_arguments)] // the parameters of a query, one to one
     fn query(
         &self,
@@ -54,22 +60,29 @@ impl NativeDatabase {
         wide: bool,
         priority: &str,
         cache: bool,
+        points: usize,
+        method: &str,
     ) -> PyResult<Found> {
+        let thinning = thinning(points, method).map_err(|e| error::to_python(py, e))?;
         let times = Times { start, end, step_ms, lookback_ms };
         let class = Class::from_name(priority).map_err(|e| error::to_python(py, e))?;
         let (limits, stop) = (self.limits, Stop::default());
         let ask = Ask { class, expr, source: "python", limits, stop, visits: None };
         let (answered, _) = call::run(py, &self.queries, ask, |budget| {
-            found(times.evaluate(self, &syntax::parse(expr)?, expr, cache, budget)?, wide, budget)
+            let mut answer = times.evaluate(self, &syntax::parse(expr)?, expr, cache, budget)?;
+            if let Some(thinning) = thinning {
+                answer.matrix = thinning.matrix(answer.matrix, budget)?;
+            }
+            found(answer, wide, budget)
         })?;
         Ok(answered)
     }
 
     /// The body of `/api/v1/query` and, with a step, `/api/v1/query_range`: its first piece, and the rest if there is
     /// more. `limit` 0: all series; `stats`: "", "all" (step by step), or anything else; `cache`: steps that are known
-    /// need not be evaluated, where nobody asks for stats.
+    /// need not be evaluated, where nobody asks for stats; `points` and `method` as in `query`.
     #[allow(clippy::too_many_arguments)] // the parameters of the HTTP API, one to one
-    #[pyo3(signature = (expr, start, end, step_ms, lookback_ms, timeout_ms, limit, stats, priority, source, stop, cache=true))]
+    #[pyo3(signature = (expr, start, end, step_ms, lookback_ms, timeout_ms, limit, stats, priority, source, stop, cache=true, points=0, method=""))]
     fn api_query<'py>(
         &self,
         py: Python<'py>,
@@ -85,7 +98,10 @@ impl NativeDatabase {
         source: &str,
         stop: PyRef<'py, StopSwitch>,
         cache: bool,
+        points: usize,
+        method: &str,
     ) -> PyResult<(Bound<'py, PyBytes>, Option<Body>)> {
+        let thinning = thinning(points, method).map_err(|e| error::to_python(py, e))?;
         let times = Times { start, end, step_ms, lookback_ms };
         let limits = Limits { timeout_ms: timeout_ms.min(self.limits.timeout_ms), ..self.limits };
         let class = Class::from_name(priority).map_err(|e| error::to_python(py, e))?;
@@ -106,6 +122,9 @@ impl NativeDatabase {
             });
             if limit > 0 {
                 answer.truncate(limit);
+            }
+            if let Some(thinning) = thinning {
+                answer.matrix = thinning.matrix(answer.matrix, budget)?;
             }
             Ok((answer, stats))
         })?;

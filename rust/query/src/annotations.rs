@@ -1,6 +1,7 @@
 //! What a query remarks on beside its answer, in Prometheus' words.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use metricsdb_model::{Annotation, Severity, Span, looks_like_counter};
@@ -34,6 +35,8 @@ pub enum Note {
     IncompatibleLayouts(&'static str),
     /// This aggregation leaves histograms out.
     IgnoredInAggregation(&'static str),
+    /// Points of rollups of so many milliseconds stand for samples that are gone.
+    Rollups(i64),
 }
 
 /// Some repairs of one histogram's buckets.
@@ -70,7 +73,8 @@ impl Note {
             Note::ForcedMonotonicity { .. }
             | Note::PossibleNonCounter(_)
             | Note::IncompatibleTypes { .. }
-            | Note::IgnoredInAggregation(_) => Severity::Info,
+            | Note::IgnoredInAggregation(_)
+            | Note::Rollups(_) => Severity::Info,
             Note::Histograms { remark, .. } => remark.severity(),
         }
     }
@@ -106,6 +110,10 @@ impl Note {
             ) => (*a, *b, *c) == (*x, *y, *z),
             (Note::IncompatibleLayouts(a), Note::IncompatibleLayouts(b)) => a == b,
             (Note::IgnoredInAggregation(a), Note::IgnoredInAggregation(b)) => a == b,
+            (Note::Rollups(a), Note::Rollups(b)) => {
+                *a = (*a).max(*b);
+                true
+            }
             _ => false,
         }
     }
@@ -163,6 +171,13 @@ impl fmt::Display for Note {
                 write!(f, "incompatible bucket layout encountered for binary operator {operator}")
             }
             Note::IgnoredInAggregation(name) => write!(f, "ignored histogram in {name} aggregation"),
+            Note::Rollups(width) => {
+                let width = crate::syntax::literal::format_duration(*width);
+                write!(
+                    f,
+                    "of some samples only rollups of {width} are left here, so that the result is approximate"
+                )
+            }
         }
     }
 }
@@ -191,11 +206,21 @@ pub struct Notes<'t> {
     /// The query, for places.
     text: &'t str,
     found: Mutex<Vec<(Note, Span)>>,
+    /// Records of rollups stood for samples, exact or not.
+    rollups: AtomicBool,
 }
 
 impl<'t> Notes<'t> {
     pub fn new(text: &'t str) -> Notes<'t> {
-        Notes { text, found: Mutex::default() }
+        Notes { text, found: Mutex::default(), rollups: AtomicBool::new(false) }
+    }
+
+    pub fn note_rollups(&self) {
+        self.rollups.store(true, Relaxed);
+    }
+
+    pub fn has_rollups(&self) -> bool {
+        self.rollups.load(Relaxed)
     }
 
     /// How many remarks there are so far.

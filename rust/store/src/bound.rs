@@ -159,7 +159,7 @@ impl Walk {
     fn add(&mut self, shard: &Shard, row: u32) -> Result<()> {
         let head = &shard.series.heads[row];
         let mut seen = false;
-        let before = self.bound.samples;
+        let (before, samples_min) = (self.bound.samples, self.bound.samples_min);
         if let Some(span) = shard.open_span(head).filter(|span| span.overlaps(self.range)) {
             seen = true;
             let count = head.state.count() as u64;
@@ -188,6 +188,13 @@ impl Walk {
             self.bound.samples_min += count;
             self.bound.samples += count;
             self.bound.bytes += chunk.encoded_bytes() as u64;
+        }
+        if let Some(series) = shard.rollups.get(row).filter(|series| series.stands_in(self.range)) {
+            seen = true;
+            // Samples that are left of a time for which records stand are not read.
+            self.bound.samples_min = samples_min;
+            self.bound.samples += series.points_at_most(self.range);
+            self.bound.bytes += series.encoded_bytes(self.range);
         }
         let histograms = shard.histograms.get(row);
         if let Some(found) = histograms.filter(|h| h.span().is_some_and(|span| span.overlaps(self.range))) {

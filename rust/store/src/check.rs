@@ -22,6 +22,7 @@ impl Database {
             check_chunks(&shard)?;
             check_histograms(&shard)?;
             check_starts(&shard)?;
+            check_rollups(&shard)?;
         }
         if *self.index.all() != all {
             return Err(wrong(0, "the index does not hold just the series of the shards"));
@@ -122,6 +123,18 @@ fn check_starts(shard: &Shard) -> Result<()> {
         let id = id_of(shard.number, row);
         if !shard.series.has(row) {
             return Err(wrong(id, "it has start timestamps, but no labels"));
+        }
+        series.check().map_err(|error| wrong(id, error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Records belong to series that exist, rise in time and decode.
+fn check_rollups(shard: &Shard) -> Result<()> {
+    for (row, series) in shard.rollups.iter() {
+        let id = id_of(shard.number, row);
+        if !shard.series.has(row) {
+            return Err(wrong(id, "it has rollups, but no labels"));
         }
         series.check().map_err(|error| wrong(id, error.to_string()))?;
     }

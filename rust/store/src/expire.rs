@@ -40,7 +40,7 @@ pub struct Expired {
 }
 
 impl Expired {
-    fn merge(&mut self, other: &Expired) {
+    pub(crate) fn merge(&mut self, other: &Expired) {
         self.samples += other.samples;
         self.chunks += other.chunks;
         self.cut += other.cut;
@@ -60,6 +60,11 @@ pub struct Graves {
 }
 
 impl Graves {
+    /// Marks a row that has just lost its last sample, under the lock under which it did.
+    pub(crate) fn mark(&mut self, row: u32, burial: u64) {
+        self.dying.insert(row, burial);
+    }
+
     /// Somebody found the series by its labels and may be about to write.
     pub fn revive(&mut self, row: u32) {
         if !self.dying.is_empty() {
@@ -123,10 +128,11 @@ impl Shard {
         !self.series.heads[row].is_open()
             && self.series.sealed[row].is_empty()
             && self.histograms.get(row).is_none()
+            && self.rollups.get(row).is_none_or(|series| series.is_empty())
     }
 
     /// Whether `expire_row` would take something.
-    fn has_older(&self, row: u32, before: i64) -> bool {
+    pub(crate) fn has_older(&self, row: u32, before: i64) -> bool {
         let sealed = self.series.sealed[row]
             .first()
             .is_some_and(|chunk| chunk.last() < before || is_cut(chunk, before));
@@ -135,8 +141,22 @@ impl Shard {
         sealed || (head.is_open() && head.state.last_time() < before) || histograms()
     }
 
-    /// Drops what of a row is older than `before`: whole chunks, and the old part of one that is old to the half.
+    /// Drops what of a row is older than `before`: whole chunks, and the old part of one that is old to the half. Of a row
+    /// with rollups, what records stand for then.
     pub(crate) fn expire_row(
+        &mut self,
+        row: u32,
+        before: i64,
+        work: &mut Work,
+        done: &mut Expired,
+    ) -> Result<()> {
+        match self.roll_before(row, before, work, done)? {
+            true => Ok(()),
+            false => self.expire_samples(row, before, work, done),
+        }
+    }
+
+    pub(crate) fn expire_samples(
         &mut self,
         row: u32,
         before: i64,
@@ -175,6 +195,7 @@ impl Shard {
         self.histograms.expire(row, before, done);
         if self.is_empty_row(row) {
             self.starts.remove(row);
+            self.rollups.remove(row);
         }
         Ok(())
     }
@@ -186,6 +207,7 @@ impl Shard {
         self.swap_sealed(row, 0, sealed, Vec::new());
         self.histograms.remove(row);
         self.starts.remove(row);
+        self.rollups.remove(row);
         self.series.remove(row);
     }
 
@@ -215,11 +237,7 @@ impl Database {
     /// is held for longer than it takes to look at 512 series. Linear in the number of series. Errors: what `budget`
     /// says, `NotDurable`.
     pub fn expire(&self, before: i64, budget: &Budget) -> Result<Expired> {
-        let burial = {
-            let mut burials = self.burials.lock();
-            burials.number += 1;
-            burials.number
-        };
+        let burial = self.next_burial();
         let sweep = |number| {
             let mut swept = Swept::default();
             let outcome = self.expire_shard(number, before, burial, budget, &mut swept);
@@ -242,6 +260,13 @@ impl Database {
         self.relieve();
         outcome.and(self.durably())?;
         Ok(done)
+    }
+
+    /// The number of a burial.
+    pub(crate) fn next_burial(&self) -> u64 {
+        let mut burials = self.burials.lock();
+        burials.number += 1;
+        burials.number
     }
 
     fn expire_shard(
@@ -273,7 +298,7 @@ impl Database {
                 swept.lowest = swept.lowest.into_iter().chain(oldest).min();
                 shard.expire_row(row, before, &mut work, &mut swept.done)?;
                 if shard.is_empty_row(row) {
-                    shard.graves.dying.insert(row, burial);
+                    shard.graves.mark(row, burial);
                     swept.emptied.push(row);
                 }
             }
@@ -283,7 +308,7 @@ impl Database {
 
     /// Takes series that have just lost their last sample, and those before them, as many steps as nobody is in the
     /// way of. Returns how many left the index.
-    fn bury(&self, number: u64, ids: Vec<u32>) -> Result<u64> {
+    pub(crate) fn bury(&self, number: u64, ids: Vec<u32>) -> Result<u64> {
         let mut burials = self.burials.lock();
         if !ids.is_empty() {
             self.forget(&ids);

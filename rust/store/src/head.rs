@@ -117,6 +117,9 @@ impl Shard {
             }
             return Ok(Placed::Late { older: time < newest });
         }
+        if !self.rollups.is_empty() && !self.rollups.takes(row, time) {
+            return Ok(Placed::Late { older: true });
+        }
         self.push(row, kind, time, bits, rules, work)?;
         Ok(Placed::Appended)
     }

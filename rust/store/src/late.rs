@@ -152,13 +152,16 @@ impl Shard {
     /// is that of the chunks touched, not of the samples.
     pub fn merge_late(
         &mut self,
-        late: &mut [Late],
+        late: &mut Vec<Late>,
         kind: ValueKind,
         rules: &Rules,
         work: &mut Work,
         report: &mut WriteReport,
     ) -> Result<()> {
         late.sort_by_key(|l| (l.row, l.time));
+        if !self.rollups.is_empty() {
+            late.retain(|l| self.note_late(l, report));
+        }
         let mut merged = std::mem::take(&mut work.merged);
         let mut rest: &[Late] = late;
         while let Some(first) = rest.first() {
@@ -193,6 +196,18 @@ impl Shard {
         }
         work.merged = merged;
         Ok(())
+    }
+
+    /// Whether a late sample can still be taken; its record is made anew then.
+    fn note_late(&mut self, late: &Late, report: &mut WriteReport) -> bool {
+        let taken = self.rollups.late(late.row, late.time);
+        if !taken {
+            let id = id_of(self.number, late.row);
+            report.reject(Reason::OutOfRetention, 1, || {
+                format!("of series {id} only rollups are left at {} ms", late.time)
+            });
+        }
+        taken
     }
 
     /// Notes the starts of the late samples that stand now.

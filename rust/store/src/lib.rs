@@ -32,6 +32,7 @@ mod newest;
 mod precision;
 mod raw;
 mod resolve;
+pub mod rollup;
 mod sealed;
 mod series;
 mod shard;

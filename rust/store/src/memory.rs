@@ -106,6 +106,7 @@ impl Database {
         let (mut all, mut open_chunks) = (Held::default(), 0);
         let (mut columns, mut label_sets, mut pages) = (0, 0, 0);
         let (mut start_table, mut started) = (0, 0);
+        let (mut rollup_table, mut rolled) = (0, 0);
         let mut histograms = HistogramCount::default();
         self.each_shard(|shard, held, rest| {
             held.iter().for_each(|h| all.add(h));
@@ -114,6 +115,8 @@ impl Database {
             pages += rest.pages;
             start_table += rest.starts;
             started += shard.starts.iter().count();
+            rollup_table += rest.rollups;
+            rolled += shard.rollups.iter().count();
             open_chunks += shard.arena.len();
             histograms += shard.histograms.count();
         });
@@ -137,6 +140,7 @@ impl Database {
                 histograms.sealed_rows,
             ),
             part("start timestamps", all.starts + start_table, started),
+            part("rollups", all.rollups + rollup_table, rolled),
             part("shared columns", common.columns, self.shared_columns.size().0),
             part("metadata", common.metadata, self.metadata.size().0),
             part("shards", common.fixed, SHARDS),

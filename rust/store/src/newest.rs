@@ -161,6 +161,10 @@ impl SeriesSet for NewestView<'_> {
         self.place(index).map_or_else(|other| self.rest.summary(other, range, wants), |_| Ok(None))
     }
 
+    fn resolution(&self, index: usize, range: TimeRange) -> i64 {
+        self.place(index).map_or_else(|other| self.rest.resolution(other, range), |_| 0)
+    }
+
     fn group(&self, grouping: &Grouping, budget: &Budget) -> Result<Groups> {
         self.rest.store.group(self.ids.iter().copied().chain(self.rest.ids()), grouping, budget)
     }

@@ -13,6 +13,7 @@ use crate::histograms::{HistogramSeries, Histograms};
 use crate::labelsets::LabelSets;
 use crate::late::DuplicatePolicy;
 use crate::precision::PrecisionRules;
+use crate::rollup::Rollups;
 use crate::series::{Head, SeriesTable};
 use crate::slab::Arena;
 use crate::starts::Starts;
@@ -68,6 +69,7 @@ pub struct Shard {
     pub histograms: Histograms,
     /// Of samples and histograms alike.
     pub starts: Starts,
+    pub rollups: Rollups,
     /// What sealed chunks hold together: one table for all shards.
     pub shared_columns: Arc<SharedColumns>,
     /// Those of the whole store; `series.precision` says which one is a row's.
@@ -117,6 +119,7 @@ impl Shard {
             sealed_count: SealedCount::default(),
             histograms: Histograms::default(),
             starts: Starts::default(),
+            rollups: Rollups::default(),
             shared_columns,
             precision: Arc::default(),
             journal_seq: 0,
@@ -161,7 +164,7 @@ impl Shard {
         Some(self.series.sealed[row].last()?.last())
     }
 
-    /// Times of the oldest and the newest sample of a row, histograms among them.
+    /// Times of the oldest and the newest sample of a row, histograms and what records stand for among them.
     pub fn span(&self, row: u32) -> Option<TimeRange> {
         let head = &self.series.heads[row];
         let sealed = self.series.sealed[row].first().map(|chunk| chunk.first());
@@ -169,18 +172,24 @@ impl Shard {
         let plain = oldest.zip(self.newest(row)).map(|(oldest, newest)| TimeRange::new(oldest, newest));
         let histograms = self.histograms.get(row).and_then(HistogramSeries::span);
         let both = |a: TimeRange, b: TimeRange| TimeRange::new(a.start.min(b.start), a.end.max(b.end));
-        match plain.zip(histograms) {
-            Some((plain, histograms)) => Some(both(plain, histograms)),
-            None => plain.or(histograms),
-        }
+        let rolled = self.rollups.get(row).and_then(|series| series.span());
+        [plain, histograms, rolled].into_iter().flatten().reduce(both)
     }
 
     /// Whether the row has a sample or a histogram in the range; decodes only where headers can't tell.
     pub fn has_sample(&self, row: u32, range: TimeRange, work: &mut Work) -> Result<bool> {
         match self.histograms.get(row) {
             Some(histograms) if histograms.has_any(range)? => Ok(true),
+            _ if self.rollups.get(row).is_some_and(|series| range.start <= series.raw_from) => {
+                self.has_rolled_sample(row, range, work)
+            }
             _ => self.has_plain_sample(row, range, work),
         }
+    }
+
+    fn has_rolled_sample(&self, row: u32, range: TimeRange, work: &mut Work) -> Result<bool> {
+        let Some(series) = self.rollups.get(row) else { return Ok(false) };
+        Ok(series.has_any(range)? || self.has_plain_sample(row, series.raw_part(range), work)?)
     }
 
     fn has_plain_sample(&self, row: u32, range: TimeRange, work: &mut Work) -> Result<bool> {

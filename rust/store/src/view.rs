@@ -1,11 +1,13 @@
 //! What a query sees: series ids from the index, their sealed chunks shared, their open chunks copied
 //! under a short lock of each shard. Decoding takes no lock.
 
-use metricsdb_model::source::Groups;
+use metricsdb_model::source::{Groups, Stood};
 use metricsdb_model::{
     Bound, Budget, Error, Grouping, Histogram, HistogramSamples, Labels, LabelsRef, Predicate, Result,
     Samples, SeriesSet, Source, Summary, TimeRange, ValueKind, Wants,
 };
+use std::sync::Arc;
+
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
 
@@ -14,6 +16,7 @@ use crate::codec::{self, OpenState};
 use crate::database::{Database, IntoId};
 use crate::epoch::Inside;
 use crate::histograms::HistogramSeries;
+use crate::rollup::{Record, RolledSeries};
 use crate::sealed::Sealed;
 use crate::shard::{SHARDS, Shard, Work, id_of, place_of};
 use crate::starts::StartSeries;
@@ -72,6 +75,8 @@ pub(crate) struct Captured {
     open: std::ops::Range<usize>,
     sealed: Sealed,
     starts: Option<Box<StartSeries>>,
+    /// Where records stand for samples of the range.
+    rolled: Option<Arc<RolledSeries>>,
 }
 
 /// Rows by shard: those of shard `s` are `rows[starts[s]..starts[s + 1]]`.
@@ -178,11 +183,14 @@ impl Part {
         let found = found.filter(|h| h.span().is_some_and(|span| span.overlaps(range)));
         // Whether the first histogram goes on from one before the range hangs on the numbers in between.
         let wanted = if found.is_some() { TimeRange::new(i64::MIN, range.end) } else { range };
+        let rolled = shard.rollups.get(row).filter(|series| series.stands_in(wanted)).cloned();
+        // Samples that are left of a time for which records stand are read nowhere.
+        let wanted = rolled.as_ref().map_or(wanted, |series| series.raw_part(wanted));
         let head = &shard.series.heads[row];
         let is_open = shard.open_overlaps(head, wanted);
         let sealed = &shard.series.sealed[row];
         let is_sealed = sealed.overlaps(wanted);
-        if !is_open && !is_sealed && found.is_none() {
+        if !is_open && !is_sealed && found.is_none() && rolled.is_none() {
             return;
         }
         if let Some(histograms) = found {
@@ -205,6 +213,7 @@ impl Part {
             open: start..self.open.len(),
             sealed: if is_sealed { sealed.clone() } else { Sealed::default() },
             starts,
+            rolled,
         });
     }
 }
@@ -490,6 +499,18 @@ impl<'a> View<'a> {
         self.histograms.get(at).map(|(_, h)| h)
     }
 
+    /// Records of one series whose buckets of a width in milliseconds meet the range; those that no roll has made yet are
+    /// made from finer ones and from samples.
+    pub fn records(&self, index: usize, every: i64, range: TimeRange) -> Result<Vec<Record>> {
+        let series = &self.series[index];
+        let bounds = (range.start.saturating_sub(1), range.end);
+        let raw = |range: TimeRange, out: &mut Samples| self.read_raw(series, range, out);
+        match &series.rolled {
+            Some(rolled) => rolled.level(every, bounds, raw),
+            None => RolledSeries::default().level(every, bounds, raw),
+        }
+    }
+
     /// Appends the samples of one series in `range`, in time order, as exact 64 bits; returns what the
     /// bits mean, run by run.
     pub fn read_exact(
@@ -500,6 +521,7 @@ impl<'a> View<'a> {
         bits: &mut Vec<u64>,
     ) -> Result<Vec<Run>> {
         let series = &self.series[index];
+        let range = series.raw_part(range);
         let mut runs: Vec<Run> = Vec::new();
         let mut end = times.len();
         let mut note = |kind: ValueKind, now: usize| {
@@ -528,6 +550,24 @@ impl<'a> View<'a> {
     }
 }
 
+impl Captured {
+    fn raw_part(&self, range: TimeRange) -> TimeRange {
+        self.rolled.as_ref().map_or(range, |rolled| rolled.raw_part(range))
+    }
+}
+
+impl View<'_> {
+    /// Appends the samples of one series that are there.
+    fn read_raw(&self, series: &Captured, range: TimeRange, out: &mut Samples) -> Result<()> {
+        let range = series.raw_part(range);
+        for chunk in series.sealed.overlapping(range) {
+            self.may_read(out.len())?;
+            chunk.decode_f64(range, out)?;
+        }
+        codec::open::decode_f64(&series.state, self.open_bytes(series), range, out)
+    }
+}
+
 impl SeriesSet for View<'_> {
     fn len(&self) -> usize {
         self.series.len()
@@ -540,11 +580,10 @@ impl SeriesSet for View<'_> {
     fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
         let series = &self.series[index];
         let before = out.len();
-        for chunk in series.sealed.overlapping(range) {
-            self.may_read(out.len())?;
-            chunk.decode_f64(range, out)?;
+        if let Some(rolled) = &series.rolled {
+            rolled.read(range, out)?;
         }
-        codec::open::decode_f64(&series.state, self.open_bytes(series), range, out)?;
+        self.read_raw(series, range, out)?;
         self.store.decoded.add((out.len() - before) as u64);
         Ok(())
     }
@@ -557,7 +596,11 @@ impl SeriesSet for View<'_> {
             return Ok(Some((state.last_time(), state.kind().widen(state.last_bits()))));
         }
         let mut samples = Samples::default();
-        self.read(index, range, &mut samples)?;
+        self.read_raw(series, range, &mut samples)?;
+        if let (Some(rolled), true) = (&series.rolled, samples.is_empty()) {
+            return rolled.newest(range);
+        }
+        self.store.decoded.add(samples.len() as u64);
         Ok(samples.timestamps.last().copied().zip(samples.values.last().copied()))
     }
 
@@ -598,7 +641,10 @@ impl SeriesSet for View<'_> {
     /// From the heads of sealed blocks; worth it as soon as one whole chunk lies in the range.
     fn summary(&self, index: usize, range: TimeRange, wants: Wants) -> Result<Option<Summary>> {
         let series = &self.series[index];
-        if !series.sealed.overlapping(range).any(|chunk| chunk.has_block_within(range)) {
+        if wants == Wants::Deviation
+            || series.rolled.is_some()
+            || !series.sealed.overlapping(range).any(|chunk| chunk.has_block_within(range))
+        {
             return Ok(None);
         }
         let mut folded = Folded::default();
@@ -613,14 +659,27 @@ impl SeriesSet for View<'_> {
         Ok(folded.summary)
     }
 
+    fn resolution(&self, index: usize, range: TimeRange) -> i64 {
+        self.series[index].rolled.as_ref().map_or(0, |rolled| rolled.resolution(range))
+    }
+
+    fn summaries(&self, index: usize, windows: &[TimeRange]) -> Result<Option<Stood>> {
+        let series = &self.series[index];
+        let Some(rolled) = &series.rolled else { return Ok(None) };
+        let stood = rolled.summaries(windows, |range, out| self.read_raw(series, range, out))?;
+        self.store.decoded.add(stood.samples);
+        Ok(Some(stood))
+    }
+
     fn encoded_bytes(&self, index: usize, range: TimeRange) -> u64 {
         let series = &self.series[index];
+        let records = series.rolled.as_ref().map_or(0, |rolled| rolled.encoded_bytes(range));
         let sealed: usize = series.sealed.overlapping(range).map(|chunk| chunk.encoded_bytes()).sum();
         let histograms = self.histograms(index).map_or(0, |histograms| histograms.encoded_bytes(range));
         let first = series.state.first_time(self.open_bytes(series));
         let open = first.is_some_and(|first| range.overlaps(TimeRange::new(first, series.state.last_time())));
         let open = if open { series.open.len() } else { 0 };
-        (sealed + open) as u64 + histograms
+        (sealed + open) as u64 + histograms + records
     }
 
     fn codecs(&self, index: usize, range: TimeRange, names: &mut Vec<&'static str>) {
@@ -637,6 +696,9 @@ impl SeriesSet for View<'_> {
         }
         if !series.state.is_empty() {
             add("open");
+        }
+        if series.rolled.as_ref().is_some_and(|rolled| rolled.resolution(range) > 0) {
+            add("rollup");
         }
         if self.histograms(index).is_some() {
             add("histogram");

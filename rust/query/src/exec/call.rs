@@ -107,6 +107,7 @@ impl<'a> Evaluator<'a> {
             steps: grid.steps,
             hints,
             probe,
+            remarks,
         }
     }
 

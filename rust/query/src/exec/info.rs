@@ -279,6 +279,7 @@ impl<'a> Evaluator<'a> {
             steps: grid.steps,
             hints: Hints::Stored,
             probe: None,
+            remarks: self.remarks(base.span),
         };
         for row in 0..rows.len() {
             if rows.set.has_histograms(row) {

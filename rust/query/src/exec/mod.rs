@@ -142,7 +142,8 @@ pub fn evaluate_on(
     let (kind, matrix, string) = evaluator.answer(expr)?;
     budget.check_samples()?;
     drop(evaluator);
-    Ok(Answer { kind, matrix, string, annotations: notes.into_list(), samples_loaded: budget.samples_used() })
+    let (rolled, samples_loaded) = (notes.has_rollups(), budget.samples_used());
+    Ok(Answer { kind, matrix, string, annotations: notes.into_list(), samples_loaded, rolled })
 }
 
 /// The value of an expression over a grid.

@@ -19,6 +19,7 @@ use super::grid::{Grid, Looks, filled};
 use super::mixed::Remarks;
 use super::native::Hints;
 use super::profile::Probe;
+use crate::annotations::Note;
 use crate::function::sliding::{Sliding, Windows};
 use crate::function::summary::OfSummary;
 use crate::function::{Window, WindowFn};
@@ -165,6 +166,8 @@ pub(crate) struct Rows<'a> {
     /// What histograms are told of counter resets.
     pub hints: Hints,
     pub probe: Option<Box<Probe<'a>>>,
+    /// Where it is said that rollups stand for samples.
+    pub remarks: Remarks<'a>,
 }
 
 /// Buffers of one thread, told to the account of memory.
@@ -259,6 +262,10 @@ impl<'a> Rows<'a> {
     ) -> Result<()> {
         let budget = scratch.budget;
         let (since, reach) = (probe.map_or(0, Probe::now), self.leaf.reach());
+        let width = self.set.resolution(row, reach);
+        if width > 0 && self.fill_from_records(row, width, budget, out)? {
+            return Ok(());
+        }
         match &self.leaf {
             Leaf::Instant { looks, shows, .. } if looks.count == 1 => {
                 let found = self.set.newest(row, reach)?;
@@ -296,6 +303,42 @@ impl<'a> Rows<'a> {
             }
         }
         Ok(())
+    }
+
+    /// A row of whose samples some are left as records of `width` ms alone: `false` where points must stand for them.
+    fn fill_from_records(&self, row: usize, width: i64, budget: &Budget, out: &mut [f64]) -> Result<bool> {
+        self.remarks.notes.note_rollups();
+        let of_window = match &self.leaf {
+            Leaf::Window(window) if window.edges.is_none() && budget.visits().is_none() => window
+                .of_summary
+                .filter(|_| !(window.reads_starts && self.set.has_starts(row)))
+                .map(|f| (window, f)),
+            _ => None,
+        };
+        if let Some((window, function)) = of_window {
+            let windows: Vec<TimeRange> = (0..window.looks.count.min(out.len()))
+                .map(|i| window.looks.time(i))
+                .map(|end| TimeRange::new(end.saturating_sub(window.range).saturating_add(1), end))
+                .collect();
+            budget.check()?;
+            if let Some(stood) = self.set.summaries(row, &windows)?
+                && (stood.resets || function.wants != Wants::Resets)
+            {
+                budget.take_samples(stood.samples)?;
+                if !stood.exact {
+                    self.remarks.add(Note::Rollups(width));
+                }
+                for ((slot, window), summary) in out.iter_mut().zip(&windows).zip(&stood.windows) {
+                    let value =
+                        summary.and_then(|s| (function.eval)(&s, window.start.saturating_sub(1), window.end));
+                    *slot = value.unwrap_or(ABSENT);
+                }
+                window.repeat_single(out);
+                return Ok(true);
+            }
+        }
+        self.remarks.add(Note::Rollups(width));
+        Ok(false)
     }
 
     /// What a window, or a line between samples, makes of the numbers that were read.
@@ -459,12 +502,17 @@ impl WindowLeaf<'_> {
             budget.check()?;
             out[i] = (function.eval)(&summary, start, end).unwrap_or(ABSENT);
         }
+        self.repeat_single(out);
+        Ok(true)
+    }
+
+    /// A window that does not move is the same at all steps.
+    fn repeat_single(&self, out: &mut [f64]) {
         if self.looks.count == 1
             && let Some((first, rest)) = out.split_first_mut()
         {
             rest.fill(*first);
         }
-        Ok(true)
     }
 
     /// Two edges move over the samples, step by step.

@@ -90,6 +90,7 @@ impl<'a> Evaluator<'a> {
             steps: grid.steps,
             hints: self.hints.get(),
             probe: Probe::new(self.profile, selector),
+            remarks: self.remarks(span),
         })
     }
 

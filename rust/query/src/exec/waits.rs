@@ -118,7 +118,8 @@ fn reads_ends(call: &Call) -> bool {
 fn names_range(expr: &DurationExpr) -> bool {
     match expr {
         DurationExpr::Range => true,
-        DurationExpr::Seconds(_) | DurationExpr::Number(_) | DurationExpr::Step => false,
+        DurationExpr::Seconds(_) | DurationExpr::Number(_) => false,
+        DurationExpr::Step | DurationExpr::Window => false,
         DurationExpr::Negate(inner) | DurationExpr::Plus(inner) | DurationExpr::Paren(inner) => {
             names_range(inner)
         }

@@ -19,6 +19,7 @@ pub struct OfSummary {
 pub fn lookup(name: &str) -> Option<OfSummary> {
     let bounds = |eval| Some(OfSummary { wants: Wants::Bounds, resets_max: u64::MAX, eval });
     let sum = |eval| Some(OfSummary { wants: Wants::Sum, resets_max: u64::MAX, eval });
+    let deviation = |eval| Some(OfSummary { wants: Wants::Deviation, resets_max: u64::MAX, eval });
     let resets = |resets_max, eval| Some(OfSummary { wants: Wants::Resets, resets_max, eval });
     match name {
         "count_over_time" => bounds(|s, _, _| Some(s.count as f64)),
@@ -29,6 +30,8 @@ pub fn lookup(name: &str) -> Option<OfSummary> {
         "max_over_time" => bounds(|s, _, _| Some(s.max)),
         "sum_over_time" => sum(|s, _, _| Some(s.sum())),
         "avg_over_time" => sum(|s, _, _| Some(s.sum() / s.count as f64)),
+        "stddev_over_time" => deviation(|s, _, _| Some((s.deviation? / s.count as f64).sqrt())),
+        "stdvar_over_time" => deviation(|s, _, _| Some(s.deviation? / s.count as f64)),
         "resets" => resets(u64::MAX, |s, _, _| Some(s.resets as f64)),
         "delta" => bounds(|s, start, end| gain(s, start, end, Extrapolated::Delta)),
         "increase" => resets(1, |s, start, end| gain(s, start, end, Extrapolated::Increase)),

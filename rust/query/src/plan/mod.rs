@@ -7,7 +7,6 @@ mod admit;
 mod cost;
 mod explain;
 mod nodes;
-mod statement;
 mod suggest;
 
 pub use admit::{admit, name_costly};
@@ -15,7 +14,6 @@ pub use cost::{Estimate, NodeCost, estimate};
 pub use explain::{Actual, Explained, PlanRow, explain};
 pub use nodes::{Node, nodes};
 pub(crate) use nodes::{bare, only_selector};
-pub use statement::{Statement, statement};
 pub use suggest::{Meaning, Rule, Suggestion, Surroundings, suggest};
 
 #[cfg(test)]

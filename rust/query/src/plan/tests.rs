@@ -4,10 +4,7 @@ use metricsdb_model::budget::Stop;
 use metricsdb_model::{Budget, Error, Labels, MetricType};
 use proptest::prelude::*;
 
-use super::{
-    Meaning, Rule, Statement, Suggestion, Surroundings, admit, estimate, explain, name_costly, nodes,
-    statement, suggest,
-};
+use super::{Meaning, Rule, Suggestion, Surroundings, admit, estimate, explain, name_costly, nodes, suggest};
 use crate::exec::{Params, evaluate};
 use crate::syntax::parse;
 use crate::testing::{Plain, after_gaps};
@@ -426,32 +423,6 @@ fn what_is_counted_is_what_happened() {
     assert_eq!(actual[3].samples, explained.rows[3].estimated.samples);
     assert_eq!((actual[3].codec.as_str(), actual[1].values), ("plain", 2 * 31));
     assert!(actual.iter().all(|a| a.nanos > 0) && actual[0].nanos >= actual[1].nanos);
-}
-
-#[test]
-fn explain_is_a_word_only_where_no_expression_stands() {
-    let analyzed = |text: &str| match statement(text) {
-        Ok(Statement::Explain { analyze, expr, .. }) => Some((analyze, expr.to_string())),
-        Ok(Statement::Query(_)) => None,
-        Err(error) => panic!("{text}: {error}"),
-    };
-    for text in [
-        "explain",
-        "explain{a=\"b\"}",
-        "EXPLAIN - 1",
-        "explain offset 5m",
-        "sum(explain)",
-        "explain or analyze",
-    ] {
-        assert_eq!(analyzed(text), None, "{text}");
-    }
-    assert_eq!(analyzed("EXPLAIN up"), Some((false, "up".to_owned())));
-    assert_eq!(analyzed("# why\n explain analyze sum(up)"), Some((true, "sum(up)".to_owned())));
-    assert_eq!(analyzed("EXPLAIN analyze"), Some((false, "analyze".to_owned())));
-    assert_eq!(analyzed("EXPLAIN analyze{a=\"b\"}"), Some((false, "analyze{a=\"b\"}".to_owned())));
-    assert_eq!(analyzed("explain (a + b)"), Some((false, "(a + b)".to_owned())));
-    let wrong = statement("EXPLAIN sum(").unwrap_err().to_string();
-    assert!(wrong.starts_with("1:13"), "{wrong}");
 }
 
 #[test]

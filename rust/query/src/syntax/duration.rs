@@ -47,6 +47,7 @@ impl DurationExpr {
             DurationExpr::Seconds(seconds) | DurationExpr::Number(seconds) => *seconds,
             DurationExpr::Step => step,
             DurationExpr::Range => range,
+            DurationExpr::Window => return Err(Error::execution("$w is known in burn rates alone")),
             DurationExpr::Negate(inner) => -value(inner)?,
             DurationExpr::Plus(inner) | DurationExpr::Paren(inner) => value(inner)?,
             DurationExpr::Min(a, b) => value(a)?.min(value(b)?),

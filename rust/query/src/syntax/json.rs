@@ -291,6 +291,7 @@ fn write_duration_expr(out: &mut String, expr: &DurationExpr) {
         }
         DurationExpr::Step => ("step", None, None),
         DurationExpr::Range => ("range", None, None),
+        DurationExpr::Window => ("$w", None, None),
         DurationExpr::Negate(inner) => ("-", None, Some(inner)),
         DurationExpr::Plus(inner) => ("+", None, Some(inner)),
         DurationExpr::Min(a, b) => ("min_of", Some(a), Some(b)),

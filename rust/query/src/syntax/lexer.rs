@@ -37,6 +37,9 @@ pub(super) enum TokenKind {
     Comma,
     Colon,
     At,
+    /// `;` and `$w` are of statements alone.
+    Semicolon,
+    Window,
     End,
     /// The text stops being PromQL here; `Lexed::error` says why. Always the last token.
     Error,
@@ -72,7 +75,7 @@ pub(super) enum Keyword {
 
 impl Keyword {
     /// Keywords are case-insensitive.
-    fn lookup(word: &str) -> Option<Keyword> {
+    pub fn lookup(word: &str) -> Option<Keyword> {
         use AggregateOp as A;
         let lower = word.to_ascii_lowercase();
         Some(match lower.as_str() {
@@ -149,15 +152,27 @@ pub(super) struct LexError {
     pub remedy: Option<String>,
 }
 
+/// What a text may hold beside PromQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dialect {
+    /// What comes from MetricsQL.
+    pub metricsql: bool,
+    pub statements: bool,
+}
+
 /// O(length of the text).
-pub(super) fn lex(text: &str, metricsql: bool) -> Lexed {
+pub(super) fn lex(text: &str, dialect: Dialect) -> Lexed {
+    let Dialect { metricsql, statements } = dialect;
+    let header = statements.then_some(Header::Outside);
+    let (parens, brace, bracket) = (Vec::new(), None, None);
     let mut lexer =
-        Lexer { text, metricsql, at: 0, parens: Vec::new(), brace: None, bracket: None, seen_colon: false };
+        Lexer { text, metricsql, at: 0, parens, brace, bracket, seen_colon: false, header, block: None };
     let mut tokens = Vec::with_capacity(text.len() / 4 + 2);
     loop {
         match lexer.token() {
             Ok(token) => {
                 tokens.push(token);
+                lexer.follow(token);
                 if token.kind == TokenKind::End {
                     return Lexed { tokens, error: None };
                 }
@@ -180,6 +195,22 @@ struct Lexer<'t> {
     brace: Option<usize>,
     bracket: Option<usize>,
     seen_colon: bool,
+    /// Where statements are read: how much of a group's head has come.
+    header: Option<Header>,
+    /// The brace that opened a group.
+    block: Option<usize>,
+}
+
+/// `GROUP name [EVERY dur] [OFFSET dur] [LABELS map] {`: the last brace opens no selector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Header {
+    Outside,
+    /// After `GROUP`.
+    Word,
+    /// After the name, or more.
+    Named,
+    /// From `LABELS` to the end of the map.
+    Map,
 }
 
 fn is_word_start(c: char) -> bool {
@@ -226,6 +257,27 @@ impl<'t> Lexer<'t> {
         LexError { message: message.to_owned(), span: Span::new(end, end), remedy: Some(remedy) }
     }
 
+    /// Takes note of what came, for the braces that may follow.
+    fn follow(&mut self, token: Token) {
+        let Some(header) = self.header else { return };
+        let word = self.text.get(token.span.start as usize..token.span.end as usize).unwrap_or("");
+        let is = |known: &str| word.eq_ignore_ascii_case(known);
+        self.header = Some(match (header, token.kind) {
+            (Header::Map, TokenKind::RightBrace) => Header::Named,
+            (Header::Map, TokenKind::LeftBrace | TokenKind::Word | TokenKind::Keyword(_)) => Header::Map,
+            (Header::Map, TokenKind::Assign | TokenKind::String | TokenKind::Comma) => Header::Map,
+            (Header::Word, TokenKind::Word) if is("labels") => Header::Outside,
+            (Header::Word, TokenKind::Word | TokenKind::MetricName | TokenKind::String) => Header::Named,
+            (Header::Named, TokenKind::Word) if is("labels") => Header::Map,
+            (Header::Named, TokenKind::Word) if is("every") => Header::Named,
+            (Header::Named, TokenKind::Keyword(Keyword::Offset) | TokenKind::Duration) => Header::Named,
+            (_, TokenKind::Keyword(Keyword::Aggregate(AggregateOp::Group))) if self.parens.is_empty() => {
+                Header::Word
+            }
+            _ => Header::Outside,
+        });
+    }
+
     fn skip_blanks(&mut self) {
         loop {
             self.take_while(|c| matches!(c, ' ' | '\t' | '\n' | '\r'));
@@ -262,6 +314,9 @@ impl<'t> Lexer<'t> {
         }
         if let Some(&at) = self.parens.last() {
             return Err(self.unclosed(at, "unclosed left parenthesis", ")"));
+        }
+        if let Some(at) = self.block {
+            return Err(self.unclosed(at, "unclosed group", "}"));
         }
         Ok(Token { kind: TokenKind::End, span: Span::new(self.at, self.at) })
     }
@@ -396,6 +451,8 @@ impl<'t> Lexer<'t> {
             ('%', _) => (TokenKind::Op(BinaryOp::Mod), false),
             ('^', _) => (TokenKind::Op(BinaryOp::Pow), false),
             ('@', _) => (TokenKind::At, false),
+            (';', _) if self.header.is_some() && self.brace.is_none() => (TokenKind::Semicolon, false),
+            ('$', Some('w')) if self.header.is_some() => (TokenKind::Window, true),
             (':', _) if self.bracket.is_some() => (self.colon(start)?, false),
             ('(' | ')' | '{' | '}' | '[' | ']', _) => (self.bracketing(c, start)?, false),
             _ => {
@@ -426,6 +483,14 @@ impl<'t> Lexer<'t> {
                     return Err(self.error(start, "unexpected right parenthesis ')'"));
                 }
                 TokenKind::RightParen
+            }
+            '{' if self.header == Some(Header::Named) && self.block.is_none() => {
+                self.block = Some(start);
+                TokenKind::LeftBrace
+            }
+            '}' if self.brace.is_none() && self.block.is_some() && self.parens.is_empty() => {
+                self.block = None;
+                TokenKind::RightBrace
             }
             '{' if self.brace.is_some() => return Err(self.error(start, "unexpected left brace '{'")),
             '{' => {

@@ -110,7 +110,7 @@ pub(super) fn duration_ms(text: &str) -> Result<i64, String> {
 }
 
 /// As Prometheus prints a duration: `1h30m`; years and weeks only where nothing remains.
-pub(super) fn format_duration(ms: i64) -> String {
+pub(crate) fn format_duration(ms: i64) -> String {
     if ms == 0 {
         return "0s".to_owned();
     }
@@ -133,7 +133,7 @@ pub(super) fn format_duration(ms: i64) -> String {
 
 /// As Go's `%v`, which Prometheus prints numbers with: the shortest digits that read back, with an
 /// exponent from 1e+06 on and below 1e-04.
-pub(super) fn format_number(value: f64) -> String {
+pub(crate) fn format_number(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
     }

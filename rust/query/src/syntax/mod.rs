@@ -4,10 +4,11 @@ mod check;
 mod duration;
 mod json;
 mod lexer;
-mod literal;
+pub(crate) mod literal;
 mod parser;
 mod predicate;
 mod printer;
+pub mod statement;
 pub mod tree;
 
 use metricsdb_model::{Error, Predicate, Result};
@@ -17,6 +18,7 @@ pub use literal::quote;
 pub use predicate::predicate;
 pub use printer::pretty;
 pub(crate) use printer::{Aggregation, Operator};
+use statement::{Program, Statement};
 use tree::{Expr, ExprKind};
 
 /// The checked tree of an expression: all of PromQL with its experimental parts, the boolean selectors, and
@@ -30,6 +32,16 @@ pub fn parse(text: &str) -> Result<Expr> {
 #[doc(hidden)]
 pub fn parse_without_metricsql(text: &str) -> Result<Expr> {
     checked(text, false)
+}
+
+/// The statements of a text, all checked. A text that is an expression is one query, whatever its first word.
+/// Fails as `parse` does. O(length).
+pub fn program(text: &str) -> Result<Program> {
+    match parse(text) {
+        Ok(expr) => Ok(Program { statements: vec![Statement::Query(expr)] }),
+        Err(_) if parser::has_statements(text) => parser::program(text),
+        Err(error) => Err(error),
+    }
 }
 
 fn checked(text: &str, metricsql: bool) -> Result<Expr> {

@@ -188,7 +188,7 @@ fn write_aggregation(f: &mut Formatter<'_>, aggregate: &Aggregate) -> fmt::Resul
     }
 }
 
-fn write_labels(f: &mut Formatter<'_>, word: &str, labels: &[String]) -> fmt::Result {
+pub(super) fn write_labels(f: &mut Formatter<'_>, word: &str, labels: &[String]) -> fmt::Result {
     write!(f, "{word} (")?;
     for (i, label) in labels.iter().enumerate() {
         f.write_str(if i > 0 { ", " } else { "" })?;
@@ -198,7 +198,7 @@ fn write_labels(f: &mut Formatter<'_>, word: &str, labels: &[String]) -> fmt::Re
 }
 
 /// A label, quoted unless it is a plain word.
-fn write_label(f: &mut Formatter<'_>, label: &str) -> fmt::Result {
+pub(super) fn write_label(f: &mut Formatter<'_>, label: &str) -> fmt::Result {
     let word = |c: char| c == '_' || c.is_ascii_alphanumeric();
     let plain = label.chars().all(word) && !label.starts_with(|c: char| c.is_ascii_digit());
     if plain && !label.is_empty() { f.write_str(label) } else { f.write_str(&quote(label)) }
@@ -293,6 +293,7 @@ impl Display for DurationExpr {
             DurationExpr::Number(value) => f.write_str(&format_number(*value)),
             DurationExpr::Step => f.write_str("step()"),
             DurationExpr::Range => f.write_str("range()"),
+            DurationExpr::Window => f.write_str("$w"),
             DurationExpr::Negate(inner) => write!(f, "-{inner}"),
             DurationExpr::Plus(inner) => write!(f, "+{inner}"),
             DurationExpr::Paren(inner) => write!(f, "({inner})"),

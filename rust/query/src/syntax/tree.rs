@@ -173,6 +173,8 @@ pub enum DurationExpr {
     Number(f64),
     Step,
     Range,
+    /// `$w` of an SLO, whose burn rates name the window.
+    Window,
     Negate(Box<DurationExpr>),
     Plus(Box<DurationExpr>),
     Paren(Box<DurationExpr>),

@@ -251,7 +251,7 @@ fn duration_depends(duration: &Duration) -> bool {
     fn depends(expr: &DurationExpr) -> bool {
         match expr {
             DurationExpr::Step | DurationExpr::Range => true,
-            DurationExpr::Seconds(_) | DurationExpr::Number(_) => false,
+            DurationExpr::Seconds(_) | DurationExpr::Number(_) | DurationExpr::Window => false,
             DurationExpr::Negate(a) | DurationExpr::Plus(a) | DurationExpr::Paren(a) => depends(a),
             DurationExpr::Binary { left, right, .. } => depends(left) || depends(right),
             DurationExpr::Min(a, b) | DurationExpr::Max(a, b) => depends(a) || depends(b),

@@ -18,6 +18,7 @@ use crate::codec::cursor::{put_signed, put_varint};
 use crate::database::Database;
 use crate::histograms::HistogramSeries;
 use crate::precision::PrecisionRules;
+use crate::rollup::RolledSeries;
 use crate::sealed::Sealed;
 use crate::shard::{SHARDS, Shard};
 use crate::starts::StartSeries;
@@ -53,6 +54,7 @@ struct Copied {
     open: Vec<u8>,
     histograms: Vec<(u32, HistogramSeries)>,
     starts: Vec<(u32, StartSeries)>,
+    rollups: Vec<(u32, Arc<RolledSeries>)>,
 }
 
 impl Copied {
@@ -70,6 +72,7 @@ impl Copied {
             open: Vec::new(),
             histograms: shard.histograms.iter().map(|(r, s)| (r, s.capture(TimeRange::ALL))).collect(),
             starts: shard.starts.iter().map(|(row, series)| (row, series.clone())).collect(),
+            rollups: shard.rollups.iter().map(|(row, series)| (row, series.clone())).collect(),
         };
         for head in shard.series.heads.iter() {
             let bytes = shard.open_bytes(head).get(..head.state.used_bytes()).unwrap_or(&[]);
@@ -222,6 +225,7 @@ impl Parts<'_> {
         self.open(copied)?;
         self.starts(copied)?;
         self.histograms(copied)?;
+        self.rollups(copied)?;
         payload.clear();
         put_varint(&mut payload, copied.len() as u64);
         self.frame(Kind::End, copied.number, copied.seq, &payload)?;
@@ -276,6 +280,30 @@ impl Parts<'_> {
             put_column(out, steps.iter().map(|step| step.0));
             put_column(out, steps.iter().map(|step| step.1));
             Ok(())
+        })
+    }
+
+    fn rollups(&mut self, copied: &Copied) -> io::Result<()> {
+        self.pieces(copied, Kind::Rollups, copied.rollups.iter(), |parts, (row, series), out| {
+            put_varint(out, u64::from(*row));
+            put_signed(out, series.raw_from);
+            out.push(u8::from(series.counter));
+            put_varint(out, series.dirty.len() as u64);
+            put_column(out, series.dirty.iter().copied());
+            put_varint(out, series.levels.len() as u64);
+            for level in &series.levels {
+                put_signed(out, level.every);
+                put_signed(out, level.until);
+                put_signed(out, level.floor);
+                put_varint(out, level.blocks.len() as u64);
+                for (present, chunks) in level.blocks.iter().map(|block| block.parts()) {
+                    put_varint(out, u64::from(present));
+                    put_varint(out, chunks.len() as u64);
+                    chunks.iter().try_for_each(|chunk| parts.chunk(chunk, out))?;
+                }
+            }
+            put_varint(out, series.kept.len() as u64);
+            series.kept.iter().try_for_each(|chunk| parts.chunk(chunk, out))
         })
     }
 

@@ -31,6 +31,8 @@ pub enum Kind {
     Folded = 10,
     /// Of no stream: up to where the journal was safe from a power cut when this was written.
     Synced = 11,
+    /// Samples of some rows became records.
+    Roll = 12,
     /// From here on: parts of a checkpoint.
     Begin = 16,
     Columns = 17,
@@ -43,13 +45,15 @@ pub enum Kind {
     End = 24,
     /// The last of all parts: which shards are in them.
     Whole = 25,
+    /// Records of a shard's rows.
+    Rollups = 26,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
         use Kind::{
             Begin, Chunks, Columns, End, Expire, Families, Folded, Gone, Histograms, Marks, Metadata, Open,
-            Rewrite, Rows, Rules, Samples, SealedHistograms, Series, Starts, Synced, Whole,
+            Rewrite, Roll, Rollups, Rows, Rules, Samples, SealedHistograms, Series, Starts, Synced, Whole,
         };
         let all = [
             Series,
@@ -63,6 +67,7 @@ impl Kind {
             Gone,
             Folded,
             Synced,
+            Roll,
             Begin,
             Columns,
             Rows,
@@ -73,6 +78,7 @@ impl Kind {
             Families,
             End,
             Whole,
+            Rollups,
         ];
         all.into_iter().find(|&kind| kind as u8 == byte)
     }

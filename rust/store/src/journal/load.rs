@@ -20,6 +20,7 @@ use crate::database::Database;
 use crate::histograms::HistogramSeries;
 use crate::precision::{PrecisionRules, RuleText};
 use crate::resolve::Interned;
+use crate::rollup::{Block, LevelSeries, RolledSeries};
 use crate::series::{Head, ROWS_MAX};
 use crate::shard::{Rules, Shard, Staged, Work};
 use crate::slab::CLASSES;
@@ -140,6 +141,11 @@ impl Stream {
                     self.load_histograms(reader, shard, &mut c)?;
                 }
             }
+            Kind::Rollups => {
+                while !c.is_empty() {
+                    self.load_rollups(reader, shard, &mut c)?;
+                }
+            }
             Kind::End => {
                 self.begun = true;
                 self.checkpoint_rows = Some(c.varint()?);
@@ -248,6 +254,48 @@ impl Stream {
         let steps: Vec<(i64, i64)> = froms.into_iter().zip(rules).collect();
         if let Some(row) = self.row(theirs).filter(|_| whole) {
             shard.starts.restore(row, sealed, &steps);
+        }
+        Ok(())
+    }
+
+    fn load_rollups(&mut self, reader: &Reader<'_>, shard: &mut Shard, c: &mut Cursor<'_>) -> Result<()> {
+        let (theirs, raw_from, counter) = (read_row(c)?, c.signed()?, c.byte()? != 0);
+        let (mut dirty, mut levels, mut whole) = (Vec::new(), Vec::new(), true);
+        let count = c.count()?;
+        read_column(c, count, &mut dirty)?;
+        for _ in 0..c.count()? {
+            let (every, until, floor) = (c.signed()?, c.signed()?, c.signed()?);
+            let mut blocks = Vec::new();
+            for _ in 0..c.count()? {
+                let (present, mut chunks) = (c.varint()? as u16, Vec::new());
+                for _ in 0..c.count()? {
+                    match read_chunk(reader.columns, &reader.db.shared_columns, c)? {
+                        Ok(chunk) => chunks.push(chunk),
+                        Err(_) => whole = false,
+                    }
+                }
+                if whole {
+                    blocks.push(Block::restore(present, chunks)?);
+                }
+            }
+            levels.push(LevelSeries { every, until, floor, blocks });
+        }
+        let mut kept = Vec::new();
+        for _ in 0..c.count()? {
+            match read_chunk(reader.columns, &reader.db.shared_columns, c)? {
+                Ok(chunk) => kept.push(chunk),
+                Err(_) => whole = false,
+            }
+        }
+        let series = RolledSeries { raw_from, counter, dirty, levels, kept };
+        series.check()?;
+        if let Some(row) = self.row(theirs) {
+            if !whole {
+                let mut text = Vec::new();
+                let lost = reader.db.labels_of(shard, row, &mut text).to_string();
+                self.lose(shard, format!("rollups of {lost}"));
+            }
+            shard.rollups.put(row, series);
         }
         Ok(())
     }

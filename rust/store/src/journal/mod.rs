@@ -29,6 +29,7 @@ pub use writer::{Durability, Status};
 
 use crate::database::Database;
 use crate::precision::RuleText;
+use crate::rollup::Step;
 use crate::shard::{Shard, Staged};
 use frame::{Head, Kind};
 use record::{HistogramEntry, RECORD_SAMPLES_MAX};
@@ -135,6 +136,11 @@ impl Journal {
     /// Notes that the series of these rows are about to go.
     pub(crate) fn gone(&self, shard: &mut Shard, rows: &[u32]) {
         self.one(shard, Kind::Gone, |out| record::put_rows(out, rows));
+    }
+
+    /// Notes that samples of some rows are about to become records.
+    pub(crate) fn roll(&self, shard: &mut Shard, step: &Step, rows: &[(u32, bool)]) {
+        self.one(shard, Kind::Roll, |out| record::put_roll(out, step, rows));
     }
 
     /// Notes what families say; it must be learned before the guard goes.

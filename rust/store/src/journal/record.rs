@@ -6,6 +6,7 @@ use metricsdb_model::{Error, Histogram, Metadata, MetricType, Result, TimeRange,
 use crate::codec::cursor::{Cursor, put_signed, put_varint};
 use crate::codec::histogram::HistogramChunk;
 use crate::precision::RuleText;
+use crate::rollup::{Keeping, Step};
 use crate::series::{ANY_GENERATION, ROWS_MAX};
 use crate::shard::Staged;
 
@@ -42,6 +43,56 @@ pub fn read_rows(payload: &[u8]) -> Result<Vec<u32>> {
     read_column(&mut c, count, &mut rows)?;
     let row = |&row: &i64| u32::try_from(row).map_err(|_| Error::corruption("frame", 0, "no such row"));
     rows.iter().map(row).collect()
+}
+
+/// A step, and the rows that take it: of counters, and of others.
+pub fn put_roll(out: &mut Vec<u8>, step: &Step, rows: &[(u32, bool)]) {
+    put_signed(out, step.horizon);
+    put_signed(out, step.raw_before);
+    put_varint(out, step.levels.len() as u64);
+    for &(every, before) in &step.levels {
+        put_signed(out, every);
+        put_signed(out, before);
+    }
+    let keeping = step.keeping.unwrap_or(Keeping { share: 0.0, threshold: 0.0, neighbours: 0 });
+    out.extend_from_slice(&keeping.share.to_le_bytes());
+    out.extend_from_slice(&keeping.threshold.to_le_bytes());
+    put_varint(out, keeping.neighbours as u64);
+    for wanted in [true, false] {
+        let of: Vec<i64> = rows.iter().filter(|r| r.1 == wanted).map(|r| i64::from(r.0)).collect();
+        put_varint(out, of.len() as u64);
+        put_column(out, of.iter().copied());
+    }
+}
+
+pub fn read_roll(payload: &[u8]) -> Result<(Step, Vec<(u32, bool)>)> {
+    let mut c = Cursor::new(payload);
+    let mut step = Step { horizon: c.signed()?, raw_before: c.signed()?, levels: Vec::new(), keeping: None };
+    for _ in 0..c.count()? {
+        let (every, before) = (c.signed()?, c.signed()?);
+        if every <= 0 || step.levels.last().is_some_and(|&(below, _)| every % below != 0) {
+            return Err(c.wrong("levels that don't follow from each other"));
+        }
+        step.levels.push((every, before));
+    }
+    let (share, threshold) = (f64::from_bits(c.word(8)?), f64::from_bits(c.word(8)?));
+    let neighbours = (c.varint()? as usize).min(RECORD_SAMPLES_MAX);
+    // Bytes that were damaged and pass every check are not taken for a choice.
+    let is_given = share > 0.0 && share <= 1.0 && threshold > 0.0;
+    step.keeping = is_given.then_some(Keeping { share, threshold, neighbours });
+    let mut rows = Vec::new();
+    for counter in [true, false] {
+        let count = c.varint()? as usize;
+        if count > ROWS_MAX {
+            return Err(c.wrong("more rows than a shard has"));
+        }
+        let mut of = Vec::new();
+        read_column(&mut c, count, &mut of)?;
+        for row in of {
+            rows.push((u32::try_from(row).map_err(|_| c.wrong("no such row"))?, counter));
+        }
+    }
+    Ok((step, rows))
 }
 
 /// A histogram as its record holds it.

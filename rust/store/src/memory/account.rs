@@ -88,6 +88,7 @@ impl Unclaimed {
         self.rest.pages += rest.pages;
         self.rest.histograms += rest.histograms;
         self.rest.starts += rest.starts;
+        self.rest.rollups += rest.rollups;
     }
 
     /// The part of shared columns that no series was charged for.
@@ -268,6 +269,7 @@ impl Database {
             ("chunk heads and lists", heads + all.held.lists),
             ("histograms", all.held.histograms),
             ("start timestamps", all.held.starts),
+            ("rollups", all.held.rollups),
             ("series", all.held.columns),
             ("labels and index", all.labels(&common)),
             ("shared columns", all.columns(&common)),
@@ -301,6 +303,7 @@ impl Database {
             ("chunk lists", all.held.lists),
             ("histograms", all.held.histograms),
             ("start timestamps", all.held.starts),
+            ("rollups", all.held.rollups),
             ("series", all.held.columns),
             ("labels and index", all.labels(&common)),
             ("shared columns", all.columns(&common)),

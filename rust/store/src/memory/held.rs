@@ -31,7 +31,8 @@ fn walk(shard: &Shard) -> usize {
     let lists: usize = shard.series.sealed.iter().map(|sealed| sealed.list_bytes()).sum();
     let histograms = shard.histograms.count();
     let starts: usize = shard.starts.iter().map(|(_, series)| StartSeries::bytes(series)).sum();
-    lists + histograms.sealed_bytes + histograms.list_bytes + histograms.open_bytes + starts
+    let rollups: usize = shard.rollups.iter().map(|(_, series)| series.bytes()).sum();
+    lists + rollups + histograms.sealed_bytes + histograms.list_bytes + histograms.open_bytes + starts
 }
 
 /// Bytes of a shard that its counters tell.
@@ -43,6 +44,7 @@ fn counted(shard: &Shard) -> usize {
         + shard.sealed_count.bytes
         + shard.histograms.table_bytes()
         + shard.starts.table_bytes()
+        + shard.rollups.table_bytes()
 }
 
 impl Database {

@@ -27,6 +27,7 @@ pub struct Held {
     pub histograms: usize,
     /// Start timestamps.
     pub starts: usize,
+    pub rollups: usize,
     pub chunks: usize,
     pub samples: u64,
 }
@@ -35,7 +36,7 @@ impl Held {
     /// Open and sealed chunks, their lists and what they share, histograms and start timestamps.
     pub fn sample_bytes(&self) -> usize {
         let plain = self.open_used + self.open_slack + self.sealed + self.lists + self.shared;
-        plain + self.histograms + self.starts
+        plain + self.histograms + self.starts + self.rollups
     }
 
     pub fn bytes(&self) -> usize {
@@ -52,6 +53,7 @@ impl Held {
         self.shared += other.shared;
         self.histograms += other.histograms;
         self.starts += other.starts;
+        self.rollups += other.rollups;
         self.chunks += other.chunks;
         self.samples += other.samples;
     }
@@ -66,13 +68,14 @@ pub struct Rest {
     pub pages: usize,
     /// The table that leads to the histograms.
     pub histograms: usize,
-    /// The table that leads to the start timestamps.
+    /// The tables that lead to start timestamps, and to rollups.
     pub starts: usize,
+    pub rollups: usize,
 }
 
 impl Rest {
     pub fn bytes(&self) -> usize {
-        self.columns + self.label_sets + self.pages + self.histograms + self.starts
+        self.columns + self.label_sets + self.pages + self.histograms + self.starts + self.rollups
     }
 }
 
@@ -121,6 +124,7 @@ impl Shard {
             let count = histograms.count();
             held.histograms = count.sealed_bytes + count.list_bytes + count.open_bytes;
         }
+        held.rollups = self.rollups.get(row).map_or(0, |series| series.bytes());
         held.starts = self.starts.get(row).map_or(0, StartSeries::bytes);
         held
     }
@@ -171,6 +175,7 @@ impl Database {
                 pages: shard.arena.bytes_held() - shard.arena.bytes_used(),
                 histograms: shard.histograms.count().table_bytes,
                 starts: shard.starts.table_bytes(),
+                rollups: shard.rollups.table_bytes(),
             };
             f(&shard, &all, rest);
         }

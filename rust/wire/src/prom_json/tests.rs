@@ -12,7 +12,14 @@ fn row(labels: &[(&str, &str)], samples: &[(i64, f64)], m: &mut Matrix) {
 }
 
 fn write(kind: AnswerKind, matrix: Matrix, text: Option<&str>, annotations: Vec<Annotation>) -> String {
-    let a = Answer { kind, matrix, string: text.map(str::to_owned), annotations, samples_loaded: 0 };
+    let a = Answer {
+        kind,
+        matrix,
+        string: text.map(str::to_owned),
+        annotations,
+        samples_loaded: 0,
+        rolled: false,
+    };
     let mut out = Vec::new();
     answer(&a, None, &mut out);
     String::from_utf8(out).unwrap()
@@ -221,7 +228,7 @@ proptest! {
         let kind = if matrix { AnswerKind::Matrix } else { AnswerKind::Vector };
         let remark =
             Annotation { severity: Severity::Info, message: "m".to_owned(), span: Span::default() };
-        let a = Answer { kind, matrix: m, string: None, annotations: vec![remark], samples_loaded: 0 };
+        let a = Answer { kind, matrix: m, string: None, annotations: vec![remark], samples_loaded: 0, rolled: false };
         let stats = QueryStats {
             timings: vec![("evalTotalTime", 0.25)], samples: 3, samples_peak: 2, per_step: vec![(1500, 3)],
         };
@@ -246,6 +253,7 @@ fn statistics_have_the_shape_of_prometheus() {
         string: None,
         annotations: vec![],
         samples_loaded: 0,
+        rolled: false,
     };
     let stats = QueryStats {
         timings: vec![("evalTotalTime", 0.25), ("execTotalTime", 0.000001)],

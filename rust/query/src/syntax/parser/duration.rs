@@ -114,6 +114,10 @@ impl Parser<'_> {
         match self.kind() {
             TokenKind::Number => Ok(DurationExpr::Number(self.number()?)),
             TokenKind::Duration => Ok(DurationExpr::Seconds(self.number()?)),
+            TokenKind::Window if self.in_slo => {
+                self.advance();
+                Ok(DurationExpr::Window)
+            }
             TokenKind::Keyword(Keyword::Step) => {
                 self.no_arguments(context)?;
                 Ok(DurationExpr::Step)

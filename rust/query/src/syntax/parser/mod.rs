@@ -1,33 +1,26 @@
 //! Tokens to tree, by precedence climbing. Only the grammar: types are the matter of `check`.
 
 mod aggregate;
+mod clause;
 mod duration;
 mod modifier;
 mod selector;
+mod statement;
 mod template;
 
 use metricsdb_model::bounds::{NESTING_MAX, QUERY_BYTES_MAX, TREE_HEIGHT_MAX};
 use metricsdb_model::{Error, Result, Span};
 
 use crate::function::table;
-use crate::syntax::lexer::{self, Keyword, Lexed, Token, TokenKind};
+use crate::syntax::lexer::{self, Dialect, Keyword, Lexed, Token, TokenKind};
 use crate::syntax::literal::{self, StringError};
 use crate::syntax::tree::{AggregateOp, Binary, BinaryOp, Call, Expr, ExprKind, Filter, Selector};
+pub(super) use statement::{has_statements, is_statement_name, program};
 use template::Templates;
 
 /// The tree of a text, its types not yet checked; with or without what comes from MetricsQL.
 pub(super) fn parse(text: &str, metricsql: bool) -> Result<Expr> {
-    if text.len() > QUERY_BYTES_MAX {
-        return Err(Error::Limit {
-            what: "bytes of a query",
-            limit: QUERY_BYTES_MAX as u64,
-            needed: text.len() as u64,
-            remedy: "shorten it, or record parts of it",
-        });
-    }
-    let lexed = lexer::lex(text, metricsql);
-    let templates = Templates::default();
-    let mut parser = Parser { text, metricsql, lexed, at: 0, depth: 0, height: 0, templates };
+    let mut parser = parser(text, Dialect { metricsql, statements: false })?;
     if parser.kind() == TokenKind::End {
         return Err(Error::parse(text, Span::default(), "no expression found in input"));
     }
@@ -36,6 +29,21 @@ pub(super) fn parse(text: &str, metricsql: bool) -> Result<Expr> {
         return Err(parser.unexpected("", ""));
     }
     Ok(expr)
+}
+
+fn parser(text: &str, dialect: Dialect) -> Result<Parser<'_>> {
+    if text.len() > QUERY_BYTES_MAX {
+        return Err(Error::Limit {
+            what: "bytes of a query",
+            limit: QUERY_BYTES_MAX as u64,
+            needed: text.len() as u64,
+            remedy: "shorten it, or record parts of it",
+        });
+    }
+    let lexed = lexer::lex(text, dialect);
+    let templates = Templates::default();
+    let metricsql = dialect.metricsql;
+    Ok(Parser { text, metricsql, lexed, at: 0, depth: 0, height: 0, in_slo: false, templates })
 }
 
 const POW: u8 = 8;
@@ -76,6 +84,8 @@ struct Parser<'t> {
     depth: usize,
     /// Height of the tree parsed last: what later walks of the tree must hold.
     height: usize,
+    /// Where `$w` may stand.
+    in_slo: bool,
     templates: Templates<'t>,
 }
 

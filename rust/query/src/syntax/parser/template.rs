@@ -39,6 +39,14 @@ pub(super) struct Templates<'t> {
     expanded_bytes: usize,
 }
 
+impl Templates<'_> {
+    /// After an error: none is known, but what they came to stays counted.
+    pub(super) fn forget(&mut self) {
+        self.scope = None;
+        self.arena.clear();
+    }
+}
+
 /// Where the parser goes on after a body, and with which templates.
 struct Return {
     at: usize,

@@ -6,6 +6,7 @@ mod generate;
 mod metricsql;
 mod properties;
 mod selectors;
+mod statements;
 
 use super::tree::*;
 use super::*;

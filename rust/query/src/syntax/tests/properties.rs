@@ -8,7 +8,7 @@ use crate::syntax::tree::*;
 use crate::syntax::{parse, parse_without_metricsql, pretty, to_json};
 
 /// Without spans, and with plain matchers in the order of printing.
-fn bare(mut expr: Expr) -> Expr {
+pub(super) fn bare(mut expr: Expr) -> Expr {
     expr.span = Span::default();
     let boxed = |e: Box<Expr>| Box::new(bare(*e));
     let sorted = |mut selector: Selector| {

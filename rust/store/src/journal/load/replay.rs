@@ -13,7 +13,8 @@ use crate::journal::frame::{Frame, Kind, Place};
 use crate::journal::record;
 use crate::journal::report::{Loss, Lost};
 use crate::late::DuplicatePolicy;
-use crate::shard::{Rules, Shard, Staged, id_of};
+use crate::rollup::Rolled;
+use crate::shard::{Rules, Shard, Staged, Work, id_of};
 
 impl Stream {
     /// Takes a frame of the journal: once, and in its order. Errors: `Corruption`.
@@ -60,6 +61,13 @@ impl Stream {
                 let rows: Vec<u32> = shard.series.rows().collect();
                 let mut done = Expired::default();
                 rows.into_iter().try_for_each(|row| shard.expire_row(row, before, &mut self.work, &mut done))
+            }
+            Kind::Roll => {
+                let (step, rows) = record::read_roll(frame.payload)?;
+                let mut done = Rolled::default();
+                rows.into_iter().filter_map(|(row, counter)| Some((self.row(row)?, counter))).try_for_each(
+                    |(row, counter)| shard.roll_row(row, counter, &step, &mut Work::default(), &mut done),
+                )
             }
             Kind::Gone => self.replay_gone(reader, shard, frame.payload),
             _ => Err(wrong("a frame that is no part of a journal")),

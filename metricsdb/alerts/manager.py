@@ -1,0 +1,393 @@
+"""`db.alerts`: what is installed, its evaluations when they are due, what is active, what happened."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from metricsdb._native import AlertRule, NativeDatabase
+from metricsdb.alerts import rehearse, state
+from metricsdb.alerts.evaluate import Deliver, Evaluation, Interval, Muting, Render, evaluate, plain
+from metricsdb.alerts.groups import Group, Installed, Lint, Rule, difference, groups_of, keys
+from metricsdb.clock import Clock
+from metricsdb.errors import ConfigError, StorageError
+from metricsdb.frames import TIME
+from metricsdb.times import DurationLike, Time, duration_ms, time_ms
+
+__all__ = ["Alerts"]
+
+log = logging.getLogger("metricsdb.alerts")
+
+# Lints that nobody can mean: `install` refuses them.
+REFUSED = frozenset({"never_fires"})
+HISTORY_MAX = 10_000
+# `Alerts.list` hides the type of this name.
+Names = list[str]
+Mutings = list[Muting]
+Lints = list[Lint]
+Groups = list[Group]
+_CHANGES = {
+    "timestamp": pl.Int64,
+    "alert": pl.String,
+    "labels": pl.String,
+    "level": pl.String,
+    "from": pl.String,
+    "to": pl.String,
+    "value": pl.Float64,
+    "notified": pl.Boolean,
+    "flapping": pl.Boolean,
+    "muted": pl.String,
+}
+
+
+class Alerts:
+    """Alerting and recording statements of one database. Thread-safe.
+
+    ``tick`` evaluates what is due; ``Database.tick`` calls it. ``deliver``, ``render`` and ``intervals`` may be set:
+    who takes alerts that fire and end, who renders templates, and what `DURING` names.
+    """
+
+    def __init__(
+        self,
+        native: Callable[[], NativeDatabase],
+        clock: Clock,
+        lookback_ms: int,
+        every: DurationLike = "1m",
+        directory: Path | None = None,
+        sync: bool = True,
+    ) -> None:
+        self._native, self._clock, self._lookback_ms = native, clock, lookback_ms
+        self._every_ms = duration_ms(every, "every")
+        self._directory, self._sync = directory, sync
+        self._lock = threading.RLock()
+        self._history: deque[tuple[Any, ...]] = deque(maxlen=HISTORY_MAX)
+        self.deliver: Deliver | None = None
+        self.render: Render = plain
+        self.intervals: dict[str, Interval] = {}
+        self._groups: dict[str, Group] = {}
+        self._acknowledged: dict[str, Any] = {}
+        if directory is not None:
+            groups, self._acknowledged = state.load(directory)
+            self._groups = {group.name: group for group in groups}
+
+    # --- what is installed ----------------------------------------------------------------------
+
+    def install(self, statements: str) -> Installed:
+        """Installs `ALERT`, `RECORD`, `SLO` and `GROUP` statements; those of one kind and name replace what runs.
+
+        A `GROUP` replaces the whole group; statements outside of groups join the group ``default``, which is evaluated
+        every minute unless the manager was made otherwise. A statement whose text is as it was keeps its state. Raises
+        ``ParseError``; ``ConfigError`` for one that can never fire, and for an unknown interval or alert of `DURING`
+        and `INHIBITED BY`. Nothing is installed then.
+        """
+        with self._lock:
+            fresh = groups_of(statements, self._every_ms)
+            lints = [lint for group in fresh for rule in group.rules for lint in self._lints(rule)]
+            for lint in lints:
+                if lint.check in REFUSED:
+                    raise ConfigError(f"{lint.statement} at {lint.place}: {lint.message}")
+            self._check_names(fresh)
+            added: Names = []
+            replaced: Names = []
+            unchanged: Names = []
+            diffs: Names = []
+            for group in fresh:
+                whole = group.name != "default"
+                before = self._groups.get(group.name)
+                known = {} if before is None else dict(keys(before))
+                merged = self._merged(known, group, whole)
+                for key, rule in keys(group):
+                    old = known.get(key)
+                    same = old is not None and old.text == rule.text
+                    (added if old is None else unchanged if same else replaced).append(rule.name)
+                diffs.append(difference(before, merged))
+                if before is not None and before.every_ms == merged.every_ms:
+                    merged.evaluated_ms, merged.evaluations = before.evaluated_ms, before.evaluations
+                    merged.missed = before.missed
+                self._groups[group.name] = merged
+                self._backfill(merged, [rule for key, rule in keys(group) if key not in known])
+            self._save()
+            diff = "\n".join(filter(None, diffs))
+            return Installed(tuple(added), tuple(replaced), tuple(unchanged), tuple(lints), diff)
+
+    def _merged(self, known: dict[tuple[str, str, int], Rule], group: Group, whole: bool) -> Group:
+        """The group as it will be: what has the text that it had is what it was."""
+        fresh = dict(keys(group))
+        kept = {
+            key: known[key] if key in known and known[key].text == rule.text else rule for key, rule in fresh.items()
+        }
+        rest = {} if whole else {key: rule for key, rule in known.items() if key not in fresh}
+        order = {**({} if whole else known), **kept, **rest}
+        rules = [kept.get(key, rest.get(key, order[key])) for key in order]
+        return Group(group.name, group.every_ms, group.offset_ms, rules)
+
+    def _check_names(self, fresh: Sequence[Group]) -> None:
+        groups = {**self._groups, **{group.name: group for group in fresh}}
+        names = {rule.name for group in groups.values() for rule in group.rules if rule.kind != "record"}
+        for rule in (rule for group in fresh for rule in group.rules):
+            for said in (alert.describe() for alert in rule.alerts):
+                for by, _ in said["inhibited"]:
+                    if by not in names:
+                        known = ", ".join(sorted(names - {rule.name})) or "none"
+                        raise ConfigError(f"{rule.name} is INHIBITED BY {by!r}, which is no alert; there are: {known}")
+                for _, interval in said["during"]:
+                    if interval not in self.intervals:
+                        known = ", ".join(sorted(self.intervals)) or "none"
+                        message = f"{rule.name} names the interval {interval!r}, which is not known; there are: {known}"
+                        raise ConfigError(f"{message}; put it into db.alerts.intervals first")
+
+    def _backfill(self, group: Group, rules: Sequence[Rule]) -> None:
+        now_ms = self._clock.now_ms()
+        for rule in rules:
+            if rule.record is None or rule.backfill_ms is None:
+                continue
+            first = now_ms - rule.backfill_ms
+            for at in range(first + -first % group.every_ms, now_ms, group.every_ms):
+                self._native().evaluate_record(rule.record, at, group.offset_ms, self._lookback_ms)
+
+    def lint(self, statements: str) -> Lints:
+        """Remarks on statements; installs nothing. Raises ``ParseError`` for what cannot be installed."""
+        return [
+            lint
+            for group in groups_of(statements, self._every_ms)
+            for rule in group.rules
+            for lint in self._lints(rule)
+        ]
+
+    def _lints(self, rule: Rule) -> Lints:
+        native = self._native()
+        return [Lint(rule.name, *found) for alert in rule.alerts for found in alert.lint(native)]
+
+    def remove(self, name: str, group: str | None = None) -> None:
+        """Removes what has this name, or a whole group: ``remove("*", group="g")``. Raises ``ConfigError``.
+
+        What fired is not resolved to anybody; its series end with the next evaluation that nobody makes, as all do.
+        """
+        with self._lock:
+            places = [found for found in self._groups.values() if group in (None, found.name)]
+            gone = [(place, rule) for place in places for rule in place.rules if name in ("*", rule.name)]
+            if not gone or (name == "*" and group is None):
+                known = ", ".join(sorted({rule.name for place in places for rule in place.rules})) or "none"
+                raise ConfigError(f"{name!r} is not installed; there are: {known}")
+            for place, rule in gone:
+                place.rules.remove(rule)
+                if not place.rules:
+                    del self._groups[place.name]
+            self._save()
+
+    def groups(self) -> Groups:
+        """What is installed, to be read."""
+        with self._lock:
+            return list(self._groups.values())
+
+    def list(self) -> pl.DataFrame:
+        """A row a statement: ``group``, ``kind``, ``name``, ``state`` (the highest of its instances), ``pending``,
+        ``firing`` (instances), ``health``, ``error``, ``evaluated``, ``missed`` (evaluations), ``text``."""
+        rows = []
+        for group in self.groups():
+            for rule in group.rules:
+                states = [active[2] for alert in rule.alerts for active in alert.active()]
+                firing = sum(state in ("firing", "clearing") for state in states)
+                pending = states.count("pending")
+                shown = "firing" if firing else "pending" if pending else "inactive"
+                counts = (shown, pending, firing)
+                last = (rule.health, rule.error, rule.evaluated_ms, group.missed, rule.text)
+                rows.append((group.name, rule.kind, rule.name, *counts, *last))
+        schema = dict.fromkeys(("group", "kind", "name", "state"), pl.String)
+        numbers = {"pending": pl.Int64, "firing": pl.Int64}
+        rest = {"health": pl.String, "error": pl.String, "evaluated": pl.Int64, "missed": pl.Int64, "text": pl.String}
+        frame = pl.DataFrame(rows, schema={**schema, **numbers, **rest}, orient="row")
+        return frame.with_columns(pl.col("evaluated").cast(TIME))
+
+    def active(self) -> pl.DataFrame:
+        """A row an instance that is not inactive: ``alert``, ``labels`` (as `{a="b"}`), ``level``, ``state``,
+        ``since``, ``firing_since``, ``value``, ``flapping``, ``notified``, ``hidden`` (behind a higher level, or past
+        `CAP`), ``acknowledged`` (by whom)."""
+        rows = []
+        for rule in (rule for group in self.groups() for rule in group.rules):
+            for alert in rule.alerts:
+                levels = alert.describe()["levels"]
+                for labels, level, shown, since, firing, value, flapping, told, hidden in alert.active():
+                    name, text = levels[level]["name"], label_text(labels)
+                    by = self._acknowledged.get(f"{rule.name}{text}", {}).get("by")
+                    rows.append((rule.name, text, name, shown, since, firing, value, flapping, told, hidden, by))
+        texts = dict.fromkeys(("alert", "labels", "level", "state"), pl.String)
+        numbers = {"since": pl.Int64, "firing_since": pl.Int64, "value": pl.Float64}
+        flags = dict.fromkeys(("flapping", "notified", "hidden"), pl.Boolean)
+        frame = pl.DataFrame(rows, schema={**texts, **numbers, **flags, "acknowledged": pl.String}, orient="row")
+        return frame.with_columns(pl.col("since", "firing_since").cast(TIME))
+
+    def history(self) -> pl.DataFrame:
+        """The last 10,000 transitions since the database was opened: ``timestamp``, ``alert``, ``labels``, ``level``,
+        ``from``, ``to``, ``value``, ``notified``, ``flapping``, ``muted`` (why nobody was told). `ALERTS` has the rest.
+        """
+        with self._lock:
+            rows = list(self._history)
+        return pl.DataFrame(rows, schema=_CHANGES, orient="row").with_columns(pl.col("timestamp").cast(TIME))
+
+    def acknowledge(self, name: str, labels: Mapping[str, str] | None = None, *, by: str, comment: str = "") -> int:
+        """Notes that somebody takes care of what is active of an alert (of instances that have these labels), until it
+        is inactive; ``active()`` shows it. Returns how many instances. Raises ``ConfigError`` where none is active."""
+        with self._lock:
+            rules = [rule for group in self._groups.values() for rule in group.rules if rule.name == name]
+            found = {
+                f"{name}{label_text(active[0])}"
+                for rule in rules
+                for alert in rule.alerts
+                for active in alert.active()
+                if (labels or {}).items() <= active[0].items()
+            }
+            if not found:
+                raise ConfigError(f"no instance of {name!r} with these labels is active; see db.alerts.active()")
+            note = {"by": by, "comment": comment, "at_ms": self._clock.now_ms()}
+            self._acknowledged.update(dict.fromkeys(found, note))
+            self._save()
+            return len(found)
+
+    # --- evaluation -----------------------------------------------------------------------------
+
+    def tick(self, now_ms: int) -> int:
+        """Evaluates the groups that are due, once each, and delivers; evaluations that nobody called for are counted as
+        missed. Returns how many groups were due."""
+        with self._lock:
+            due = [(group, at) for group in self._groups.values() if (at := group.due(now_ms)) is not None]
+            for group, at in due:
+                begun = self._clock.monotonic()
+                done = evaluate(self._native(), group, at, self._lookback_ms, self._mutings, self.render, self._clock)
+                group.begin(at)
+                group.seconds = self._clock.monotonic() - begun
+                self._note(done)
+                if self.deliver is not None and done.alerts:
+                    self.deliver(done.alerts, at)
+            if due:
+                self._forget_acknowledged()
+                self._save()
+        return len(due)
+
+    def _note(self, done: Evaluation) -> None:
+        for rule, alert, change in done.changes:
+            at, labels, level, before, after, value, _fires, flapping, told, muted, _since = change
+            name = None if level is None else alert.describe()["levels"][level]["name"]
+            row = (at, rule.name, label_text(labels), name, before, after, value, told, flapping, muted)
+            self._history.append(row)
+
+    def _forget_acknowledged(self) -> None:
+        if self._acknowledged:
+            rules = [rule for group in self._groups.values() for rule in group.rules]
+            active = {
+                f"{rule.name}{label_text(found[0])}"
+                for rule in rules
+                for alert in rule.alerts
+                for found in alert.active()
+            }
+            self._acknowledged = {key: note for key, note in self._acknowledged.items() if key in active}
+
+    def _mutings(self, alert: AlertRule, at_ms: int) -> Mutings:
+        """Why nobody is to be told of an alert at an evaluation."""
+        said = alert.describe()
+        found: Mutings = []
+        for negated, name in said["during"]:
+            if self.intervals[name](at_ms) == negated:
+                found.append((at_ms, at_ms + 1, [], f"{'' if negated else 'not '}during {name}"))
+        for by, on in said["inhibited"]:
+            rules = [rule for group in self._groups.values() for rule in group.rules if rule.name == by]
+            for active in (active for rule in rules for other in rule.alerts for active in other.active()):
+                if active[4] is not None:
+                    wanted = [(label, active[0].get(label, "")) for label in on or ()]
+                    found.append((at_ms, at_ms + 1, wanted, f"inhibited by {by}"))
+        return found
+
+    def _save(self) -> None:
+        if self._directory is not None:
+            try:
+                state.save(self._directory, list(self._groups.values()), self._acknowledged, self._sync)
+            except StorageError as error:
+                log.error("%s", error)
+
+    # --- rehearsal ------------------------------------------------------------------------------
+
+    def preview(self, statement: str, at: Time = "now") -> pl.DataFrame:
+        """What an alert would be at one time, from rest; sends nothing. A row a level of an instance: ``alert``,
+        ``labels``, ``level``, ``state``, ``value``, ``notified``, ``muted`` (why not), ``text`` (annotations,
+        rendered), ``route``."""
+        at_ms = time_ms(at, self._clock.now_ms(), "at")
+        rows = []
+        for alert in rehearse.alerts_of(statement):
+            levels = alert.describe()["levels"]
+            changes = rehearse.changes(self._native(), [alert], self._mutings(alert, at_ms), at_ms, self._lookback_ms)
+            for labels, row in changes:
+                level = next(i for i, said in enumerate(levels) if said["name"] == row["alert_level"])
+                said = levels[level]
+                text = "; ".join(
+                    f"{name}: {self.render(text, labels, row['value'])}" for name, text in said["annotations"].items()
+                )
+                route = ", ".join(said["route"]["receivers"]) if said["route"] else None
+                told = (row["alert_notify"], row["alert_muted"])
+                rows.append(
+                    (alert.name, label_text(labels), said["name"], row["alert_to"], row["value"], *told, text, route)
+                )
+        texts = dict.fromkeys(("alert", "labels", "level", "state"), pl.String)
+        told_of = {"value": pl.Float64, "notified": pl.Boolean, "muted": pl.String, "text": pl.String}
+        return pl.DataFrame(rows, schema={**texts, **told_of, "route": pl.String}, orient="row")
+
+    def backtest(
+        self,
+        statement: str,
+        start: Time,
+        end: Time = "now",
+        *,
+        every: DurationLike | None = None,
+        offset: DurationLike = 0,
+        incidents: pl.DataFrame | None = None,
+    ) -> rehearse.Backtest:
+        """What an alert would have done over stored history, from rest at ``start`` on, through the machine that runs
+        live. Evaluations are at multiples of ``every`` since the epoch, as they are live (the manager's, a minute, if
+        not given). ``incidents``: a frame of known ones with ``start`` and ``end``, for hits and misses.
+        """
+        now = self._clock.now_ms()
+        every_ms = self._every_ms if every is None else duration_ms(every, "every")
+        if every_ms <= 0:
+            raise ConfigError(f"every {every!r} must be longer than zero")
+        first, last = time_ms(start, now, "start"), time_ms(end, now, "end")
+        first += -first % every_ms
+        if first > last:
+            raise ConfigError(
+                f"there is no evaluation between start {start!r} and end {end!r}; make it longer than every"
+            )
+        times = rehearse.Times(first, last, every_ms, duration_ms(offset, "offset"), self._lookback_ms)
+        alerts = rehearse.alerts_of(statement)
+        mutings = {alert.text: self._past_mutings(alert, times) for alert in alerts}
+        return rehearse.Backtest.run(self._native(), alerts, mutings, times, incidents)
+
+    def _past_mutings(self, alert: AlertRule, times: rehearse.Times) -> Mutings:
+        """Why nobody would have been told, over a time: intervals, and what installed alerts would have inhibited."""
+        said = alert.describe()
+        found: Mutings = []
+        for negated, name in said["during"]:
+            if name not in self.intervals:
+                raise ConfigError(f"{alert.name} names the interval {name!r}; put it into db.alerts.intervals first")
+            why = f"{'' if negated else 'not '}during {name}"
+            for at in range(times.start, times.end + 1, times.step):
+                if self.intervals[name](at) == negated:
+                    if found and found[-1][1] == at and found[-1][3] == why:
+                        found[-1] = (found[-1][0], at + times.step, [], why)
+                    else:
+                        found.append((at, at + times.step, [], why))
+        for by, on in said["inhibited"]:
+            rules = [rule for group in self.groups() for rule in group.rules if rule.name == by]
+            for other in (other for rule in rules for other in rule.alerts):
+                done = rehearse.Backtest.run(self._native(), [other], {}, times, None)
+                found += done.as_mutings(on or (), f"inhibited by {by}")
+        return found
+
+
+def label_text(labels: Mapping[str, str]) -> str:
+    """Labels as PromQL writes them: `{a="b", c="d"}`."""
+    pairs = (f'{name}="{value}"'.replace("\\", "\\\\").replace("\n", "\\n") for name, value in sorted(labels.items()))
+    return "{" + ", ".join(pairs) + "}"

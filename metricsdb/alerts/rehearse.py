@@ -1,0 +1,271 @@
+"""What alerts would have done over stored history: transitions, episodes, figures, and the same for variants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import polars as pl
+
+from metricsdb._native import AlertRule, NativeDatabase
+from metricsdb.alerts.groups import groups_of
+from metricsdb.errors import ConfigError
+from metricsdb.frames import TIME
+from metricsdb.times import DurationLike, duration_ms
+
+if TYPE_CHECKING:
+    import altair as alt
+
+    from metricsdb.alerts.evaluate import Muting
+
+__all__ = ["Backtest", "Times"]
+
+DAY_MS = 86_400_000
+# Columns of transitions that are no labels.
+_OWN = ("alert", "timestamp", "value", "alert_level", "alert_from", "alert_to", "alert_firing", "alert_flapping",
+        "alert_notify", "alert_muted")  # fmt: skip
+# An Alert of one statement or of an SLO is named by this in results.
+_ROW = "alert_instance"
+
+
+class Times(NamedTuple):
+    """Evaluations at ``start``, ``start + step``, …, not after ``end``; queries look ``offset`` back. Milliseconds."""
+
+    start: int
+    end: int
+    step: int
+    offset: int
+    lookback: int
+
+
+def alerts_of(statement: str) -> list[AlertRule]:
+    """The alerts of one `ALERT` or `SLO`. Raises ``ConfigError`` for anything else."""
+    rules = [rule for group in groups_of(statement, 1) for rule in group.rules]
+    if len(rules) != 1 or not rules[0].alerts:
+        raise ConfigError(f"{statement!r} is not one ALERT or SLO; rehearse statements one by one")
+    return rules[0].alerts
+
+
+def changes(
+    native: NativeDatabase, alerts: Sequence[AlertRule], mutings: Sequence[Muting], at_ms: int, lookback_ms: int
+) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    """What one evaluation from rest changes: the labels of each instance, and the row of its transition."""
+    for frame in native.backtest_alerts(list(alerts), list(mutings), at_ms, at_ms, 1, 0, lookback_ms):
+        labels = [name for name in frame.columns if name not in _OWN]
+        for row in frame.iter_rows(named=True):
+            yield {name: row[name] for name in labels if row[name] is not None}, row
+
+
+def _transitions(alert: AlertRule, frame: pl.DataFrame) -> pl.DataFrame:
+    labels = [name for name in frame.columns if name not in _OWN]
+    named = frame.with_columns(pl.lit(alert.name).alias("alert"), pl.col("timestamp").cast(TIME))
+    return named.select("alert", *labels, *(name for name in _OWN if name != "alert"))
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """One rehearsal. Frames have a column a label of instances (`label_x` where `x` is a column's name).
+
+    ``transitions``: ``alert``, labels, ``timestamp``, ``value``, ``alert_level``, ``alert_from``, ``alert_to``,
+    ``alert_firing`` (it fires after this), ``alert_flapping``, ``alert_notify`` (somebody is told), ``alert_muted``.
+    """
+
+    transitions: pl.DataFrame
+    times: Times
+    incidents: pl.DataFrame | None
+    _native: NativeDatabase
+    _alerts: tuple[AlertRule, ...]
+    _mutings: Mapping[str, Sequence[Muting]]
+
+    @classmethod
+    def run(
+        cls,
+        native: NativeDatabase,
+        alerts: Sequence[AlertRule],
+        mutings: Mapping[str, Sequence[Muting]],
+        times: Times,
+        incidents: pl.DataFrame | None,
+    ) -> Backtest:
+        if incidents is not None and not {"start", "end"} <= set(incidents.columns):
+            raise ConfigError("incidents need the columns start and end")
+        frames = [
+            _transitions(alert, native.backtest_alerts([alert], list(mutings.get(alert.text, ())), *times)[0])
+            for alert in alerts
+        ]
+        whole = pl.concat(frames, how="diagonal") if len(frames) > 1 else frames[0]
+        return cls(whole, times, incidents, native, tuple(alerts), dict(mutings))
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels that tell instances apart."""
+        return [name for name in self.transitions.columns if name not in _OWN]
+
+    @cached_property
+    def episodes(self) -> pl.DataFrame:
+        """A row each time that a level of an instance fired: ``alert``, labels, ``alert_level``, ``start``, ``end``
+        (null: it still fires), ``seconds`` (until the rehearsal's end where it still fires), ``value`` (at the start),
+        ``notified``."""
+        key = ["alert", *self.labels, "alert_level"]
+        end = pl.lit(self.times.end).cast(TIME)
+        rows = self.transitions.with_columns(
+            pl.col("alert_firing").shift(1).over(key).fill_null(value=False).alias("was"),
+        )
+        # Each row belongs to the episode that began last.
+        starts = pl.col("alert_firing") & ~pl.col("was")
+        ends = ~pl.col("alert_firing") & pl.col("was")
+        rows = rows.with_columns(starts.cum_sum().over(key).alias("episode"))
+        rows = rows.filter(pl.col("alert_firing") | ends)
+        episodes = rows.group_by([*key, "episode"], maintain_order=True).agg(
+            pl.col("timestamp").first().alias("start"),
+            pl.col("timestamp").filter(~pl.col("alert_firing")).first().alias("end"),
+            pl.col("value").first(),
+            pl.col("alert_notify").any().alias("notified"),
+        )
+        seconds = (pl.coalesce("end", end) - pl.col("start")).dt.total_milliseconds() / 1000
+        return episodes.select(*key, "start", "end", seconds.alias("seconds"), "value", "notified").sort("start")
+
+    @cached_property
+    def summary(self) -> dict[str, float]:
+        """Figures: ``evaluations``, ``firings`` (episodes), ``instances`` (that fired), ``notifications``, ``pages``
+        (those that say that it fires), ``pages_per_day``, ``flaps`` (times marked as flapping), ``firing_seconds``,
+        ``longest_seconds``; with incidents also ``hits``, ``misses``, ``false_alarms`` (episodes in no incident)."""
+        return _summary(self)
+
+    def compare(self, other: Backtest) -> pl.DataFrame:
+        """The figures of two rehearsals side by side: ``figure``, ``this``, ``other``, ``change``."""
+        mine, theirs = self.summary, other.summary
+        rows = [(name, mine[name], theirs[name], theirs[name] - mine[name]) for name in mine if name in theirs]
+        columns = {"figure": pl.String, "this": pl.Float64, "other": pl.Float64, "change": pl.Float64}
+        return pl.DataFrame(rows, schema=columns, orient="row")
+
+    def sweep(
+        self,
+        threshold: Sequence[float] | None = None,
+        for_: Sequence[DurationLike] | None = None,
+        clear: Sequence[float] | None = None,
+        level: int = 0,
+    ) -> pl.DataFrame:
+        """The figures of every combination, from one scan: ``threshold``, ``for``, ``clear`` (null: as it is written)
+        and those of ``summary``. Combinations whose clear level lies where it fires are left out. ``level``: which one
+        is varied, from 0 on."""
+        if len(self._alerts) != 1:
+            raise ConfigError("an SLO has several alerts; sweep over one of them")
+        (alert,) = self._alerts
+        variants: list[tuple[float | None, str | None, float | None, AlertRule]] = []
+        last: ConfigError | None = None
+        bounds: Sequence[float | None] = threshold or [None]
+        lengths: Sequence[DurationLike | None] = for_ or [None]
+        stays: Sequence[float | None] = clear or [None]
+        for bound, length, stay in product(bounds, lengths, stays):
+            for_ms = None if length is None else duration_ms(length, "for_")
+            try:
+                variants.append(
+                    (bound, None if length is None else str(length), stay, alert.variant(level, bound, for_ms, stay))
+                )
+            except ConfigError as error:
+                last = error
+        if not variants:
+            raise last or ConfigError("there is nothing to vary; give threshold, for_ or clear")
+        muted = list(self._mutings.get(alert.text, ()))
+        known = [] if self.incidents is None else self.incidents.select(pl.col("start", "end").cast(TIME)).rows()
+        incidents = [(_ms(start), _ms(end)) for start, end in known]
+        figures = self._native.sweep_alerts([rule for *_, rule in variants], muted, incidents, *self.times)
+        columns = {"threshold": pl.Float64, "for": pl.String, "clear": pl.Float64}
+        varied = pl.DataFrame([variant[:3] for variant in variants], schema=columns, orient="row")
+        days = max(self.times.end - self.times.start, self.times.step) / DAY_MS
+        figures = figures.with_columns((pl.col("pages") / days).alias("pages_per_day"))
+        evaluations = pl.lit((self.times.end - self.times.start) // self.times.step + 1).alias("evaluations")
+        # The figures of `summary`, in its order.
+        names = [name for name in self.summary if name != "evaluations"]
+        return pl.concat([varied, figures.select(evaluations, *names)], how="horizontal")
+
+    def plot(self, *, width: int = 800, title: str | None = None) -> alt.Chart:
+        """Bars over time (UTC), one row an instance, coloured by level; incidents behind them. Needs Altair."""
+        try:
+            import altair
+        except ImportError:
+            raise ConfigError("Altair is not installed; pip install 'metricsdb[charts]' has it") from None
+        instance = pl.concat_str([pl.col("alert"), *(pl.col(n).fill_null("") for n in self.labels)], separator=" ")
+        end = pl.lit(self.times.end).cast(TIME)
+        bars = self.episodes.select(
+            instance.alias("instance"), pl.col("alert_level").fill_null("firing").alias("level"), "start",
+            pl.coalesce("end", end).alias("end"), "seconds", "value", "notified",
+        )  # fmt: skip
+        edge = [pl.Series([t]).cast(TIME).dt.to_string("iso")[0] for t in (self.times.start, self.times.end)]
+        scale = altair.Scale(type="utc", domain=edge)
+        chart = altair.Chart(altair.InlineData(values=_plain(bars)), width=width, height=altair.Step(24)).mark_bar(
+            height=14
+        )
+        layers = chart.encode(
+            x=altair.X("start:T", title=None, scale=scale),
+            x2="end:T",
+            y=altair.Y("instance:N", title=None),
+            color=altair.Color("level:N", title="level"),
+            opacity=altair.condition("datum.notified", altair.value(1.0), altair.value(0.45)),
+            tooltip=["instance:N", "level:N", "start:T", "end:T", "seconds:Q", "value:Q", "notified:N"],
+        )
+        if self.incidents is not None:
+            known = altair.Chart(altair.InlineData(values=_plain(self.incidents.select("start", "end"))))
+            layers = (
+                known.mark_rect(opacity=0.2, color="grey").encode(x=altair.X("start:T", scale=scale), x2="end:T")
+                + layers
+            )
+        drawn: alt.Chart = layers if title is None else layers.properties(title=title)
+        return drawn
+
+    def as_mutings(self, on: Sequence[str], reason: str) -> list[Muting]:
+        """The episodes as reasons not to tell of instances with equal labels."""
+        rows = self.episodes.iter_rows(named=True)
+        last = self.times.end + 1
+        ends = ((row, last if row["end"] is None else _ms(row["end"])) for row in rows)
+        return [(_ms(row["start"]), end, [(name, row.get(name) or "") for name in on], reason) for row, end in ends]
+
+
+def _ms(time: Any) -> int:
+    ms: int = round(time.timestamp() * 1000)
+    return ms
+
+
+def _plain(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    times = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime)]
+    return frame.with_columns(pl.col(times).dt.to_string("iso")).to_dicts()
+
+
+def _summary(done: Backtest) -> dict[str, float]:
+    episodes, rows = done.episodes, done.transitions
+    days = max(done.times.end - done.times.start, done.times.step) / DAY_MS
+    pages = rows.filter(pl.col("alert_notify") & pl.col("alert_firing")).height
+    key = ["alert", *done.labels, "alert_level"]
+    flaps = rows.select(
+        (pl.col("alert_flapping") & ~pl.col("alert_flapping").shift(1).over(key).fill_null(value=False)).sum()
+    )
+    found: dict[str, float] = {
+        "evaluations": (done.times.end - done.times.start) // done.times.step + 1,
+        "firings": episodes.height,
+        "instances": episodes.select(["alert", *done.labels]).unique().height,
+        "notifications": float(rows["alert_notify"].sum()),
+        "pages": pages,
+        "pages_per_day": pages / days,
+        "flaps": flaps.item(),
+        "firing_seconds": float(episodes["seconds"].sum()),
+        "longest_seconds": max(episodes["seconds"].to_list(), default=0.0),
+    }
+    if done.incidents is not None:
+        found.update(_judged(episodes, done.incidents, done.times.end))
+    return found
+
+
+def _judged(episodes: pl.DataFrame, incidents: pl.DataFrame, end_ms: int) -> dict[str, float]:
+    """Incidents during which something fired, those that nothing noticed, and episodes in none."""
+    fired = episodes.select(pl.col("start"), pl.coalesce("end", pl.lit(end_ms).cast(TIME)).alias("end")).with_row_index(
+        "episode"
+    )
+    known = incidents.select(pl.col("start").cast(TIME).alias("from"), pl.col("end").cast(TIME).alias("to"))
+    known = known.with_row_index("incident")
+    both = known.join(fired, how="cross").filter((pl.col("start") <= pl.col("to")) & (pl.col("end") >= pl.col("from")))
+    hits = both["incident"].n_unique()
+    false_alarms = fired.height - both["episode"].n_unique()
+    return {"hits": hits, "misses": known.height - hits, "false_alarms": false_alarms}

@@ -1,0 +1,174 @@
+//! Queries of alerts, live and over stored history, through the one evaluator.
+
+use std::collections::BTreeMap;
+
+use metricsdb_model::{Answer, Budget, Error, Matrix, Result, Source};
+use rayon::prelude::*;
+
+use super::compile::{Plan, Query};
+use super::machine::{Change, Machine, Muting};
+use super::readings::Readings;
+use crate::exec::{Params, alone, evaluate};
+
+/// Evaluations whose answers stand in memory at once.
+const STEPS_PER_CHUNK: i64 = 1024;
+
+/// When evaluations are: at `start`, `start + step`, …, not after `end`; ms. Queries look at `offset_ms` before.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    pub start: i64,
+    pub end: i64,
+    pub step: i64,
+    pub offset_ms: i64,
+    pub lookback_ms: i64,
+}
+
+/// What a query comes to at one evaluation.
+pub fn at(query: &Query, at: i64, lookback_ms: i64, source: &dyn Source, budget: &Budget) -> Result<Matrix> {
+    let params = Params { lookback_ms, ..Params::instant(&query.text, at) };
+    Ok(evaluate(&query.expr, &params, source, budget)?.matrix)
+}
+
+/// The same at each of some evaluations: at once where no step of the query sees the others.
+fn over(
+    query: &Query,
+    times: &[i64],
+    step: i64,
+    lookback_ms: i64,
+    source: &dyn Source,
+    budget: &Budget,
+) -> Result<Matrix> {
+    let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(Matrix::default()) };
+    if alone(&query.expr, &query.text, step, lookback_ms).is_some() && times.len() > 1 {
+        let params = Params { lookback_ms, ..Params::range(&query.text, *first, *last, step) };
+        let Answer { matrix, .. } = evaluate(&query.expr, &params, source, budget)?;
+        return Ok(matrix);
+    }
+    let mut rows: BTreeMap<_, Vec<(i64, f64, Option<_>)>> = BTreeMap::new();
+    for t in times {
+        let matrix = at(query, *t, lookback_ms, source, budget)?;
+        let mut histograms = matrix.histograms.into_iter().peekable();
+        for (i, (labels, value)) in matrix.labels.into_iter().zip(matrix.values).enumerate() {
+            let histogram = histograms.next_if(|(place, _)| *place == i).map(|(_, h)| h);
+            rows.entry(labels).or_default().push((*t, value, histogram));
+        }
+    }
+    let mut all = Matrix::default();
+    for (labels, samples) in rows {
+        for (t, value, histogram) in samples {
+            match histogram {
+                Some(histogram) => all.push_histogram(t, histogram),
+                None => {
+                    all.timestamps.push(t);
+                    all.values.push(value);
+                }
+            }
+        }
+        all.end_row(labels);
+    }
+    Ok(all)
+}
+
+/// Takes what happened, part by part in the order of time.
+pub trait Sink: Send {
+    fn take(&mut self, changes: Vec<Change>);
+}
+
+impl Sink for Vec<Change> {
+    fn take(&mut self, changes: Vec<Change>) {
+        self.extend(changes);
+    }
+}
+
+/// What alerts would have done, each told to its sink: each begins at rest at the first evaluation. Variants of one statement share their
+/// queries. Fails as queries do, and where a query fails at any evaluation.
+pub fn backtest<S: Sink>(
+    plans: Vec<(&Plan, S)>,
+    mutings: &[Muting],
+    times: Times,
+    source: &dyn Source,
+    budget: &Budget,
+) -> Result<Vec<S>> {
+    if times.step <= 0 || times.end < times.start {
+        let shown = format!("{}..{} by {}", times.start, times.end, times.step);
+        return Err(Error::input(
+            "times",
+            &shown,
+            "are no evaluations",
+            "give a positive step, and an end after the start",
+        ));
+    }
+    let (queries, kinds, mut runs) = sorted(plans);
+    let mut first = times.start;
+    while first <= times.end {
+        let last = times.end.min(first.saturating_add(times.step.saturating_mul(STEPS_PER_CHUNK - 1)));
+        let evaluations: Vec<i64> =
+            std::iter::successors(Some(first), |t| t.checked_add(times.step).filter(|t| *t <= last))
+                .collect();
+        let looks: Vec<i64> = evaluations.iter().map(|t| t - times.offset_ms).collect();
+        let mark = budget.mark();
+        let evaluated =
+            queries.iter().map(|query| over(query, &looks, times.step, times.lookback_ms, source, budget));
+        let mut answers = evaluated.collect::<Result<Vec<Matrix>>>()?;
+        if times.offset_ms != 0 {
+            answers.iter_mut().flat_map(|m| &mut m.timestamps).for_each(|t| *t += times.offset_ms);
+        }
+        // Variants of one statement read the same rows, which are gathered once.
+        let gathered: Vec<Readings<'_>> = kinds
+            .iter()
+            .map(|kind| {
+                Readings::new(kind.by, &evaluations, kind.queries.iter().map(|q| &answers[*q]).collect())
+            })
+            .collect();
+        runs.par_iter_mut().try_for_each(|run| {
+            budget.check()?;
+            run.sink.take(run.machine.run(run.plan, &gathered[run.kind], mutings, false));
+            Ok::<_, Error>(())
+        })?;
+        budget.settle(mark, 0)?;
+        first = match last.checked_add(times.step) {
+            Some(next) => next,
+            None => break,
+        };
+    }
+    Ok(runs.into_iter().map(|run| run.sink).collect())
+}
+
+/// Queries by their places, and what makes instances of their rows.
+#[derive(PartialEq)]
+struct Kind<'p> {
+    by: Option<&'p [String]>,
+    queries: Vec<usize>,
+}
+
+struct Run<'p, S> {
+    plan: &'p Plan,
+    kind: usize,
+    machine: Machine,
+    sink: S,
+}
+
+/// Queries, kinds of readings, runs.
+type Sorted<'p, S> = (Vec<&'p Query>, Vec<Kind<'p>>, Vec<Run<'p, S>>);
+
+/// Each query once, each kind of readings once, and a run a plan.
+fn sorted<S>(plans: Vec<(&Plan, S)>) -> Sorted<'_, S> {
+    let (mut queries, mut kinds, mut runs) = (Vec::new(), Vec::new(), Vec::with_capacity(plans.len()));
+    for (plan, sink) in plans {
+        let places =
+            plan.queries.iter().map(|query| found(&mut queries, query, |a, b| a.text == b.text)).collect();
+        let kind = Kind { by: plan.by.as_deref(), queries: places };
+        let kind = found(&mut kinds, kind, |a, b| a == b);
+        runs.push(Run { plan, kind, machine: Machine::default(), sink });
+    }
+    (queries, kinds, runs)
+}
+
+/// The place of a thing among those known, which it joins if it is new.
+fn found<T>(known: &mut Vec<T>, thing: T, same: impl Fn(&T, &T) -> bool) -> usize {
+    let place = known.iter().position(|other| same(other, &thing));
+    place.unwrap_or_else(|| {
+        known.push(thing);
+        known.len() - 1
+    })
+}

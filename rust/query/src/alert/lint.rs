@@ -1,0 +1,166 @@
+//! What is probably not meant: alerts that never or always fire, counters compared, clear levels that fire.
+
+use metricsdb_model::Span;
+
+use super::compile::{compares, comparison, constant};
+use crate::syntax::statement::{Alert, Body, ClearWhen, Condition};
+use crate::syntax::tree::{BinaryOp, Expr, ExprKind, ValueType};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lint {
+    /// `never_fires`, `always_fires`, `counter_compared`, `clear_while_firing`.
+    pub check: &'static str,
+    pub message: String,
+    pub span: Span,
+}
+
+/// Remarks on an alert that compiles. `is_counter` knows the metrics that only rise.
+pub fn lint(alert: &Alert, is_counter: &dyn Fn(&str) -> bool) -> Vec<Lint> {
+    let mut found = Vec::new();
+    let conditions: Vec<&Condition> = match &alert.body {
+        Body::Single(condition) => vec![condition],
+        Body::Levels(levels) => levels.iter().map(|level| &level.condition).collect(),
+    };
+    for condition in conditions {
+        look(condition, is_counter, &mut found);
+    }
+    found
+}
+
+fn look(condition: &Condition, is_counter: &dyn Fn(&str) -> bool, found: &mut Vec<Lint>) {
+    let fire = &condition.fire;
+    let mut add = |check, message: String, span| found.push(Lint { check, message, span });
+    match constant(fire) {
+        Some(_) => add("always_fires", format!("{fire} is a number, which always fires, 0 too"), fire.span),
+        None if always(fire) => {
+            let message =
+                format!("{fire} has a value wherever there is data, so it always fires; compare it");
+            add("always_fires", message, fire.span);
+        }
+        None => {}
+    }
+    if !Ranges::of(fire).can_hold() {
+        add("never_fires", format!("no value can make {fire} true"), fire.span);
+    }
+    let mut counters = Vec::new();
+    compared_counters(fire, is_counter, &mut counters);
+    for (name, span) in counters {
+        let message = format!("{name} is a counter, which only rises; compare rate({name}[5m]) or increase");
+        add("counter_compared", message, span);
+    }
+    if let Some(ClearWhen::When(clear)) = condition.clear.as_ref().map(|clear| &clear.when)
+        && let (Some((fires, f_op, f)), Some((clears, c_op, c))) = (comparison(fire), comparison(clear))
+        && fires.to_string() == clears.to_string()
+        && meet(f_op, f, c_op, c)
+    {
+        let message = "both conditions can be true at once, and then it fires; leave a gap between them";
+        add("clear_while_firing", message.to_owned(), clear.span);
+    }
+}
+
+/// Whether the expression gives something for every series that it looks at.
+fn always(expr: &Expr) -> bool {
+    match &expr.kind {
+        ExprKind::Paren(inner) | ExprKind::Plus(inner) | ExprKind::Negate(inner) => always(inner),
+        ExprKind::Selector(_) | ExprKind::Aggregate(_) => true,
+        ExprKind::Binary(binary) if binary.op.is_comparison() => binary.return_bool,
+        ExprKind::Binary(binary) if binary.op.is_set() || binary.op.is_gap() => false,
+        ExprKind::Binary(binary) => always(&binary.left) || always(&binary.right),
+        // `absent` and its like have values only where something is missing.
+        ExprKind::Call(call) if call.function.name.starts_with("absent") => false,
+        ExprKind::Call(call) => call.args.iter().all(|arg| match arg.value_type() {
+            ValueType::Matrix => true,
+            ValueType::Vector => always(arg),
+            ValueType::Scalar | ValueType::String => true,
+        }),
+        _ => false,
+    }
+}
+
+/// The values of one expression that several comparisons leave.
+struct Ranges {
+    /// (expression, comparison, bound); all of them must hold.
+    all: Vec<(String, BinaryOp, f64)>,
+    /// A comparison of two numbers that is false.
+    never: bool,
+}
+
+impl Ranges {
+    fn of(expr: &Expr) -> Ranges {
+        let mut ranges = Ranges { all: Vec::new(), never: false };
+        ranges.gather(expr);
+        ranges
+    }
+
+    fn gather(&mut self, expr: &Expr) {
+        if let Some((compared, op, bound)) = comparison(expr) {
+            self.gather(compared);
+            // Chains as `x > 5 < 3` compare the same values again.
+            let mut values = compared;
+            while let Some((inner, ..)) = comparison(values) {
+                values = inner;
+            }
+            self.all.push((values.unparenthesized().to_string(), op, bound));
+            return;
+        }
+        match &expr.kind {
+            ExprKind::Paren(inner) | ExprKind::Plus(inner) => self.gather(inner),
+            ExprKind::Binary(binary) if binary.op == BinaryOp::And => {
+                self.gather(&binary.left);
+                self.gather(&binary.right);
+            }
+            ExprKind::Binary(binary) if binary.op.is_comparison() => {
+                let same = binary.left.to_string() == binary.right.to_string();
+                self.never |= same && !binary.return_bool && is_strict(binary.op);
+            }
+            _ => {}
+        }
+    }
+
+    fn can_hold(&self) -> bool {
+        let impossible = |(_, op, bound): &(String, BinaryOp, f64)| match op {
+            BinaryOp::NotEqual => false,
+            BinaryOp::Greater => *bound == f64::INFINITY || bound.is_nan(),
+            BinaryOp::Less => *bound == f64::NEG_INFINITY || bound.is_nan(),
+            _ => bound.is_nan(),
+        };
+        let clash = |a: &(String, BinaryOp, f64), b: &(String, BinaryOp, f64)| {
+            a.0 == b.0 && !meet(a.1, a.2, b.1, b.2)
+        };
+        let pairs =
+            self.all.iter().enumerate().flat_map(|(i, a)| self.all[i + 1..].iter().map(move |b| (a, b)));
+        !self.never && !self.all.iter().any(impossible) && !pairs.into_iter().any(|(a, b)| clash(a, b))
+    }
+}
+
+fn is_strict(op: BinaryOp) -> bool {
+    matches!(op, BinaryOp::Greater | BinaryOp::Less)
+}
+
+/// Whether one number can compare so with both bounds. Ends, middles and what lies beyond are enough to try.
+fn meet(a_op: BinaryOp, a: f64, b_op: BinaryOp, b: f64) -> bool {
+    let tries = [a, b, a / 2.0 + b / 2.0, a.min(b) - 1.0, a.max(b) + 1.0, f64::MIN, f64::MAX];
+    tries.into_iter().any(|value| compares(a_op, value, a) && compares(b_op, value, b))
+}
+
+/// Selectors of counters that are compared as they are.
+fn compared_counters(expr: &Expr, is_counter: &dyn Fn(&str) -> bool, found: &mut Vec<(String, Span)>) {
+    match &expr.kind {
+        ExprKind::Paren(inner) | ExprKind::Plus(inner) => compared_counters(inner, is_counter, found),
+        ExprKind::Binary(binary) if binary.op.is_set() || binary.op.is_gap() => {
+            compared_counters(&binary.left, is_counter, found);
+            compared_counters(&binary.right, is_counter, found);
+        }
+        ExprKind::Binary(binary) if binary.op.is_comparison() => {
+            for (side, other) in [(&binary.left, &binary.right), (&binary.right, &binary.left)] {
+                if let ExprKind::Selector(selector) = &side.unparenthesized().kind
+                    && let Some(name) = selector.name.as_deref().filter(|name| is_counter(name))
+                    && constant(other).is_some()
+                {
+                    found.push((name.to_owned(), side.span));
+                }
+            }
+        }
+        _ => {}
+    }
+}

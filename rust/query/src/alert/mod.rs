@@ -1,0 +1,25 @@
+//! Alerts: statement to conditions (`compile`), conditions to readings (`readings`), readings to transitions (`machine`).
+//!
+//! All state is a function of statement, evaluation times and what the conditions came to: live, after a restart, in a
+//! test and over last month the same code runs.
+
+pub mod backtest;
+pub mod compile;
+mod flap;
+pub mod lint;
+pub mod machine;
+pub mod readings;
+mod saved;
+mod slo;
+mod tally;
+
+pub use compile::{Plan, compile};
+pub use lint::{Lint, lint};
+pub use machine::{Change, Machine, Muting, State};
+pub use readings::Readings;
+pub use saved::Active;
+pub use slo::burns;
+pub use tally::Tally;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! Rollups: records of what the samples of each bucket come to (`record`), kept per series and level in blocks of the
+//! same chunks as samples (`block`), made of raw samples by `roll`, and read in their place (`read`) once these are gone.
+//!
+//! A level goes on from the one below it. Samples at or before `raw_from` are in records alone; records before the
+//! `floor` of a level are in the next level alone.
+
+mod block;
+pub mod kept;
+mod read;
+pub mod record;
+mod roll;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use metricsdb_model::{Error, Result, Samples, TimeRange, ValueKind};
+
+pub use block::Block;
+pub use record::Record;
+pub use roll::{Keeping, Level, LevelStats, Pass, Progress, Rolled, Rule, Step};
+
+use crate::chunk::{BLOCK_SAMPLES, Chunk, SharedColumns, chunks_of};
+use crate::heap;
+use block::number_of;
+use record::end_of;
+
+/// The series of a shard that have records, by row.
+#[derive(Default)]
+pub struct Rollups {
+    rows: HashMap<u32, Arc<RolledSeries>>,
+}
+
+/// All records of one series.
+#[derive(Clone)]
+pub struct RolledSeries {
+    /// Samples at or before this time are in records alone; `i64::MIN` while all are there.
+    pub raw_from: i64,
+    pub counter: bool,
+    /// Ends of the finest level's buckets that late samples came to: sorted, to be made anew.
+    pub dirty: Vec<i64>,
+    /// The finest first.
+    pub levels: Vec<LevelSeries>,
+    /// Samples that survive at their own time and value, as chunks of floats.
+    pub kept: Vec<Chunk>,
+}
+
+/// Records of one width.
+#[derive(Clone)]
+pub struct LevelSeries {
+    pub every: i64,
+    /// Buckets that end at or before it have their records.
+    pub until: i64,
+    /// Records that end at or before it are gone.
+    pub floor: i64,
+    pub blocks: Vec<Block>,
+}
+
+impl Rollups {
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub fn get(&self, row: u32) -> Option<&Arc<RolledSeries>> {
+        self.rows.get(&row)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Arc<RolledSeries>)> {
+        self.rows.iter().map(|(&row, series)| (row, series))
+    }
+
+    pub(crate) fn remove(&mut self, row: u32) {
+        self.rows.remove(&row);
+    }
+
+    pub(crate) fn put(&mut self, row: u32, series: RolledSeries) {
+        self.rows.insert(row, Arc::new(series));
+    }
+
+    /// Bytes of the table that leads to the series.
+    pub fn table_bytes(&self) -> usize {
+        self.rows.capacity() * (size_of::<(u32, Arc<RolledSeries>)>() + 1)
+    }
+
+    /// Whether a sample at this time still has a bucket that it can change.
+    pub(crate) fn takes(&self, row: u32, time: i64) -> bool {
+        self.rows.get(&row).is_none_or(|series| time > series.raw_from)
+    }
+
+    /// Notes samples that came behind newer ones. Whether one at this time can still be taken: its bucket has all its samples.
+    pub(crate) fn late(&mut self, row: u32, time: i64) -> bool {
+        let Some(series) = self.rows.get_mut(&row) else { return true };
+        if time <= series.raw_from {
+            return false;
+        }
+        if series.levels.first().is_some_and(|level| time <= level.until) {
+            Arc::make_mut(series).soil(time);
+        }
+        true
+    }
+}
+
+impl Default for RolledSeries {
+    fn default() -> RolledSeries {
+        RolledSeries::new(&[], false)
+    }
+}
+
+impl RolledSeries {
+    fn new(levels: &[Level], counter: bool) -> RolledSeries {
+        let level =
+            |l: &Level| LevelSeries { every: l.every, until: i64::MIN, floor: i64::MIN, blocks: Vec::new() };
+        let levels = levels.iter().map(level).collect();
+        RolledSeries { raw_from: i64::MIN, counter, dirty: Vec::new(), levels, kept: Vec::new() }
+    }
+
+    fn soil(&mut self, time: i64) {
+        let Some(every) = self.levels.first().map(|level| level.every) else { return };
+        let end = end_of(time, every);
+        if let Err(at) = self.dirty.binary_search(&end) {
+            self.dirty.insert(at, end);
+        }
+    }
+
+    /// Puts kept samples in the place of those in `(after, until]`. Errors: `Corruption`.
+    fn replace_kept(
+        &mut self,
+        (after, until): (i64, i64),
+        new: &[(i64, f64)],
+        shared: &SharedColumns,
+    ) -> Result<()> {
+        let mut from = self.kept.partition_point(|c| c.last() <= after);
+        if from > 0 && self.kept.get(from - 1).is_some_and(|c| c.count() < BLOCK_SAMPLES) {
+            from -= 1;
+        }
+        let to = self.kept.partition_point(|c| c.first() <= until).max(from);
+        if new.is_empty() && from == to {
+            return Ok(());
+        }
+        let (mut times, mut bits) = (Vec::new(), Vec::new());
+        for chunk in self.kept.get(from..to).unwrap_or(&[]) {
+            chunk.decode_into(&mut times, &mut bits)?;
+        }
+        let begin = times.partition_point(|&t| t <= after);
+        let end = times.partition_point(|&t| t <= until);
+        times.splice(begin..end, new.iter().map(|s| s.0));
+        bits.splice(begin..end, new.iter().map(|s| s.1.to_bits()));
+        self.kept.splice(from..to, chunks_of(ValueKind::Float, &times, &bits, shared)?);
+        Ok(())
+    }
+
+    /// Appends the kept samples of a range.
+    pub fn read_kept(&self, range: TimeRange, out: &mut Samples) -> Result<()> {
+        let from = self.kept.partition_point(|c| c.last() < range.start);
+        let chunks = self.kept.iter().skip(from).take_while(|c| c.first() <= range.end);
+        chunks.into_iter().try_for_each(|chunk| chunk.decode_f64(range, out))
+    }
+
+    /// The times of the oldest and the newest sample that records stand for.
+    pub fn span(&self) -> Option<TimeRange> {
+        let first = self.levels.iter().filter_map(|l| Some(l.blocks.first()?.first() - l.every + 1)).min()?;
+        let last = self.levels.iter().filter_map(|l| Some(l.blocks.last()?.last())).max()?;
+        Some(TimeRange::new(first, last))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.levels.iter().all(|level| level.blocks.is_empty())
+    }
+
+    /// Heap bytes.
+    pub fn bytes(&self) -> usize {
+        let of = |l: &LevelSeries| heap::vector(&l.blocks) + l.blocks.iter().map(Block::bytes).sum::<usize>();
+        heap::shared::<RolledSeries>()
+            + heap::vector(&self.dirty)
+            + heap::vector(&self.levels)
+            + self.levels.iter().map(of).sum::<usize>()
+            + heap::vector(&self.kept)
+            + self.kept.iter().map(Chunk::bytes).sum::<usize>()
+    }
+
+    /// Decodes every block. Errors: `Corruption`, where records don't rise in time or stand in the wrong block.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |why| Err(Error::corruption("rollup", 0, why));
+        let mut below = 1;
+        for level in &self.levels {
+            if level.every <= 0 || level.every % below != 0 {
+                return wrong("a level that does not follow from the one below it");
+            }
+            below = level.every;
+            let mut records = Vec::new();
+            for block in &level.blocks {
+                let from = records.len();
+                block.decode(level.every, &mut records)?;
+                let number = number_of(block.first(), level.every);
+                if records.iter().skip(from).any(|r| number_of(r.end, level.every) != number) {
+                    return wrong("a record in the wrong block");
+                }
+            }
+            if records.windows(2).any(|pair| pair[0].end >= pair[1].end)
+                || records.iter().any(|r| r.end > level.until || r.end % level.every != 0 || r.count == 0)
+            {
+                return wrong("records that don't rise in time");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl LevelSeries {
+    /// Puts records in the place of those in `(after, until]`, both ends of buckets (`after` may be `i64::MIN`): all of that
+    /// time, in order. Errors: `Corruption`.
+    fn replace(
+        &mut self,
+        after: i64,
+        until: i64,
+        new: &[Record],
+        counter: bool,
+        shared: &SharedColumns,
+    ) -> Result<()> {
+        let every = self.every;
+        let number = |b: &Block| number_of(b.first(), every);
+        let lowest = after.checked_add(every).map_or(i64::MIN, |end| number_of(end, every));
+        let from = self.blocks.partition_point(|b| number(b) < lowest);
+        let to = self.blocks.partition_point(|b| number(b) <= number_of(until, every)).max(from);
+        let mut all = Vec::new();
+        for block in self.blocks.get(from..to).unwrap_or(&[]) {
+            block.decode(every, &mut all)?;
+        }
+        let begin = all.partition_point(|r: &Record| r.end <= after);
+        let end = all.partition_point(|r| r.end <= until);
+        all.splice(begin..end, new.iter().copied());
+        let blocks = all.chunk_by(|a, b| number_of(a.end, every) == number_of(b.end, every));
+        let blocks: Vec<Block> =
+            blocks.filter_map(|records| Block::new(records, every, counter, shared)).collect();
+        self.blocks.splice(from..to, blocks);
+        Ok(())
+    }
+
+    /// Appends the records whose buckets end in `(after, until]`. Errors: `Corruption`.
+    pub fn records(&self, after: i64, until: i64, out: &mut Vec<Record>) -> Result<()> {
+        let after = after.max(self.floor);
+        let from = self.blocks.partition_point(|b| b.last() <= after);
+        for block in self.blocks.iter().skip(from).take_while(|b| b.first() <= until) {
+            let at = out.len();
+            block.decode(self.every, out)?;
+            let inside = |r: &Record| r.end > after && r.end <= until;
+            if !(block.first() > after && block.last() <= until) {
+                let kept: Vec<Record> = out.drain(at..).filter(inside).collect();
+                out.extend(kept);
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops what ends at or before a time.
+    fn expire(&mut self, floor: i64) -> usize {
+        self.floor = self.floor.max(floor);
+        let gone = self.blocks.partition_point(|b| b.last() <= self.floor);
+        self.blocks.drain(..gone).map(|b| b.count()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,604 @@
+//! Samples become records: what is due of each series, step by step, each noted in the journal and repeated in a recovery.
+
+use std::collections::BTreeMap;
+
+use metricsdb_model::{Budget, Labels, MetricType, Predicate, Result, Samples, TimeRange};
+use roaring::RoaringBitmap;
+
+use super::kept;
+use super::record::{Record, coarser, end_of, floor_of, records_of};
+use super::{LevelSeries, RolledSeries};
+use crate::database::Database;
+use crate::expire::Expired;
+use crate::shard::{SHARDS, Shard, Work, id_of};
+use crate::view::ByShard;
+
+/// Series that are rolled under one hold of a shard's lock: a millisecond or two.
+const ROWS_HELD: usize = 16;
+/// Rises of a series that never falls, from which on it is taken for a counter.
+const RISES: usize = 8;
+
+/// One level of a rule; times in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level {
+    /// The width of a bucket.
+    pub every: i64,
+    /// How long records are kept; `None`: for good.
+    pub keep: Option<i64>,
+}
+
+/// Which samples survive: those that stray, at most `share` of all.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Keeping {
+    /// Above 0, at most 1.
+    pub share: f64,
+    /// In standard deviations of the noise around.
+    pub threshold: f64,
+    /// Samples kept on either side of one that strays.
+    pub neighbours: usize,
+}
+
+impl Keeping {
+    fn options(&self, samples: usize) -> kept::Options {
+        let points_max = (self.share * samples as f64).ceil() as usize;
+        let (threshold, neighbours) = (self.threshold, self.neighbours);
+        kept::Options { threshold, neighbours, points_max, ..kept::Options::default() }
+    }
+}
+
+/// What becomes of the samples of chosen series.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub predicate: Predicate,
+    /// How long raw samples are kept; `None`: as long as others.
+    pub raw: Option<i64>,
+    /// The finest first; each is a multiple of the one before. None: these series get no records, whatever later rules say.
+    pub levels: Vec<Level>,
+    /// Whether they are counters; `None`: by type, name or behaviour.
+    pub counter: Option<bool>,
+    pub keeping: Option<Keeping>,
+}
+
+/// What one call did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rolled {
+    /// Series that were looked into, samples read, records made and dropped, buckets made anew for late samples.
+    pub series: u64,
+    pub samples: u64,
+    pub records: u64,
+    pub expired_records: u64,
+    pub remade: u64,
+    /// Samples that survive as they are.
+    pub kept: u64,
+    /// Raw samples that were dropped since records stand for them.
+    pub raw: Expired,
+}
+
+/// When a pass is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// Milliseconds.
+    pub now: i64,
+    /// Samples that are younger are left alone.
+    pub delay: i64,
+    /// Buckets of the finest level below which a series waits: the block they go into is written anew each time.
+    pub batch: i64,
+}
+
+/// Where a pass over all series stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    pub next_shard: usize,
+}
+
+impl Progress {
+    pub fn is_finished(&self) -> bool {
+        self.next_shard >= SHARDS
+    }
+}
+
+/// What a rule comes to at one time: all that is needed to do the same again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// Nothing younger is rolled.
+    pub horizon: i64,
+    /// Raw samples before it go; `i64::MIN`: none.
+    pub raw_before: i64,
+    /// Width, and the time before which records go.
+    pub levels: Vec<(i64, i64)>,
+    pub keeping: Option<Keeping>,
+}
+
+impl Step {
+    fn of(rule: &Rule, Pass { now, delay, .. }: Pass) -> Step {
+        let before = |keep: Option<i64>| keep.map_or(i64::MIN, |keep| now.saturating_sub(keep));
+        Step {
+            horizon: now.saturating_sub(delay),
+            raw_before: before(rule.raw),
+            levels: rule.levels.iter().map(|l| (l.every, before(l.keep))).collect(),
+            keeping: rule.keeping,
+        }
+    }
+
+    /// The step of a series whose raw samples go for another reason.
+    fn forced(series: &RolledSeries, before: i64) -> Step {
+        let levels = series.levels.iter().map(|l| (l.every, i64::MIN)).collect();
+        Step { horizon: i64::MIN, raw_before: before, levels, keeping: None }
+    }
+}
+
+/// A span, and what of it survives.
+type Survivors = ((i64, i64), Vec<(i64, f64)>);
+
+/// How much a counter rose before each of its samples.
+fn increases(values: &[f64]) -> Vec<f64> {
+    let mut before = values.first().copied().unwrap_or(0.0);
+    let rise = |&v: &f64| {
+        let rise = if v < before { v } else { v - before };
+        before = v;
+        rise
+    };
+    values.iter().map(rise).collect()
+}
+
+impl RolledSeries {
+    /// Takes the levels of a rule; those that it had stay, as long as they have something. A chain that does not fit stays
+    /// as it was.
+    fn adopt(&mut self, step: &Step) {
+        if self.levels.iter().map(|l| l.every).eq(step.levels.iter().map(|l| l.0)) {
+            return;
+        }
+        let wanted = |every| step.levels.iter().any(|l| l.0 == every);
+        let mut all: Vec<LevelSeries> =
+            self.levels.iter().filter(|l| wanted(l.every) || !l.blocks.is_empty()).cloned().collect();
+        for &(every, _) in &step.levels {
+            if all.iter().all(|l| l.every != every) {
+                all.push(LevelSeries { every, until: i64::MIN, floor: i64::MIN, blocks: Vec::new() });
+            }
+        }
+        all.sort_by_key(|l| l.every);
+        // A finer level than the finest there was begins where raw samples begin.
+        if let [new, old, ..] = &mut all[..]
+            && new.blocks.is_empty()
+            && new.until == i64::MIN
+            && !old.blocks.is_empty()
+        {
+            (new.until, new.floor) = (self.raw_from, self.raw_from);
+        }
+        if all.windows(2).all(|pair| pair[1].every % pair[0].every == 0) {
+            self.levels = all;
+        }
+    }
+}
+
+impl Shard {
+    /// Whether there is enough to do for a row, by the heads of its chunks alone.
+    fn roll_due(&self, row: u32, step: &Step, batch: i64) -> bool {
+        let Some(&(every, _)) = step.levels.first() else { return false };
+        if self.histograms.get(row).is_some() {
+            return false;
+        }
+        let known = self.rollups.get(row);
+        let raw_due = step.raw_before > i64::MIN && self.has_older(row, step.raw_before);
+        let changed = known
+            .is_some_and(|s| s.levels.len() != step.levels.len() || !s.dirty.is_empty() || s.is_old(step));
+        let Some(newest) = self.newest(row) else { return changed };
+        let until = floor_of(newest.min(step.horizon), every);
+        let from = known.and_then(|s| s.levels.first()).map_or(i64::MIN, |l| l.until);
+        let from = if from == i64::MIN { self.span(row).map_or(until, |span| span.start) } else { from };
+        raw_due || changed || until.saturating_sub(from) >= batch * every
+    }
+
+    /// Makes the records of a row up to where the step says, and drops what it says.
+    pub(crate) fn roll_row(
+        &mut self,
+        row: u32,
+        counter: bool,
+        step: &Step,
+        work: &mut Work,
+        done: &mut Rolled,
+    ) -> Result<()> {
+        let levels: Vec<Level> = step.levels.iter().map(|&(every, _)| Level { every, keep: None }).collect();
+        let mut series = match self.rollups.get(row) {
+            Some(series) => RolledSeries::clone(series),
+            None => RolledSeries::new(&levels, counter),
+        };
+        series.adopt(step);
+        let every = series.levels.first().map_or(1, |l| l.every);
+        let newest = self.newest(row).unwrap_or(i64::MIN);
+        let forced = floor_of(step.raw_before, every);
+        let until = floor_of(newest.min(step.horizon), every).max(forced);
+        self.roll_raw(row, &mut series, until, step.keeping.as_ref(), done)?;
+        let dirty = std::mem::take(&mut series.dirty);
+        series.roll_up(&dirty, &self.shared_columns, done)?;
+        series.expire(step, done);
+        if step.raw_before > i64::MIN {
+            series.raw_from = series.raw_from.max(forced.min(until));
+        }
+        let raw_from = series.raw_from;
+        done.series += 1;
+        if series.is_empty() && raw_from == i64::MIN {
+            self.rollups.remove(row);
+        } else {
+            self.rollups.put(row, series);
+        }
+        if step.raw_before > i64::MIN && raw_from < i64::MAX {
+            self.expire_samples(row, raw_from + 1, work, &mut done.raw)?;
+        }
+        Ok(())
+    }
+
+    /// The finest level: buckets that late samples came to, and those up to `until`.
+    fn roll_raw(
+        &self,
+        row: u32,
+        series: &mut RolledSeries,
+        until: i64,
+        keeping: Option<&Keeping>,
+        done: &mut Rolled,
+    ) -> Result<()> {
+        let (counter, raw_from) = (series.counter, series.raw_from);
+        let mut picked: Vec<Survivors> = Vec::new();
+        let Some(level) = series.levels.first_mut() else { return Ok(()) };
+        let (every, mut samples, mut records) = (level.every, Samples::default(), Vec::new());
+        let made = level.until;
+        for &end in series.dirty.iter().filter(|&&end| end <= made) {
+            samples.clear();
+            records.clear();
+            self.read_raw(row, TimeRange::new(end - every + 1, end), &mut samples)?;
+            records_of(&samples.timestamps, &samples.values, every, end, &mut records);
+            if let Some(keeping) = keeping {
+                picked.push(self.survivors(
+                    row,
+                    counter,
+                    keeping,
+                    (end - every, end),
+                    &samples,
+                    every,
+                    &mut records,
+                )?);
+            }
+            level.replace(end - every, end, &records, counter, &self.shared_columns)?;
+            done.remade += 1;
+        }
+        let after = level.until.max(raw_from);
+        if until > after {
+            samples.clear();
+            records.clear();
+            self.read_raw(row, TimeRange::new(after.saturating_add(1), until), &mut samples)?;
+            records_of(&samples.timestamps, &samples.values, every, until, &mut records);
+            if let Some(keeping) = keeping {
+                picked.push(self.survivors(
+                    row,
+                    counter,
+                    keeping,
+                    (after, until),
+                    &samples,
+                    every,
+                    &mut records,
+                )?);
+            }
+            level.replace(after, until, &records, counter, &self.shared_columns)?;
+            level.until = until;
+            done.samples += samples.len() as u64;
+            done.records += records.len() as u64;
+        }
+        for (span, kept) in picked {
+            done.kept += kept.len() as u64;
+            series.replace_kept(span, &kept, &self.shared_columns)?;
+        }
+        Ok(())
+    }
+
+    /// The samples of a span that survive, chosen beside their neighbours; records are told of those that should have.
+    #[allow(clippy::too_many_arguments)] // a span of a row, how it is chosen from, and who is told
+    fn survivors(
+        &self,
+        row: u32,
+        counter: bool,
+        keeping: &Keeping,
+        (after, until): (i64, i64),
+        samples: &Samples,
+        every: i64,
+        records: &mut [Record],
+    ) -> Result<Survivors> {
+        let Some((&first, &last)) = samples.timestamps.first().zip(samples.timestamps.last()) else {
+            return Ok(((after, until), Vec::new()));
+        };
+        let context = (last - first) / samples.len() as i64 * kept::Options::default().window as i64;
+        let context = context.max(every);
+        let mut around = Samples::default();
+        let range = TimeRange::new(first.saturating_sub(context), last.saturating_add(context));
+        self.read_raw(row, range, &mut around)?;
+        around.drop_stale(0);
+        let picked = if counter {
+            let keeping = Keeping { neighbours: keeping.neighbours.max(1), ..*keeping };
+            kept::pick(&increases(&around.values), &keeping.options(samples.len()))?
+        } else {
+            kept::pick(&around.values, &keeping.options(samples.len()))?
+        };
+        let at = |i: &u32| around.timestamps.get(*i as usize).copied();
+        let inside = |t: &i64| *t > after && *t <= until;
+        for time in picked.dropped.iter().filter_map(at).filter(inside) {
+            if let Ok(i) = records.binary_search_by_key(&end_of(time, every), |r| r.end)
+                && let Some(record) = records.get_mut(i)
+            {
+                record.unkept += 1;
+            }
+        }
+        let sample = |i: &u32| at(i).zip(around.values.get(*i as usize).copied());
+        Ok(((after, until), picked.kept.iter().filter_map(sample).filter(|s| inside(&s.0)).collect()))
+    }
+
+    /// Appends the raw samples of a row in a range.
+    pub(crate) fn read_raw(&self, row: u32, range: TimeRange, out: &mut Samples) -> Result<()> {
+        for chunk in self.series.sealed[row].overlapping(range) {
+            chunk.decode_f64(range, out)?;
+        }
+        let head = &self.series.heads[row];
+        if head.is_open() {
+            crate::codec::open::decode_f64(&head.state, self.open_bytes(head), range, out)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a row's samples rise as a counter's do.
+    fn rises(&self, row: u32) -> Result<bool> {
+        let mut samples = Samples::default();
+        self.read_raw(row, TimeRange::ALL, &mut samples)?;
+        samples.drop_stale(0);
+        let steps = || samples.values.windows(2);
+        let is_rise = |pair: &&[f64]| pair[1] > pair[0];
+        Ok(steps().all(|pair| pair[1] >= pair[0]) && steps().filter(is_rise).count() >= RISES)
+    }
+
+    /// Drops what of a row with records is older than `before`, once records stand for it; whether it is such a row.
+    pub(crate) fn roll_before(
+        &mut self,
+        row: u32,
+        before: i64,
+        work: &mut Work,
+        done: &mut Expired,
+    ) -> Result<bool> {
+        let Some(series) = self.rollups.get(row) else { return Ok(false) };
+        let (step, counter) = (Step::forced(series, before), series.counter);
+        let mut rolled = Rolled::default();
+        self.roll_row(row, counter, &step, work, &mut rolled)?;
+        done.merge(&rolled.raw);
+        Ok(true)
+    }
+}
+
+impl RolledSeries {
+    /// Whether some block is older than its level is kept.
+    fn is_old(&self, step: &Step) -> bool {
+        let before = |every| step.levels.iter().find(|l| l.0 == every).map_or(i64::MIN, |l| l.1);
+        let old = |l: &LevelSeries| l.blocks.first().is_some_and(|b| b.last() <= before(l.every));
+        self.levels.iter().any(old)
+    }
+
+    /// Each level from the one below it.
+    fn roll_up(
+        &mut self,
+        dirty: &[i64],
+        shared: &crate::chunk::SharedColumns,
+        done: &mut Rolled,
+    ) -> Result<()> {
+        let counter = self.counter;
+        let (mut fine, mut records) = (Vec::new(), Vec::new());
+        for at in 1..self.levels.len() {
+            let (below, above) = self.levels.split_at_mut(at);
+            let (Some(below), Some(level)) = (below.last(), above.first_mut()) else { break };
+            let every = level.every;
+            let mut make = |level: &mut LevelSeries, after: i64, until: i64| -> Result<u64> {
+                fine.clear();
+                records.clear();
+                below.records(after, until, &mut fine)?;
+                coarser(&fine, every, until, &mut records);
+                level.replace(after, until, &records, counter, shared)?;
+                Ok(records.len() as u64)
+            };
+            let mut last = i64::MIN;
+            for &end in dirty {
+                let end = end_of(end, every);
+                if end == last || end > level.until || end - every < below.floor {
+                    continue;
+                }
+                last = end;
+                make(level, end - every, end)?;
+                done.remade += 1;
+            }
+            let until = floor_of(below.until, every);
+            let after = level.until.max(floor_of(below.floor, every));
+            if until > after {
+                done.records += make(level, after, until)?;
+                level.until = until;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops records that are older than their level is kept, as far as the next level has them.
+    fn expire(&mut self, step: &Step, done: &mut Rolled) {
+        for at in 0..self.levels.len() {
+            let next = self.levels.get(at + 1).map(|l| (l.every, l.until));
+            let Some(level) = self.levels.get_mut(at) else { break };
+            let Some(&(_, before)) = step.levels.iter().find(|l| l.0 == level.every) else { continue };
+            if before > i64::MIN {
+                let (every, until) = next.unwrap_or((level.every, i64::MAX));
+                let floor = floor_of(before, every).min(until).min(level.until);
+                done.expired_records += level.expire(floor) as u64;
+            }
+        }
+        let oldest = self.levels.last().map_or(i64::MIN, |l| l.floor);
+        self.kept.retain(|chunk| chunk.last() > oldest);
+    }
+}
+
+/// What the records of one width come to, over all series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LevelStats {
+    pub every: i64,
+    pub series: u64,
+    pub records: u64,
+    /// Of blocks; what chunks share with others is not in it.
+    pub bytes: u64,
+    pub span: TimeRange,
+}
+
+impl Database {
+    /// What stands of each level, the finest first. Walks every series that has records.
+    pub fn rollup_levels(&self) -> Vec<LevelStats> {
+        let mut all: BTreeMap<i64, LevelStats> = BTreeMap::new();
+        for number in 0..SHARDS {
+            let shard = self.shard(number);
+            for level in shard.rollups.iter().flat_map(|(_, series)| &series.levels) {
+                let Some((first, last)) = level.blocks.first().zip(level.blocks.last()) else { continue };
+                let span = TimeRange::new(first.first() - level.every, last.last());
+                let none = LevelStats { every: level.every, series: 0, records: 0, bytes: 0, span };
+                let stats = all.entry(level.every).or_insert(none);
+                stats.series += 1;
+                stats.records += level.blocks.iter().map(|b| b.count() as u64).sum::<u64>();
+                stats.bytes += level.blocks.iter().map(|b| b.bytes() as u64).sum::<u64>();
+                stats.span.start = stats.span.start.min(span.start);
+                stats.span.end = stats.span.end.max(span.end);
+            }
+        }
+        all.into_values().collect()
+    }
+
+    /// The samples in a range that survived, of the series that satisfy the predicate and have some.
+    pub fn kept(
+        &self,
+        predicate: &Predicate,
+        range: TimeRange,
+        budget: &Budget,
+    ) -> Result<Vec<(Labels, Samples)>> {
+        let _inside = self.inside();
+        let by_shard = ByShard::new(&self.index.select(predicate, self, budget)?, budget)?;
+        let (mut all, mut text) = (Vec::new(), Vec::new());
+        for number in 0..SHARDS {
+            budget.check()?;
+            let shard = self.shard(number);
+            for &row in by_shard.rows(number) {
+                let Some(series) = shard.rollups.get(row) else { continue };
+                let mut samples = Samples::default();
+                series.read_kept(range, &mut samples)?;
+                if !samples.is_empty() {
+                    budget.keep(samples.len() * 16)?;
+                    all.push((self.labels_of(&shard, row, &mut text), samples));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Encoded bytes by width and column.
+    pub fn rollup_columns(&self) -> Vec<(i64, String, u64)> {
+        let mut all: BTreeMap<(i64, &'static str), u64> = BTreeMap::new();
+        for number in 0..SHARDS {
+            let shard = self.shard(number);
+            for level in shard.rollups.iter().flat_map(|(_, series)| &series.levels) {
+                for (column, bytes) in level.blocks.iter().flat_map(|block| block.columns()) {
+                    *all.entry((level.every, column)).or_default() += bytes as u64;
+                }
+            }
+        }
+        all.into_iter().map(|((every, column), bytes)| (every, column.to_owned(), bytes)).collect()
+    }
+
+    /// Does what is due by the rules, the first that takes a series for it. Goes on at a shard, and ends behind the one in which so many samples were read. Linear in
+    /// the series chosen and in the samples read. No lock is held for more than 16 series. Errors: the budget's,
+    /// `NotDurable`.
+    pub fn roll(
+        &self,
+        rules: &[Rule],
+        pass: Pass,
+        progress: &mut Progress,
+        samples_max: u64,
+        budget: &Budget,
+    ) -> Result<Rolled> {
+        let mut done = Rolled::default();
+        let inside = self.inside();
+        let mut taken = RoaringBitmap::new();
+        let mut chosen = Vec::new();
+        for rule in rules {
+            let ids = self.index.select(&rule.predicate, self, budget)? - &taken;
+            taken |= &ids;
+            if !rule.levels.is_empty() {
+                chosen.push((rule, Step::of(rule, pass), ByShard::new(&ids, budget)?));
+            }
+        }
+        let mut emptied = (self.next_burial(), Vec::new());
+        while !progress.is_finished() && done.samples < samples_max {
+            for (rule, step, by_shard) in &chosen {
+                for rows in by_shard.rows(progress.next_shard).chunks(ROWS_HELD) {
+                    budget.check()?;
+                    let rows = (progress.next_shard, rows);
+                    self.roll_rows((rule, step, pass.batch), rows, &mut done, &mut emptied)?;
+                }
+            }
+            progress.next_shard += 1;
+            self.relieve();
+        }
+        drop(inside);
+        done.raw.series = self.bury(emptied.0, emptied.1)?;
+        self.durably()?;
+        Ok(done)
+    }
+
+    fn roll_rows(
+        &self,
+        (rule, step, batch): (&Rule, &Step, i64),
+        (number, rows): (usize, &[u32]),
+        done: &mut Rolled,
+        (burial, emptied): &mut (u64, Vec<u32>),
+    ) -> Result<()> {
+        let mut shard = self.shard(number);
+        let mut due: Vec<(u32, bool)> = Vec::new();
+        for &row in rows {
+            if shard.series.has(row) && shard.roll_due(row, step, batch.max(1)) {
+                due.push((row, self.counts(&shard, row, rule)?));
+            }
+        }
+        if due.is_empty() {
+            return Ok(());
+        }
+        if let Some(journal) = self.journal() {
+            journal.roll(&mut shard, step, &due);
+        }
+        let mut work = Work::default();
+        for (row, counter) in due {
+            let oldest = shard.span(row).map_or(i64::MAX, |span| span.start);
+            let before = done.raw.samples + done.expired_records;
+            shard.roll_row(row, counter, step, &mut work, done)?;
+            if done.raw.samples + done.expired_records > before {
+                self.written.note(oldest);
+            }
+            if shard.is_empty_row(row) {
+                shard.graves.mark(row, *burial);
+                emptied.push(id_of(shard.number, row));
+            }
+        }
+        Ok(())
+    }
+
+    fn counts(&self, shard: &Shard, row: u32, rule: &Rule) -> Result<bool> {
+        if let Some(series) = shard.rollups.get(row) {
+            return Ok(series.counter);
+        }
+        if let Some(counter) = rule.counter {
+            return Ok(counter);
+        }
+        let labels = self.labels_of(shard, row, &mut Vec::new());
+        let metric = labels.get("__name__").unwrap_or("");
+        match self.kind_of(metric) {
+            Some(MetricType::Counter) => return Ok(true),
+            // Parts of histograms and summaries go by their names.
+            None | Some(MetricType::Unknown | MetricType::Histogram | MetricType::Summary) => {}
+            Some(_) => return Ok(false),
+        }
+        let named = ["_total", "_count", "_sum", "_bucket"].iter().any(|end| metric.ends_with(end));
+        Ok(named || shard.rises(row)?)
+    }
+}

@@ -1,0 +1,277 @@
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use metricsdb_model::batch::Columns;
+use metricsdb_model::{Budget, Labels, Predicate, SeriesSet, Source, Values};
+use proptest::prelude::*;
+
+use super::record::{coarser, floor_of, records_of};
+use super::*;
+use crate::database::{Database, Options};
+use crate::journal::testing::Disk;
+use crate::journal::{Durability, Opening};
+
+const LEVELS: [i64; 3] = [60, 300, 1800];
+
+fn every() -> Predicate {
+    Predicate::All(Vec::new())
+}
+
+fn rule(raw: Option<i64>, keeps: [Option<i64>; 3]) -> Rule {
+    let levels = LEVELS.iter().zip(keeps).map(|(&every, keep)| Level { every, keep }).collect();
+    Rule { predicate: every(), raw, levels, counter: Some(true), keeping: None }
+}
+
+fn write(db: &Database, id: u64, samples: &[(i64, f64)]) -> u64 {
+    let (times, values): (Vec<i64>, Vec<f64>) = samples.iter().copied().unzip();
+    let ids = vec![id; times.len()];
+    let columns = Columns { ids: &ids, timestamps: &times, values: Values::Float(&values) };
+    db.append_columns(columns).unwrap().accepted
+}
+
+fn opened(disk: &Disk) -> Database {
+    let selector = |_: &str| Ok(every());
+    let opening =
+        Opening { files: disk.files(), durability: Durability::Batch, salt: 7, selector: &selector };
+    Database::open(Options::default(), opening).unwrap().0
+}
+
+fn series(db: &Database) -> u64 {
+    db.register(&[Labels::from_pairs([("__name__", "x")]).unwrap()]).unwrap().0[0]
+}
+
+fn roll(db: &Database, rule: &Rule, now: i64) -> Rolled {
+    let mut progress = Progress::default();
+    db.roll(
+        std::slice::from_ref(rule),
+        Pass { now, delay: 0, batch: 64 },
+        &mut progress,
+        u64::MAX,
+        &Budget::unlimited(),
+    )
+    .unwrap()
+}
+
+/// A step that makes all there is to make, however little it is.
+fn roll_all(db: &Database, before: i64) {
+    let shard = (0..256).find(|&n| db.shard(n).series.len() > 0).unwrap();
+    let mut shard = db.shard(shard);
+    let levels = LEVELS.iter().map(|&every| (every, i64::MIN)).collect();
+    let step = Step { horizon: before, raw_before: i64::MIN, levels, keeping: None };
+    shard.roll_row(0, true, &step, &mut Default::default(), &mut Rolled::default()).unwrap();
+}
+
+fn records(db: &Database, every_ms: i64) -> Vec<Record> {
+    let view = db.select_exact(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
+    if view.is_empty() {
+        Vec::new()
+    } else {
+        view.records(0, every_ms, TimeRange::new(-1_000_000, 1_000_000)).unwrap()
+    }
+}
+
+fn model(samples: &BTreeMap<i64, f64>, every: i64) -> Vec<Record> {
+    let (times, values): (Vec<i64>, Vec<f64>) = samples.iter().map(|(&t, &v)| (t, v)).unzip();
+    let (mut fine, mut all) = (Vec::new(), Vec::new());
+    records_of(&times, &values, LEVELS[0], i64::MAX, &mut fine);
+    // Level by level, as they are made, so that sums are rounded alike.
+    for &level in LEVELS.iter().filter(|&&level| level <= every) {
+        all.clear();
+        coarser(&fine, level, i64::MAX, &mut all);
+        fine.clone_from(&all);
+    }
+    for r in &mut all {
+        r.deviation = block::rounded(r.deviation);
+    }
+    all
+}
+
+fn rounded(mut records: Vec<Record>) -> Vec<Record> {
+    records.iter_mut().for_each(|r| r.deviation = block::rounded(r.deviation));
+    records
+}
+
+fn near(a: &[Record], b: &[Record]) -> bool {
+    let close = |a: f64, b: f64| (a - b).abs() <= 1e-4 * (1.0 + a.abs().max(b.abs()));
+    let plain = |r: &Record| Record { deviation: 0.0, ..*r };
+    a.len() == b.len()
+        && a.iter().zip(b).all(|(a, b)| plain(a) == plain(b) && close(a.deviation, b.deviation))
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Write(Vec<(i64, f64)>),
+    Roll(i64),
+    Forget(i64),
+    Reopen,
+    Checkpoint,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let sample = (0i64..40_000, (0i32..9).prop_map(f64::from));
+    prop_oneof![
+        6 => prop::collection::vec(sample, 1..60).prop_map(Op::Write),
+        4 => (0i64..45_000).prop_map(Op::Roll),
+        2 => (0i64..30_000).prop_map(Op::Forget),
+        1 => Just(Op::Reopen),
+        1 => Just(Op::Checkpoint),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 96 } else { 1000 }))]
+    /// Whatever comes late, is rolled, forgotten, replayed or read from a checkpoint: records are those of all samples.
+    #[test]
+    fn records_are_those_of_all_samples(ops in prop::collection::vec(op(), 1..16)) {
+        let disk = Disk::default();
+        let mut db = opened(&disk);
+        let id = series(&db);
+        let (mut id, mut samples, mut gone) = (id, BTreeMap::new(), i64::MIN);
+        for op in ops {
+            match op {
+                Op::Write(batch) => {
+                    let young: Vec<(i64, f64)> = batch.iter().copied().filter(|s| s.0 > gone).collect();
+                    prop_assert_eq!(write(&db, id, &batch), young.len() as u64);
+                    samples.extend(young);
+                }
+                Op::Roll(now) => { roll(&db, &rule(None, [None; 3]), now); }
+                Op::Forget(before) => {
+                    // Only of a series that has records its samples leave for good.
+                    let now = before + 10_000;
+                    roll(&db, &rule(Some(10_000), [None; 3]), now);
+                    let shard = (0..256).find(|&n| db.shard(n).series.len() > 0).unwrap();
+                    gone = db.shard(shard).rollups.get(0).map_or(gone, |s| s.raw_from);
+                }
+                Op::Checkpoint => { db.checkpoint().unwrap(); }
+                Op::Reopen => {
+                    db.close().unwrap();
+                    drop(db);
+                    db = opened(&disk);
+                    id = series(&db);
+                }
+            }
+            db.check().unwrap();
+            for level in LEVELS {
+                let (found, wanted) = (rounded(records(&db, level)), model(&samples, level));
+                prop_assert!(near(&found, &wanted), "{level} {gone}\n{found:?}\n{wanted:?}");
+            }
+        }
+    }
+
+    /// The bytes of blocks hang on the samples alone, not on the order in which they came.
+    #[test]
+    fn late_samples_come_to_the_same_bytes(
+        samples in prop::collection::btree_map(0i64..60_000, (0i32..9).prop_map(f64::from), 1..300),
+        late in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+    ) {
+        let all: Vec<(i64, f64)> = samples.iter().map(|(&t, &v)| (t, v)).collect();
+        let late: std::collections::BTreeSet<usize> = late.iter().map(|i| i.index(all.len())).collect();
+        let (a, b) = (Database::new(Options::default()), Database::new(Options::default()));
+        let (in_order, out_of_order) = (series(&a), series(&b));
+        write(&a, in_order, &all);
+        let early: Vec<(i64, f64)> =
+            all.iter().enumerate().filter(|(i, _)| !late.contains(i)).map(|(_, s)| *s).collect();
+        write(&b, out_of_order, &early);
+        roll_all(&b, 60_000);
+        for &i in &late {
+            write(&b, out_of_order, &all[i..=i]);
+        }
+        for db in [&a, &b] {
+            roll_all(db, floor_of(all.last().unwrap().0, 60));
+        }
+        let bytes = |db: &Database| -> Vec<Vec<u8>> {
+            let shard = (0..256).find(|&n| db.shard(n).series.len() > 0).unwrap();
+            let shard = db.shard(shard);
+            let levels = shard.rollups.get(0).into_iter().flat_map(|s| s.levels.iter());
+            let blocks = levels.flat_map(|l| l.blocks.iter());
+            blocks.flat_map(|b| b.parts().1.iter().map(crate::chunk::Chunk::to_bytes)).collect()
+        };
+        for level in LEVELS {
+            prop_assert_eq!(records(&a, level), records(&b, level));
+        }
+        prop_assert!(bytes(&a) == bytes(&b));
+    }
+}
+
+#[test]
+fn records_stand_for_samples_that_are_gone() {
+    let db = Database::new(Options::default());
+    let id = series(&db);
+    let all: Vec<(i64, f64)> = (0..2_000).map(|i| (i * 15, (i % 700) as f64)).collect();
+    write(&db, id, &all);
+    let done = roll(&db, &rule(Some(5_000), [None; 3]), 30_000);
+    assert!(done.records > 400 && done.raw.samples > 1_000, "{done:?}");
+    let view = db.select(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
+    assert_eq!(view.len(), 1);
+    let old = TimeRange::new(301, 600);
+    assert_eq!((view.resolution(0, old), view.resolution(0, TimeRange::new(26_000, 27_000))), (60, 0));
+    let stood = view.summaries(0, &[old, TimeRange::new(24_601, 27_000)]).unwrap().unwrap();
+    assert!(stood.exact && stood.resets);
+    for (window, found) in [old, TimeRange::new(24_601, 27_000)].iter().zip(&stood.windows) {
+        let inside: Vec<f64> = all.iter().filter(|s| window.contains(s.0)).map(|s| s.1).collect();
+        let found = found.unwrap();
+        assert_eq!((found.count, found.sum()), (inside.len() as u64, inside.iter().sum()));
+        assert_eq!(found.max, inside.iter().copied().fold(f64::MIN, f64::max));
+    }
+    assert!(!view.summaries(0, &[TimeRange::new(310, 600)]).unwrap().unwrap().exact);
+    let mut samples = metricsdb_model::Samples::default();
+    view.read(0, TimeRange::ALL, &mut samples).unwrap();
+    assert!(samples.timestamps.windows(2).all(|w| w[0] < w[1]));
+    // Late samples of that time have no bucket that they could change exactly.
+    let report =
+        db.append_columns(Columns { ids: &[id], timestamps: &[400], values: Values::Float(&[1.0]) }).unwrap();
+    assert_eq!((report.accepted, report.rejected[0].reason), (0, metricsdb_model::Reason::OutOfRetention));
+}
+
+#[test]
+fn levels_take_over_from_each_other_and_an_empty_series_goes() {
+    let db = Database::new(Options::default());
+    let id = series(&db);
+    let all: Vec<(i64, f64)> = (0..4_000).map(|i| (i * 15, i as f64)).collect();
+    write(&db, id, &all);
+    let mut keeps = rule(Some(5_000), [Some(10_000), Some(20_000), Some(40_000)]);
+    roll(&db, &keeps, 60_000);
+    {
+        let view = db.select(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
+        let widths = [30_000, 45_000, 52_000, 58_000].map(|t| view.resolution(0, TimeRange::new(t, t + 400)));
+        assert_eq!(widths, [1800, 300, 60, 0]);
+        let windows: Vec<TimeRange> =
+            (15..33).map(|i| TimeRange::new(i * 1800 + 1, (i + 1) * 1800)).collect();
+        let stood = view.summaries(0, &windows).unwrap().unwrap();
+        assert!(stood.exact);
+        assert!(stood.windows.iter().all(|w| w.unwrap().count == 120), "{stood:?}");
+    }
+    keeps.levels.iter_mut().for_each(|l| l.keep = Some(1_000));
+    keeps.raw = Some(1_000);
+    for _ in 0..4 {
+        roll(&db, &keeps, 600_000);
+        db.expire(i64::MIN, &Budget::unlimited()).unwrap();
+    }
+    assert_eq!(db.series_count(), 0);
+    db.check().unwrap();
+}
+
+#[test]
+fn what_strays_survives_and_is_seen() {
+    let db = Database::new(Options::default());
+    let id = series(&db);
+    let noise = |i: i64| ((i * 7919) % 13) as f64 / 10.0;
+    let all: Vec<(i64, f64)> =
+        (0..4_000).map(|i| (i * 15, if i % 997 == 500 { 90.0 } else { 20.0 + noise(i) })).collect();
+    write(&db, id, &all);
+    let keeping = Some(Keeping { share: 0.01, threshold: 5.0, neighbours: 1 });
+    let gauge = Rule { counter: Some(false), keeping, ..rule(Some(5_000), [None; 3]) };
+    let done = roll(&db, &gauge, 60_000);
+    let peaks: Vec<i64> = all.iter().filter(|s| s.1 == 90.0 && s.0 < 55_000).map(|s| s.0).collect();
+    assert!(done.kept >= 3 * peaks.len() as u64, "{done:?}");
+    let view = db.select(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
+    for peak in peaks {
+        let mut found = metricsdb_model::Samples::default();
+        view.read(0, TimeRange::new(peak, peak), &mut found).unwrap();
+        assert_eq!((found.timestamps, found.values), (vec![peak], vec![90.0]));
+        // A window that cuts the bucket knows on which side the peak is.
+        let stood = view.summaries(0, &[TimeRange::new(peak - 20, peak + 1)]).unwrap().unwrap();
+        assert_eq!(stood.windows[0].unwrap().max, 90.0);
+    }
+}

@@ -1,0 +1,189 @@
+"""Rollup policies: how they are written, when they run, what is left, and what a preview says before."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import metricsdb as mdb
+from metricsdb.lifecycle.rollups import RollupLevel, RollupPolicy
+from metricsdb.testing import FakeClock
+
+T0 = 1_780_000_200  # a multiple of ten minutes
+HOUR = 240
+RNG = np.random.default_rng(3)
+
+
+def filled(hours: int = 24, **options: object) -> tuple[mdb.Database, FakeClock]:
+    """A counter and a gauge, a sample every 15 s, and a clock that stands at the last."""
+    clock = FakeClock((T0 + hours * 3600) * 1000)
+    db = mdb.Database(clock=clock, **options)  # type: ignore[arg-type]
+    times = T0 + 15.0 * np.arange(1, hours * HOUR + 1)
+    db.append({"__name__": "requests_total"}, times, np.cumsum(RNG.poisson(4, len(times))).astype(float))
+    db.append(
+        {"__name__": "temperature"}, times, np.round(20 + np.sin(times / 900) + RNG.normal(0, 0.1, len(times)), 2)
+    )
+    return db, clock
+
+
+def test_a_line_says_what_stays_how_long():
+    policy = RollupPolicy.parse("m", "raw 6h -> 1m for 7d, 10m 90d -> 1h keep 1% above 4")
+    assert policy.raw_ms == 6 * 3_600_000
+    assert policy.levels == (
+        RollupLevel(60_000, 7 * 86_400_000),
+        RollupLevel(600_000, 90 * 86_400_000),
+        RollupLevel(3_600_000, None),
+    )
+    assert policy.anomalies is not None
+    assert (policy.anomalies.share, policy.anomalies.threshold) == (0.01, 4.0)
+    assert str(policy) == "raw 6h -> 1m 1w -> 10m 12w6d -> 1h keep 1% above 4"
+    assert RollupPolicy.parse("m", str(policy)) == policy
+    assert str(RollupPolicy.parse("m", "none")) == "none"
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("1m forever", "'1m forever' is no level"),
+        ("raw 6h", "has no level"),
+        ("1m -> raw 6h", "raw samples come first"),
+        ("1m -> 90s", "90s|1m30s must be a second at least and a multiple"),
+        ("1m -> 1m", "multiple of the level before"),
+        ("10ms", "a second at least"),
+        ("raw 30s -> 1m", "raw samples stay for 30s, less than two buckets of 1m"),
+        ("1m 10m -> 1h", "records of 1m stay for 10m, less than two buckets of 1h"),
+        ("raw 6h -> 1m 3h -> 10m", "records of 1m must stay longer than raw samples"),
+        ("1m keep 0%", "share must be above 0"),
+    ],
+)
+def test_a_line_that_cannot_be_done_is_refused(line, why):
+    db = mdb.Database()
+    with pytest.raises(mdb.ConfigError, match=why):
+        db.rollups.set("m", line)
+    assert db.rollups.policies == ()
+
+
+def test_a_selector_that_cannot_be_read_is_named():
+    db = mdb.Database(rollups={"m": "1m"})
+    with pytest.raises(mdb.ConfigError, match="selector 'x{'"):
+        db.rollups.set("x{", "1m")
+    with pytest.raises(mdb.ConfigError, match="no policy has the selector 'y'; those that have one: 'm'"):
+        db.rollups.remove("y")
+    assert db.rollups.list().rows() == [("m", "1m", None)]
+    db.rollups.remove("m")
+    assert db.rollups.list().is_empty()
+
+
+def test_ticks_roll_and_let_samples_go():
+    db, clock = filled(rollups={'{__name__=~".+"}': "raw 6h -> 1m 12h -> 10m"}, idle_cpu=0)
+    tick = db.tick()
+    assert tick.rolled.series == 2
+    assert tick.rolled.raw_samples > 2 * 17 * HOUR
+    levels = db.rollups.levels()
+    assert levels["level"].to_list() == ["1m", "10m"]
+    # The last bucket waits for late samples.
+    assert levels["records"].to_list()[1] == 2 * (24 * 6 - 1)
+    assert db.tick().rolled.series == 0
+    # Two hours later there are buckets enough again.
+    times = clock.now_ms() / 1000 + 15.0 * np.arange(1, 2 * HOUR + 1)
+    db.append({"__name__": "temperature"}, times, np.full(len(times), 21.0))
+    clock.move(2 * 3600 + 60)
+    assert db.tick().rolled.series == 1
+    assert db.rollups.done.series == 3
+    db._native.check()
+
+
+def test_the_first_selector_that_takes_a_series_governs_it():
+    db, _ = filled(rollups={"temperature": "none", '{__name__=~".+"}': "1m"})
+    db.rollups.run()
+    assert db.rollups.levels()["series"].to_list() == [1]
+
+
+def test_records_go_on_into_the_present():
+    db, _ = filled(hours=2, rollups={"temperature": "1m"})
+    before = db.rollups.records("temperature", "10m")
+    db.rollups.run()
+    after = db.scan("temperature", level="10m").collect()
+    assert before.height == 12
+    assert_frame_equal(before, after, rel_tol=1e-4)
+
+
+def test_a_bucket_is_a_window():
+    db, _ = filled(hours=3)
+    records = db.rollups.records("requests_total", "10m")
+    for at in (3, 9):
+        row = records.row(at, named=True)
+        time = row["timestamp"].timestamp()
+        assert db.query("max_over_time(requests_total[10m])", time=time)["value"][0] == row["max"]
+        assert db.query("count_over_time(requests_total[10m])", time=time)["value"][0] == row["count"] == 40
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_records_survive_a_restart(tmp_path, checkpoint):
+    clock = FakeClock((T0 + 24 * 3600) * 1000)
+    lines = {'{__name__=~".+"}': "raw 6h -> 1m -> 10m keep 1%"}
+    expr, grid = "sum_over_time(m[1h])", (T0 + 3600, T0 + 24 * 3600, 3600)
+    with mdb.Database(tmp_path, clock=clock, rollups=lines) as db:
+        times = T0 + 15.0 * np.arange(1, 24 * HOUR + 1)
+        values = RNG.normal(0, 1, len(times)).round(2)
+        values[700] = 99
+        db.append({"__name__": "m"}, times, values)
+        assert db.rollups.run().raw_samples > 0
+        before = (db.query_range(expr, *grid), db.rollups.kept("m"), db.rollups.levels())
+        assert 99.0 in before[1]["value"].to_list()
+        if checkpoint:
+            db.checkpoint()
+    with mdb.Database(tmp_path, clock=clock, rollups=lines) as db:
+        after = (db.query_range(expr, *grid), db.rollups.kept("m"), db.rollups.levels())
+        db._native.check()
+    for a, b in zip(before[:2], after[:2], strict=True):
+        assert_frame_equal(a, b)
+    assert before[2]["records"].to_list() == after[2]["records"].to_list()
+
+
+def test_a_sample_too_late_for_its_bucket_is_refused_with_the_reason():
+    db, _ = filled(rollups={"temperature": "raw 6h -> 1m"})
+    db.rollups.run()
+    report = db.append({"__name__": "temperature"}, [T0 + 100.0], [5.0])
+    assert report.rejected["out_of_retention"].count == 1
+    assert "only rollups are left" in report.rejected["out_of_retention"].example
+
+
+def test_a_preview_compares_with_the_samples_and_changes_nothing():
+    db, _ = filled()
+    preview = db.rollups.preview("1m -> 10m", "temperature")
+    assert preview.sizes["level"].to_list() == ["raw", "1m", "10m"]
+    whole = preview.errors.filter(pl.col("windows") == "whole buckets")
+    exact = whole.filter(pl.col("function").is_in(["min", "max", "count", "last"]))
+    assert exact["worst_error"].max() == 0.0
+    assert whole["missing"].sum() == 0
+    assert preview.errors.filter(pl.col("windows") == "any")["worst_error"].max() > 0
+    assert db.rollups.levels().is_empty()
+    counter = db.rollups.preview("1m", "requests_total")
+    assert set(counter.errors["function"]) >= {"rate", "increase"}
+    assert counter.errors.filter(pl.col("windows") == "whole buckets")["worst_error"].max() < 1e-9
+    with pytest.raises(mdb.ConfigError, match="has no sample in this range"):
+        db.rollups.preview("1m", "nothing")
+
+
+def test_retention_lets_samples_of_rolled_series_become_records_first():
+    db, clock = filled(rollups={"temperature": "1m"}, retention="2h")
+    db.rollups.run()
+    clock.move(120)
+    db.tick()
+    left = db.raw("temperature", T0, "now")
+    assert len(left[0].timestamps) < 3 * HOUR
+    assert int(db.rollups.records("temperature", "1m")["count"].sum()) == 24 * HOUR
+    # Series without a policy lose them for good.
+    assert db.query("count_over_time(requests_total[24h])")["value"][0] < 3 * HOUR
+
+
+def test_a_pass_can_be_watched_and_slowed():
+    db, _ = filled(rollups={'{__name__=~".+"}': "1m"})
+    seen: list[float] = []
+    done = db.rollups.run(samples_per_second=1e9, progress=lambda share, _: seen.append(share))
+    assert done.samples >= 2 * 24 * HOUR - 8
+    assert seen[-1] == 1.0
+    assert db.rollups.run().samples == 0
