@@ -11,20 +11,35 @@ import fcntl
 import json
 import os
 import random
+import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 
 from metricsdb.errors import DatabaseLocked, StorageError
 
 __all__ = ["Message", "Outbox"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 BACKOFF_MS, BACKOFF_MAX_MS = 1_000, 300_000
 _COMPACT_BYTES = 1 << 20
+
+
+def _alone(method: Callable[Concatenate[Outbox, P], T]) -> Callable[Concatenate[Outbox, P], T]:
+    """One thread at a time: alerts are put by the one that evaluates, and taken by the one that delivers."""
+
+    @wraps(method)
+    def held(self: Outbox, /, *args: P.args, **options: P.kwargs) -> T:
+        with self._mutex:
+            return method(self, *args, **options)
+
+    return held
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +61,13 @@ class _Target:
 
 
 class Outbox:
-    """Kept in ``directory``, or in memory alone without one. ``chance`` spreads the retries. Not for several threads.
+    """Kept in ``directory``, or in memory alone without one. ``chance`` spreads the retries. Thread-safe.
 
     Raises ``DatabaseLocked`` where another process has the directory, ``StorageError``.
     """
 
     def __init__(self, directory: str | Path | None = None, chance: random.Random | None = None) -> None:
+        self._mutex = threading.RLock()
         self._chance = chance or random.Random()
         self._targets: dict[str, _Target] = {}
         self._file: FileIO | None = None
@@ -106,6 +122,7 @@ class Outbox:
 
     # --- in ---------------------------------------------------------------------------------------
 
+    @_alone
     def put(self, messages: Iterable[Message], state: Any = None) -> None:
         """Takes messages, and what the router must know of having made them, all or nothing with one sync.
 
@@ -122,15 +139,18 @@ class Outbox:
 
     # --- out --------------------------------------------------------------------------------------
 
+    @_alone
     def due(self, now_ms: int) -> list[Message]:
         """The oldest message of each target that may be tried now."""
         ready = (t for t in self._targets.values() if t.waiting and t.next_ms <= now_ms)
         return [next(iter(target.waiting.values())) for target in ready]
 
+    @_alone
     def next_due(self) -> int | None:
         """When `due` has something; None: nothing waits."""
         return min((t.next_ms for t in self._targets.values() if t.waiting), default=None)
 
+    @_alone
     def done(self, message: Message, not_before_ms: int = 0) -> None:
         """The receiver has it, or never will; its target's next one may be tried from ``not_before_ms`` on.
 
@@ -144,6 +164,7 @@ class Outbox:
         if self._bytes > max(2 * self._live, self._whole) + _COMPACT_BYTES:
             self._rewrite()
 
+    @_alone
     def failed(self, message: Message, now_ms: int, retry_after_ms: int = 0) -> int:
         """The target did not take it: nothing is tried there until the time that is returned."""
         target = self._targets[message.target]
@@ -152,11 +173,13 @@ class Outbox:
         target.next_ms = now_ms + max(retry_after_ms, round(wait * self._chance.uniform(0.5, 1.0)))
         return target.next_ms
 
+    @_alone
     def waiting(self, target: str | None = None) -> list[Message]:
         """What was not taken yet, oldest first within a target."""
         chosen = self._targets.values() if target is None else [self._targets.get(target, _Target())]
         return [message for one in chosen for message in one.waiting.values()]
 
+    @_alone
     def close(self) -> None:
         for file in (self._file, self._lock):
             if file is not None:
