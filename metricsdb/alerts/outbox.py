@@ -11,19 +11,35 @@ import fcntl
 import json
 import os
 import random
+import threading
 import zlib
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 
 from metricsdb.errors import DatabaseLocked, StorageError
 
 __all__ = ["Message", "Outbox"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 BACKOFF_MS, BACKOFF_MAX_MS = 1_000, 300_000
 _COMPACT_BYTES = 1 << 20
+
+
+def _alone(method: Callable[Concatenate[Outbox, P], T]) -> Callable[Concatenate[Outbox, P], T]:
+    """One thread at a time: alerts are put by the one that evaluates, and taken by the one that delivers."""
+
+    @wraps(method)
+    def held(self: Outbox, /, *args: P.args, **options: P.kwargs) -> T:
+        with self._mutex:
+            return method(self, *args, **options)
+
+    return held
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +54,25 @@ class Message:
 
 @dataclass(slots=True)
 class _Target:
-    waiting: dict[str, Message] = field(default_factory=dict)
+    # Its first entry is found at once, however many before it were taken out.
+    waiting: OrderedDict[str, Message] = field(default_factory=OrderedDict)
     failures: int = 0
     next_ms: int = 0
 
 
 class Outbox:
-    """Kept in ``directory``, or in memory alone without one. ``chance`` spreads the retries. Not for several threads.
+    """Kept in ``directory``, or in memory alone without one. ``chance`` spreads the retries. Thread-safe.
 
     Raises ``DatabaseLocked`` where another process has the directory, ``StorageError``.
     """
 
     def __init__(self, directory: str | Path | None = None, chance: random.Random | None = None) -> None:
+        self._mutex = threading.RLock()
         self._chance = chance or random.Random()
         self._targets: dict[str, _Target] = {}
         self._file: FileIO | None = None
         self._lock: BinaryIO | None = None
-        self._bytes = 0
+        self._bytes = self._whole = self._live = 0
         self._torn = False
         self.damaged = 0
         self.state: Any = None
@@ -88,16 +106,23 @@ class Outbox:
     def _apply(self, record: Mapping[str, Any]) -> None:
         if "put" in record:
             message = Message(*record["put"])
-            self._targets.setdefault(message.target, _Target()).waiting[message.key] = message
+            waiting = self._targets.setdefault(message.target, _Target()).waiting
+            self._live += len(message.body) if message.key not in waiting else 0
+            waiting[message.key] = message
         elif "done" in record:
             target, key = record["done"]
             if target in self._targets:
-                self._targets[target].waiting.pop(key, None)
+                self._taken(self._targets[target], key)
         else:
             self.state = record["state"]
 
+    def _taken(self, target: _Target, key: str) -> None:
+        message = target.waiting.pop(key, None)
+        self._live -= len(message.body) if message is not None else 0
+
     # --- in ---------------------------------------------------------------------------------------
 
+    @_alone
     def put(self, messages: Iterable[Message], state: Any = None) -> None:
         """Takes messages, and what the router must know of having made them, all or nothing with one sync.
 
@@ -114,27 +139,32 @@ class Outbox:
 
     # --- out --------------------------------------------------------------------------------------
 
+    @_alone
     def due(self, now_ms: int) -> list[Message]:
         """The oldest message of each target that may be tried now."""
         ready = (t for t in self._targets.values() if t.waiting and t.next_ms <= now_ms)
         return [next(iter(target.waiting.values())) for target in ready]
 
+    @_alone
     def next_due(self) -> int | None:
         """When `due` has something; None: nothing waits."""
         return min((t.next_ms for t in self._targets.values() if t.waiting), default=None)
 
+    @_alone
     def done(self, message: Message, not_before_ms: int = 0) -> None:
         """The receiver has it, or never will; its target's next one may be tried from ``not_before_ms`` on.
 
         Not synced: a crash may send it once more, with the same key.
         """
         target = self._targets[message.target]
-        target.waiting.pop(message.key, None)
+        self._taken(target, message.key)
         target.failures, target.next_ms = 0, not_before_ms
         self._append([{"done": [message.target, message.key]}], sync=False)
-        if self._bytes > _COMPACT_BYTES and self._bytes > 4 * sum(len(m.body) for m in self.waiting()):
+        # When most is of no use, and so much came since the last time that it costs a share of that writing.
+        if self._bytes > max(2 * self._live, self._whole) + _COMPACT_BYTES:
             self._rewrite()
 
+    @_alone
     def failed(self, message: Message, now_ms: int, retry_after_ms: int = 0) -> int:
         """The target did not take it: nothing is tried there until the time that is returned."""
         target = self._targets[message.target]
@@ -143,11 +173,13 @@ class Outbox:
         target.next_ms = now_ms + max(retry_after_ms, round(wait * self._chance.uniform(0.5, 1.0)))
         return target.next_ms
 
+    @_alone
     def waiting(self, target: str | None = None) -> list[Message]:
         """What was not taken yet, oldest first within a target."""
         chosen = self._targets.values() if target is None else [self._targets.get(target, _Target())]
         return [message for one in chosen for message in one.waiting.values()]
 
+    @_alone
     def close(self) -> None:
         for file in (self._file, self._lock):
             if file is not None:
@@ -196,7 +228,8 @@ class Outbox:
             raise StorageError(f"{self.path}: cannot be written: {error}") from None
         if self._file is not None:
             self._file.close()
-        self._file, self._bytes, self._torn = file, len(data), False
+        self._file, self._torn = file, False
+        self._bytes = self._whole = len(data)
 
 
 def _write(file: FileIO, data: bytes) -> None:

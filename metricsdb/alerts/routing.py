@@ -16,8 +16,8 @@ from typing import Any
 import polars as pl
 
 from metricsdb.alerts.amconfig import Config, InhibitRule, Integration, Route
-from metricsdb.alerts.matchers import matches
-from metricsdb.alerts.model import PostableAlert
+from metricsdb.alerts.matchers import Matcher, matches, shown
+from metricsdb.alerts.model import PostableAlert, RouteHint
 from metricsdb.alerts.silences import Silence, Silences
 from metricsdb.alerts.templates.values import quote
 from metricsdb.errors import ConfigError
@@ -89,12 +89,17 @@ class Router:
 
     # --- in ---------------------------------------------------------------------------------------
 
-    def receive(self, alerts: Iterable[PostableAlert], now_ms: int) -> None:
+    def receive(
+        self, alerts: Iterable[PostableAlert], now_ms: int, hints: Mapping[str, RouteHint] | None = None
+    ) -> None:
         """Takes alerts as a sender posts them, again and again while they fire. O(alerts x routes).
+
+        ``hints``, by fingerprint, take the place of the tree where it knows one of their receivers.
 
         One without an end counts as resolved ``resolve_timeout`` after it was last sent. Raises ``ConfigError`` for an
         alert without labels or that ends before it starts; those before it are taken.
         """
+        hints = hints or {}
         for posted in alerts:
             alert, timeout = self._completed(posted, now_ms)
             known = self._alerts.get(alert.fingerprint)
@@ -102,8 +107,24 @@ class Router:
                 alert = _merged(alert, known, self._timeouts[alert.fingerprint], now_ms)
             self._alerts[alert.fingerprint], self._timeouts[alert.fingerprint] = alert, timeout
             self._sources = None
-            for route in self.config.route.match(alert.labels):
+            for route in self._routes(alert, hints.get(alert.fingerprint)):
                 self._insert(route, alert, now_ms)
+
+    def _routes(self, alert: PostableAlert, hint: RouteHint | None) -> list[Route]:
+        known = [] if hint is None else [name for name in hint.receivers if name in self.config.receivers]
+        if hint is None or not known:
+            return self.config.route.match(alert.labels)
+        root, name = self.config.route, alert.labels.get("alertname", "")
+        matchers = (Matcher("alertname", name),)
+        group_by = root.group_by if hint.group_by is None else hint.group_by
+        waits = (hint.wait_ms, hint.interval_ms, hint.repeat_ms)
+        above = (root.group_wait_ms, root.group_interval_ms, root.repeat_interval_ms)
+        wait, interval, repeat = (its if one is None else one for one, its in zip(waits, above, strict=True))
+        key = f"{root.key}/{shown(matchers)}"
+        return [
+            Route(f"hint/{receiver}/{name}", key, receiver, matchers, group_by, wait, interval, repeat)
+            for receiver in known
+        ]
 
     def _completed(self, alert: PostableAlert, now_ms: int) -> tuple[PostableAlert, bool]:
         labels = {name: value for name, value in alert.labels.items() if value}
@@ -232,7 +253,7 @@ class Router:
 
     # --- looking at it ----------------------------------------------------------------------------
 
-    def explain(self, alert: PostableAlert, now_ms: int) -> pl.DataFrame:
+    def explain(self, alert: PostableAlert, now_ms: int, hint: RouteHint | None = None) -> pl.DataFrame:
         """Where an alert would go and why it may not: nothing is changed or sent.
 
         A row a route: ``route``, ``receiver``, ``integrations`` (list), ``group`` (its key), ``muted`` (null: it
@@ -240,7 +261,7 @@ class Router:
         """
         rows = []
         alert, _ = self._completed(alert, now_ms)
-        for route in self.config.route.match(alert.labels):
+        for route in self._routes(alert, hint):
             labels = _group_labels(route, alert.labels)
             group = self._groups.get((route.id, tuple(sorted(labels.items()))))
             key = _group_key(route, labels)
