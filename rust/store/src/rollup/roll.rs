@@ -471,7 +471,7 @@ pub struct LevelStats {
     pub every: i64,
     pub series: u64,
     pub records: u64,
-    /// Of blocks; what chunks share with others is not in it.
+    /// Of blocks and sketches; what chunks share with others is not in it.
     pub bytes: u64,
     pub span: TimeRange,
 }
@@ -490,6 +490,7 @@ impl Database {
                 stats.series += 1;
                 stats.records += level.blocks.iter().map(|b| b.count() as u64).sum::<u64>();
                 stats.bytes += level.blocks.iter().map(|b| b.bytes() as u64).sum::<u64>();
+                stats.bytes += level.sketches.bytes() as u64;
                 stats.span.start = stats.span.start.min(span.start);
                 stats.span.end = stats.span.end.max(span.end);
             }
@@ -529,6 +530,9 @@ impl Database {
         for number in 0..SHARDS {
             let shard = self.shard(number);
             for level in shard.rollups.iter().flat_map(|(_, series)| &series.levels) {
+                if !level.sketches.is_empty() {
+                    *all.entry((level.every, "sketch")).or_default() += level.sketches.bytes() as u64;
+                }
                 for (column, bytes) in level.blocks.iter().flat_map(|block| block.columns()) {
                     *all.entry((level.every, column)).or_default() += bytes as u64;
                 }
