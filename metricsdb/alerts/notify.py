@@ -10,8 +10,10 @@ import base64
 import importlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -27,7 +29,7 @@ from metricsdb.alerts.routing import Notification
 from metricsdb.alerts.templates import Data, NotificationTemplates
 from metricsdb.alerts.templates.gotime import GoTime
 from metricsdb.clock import Clock
-from metricsdb.errors import ConfigError, DeliveryError
+from metricsdb.errors import ConfigError, DeliveryError, TemplateError
 from metricsdb.web import Secret
 
 __all__ = [
@@ -333,20 +335,24 @@ class Delivery:
         self._templates = templates or NotificationTemplates()
         self._keep_ms = keep_ms
 
-    def put(self, notifications: Iterable[Notification], state: Any = None) -> list[str]:
+    def put(
+        self, notifications: Iterable[Notification], state: Any = None, messages: Iterable[Message] = ()
+    ) -> list[str]:
         """Takes what `Router.tick` made, with the router's state; returns the names that have no channel.
+
+        ``messages``: what is ready already, taken with them, all or nothing.
 
         When it returns, each message survives a crash. Raises ``StorageError``.
         """
-        messages, missing = [], []
+        made, missing = [*messages], []
         for one in notifications:
             name = f"{one.receiver}/{one.integration.kind}/{one.integration.index}"
             channel = self.channels.get(name)
             if channel is None:
                 missing.append(name)
             else:
-                messages.append(Message(name, one.key, self._body(one, channel), one.at_ms))
-        self.outbox.put(messages, state)
+                made.append(Message(name, one.key, self._body(one, channel), one.at_ms))
+        self.outbox.put(made, state)
         return missing
 
     def _body(self, notification: Notification, channel: Channel) -> str:
@@ -356,13 +362,23 @@ class Delivery:
             return webhook_body(notification, url, int(raw.get("max_alerts", 0)))
         at = notification.at_ms
         data = Data(notification.receiver, notification.group_labels, notification.alerts, at, url)
-        title = self._templates.render(raw.get("title", TITLE), data, at)
-        return json.dumps({"title": title, "body": self._templates.render(raw.get("body", TEXT), data, at)})
+        texts = {"title": raw.get("title", TITLE), "body": raw.get("body", TEXT)}
+        return json.dumps({name: self._text(text, data, at) for name, text in texts.items()})
 
-    async def deliver(self) -> Delivered:
-        """Tries what is due, targets side by side, until each has failed, is empty or has to wait."""
+    def _text(self, text: str, data: Data, at_ms: int) -> str:
+        try:
+            return self._templates.render(text, data, at_ms)
+        except TemplateError as error:  # it goes out all the same
+            return f"<error expanding template: {error}>"
+
+    async def deliver(self, rounds: int | None = None) -> Delivered:
+        """Tries what is due, targets side by side, until each has failed, is empty or has to wait.
+
+        ``rounds``: so many messages of each target at most.
+        """
         report = Delivered()
-        while due := self.outbox.due(self._clock.now_ms()):
+        turns = iter(count() if rounds is None else range(rounds))
+        while (due := self.outbox.due(self._clock.now_ms())) and next(turns, None) is not None:
             await asyncio.gather(*(self._try(message, report) for message in due))
         return report
 
@@ -418,7 +434,8 @@ class AlertmanagerFeed:
         if not due:
             return []
         body = json.dumps(due, separators=(",", ":"), ensure_ascii=False)
-        return [Message(self.target, f"{self.target}-{now_ms}", body, now_ms)]
+        # Several groups are evaluated at one time: the body tells their messages apart.
+        return [Message(self.target, f"{self.target}-{now_ms}-{zlib.crc32(body.encode()):08x}", body, now_ms)]
 
     def _valid(self, now_ms: int) -> dict[str, str]:
         return {"endsAt": GoTime(now_ms + self._valid_ms).format(_RFC3339)}

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import random
+import threading
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ class _Target:
 
 
 class Outbox:
-    """Kept in ``directory``, or in memory alone without one. ``chance`` spreads the retries. Not for several threads.
+    """Kept in ``directory``, or in memory alone without one. ``chance`` spreads the retries. Thread-safe.
 
     Raises ``DatabaseLocked`` where another process has the directory, ``StorageError``.
     """
@@ -54,7 +55,8 @@ class Outbox:
         self._targets: dict[str, _Target] = {}
         self._file: FileIO | None = None
         self._lock: BinaryIO | None = None
-        self._bytes = 0
+        self._bytes = self._state_bytes = 0
+        self._guard = threading.RLock()
         self._torn = False
         self.damaged = 0
         self.state: Any = None
@@ -108,51 +110,58 @@ class Outbox:
         records = [{"put": [m.target, m.key, m.body, m.at_ms]} for m in new]
         # The state goes last: one that stands there says that the messages before it do.
         records += [] if state is None else [{"state": state}]
-        self._append(records, sync=True)
-        for record in records:
-            self._apply(record)
+        with self._guard:
+            self._append(records, sync=True)
+            for record in records:
+                self._apply(record)
+            self._compact()
 
     # --- out --------------------------------------------------------------------------------------
 
     def due(self, now_ms: int) -> list[Message]:
         """The oldest message of each target that may be tried now."""
-        ready = (t for t in self._targets.values() if t.waiting and t.next_ms <= now_ms)
-        return [next(iter(target.waiting.values())) for target in ready]
+        with self._guard:
+            ready = (t for t in self._targets.values() if t.waiting and t.next_ms <= now_ms)
+            return [next(iter(target.waiting.values())) for target in ready]
 
     def next_due(self) -> int | None:
         """When `due` has something; None: nothing waits."""
-        return min((t.next_ms for t in self._targets.values() if t.waiting), default=None)
+        with self._guard:
+            return min((t.next_ms for t in self._targets.values() if t.waiting), default=None)
 
     def done(self, message: Message, not_before_ms: int = 0) -> None:
         """The receiver has it, or never will; its target's next one may be tried from ``not_before_ms`` on.
 
         Not synced: a crash may send it once more, with the same key.
         """
-        target = self._targets[message.target]
-        target.waiting.pop(message.key, None)
-        target.failures, target.next_ms = 0, not_before_ms
-        self._append([{"done": [message.target, message.key]}], sync=False)
-        if self._bytes > _COMPACT_BYTES and self._bytes > 4 * sum(len(m.body) for m in self.waiting()):
-            self._rewrite()
+        with self._guard:
+            target = self._targets[message.target]
+            target.waiting.pop(message.key, None)
+            target.failures, target.next_ms = 0, not_before_ms
+            self._append([{"done": [message.target, message.key]}], sync=False)
+            self._compact()
 
     def failed(self, message: Message, now_ms: int, retry_after_ms: int = 0) -> int:
         """The target did not take it: nothing is tried there until the time that is returned."""
-        target = self._targets[message.target]
-        wait = min(BACKOFF_MS * 2 ** min(target.failures, 20), BACKOFF_MAX_MS)
-        target.failures += 1
-        target.next_ms = now_ms + max(retry_after_ms, round(wait * self._chance.uniform(0.5, 1.0)))
-        return target.next_ms
+        with self._guard:
+            target = self._targets[message.target]
+            wait = min(BACKOFF_MS * 2 ** min(target.failures, 20), BACKOFF_MAX_MS)
+            target.failures += 1
+            target.next_ms = now_ms + max(retry_after_ms, round(wait * self._chance.uniform(0.5, 1.0)))
+            return target.next_ms
 
     def waiting(self, target: str | None = None) -> list[Message]:
         """What was not taken yet, oldest first within a target."""
-        chosen = self._targets.values() if target is None else [self._targets.get(target, _Target())]
-        return [message for one in chosen for message in one.waiting.values()]
+        with self._guard:
+            chosen = self._targets.values() if target is None else [self._targets.get(target, _Target())]
+            return [message for one in chosen for message in one.waiting.values()]
 
     def close(self) -> None:
-        for file in (self._file, self._lock):
-            if file is not None:
-                file.close()
-        self._file = self._lock = None
+        with self._guard:
+            for file in (self._file, self._lock):
+                if file is not None:
+                    file.close()
+            self._file = self._lock = None
 
     # --- the file ---------------------------------------------------------------------------------
 
@@ -161,7 +170,10 @@ class Outbox:
             return
         if self._file is None:
             raise StorageError(f"{self.path}: the outbox is closed")
-        data = (b"\n" if self._torn else b"") + b"".join(map(_encoded, records))
+        lines = [*map(_encoded, records)]
+        if "state" in records[-1]:
+            self._state_bytes = len(lines[-1])
+        data = (b"\n" if self._torn else b"") + b"".join(lines)
         try:
             _write(self._file, data)
             if sync:
@@ -172,6 +184,13 @@ class Outbox:
             self._rewrite()
             raise StorageError(f"{self.path}: cannot be written: {error}") from None
         self._bytes += len(data)
+
+    def _compact(self) -> None:
+        """Writes the file anew when most of it is done, or states that others followed."""
+        if self.path is None or self._bytes <= _COMPACT_BYTES:
+            return
+        if self._bytes > 4 * (self._state_bytes + sum(len(m.body) for m in self.waiting())):
+            self._rewrite()
 
     def _rewrite(self) -> None:
         """What still waits, in a new file that takes the old one's place in one step."""

@@ -8,6 +8,7 @@ Time comes from the caller alone, nothing runs by itself, and all state is plain
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -17,7 +18,7 @@ import polars as pl
 
 from metricsdb.alerts.amconfig import Config, InhibitRule, Integration, Route
 from metricsdb.alerts.matchers import matches
-from metricsdb.alerts.model import PostableAlert
+from metricsdb.alerts.model import PostableAlert, RouteHint
 from metricsdb.alerts.silences import Silence, Silences
 from metricsdb.alerts.templates.values import quote
 from metricsdb.errors import ConfigError
@@ -89,11 +90,12 @@ class Router:
 
     # --- in ---------------------------------------------------------------------------------------
 
-    def receive(self, alerts: Iterable[PostableAlert], now_ms: int) -> None:
+    def receive(self, alerts: Iterable[PostableAlert], now_ms: int, hint: RouteHint | None = None) -> None:
         """Takes alerts as a sender posts them, again and again while they fire. O(alerts x routes).
 
-        One without an end counts as resolved ``resolve_timeout`` after it was last sent. Raises ``ConfigError`` for an
-        alert without labels or that ends before it starts; those before it are taken.
+        One without an end counts as resolved ``resolve_timeout`` after it was last sent. With a ``hint`` they go to its
+        receivers instead of through the tree; where the configuration has none of them, the tree decides. Raises
+        ``ConfigError`` for an alert without labels or that ends before it starts; those before it are taken.
         """
         for posted in alerts:
             alert, timeout = self._completed(posted, now_ms)
@@ -102,8 +104,14 @@ class Router:
                 alert = _merged(alert, known, self._timeouts[alert.fingerprint], now_ms)
             self._alerts[alert.fingerprint], self._timeouts[alert.fingerprint] = alert, timeout
             self._sources = None
-            for route in self.config.route.match(alert.labels):
+            for route in self._routes(alert, hint):
                 self._insert(route, alert, now_ms)
+
+    def _routes(self, alert: PostableAlert, hint: RouteHint | None) -> list[Route]:
+        made = (
+            [] if hint is None else [_made(self.config, r, hint) for r in hint.receivers if r in self.config.receivers]
+        )
+        return made or self.config.route.match(alert.labels)
 
     def _completed(self, alert: PostableAlert, now_ms: int) -> tuple[PostableAlert, bool]:
         labels = {name: value for name, value in alert.labels.items() if value}
@@ -232,7 +240,7 @@ class Router:
 
     # --- looking at it ----------------------------------------------------------------------------
 
-    def explain(self, alert: PostableAlert, now_ms: int) -> pl.DataFrame:
+    def explain(self, alert: PostableAlert, now_ms: int, hint: RouteHint | None = None) -> pl.DataFrame:
         """Where an alert would go and why it may not: nothing is changed or sent.
 
         A row a route: ``route``, ``receiver``, ``integrations`` (list), ``group`` (its key), ``muted`` (null: it
@@ -240,7 +248,7 @@ class Router:
         """
         rows = []
         alert, _ = self._completed(alert, now_ms)
-        for route in self.config.route.match(alert.labels):
+        for route in self._routes(alert, hint):
             labels = _group_labels(route, alert.labels)
             group = self._groups.get((route.id, tuple(sorted(labels.items()))))
             key = _group_key(route, labels)
@@ -278,12 +286,38 @@ class Router:
             self._alerts[alert.fingerprint], self._timeouts[alert.fingerprint] = alert, timeout
         routes = {route.id: route for route in self.config.route.walk()}
         for id_, pairs, next_ms, flushed, alerts, empty_ms in state["groups"]:
-            if id_ not in routes:
+            route = routes.get(id_) or _made_again(self.config, id_)
+            if route is None:
                 continue
-            route, labels = routes[id_], dict(pairs)
+            labels = dict(pairs)
             held = {print_: self._alerts[print_] for print_ in alerts}
             group = _Group(route, labels, _group_key(route, labels), next_ms, flushed, held, empty_ms)
             self._groups[id_, tuple(sorted(labels.items()))] = group
+
+
+def _made(config: Config, receiver: str, hint: RouteHint) -> Route:
+    """The route that a statement's `ROUTE` stands for: what it does not say is the root's. Its id says all of it."""
+    root = config.route
+    given = (receiver, hint.group_by, hint.wait_ms, hint.interval_ms, hint.repeat_ms)
+    key = " ".join([f"{root.key}/ROUTE TO {quote(receiver)}", *(str(one) for one in given[1:] if one is not None)])
+    return Route(
+        json.dumps(given),
+        key,
+        receiver,
+        (),
+        root.group_by if hint.group_by is None else hint.group_by,
+        root.group_wait_ms if hint.wait_ms is None else hint.wait_ms,
+        hint.interval_ms or root.group_interval_ms,
+        hint.repeat_ms or root.repeat_interval_ms,
+    )
+
+
+def _made_again(config: Config, id_: str) -> Route | None:
+    if not id_.startswith("["):
+        return None
+    receiver, group_by, *waits = json.loads(id_)
+    hint = RouteHint((receiver,), None if group_by is None else tuple(group_by), *waits)
+    return _made(config, receiver, hint) if receiver in config.receivers else None
 
 
 def _group_labels(route: Route, labels: Mapping[str, str]) -> dict[str, str]:
