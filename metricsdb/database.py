@@ -315,8 +315,8 @@ class Database:
     def tick(self, now: Time | None = None) -> Tick:
         """Does whatever is due (alerts; upkeep, within its share of a core); says what the upkeep did.
 
-        Call it every second or so, or let ``start`` do that; ``alerts.send`` hands over what alerts have to say. A write
-        waits for it no longer than a pointer is swapped.
+        Call it every second or so, or let ``start`` do that; ``alerts.send`` hands over what alerts have to say. A
+        write waits for it no longer than a pointer is swapped.
         """
         now_ms = self.now_ms() if now is None else time_ms(now, self.now_ms())
         self.alerts.tick(now_ms)
