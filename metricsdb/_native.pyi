@@ -14,8 +14,9 @@ Values = npt.NDArray[np.float64] | npt.NDArray[np.int64] | npt.NDArray[np.uint64
 # accepted, duplicates, out_of_order, series_created, [(reason, count, example)]
 Report = tuple[int, int, int, int, list[tuple[str, int, str]]]
 
-# selector, ms of raw samples, (ms of a bucket, ms of its records), whether counters, (share, threshold, neighbours)
-RollupRule = tuple[str, int | None, list[tuple[int, int | None]], bool | None, tuple[float, float, int] | None]
+# selector, ms of raw samples, (ms of a bucket, ms of its records), whether counters, (share, threshold, neighbours),
+# whether quantiles are kept
+RollupRule = tuple[str, int | None, list[tuple[int, int | None]], bool | None, tuple[float, float, int] | None, bool]
 
 class ScrapeState:
     """The series of one target's last scrape."""
@@ -258,6 +259,7 @@ class NativeDatabase:
         lookback_ms: int,
         what: str,
     ) -> list[tuple[list[Change], str | None]]: ...
+    def end_alerts(self, rules: list[AlertRule], at: int) -> None: ...
     def evaluate_record(self, rule: RecordRule, at: int, offset_ms: int, lookback_ms: int) -> int: ...
     def backtest_alerts(
         self,

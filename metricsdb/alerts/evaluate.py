@@ -47,6 +47,11 @@ class Evaluation:
     alerts: list[tuple[PostableAlert, RouteHint | None]] = field(default_factory=list)
 
 
+def plain(text: str, _labels: Mapping[str, str], _value: float) -> str:
+    """The text as it is: no templates."""
+    return text
+
+
 def evaluate(
     native: NativeDatabase,
     group: Group,

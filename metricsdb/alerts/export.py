@@ -20,7 +20,7 @@ from metricsdb.alerts.documents import to_yaml
 from metricsdb.alerts.evaluate import hint
 from metricsdb.alerts.groups import Group
 from metricsdb.alerts.model import RouteHint
-from metricsdb.alerts.rules import RuleFile, duration_text, load
+from metricsdb.alerts.rules import RuleFile, duration_text, embedded, load
 from metricsdb.alerts.templates.values import go_float, quote
 from metricsdb.errors import ConfigError
 
@@ -262,14 +262,14 @@ class _Export:
         return rules
 
     def expr(self, alert: Statement, level: Level, labels: Mapping[str, str], step_ms: int, note: Any) -> str:
-        fire = level.when.strip()
+        fire = embedded(level.when)
         if level.of is not None:
             k, n = level.of
             window = f"[{duration_text(n * step_ms - 1)}:{duration_text(step_ms)}]"
             fire = f"count_over_time(({fire}){window}) >= {k}"
             note(f"FOR {k} OF {n}", "is a subquery: counted at multiples of the interval, and the value is the count")
         if level.clear_when is None and level.clear_at is None:
-            return fire
+            return fire.rstrip("\n")
         own = {"alertname": alert.name, "alertstate": "firing"} | {k: v for k, v in labels.items() if "{{" not in v}
         firing = "ALERTS{" + ",".join(f"{k}={quote(v)}" for k, v in own.items()) + "}"
         static = ["alertname", "alertstate", *labels]
@@ -277,13 +277,13 @@ class _Export:
         if level.clear_at is not None:
             if level.expr is None or level.op is None:
                 raise ConfigError(f"{alert.name}: CLEAR AT needs a comparison; give the parts of WHEN")
-            stays = f"({level.expr.strip()}) {level.op} {go_float(float(level.clear_at), 'g', -1)}"
+            stays = f"({embedded(level.expr)}) {level.op} {go_float(float(level.clear_at), 'g', -1)}"
             return f"({fire}) or (({stays}) and {match} {firing})"
         note("CLEAR WHEN", "keeps an alert whose expression is gone with the value 1")
         kept = f"max by ({', '.join(alert.by)}) ({firing})" if alert.by is not None else firing
-        back = f"{kept} unless {match} ({str(level.clear_when).strip()})"
+        back = f"{kept} unless {match} ({embedded(str(level.clear_when))})"
         if alert.by is None:
-            back = f"max without ({', '.join(static)}) ({firing}) unless ({str(level.clear_when).strip()})"
+            back = f"max without ({', '.join(static)}) ({firing}) unless ({embedded(str(level.clear_when))})"
         joined = f"or {match}" if alert.by is not None else "or"
         return f"({fire}) {joined} ({back})"
 

@@ -27,7 +27,7 @@ class Lint:
     place: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Rule:
     """One statement. An SLO has an alert a burn rate."""
 

@@ -117,6 +117,9 @@ class Alerts:
                     same = old is not None and old.text == rule.text
                     (added if old is None else unchanged if same else replaced).append(rule.name)
                 diffs.append(difference(before, merged))
+                for rule in [] if before is None else before.rules:
+                    if not any(rule is kept for kept in merged.rules):
+                        self._end(rule, merged)
                 if before is not None and before.every_ms == merged.every_ms:
                     merged.evaluated_ms, merged.evaluations = before.evaluated_ms, before.evaluations
                     merged.missed = before.missed
@@ -227,7 +230,7 @@ class Alerts:
     def remove(self, name: str, group: str | None = None) -> None:
         """Removes what has this name, or a whole group: ``remove("*", group="g")``. Raises ``ConfigError``.
 
-        What fired is not resolved to anybody; its series end with the next evaluation that nobody makes, as all do.
+        What fired is not resolved to anybody, as in Prometheus; its series end.
         """
         with self._lock:
             places = [found for found in self._groups.values() if group in (None, found.name)]
@@ -237,9 +240,16 @@ class Alerts:
                 raise ConfigError(f"{name!r} is not installed; there are: {known}")
             for place, rule in gone:
                 place.rules.remove(rule)
+                self._end(rule, place)
                 if not place.rules:
                     del self._groups[place.name]
             self._save()
+
+    def _end(self, rule: Rule, group: Group) -> None:
+        """The series of a rule that is no more end at the evaluation after its last."""
+        last = group.evaluated_ms if rule.evaluated_ms is None else rule.evaluated_ms
+        if last is not None:
+            self._native().end_alerts(rule.alerts, last + group.every_ms - group.offset_ms)
 
     def groups(self) -> Groups:
         """What is installed, to be read."""

@@ -10,9 +10,11 @@ import base64
 import importlib
 import json
 import os
+import ssl
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
@@ -123,6 +125,12 @@ def alertmanager_body(alert: PostableAlert) -> dict[str, Any]:
     return body | ({} if alert.ends_at_ms is None else {"endsAt": GoTime(alert.ends_at_ms).format(_RFC3339)})
 
 
+@lru_cache(maxsize=1)
+def _authorities() -> ssl.SSLContext:
+    """Those that the system trusts: read once, since that takes longer than a delivery."""
+    return ssl.create_default_context()
+
+
 # --- channels -----------------------------------------------------------------------------------
 
 
@@ -195,7 +203,11 @@ class HttpChannel:
         try:
             # A proxy of the environment would resolve names by itself.
             async with httpx.AsyncClient(
-                timeout=self._timeout, trust_env=False, follow_redirects=False, transport=self._transport
+                timeout=self._timeout,
+                trust_env=False,
+                follow_redirects=False,
+                transport=self._transport,
+                verify=_authorities(),
             ) as client:
                 request = client.build_request(
                     "POST",

@@ -13,18 +13,33 @@ import os
 import random
 import threading
 import zlib
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 
 from metricsdb.errors import DatabaseLocked, StorageError
 
 __all__ = ["Message", "Outbox"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 BACKOFF_MS, BACKOFF_MAX_MS = 1_000, 300_000
 _COMPACT_BYTES = 1 << 20
+
+
+def _alone(method: Callable[Concatenate[Outbox, P], T]) -> Callable[Concatenate[Outbox, P], T]:
+    """One thread at a time: alerts are put by the one that evaluates, and taken by the one that delivers."""
+
+    @wraps(method)
+    def held(self: Outbox, /, *args: P.args, **options: P.kwargs) -> T:
+        with self._mutex:
+            return method(self, *args, **options)
+
+    return held
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +54,8 @@ class Message:
 
 @dataclass(slots=True)
 class _Target:
-    waiting: dict[str, Message] = field(default_factory=dict)
+    # Its first entry is found at once, however many before it were taken out.
+    waiting: OrderedDict[str, Message] = field(default_factory=OrderedDict)
     failures: int = 0
     next_ms: int = 0
 
@@ -51,12 +67,12 @@ class Outbox:
     """
 
     def __init__(self, directory: str | Path | None = None, chance: random.Random | None = None) -> None:
+        self._mutex = threading.RLock()
         self._chance = chance or random.Random()
         self._targets: dict[str, _Target] = {}
         self._file: FileIO | None = None
         self._lock: BinaryIO | None = None
-        self._bytes = self._state_bytes = 0
-        self._guard = threading.RLock()
+        self._bytes = self._whole = self._live = self._state_bytes = 0
         self._torn = False
         self.damaged = 0
         self.state: Any = None
@@ -90,16 +106,23 @@ class Outbox:
     def _apply(self, record: Mapping[str, Any]) -> None:
         if "put" in record:
             message = Message(*record["put"])
-            self._targets.setdefault(message.target, _Target()).waiting[message.key] = message
+            waiting = self._targets.setdefault(message.target, _Target()).waiting
+            self._live += len(message.body) if message.key not in waiting else 0
+            waiting[message.key] = message
         elif "done" in record:
             target, key = record["done"]
             if target in self._targets:
-                self._targets[target].waiting.pop(key, None)
+                self._taken(self._targets[target], key)
         else:
             self.state = record["state"]
 
+    def _taken(self, target: _Target, key: str) -> None:
+        message = target.waiting.pop(key, None)
+        self._live -= len(message.body) if message is not None else 0
+
     # --- in ---------------------------------------------------------------------------------------
 
+    @_alone
     def put(self, messages: Iterable[Message], state: Any = None) -> None:
         """Takes messages, and what the router must know of having made them, all or nothing with one sync.
 
@@ -110,58 +133,57 @@ class Outbox:
         records = [{"put": [m.target, m.key, m.body, m.at_ms]} for m in new]
         # The state goes last: one that stands there says that the messages before it do.
         records += [] if state is None else [{"state": state}]
-        with self._guard:
-            self._append(records, sync=True)
-            for record in records:
-                self._apply(record)
-            self._compact()
+        self._append(records, sync=True)
+        for record in records:
+            self._apply(record)
+        self._compact()
 
     # --- out --------------------------------------------------------------------------------------
 
+    @_alone
     def due(self, now_ms: int) -> list[Message]:
         """The oldest message of each target that may be tried now."""
-        with self._guard:
-            ready = (t for t in self._targets.values() if t.waiting and t.next_ms <= now_ms)
-            return [next(iter(target.waiting.values())) for target in ready]
+        ready = (t for t in self._targets.values() if t.waiting and t.next_ms <= now_ms)
+        return [next(iter(target.waiting.values())) for target in ready]
 
+    @_alone
     def next_due(self) -> int | None:
         """When `due` has something; None: nothing waits."""
-        with self._guard:
-            return min((t.next_ms for t in self._targets.values() if t.waiting), default=None)
+        return min((t.next_ms for t in self._targets.values() if t.waiting), default=None)
 
+    @_alone
     def done(self, message: Message, not_before_ms: int = 0) -> None:
         """The receiver has it, or never will; its target's next one may be tried from ``not_before_ms`` on.
 
         Not synced: a crash may send it once more, with the same key.
         """
-        with self._guard:
-            target = self._targets[message.target]
-            target.waiting.pop(message.key, None)
-            target.failures, target.next_ms = 0, not_before_ms
-            self._append([{"done": [message.target, message.key]}], sync=False)
-            self._compact()
+        target = self._targets[message.target]
+        self._taken(target, message.key)
+        target.failures, target.next_ms = 0, not_before_ms
+        self._append([{"done": [message.target, message.key]}], sync=False)
+        self._compact()
 
+    @_alone
     def failed(self, message: Message, now_ms: int, retry_after_ms: int = 0) -> int:
         """The target did not take it: nothing is tried there until the time that is returned."""
-        with self._guard:
-            target = self._targets[message.target]
-            wait = min(BACKOFF_MS * 2 ** min(target.failures, 20), BACKOFF_MAX_MS)
-            target.failures += 1
-            target.next_ms = now_ms + max(retry_after_ms, round(wait * self._chance.uniform(0.5, 1.0)))
-            return target.next_ms
+        target = self._targets[message.target]
+        wait = min(BACKOFF_MS * 2 ** min(target.failures, 20), BACKOFF_MAX_MS)
+        target.failures += 1
+        target.next_ms = now_ms + max(retry_after_ms, round(wait * self._chance.uniform(0.5, 1.0)))
+        return target.next_ms
 
+    @_alone
     def waiting(self, target: str | None = None) -> list[Message]:
         """What was not taken yet, oldest first within a target."""
-        with self._guard:
-            chosen = self._targets.values() if target is None else [self._targets.get(target, _Target())]
-            return [message for one in chosen for message in one.waiting.values()]
+        chosen = self._targets.values() if target is None else [self._targets.get(target, _Target())]
+        return [message for one in chosen for message in one.waiting.values()]
 
+    @_alone
     def close(self) -> None:
-        with self._guard:
-            for file in (self._file, self._lock):
-                if file is not None:
-                    file.close()
-            self._file = self._lock = None
+        for file in (self._file, self._lock):
+            if file is not None:
+                file.close()
+        self._file = self._lock = None
 
     # --- the file ---------------------------------------------------------------------------------
 
@@ -186,10 +208,9 @@ class Outbox:
         self._bytes += len(data)
 
     def _compact(self) -> None:
-        """Writes the file anew when most of it is done, or states that others followed."""
-        if self.path is None or self._bytes <= _COMPACT_BYTES:
-            return
-        if self._bytes > 4 * (self._state_bytes + sum(len(m.body) for m in self.waiting())):
+        """When most is of no use, and so much came since the last time that it costs a share of that writing."""
+        used = 2 * (self._live + self._state_bytes)
+        if self.path is not None and self._bytes > max(used, self._whole) + _COMPACT_BYTES:
             self._rewrite()
 
     def _rewrite(self) -> None:
@@ -215,7 +236,8 @@ class Outbox:
             raise StorageError(f"{self.path}: cannot be written: {error}") from None
         if self._file is not None:
             self._file.close()
-        self._file, self._bytes, self._torn = file, len(data), False
+        self._file, self._torn = file, False
+        self._bytes = self._whole = len(data)
 
 
 def _write(file: FileIO, data: bytes) -> None:

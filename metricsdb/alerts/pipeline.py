@@ -119,7 +119,7 @@ class Pipeline:
                     fingerprint="",
                 )
                 if self._router is not None:
-                    self._router.receive([whole], now_ms, self._known(hint))
+                    self._router.receive([whole], now_ms, self._known(whole, hint))
                 if self._feeds:
                     self._posted[whole.fingerprint] = whole
             self._unsaved = True
@@ -145,13 +145,13 @@ class Pipeline:
             log.error("a notification is lost: %s", one)
         return done
 
-    def _known(self, hint: RouteHint | None) -> RouteHint | None:
+    def _known(self, alert: PostableAlert, hint: RouteHint | None) -> dict[str, RouteHint]:
         if hint is None or self.config is None:
-            return hint
+            return {}
         for name in set(hint.receivers) - self.config.receivers.keys() - self._warned:
             log.warning("ROUTE TO %r: there is no such receiver; alerts without another one go by the tree", name)
             self._warned.add(name)
-        return hint
+        return {alert.fingerprint: hint}
 
     def _feed(self, now_ms: int) -> None:
         if not self._feeds:

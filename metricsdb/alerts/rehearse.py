@@ -177,7 +177,7 @@ class Backtest:
         varied = pl.DataFrame([variant[:3] for variant in variants], schema=columns, orient="row")
         days = max(self.times.end - self.times.start, self.times.step) / DAY_MS
         figures = figures.with_columns((pl.col("pages") / days).alias("pages_per_day"))
-        evaluations = pl.lit((self.times.end - self.times.start) // self.times.step + 1).alias("evaluations")
+        evaluations = pl.lit(int(self.summary["evaluations"]), pl.Int64).alias("evaluations")
         # The figures of `summary`, in its order.
         names = [name for name in self.summary if name != "evaluations"]
         return pl.concat([varied, figures.select(evaluations, *names)], how="horizontal")

@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from metricsdb.alerts.amconfig import Config, InhibitRule, Integration, Route
-from metricsdb.alerts.matchers import matches
+from metricsdb.alerts.matchers import Matcher, matches, shown
 from metricsdb.alerts.model import PostableAlert, RouteHint
 from metricsdb.alerts.silences import Silence, Silences
 from metricsdb.alerts.templates.values import quote
@@ -90,13 +90,17 @@ class Router:
 
     # --- in ---------------------------------------------------------------------------------------
 
-    def receive(self, alerts: Iterable[PostableAlert], now_ms: int, hint: RouteHint | None = None) -> None:
+    def receive(
+        self, alerts: Iterable[PostableAlert], now_ms: int, hints: Mapping[str, RouteHint] | None = None
+    ) -> None:
         """Takes alerts as a sender posts them, again and again while they fire. O(alerts x routes).
 
-        One without an end counts as resolved ``resolve_timeout`` after it was last sent. With a ``hint`` they go to its
-        receivers instead of through the tree; where the configuration has none of them, the tree decides. Raises
-        ``ConfigError`` for an alert without labels or that ends before it starts; those before it are taken.
+        ``hints``, by fingerprint, take the place of the tree where it knows one of their receivers.
+
+        One without an end counts as resolved ``resolve_timeout`` after it was last sent. Raises ``ConfigError`` for an
+        alert without labels or that ends before it starts; those before it are taken.
         """
+        hints = hints or {}
         for posted in alerts:
             alert, timeout = self._completed(posted, now_ms)
             known = self._alerts.get(alert.fingerprint)
@@ -104,13 +108,12 @@ class Router:
                 alert = _merged(alert, known, self._timeouts[alert.fingerprint], now_ms)
             self._alerts[alert.fingerprint], self._timeouts[alert.fingerprint] = alert, timeout
             self._sources = None
-            for route in self._routes(alert, hint):
+            for route in self._routes(alert, hints.get(posted.fingerprint)):
                 self._insert(route, alert, now_ms)
 
     def _routes(self, alert: PostableAlert, hint: RouteHint | None) -> list[Route]:
-        made = (
-            [] if hint is None else [_made(self.config, r, hint) for r in hint.receivers if r in self.config.receivers]
-        )
+        name, known = alert.labels.get("alertname", ""), self.config.receivers
+        made = [] if hint is None else [_made(self.config, name, one, hint) for one in hint.receivers if one in known]
         return made or self.config.route.match(alert.labels)
 
     def _completed(self, alert: PostableAlert, now_ms: int) -> tuple[PostableAlert, bool]:
@@ -295,16 +298,17 @@ class Router:
             self._groups[id_, tuple(sorted(labels.items()))] = group
 
 
-def _made(config: Config, receiver: str, hint: RouteHint) -> Route:
+def _made(config: Config, alertname: str, receiver: str, hint: RouteHint) -> Route:
     """The route that a statement's `ROUTE` stands for: what it does not say is the root's. Its id says all of it."""
-    root = config.route
-    given = (receiver, hint.group_by, hint.wait_ms, hint.interval_ms, hint.repeat_ms)
-    key = " ".join([f"{root.key}/ROUTE TO {quote(receiver)}", *(str(one) for one in given[1:] if one is not None)])
+    root, matchers = config.route, (Matcher("alertname", alertname),)
+    given = (hint.group_by, hint.wait_ms, hint.interval_ms, hint.repeat_ms)
+    # Levels of one alert may have different ones: what a receiver was told of is kept by this key.
+    key = " ".join([f"{root.key}/{shown(matchers)}", *(str(one) for one in given if one is not None)])
     return Route(
-        json.dumps(given),
+        json.dumps([alertname, receiver, *given]),
         key,
         receiver,
-        (),
+        matchers,
         root.group_by if hint.group_by is None else hint.group_by,
         root.group_wait_ms if hint.wait_ms is None else hint.wait_ms,
         hint.interval_ms or root.group_interval_ms,
@@ -315,9 +319,9 @@ def _made(config: Config, receiver: str, hint: RouteHint) -> Route:
 def _made_again(config: Config, id_: str) -> Route | None:
     if not id_.startswith("["):
         return None
-    receiver, group_by, *waits = json.loads(id_)
+    alertname, receiver, group_by, *waits = json.loads(id_)
     hint = RouteHint((receiver,), None if group_by is None else tuple(group_by), *waits)
-    return _made(config, receiver, hint) if receiver in config.receivers else None
+    return _made(config, alertname, receiver, hint) if receiver in config.receivers else None
 
 
 def _group_labels(route: Route, labels: Mapping[str, str]) -> dict[str, str]:

@@ -17,7 +17,18 @@ from metricsdb.alerts.templates.values import quote
 from metricsdb.errors import ConfigError, TemplateError
 from metricsdb.times import duration_ms
 
-__all__ = ["Group", "Rule", "RuleFile", "duration_text", "label_map", "load", "read", "statements", "word"]
+__all__ = [
+    "Group",
+    "Rule",
+    "RuleFile",
+    "duration_text",
+    "embedded",
+    "label_map",
+    "load",
+    "read",
+    "statements",
+    "word",
+]
 
 _METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
 _WORD = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
@@ -217,8 +228,8 @@ def _rule(raw: Any, where: str) -> Rule:
 def _statement(rule: Rule) -> str:
     if rule.record is not None:
         labels = f" LABELS {label_map(rule.labels)}" if rule.labels else ""
-        return f"RECORD {word(rule.record)} = {rule.expr.strip()}{labels}"
-    lines = [f"ALERT {word(rule.name)}", f"  WHEN {rule.expr.strip()}"]
+        return f"RECORD {word(rule.record)} = {embedded(rule.expr)}{labels}"
+    lines = [f"ALERT {word(rule.name)}", f"  WHEN {embedded(rule.expr)}"]
     if rule.for_ms:
         lines[1] += f" FOR {duration_text(rule.for_ms)}"
     if rule.keep_firing_for_ms:
@@ -226,6 +237,12 @@ def _statement(rule: Rule) -> str:
     lines += [f"  LABELS {label_map(rule.labels)}"] if rule.labels else []
     lines += [f"  ANNOTATIONS {label_map(rule.annotations)}"] if rule.annotations else []
     return "\n".join(lines)
+
+
+def embedded(expr: str) -> str:
+    """An expression to go on after: what ends in a comment would hide the rest of its line."""
+    text = expr.strip()
+    return text + "\n" if "#" in text.rpartition("\n")[2] else text
 
 
 def word(name: str) -> str:

@@ -31,6 +31,7 @@ _SHARDS = 256
 # Standard deviations from which on a sample strays.
 THRESHOLD = 5.0
 
+_QUANTILES = re.compile(r"\s+with\s+quantiles\s*$", re.IGNORECASE)
 _KEEP = re.compile(r"\s+keep\s+([0-9.]+)\s*%(?:\s+above\s+([0-9.]+))?\s*$", re.IGNORECASE)
 _PART = re.compile(r"^(raw|[0-9][0-9a-z.]*)(?:\s+(?:for\s+)?([0-9][0-9a-z.]*))?$", re.IGNORECASE)
 
@@ -76,18 +77,23 @@ class RollupPolicy:
     raw_ms: int | None = None
     kind: Kind | None = None
     anomalies: Anomalies | None = None
+    quantiles: bool = False
+    """Whether gauges keep a sketch in each record: ``quantile_over_time`` within one percent."""
 
     @classmethod
     def parse(cls, selector: str, text: str, kind: Kind | None = None) -> RollupPolicy:
         """From a line such as ``"raw 6h -> 1m 7d -> 10m 90d -> 1h"``; ``"none"`` keeps series without records.
 
         Each part is a width and how long its records stay; without a duration they stay for good. A line that ends with
-        ``keep 1%``, or ``keep 1% above 5``, keeps samples that stray, too (``Anomalies``). Widths rise, each
+        ``keep 1%``, or ``keep 1% above 5``, keeps samples that stray, too (``Anomalies``), and one that ends with
+        ``with quantiles`` sketches of gauges. Widths rise, each
         a multiple of the one before. What stays shorter than the next width needs is refused. Raises ``ConfigError``.
         """
         raw: int | None = None
         levels: list[RollupLevel] = []
         anomalies = None
+        stripped = _QUANTILES.sub("", text)
+        quantiles, text = stripped != text, stripped
         if keeps := _KEEP.search(text):
             anomalies = Anomalies(float(keeps[1]) / 100, float(keeps[2] or THRESHOLD))
             text = text[: keeps.start()]
@@ -108,7 +114,7 @@ class RollupPolicy:
                 raw = keep
             else:
                 levels.append(RollupLevel(duration_ms(found[1], f"rollup {text!r}: {part!r}"), keep))
-        policy = cls(selector, tuple(levels), raw, kind, anomalies)
+        policy = cls(selector, tuple(levels), raw, kind, anomalies, quantiles)
         policy.check(text)
         return policy
 
@@ -140,7 +146,8 @@ class RollupPolicy:
         for level in self.levels:
             keep = "" if level.keep_ms is None else f" {duration_text(level.keep_ms)}"
             parts.append(duration_text(level.every_ms) + keep)
-        return " -> ".join(parts) + (f" {self.anomalies}" if self.anomalies else "")
+        ends = [f" {self.anomalies}" if self.anomalies else "", " with quantiles" if self.quantiles else ""]
+        return " -> ".join(parts) + "".join(ends)
 
     @property
     def native(self) -> RollupRule:
@@ -148,7 +155,7 @@ class RollupPolicy:
         counter = None if self.kind is None else self.kind == "counter"
         strays = self.anomalies
         kept = None if strays is None else (strays.share, strays.threshold, strays.neighbours)
-        return self.selector, self.raw_ms, levels, counter, kept
+        return self.selector, self.raw_ms, levels, counter, kept, self.quantiles
 
 
 @dataclass(frozen=True, slots=True)

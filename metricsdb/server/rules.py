@@ -140,9 +140,6 @@ def _number(value: float) -> str:
     """As Go's `%e` with the fewest digits that read back: Prometheus' form of an alert's value."""
     if value != value or value in (float("inf"), float("-inf")):
         return {"nan": "NaN", "inf": "+Inf", "-inf": "-Inf"}[str(value)]
-    digits, _, exponent = f"{value!r}".partition("e")
-    for precision in range(18):
-        text = f"{value:.{precision}e}"
-        if float(text) == value:
-            return text
-    return f"{digits}e{exponent}"
+    # 17 digits always read back.
+    precision = next(p for p in range(17) if p == 16 or float(f"{value:.{p}e}") == value)
+    return f"{value:.{precision}e}"

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import polars as pl
 import pytest
 
 import metricsdb as mdb
 from metricsdb._native import AlertRule, NativeDatabase
+from metricsdb.alerts.evaluate import evaluate, plain
+from metricsdb.alerts.groups import groups_of
 from metricsdb.alerts.model import PostableAlert, RouteHint
-from metricsdb.errors import ConfigError, CorruptionError, FormatVersionError, ParseError, StorageError
+from metricsdb.errors import (
+    ConfigError,
+    CorruptionError,
+    FormatVersionError,
+    ParseError,
+    QueryRejected,
+    StorageError,
+)
 from metricsdb.testing import FakeClock
 
 MINUTE = 60_000
@@ -100,6 +110,19 @@ def test_install_says_what_changes_and_keeps_what_does_not(db, clock):
         db.alerts.remove("*")
 
 
+def test_series_end_with_their_alert(db, clock):
+    fill(db, [9] * 5)
+    db.alerts.install("ALERT A WHEN x > 5; ALERT B WHEN x > 5; ALERT C WHEN x > 5")
+    ticks(db, clock, 1)
+    db.alerts.remove("A")
+    db.alerts.install("ALERT B WHEN x > 5 FOR 1h")
+    ticks(db, clock, 1)
+    assert db.query("ALERTS", (T0 + MINUTE) / 1000).select("alertname", "alertstate").sort("alertname").rows() == [
+        ("B", "pending"),
+        ("C", "firing"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "error", "said"),
     [
@@ -184,6 +207,24 @@ def test_a_group_that_is_not_let_in_fails_as_one():
         clock.move(120)
         db.tick()
         assert db.alerts.list()["health"].to_list() == ["err"]
+
+
+def test_a_call_that_fails_as_a_whole_is_told_of_each():
+    class Refusing:
+        def evaluate_alerts(self, *_):
+            raise QueryRejected("too many queries")
+
+    (group,) = groups_of("ALERT A WHEN x > 5", MINUTE)
+    done = evaluate(Refusing(), group, T0, 300_000, lambda *_: [], plain, FakeClock(T0))
+    assert (done.changes, done.alerts) == ([], [])
+    assert (group.rules[0].health, group.rules[0].error) == ("err", "too many queries")
+
+
+def test_what_is_pending_inhibits_nothing(db, clock):
+    fill(db, [9] * 3)
+    db.alerts.install("ALERT Slow WHEN x > 5 FOR 1h; ALERT A WHEN x > 5 INHIBITED BY Slow")
+    db.tick()
+    assert db.alerts.history()["muted"].to_list() == [None, None]
 
 
 def test_inhibition_and_intervals_mute(db, clock):
@@ -316,6 +357,17 @@ def test_state_outlives_the_process(tmp_path):
     assert rehearsed.select("alert_from", "alert_to", "alert_notify").rows() == [(r[4], r[5], r[7]) for r in wanted]
 
 
+def test_the_state_is_kept_in_every_mode(tmp_path):
+    clock = FakeClock(T0)
+    for count in (1, 2):
+        with mdb.Database(tmp_path, durability="none", clock=clock) as db:
+            fill(db, [9, 9])
+            db.alerts.install("ALERT A WHEN x > 5")
+            ticks(db, clock, 1)
+            assert db.alerts.groups()[0].evaluations == count
+    assert db.alerts.history().is_empty()
+
+
 def test_a_state_file_that_is_none_is_refused(tmp_path, monkeypatch):
     with mdb.Database(tmp_path) as db:
         db.alerts.install("ALERT A WHEN x > 5")
@@ -409,6 +461,13 @@ def test_a_rehearsal_can_be_drawn(db, clock):
     assert drawn["title"] == "t"
     assert len(drawn["layer"]) == 2
     assert db.alerts.backtest("ALERT A WHEN x > 5", T0 / 1000).plot().to_dict()["mark"]["type"] == "bar"
+
+
+def test_without_altair_nothing_is_drawn(db, clock, monkeypatch):
+    fill(db, [9])
+    monkeypatch.setitem(sys.modules, "altair", None)
+    with pytest.raises(ConfigError, match="Altair is not installed"):
+        db.alerts.backtest("ALERT A WHEN x > 5", T0 / 1000).plot()
 
 
 def test_native_rules_refuse_what_is_none():

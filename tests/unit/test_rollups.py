@@ -41,6 +41,7 @@ def test_a_line_says_what_stays_how_long():
     assert str(policy) == "raw 6h -> 1m 1w -> 10m 12w6d -> 1h keep 1% above 4"
     assert RollupPolicy.parse("m", str(policy)) == policy
     assert str(RollupPolicy.parse("m", "none")) == "none"
+    assert str(RollupPolicy.parse("m", "1m keep 2% with quantiles")) == "1m keep 2% above 5 with quantiles"
 
 
 @pytest.mark.parametrize(
@@ -178,6 +179,31 @@ def test_retention_lets_samples_of_rolled_series_become_records_first():
     assert int(db.rollups.records("temperature", "1m")["count"].sum()) == 24 * HOUR
     # Series without a policy lose them for good.
     assert db.query("count_over_time(requests_total[24h])")["value"][0] < 3 * HOUR
+
+
+def test_quantiles_of_gauges_are_within_one_percent(tmp_path):
+    expr, grid = "quantile_over_time(0.99, temperature[2h])", (T0 + 7200, T0 + 16 * 3600, 3600)
+    plain, _ = filled()
+    wanted = plain.query_range(expr, *grid)
+    db, _ = filled(rollups={"temperature": "raw 6h -> 1m 10h -> 10m with quantiles"})
+    db.write(plain.select("temperature", T0, T0 + 86_400).select("__name__", "timestamp", "value"))
+    db.rollups.run()
+    found = db.query_range(expr, *grid)
+    assert found.height == wanted.height == 15
+    apart = (found["value"] - wanted["value"]).abs() / wanted["value"].abs()
+    assert apart.max() < 0.0101
+
+
+def test_raw_samples_are_those_that_were_written():
+    db, _ = filled(rollups={"temperature": "raw 6h -> 1m keep 1%"})
+    before = db.select("temperature", T0, T0 + 86_400)
+    db.append({"__name__": "temperature"}, [T0 + 7000.0], [90.0])
+    db.rollups.run()
+    after = db.scan("temperature").collect()
+    assert after.height < before.height / 3
+    assert 90.0 in after["value"].to_list()
+    known = set(zip(before["timestamp"], before["value"], strict=True))
+    assert {row for row in zip(after["timestamp"], after["value"], strict=True) if row[1] != 90.0} <= known
 
 
 def test_a_pass_can_be_watched_and_slowed():

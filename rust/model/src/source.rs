@@ -10,6 +10,7 @@ use crate::histogram::{Histogram, HistogramSamples};
 use crate::labels::Labels;
 use crate::predicate::Predicate;
 use crate::sample::Samples;
+use crate::sketch::Sketch;
 use crate::summary::{Summary, Wants};
 use crate::time::TimeRange;
 
@@ -163,6 +164,11 @@ pub trait SeriesSet: Send + Sync {
         Ok(None)
     }
 
+    /// As `summaries`, of sketches: `None` where there are none.
+    fn quantiles(&self, _index: usize, _windows: &[TimeRange]) -> Result<Option<Quantiles>> {
+        Ok(None)
+    }
+
     /// Encoded bytes of the chunks of one series that a read of `range` looks into. Asked by EXPLAIN ANALYZE alone.
     fn encoded_bytes(&self, _index: usize, _range: TimeRange) -> u64 {
         0
@@ -192,6 +198,17 @@ pub struct Stood {
     pub exact: bool,
     /// Resets are known.
     pub resets: bool,
+    /// Samples and records that were read.
+    pub samples: u64,
+}
+
+/// What windows come to where sketches stand for samples.
+#[derive(Clone, Debug, Default)]
+pub struct Quantiles {
+    /// One a window; `None` for an empty one.
+    pub windows: Vec<Option<Sketch>>,
+    /// No window cuts a bucket.
+    pub exact: bool,
     /// Samples and records that were read.
     pub samples: u64,
 }

@@ -379,6 +379,16 @@ impl NativeDatabase {
         Ok(done.into_iter().map(of).collect())
     }
 
+    /// Writes markers after all series of alerts that are evaluated no more.
+    fn end_alerts(&self, py: Python<'_>, rules: Vec<PyRef<'_, AlertRule>>, at: i64) -> PyResult<()> {
+        let rules: Vec<&AlertRule> = rules.iter().map(|rule| &**rule).collect();
+        call::short(py, || {
+            let written = rules.iter().flat_map(|rule| std::mem::take(&mut rule.held.lock().written));
+            let ended: Vec<(Labels, f64)> = written.map(|labels| (labels, stale())).collect();
+            self.write_alerts(&ended, at)
+        })
+    }
+
     /// One evaluation of a recording rule at `at`, whose query looks `offset_ms` back: writes what came at the time that
     /// the query saw, and markers after series that ended. Returns how many series there are.
     fn evaluate_record(

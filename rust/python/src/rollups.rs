@@ -13,13 +13,14 @@ use crate::database::NativeDatabase;
 use crate::output;
 
 /// selector, ms that raw samples stay, (ms of a bucket, ms that records stay), whether they are counters, and which
-/// samples survive: share, threshold, neighbours
-type RuleTuple = (String, Option<i64>, Vec<(i64, Option<i64>)>, Option<bool>, Option<(f64, f64, usize)>);
+/// samples survive: share, threshold, neighbours; whether quantiles are kept
+type RuleTuple =
+    (String, Option<i64>, Vec<(i64, Option<i64>)>, Option<bool>, Option<(f64, f64, usize)>, bool);
 /// next shard or 256, series, samples, records, records dropped, buckets made anew, samples that survive, raw samples
 /// dropped, their bytes
 type Done = (usize, u64, u64, u64, u64, u64, u64, u64, u64);
 
-fn rule((selector, raw, levels, counter, keeping): RuleTuple) -> Result<Rule> {
+fn rule((selector, raw, levels, counter, keeping, sketched): RuleTuple) -> Result<Rule> {
     let predicate = syntax::selector(&selector)?;
     let levels: Vec<Level> = levels.into_iter().map(|(every, keep)| Level { every, keep }).collect();
     let mut below = 1;
@@ -32,7 +33,7 @@ fn rule((selector, raw, levels, counter, keeping): RuleTuple) -> Result<Rule> {
         below = level.every;
     }
     let keeping = keeping.map(|(share, threshold, neighbours)| Keeping { share, threshold, neighbours });
-    Ok(Rule { predicate, raw, levels, counter, keeping })
+    Ok(Rule { predicate, raw, levels, counter, keeping, sketched })
 }
 
 #[pymethods]

@@ -1,7 +1,7 @@
 //! What a query sees: series ids from the index, their sealed chunks shared, their open chunks copied
 //! under a short lock of each shard. Decoding takes no lock.
 
-use metricsdb_model::source::{Groups, Stood};
+use metricsdb_model::source::{Groups, Quantiles, Stood};
 use metricsdb_model::{
     Bound, Budget, Error, Grouping, Histogram, HistogramSamples, Labels, LabelsRef, Predicate, Result,
     Samples, SeriesSet, Source, Summary, TimeRange, ValueKind, Wants,
@@ -266,7 +266,7 @@ impl Database {
         Ok(View::new(self, all, budget))
     }
 
-    /// The samples of known series, row by row as asked, without staleness markers. Errors: `Input` for an id that no series has.
+    /// The samples of known series that are stored as such, row by row as asked, without staleness markers. Errors: `Input` for an id that no series has.
     pub fn read_many(&self, ids: &[u64], range: TimeRange, budget: &Budget) -> Result<Rows> {
         let _inside = self.inside();
         let mut wanted = RoaringBitmap::new();
@@ -292,7 +292,7 @@ impl Database {
                     for id in ids {
                         let from = samples.len();
                         if let Some(&i) = place.get(&(*id as u32)) {
-                            view.read(i, range, &mut samples)?;
+                            view.read_stored(i, range, &mut samples)?;
                             samples.drop_stale(from);
                         }
                         ends.push(samples.len());
@@ -557,6 +557,16 @@ impl Captured {
 }
 
 impl View<'_> {
+    /// Appends the samples of one series in a range that were written so: those that are there, and before them those that
+    /// survived; no points that stand for others.
+    fn read_stored(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
+        let series = &self.series[index];
+        if let Some(rolled) = &series.rolled {
+            rolled.read_kept(TimeRange::new(range.start, range.end.min(rolled.raw_from)), out)?;
+        }
+        self.read_raw(series, range, out)
+    }
+
     /// Appends the samples of one series that are there.
     fn read_raw(&self, series: &Captured, range: TimeRange, out: &mut Samples) -> Result<()> {
         let range = series.raw_part(range);
@@ -669,6 +679,14 @@ impl SeriesSet for View<'_> {
         let stood = rolled.summaries(windows, |range, out| self.read_raw(series, range, out))?;
         self.store.decoded.add(stood.samples);
         Ok(Some(stood))
+    }
+
+    fn quantiles(&self, index: usize, windows: &[TimeRange]) -> Result<Option<Quantiles>> {
+        let series = &self.series[index];
+        let Some(rolled) = &series.rolled else { return Ok(None) };
+        let found = rolled.quantiles(windows, |range, out| self.read_raw(series, range, out))?;
+        self.store.decoded.add(found.as_ref().map_or(0, |found| found.samples));
+        Ok(found)
     }
 
     fn encoded_bytes(&self, index: usize, range: TimeRange) -> u64 {

@@ -10,7 +10,9 @@ import pytest
 
 import metricsdb as mdb
 from metricsdb.alerts import PostableAlert, RouteHint, amconfig, export
+from metricsdb.alerts.outbox import Outbox
 from metricsdb.alerts.pipeline import Pipeline
+from metricsdb.alerts.routing import Router
 from metricsdb.errors import ConfigError, DatabaseLocked, DeliveryError, StorageError
 from metricsdb.testing import FakeClock
 
@@ -349,3 +351,31 @@ def test_what_is_installed_is_exported(db):
     assert rest.groups[0].rules == ()
     db.alerts.remove("*", "g")
     assert db.alerts.install(";".join(texts)).added == ("A", "r")
+
+
+def test_a_hint_takes_the_place_of_the_tree():
+    router = Router(amconfig.load(CONFIG))
+    alert = PostableAlert({"alertname": "A", "zone": "z", "none": ""}, {}, T0)
+    hint = RouteHint(("pager", "chat"), ("zone",), 5_000, 7_000, 9_000)
+    frame = router.explain(alert, T0, hint)
+    assert frame["receiver"].to_list() == ["pager", "chat"]
+    assert frame["flush"][0].timestamp() * 1000 == T0 + 5_000
+    router.receive([alert], T0, {alert.fingerprint: hint})
+    assert router.tick(T0) == []
+    state = json.loads(json.dumps(router.state()))
+    router = Router(amconfig.load(CONFIG))
+    router.restore(state)
+    made = {n.receiver: n.group_labels for n in router.tick(T0 + 5_000)}
+    assert made == {"pager": {"zone": "z"}, "chat": {"zone": "z"}}
+    assert router.explain(alert, T0, RouteHint(("nobody",)))["receiver"].to_list() == ["chat"]
+
+
+def test_a_file_of_states_alone_stays_small(tmp_path):
+    box = Outbox(tmp_path)
+    for i in range(100):
+        box.put([], {"i": i, "held": "x" * 100_000})
+    assert (tmp_path / "outbox.log").stat().st_size < 2 << 20
+    box.close()
+    again = Outbox(tmp_path)
+    assert again.state["i"] == 99
+    again.close()

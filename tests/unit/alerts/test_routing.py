@@ -358,3 +358,21 @@ def test_a_configuration_comes_back_as_it_was():
     assert made.raw["time_intervals"][1]["time_intervals"][0]["times"][0]["start_time"] == "09:00"
     assert len(list(made.route.walk())) == 7
     assert made.route.match({"team": "db", "job": "postgres"})[0].receiver == "quiet"
+
+
+def test_many_sources_cost_each_alert_nothing(monkeypatch):
+    """Thousands that inhibit, and thousands that might be: each alert looks at those of its own labels alone."""
+    text = SMALL + 'inhibit_rules: [{source_matchers: [s="1"], target_matchers: [t=~"1|2"], equal: [host]}]'
+    router, count, real = Router(load(text)), 0, PostableAlert.resolved
+
+    def counted(self, now_ms):
+        nonlocal count
+        count += 1
+        return real(self, now_ms)
+
+    monkeypatch.setattr(PostableAlert, "resolved", counted)
+    router.receive([alert("S", s="1", t="1", host=str(i)) for i in range(500)], T0)
+    router.receive([alert("T", t="2", host=str(i)) for i in range(1000)], T0)
+    shown = {n.group_labels["alertname"]: len(n.alerts) for n in router.tick(T0 + 10_000)}
+    assert shown == {"S": 500, "T": 500}
+    assert count < 20_000

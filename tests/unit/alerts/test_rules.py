@@ -11,6 +11,7 @@ import yaml
 
 from metricsdb.alerts import RouteHint, export, rules
 from metricsdb.alerts.documents import read_yaml, to_yaml
+from metricsdb.alerts.groups import groups_of
 from metricsdb.errors import ConfigError
 from tests.unit.alerts.corpus import HAND, UNKNOWN, generated
 from tests.unit.alerts.statements import groups as some_groups
@@ -165,3 +166,20 @@ def test_an_edited_rule_is_taken_as_it_is():
     comments = "\n".join(line for line in text.split("\n") if line.lstrip().startswith("#"))
     chance.shuffle(plain["groups"])
     assert len(export.restore(to_yaml(plain) + comments)[0]) == len(statements) + 1
+
+
+@pytest.mark.parametrize("text", [HAND, UNKNOWN, *(yaml.safe_dump(generated(60, seed)) for seed in range(8))])
+def test_the_parser_reads_what_we_tell_it(text):
+    for group in rules.load(text).groups:
+        if group.rules:
+            told, _ = rules.RuleFile((group,)).to_statements()
+            (read,) = groups_of(told, 60_000)
+            assert [rule.name for rule in read.rules] == [rule.name for rule in group.rules]
+
+
+def test_a_comment_at_the_end_hides_nothing():
+    file = rules.load("groups: [{name: g, rules: [{alert: A, expr: 'x > 1 # why', for: 5m, labels: {a: b}}]}]")
+    assert "x > 1 # why\n   FOR 5m" in file.to_statements()[0]
+    level = export.Level("x > 1 # a", "", "x # b", ">", "1", clear_at=0.5)
+    made = export.portable([export.StatementGroup("g", [export.Statement("A", [level])])])
+    assert made.rules.groups[0].rules[0].expr.count("\n") == 2

@@ -69,12 +69,17 @@ fn over(
     Ok(all)
 }
 
-/// Takes what happened, part by part in the order of time.
+/// Takes what happened, part by part.
 pub trait Sink: Send {
+    /// In the order of time, and also what nobody is told; else in that order for each level of each instance alone,
+    /// and only what changes whether it fires or flaps, or is told.
+    const ALL: bool;
     fn take(&mut self, changes: Vec<Change>);
 }
 
 impl Sink for Vec<Change> {
+    const ALL: bool = true;
+
     fn take(&mut self, changes: Vec<Change>) {
         self.extend(changes);
     }
@@ -122,7 +127,11 @@ pub fn backtest<S: Sink>(
             .collect();
         runs.par_iter_mut().try_for_each(|run| {
             budget.check()?;
-            run.sink.take(run.machine.run(run.plan, &gathered[run.kind], mutings, false));
+            let readings = &gathered[run.kind];
+            run.sink.take(match S::ALL {
+                true => run.machine.run(run.plan, readings, mutings, false),
+                false => run.machine.changes(run.plan, readings, mutings, false, false),
+            });
             Ok::<_, Error>(())
         })?;
         budget.settle(mark, 0)?;

@@ -284,6 +284,8 @@ struct Run<'r> {
     readings: &'r Readings<'r>,
     mutings: &'r [Muting],
     failed: bool,
+    /// Also what nobody is told.
+    all: bool,
     changes: Vec<Change>,
 }
 
@@ -311,10 +313,28 @@ impl Machine {
         mutings: &[Muting],
         failed: bool,
     ) -> Vec<Change> {
+        let mut changes = self.changes(plan, readings, mutings, failed, true);
+        let key = |c: &Change| (c.at, c.level.is_none());
+        changes.sort_by(|a, b| {
+            key(a).cmp(&key(b)).then_with(|| (&a.labels, a.level).cmp(&(&b.labels, b.level)))
+        });
+        changes
+    }
+
+    /// The same, in the order of time for each level of each instance alone; without `all`, only what changes whether it
+    /// fires or flaps, and what somebody is told.
+    pub(super) fn changes(
+        &mut self,
+        plan: &Plan,
+        readings: &Readings<'_>,
+        mutings: &[Muting],
+        failed: bool,
+        all: bool,
+    ) -> Vec<Change> {
         if readings.times().is_empty() {
             return Vec::new();
         }
-        let mut run = Run { plan, readings, mutings, failed, changes: Vec::new() };
+        let mut run = Run { plan, readings, mutings, failed, all, changes: Vec::new() };
         let mut places = vec![false; readings.len()];
         let mut tracked: Vec<(Labels, Option<usize>)> = Vec::new();
         for labels in self.instances.keys() {
@@ -345,11 +365,7 @@ impl Machine {
                 self.keep(candidate);
             }
         }
-        let mut changes = run.changes;
-        changes.sort_by(|a, b| {
-            (a.at, a.level.is_none(), &a.labels, a.level).cmp(&(b.at, b.level.is_none(), &b.labels, b.level))
-        });
-        changes
+        run.changes
     }
 
     fn candidate(&mut self, run: &Run<'_>, labels: Labels, place: Option<usize>) -> Candidate {
@@ -548,7 +564,9 @@ impl Run<'_> {
             } else if !state.is_firing() {
                 notify = std::mem::take(&mut state.announced);
             }
-            let changed = before.shown != state.shown() || before.flapping != state.flapping.on;
+            let fires = before.firing != state.is_firing();
+            let changed =
+                fires || before.flapping != state.flapping.on || (self.all && before.shown != state.shown());
             if changed || notify {
                 self.value(candidate, level, step);
                 self.changes.push(change(candidate, level, now, notify, muted));

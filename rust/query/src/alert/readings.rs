@@ -8,7 +8,7 @@ use std::ops::Range;
 use metricsdb_model::answer::Point;
 use metricsdb_model::{Labels, Matrix};
 
-use super::compile::{ClearTest, Plan, Test, compares};
+use super::compile::{ClearTest, LevelPlan, Plan, Test, compares};
 use crate::syntax::tree::BinaryOp;
 
 /// One level at one evaluation: three bits, shifted by the level.
@@ -117,6 +117,9 @@ impl<'m> Readings<'m> {
         for (l, level) in plan.levels.iter().enumerate() {
             for &(query, row) in &self.instances[instance].rows {
                 let (query, row) = (query as usize, row as usize);
+                if self.at_once(level, l, query, row, &steps, out) {
+                    continue;
+                }
                 let mut apply = |test: Option<Test>, set: u32, unset: u32| {
                     let compare = match test {
                         None => None,
@@ -143,6 +146,43 @@ impl<'m> Readings<'m> {
         }
     }
 
+    /// Values of a row at some evaluations, where it has one at each.
+    fn dense(&self, query: usize, row: usize, steps: &Range<usize>) -> Option<&'m [f64]> {
+        let matrix = self.answers[query];
+        let (_, times, values) = matrix.row(row);
+        let dense = times.len() == self.times.len() && matrix.histograms.is_empty();
+        if dense { values.get(steps.clone()) } else { None }
+    }
+
+    /// Most levels compare one query alone: its values are read once. False: nothing was done.
+    fn at_once(
+        &self,
+        level: &LevelPlan,
+        l: usize,
+        query: usize,
+        row: usize,
+        steps: &Range<usize>,
+        out: &mut [u32],
+    ) -> bool {
+        use BinaryOp::{Greater, GreaterEqual, Less, LessEqual};
+        let Test::Compare { query: wanted, op, bound } = level.fire else { return false };
+        let stay = match level.clear {
+            ClearTest::NotFire => bound,
+            ClearTest::NotStay(Test::Compare { bound: stay, .. }) => stay,
+            _ => return false,
+        };
+        let Some(values) = self.dense(query, row, steps).filter(|_| wanted == query) else { return false };
+        let bounds = (bound, stay);
+        match op {
+            Greater => both(out, values, l, bounds, |value, bound| value > bound),
+            GreaterEqual => both(out, values, l, bounds, |value, bound| value >= bound),
+            Less => both(out, values, l, bounds, |value, bound| value < bound),
+            LessEqual => both(out, values, l, bounds, |value, bound| value <= bound),
+            _ => return false,
+        }
+        true
+    }
+
     /// Sets and unsets bits where a row has a value that compares so, or any value.
     fn apply(
         &self,
@@ -153,22 +193,15 @@ impl<'m> Readings<'m> {
         out: &mut [u32],
         (set, unset): (u32, u32),
     ) {
-        let matrix = self.answers[query];
-        let (_, times, values) = matrix.row(row);
-        let values = match values.get(steps.clone()) {
-            Some(values) if times.len() == self.times.len() && matrix.histograms.is_empty() => values,
-            _ => return self.apply_sparse(compare, query, row, steps, out, (set, unset)),
+        let Some(values) = self.dense(query, row, &steps) else {
+            return self.apply_sparse(compare, query, row, steps, out, (set, unset));
         };
-        use BinaryOp::{Equal, Greater, GreaterEqual, Less, LessEqual, NotEqual};
         match compare {
             None => out.iter_mut().for_each(|bits| *bits = (*bits & !unset) | set),
-            Some((Greater, bound)) => each(out, values, set, unset, |v| v > bound),
-            Some((GreaterEqual, bound)) => each(out, values, set, unset, |v| v >= bound),
-            Some((Less, bound)) => each(out, values, set, unset, |v| v < bound),
-            Some((LessEqual, bound)) => each(out, values, set, unset, |v| v <= bound),
-            Some((Equal, bound)) => each(out, values, set, unset, |v| v == bound),
-            Some((NotEqual, bound)) => each(out, values, set, unset, |v| v != bound),
-            Some(_) => {}
+            Some((op, bound)) => {
+                let holds = out.iter_mut().zip(values).filter(|(_, value)| compares(op, **value, bound));
+                holds.for_each(|(bits, _)| *bits = (*bits & !unset) | set);
+            }
         }
     }
 
@@ -258,11 +291,19 @@ fn extremes(matrix: &Matrix, row: usize, times: &[i64]) -> Vec<(f64, f64)> {
         .collect()
 }
 
+/// Fire and clear of level `l`, where values compare with the one bound and the other.
 #[inline]
-fn each(out: &mut [u32], values: &[f64], set: u32, unset: u32, holds: impl Fn(f64) -> bool) {
+fn both(
+    out: &mut [u32],
+    values: &[f64],
+    l: usize,
+    (fire, stay): (f64, f64),
+    holds: impl Fn(f64, f64) -> bool,
+) {
     for (bits, value) in out.iter_mut().zip(values) {
         // All bits or none, so that the loop has no branch.
-        let mask = u32::from(holds(*value)).wrapping_neg();
-        *bits = (*bits & !(unset & mask)) | (set & mask);
+        let fires = u32::from(holds(*value, fire)).wrapping_neg();
+        let stays = u32::from(holds(*value, stay)).wrapping_neg();
+        *bits = (*bits & !(CLEAR << l & stays)) | (FIRE << l & fires) | DATA << l;
     }
 }

@@ -7,7 +7,7 @@ use metricsdb_model::Labels;
 use super::backtest::Sink;
 use super::machine::Change;
 
-/// Counts transitions as they come, in the order of time.
+/// Counts transitions as they come, of each level of each instance in the order of time.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// Times that a level of an instance began to fire.
@@ -29,6 +29,8 @@ pub struct Tally {
 }
 
 impl Sink for Tally {
+    const ALL: bool = false;
+
     fn take(&mut self, changes: Vec<Change>) {
         for change in changes {
             self.notifications += u64::from(change.notify);

@@ -66,6 +66,7 @@ impl<'a> Evaluator<'a> {
         let mut rows = self.rows(ranges, kernel, function.sliding, args, call.keeps_name(), grid, remarks);
         if let Leaf::Window(window) = &mut rows.leaf {
             window.of_summary = of_summary;
+            window.is_quantile = function.name == "quantile_over_time";
             window.points = window_fn(function);
             window.wants_counter = function.wants_counter;
             window.reads_starts = function.reads_starts;
@@ -95,6 +96,7 @@ impl<'a> Evaluator<'a> {
             grid: *grid,
             reads_starts: false,
             of_summary: None,
+            is_quantile: false,
             points: None,
             wants_counter: false,
             remarks,

@@ -134,6 +134,8 @@ pub(crate) struct WindowLeaf<'a> {
     pub reads_starts: bool,
     /// The function as one of what the samples come to, where there is such a form.
     pub of_summary: Option<OfSummary>,
+    /// The function is `quantile_over_time`, which sketches answer where samples are gone.
+    pub is_quantile: bool,
     /// The function where histograms are in the window; `None`: it leaves them out.
     pub points: Option<PointsFn>,
     /// The function is one of counters.
@@ -305,6 +307,42 @@ impl<'a> Rows<'a> {
         Ok(())
     }
 
+    fn quantile_window(&self, budget: &Budget) -> Option<&WindowLeaf<'a>> {
+        match &self.leaf {
+            Leaf::Window(window) if window.is_quantile && budget.visits().is_none() => Some(window),
+            _ => None,
+        }
+    }
+
+    /// Quantiles of windows from sketches, within one percent; `false` where there are none.
+    fn fill_from_sketches(
+        &self,
+        window: &WindowLeaf<'a>,
+        row: usize,
+        width: i64,
+        budget: &Budget,
+        out: &mut [f64],
+    ) -> Result<bool> {
+        let windows = window.windows(out.len());
+        let asked = |i: usize| window.args.at(i).first().copied().unwrap_or(f64::NAN);
+        budget.check()?;
+        let possible = window.edges.is_none() && (0..windows.len()).all(|i| (0.0..=1.0).contains(&asked(i)));
+        let found = if possible { self.set.quantiles(row, &windows)? } else { None };
+        let Some(found) = found else {
+            self.remarks.add(Note::Rollups(width));
+            return Ok(false);
+        };
+        budget.take_samples(found.samples)?;
+        if !found.exact {
+            self.remarks.add(Note::Rollups(width));
+        }
+        for (i, (slot, sketch)) in out.iter_mut().zip(&found.windows).enumerate() {
+            *slot = sketch.as_ref().map_or(ABSENT, |sketch| sketch.quantile(asked(i)));
+        }
+        window.repeat_single(out);
+        Ok(true)
+    }
+
     /// A row of whose samples some are left as records of `width` ms alone: `false` where points must stand for them.
     fn fill_from_records(&self, row: usize, width: i64, budget: &Budget, out: &mut [f64]) -> Result<bool> {
         self.remarks.notes.note_rollups();
@@ -315,11 +353,11 @@ impl<'a> Rows<'a> {
                 .map(|f| (window, f)),
             _ => None,
         };
+        if let Some(window) = self.quantile_window(budget) {
+            return self.fill_from_sketches(window, row, width, budget, out);
+        }
         if let Some((window, function)) = of_window {
-            let windows: Vec<TimeRange> = (0..window.looks.count.min(out.len()))
-                .map(|i| window.looks.time(i))
-                .map(|end| TimeRange::new(end.saturating_sub(window.range).saturating_add(1), end))
-                .collect();
+            let windows = window.windows(out.len());
             budget.check()?;
             if let Some(stood) = self.set.summaries(row, &windows)?
                 && (stood.resets || function.wants != Wants::Resets)
@@ -504,6 +542,12 @@ impl WindowLeaf<'_> {
         }
         self.repeat_single(out);
         Ok(true)
+    }
+
+    /// The windows of the steps, at most so many.
+    fn windows(&self, steps: usize) -> Vec<TimeRange> {
+        let ends = (0..self.looks.count.min(steps)).map(|i| self.looks.time(i));
+        ends.map(|end| TimeRange::new(end.saturating_sub(self.range).saturating_add(1), end)).collect()
     }
 
     /// A window that does not move is the same at all steps.

@@ -18,7 +18,7 @@ use crate::codec::cursor::{put_signed, put_varint};
 use crate::database::Database;
 use crate::histograms::HistogramSeries;
 use crate::precision::PrecisionRules;
-use crate::rollup::RolledSeries;
+use crate::rollup::{RolledSeries, Step};
 use crate::sealed::Sealed;
 use crate::shard::{SHARDS, Shard};
 use crate::starts::StartSeries;
@@ -287,7 +287,13 @@ impl Parts<'_> {
         self.pieces(copied, Kind::Rollups, copied.rollups.iter(), |parts, (row, series), out| {
             put_varint(out, u64::from(*row));
             put_signed(out, series.raw_from);
-            out.push(u8::from(series.counter));
+            // The policy, as a step of it is noted in the journal.
+            let levels = series.levels.iter().map(|l| (l.every, i64::MIN)).collect();
+            let (keeping, sketched) = (series.keeping, series.sketched);
+            let step = Step { horizon: i64::MIN, raw_before: i64::MIN, levels, keeping, sketched };
+            let mut policy = Vec::new();
+            record::put_roll(&mut policy, &step, &[(*row, series.counter)]);
+            put_bytes(out, &policy);
             put_varint(out, series.dirty.len() as u64);
             put_column(out, series.dirty.iter().copied());
             put_varint(out, series.levels.len() as u64);
@@ -301,6 +307,8 @@ impl Parts<'_> {
                     put_varint(out, chunks.len() as u64);
                     chunks.iter().try_for_each(|chunk| parts.chunk(chunk, out))?;
                 }
+                put_varint(out, level.sketches.parts().len() as u64);
+                level.sketches.parts().for_each(|bytes| put_bytes(out, bytes));
             }
             put_varint(out, series.kept.len() as u64);
             series.kept.iter().try_for_each(|chunk| parts.chunk(chunk, out))

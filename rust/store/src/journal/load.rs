@@ -20,7 +20,7 @@ use crate::database::Database;
 use crate::histograms::HistogramSeries;
 use crate::precision::{PrecisionRules, RuleText};
 use crate::resolve::Interned;
-use crate::rollup::{Block, LevelSeries, RolledSeries};
+use crate::rollup::{Block, LevelSeries, RolledSeries, Sketches};
 use crate::series::{Head, ROWS_MAX};
 use crate::shard::{Rules, Shard, Staged, Work};
 use crate::slab::CLASSES;
@@ -259,7 +259,9 @@ impl Stream {
     }
 
     fn load_rollups(&mut self, reader: &Reader<'_>, shard: &mut Shard, c: &mut Cursor<'_>) -> Result<()> {
-        let (theirs, raw_from, counter) = (read_row(c)?, c.signed()?, c.byte()? != 0);
+        let (theirs, raw_from) = (read_row(c)?, c.signed()?);
+        let (step, of) = record::read_roll(read_bytes(c)?)?;
+        let counter = of.first().is_some_and(|&(_, counter)| counter);
         let (mut dirty, mut levels, mut whole) = (Vec::new(), Vec::new(), true);
         let count = c.count()?;
         read_column(c, count, &mut dirty)?;
@@ -278,7 +280,13 @@ impl Stream {
                     blocks.push(Block::restore(present, chunks)?);
                 }
             }
-            levels.push(LevelSeries { every, until, floor, blocks });
+            let parts: Vec<Vec<u8>> =
+                (0..c.count()?).map(|_| read_bytes(c).map(<[u8]>::to_vec)).collect::<Result<_>>()?;
+            if every <= 0 {
+                return Err(wrong("a level without width"));
+            }
+            let sketches = Sketches::restore(every, parts)?;
+            levels.push(LevelSeries { every, until, floor, blocks, sketches });
         }
         let mut kept = Vec::new();
         for _ in 0..c.count()? {
@@ -287,7 +295,8 @@ impl Stream {
                 Err(_) => whole = false,
             }
         }
-        let series = RolledSeries { raw_from, counter, dirty, levels, kept };
+        let (keeping, sketched) = (step.keeping, step.sketched);
+        let series = RolledSeries { raw_from, counter, keeping, sketched, dirty, levels, kept };
         series.check()?;
         if let Some(row) = self.row(theirs) {
             if !whole {

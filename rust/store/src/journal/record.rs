@@ -58,6 +58,7 @@ pub fn put_roll(out: &mut Vec<u8>, step: &Step, rows: &[(u32, bool)]) {
     out.extend_from_slice(&keeping.share.to_le_bytes());
     out.extend_from_slice(&keeping.threshold.to_le_bytes());
     put_varint(out, keeping.neighbours as u64);
+    out.push(u8::from(step.sketched));
     for wanted in [true, false] {
         let of: Vec<i64> = rows.iter().filter(|r| r.1 == wanted).map(|r| i64::from(r.0)).collect();
         put_varint(out, of.len() as u64);
@@ -67,7 +68,13 @@ pub fn put_roll(out: &mut Vec<u8>, step: &Step, rows: &[(u32, bool)]) {
 
 pub fn read_roll(payload: &[u8]) -> Result<(Step, Vec<(u32, bool)>)> {
     let mut c = Cursor::new(payload);
-    let mut step = Step { horizon: c.signed()?, raw_before: c.signed()?, levels: Vec::new(), keeping: None };
+    let mut step = Step {
+        horizon: c.signed()?,
+        raw_before: c.signed()?,
+        levels: Vec::new(),
+        keeping: None,
+        sketched: false,
+    };
     for _ in 0..c.count()? {
         let (every, before) = (c.signed()?, c.signed()?);
         if every <= 0 || step.levels.last().is_some_and(|&(below, _)| every % below != 0) {
@@ -77,6 +84,7 @@ pub fn read_roll(payload: &[u8]) -> Result<(Step, Vec<(u32, bool)>)> {
     }
     let (share, threshold) = (f64::from_bits(c.word(8)?), f64::from_bits(c.word(8)?));
     let neighbours = (c.varint()? as usize).min(RECORD_SAMPLES_MAX);
+    step.sketched = c.byte()? != 0;
     // Bytes that were damaged and pass every check are not taken for a choice.
     let is_given = share > 0.0 && share <= 1.0 && threshold > 0.0;
     step.keeping = is_given.then_some(Keeping { share, threshold, neighbours });

@@ -9,6 +9,7 @@ pub mod kept;
 mod read;
 pub mod record;
 mod roll;
+mod sketches;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use metricsdb_model::{Error, Result, Samples, TimeRange, ValueKind};
 pub use block::Block;
 pub use record::Record;
 pub use roll::{Keeping, Level, LevelStats, Pass, Progress, Rolled, Rule, Step};
+pub use sketches::Sketches;
 
 use crate::chunk::{BLOCK_SAMPLES, Chunk, SharedColumns, chunks_of};
 use crate::heap;
@@ -36,6 +38,9 @@ pub struct RolledSeries {
     /// Samples at or before this time are in records alone; `i64::MIN` while all are there.
     pub raw_from: i64,
     pub counter: bool,
+    /// What the last step of a policy said of samples that survive, and of sketches.
+    pub keeping: Option<Keeping>,
+    pub sketched: bool,
     /// Ends of the finest level's buckets that late samples came to: sorted, to be made anew.
     pub dirty: Vec<i64>,
     /// The finest first.
@@ -53,6 +58,14 @@ pub struct LevelSeries {
     /// Records that end at or before it are gone.
     pub floor: i64,
     pub blocks: Vec<Block>,
+    pub sketches: Sketches,
+}
+
+impl LevelSeries {
+    pub fn new(every: i64) -> LevelSeries {
+        let (until, floor) = (i64::MIN, i64::MIN);
+        LevelSeries { every, until, floor, blocks: Vec::new(), sketches: Sketches::default() }
+    }
 }
 
 impl Rollups {
@@ -107,10 +120,9 @@ impl Default for RolledSeries {
 
 impl RolledSeries {
     fn new(levels: &[Level], counter: bool) -> RolledSeries {
-        let level =
-            |l: &Level| LevelSeries { every: l.every, until: i64::MIN, floor: i64::MIN, blocks: Vec::new() };
-        let levels = levels.iter().map(level).collect();
-        RolledSeries { raw_from: i64::MIN, counter, dirty: Vec::new(), levels, kept: Vec::new() }
+        let levels = levels.iter().map(|l| LevelSeries::new(l.every)).collect();
+        let (keeping, sketched, raw_from) = (None, false, i64::MIN);
+        RolledSeries { raw_from, counter, keeping, sketched, dirty: Vec::new(), levels, kept: Vec::new() }
     }
 
     fn soil(&mut self, time: i64) {
@@ -168,7 +180,9 @@ impl RolledSeries {
 
     /// Heap bytes.
     pub fn bytes(&self) -> usize {
-        let of = |l: &LevelSeries| heap::vector(&l.blocks) + l.blocks.iter().map(Block::bytes).sum::<usize>();
+        let of = |l: &LevelSeries| {
+            heap::vector(&l.blocks) + l.blocks.iter().map(Block::bytes).sum::<usize>() + l.sketches.bytes()
+        };
         heap::shared::<RolledSeries>()
             + heap::vector(&self.dirty)
             + heap::vector(&self.levels)
@@ -254,6 +268,7 @@ impl LevelSeries {
     /// Drops what ends at or before a time.
     fn expire(&mut self, floor: i64) -> usize {
         self.floor = self.floor.max(floor);
+        self.sketches.expire(self.floor);
         let gone = self.blocks.partition_point(|b| b.last() <= self.floor);
         self.blocks.drain(..gone).map(|b| b.count()).sum()
     }

@@ -1,7 +1,7 @@
 //! Reading: records stand for the samples that are gone.
 
-use metricsdb_model::source::Stood;
-use metricsdb_model::{Result, Samples, TimeRange};
+use metricsdb_model::source::{Quantiles, Stood};
+use metricsdb_model::{Result, Samples, Sketch, TimeRange};
 
 use super::record::{Record, coarser, end_of, expand, floor_of, points_of, records_of};
 use super::{LevelSeries, RolledSeries, block::Block};
@@ -32,7 +32,7 @@ impl RolledSeries {
             };
             range.start <= upper && any.is_some_and(overlaps)
         };
-        let widest = self.parts().into_iter().filter(stands).next_back();
+        let widest = self.parts().into_iter().rfind(stands);
         widest.and_then(|(at, _)| self.levels.get(at)).map_or(0, |level| level.every)
     }
 
@@ -160,6 +160,60 @@ impl RolledSeries {
         }
         stood.samples = samples.len() as u64 + records.len() as u64;
         Ok(stood)
+    }
+
+    /// What the samples of ascending windows come to as sketches; none where some level has none. Not exact where a window
+    /// cuts a bucket: points stand for its samples then.
+    pub fn quantiles(
+        &self,
+        windows: &[TimeRange],
+        raw: impl FnOnce(TimeRange, &mut Samples) -> Result<()>,
+    ) -> Result<Option<Quantiles>> {
+        let Some((first, last)) = windows.first().zip(windows.last()) else { return Ok(None) };
+        let reach = TimeRange::new(first.start, last.end);
+        let records = self.standing(reach)?;
+        let mut sketches = Vec::new();
+        for (at, upper) in self.parts().into_iter().rev() {
+            let Some(level) = self.levels.get(at) else { continue };
+            let until = end_of(reach.end, level.every).min(upper);
+            level.sketches.read(
+                level.every,
+                reach.start.saturating_sub(1).max(level.floor),
+                until,
+                &mut sketches,
+            )?;
+        }
+        if !sketches.iter().map(|s| s.0).eq(records.iter().map(|(_, r)| r.end)) {
+            return Ok(None);
+        }
+        let mut samples = Samples::default();
+        raw(self.raw_part(reach), &mut samples)?;
+        samples.drop_stale(0);
+        let mut found = Quantiles { windows: Vec::with_capacity(windows.len()), exact: true, samples: 0 };
+        for window in windows {
+            let mut all = Sketch::default();
+            for ((every, record), (_, bytes)) in records.iter().zip(&sketches) {
+                if record.end < window.start || record.end - every >= window.end {
+                    continue;
+                }
+                if record.end <= window.end && record.end - every >= window.start.saturating_sub(1) {
+                    all.merge(&Sketch::decode(bytes)?);
+                    continue;
+                }
+                expand(record, *every, self.counter, |time, value| {
+                    if window.contains(time) {
+                        all.add(value);
+                    }
+                });
+                found.exact = false;
+            }
+            let a = samples.timestamps.partition_point(|&t| t < window.start);
+            let b = samples.timestamps.partition_point(|&t| t <= window.end).max(a);
+            all.add_all(samples.values.get(a..b).unwrap_or(&[]));
+            found.windows.push((all.count() > 0).then_some(all));
+        }
+        found.samples = samples.len() as u64 + records.len() as u64;
+        Ok(Some(found))
     }
 
     /// The newest time and value that records stand for, in a range.

@@ -7,6 +7,7 @@ use roaring::RoaringBitmap;
 
 use super::kept;
 use super::record::{Record, coarser, end_of, floor_of, records_of};
+use super::sketches::{self, Sketched};
 use super::{LevelSeries, RolledSeries};
 use crate::database::Database;
 use crate::expire::Expired;
@@ -57,6 +58,8 @@ pub struct Rule {
     /// Whether they are counters; `None`: by type, name or behaviour.
     pub counter: Option<bool>,
     pub keeping: Option<Keeping>,
+    /// Whether quantiles are kept beside records.
+    pub sketched: bool,
 }
 
 /// What one call did.
@@ -107,6 +110,7 @@ pub struct Step {
     /// Width, and the time before which records go.
     pub levels: Vec<(i64, i64)>,
     pub keeping: Option<Keeping>,
+    pub sketched: bool,
 }
 
 impl Step {
@@ -117,14 +121,28 @@ impl Step {
             raw_before: before(rule.raw),
             levels: rule.levels.iter().map(|l| (l.every, before(l.keep))).collect(),
             keeping: rule.keeping,
+            sketched: rule.sketched,
         }
     }
 
     /// The step of a series whose raw samples go for another reason.
     fn forced(series: &RolledSeries, before: i64) -> Step {
         let levels = series.levels.iter().map(|l| (l.every, i64::MIN)).collect();
-        Step { horizon: i64::MIN, raw_before: before, levels, keeping: None }
+        let (keeping, sketched) = (series.keeping, series.sketched);
+        Step { horizon: i64::MIN, raw_before: before, levels, keeping, sketched }
     }
+}
+
+/// The sketches of buckets that have records, from the samples of these.
+fn sketches_of(records: &[Record], samples: &Samples) -> Vec<Sketched> {
+    let mut out = Vec::with_capacity(records.len());
+    for record in records {
+        let from = samples.timestamps.partition_point(|&t| t < record.first.0);
+        let to = samples.timestamps.partition_point(|&t| t <= record.last.0).max(from);
+        let values = samples.values.get(from..to).unwrap_or(&[]);
+        out.push((record.end, sketches::sketch(values).encode()));
+    }
+    out
 }
 
 /// A span, and what of it survives.
@@ -153,7 +171,7 @@ impl RolledSeries {
             self.levels.iter().filter(|l| wanted(l.every) || !l.blocks.is_empty()).cloned().collect();
         for &(every, _) in &step.levels {
             if all.iter().all(|l| l.every != every) {
-                all.push(LevelSeries { every, until: i64::MIN, floor: i64::MIN, blocks: Vec::new() });
+                all.push(LevelSeries::new(every));
             }
         }
         all.sort_by_key(|l| l.every);
@@ -204,11 +222,12 @@ impl Shard {
             None => RolledSeries::new(&levels, counter),
         };
         series.adopt(step);
+        (series.keeping, series.sketched) = (step.keeping, step.sketched && !series.counter);
         let every = series.levels.first().map_or(1, |l| l.every);
         let newest = self.newest(row).unwrap_or(i64::MIN);
         let forced = floor_of(step.raw_before, every);
         let until = floor_of(newest.min(step.horizon), every).max(forced);
-        self.roll_raw(row, &mut series, until, step.keeping.as_ref(), done)?;
+        self.roll_raw(row, &mut series, until, done)?;
         let dirty = std::mem::take(&mut series.dirty);
         series.roll_up(&dirty, &self.shared_columns, done)?;
         series.expire(step, done);
@@ -229,15 +248,10 @@ impl Shard {
     }
 
     /// The finest level: buckets that late samples came to, and those up to `until`.
-    fn roll_raw(
-        &self,
-        row: u32,
-        series: &mut RolledSeries,
-        until: i64,
-        keeping: Option<&Keeping>,
-        done: &mut Rolled,
-    ) -> Result<()> {
-        let (counter, raw_from) = (series.counter, series.raw_from);
+    fn roll_raw(&self, row: u32, series: &mut RolledSeries, until: i64, done: &mut Rolled) -> Result<()> {
+        let (counter, raw_from, sketched) = (series.counter, series.raw_from, series.sketched);
+        let keeping = series.keeping;
+        let keeping = keeping.as_ref();
         let mut picked: Vec<Survivors> = Vec::new();
         let Some(level) = series.levels.first_mut() else { return Ok(()) };
         let (every, mut samples, mut records) = (level.every, Samples::default(), Vec::new());
@@ -259,6 +273,9 @@ impl Shard {
                 )?);
             }
             level.replace(end - every, end, &records, counter, &self.shared_columns)?;
+            if sketched {
+                level.sketches.replace(every, end - every, end, &sketches_of(&records, &samples))?;
+            }
             done.remade += 1;
         }
         let after = level.until.max(raw_from);
@@ -279,6 +296,9 @@ impl Shard {
                 )?);
             }
             level.replace(after, until, &records, counter, &self.shared_columns)?;
+            if sketched {
+                level.sketches.replace(every, after, until, &sketches_of(&records, &samples))?;
+            }
             level.until = until;
             done.samples += samples.len() as u64;
             done.records += records.len() as u64;
@@ -384,7 +404,7 @@ impl RolledSeries {
         shared: &crate::chunk::SharedColumns,
         done: &mut Rolled,
     ) -> Result<()> {
-        let counter = self.counter;
+        let (counter, sketched) = (self.counter, self.sketched);
         let (mut fine, mut records) = (Vec::new(), Vec::new());
         for at in 1..self.levels.len() {
             let (below, above) = self.levels.split_at_mut(at);
@@ -396,6 +416,16 @@ impl RolledSeries {
                 below.records(after, until, &mut fine)?;
                 coarser(&fine, every, until, &mut records);
                 level.replace(after, until, &records, counter, shared)?;
+                if sketched {
+                    let mut sketches = Vec::new();
+                    below.sketches.read(below.every, after.max(below.floor), until, &mut sketches)?;
+                    level.sketches.replace(
+                        every,
+                        after,
+                        until,
+                        &sketches::coarser(&sketches, every, until)?,
+                    )?;
+                }
                 Ok(records.len() as u64)
             };
             let mut last = i64::MIN;

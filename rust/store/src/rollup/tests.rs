@@ -20,7 +20,7 @@ fn every() -> Predicate {
 
 fn rule(raw: Option<i64>, keeps: [Option<i64>; 3]) -> Rule {
     let levels = LEVELS.iter().zip(keeps).map(|(&every, keep)| Level { every, keep }).collect();
-    Rule { predicate: every(), raw, levels, counter: Some(true), keeping: None }
+    Rule { predicate: every(), raw, levels, counter: Some(true), keeping: None, sketched: true }
 }
 
 fn write(db: &Database, id: u64, samples: &[(i64, f64)]) -> u64 {
@@ -58,7 +58,7 @@ fn roll_all(db: &Database, before: i64) {
     let shard = (0..256).find(|&n| db.shard(n).series.len() > 0).unwrap();
     let mut shard = db.shard(shard);
     let levels = LEVELS.iter().map(|&every| (every, i64::MIN)).collect();
-    let step = Step { horizon: before, raw_before: i64::MIN, levels, keeping: None };
+    let step = Step { horizon: before, raw_before: i64::MIN, levels, keeping: None, sketched: true };
     shard.roll_row(0, true, &step, &mut Default::default(), &mut Rolled::default()).unwrap();
 }
 
@@ -274,4 +274,31 @@ fn what_strays_survives_and_is_seen() {
         let stood = view.summaries(0, &[TimeRange::new(peak - 20, peak + 1)]).unwrap().unwrap();
         assert_eq!(stood.windows[0].unwrap().max, 90.0);
     }
+}
+
+#[test]
+fn quantiles_of_whole_buckets_are_within_one_percent() {
+    let db = Database::new(Options::default());
+    let id = series(&db);
+    let value = |i: i64| ((i * 7919 % 9973) as f64).powi(2) / 1e3 - 500.0;
+    let all: Vec<(i64, f64)> = (0..4_000).map(|i| (i * 15, value(i))).collect();
+    write(&db, id, &all);
+    let gauge = Rule { counter: Some(false), ..rule(Some(5_000), [Some(20_000), None, None]) };
+    roll(&db, &gauge, 60_000);
+    let view = db.select(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
+    let windows: Vec<TimeRange> = (1..31).map(|i| TimeRange::new(i * 1800 + 1, (i + 2) * 1800)).collect();
+    let found = view.quantiles(0, &windows).unwrap().unwrap();
+    assert!(found.exact);
+    for (window, sketch) in windows.iter().zip(&found.windows) {
+        let mut inside: Vec<f64> = all.iter().filter(|s| window.contains(s.0)).map(|s| s.1).collect();
+        inside.sort_by(f64::total_cmp);
+        for q in [0.0, 0.25, 0.5, 0.9, 0.99, 1.0] {
+            let rank = q * (inside.len() - 1) as f64;
+            let (low, high) = (inside[rank.floor() as usize], inside[rank.ceil() as usize]);
+            let found = sketch.as_ref().unwrap().quantile(q);
+            let (low, high) = (low - 0.0101 * low.abs(), high + 0.0101 * high.abs());
+            assert!(found >= low && found <= high, "{q} {found} {low} {high}");
+        }
+    }
+    assert!(!view.quantiles(0, &[TimeRange::new(1_000, 7_000)]).unwrap().unwrap().exact);
 }

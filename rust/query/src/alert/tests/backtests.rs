@@ -46,7 +46,8 @@ fn live(plan: &Plan, times: Times, source: &dyn Source) -> Vec<Change> {
     changes
 }
 
-const STATEMENTS: [&str; 12] = [
+const STATEMENTS: [&str; 13] = [
+    "alert a when x <= 3",
     "alert a when x > 5",
     "alert a when x > 5 for 3s clear at 3 for 2s hold 5s",
     "alert a when x > 5 and x < 8 on nodata unknown after 2s",
@@ -102,7 +103,8 @@ fn parts_of_a_long_time_are_one_rehearsal() {
 fn histograms_are_present_and_compare_with_nothing() {
     let sample = |step: i64| match step % 3 {
         0 => Sample::Number(9.0),
-        _ => Sample::Histogram(Histogram::stale()),
+        // Empty, and none of those that mark an end.
+        _ => Sample::Histogram(Histogram { sum: 1.0, ..Histogram::stale() }),
     };
     let line: Mixed = (0..20).filter(|step| step % 7 != 0).map(|step| (step * 1000, sample(step))).collect();
     let held = Plain(vec![(labels(&[("__name__", "x")]), line)]);

@@ -155,6 +155,16 @@ fn programs_read_statements_one_after_another() {
 }
 
 #[test]
+fn what_is_explained_stays_at_its_place() {
+    let text = "# é\n EXPLAIN ANALYZE sum(up) # why";
+    let [Statement::Explain(explain)] = &program(text).unwrap().statements[..] else { panic!() };
+    assert_eq!(explain.query_text(text).unwrap(), "   \n                 sum(up)");
+    let alert = "EXPLAIN ALERT a WHEN x > 1";
+    let [Statement::Explain(explain)] = &program(alert).unwrap().statements[..] else { panic!() };
+    assert_eq!(explain.query_text(alert), None);
+}
+
+#[test]
 fn labels_of_a_group_stand_beneath_those_of_its_statements() {
     let text = "group g labels {a=\"1\", b=\"1\"} { record r = x labels {a=\"2\"} alert s when x > 1 alert t when x > 1 labels {c=\"3\"}
         slo u target 9% over 1d bad x total y burn 1 over 1h and 1m level p }";
@@ -164,7 +174,8 @@ fn labels_of_a_group_stand_beneath_those_of_its_statements() {
     assert!(found[1].ends_with("LABELS { a=\"1\", b=\"1\" }"));
     assert!(found[2].ends_with("LABELS { a=\"1\", b=\"1\", c=\"3\" }"));
     assert!(found[3].ends_with("LABELS { a=\"1\", b=\"1\" }"));
-    let plain = Group { labels: Vec::new(), ..group.clone() };
+    let mut plain = Group { labels: Vec::new(), ..group.clone() };
+    plain.statements.push(Statement::Query(parse("x").unwrap()));
     assert!(plain.labelled()[1].to_string().ends_with("> 1"));
 }
 
@@ -272,6 +283,18 @@ fn errors_say_where_and_what_to_do() {
         (
             "alert a when rate(x[$w]) > 1",
             "1:21: parse error: unexpected \"$w\" in duration expression, expected number, duration, step(), or range()",
+        ),
+        (
+            "alert a when x inhibited by 5",
+            "1:29: parse error: unexpected number \"5\" in INHIBITED BY, expected a name",
+        ),
+        (
+            "alert a when x labels {(",
+            "1:24: parse error: unexpected \"(\" in LABELS, expected a name or \"}\"",
+        ),
+        (
+            "alert a when x cap x instances",
+            "1:20: parse error: unexpected identifier \"x\" in CAP, expected a whole number",
         ),
         ("; x", "1:1: parse error: unexpected \";\""),
     ];
