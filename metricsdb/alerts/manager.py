@@ -337,11 +337,12 @@ class Alerts:
                 if self.deliver is not None and done.alerts:
                     self.deliver(done.alerts, at)
             self._at_ms = None
+            # Before the state: who is killed in between evaluates again, and receives the same.
+            if self.pipeline is not None:
+                self.pipeline.tick(now_ms)
             if due:
                 self._forget_acknowledged()
                 self._save()
-            if self.pipeline is not None:
-                self.pipeline.tick(now_ms)
         return len(due)
 
     def _note(self, done: Evaluation) -> None:

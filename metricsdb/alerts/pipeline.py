@@ -108,7 +108,7 @@ class Pipeline:
     # --- alerts in, messages out ------------------------------------------------------------------
 
     def receive(self, alerts: Sequence[tuple[PostableAlert, RouteHint | None]], now_ms: int) -> None:
-        """Takes alerts as `metricsdb.alerts.evaluate.Deliver` says; when it returns they survive a crash."""
+        """Takes alerts as `metricsdb.alerts.evaluate.Deliver` says; the next ``tick`` makes them survive a crash."""
         with self._lock:
             for alert, hint in alerts:
                 url = alert.generator_url
@@ -123,11 +123,10 @@ class Pipeline:
                 if self._feeds:
                     self._posted[whole.fingerprint] = whole
             self._unsaved = True
-            self._feed(now_ms)
-            self._keep()
 
     def tick(self, now_ms: int) -> None:
-        """Puts what is due into the outbox: groups whose time has come, and what an Alertmanager has to hear again."""
+        """Puts what is due into the outbox (groups whose time has come, what an Alertmanager has to hear), with what
+        was received: one write, after which they survive a crash. O(alerts) where there is something to put."""
         with self._lock:
             if self._router is not None:
                 self._notifications += self._router.tick(now_ms)

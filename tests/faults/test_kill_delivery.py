@@ -1,10 +1,11 @@
-"""A process that is killed at any write of its outbox tells its receivers, once it runs again, what it would have."""
+"""A process that is killed at any write of its outbox or its state tells receivers later what it would have told."""
 
 from __future__ import annotations
 
 import json
 
 import metricsdb as mdb
+from metricsdb.alerts import state
 from metricsdb.alerts.outbox import Outbox
 from metricsdb.testing import FakeClock
 
@@ -42,15 +43,17 @@ class Receiver:
 def run(path, monkeypatch, killed_at=None):
     """What each receiver was told, in order, and how many writes there were."""
     clock, ways = FakeClock(T0), {f"{name}/webhook/0": Receiver() for name in ("chat", "pager")}
-    writes, real = 0, Outbox._append
+    writes, append, save = 0, Outbox._append, state.save
 
-    def append(self, records, sync):
-        nonlocal writes
-        if records:
+    def counted(write):
+        def killing(*args, **options):
+            nonlocal writes
             writes += 1
             if writes == killed_at:
                 raise Killed
-        real(self, records, sync)
+            write(*args, **options)
+
+        return killing
 
     def opened():
         db = mdb.Database(path, clock=clock)
@@ -62,7 +65,8 @@ def run(path, monkeypatch, killed_at=None):
         db.append({"__name__": "x", "instance": instance}, [T0 / 1000 + 60 * i for i in range(7)], values)
     db.alerts.install(STATEMENTS)
     with monkeypatch.context() as patched:
-        patched.setattr(Outbox, "_append", append)
+        patched.setattr(Outbox, "_append", counted(append))
+        patched.setattr(state, "save", counted(save))
         for _ in range(7 * 6):
             try:
                 db.tick()

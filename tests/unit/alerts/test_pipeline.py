@@ -168,6 +168,7 @@ def test_what_was_received_is_told_by_whoever_comes_next(tmp_path, clock, ways):
     first = Pipeline(config, clock, directory=tmp_path, channels=ways)
     hint = RouteHint(("pager",), group_by=("instance",))
     first.receive([(PostableAlert({"alertname": "A", "instance": "a"}, starts_at_ms=T0), hint)], T0)
+    first.tick(T0)
     first.outbox.close()
     clock.move(31)
     second = Pipeline(config, clock, directory=tmp_path, channels=ways)
