@@ -60,7 +60,7 @@ def rolled(samples: pl.DataFrame, line: str) -> tuple[float, float]:
 def main(quick: bool = False) -> list[dict[str, object]]:
     samples = frame(20 if quick else SERIES)
     rows: list[dict[str, object]] = []
-    for line in ("1h", "10m", "1m", "1m -> 10m -> 1h", "10m keep 1%"):
+    for line in ("1h", "10m", "1m", "1m -> 10m -> 1h", "10m keep 1%", "10m with quantiles"):
         speed, size = rolled(samples, line)
         rows.append({"case": line, "M samples/CPU-s": speed, "bytes a record": size})
     ordered = samples.sort("i", "timestamp")

@@ -31,7 +31,7 @@ _RECORD = pl.Struct(
         **dict.fromkeys(("sum", "min", "max", "first", "last"), pl.Float64),
         "first_time": TIME,
         "last_time": TIME,
-        "sum_sq": pl.Float64,
+        "stddev": pl.Float64,
         "increase": pl.Float64,
     }
 )
@@ -46,8 +46,8 @@ class Expressions:
 
     def rollup(self, timestamp: str | pl.Expr, every: DurationLike, offset: DurationLike = "0s") -> pl.Expr:
         """One struct a bucket that has samples: ``time``, ``count``, ``sum``, ``min``, ``max``, ``first``, ``last``,
-        ``first_time``, ``last_time``, ``sum_sq`` (of squares) and ``increase`` (last minus first, and what a counter
-        had reached before each reset).
+        ``first_time``, ``last_time``, ``stddev`` (of the population) and ``increase`` (last minus first, and what a
+        counter had reached before each reset).
 
         A bucket is ``(time - every, time]``, as a range of PromQL that ends at ``time``. Staleness markers are left
         out; another NaN is a value, as in PromQL. Its struct's fields: ``.struct.unnest()``.

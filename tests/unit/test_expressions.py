@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from datetime import UTC, datetime
 
 import numpy as np
@@ -43,7 +44,7 @@ def rollup_model(part: pl.DataFrame, every: int, offset: int = 0) -> list[dict]:
         rows.append({
             "time": end, "count": len(values), "sum": math.fsum(values), "min": min(values), "max": max(values),
             "first": values[0], "last": values[-1], "first_time": samples[0][0], "last_time": samples[-1][0],
-            "sum_sq": math.fsum(v * v for v in values), "increase": values[-1] - values[0] + resets,
+            "stddev": round(statistics.pstdev(values), 9), "increase": values[-1] - values[0] + resets,
         })  # fmt: skip
     return rows
 
@@ -52,7 +53,7 @@ def as_model(structs: pl.Series) -> list[dict]:
     unnested = structs.struct.unnest()
     times = [c for c in unnested.columns if c.endswith("time")]
     assert all(unnested[c].dtype == pl.Datetime("ms", "UTC") for c in times)
-    return unnested.with_columns(pl.col(times).dt.epoch("ms")).to_dicts()
+    return unnested.with_columns(pl.col(times).dt.epoch("ms"), pl.col("stddev").round(9)).to_dicts()
 
 
 @pytest.mark.parametrize("offset", [0, 7_000])

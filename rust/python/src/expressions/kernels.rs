@@ -94,7 +94,7 @@ const RECORD: [(&str, DataType); 11] = [
     ("last", DataType::Float64),
     ("first_time", DataType::Int64),
     ("last_time", DataType::Int64),
-    ("sum_sq", DataType::Float64),
+    ("stddev", DataType::Float64),
     ("increase", DataType::Float64),
 ];
 
@@ -135,7 +135,7 @@ pub fn rollup(inputs: &[Series]) -> PolarsResult<Series> {
         Series::new("last".into(), numbers(|r| r.last.1)),
         Series::new("first_time".into(), moments(|r| r.first.0)),
         Series::new("last_time".into(), moments(|r| r.last.0)),
-        Series::new("sum_sq".into(), numbers(|r| r.deviation + r.sum * (r.sum / r.count as f64))),
+        Series::new("stddev".into(), numbers(|r| (r.deviation / r.count as f64).sqrt())),
         Series::new("increase".into(), numbers(|r| r.last.1 - r.first.1 + r.reset_from)),
     ];
     let name = argument(inputs, 0)?.name().clone();
