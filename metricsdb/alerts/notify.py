@@ -9,6 +9,7 @@ import asyncio
 import base64
 import importlib
 import json
+import logging
 import os
 import ssl
 import zlib
@@ -46,6 +47,8 @@ __all__ = [
     "secret",
     "webhook_body",
 ]
+
+log = logging.getLogger("metricsdb.alerts")
 
 _RFC3339 = "2006-01-02T15:04:05.999999999Z07:00"
 _REDIRECTS_MAX = 3
@@ -219,7 +222,7 @@ class HttpChannel:
                 answer = await client.send(request, auth=auth, stream=True)
                 await answer.aclose()
                 return answer
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise DeliveryError(f"{shown(url)}: {type(error).__name__}", retry=True) from None
 
     def _judge(self, url: str, answer: httpx.Response) -> None:
@@ -402,7 +405,9 @@ class Delivery:
             return
         try:
             await channel.send(message)
-        except DeliveryError as error:
+        except Exception as unexpected:
+            # A channel of somebody's own may raise anything; the others are delivered to all the same.
+            error = unexpected if isinstance(unexpected, DeliveryError) else _unexpected(message, unexpected)
             now = self._clock.now_ms()
             if not error.retry or now - message.at_ms > self._keep_ms:
                 report.lost.append(f"{message.target}: {error}")
@@ -413,6 +418,12 @@ class Delivery:
             return
         report.sent += 1
         self.outbox.done(message, self._clock.now_ms() + channel.interval_ms if channel.interval_ms else 0)
+
+
+def _unexpected(message: Message, error: Exception) -> DeliveryError:
+    # Its text may hold an address, which is a secret.
+    log.error("%s: the channel raised %s", message.target, type(error).__name__)
+    return DeliveryError(f"the channel raised {type(error).__name__}", retry=True)
 
 
 class AlertmanagerFeed:

@@ -380,3 +380,18 @@ def test_a_file_of_states_alone_stays_small(tmp_path):
     again = Outbox(tmp_path)
     assert again.state["i"] == 99
     again.close()
+
+
+def test_a_channel_that_raises_anything_holds_up_no_other(db, clock, ways, caplog):
+    fill(db, [0.9] * 3)
+
+    class Broken(Receiver):
+        async def send(self, message):
+            raise RuntimeError(message.target)
+
+    db.alerts.route(CONFIG, channels=ways | {"desk/webhook/0": Broken()})
+    db.alerts.install('ALERT A WHEN disk_used_ratio > 0.8 ROUTE TO "desk", "pager"')
+    tick(db, clock, 2)
+    assert said(ways["pager/webhook/0"]) == [("firing", ["a"])]
+    assert "desk/webhook/0: the channel raised RuntimeError" in caplog.text
+    assert len(db.alerts.pipeline.outbox.waiting("desk/webhook/0")) == 1
