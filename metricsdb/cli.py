@@ -114,6 +114,7 @@ def serve(
         evict_keep=memory.evict_keep.seconds,
         retention=None if chosen.retention is None else chosen.retention.seconds,
         rollups=chosen.rollups,
+        alerts_every=chosen.alerts.every.seconds,
     )
     for chosen_policy in chosen.precision:
         db.precision.set(chosen_policy.selector, chosen_policy.policy, counters=chosen_policy.counters)

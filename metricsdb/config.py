@@ -17,6 +17,7 @@ from metricsdb.times import Duration, duration_ms
 from metricsdb.web import Secret, Web
 
 __all__ = [
+    "Alerts",
     "Authorization",
     "BasicAuth",
     "Config",
@@ -279,6 +280,36 @@ class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"`sync_interval` is {self.sync_interval}; give 10ms or more, or durability `batch`")
 
 
+class Alerts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is evaluated, and who is told. Paths are relative to the configuration file."""
+
+    rules: list[str] = []
+    every: Duration = msgspec.field(default_factory=lambda: Duration("1m"))
+    route: str | None = None
+    alertmanagers: list[str] = []
+    external_url: str | None = None
+    external_labels: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        for url in (*self.alertmanagers, *filter(None, [self.external_url])):
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("an address of `alerts` is not http(s)://host[:port][/path]; write it so")
+
+    def relative_to(self, folder: Path) -> Alerts:
+        route = None if self.route is None else str(folder / self.route)
+        return msgspec.structs.replace(self, rules=[str(folder / rule) for rule in self.rules], route=route)
+
+    def files(self) -> list[Path]:
+        """The files that `rules` names, patterns filled in."""
+        found: list[Path] = []
+        for rule in self.rules:
+            path = Path(rule)
+            start, pattern = Path(path.anchor or "."), str(path.relative_to(path.anchor))
+            found += sorted(start.glob(pattern)) if re.search(r"[*?\[]", rule) else [path]
+        return found
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file. An empty one is valid: every field has a default."""
 
@@ -295,6 +326,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rollups: dict[str, str] = {}
     web: Web = msgspec.field(default_factory=Web)
     series_limits: list[Limit] = []
+    alerts: Alerts = msgspec.field(default_factory=Alerts)
 
     def __post_init__(self) -> None:
         _as_value_error(address, self.listen)
@@ -333,10 +365,11 @@ def address(text: str) -> tuple[str, int]:
 
 
 def load(path: Path) -> Config:
-    """Reads a configuration file; paths of secrets and certificates are relative to it. Raises ConfigError."""
+    """Reads a configuration file; paths in it are relative to the file. Raises ConfigError."""
     chosen = parse(_read(path), str(path))
     jobs = [_job_relative_to(job, path.parent) for job in chosen.scrape]
-    return msgspec.structs.replace(chosen, web=chosen.web.relative_to(path.parent), scrape=jobs)
+    web, alerts = chosen.web.relative_to(path.parent), chosen.alerts.relative_to(path.parent)
+    return msgspec.structs.replace(chosen, web=web, scrape=jobs, alerts=alerts)
 
 
 def _job_relative_to(job: ScrapeJob, folder: Path) -> ScrapeJob:

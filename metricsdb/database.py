@@ -188,7 +188,7 @@ class Database:
         if memory.limit is not None:
             keep_little_freed()
         self._upkeep = Upkeep(self._clock, duration_ms(dense_after, "dense_after"), idle_cpu, memory)
-        self._background: Background | None = None
+        self._background: tuple[Background, ...] = ()
         of_queries = (self._timeout_ms, max_samples, memory.query_memory(max_query_memory))
         admission = ([*self.concurrency.values()], queries_waiting_max, wait_ms)
         self._options = (duplicates, of_queries, admission, memory.cache_memory(cache_memory))
@@ -233,7 +233,8 @@ class Database:
 
     def _forked(self) -> None:
         """In a forked child: what it has of its parent's database is of no use."""
-        self._keeper = self._background = None
+        self._keeper, self._background = None, ()
+        self.alerts.pipeline = self.alerts.deliver = None
         if self._release is not None:
             self._release.detach()
         if not isinstance(self._native, durable.Gone):
@@ -254,6 +255,7 @@ class Database:
         directory syncs what waits first, and raises ``NotDurable`` where the disk fails; it cannot be used any more.
         """
         self.stop()
+        self.alerts.close()
         if self._home is None:
             self._native = self._empty()
         elif self._keeper is not None:
@@ -313,25 +315,27 @@ class Database:
     def tick(self, now: Time | None = None) -> Tick:
         """Does whatever is due (alerts; upkeep, within its share of a core); says what the upkeep did.
 
-        Call it every second or so, or let ``start`` do that. A write waits for it no longer than a pointer is swapped.
+        Call it every second or so, or let ``start`` do that; ``alerts.send`` hands over what alerts have to say. A
+        write waits for it no longer than a pointer is swapped.
         """
         now_ms = self.now_ms() if now is None else time_ms(now, self.now_ms())
         self.alerts.tick(now_ms)
         return self._upkeep.tick(self._native, now_ms)
 
     def start(self, every: DurationLike = "1s") -> None:
-        """Starts a thread that calls ``tick`` every so often, until ``stop`` or ``close``."""
+        """Starts threads that call ``tick`` and ``alerts.send`` every so often, until ``stop`` or ``close``."""
         seconds = duration_ms(every, "every") / 1000
         if seconds <= 0:
             raise ConfigError(f"every {every!r} must be longer than zero")
         self.stop()
-        self._background = Background(self.tick, seconds)
+        # Receivers may be slow: who waits for them holds up no evaluation.
+        self._background = (Background(self.tick, seconds), Background(self.alerts.send, seconds))
 
     def stop(self) -> None:
-        """Ends the thread of ``start``, if there is one."""
-        if self._background is not None:
-            self._background.stop()
-            self._background = None
+        """Ends the threads of ``start``, if there are any; a message on its way may arrive."""
+        for thread in self._background:
+            thread.stop()
+        self._background = ()
 
     def reencode(self, before: Time = "now") -> Tick:
         """Re-encodes all sealed chunks whose samples are before a time, at once and with a whole core."""

@@ -17,12 +17,24 @@ from typing import Any
 import msgspec
 
 from metricsdb.alerts.documents import to_yaml
+from metricsdb.alerts.evaluate import hint
+from metricsdb.alerts.groups import Group
 from metricsdb.alerts.model import RouteHint
 from metricsdb.alerts.rules import RuleFile, duration_text, embedded, load
 from metricsdb.alerts.templates.values import go_float, quote
 from metricsdb.errors import ConfigError
 
-__all__ = ["Exported", "Level", "Recording", "Statement", "StatementGroup", "native", "portable", "restore"]
+__all__ = [
+    "Exported",
+    "Level",
+    "Recording",
+    "Statement",
+    "StatementGroup",
+    "installed",
+    "native",
+    "portable",
+    "restore",
+]
 
 
 class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,6 +116,67 @@ class StatementGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         kinds = [Recording if "record" in one else Statement for one in given.pop("statements", ())]
         statements = [_converted(one, kind) for one, kind in zip(value.get("statements", ()), kinds, strict=True)]
         return cls(statements=statements, **given)
+
+
+# A comparison with a number, as the language prints it: the last operator is the topmost one.
+_COMPARISON = re.compile(r"(?P<expr>.+) (?P<op>[<>]=?|==|!=) (?P<threshold>-?[0-9.][0-9.e+-]*)", re.DOTALL)
+
+
+def installed(groups: Iterable[Group]) -> list[StatementGroup]:
+    """What runs, as this module takes it. An SLO is its alerts."""
+    made = []
+    for group in groups:
+        statements: list[Statement | Recording] = []
+        for rule in group.rules:
+            if rule.record is not None:
+                statements.append(Recording(rule.name, rule.expr, dict(rule.labels), rule.text, rule.backfill_ms or 0))
+            statements += [_described(alert.describe(), alert.text) for alert in rule.alerts]
+        made.append(StatementGroup(group.name, statements, group.every_ms, group.offset_ms))
+    return made
+
+
+def _described(said: Mapping[str, Any], text: str) -> Statement:
+    inhibited, flap = said["inhibited"], said["flap"]
+    if len(inhibited) > 1:
+        raise ConfigError(f"{said['name']}: more than one INHIBITED BY cannot be exported; leave one")
+    during = dict(said["during"])
+    return Statement(
+        said["name"],
+        [_level(level) for level in said["levels"]],
+        text,
+        said["by"],
+        cooldown_ms=said["cooldown_ms"] or 0,
+        flap=None if flap is None else dict(zip(("changes", "window_ms", "until_ms", "then"), flap, strict=True)),
+        no_data=said["nodata"][0].upper() if said["nodata"] else "CLEAR",
+        error=said["error"].upper() if said["error"] else "KEEP",
+        inhibited_by=inhibited[0][0] if inhibited else None,
+        inhibited_on=list(inhibited[0][1] or ()) if inhibited else [],
+        during=during.get(False),
+        not_during=during.get(True),
+        cap=said["cap"],
+    )
+
+
+def _level(said: Mapping[str, Any]) -> Level:
+    parts = _COMPARISON.fullmatch(said["expr"]) if said["clear_at"] is not None else None
+    compared = parts.groupdict() if parts is not None else {}
+    fire, clear = said["for"], said["clear_for"]
+    return Level(
+        said["expr"],
+        said["name"] or "",
+        for_ms=fire[0] if len(fire) == 1 else 0,
+        of=tuple(fire) if len(fire) == 2 else None,
+        clear_when=said["clear_when"],
+        clear_at=said["clear_at"],
+        clear_for_ms=clear[0] if len(clear) == 1 else 0,
+        clear_of=tuple(clear) if len(clear) == 2 else None,
+        keep_ms=said["keep_firing_ms"],
+        hold_ms=said["hold_ms"],
+        labels=dict(said["labels"]),
+        annotations=dict(said["annotations"]),
+        route=hint(said["route"]),
+        **compared,
+    )
 
 
 def _converted(value: Mapping[str, Any], kind: Any) -> Any:

@@ -75,13 +75,17 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """What ``install`` did: names by what became of them, remarks, and the difference as text."""
+    """What ``install`` did: names by what became of them, remarks, and the difference as text.
+
+    ``left_out``: what a file says that statements have no word for, a line each.
+    """
 
     added: tuple[str, ...]
     replaced: tuple[str, ...]
     unchanged: tuple[str, ...]
     lints: tuple[Lint, ...]
     diff: str
+    left_out: tuple[str, ...] = ()
 
 
 def _alert_rule(text: str) -> AlertRule:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from metricsdb._native import AlertRule, NativeDatabase
-from metricsdb.alerts import rehearse, state
-from metricsdb.alerts.evaluate import Deliver, Evaluation, Interval, Muting, Render, evaluate, plain
+from metricsdb.alerts import export, pipeline, rehearse, rules, state
+from metricsdb.alerts.amconfig import Config
+from metricsdb.alerts.evaluate import Deliver, Evaluation, Interval, Muting, Render, evaluate, hint
 from metricsdb.alerts.groups import Group, Installed, Lint, Rule, difference, groups_of, keys
+from metricsdb.alerts.notify import Channel
+from metricsdb.alerts.pipeline import Pipeline
+from metricsdb.alerts.policy import Policy
+from metricsdb.alerts.templates import expand
 from metricsdb.clock import Clock
-from metricsdb.errors import ConfigError, StorageError
+from metricsdb.errors import ConfigError, MetricsDBError, StorageError
 from metricsdb.frames import TIME
 from metricsdb.times import DurationLike, Time, duration_ms, time_ms
 
@@ -49,8 +56,9 @@ _CHANGES = {
 class Alerts:
     """Alerting and recording statements of one database. Thread-safe.
 
-    ``tick`` evaluates what is due; ``Database.tick`` calls it. ``deliver``, ``render`` and ``intervals`` may be set:
-    who takes alerts that fire and end, who renders templates, and what `DURING` names.
+    ``tick`` evaluates what is due; ``Database.tick`` calls it. ``route`` says where alerts go; ``pipeline`` is what it
+    made. ``deliver``, ``render`` and ``intervals`` may be set instead: who takes alerts that fire and end, who renders
+    templates, and what `DURING` names.
     """
 
     def __init__(
@@ -68,7 +76,9 @@ class Alerts:
         self._lock = threading.RLock()
         self._history: deque[tuple[Any, ...]] = deque(maxlen=HISTORY_MAX)
         self.deliver: Deliver | None = None
-        self.render: Render = plain
+        self.pipeline: Pipeline | None = None
+        self.render: Render = self._expanded
+        self._at_ms: int | None = None
         self.intervals: dict[str, Interval] = {}
         self._groups: dict[str, Group] = {}
         self._acknowledged: dict[str, Any] = {}
@@ -139,11 +149,61 @@ class Alerts:
                     if by not in names:
                         known = ", ".join(sorted(names - {rule.name})) or "none"
                         raise ConfigError(f"{rule.name} is INHIBITED BY {by!r}, which is no alert; there are: {known}")
+                self._check_receivers(rule.name, said["levels"])
                 for _, interval in said["during"]:
                     if interval not in self.intervals:
                         known = ", ".join(sorted(self.intervals)) or "none"
                         message = f"{rule.name} names the interval {interval!r}, which is not known; there are: {known}"
                         raise ConfigError(f"{message}; put it into db.alerts.intervals first")
+
+    def _check_receivers(self, name: str, levels: Sequence[Mapping[str, Any]]) -> None:
+        config = None if self.pipeline is None else self.pipeline.config
+        for route in (hint(level["route"]) for level in levels):
+            if config is None or route is None:
+                continue
+            for receiver in route.receivers:
+                if receiver not in config.receivers:
+                    known = ", ".join(sorted(config.receivers))
+                    raise ConfigError(f"{name} has ROUTE TO {receiver!r}, which is no receiver; there are: {known}")
+
+    def load(self, source: str | Path) -> Installed:
+        """Installs a file of statements or of Prometheus rules (YAML), given by path, or its text.
+
+        A rule file's groups replace those of the same names; ``left_out`` of the answer says what of it has no word
+        here. Raises what ``install`` does, a ``ConfigError`` that names the file where there is one.
+        """
+        text, left_out = rules.statements(source)
+        try:
+            return replace(self.install(text), left_out=tuple(left_out))
+        except MetricsDBError as error:
+            if "\n" in str(source):
+                raise
+            raise ConfigError(f"{source}: {error}") from None
+
+    def load_all(self, sources: Sequence[str | Path]) -> tuple[Installed, ...]:
+        """Loads files, and removes every group that stands in none of them. Raises ``ConfigError``, also where a group
+        stands in two."""
+        named: dict[str, str | Path] = {}
+        for source in sources:
+            for name in {group.name for group in self._groups_in(source)}:
+                if name in named:
+                    raise ConfigError(f"{source}: group {name!r} stands in {named[name]}, too; rename one of them")
+                named[name] = source
+        done = tuple(self.load(source) for source in sources)
+        for group in self.groups():
+            if group.name not in named:
+                self.remove("*", group.name)
+        return done
+
+    def _groups_in(self, source: str | Path) -> Groups:
+        try:
+            return groups_of(rules.statements(source)[0], self._every_ms)
+        except MetricsDBError as error:
+            raise error if isinstance(error, ConfigError) else ConfigError(f"{source}: {error}") from None
+
+    def export(self) -> list[export.StatementGroup]:
+        """What is installed, as `metricsdb.alerts.export` (``portable``, ``native``) and ``foreign`` take it."""
+        return export.installed(self.groups())
 
     def _backfill(self, group: Group, rules: Sequence[Rule]) -> None:
         now_ms = self._clock.now_ms()
@@ -269,12 +329,17 @@ class Alerts:
             due = [(group, at) for group in self._groups.values() if (at := group.due(now_ms)) is not None]
             for group, at in due:
                 begun = self._clock.monotonic()
+                self._at_ms = at
                 done = evaluate(self._native(), group, at, self._lookback_ms, self._mutings, self.render, self._clock)
                 group.begin(at)
                 group.seconds = self._clock.monotonic() - begun
                 self._note(done)
                 if self.deliver is not None and done.alerts:
                     self.deliver(done.alerts, at)
+            self._at_ms = None
+            # Before the state: who is killed in between evaluates again, and receives the same.
+            if self.pipeline is not None:
+                self.pipeline.tick(now_ms)
             if due:
                 self._forget_acknowledged()
                 self._save()
@@ -303,7 +368,8 @@ class Alerts:
         said = alert.describe()
         found: Mutings = []
         for negated, name in said["during"]:
-            if self.intervals[name](at_ms) == negated:
+            # One that is not known (any more) mutes nothing: better told of than not.
+            if name in self.intervals and self.intervals[name](at_ms) == negated:
                 found.append((at_ms, at_ms + 1, [], f"{'' if negated else 'not '}during {name}"))
         for by, on in said["inhibited"]:
             rules = [rule for group in self._groups.values() for rule in group.rules if rule.name == by]
@@ -319,6 +385,84 @@ class Alerts:
                 state.save(self._directory, list(self._groups.values()), self._acknowledged, self._sync)
             except StorageError as error:
                 log.error("%s", error)
+
+    # --- where alerts go ------------------------------------------------------------------------
+
+    def route(
+        self,
+        config: Config | str | Path | None = None,
+        *,
+        alertmanagers: Sequence[str] = (),
+        external_url: str = "",
+        external_labels: Mapping[str, str] | None = None,
+        directory: str | Path | None = None,
+        policy: Policy | None = None,
+        channels: Mapping[str, Channel] | None = None,
+    ) -> Pipeline:
+        """Sends alerts where an Alertmanager configuration (path, text, or loaded) says, and to ``alertmanagers``.
+
+        Its time intervals are what `DURING` names. ``directory`` keeps what is on its way (the database's own, if it
+        has one; else memory). ``external_labels`` go to every alert, ``external_url`` into links. ``policy`` and
+        ``channels`` as for `Pipeline`. A second call replaces the first. Raises ``ConfigError``, ``StorageError``.
+        """
+        loaded, templates = (None, []) if config is None else pipeline.read(config)
+        home = self._directory if directory is None else Path(directory)
+        with self._lock:
+            if self.pipeline is not None:
+                self.close()
+            made = Pipeline(
+                loaded,
+                self._clock,
+                alertmanagers=alertmanagers,
+                directory=home,
+                external_url=external_url,
+                external_labels=external_labels,
+                templates=templates,
+                policy=policy,
+                channels=channels,
+            )
+            for name, ranges in (loaded.intervals if loaded is not None else {}).items():
+                self.intervals[name] = lambda at_ms, ranges=ranges: any(one.contains(at_ms) for one in ranges)
+            self.pipeline, self.deliver = made, made.receive
+        return made
+
+    def send(self) -> int:
+        """Hands over what waits for its receivers, a hundred messages to each at most; returns how many were taken.
+
+        ``Database.start`` calls it, beside evaluations. Not for a thread whose event loop runs: await
+        ``pipeline.deliver()`` there.
+        """
+        made = self.pipeline
+        return asyncio.run(made.deliver(100)).sent if made is not None and made.waits() else 0
+
+    def close(self) -> None:
+        """Ends what ``route`` made; what waits in a directory is handed over by who routes next."""
+        with self._lock:
+            if self.pipeline is not None:
+                self.pipeline.close()
+                self.pipeline = self.deliver = None
+
+    def _expanded(self, text: str, labels: Mapping[str, str], value: float) -> str:
+        """A text of a statement as Prometheus expands it; `query` asks this database, at the evaluation's time."""
+        if "{{" not in text:
+            return text
+        at_ms = self._clock.now_ms() if self._at_ms is None else self._at_ms
+        made = self.pipeline
+        return expand(
+            text,
+            labels,
+            value,
+            query=lambda expr: self._samples(expr, at_ms),
+            now_ms=at_ms,
+            external_labels={} if made is None else made.external_labels,
+            external_url="" if made is None else made.external_url,
+        )
+
+    def _samples(self, expr: str, at_ms: int) -> Iterator[tuple[dict[str, str], float]]:
+        frame, _, _ = self._native().query(expr, at_ms, at_ms, 0, self._lookback_ms, False, "alert", False, 0, "")
+        for row in frame.drop("timestamp", strict=False).iter_rows(named=True):
+            value = row.pop("value")
+            yield {name: text for name, text in row.items() if text}, value
 
     # --- rehearsal ------------------------------------------------------------------------------
 

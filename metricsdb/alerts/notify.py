@@ -9,11 +9,14 @@ import asyncio
 import base64
 import importlib
 import json
+import logging
 import os
 import ssl
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -29,7 +32,7 @@ from metricsdb.alerts.routing import Notification
 from metricsdb.alerts.templates import Data, NotificationTemplates
 from metricsdb.alerts.templates.gotime import GoTime
 from metricsdb.clock import Clock
-from metricsdb.errors import ConfigError, DeliveryError
+from metricsdb.errors import ConfigError, DeliveryError, TemplateError
 from metricsdb.web import Secret
 
 __all__ = [
@@ -44,6 +47,8 @@ __all__ = [
     "secret",
     "webhook_body",
 ]
+
+log = logging.getLogger("metricsdb.alerts")
 
 _RFC3339 = "2006-01-02T15:04:05.999999999Z07:00"
 _REDIRECTS_MAX = 3
@@ -217,7 +222,7 @@ class HttpChannel:
                 answer = await client.send(request, auth=auth, stream=True)
                 await answer.aclose()
                 return answer
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise DeliveryError(f"{shown(url)}: {type(error).__name__}", retry=True) from None
 
     def _judge(self, url: str, answer: httpx.Response) -> None:
@@ -345,20 +350,24 @@ class Delivery:
         self._templates = templates or NotificationTemplates()
         self._keep_ms = keep_ms
 
-    def put(self, notifications: Iterable[Notification], state: Any = None) -> list[str]:
+    def put(
+        self, notifications: Iterable[Notification], state: Any = None, messages: Iterable[Message] = ()
+    ) -> list[str]:
         """Takes what `Router.tick` made, with the router's state; returns the names that have no channel.
+
+        ``messages``: what is ready already, taken with them, all or nothing.
 
         When it returns, each message survives a crash. Raises ``StorageError``.
         """
-        messages, missing = [], []
+        made, missing = [*messages], []
         for one in notifications:
             name = f"{one.receiver}/{one.integration.kind}/{one.integration.index}"
             channel = self.channels.get(name)
             if channel is None:
                 missing.append(name)
             else:
-                messages.append(Message(name, one.key, self._body(one, channel), one.at_ms))
-        self.outbox.put(messages, state)
+                made.append(Message(name, one.key, self._body(one, channel), one.at_ms))
+        self.outbox.put(made, state)
         return missing
 
     def _body(self, notification: Notification, channel: Channel) -> str:
@@ -368,13 +377,23 @@ class Delivery:
             return webhook_body(notification, url, int(raw.get("max_alerts", 0)))
         at = notification.at_ms
         data = Data(notification.receiver, notification.group_labels, notification.alerts, at, url)
-        title = self._templates.render(raw.get("title", TITLE), data, at)
-        return json.dumps({"title": title, "body": self._templates.render(raw.get("body", TEXT), data, at)})
+        texts = {"title": raw.get("title", TITLE), "body": raw.get("body", TEXT)}
+        return json.dumps({name: self._text(text, data, at) for name, text in texts.items()})
 
-    async def deliver(self) -> Delivered:
-        """Tries what is due, targets side by side, until each has failed, is empty or has to wait."""
+    def _text(self, text: str, data: Data, at_ms: int) -> str:
+        try:
+            return self._templates.render(text, data, at_ms)
+        except TemplateError as error:  # it goes out all the same
+            return f"<error expanding template: {error}>"
+
+    async def deliver(self, rounds: int | None = None) -> Delivered:
+        """Tries what is due, targets side by side, until each has failed, is empty or has to wait.
+
+        ``rounds``: so many messages of each target at most.
+        """
         report = Delivered()
-        while due := self.outbox.due(self._clock.now_ms()):
+        turns = iter(count() if rounds is None else range(rounds))
+        while (due := self.outbox.due(self._clock.now_ms())) and next(turns, None) is not None:
             await asyncio.gather(*(self._try(message, report) for message in due))
         return report
 
@@ -386,7 +405,9 @@ class Delivery:
             return
         try:
             await channel.send(message)
-        except DeliveryError as error:
+        except Exception as unexpected:
+            # A channel of somebody's own may raise anything; the others are delivered to all the same.
+            error = unexpected if isinstance(unexpected, DeliveryError) else _unexpected(message, unexpected)
             now = self._clock.now_ms()
             if not error.retry or now - message.at_ms > self._keep_ms:
                 report.lost.append(f"{message.target}: {error}")
@@ -397,6 +418,12 @@ class Delivery:
             return
         report.sent += 1
         self.outbox.done(message, self._clock.now_ms() + channel.interval_ms if channel.interval_ms else 0)
+
+
+def _unexpected(message: Message, error: Exception) -> DeliveryError:
+    # Its text may hold an address, which is a secret.
+    log.error("%s: the channel raised %s", message.target, type(error).__name__)
+    return DeliveryError(f"the channel raised {type(error).__name__}", retry=True)
 
 
 class AlertmanagerFeed:
@@ -430,7 +457,8 @@ class AlertmanagerFeed:
         if not due:
             return []
         body = json.dumps(due, separators=(",", ":"), ensure_ascii=False)
-        return [Message(self.target, f"{self.target}-{now_ms}", body, now_ms)]
+        # Several groups are evaluated at one time: the body tells their messages apart.
+        return [Message(self.target, f"{self.target}-{now_ms}-{zlib.crc32(body.encode()):08x}", body, now_ms)]
 
     def _valid(self, now_ms: int) -> dict[str, str]:
         return {"endsAt": GoTime(now_ms + self._valid_ms).format(_RFC3339)}

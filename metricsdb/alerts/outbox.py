@@ -72,7 +72,7 @@ class Outbox:
         self._targets: dict[str, _Target] = {}
         self._file: FileIO | None = None
         self._lock: BinaryIO | None = None
-        self._bytes = self._whole = self._live = 0
+        self._bytes = self._whole = self._live = self._state_bytes = 0
         self._torn = False
         self.damaged = 0
         self.state: Any = None
@@ -136,6 +136,7 @@ class Outbox:
         self._append(records, sync=True)
         for record in records:
             self._apply(record)
+        self._compact()
 
     # --- out --------------------------------------------------------------------------------------
 
@@ -160,9 +161,7 @@ class Outbox:
         self._taken(target, message.key)
         target.failures, target.next_ms = 0, not_before_ms
         self._append([{"done": [message.target, message.key]}], sync=False)
-        # When most is of no use, and so much came since the last time that it costs a share of that writing.
-        if self._bytes > max(2 * self._live, self._whole) + _COMPACT_BYTES:
-            self._rewrite()
+        self._compact()
 
     @_alone
     def failed(self, message: Message, now_ms: int, retry_after_ms: int = 0) -> int:
@@ -193,7 +192,10 @@ class Outbox:
             return
         if self._file is None:
             raise StorageError(f"{self.path}: the outbox is closed")
-        data = (b"\n" if self._torn else b"") + b"".join(map(_encoded, records))
+        lines = [*map(_encoded, records)]
+        if "state" in records[-1]:
+            self._state_bytes = len(lines[-1])
+        data = (b"\n" if self._torn else b"") + b"".join(lines)
         try:
             _write(self._file, data)
             if sync:
@@ -204,6 +206,12 @@ class Outbox:
             self._rewrite()
             raise StorageError(f"{self.path}: cannot be written: {error}") from None
         self._bytes += len(data)
+
+    def _compact(self) -> None:
+        """When most is of no use, and so much came since the last time that it costs a share of that writing."""
+        used = 2 * (self._live + self._state_bytes)
+        if self.path is not None and self._bytes > max(used, self._whole) + _COMPACT_BYTES:
+            self._rewrite()
 
     def _rewrite(self) -> None:
         """What still waits, in a new file that takes the old one's place in one step."""

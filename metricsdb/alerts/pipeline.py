@@ -1,117 +1,261 @@
-"""From the alert machine to the receivers: what `db.alerts` asks for, made of router, templates and outbox.
-
-pipeline = Pipeline(amconfig.load(text), clock, directory="alerts")
-pipeline.connect(db.alerts)
-db.tick(); await pipeline.deliver()
-"""
+"""From alerts that fire to receivers that were told: the router, the outbox and the channels of one configuration."""
 
 from __future__ import annotations
 
-import random
+import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import polars as pl
+
+from metricsdb.alerts import amconfig
 from metricsdb.alerts.amconfig import Config
-from metricsdb.alerts.intervals import TimeInterval
+from metricsdb.alerts.matchers import parse, shown
 from metricsdb.alerts.model import PostableAlert, RouteHint
-from metricsdb.alerts.notify import Channel, Delivered, Delivery, channels
-from metricsdb.alerts.outbox import Outbox
+from metricsdb.alerts.notify import AlertmanagerFeed, Channel, Delivered, Delivery, HttpChannel, channels
+from metricsdb.alerts.outbox import Message, Outbox
 from metricsdb.alerts.policy import Policy
-from metricsdb.alerts.routing import Router
-from metricsdb.alerts.templates import NotificationTemplates, Query, expand
+from metricsdb.alerts.policy import shown as shown_url
+from metricsdb.alerts.routing import Notification, Router
+from metricsdb.alerts.silences import Silence
+from metricsdb.alerts.templates import NotificationTemplates
 from metricsdb.clock import Clock
+from metricsdb.errors import ConfigError, StorageError, TemplateError
+from metricsdb.frames import TIME
+from metricsdb.times import Time, time_ms
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "read"]
+
+log = logging.getLogger("metricsdb.alerts")
 
 
-class Asking(Protocol):
-    """What of `db.alerts` is set."""
+def read(source: Config | str | Path) -> tuple[Config, list[str]]:
+    """Alertmanager's configuration from a path or a text, and the texts of the files that its ``templates`` names.
 
-    deliver: Any
-    render: Any
-    intervals: Any
+    Paths in it are relative to the file. Raises ``ConfigError``, which names it.
+    """
+    if isinstance(source, Config):
+        return source, []
+    if isinstance(source, str) and "\n" in source:
+        return amconfig.load(source), []
+    path = Path(source)
+    try:
+        config = amconfig.load(path.read_text(), str(path))
+        globs = [str(one) for one in config.raw.get("templates") or ()]
+        found = [file for one in globs for file in sorted(path.parent.glob(one) if one[0] != "/" else [Path(one)])]
+        return config, [file.read_text() for file in found]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; give the path of an Alertmanager configuration") from None
 
 
 class Pipeline:
-    """One router with its outbox. With a ``directory`` what was said and what waits survive the process.
+    """Routes, keeps and hands over the alerts of one database. Thread-safe.
 
-    ``channels``: those of the configuration, unless given; ``undelivered`` names receivers' ways that have none.
-    ``query`` answers `query "…"` in templates. Thread-safe; one ``deliver`` at a time. Raises as ``Outbox`` and
-    ``notify.channels``.
+    ``config``: what Alertmanager's file says; None: alerts go to ``alertmanagers`` (base URLs) alone. ``directory``
+    keeps what was told, silences and messages on their way; without one they are in memory. ``channels``: ways of your
+    own, by the name ``receiver/kind/index``. Raises ``ConfigError``, ``StorageError``, and ``DatabaseLocked`` where
+    another process has the directory.
     """
 
     def __init__(
         self,
-        config: Config,
+        config: Config | None,
         clock: Clock,
         *,
-        directory: str | Path | None = None,
-        chance: random.Random | None = None,
+        alertmanagers: Sequence[str] = (),
+        directory: Path | None = None,
+        external_url: str = "",
+        external_labels: Mapping[str, str] | None = None,
+        templates: Iterable[str] = (),
         policy: Policy | None = None,
         channels: Mapping[str, Channel] | None = None,
-        templates: NotificationTemplates | None = None,
-        query: Query | None = None,
-        external_labels: Mapping[str, str] | None = None,
-        external_url: str = "",
     ) -> None:
+        self.external_url, self.external_labels = external_url.rstrip("/"), dict(external_labels or {})
+        self.config = config
         self._clock = clock
-        self._mutex = threading.RLock()
-        found, self.undelivered = _channels(config, policy) if channels is None else (dict(channels), [])
-        self.router = Router(config)
-        self.outbox = Outbox(directory, chance)
-        if self.outbox.state is not None:
-            self.router.restore(self.outbox.state)
-        given = templates or NotificationTemplates((), external_url)
-        self._delivery = Delivery(self.outbox, found, clock, templates=given)
-        self._context = {"query": query, "external_labels": external_labels, "external_url": external_url}
-
-    def connect(self, alerts: Asking) -> None:
-        """Makes this what a manager delivers to, renders with, and takes named intervals from."""
-        alerts.deliver = self
-        alerts.render = self.render
-        alerts.intervals |= {name: _within(times) for name, times in self.router.config.intervals.items()}
-
-    def __call__(self, alerts: Sequence[tuple[PostableAlert, RouteHint | None]], now_ms: int) -> None:
-        """Takes alerts with their statements' hints; what is due then is in the outbox when it returns."""
-        hints = {alert.fingerprint: hint for alert, hint in alerts if hint is not None}
-        with self._mutex:
-            self.router.receive((alert for alert, _ in alerts), now_ms, hints)
-            self.flush(now_ms)
-
-    def flush(self, now_ms: int) -> None:
-        """Puts what is due into the outbox. Call it every second or so: groups are due between evaluations, too."""
-        with self._mutex:
-            made = self.router.tick(now_ms)
-            if made:
-                self._delivery.put(made, self.router.state())
-
-    @contextmanager
-    def changing(self) -> Iterator[Router]:
-        """The router for a change, such as ``router.silences.add(…)``, which is on disk when the block ends."""
-        with self._mutex:
-            yield self.router
-            self.outbox.put([], self.router.state())
-
-    async def deliver(self) -> Delivered:
-        """Flushes, and hands over what is due in the outbox."""
-        self.flush(self._clock.now_ms())
-        return await self._delivery.deliver()
-
-    def render(self, text: str, labels: Mapping[str, str], value: float) -> str:
-        """A label or annotation for one instance, as Prometheus expands it."""
-        return expand(text, labels, value, now_ms=self._clock.now_ms(), **self._context)
+        self._lock = threading.RLock()
+        self._router = None if config is None else Router(config)
+        ways = dict(_ways(config, policy, alertmanagers, channels or {}))
+        self._feeds: list[AlertmanagerFeed] = []
+        for url in alertmanagers:
+            name, channel = _alertmanager(url, policy)
+            if name in ways:
+                raise ConfigError(f"Alertmanager {shown_url(url)} stands twice; give each one once")
+            ways[name] = channel
+            self._feeds.append(AlertmanagerFeed(name))
+        try:
+            named = NotificationTemplates(templates, self.external_url)
+        except TemplateError as error:
+            raise ConfigError(f"a file of `templates`: {error}") from None
+        # What the outbox could not take yet, and whether the router moved on since it last did.
+        self._notifications: list[Notification] = []
+        self._messages: list[Message] = []
+        self._unsaved = False
+        self._posted: dict[str, PostableAlert] = {}
+        self._warned: set[str] = set()
+        self.outbox = Outbox(directory)
+        self._delivery = Delivery(self.outbox, ways, clock, templates=named)
+        if self._router is not None and self.outbox.state is not None:
+            self._router.restore(self.outbox.state)
 
     def close(self) -> None:
+        """Frees the directory. What waits there is handed over by whoever opens it next."""
         self.outbox.close()
 
+    # --- alerts in, messages out ------------------------------------------------------------------
 
-def _channels(config: Config, policy: Policy | None) -> tuple[dict[str, Channel], list[str]]:
-    return channels(config, policy=policy)
+    def receive(self, alerts: Sequence[tuple[PostableAlert, RouteHint | None]], now_ms: int) -> None:
+        """Takes alerts as `metricsdb.alerts.evaluate.Deliver` says; the next ``tick`` makes them survive a crash."""
+        with self._lock:
+            for alert, hint in alerts:
+                url = alert.generator_url
+                whole = replace(
+                    alert,
+                    labels={**self.external_labels, **alert.labels},
+                    generator_url=self.external_url + url if url.startswith("/") else url,
+                    fingerprint="",
+                )
+                if self._router is not None:
+                    self._router.receive([whole], now_ms, self._known(whole, hint))
+                if self._feeds:
+                    self._posted[whole.fingerprint] = whole
+            self._unsaved = True
+
+    def tick(self, now_ms: int) -> None:
+        """Puts what is due into the outbox (groups whose time has come, what an Alertmanager has to hear), with what
+        was received: one write, after which they survive a crash. O(alerts) where there is something to put."""
+        with self._lock:
+            if self._router is not None:
+                self._notifications += self._router.tick(now_ms)
+            self._feed(now_ms)
+            self._keep()
+
+    def waits(self) -> bool:
+        """Whether `deliver` would try a message now."""
+        return bool(self.outbox.due(self._clock.now_ms()))
+
+    async def deliver(self, rounds: int | None = None) -> Delivered:
+        """Hands over what is due (of each receiver ``rounds`` messages at most). What is lost is logged, with why."""
+        done = await self._delivery.deliver(rounds)
+        for one in done.lost:
+            log.error("a notification is lost: %s", one)
+        return done
+
+    def _known(self, alert: PostableAlert, hint: RouteHint | None) -> dict[str, RouteHint]:
+        if hint is None or self.config is None:
+            return {}
+        for name in set(hint.receivers) - self.config.receivers.keys() - self._warned:
+            log.warning("ROUTE TO %r: there is no such receiver; alerts without another one go by the tree", name)
+            self._warned.add(name)
+        return {alert.fingerprint: hint}
+
+    def _feed(self, now_ms: int) -> None:
+        if not self._feeds:
+            return
+        for feed in self._feeds:
+            self._messages += feed.messages(self._posted.values(), now_ms)
+        over = now_ms - AlertmanagerFeed.RESOLVED_MS
+        self._posted = {print_: one for print_, one in self._posted.items() if not one.resolved(over)}
+
+    def _keep(self) -> None:
+        """Everything into the outbox. A disk that fails keeps it here, for the next tick."""
+        if not (self._notifications or self._messages or self._unsaved):
+            return
+        try:
+            state = None if self._router is None else self._router.state()
+            self._delivery.put(self._notifications, state, self._messages)
+        except StorageError as error:
+            log.error("%s; it is tried again", error)
+            return
+        self._notifications, self._messages, self._unsaved = [], [], False
+
+    # --- silences, and where an alert would go ----------------------------------------------------
+
+    def silence(self, matchers: str, start: Time = "now", end: Time = "+1h", by: str = "", comment: str = "") -> str:
+        """Tells nobody of what ``matchers`` (``team="db", instance=~"db-.*"``) take, for a time; returns the id.
+
+        The state goes on, and what still fires afterwards is told then. Raises ``ConfigError``.
+        """
+        with self._lock:
+            now_ms = self._clock.now_ms()
+            span = (time_ms(start, now_ms, "start"), time_ms(end, now_ms, "end"))
+            silence = self._routes().silences.add(parse(matchers), *span, by, comment)
+            self._unsaved = True
+            self._keep()
+            return silence.id
+
+    def unsilence(self, id: str) -> None:
+        """Ends a silence now. Raises ``ConfigError`` where none has this id."""
+        with self._lock:
+            self._routes().silences.expire(id, self._clock.now_ms())
+            self._unsaved = True
+            self._keep()
+
+    def silences(self) -> pl.DataFrame:
+        """A row a silence: ``id``, ``state`` (``active``, ``pending``, ``expired``), ``matchers``, ``start``, ``end``,
+        ``by``, ``comment``. Those that ended are kept for five days."""
+        with self._lock:
+            known, now_ms = self._routes().silences.list(), self._clock.now_ms()
+        rows = [
+            (
+                one.id,
+                _state(one, now_ms),
+                shown(one.matchers),
+                one.starts_at_ms,
+                one.ends_at_ms,
+                one.created_by,
+                one.comment,
+            )
+            for one in known
+        ]
+        texts = dict.fromkeys(("id", "state", "matchers"), pl.String)
+        schema: dict[str, Any] = {**texts, "start": pl.Int64, "end": pl.Int64, "by": pl.String, "comment": pl.String}
+        return pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.col("start", "end").cast(TIME))
+
+    def explain(self, labels: Mapping[str, str], route: RouteHint | None = None) -> pl.DataFrame:
+        """Where an alert with these labels (and a statement's `ROUTE`) would go now, and why it may not; sends nothing.
+
+        A row a route: ``route``, ``receiver``, ``integrations``, ``group``, ``muted`` (null: it passes), ``flush``,
+        ``told``.
+        """
+        with self._lock:
+            now_ms = self._clock.now_ms()
+            alert = PostableAlert({**self.external_labels, **labels}, starts_at_ms=now_ms)
+            return self._routes().explain(alert, now_ms, route)
+
+    def _routes(self) -> Router:
+        if self._router is None:
+            raise ConfigError("there are no routes here: Alertmanager has them; silence there, or give a configuration")
+        return self._router
 
 
-def _within(times: Iterable[TimeInterval]) -> Any:
-    held = tuple(times)
-    return lambda at_ms: any(one.contains(at_ms) for one in held)
+def _state(silence: Silence, now_ms: int) -> str:
+    if silence.active(now_ms):
+        return "active"
+    return "pending" if now_ms < silence.starts_at_ms else "expired"
+
+
+def _ways(
+    config: Config | None, policy: Policy | None, alertmanagers: Sequence[str], own: Mapping[str, Channel]
+) -> dict[str, Channel]:
+    """A channel by name for what can be handed over from here; the rest is named in the log, once."""
+    if config is None:
+        if not alertmanagers:
+            raise ConfigError("alerts have nowhere to go; give an Alertmanager configuration, or alertmanagers")
+        return dict(own)
+    found, missing = channels(config, policy=policy)
+    silent = [name for name in missing if name not in own]
+    if silent and not alertmanagers:
+        log.warning("nothing is sent to %s: only webhooks and apprise are served from here", ", ".join(silent))
+    return {**found, **own}
+
+
+def _alertmanager(url: str, policy: Policy | None) -> tuple[str, HttpChannel]:
+    """Its name in the outbox, which has no credentials, and the channel."""
+    host, port = (policy or Policy()).check_url(url)
+    path = url.partition("://")[2].partition("/")[2].strip("/")
+    whole = f"{url.rstrip('/')}/api/v2/alerts"
+    return f"alertmanager {host}:{port}/{path}", HttpChannel(whole, policy=policy)

@@ -8,6 +8,7 @@ Time comes from the caller alone, nothing runs by itself, and all state is plain
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -107,24 +108,13 @@ class Router:
                 alert = _merged(alert, known, self._timeouts[alert.fingerprint], now_ms)
             self._alerts[alert.fingerprint], self._timeouts[alert.fingerprint] = alert, timeout
             self._sources = None
-            for route in self._routes(alert, hints.get(alert.fingerprint)):
+            for route in self._routes(alert, hints.get(posted.fingerprint)):
                 self._insert(route, alert, now_ms)
 
     def _routes(self, alert: PostableAlert, hint: RouteHint | None) -> list[Route]:
-        known = [] if hint is None else [name for name in hint.receivers if name in self.config.receivers]
-        if hint is None or not known:
-            return self.config.route.match(alert.labels)
-        root, name = self.config.route, alert.labels.get("alertname", "")
-        matchers = (Matcher("alertname", name),)
-        group_by = root.group_by if hint.group_by is None else hint.group_by
-        waits = (hint.wait_ms, hint.interval_ms, hint.repeat_ms)
-        above = (root.group_wait_ms, root.group_interval_ms, root.repeat_interval_ms)
-        wait, interval, repeat = (its if one is None else one for one, its in zip(waits, above, strict=True))
-        key = f"{root.key}/{shown(matchers)}"
-        return [
-            Route(f"hint/{receiver}/{name}", key, receiver, matchers, group_by, wait, interval, repeat)
-            for receiver in known
-        ]
+        name, known = alert.labels.get("alertname", ""), self.config.receivers
+        made = [] if hint is None else [_made(self.config, name, one, hint) for one in hint.receivers if one in known]
+        return made or self.config.route.match(alert.labels)
 
     def _completed(self, alert: PostableAlert, now_ms: int) -> tuple[PostableAlert, bool]:
         labels = {name: value for name, value in alert.labels.items() if value}
@@ -299,12 +289,39 @@ class Router:
             self._alerts[alert.fingerprint], self._timeouts[alert.fingerprint] = alert, timeout
         routes = {route.id: route for route in self.config.route.walk()}
         for id_, pairs, next_ms, flushed, alerts, empty_ms in state["groups"]:
-            if id_ not in routes:
+            route = routes.get(id_) or _made_again(self.config, id_)
+            if route is None:
                 continue
-            route, labels = routes[id_], dict(pairs)
+            labels = dict(pairs)
             held = {print_: self._alerts[print_] for print_ in alerts}
             group = _Group(route, labels, _group_key(route, labels), next_ms, flushed, held, empty_ms)
             self._groups[id_, tuple(sorted(labels.items()))] = group
+
+
+def _made(config: Config, alertname: str, receiver: str, hint: RouteHint) -> Route:
+    """The route that a statement's `ROUTE` stands for: what it does not say is the root's. Its id says all of it."""
+    root, matchers = config.route, (Matcher("alertname", alertname),)
+    given = (hint.group_by, hint.wait_ms, hint.interval_ms, hint.repeat_ms)
+    # Levels of one alert may have different ones: what a receiver was told of is kept by this key.
+    key = " ".join([f"{root.key}/{shown(matchers)}", *(str(one) for one in given if one is not None)])
+    return Route(
+        json.dumps([alertname, receiver, *given]),
+        key,
+        receiver,
+        matchers,
+        root.group_by if hint.group_by is None else hint.group_by,
+        root.group_wait_ms if hint.wait_ms is None else hint.wait_ms,
+        hint.interval_ms or root.group_interval_ms,
+        hint.repeat_ms or root.repeat_interval_ms,
+    )
+
+
+def _made_again(config: Config, id_: str) -> Route | None:
+    if not id_.startswith("["):
+        return None
+    alertname, receiver, group_by, *waits = json.loads(id_)
+    hint = RouteHint((receiver,), None if group_by is None else tuple(group_by), *waits)
+    return _made(config, alertname, receiver, hint) if receiver in config.receivers else None
 
 
 def _group_labels(route: Route, labels: Mapping[str, str]) -> dict[str, str]:

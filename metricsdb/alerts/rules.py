@@ -17,7 +17,18 @@ from metricsdb.alerts.templates.values import quote
 from metricsdb.errors import ConfigError, TemplateError
 from metricsdb.times import duration_ms
 
-__all__ = ["Group", "Rule", "RuleFile", "duration_text", "embedded", "label_map", "load", "read", "word"]
+__all__ = [
+    "Group",
+    "Rule",
+    "RuleFile",
+    "duration_text",
+    "embedded",
+    "label_map",
+    "load",
+    "read",
+    "statements",
+    "word",
+]
 
 _METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
 _WORD = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
@@ -158,6 +169,25 @@ def load(text: str, name: str = "rules") -> RuleFile:
         seen.add(str(given["name"]))
         groups.append(_group(given, f"{name}: group {str(given['name'])!r}"))
     return RuleFile(tuple(groups), {key: value for key, value in raw.items() if key != "groups"})
+
+
+def statements(source: str | Path) -> tuple[str, list[str]]:
+    """Statements from a path or a text of either kind (a rule file has `groups:`), and what they leave out of it.
+
+    A `str` without white space is a path. Raises ``ConfigError``.
+    """
+    path = source if isinstance(source, Path) else None if re.search(r"\s", source) else Path(source)
+    if path is None:
+        text, name = str(source), "rules"
+    else:
+        name = str(path)
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read: {error}; give a file of rules or statements") from None
+    if name.endswith((".yml", ".yaml")) or re.search(r"^groups[ ]*:[ ]*(?:$|\[|#)", text, re.MULTILINE):
+        return load(text, name).to_statements()
+    return text, []
 
 
 def _group(given: dict[str, Any], where: str) -> Group:

@@ -1,4 +1,4 @@
-"""Everything that `metricsdb serve` runs in one process: HTTP, scraping, listeners; and its orderly end."""
+"""Everything that `metricsdb serve` runs in one process: HTTP, scraping, listeners, alerts; and its orderly end."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from socket import socket
 
 import msgspec
@@ -27,7 +28,7 @@ from metricsdb.server.connection import Connection
 from metricsdb.server.state import Counts
 from metricsdb.web import Tls, Web
 
-__all__ = ["check_exposure", "is_loopback", "serve", "tls_context"]
+__all__ = ["check_exposure", "install_alerts", "is_loopback", "serve", "tls_context"]
 
 log = logging.getLogger("metricsdb.server")
 
@@ -45,6 +46,7 @@ async def serve(db: Database, config: Config, *, clock: Clock | None = None, fla
     check_exposure(config)
     _warn_of_exposure(config)
     clock = clock or SystemClock()
+    install_alerts(db, config)
     counts = Counts(clock.now_ms() / 1000)
     web = _within_descriptors(config.web)
     tls = None if web.tls_server_config is None else tls_context(web.tls_server_config)
@@ -67,6 +69,31 @@ async def serve(db: Database, config: Config, *, clock: Clock | None = None, fla
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
         await scraper.close()
+
+
+def install_alerts(db: Database, config: Config) -> None:
+    """Routes and installs what the section `alerts` says; rules that its files do not have any more are removed.
+
+    Raises ConfigError, which names the file; StorageError where the outbox cannot be kept.
+    """
+    chosen = config.alerts
+    scheme = "http" if config.web.tls_server_config is None else "https"
+    url = chosen.external_url or f"{scheme}://{config.listen}"
+    # Before the rules, which name its receivers and intervals.
+    if chosen.route is not None or chosen.alertmanagers:
+        labels, route = chosen.external_labels, None if chosen.route is None else Path(chosen.route)
+        db.alerts.route(route, alertmanagers=chosen.alertmanagers, external_url=url, external_labels=labels)
+    elif chosen.rules:
+        log.warning("alerts are evaluated and nobody is told: give alerts.route or alerts.alertmanagers")
+    if not chosen.rules:
+        return
+    files = chosen.files()
+    for path, done in zip(files, db.alerts.load_all(files), strict=True):
+        for one in done.left_out:
+            log.warning("%s: %s has no meaning here and is left out", path, one)
+        for lint in done.lints:
+            log.warning("%s: %s at %s: %s", path, lint.statement, lint.place, lint.message)
+    log.info("%d rules run", db.alerts.list().height)
 
 
 async def _started(statsd: Statsd) -> None:

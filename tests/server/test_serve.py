@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
+import pytest
 
 from tests.peers.processes import free_port, running, wait_for
 
@@ -70,3 +75,98 @@ def test_a_killed_server_comes_back_with_all_that_it_acknowledged(tmp_path: Path
                 assert done.status_code == 204
             process.kill()
             process.wait(20)
+
+
+class Hook:
+    """A receiver of webhooks on a port of its own."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        bodies = self.bodies
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_port
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+ROUTES = """
+route: {{receiver: hook, group_by: [alertname], group_wait: 0s, group_interval: 1s}}
+receivers: [{{name: hook, webhook_configs: [{{url: 'http://127.0.0.1:{port}/alerts'}}]}}]
+"""
+RULES = """
+groups:
+  - name: heat
+    interval: 1s
+    rules:
+      - {alert: Hot, expr: warmth > 30, annotations: {summary: '{{ $labels.room }} is at {{ $value }}'}}
+"""
+
+
+def test_a_server_evaluates_rules_and_tells_a_webhook(tmp_path: Path) -> None:
+    http, hook = free_port(), Hook()
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "heat.yml").write_text(RULES)
+    (tmp_path / "routes.yml").write_text(ROUTES.format(port=hook.port))
+    (tmp_path / "metricsdb.yml").write_text(f"""
+listen: 127.0.0.1:{http}
+storage: {{data: {tmp_path}/data}}
+alerts:
+  rules: ['rules/*.yml']
+  route: routes.yml
+  external_url: http://metrics.example
+  external_labels: {{dc: x}}
+""")
+    server = f"http://127.0.0.1:{http}"
+    command = [sys.executable, "-m", "metricsdb", "serve", "--config", str(tmp_path / "metricsdb.yml")]
+
+    def told(status: str) -> bool:
+        return any(body["status"] == status for body in hook.bodies)
+
+    with running(command, f"{server}/-/ready", tmp_path / "log") as process:
+        httpx.post(f"{server}/api/v1/import/prometheus", content=b'warmth{room="attic"} 35\n').raise_for_status()
+        wait_for("the webhook", lambda: told("firing"))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    (alert,) = hook.bodies[0]["alerts"]
+    assert alert["labels"] == {"alertname": "Hot", "room": "attic", "dc": "x"}
+    assert alert["annotations"] == {"summary": "attic is at 35"}
+    assert alert["generatorURL"].startswith("http://metrics.example/graph?")
+    with running(command, f"{server}/-/ready", tmp_path / "log2"):
+        httpx.post(f"{server}/api/v1/import/prometheus", content=b'warmth{room="attic"} 20\n').raise_for_status()
+        wait_for("the end of it, which a server that was restarted knows", lambda: told("resolved"))
+    assert [body["status"] for body in hook.bodies] == ["firing", "resolved"]
+    hook.close()
+    assert "Traceback" not in (tmp_path / "log").read_text() + (tmp_path / "log2").read_text()
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("{rules: [none.yml]}", "none.yml: cannot be read"),
+        ("{route: none.yml}", "none.yml: cannot be read"),
+        ("{rules: [bad.yml]}", "bad.yml: "),
+        ("{every: 0s}", "alerts.every: '0s' must be longer than zero"),
+        ("{alertmanagers: ['am:9093']}", "is not http(s)://host[:port][/path]; write it so"),
+    ],
+)
+def test_a_server_says_what_is_wrong_with_its_alerts(tmp_path: Path, section: str, said: str) -> None:
+    (tmp_path / "bad.yml").write_text(RULES.replace("warmth > 30", "sum by ("))
+    (tmp_path / "metricsdb.yml").write_text(f"listen: 127.0.0.1:{free_port()}\nalerts: {section}\n")
+    command = [sys.executable, "-m", "metricsdb", "serve", "--config", str(tmp_path / "metricsdb.yml")]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert refused.returncode == 2
+    assert said in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -59,7 +59,9 @@ _WEB = (web.Web, web.Tls, web.Credential)
 def test_every_field_of_the_configuration_has_its_place():
     page = (ROOT / "docs" / "operations.md").read_text()
     fields = [
-        f for kind in (*_CONFIGURED, config.Upkeep, config.Storage, config.Memory) for f in kind.__struct_fields__
+        f
+        for kind in (*_CONFIGURED, config.Upkeep, config.Storage, config.Memory, config.Alerts)
+        for f in kind.__struct_fields__
     ]
     assert [name for name in fields if f"`{name}`" not in page] == []
 

@@ -86,7 +86,7 @@ def test_the_thread_ticks_until_it_is_stopped():
     db.stop()
     db.start("1h")
     db.close()
-    assert db._background is None
+    assert db._background == ()
 
 
 @pytest.mark.parametrize(
