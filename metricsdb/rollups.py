@@ -225,7 +225,8 @@ def _compare(
     for function in functions:
         name = function if function in ("rate", "increase") else f"{function}_over_time"
         argument = "0.99, " if function == "quantile" else ""
-        expr = f"{name}({argument}{policy.selector}[{window:g}s])"
+        # A selector may take several metrics.
+        expr = f"{name}({argument}{policy.selector}[{window:g}s]) keep_metric_names"
         for kind, shift in (("whole buckets", 0.0), ("any", step / 3)):
             if begin + shift > span[1] / 1000:
                 continue

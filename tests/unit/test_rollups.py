@@ -162,6 +162,8 @@ def test_a_preview_compares_with_the_samples_and_changes_nothing():
     assert whole["missing"].sum() == 0
     assert preview.errors.filter(pl.col("windows") == "any")["worst_error"].max() > 0
     assert db.rollups.levels().is_empty()
+    both = db.rollups.preview("10m", '{__name__=~".+"}')
+    assert both.errors["points"].max() == 2 * preview.errors.filter(pl.col("level") == "10m")["points"].max()
     counter = db.rollups.preview("1m", "requests_total")
     assert set(counter.errors["function"]) >= {"rate", "increase"}
     assert counter.errors.filter(pl.col("windows") == "whole buckets")["worst_error"].max() < 1e-9
