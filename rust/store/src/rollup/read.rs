@@ -4,6 +4,7 @@ use metricsdb_model::source::{Quantiles, Stood};
 use metricsdb_model::{Result, Samples, Sketch, TimeRange};
 
 use super::record::{Record, coarser, end_of, expand, floor_of, points_of, records_of};
+use super::sketches;
 use super::{LevelSeries, RolledSeries, block::Block};
 
 /// A record, and the width of its bucket.
@@ -183,21 +184,20 @@ impl RolledSeries {
                 &mut sketches,
             )?;
         }
-        if !sketches.iter().map(|s| s.0).eq(records.iter().map(|(_, r)| r.end)) {
-            return Ok(None);
-        }
+        let bare: Vec<Record> = records.iter().map(|(_, r)| *r).collect();
+        let Some(sketches) = sketches::whole(&bare, &sketches)? else { return Ok(None) };
         let mut samples = Samples::default();
         raw(self.raw_part(reach), &mut samples)?;
         samples.drop_stale(0);
         let mut found = Quantiles { windows: Vec::with_capacity(windows.len()), exact: true, samples: 0 };
         for window in windows {
             let mut all = Sketch::default();
-            for ((every, record), (_, bytes)) in records.iter().zip(&sketches) {
+            for ((every, record), sketch) in records.iter().zip(&sketches) {
                 if record.end < window.start || record.end - every >= window.end {
                     continue;
                 }
                 if record.end <= window.end && record.end - every >= window.start.saturating_sub(1) {
-                    all.merge(&Sketch::decode(bytes)?);
+                    all.merge(sketch);
                     continue;
                 }
                 expand(record, *every, self.counter, |time, value| {

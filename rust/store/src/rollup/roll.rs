@@ -133,10 +133,10 @@ impl Step {
     }
 }
 
-/// The sketches of buckets that have records, from the samples of these.
+/// The sketches of buckets whose values are several, from the samples of these.
 fn sketches_of(records: &[Record], samples: &Samples) -> Vec<Sketched> {
     let mut out = Vec::with_capacity(records.len());
-    for record in records {
+    for record in records.iter().filter(|r| r.min != r.max) {
         let from = samples.timestamps.partition_point(|&t| t < record.first.0);
         let to = samples.timestamps.partition_point(|&t| t <= record.last.0).max(from);
         let values = samples.values.get(from..to).unwrap_or(&[]);
@@ -423,7 +423,7 @@ impl RolledSeries {
                         every,
                         after,
                         until,
-                        &sketches::coarser(&sketches, every, until)?,
+                        &sketches::coarser(&fine, &sketches, every, until)?,
                     )?;
                 }
                 Ok(records.len() as u64)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use metricsdb_model::{Result, Sketch};
 
 use super::block::number_of;
-use super::record::end_of;
+use super::record::{Record, end_of};
 use crate::codec::cursor::{Cursor, put_signed, put_varint};
 use crate::heap;
 
@@ -135,21 +135,50 @@ impl Sketches {
     }
 }
 
-/// Sketches of wider buckets, from those of narrower ones that divide them.
-pub fn coarser(fine: &[Sketched], every: i64, until: i64) -> Result<Vec<Sketched>> {
-    let mut out = Vec::new();
-    for bucket in fine.chunk_by(|a, b| end_of(a.0, every) == end_of(b.0, every)) {
-        let Some((first, _)) = bucket.first() else { continue };
-        let end = end_of(*first, every);
-        if end > until {
+/// The sketch of each record, from those that are stored: a bucket whose values are one needs none. Errors: `Corruption`;
+/// `None` where one is missing.
+pub fn whole(records: &[Record], stored: &[Sketched]) -> Result<Option<Vec<Sketch>>> {
+    let (mut stored, mut out) = (stored.iter().peekable(), Vec::with_capacity(records.len()));
+    for record in records {
+        while stored.next_if(|s| s.0 < record.end).is_some() {}
+        out.push(match stored.next_if(|s| s.0 == record.end) {
+            Some((_, bytes)) => Sketch::decode(bytes)?,
+            None if record.min == record.max => repeated(record.min, record.count),
+            None => return Ok(None),
+        });
+    }
+    Ok(Some(out))
+}
+
+/// Of one value so often.
+fn repeated(value: f64, mut count: u64) -> Sketch {
+    let (mut all, mut power) = (Sketch::default(), sketch(&[value]));
+    while count > 0 {
+        if count & 1 == 1 {
+            all.merge(&power);
+        }
+        power.merge(&power.clone());
+        count >>= 1;
+    }
+    all
+}
+
+/// Sketches of wider buckets, from records of narrower ones that divide them and their sketches.
+pub fn coarser(fine: &[Record], stored: &[Sketched], every: i64, until: i64) -> Result<Vec<Sketched>> {
+    let Some(sketches) = whole(fine, stored)? else { return Ok(Vec::new()) };
+    let (mut out, mut sketches) = (Vec::new(), sketches.iter());
+    for bucket in fine.chunk_by(|a, b| end_of(a.end, every) == end_of(b.end, every)) {
+        let Some(end) = bucket.first().map(|r| end_of(r.end, every)).filter(|&end| end <= until) else {
             break;
-        }
+        };
         let mut all = Sketch::default();
-        for (_, bytes) in bucket {
-            all.merge(&Sketch::decode(bytes)?);
+        sketches.by_ref().take(bucket.len()).for_each(|one| all.merge(one));
+        let min = bucket.iter().map(|r| r.min).fold(f64::NAN, f64::min);
+        let max = bucket.iter().map(|r| r.max).fold(f64::NAN, f64::max);
+        if min != max {
+            all.fit(SKETCH_BYTES);
+            out.push((end, all.encode()));
         }
-        all.fit(SKETCH_BYTES);
-        out.push((end, all.encode()));
     }
     Ok(out)
 }
