@@ -2,7 +2,7 @@
 
 use metricsdb_model::{Budget, Error, Labels, Result, Samples, SeriesSet, TimeRange};
 use metricsdb_query::syntax;
-use metricsdb_store::rollup::{Keeping, Level, Pass, Progress, Record, Rule};
+use metricsdb_store::rollup::{EVERY_MAX, Keeping, Level, Pass, Progress, Record, Rule};
 use polars::prelude::Column;
 use pyo3::prelude::*;
 use pyo3_polars::PyDataFrame;
@@ -25,9 +25,9 @@ fn rule((selector, raw, levels, counter, keeping, sketched): RuleTuple) -> Resul
     let levels: Vec<Level> = levels.into_iter().map(|(every, keep)| Level { every, keep }).collect();
     let mut below = 1;
     for level in &levels {
-        if level.every <= 0 || level.every % below != 0 || level.every == below {
+        if !(1..=EVERY_MAX).contains(&level.every) || level.every % below != 0 || level.every == below {
             let given = format!("{} ms", level.every);
-            let why = "is no multiple of the level before";
+            let why = "is no multiple of the level before, or wider than 35,000 years";
             return Err(Error::input("level", &given, why, "give widths such as 1m, 10m, 1h"));
         }
         below = level.every;
@@ -161,7 +161,7 @@ pub fn record_columns(all: &[Record], every: i64) -> Vec<Column> {
         |name: &str, f: fn(&Record) -> u64| Column::new(name.into(), all.iter().map(f).collect::<Vec<u64>>());
     let numbers =
         |name: &str, f: fn(&Record) -> f64| Column::new(name.into(), all.iter().map(f).collect::<Vec<f64>>());
-    let starts: Vec<i64> = all.iter().map(|r| r.end - every).collect();
+    let starts: Vec<i64> = all.iter().map(|r| r.end.saturating_sub(every)).collect();
     vec![
         Column::new("start".into(), starts),
         times("timestamp", |r| r.end),

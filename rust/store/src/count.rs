@@ -76,7 +76,8 @@ impl Database {
         };
         by_shard.take(self, budget, take, &mut counted)?;
         let rest = View::new(self, std::mem::take(&mut counted.rest), budget);
-        if rest.any_histograms() {
+        // Points that stand for samples are to be remarked on.
+        if rest.any_histograms() || rest.any_rolled() {
             return Ok(None);
         }
         for (i, id) in rest.ids().enumerate() {

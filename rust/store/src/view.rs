@@ -557,6 +557,11 @@ impl Captured {
 }
 
 impl View<'_> {
+    /// Whether records stand for samples of any series.
+    pub(crate) fn any_rolled(&self) -> bool {
+        self.series.iter().any(|series| series.rolled.is_some())
+    }
+
     /// Appends the samples of one series in a range that were written so: those that are there, and before them those that
     /// survived; no points that stand for others.
     fn read_stored(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()> {

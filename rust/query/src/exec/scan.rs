@@ -307,76 +307,69 @@ impl<'a> Rows<'a> {
         Ok(())
     }
 
-    fn quantile_window(&self, budget: &Budget) -> Option<&WindowLeaf<'a>> {
-        match &self.leaf {
-            Leaf::Window(window) if window.is_quantile && budget.visits().is_none() => Some(window),
-            _ => None,
-        }
-    }
-
-    /// Quantiles of windows from sketches, within one percent; `false` where there are none.
-    fn fill_from_sketches(
-        &self,
-        window: &WindowLeaf<'a>,
-        row: usize,
-        width: i64,
-        budget: &Budget,
-        out: &mut [f64],
-    ) -> Result<bool> {
-        let windows = window.windows(out.len());
-        let asked = |i: usize| window.args.at(i).first().copied().unwrap_or(f64::NAN);
-        budget.check()?;
-        let possible = window.edges.is_none() && (0..windows.len()).all(|i| (0.0..=1.0).contains(&asked(i)));
-        let found = if possible { self.set.quantiles(row, &windows)? } else { None };
-        let Some(found) = found else {
-            self.remarks.add(Note::Rollups(width));
-            return Ok(false);
-        };
-        budget.take_samples(found.samples)?;
-        if !found.exact {
-            self.remarks.add(Note::Rollups(width));
-        }
-        for (i, (slot, sketch)) in out.iter_mut().zip(&found.windows).enumerate() {
-            *slot = sketch.as_ref().map_or(ABSENT, |sketch| sketch.quantile(asked(i)));
-        }
-        window.repeat_single(out);
-        Ok(true)
-    }
-
     /// A row of whose samples some are left as records of `width` ms alone: `false` where points must stand for them.
     fn fill_from_records(&self, row: usize, width: i64, budget: &Budget, out: &mut [f64]) -> Result<bool> {
         self.remarks.notes.note_rollups();
-        let of_window = match &self.leaf {
-            Leaf::Window(window) if window.edges.is_none() && budget.visits().is_none() => window
-                .of_summary
-                .filter(|_| !(window.reads_starts && self.set.has_starts(row)))
-                .map(|f| (window, f)),
+        let exact = match &self.leaf {
+            Leaf::Window(window) if window.edges.is_none() && budget.visits().is_none() => {
+                budget.check()?;
+                let windows = window.windows(out.len());
+                let exact = if window.is_quantile {
+                    self.fill_from_sketches(window, &windows, row, budget, out)?
+                } else {
+                    self.fill_from_stood(window, &windows, row, budget, out)?
+                };
+                exact.inspect(|_| window.repeat_single(out))
+            }
             _ => None,
         };
-        if let Some(window) = self.quantile_window(budget) {
-            return self.fill_from_sketches(window, row, width, budget, out);
+        if exact != Some(true) {
+            self.remarks.add(Note::Rollups(width));
         }
-        if let Some((window, function)) = of_window {
-            let windows = window.windows(out.len());
-            budget.check()?;
-            if let Some(stood) = self.set.summaries(row, &windows)?
-                && (stood.resets || function.wants != Wants::Resets)
-            {
-                budget.take_samples(stood.samples)?;
-                if !stood.exact {
-                    self.remarks.add(Note::Rollups(width));
-                }
-                for ((slot, window), summary) in out.iter_mut().zip(&windows).zip(&stood.windows) {
-                    let value =
-                        summary.and_then(|s| (function.eval)(&s, window.start.saturating_sub(1), window.end));
-                    *slot = value.unwrap_or(ABSENT);
-                }
-                window.repeat_single(out);
-                return Ok(true);
-            }
+        Ok(exact.is_some())
+    }
+
+    /// A function of what windows come to: whether it is exact, `None` where records don't tell it.
+    fn fill_from_stood(
+        &self,
+        window: &WindowLeaf<'a>,
+        windows: &[TimeRange],
+        row: usize,
+        budget: &Budget,
+        out: &mut [f64],
+    ) -> Result<Option<bool>> {
+        let Some(function) = window.of_summary else { return Ok(None) };
+        if window.reads_starts && self.set.has_starts(row) {
+            return Ok(None);
         }
-        self.remarks.add(Note::Rollups(width));
-        Ok(false)
+        let Some(stood) = self.set.summaries(row, windows)? else { return Ok(None) };
+        if function.wants == Wants::Resets && !stood.resets {
+            return Ok(None);
+        }
+        budget.take_samples(stood.samples)?;
+        for ((slot, window), summary) in out.iter_mut().zip(windows).zip(&stood.windows) {
+            let value = summary.and_then(|s| (function.eval)(&s, window.start.saturating_sub(1), window.end));
+            *slot = value.unwrap_or(ABSENT);
+        }
+        Ok(Some(stood.exact))
+    }
+
+    /// Quantiles of windows, within one percent: whether no window cuts a bucket, `None` where there are no sketches.
+    fn fill_from_sketches(
+        &self,
+        window: &WindowLeaf<'a>,
+        windows: &[TimeRange],
+        row: usize,
+        budget: &Budget,
+        out: &mut [f64],
+    ) -> Result<Option<bool>> {
+        let Some(found) = self.set.quantiles(row, windows)? else { return Ok(None) };
+        budget.take_samples(found.samples)?;
+        for (i, (slot, sketch)) in out.iter_mut().zip(&found.windows).enumerate() {
+            let q = window.args.at(i).first().copied().unwrap_or(f64::NAN);
+            *slot = sketch.as_ref().map_or(ABSENT, |sketch| sketch.quantile(q));
+        }
+        Ok(Some(found.exact))
     }
 
     /// What a window, or a line between samples, makes of the numbers that were read.

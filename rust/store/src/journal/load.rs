@@ -20,7 +20,7 @@ use crate::database::Database;
 use crate::histograms::HistogramSeries;
 use crate::precision::{PrecisionRules, RuleText};
 use crate::resolve::Interned;
-use crate::rollup::{Block, LevelSeries, RolledSeries, Sketches};
+use crate::rollup::{Block, EVERY_MAX, LevelSeries, RolledSeries, Sketches};
 use crate::series::{Head, ROWS_MAX};
 use crate::shard::{Rules, Shard, Staged, Work};
 use crate::slab::CLASSES;
@@ -267,6 +267,9 @@ impl Stream {
         read_column(c, count, &mut dirty)?;
         for _ in 0..c.count()? {
             let (every, until, floor) = (c.signed()?, c.signed()?, c.signed()?);
+            if !(1..=EVERY_MAX).contains(&every) {
+                return Err(wrong("a level of no width that there is"));
+            }
             let mut blocks = Vec::new();
             for _ in 0..c.count()? {
                 let (present, mut chunks) = (c.varint()? as u16, Vec::new());
@@ -282,9 +285,6 @@ impl Stream {
             }
             let parts: Vec<Vec<u8>> =
                 (0..c.count()?).map(|_| read_bytes(c).map(<[u8]>::to_vec)).collect::<Result<_>>()?;
-            if every <= 0 {
-                return Err(wrong("a level without width"));
-            }
             let sketches = Sketches::restore(every, parts)?;
             levels.push(LevelSeries { every, until, floor, blocks, sketches });
         }

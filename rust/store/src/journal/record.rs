@@ -6,7 +6,7 @@ use metricsdb_model::{Error, Histogram, Metadata, MetricType, Result, TimeRange,
 use crate::codec::cursor::{Cursor, put_signed, put_varint};
 use crate::codec::histogram::HistogramChunk;
 use crate::precision::RuleText;
-use crate::rollup::{Keeping, Step};
+use crate::rollup::{EVERY_MAX, Keeping, Step};
 use crate::series::{ANY_GENERATION, ROWS_MAX};
 use crate::shard::Staged;
 
@@ -77,7 +77,9 @@ pub fn read_roll(payload: &[u8]) -> Result<(Step, Vec<(u32, bool)>)> {
     };
     for _ in 0..c.count()? {
         let (every, before) = (c.signed()?, c.signed()?);
-        if every <= 0 || step.levels.last().is_some_and(|&(below, _)| every % below != 0) {
+        if !(1..=EVERY_MAX).contains(&every)
+            || step.levels.last().is_some_and(|&(below, _)| every % below != 0)
+        {
             return Err(c.wrong("levels that don't follow from each other"));
         }
         step.levels.push((every, before));

@@ -1,9 +1,12 @@
 //! A block of records: a chunk a column, and none where a column follows from the others. Blocks begin at fixed times,
 //! so that records come to the same bytes in whatever order their samples came.
 
+use std::ops::Range;
+
 use metricsdb_model::{Result, ValueKind};
 
 use super::record::Record;
+use super::roll::TIME_MIN;
 use crate::chunk::{Builder, Chunk, SharedColumns};
 
 /// Buckets that one block spans.
@@ -54,8 +57,8 @@ impl Column {
     fn get(self, r: &Record, every: i64) -> u64 {
         match self {
             Column::Count => r.count,
-            Column::FirstAfter => (r.first.0 - (r.end - every)) as u64,
-            Column::LastBefore => (r.end - r.last.0) as u64,
+            Column::FirstAfter => r.first.0.wrapping_sub(r.end.wrapping_sub(every)) as u64,
+            Column::LastBefore => r.end.wrapping_sub(r.last.0) as u64,
             Column::First => r.first.1.to_bits(),
             Column::Last => r.last.1.to_bits(),
             Column::Min => r.min.to_bits(),
@@ -72,7 +75,7 @@ impl Column {
         let number = f64::from_bits(bits);
         match self {
             Column::Count => r.count = bits,
-            Column::FirstAfter => r.first.0 = (r.end - every).wrapping_add(bits as i64),
+            Column::FirstAfter => r.first.0 = r.end.wrapping_sub(every).wrapping_add(bits as i64),
             Column::LastBefore => r.last.0 = r.end.wrapping_sub(bits as i64),
             Column::First => r.first.1 = number,
             Column::Last => r.last.1 = number,
@@ -120,9 +123,23 @@ pub struct Block {
     chunks: Box<[Chunk]>,
 }
 
+/// Of blocks with these first ends, those that the buckets that end in `(after, until]` belong to.
+pub fn blocks_of<B>(
+    blocks: &[B],
+    first: impl Fn(&B) -> i64,
+    every: i64,
+    (after, until): (i64, i64),
+) -> Range<usize> {
+    let number = |b: &B| number_of(first(b), every);
+    let lowest = after.checked_add(every).map_or(i64::MIN, |end| number_of(end, every));
+    let from = blocks.partition_point(|b| number(b) < lowest);
+    let to = blocks.partition_point(|b| number(b) <= number_of(until, every)).max(from);
+    from..to
+}
+
 /// The number of the block that the bucket with this end belongs to.
 pub fn number_of(end: i64, every: i64) -> i64 {
-    (end / every - 1).div_euclid(BLOCK_BUCKETS)
+    (end / every).wrapping_sub(1).div_euclid(BLOCK_BUCKETS)
 }
 
 impl Block {
@@ -155,7 +172,8 @@ impl Block {
         let (first, last, count) = (base.first(), base.last(), base.count());
         let same = |c: &Chunk| (c.first(), c.last(), c.count()) == (first, last, count);
         let columns = (present.count_ones() as usize, present & 1, present >> COLUMNS.len());
-        if columns != (chunks.len(), 1, 0) || !chunks.iter().all(same) {
+        if columns != (chunks.len(), 1, 0) || !chunks.iter().all(same) || first < TIME_MIN || last > -TIME_MIN
+        {
             return Err(wrong("columns of records that don't belong together"));
         }
         Ok(Block { first, last, count: count as u32, present, chunks: chunks.into() })

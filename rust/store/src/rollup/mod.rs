@@ -18,13 +18,14 @@ use metricsdb_model::{Error, Result, Samples, TimeRange, ValueKind};
 
 pub use block::Block;
 pub use record::Record;
-pub use roll::{Keeping, Level, LevelStats, Pass, Progress, Rolled, Rule, Step};
+pub use roll::{EVERY_MAX, Keeping, Level, LevelStats, Pass, Progress, Rolled, Rule, Step};
 pub use sketches::Sketches;
 
 use crate::chunk::{BLOCK_SAMPLES, Chunk, SharedColumns, chunks_of};
 use crate::heap;
-use block::number_of;
+use block::{blocks_of, number_of};
 use record::end_of;
+use roll::TIME_MIN;
 
 /// The series of a shard that have records, by row.
 #[derive(Default)]
@@ -105,7 +106,7 @@ impl Rollups {
         if time <= series.raw_from {
             return false;
         }
-        if series.levels.first().is_some_and(|level| time <= level.until) {
+        if time > TIME_MIN && series.levels.first().is_some_and(|level| time <= level.until) {
             Arc::make_mut(series).soil(time);
         }
         true
@@ -196,7 +197,7 @@ impl RolledSeries {
         let wrong = |why| Err(Error::corruption("rollup", 0, why));
         let mut below = 1;
         for level in &self.levels {
-            if level.every <= 0 || level.every % below != 0 {
+            if !(1..=EVERY_MAX).contains(&level.every) || level.every % below != 0 {
                 return wrong("a level that does not follow from the one below it");
             }
             below = level.every;
@@ -231,12 +232,9 @@ impl LevelSeries {
         shared: &SharedColumns,
     ) -> Result<()> {
         let every = self.every;
-        let number = |b: &Block| number_of(b.first(), every);
-        let lowest = after.checked_add(every).map_or(i64::MIN, |end| number_of(end, every));
-        let from = self.blocks.partition_point(|b| number(b) < lowest);
-        let to = self.blocks.partition_point(|b| number(b) <= number_of(until, every)).max(from);
+        let touched = blocks_of(&self.blocks, Block::first, every, (after, until));
         let mut all = Vec::new();
-        for block in self.blocks.get(from..to).unwrap_or(&[]) {
+        for block in self.blocks.get(touched.clone()).unwrap_or(&[]) {
             block.decode(every, &mut all)?;
         }
         let begin = all.partition_point(|r: &Record| r.end <= after);
@@ -245,7 +243,7 @@ impl LevelSeries {
         let blocks = all.chunk_by(|a, b| number_of(a.end, every) == number_of(b.end, every));
         let blocks: Vec<Block> =
             blocks.filter_map(|records| Block::new(records, every, counter, shared)).collect();
-        self.blocks.splice(from..to, blocks);
+        self.blocks.splice(touched, blocks);
         Ok(())
     }
 

@@ -14,6 +14,10 @@ use crate::expire::Expired;
 use crate::shard::{SHARDS, Shard, Work, id_of};
 use crate::view::ByShard;
 
+/// Samples before this time, 73 million years back, are left alone, and no bucket is wider than this: so no sum of times
+/// overflows.
+pub const TIME_MIN: i64 = -(1 << 61);
+pub const EVERY_MAX: i64 = 1 << 50;
 /// Series that are rolled under one hold of a shard's lock: a millisecond or two.
 const ROWS_HELD: usize = 16;
 /// Rises of a series that never falls, from which on it is taken for a counter.
@@ -116,13 +120,25 @@ pub struct Step {
 impl Step {
     fn of(rule: &Rule, Pass { now, delay, .. }: Pass) -> Step {
         let before = |keep: Option<i64>| keep.map_or(i64::MIN, |keep| now.saturating_sub(keep));
+        // Samples stay no longer than the finest records: else these could not leave.
+        let finest = rule.levels.first().and_then(|l| l.keep);
         Step {
             horizon: now.saturating_sub(delay),
-            raw_before: before(rule.raw),
+            raw_before: before(rule.raw).max(before(finest)),
             levels: rule.levels.iter().map(|l| (l.every, before(l.keep))).collect(),
             keeping: rule.keeping,
             sketched: rule.sketched,
         }
+    }
+
+    fn has(&self, every: i64) -> bool {
+        self.levels.iter().any(|l| l.0 == every)
+    }
+
+    /// The time before which records of a width go; those that the rule does not name go as its last.
+    fn records_before(&self, every: i64) -> i64 {
+        let named = self.levels.iter().find(|l| l.0 == every);
+        named.or(self.levels.last()).map_or(i64::MIN, |l| l.1)
     }
 
     /// The step of a series whose raw samples go for another reason.
@@ -160,32 +176,50 @@ fn increases(values: &[f64]) -> Vec<f64> {
 }
 
 impl RolledSeries {
-    /// Takes the levels of a rule; those that it had stay, as long as they have something. A chain that does not fit stays
-    /// as it was.
+    /// The widths that it has once it takes those of a rule; its own stay as long as they have something. `None` where it has
+    /// them already, or where they would make no chain: then it stays as it is.
+    fn adopts(&self, step: &Step) -> Option<Vec<i64>> {
+        let own = || self.levels.iter().map(|l| l.every);
+        if own().eq(step.levels.iter().map(|l| l.0)) {
+            return None;
+        }
+        let stays = |l: &&LevelSeries| step.has(l.every) || !l.blocks.is_empty();
+        let mut all: Vec<i64> = self.levels.iter().filter(stays).map(|l| l.every).collect();
+        all.extend(step.levels.iter().map(|l| l.0));
+        all.sort_unstable();
+        all.dedup();
+        let is_chain = all.windows(2).all(|pair| pair[1] % pair[0] == 0);
+        (is_chain && !own().eq(all.iter().copied())).then_some(all)
+    }
+
     fn adopt(&mut self, step: &Step) {
-        if self.levels.iter().map(|l| l.every).eq(step.levels.iter().map(|l| l.0)) {
-            return;
+        let Some(widths) = self.adopts(step) else { return };
+        let mut before = std::mem::take(&mut self.levels);
+        for every in widths {
+            let known = before.iter().position(|l| l.every == every);
+            self.levels.push(known.map_or(LevelSeries::new(every), |at| before.swap_remove(at)));
         }
-        let wanted = |every| step.levels.iter().any(|l| l.0 == every);
-        let mut all: Vec<LevelSeries> =
-            self.levels.iter().filter(|l| wanted(l.every) || !l.blocks.is_empty()).cloned().collect();
-        for &(every, _) in &step.levels {
-            if all.iter().all(|l| l.every != every) {
-                all.push(LevelSeries::new(every));
-            }
-        }
-        all.sort_by_key(|l| l.every);
         // A finer level than the finest there was begins where raw samples begin.
-        if let [new, old, ..] = &mut all[..]
+        if let [new, old, ..] = &mut self.levels[..]
             && new.blocks.is_empty()
             && new.until == i64::MIN
             && !old.blocks.is_empty()
         {
             (new.until, new.floor) = (self.raw_from, self.raw_from);
         }
-        if all.windows(2).all(|pair| pair[1].every % pair[0].every == 0) {
-            self.levels = all;
-        }
+    }
+
+    /// Drops levels that the rule does not name, where one above that it names has all that they alone stand for.
+    fn drop_superseded(&mut self, step: &Step) {
+        let raw_from = self.raw_from;
+        let named: Vec<(i64, i64, i64)> =
+            self.levels.iter().filter(|l| step.has(l.every)).map(|l| (l.every, l.floor, l.until)).collect();
+        self.levels.retain(|l| {
+            let covers = |&(every, floor, until): &(i64, i64, i64)| {
+                every > l.every && floor <= l.floor && until >= l.until.min(raw_from)
+            };
+            step.has(l.every) || !named.iter().any(covers)
+        });
     }
 }
 
@@ -197,14 +231,16 @@ impl Shard {
             return false;
         }
         let known = self.rollups.get(row);
-        let raw_due = step.raw_before > i64::MIN && self.has_older(row, step.raw_before);
-        let changed = known
-            .is_some_and(|s| s.levels.len() != step.levels.len() || !s.dirty.is_empty() || s.is_old(step));
+        // Samples leave bucket by bucket.
+        let raw_before = floor_of(step.raw_before, every);
+        let raw_due = raw_before > i64::MIN && self.has_older(row, raw_before.saturating_add(1));
+        let changed =
+            known.is_some_and(|s| !s.dirty.is_empty() || s.is_old(step) || s.adopts(step).is_some());
         let Some(newest) = self.newest(row) else { return changed };
         let until = floor_of(newest.min(step.horizon), every);
         let from = known.and_then(|s| s.levels.first()).map_or(i64::MIN, |l| l.until);
         let from = if from == i64::MIN { self.span(row).map_or(until, |span| span.start) } else { from };
-        raw_due || changed || until.saturating_sub(from) >= batch * every
+        raw_due || changed || until.saturating_sub(from) >= batch.saturating_mul(every)
     }
 
     /// Makes the records of a row up to where the step says, and drops what it says.
@@ -234,6 +270,7 @@ impl Shard {
         if step.raw_before > i64::MIN {
             series.raw_from = series.raw_from.max(forced.min(until));
         }
+        series.drop_superseded(step);
         let raw_from = series.raw_from;
         done.series += 1;
         if series.is_empty() && raw_from == i64::MIN {
@@ -278,7 +315,7 @@ impl Shard {
             }
             done.remade += 1;
         }
-        let after = level.until.max(raw_from);
+        let after = level.until.max(raw_from).max(TIME_MIN);
         if until > after {
             samples.clear();
             records.clear();
@@ -392,8 +429,8 @@ impl Shard {
 impl RolledSeries {
     /// Whether some block is older than its level is kept.
     fn is_old(&self, step: &Step) -> bool {
-        let before = |every| step.levels.iter().find(|l| l.0 == every).map_or(i64::MIN, |l| l.1);
-        let old = |l: &LevelSeries| l.blocks.first().is_some_and(|b| b.last() <= before(l.every));
+        let old =
+            |l: &LevelSeries| l.blocks.first().is_some_and(|b| b.last() <= step.records_before(l.every));
         self.levels.iter().any(old)
     }
 
@@ -453,7 +490,7 @@ impl RolledSeries {
         for at in 0..self.levels.len() {
             let next = self.levels.get(at + 1).map(|l| (l.every, l.until));
             let Some(level) = self.levels.get_mut(at) else { break };
-            let Some(&(_, before)) = step.levels.iter().find(|l| l.0 == level.every) else { continue };
+            let before = step.records_before(level.every);
             if before > i64::MIN {
                 let (every, until) = next.unwrap_or((level.every, i64::MAX));
                 let floor = floor_of(before, every).min(until).min(level.until);

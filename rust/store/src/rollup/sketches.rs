@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use metricsdb_model::{Result, Sketch};
 
-use super::block::number_of;
+use super::block::{blocks_of, number_of};
 use super::record::{Record, end_of};
 use crate::codec::cursor::{Cursor, put_signed, put_varint};
 use crate::heap;
@@ -64,12 +64,9 @@ impl Block {
 impl Sketches {
     /// Puts sketches in the place of those in `(after, until]`, both ends of buckets. Errors: `Corruption`.
     pub fn replace(&mut self, every: i64, after: i64, until: i64, new: &[Sketched]) -> Result<()> {
-        let number = |b: &Block| number_of(b.first, every);
-        let lowest = after.checked_add(every).map_or(i64::MIN, |end| number_of(end, every));
-        let from = self.blocks.partition_point(|b| number(b) < lowest);
-        let to = self.blocks.partition_point(|b| number(b) <= number_of(until, every)).max(from);
+        let touched = blocks_of(&self.blocks, |b| b.first, every, (after, until));
         let mut all = Vec::new();
-        for block in self.blocks.get(from..to).unwrap_or(&[]) {
+        for block in self.blocks.get(touched.clone()).unwrap_or(&[]) {
             block.decode(every, &mut all)?;
         }
         let begin = all.partition_point(|s| s.0 <= after);
@@ -77,7 +74,7 @@ impl Sketches {
         all.splice(begin..end, new.iter().cloned());
         let blocks = all.chunk_by(|a, b| number_of(a.0, every) == number_of(b.0, every));
         let blocks: Vec<Block> = blocks.filter_map(|sketches| Block::new(sketches, every)).collect();
-        self.blocks.splice(from..to, blocks);
+        self.blocks.splice(touched, blocks);
         Ok(())
     }
 

@@ -306,3 +306,64 @@ fn quantiles_of_whole_buckets_are_within_one_percent() {
     }
     assert!(!view.quantiles(0, &[TimeRange::new(1_000, 7_000)]).unwrap().unwrap().exact);
 }
+
+#[test]
+fn a_pass_that_finds_nothing_new_does_nothing() {
+    let db = Database::new(Options::default());
+    let id = series(&db);
+    let all: Vec<(i64, f64)> = (0..4_000).map(|i| (i * 15, (i % 700) as f64)).collect();
+    write(&db, id, &all);
+    let three = rule(Some(5_000), [None; 3]);
+    assert_eq!(roll(&db, &three, 60_000).series, 1);
+    assert_eq!(roll(&db, &three, 60_015).series, 0);
+    // A level less: what it has stays, and is nothing that is still to be done.
+    let two = Rule { levels: three.levels[..2].to_vec(), ..three.clone() };
+    roll(&db, &two, 60_015);
+    assert_eq!(roll(&db, &two, 60_015).series, 0);
+    // Widths that make no chain with those that stand are not taken, once and for all.
+    let odd = Rule { levels: vec![Level { every: 420, keep: None }], ..three.clone() };
+    roll(&db, &odd, 60_015);
+    assert_eq!(roll(&db, &odd, 60_015).series, 0);
+    // A chunk whose last samples lie in a bucket that is not old as a whole waits for it.
+    let hours = Rule { levels: three.levels[2..].to_vec(), ..three };
+    let db = Database::new(Options::default());
+    write(&db, series(&db), &all);
+    roll(&db, &hours, 60_000);
+    assert_eq!(roll(&db, &hours, 60_700).series, 0);
+}
+
+#[test]
+fn a_series_that_has_ended_leaves_when_its_last_record_is_old() {
+    let db = Database::new(Options::default());
+    let id = series(&db);
+    let all: Vec<(i64, f64)> = (0..4_000).map(|i| (i * 15 + 7, i as f64)).collect();
+    write(&db, id, &all);
+    // Nothing is said of samples: they stay no longer than the finest records.
+    let keeps = rule(None, [Some(10_000), Some(20_000), Some(40_000)]);
+    for now in [60_000, 75_000, 90_000, 105_000, 120_000] {
+        roll(&db, &keeps, now);
+    }
+    for _ in 0..4 {
+        roll(&db, &keeps, 600_000);
+        db.expire(i64::MIN, &Budget::unlimited()).unwrap();
+    }
+    assert_eq!(db.series_count(), 0);
+    db.check().unwrap();
+}
+
+#[test]
+fn times_at_the_ends_of_time_are_left_alone() {
+    let db = Database::new(Options::default());
+    let id = series(&db);
+    write(&db, id, &[(i64::MIN, 1.0), (i64::MIN + 5, 2.0), (0, 3.0), (90, 4.0), (i64::MAX, 5.0)]);
+    let keeping = Some(Keeping { share: 1.0, threshold: 1.0, neighbours: 1 });
+    let all = Rule { keeping, ..rule(Some(10), [None; 3]) };
+    roll(&db, &all, 1_000);
+    write(&db, id, &[(i64::MIN + 9, 6.0)]);
+    roll(&db, &all, 2_000);
+    db.check().unwrap();
+    let view = db.select(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
+    let mut samples = metricsdb_model::Samples::default();
+    view.read(0, TimeRange::ALL, &mut samples).unwrap();
+    assert!(samples.timestamps.contains(&i64::MAX) && samples.timestamps.contains(&90));
+}

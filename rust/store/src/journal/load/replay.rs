@@ -14,7 +14,7 @@ use crate::journal::record;
 use crate::journal::report::{Loss, Lost};
 use crate::late::DuplicatePolicy;
 use crate::rollup::Rolled;
-use crate::shard::{Rules, Shard, Staged, Work, id_of};
+use crate::shard::{Rules, Shard, Staged, id_of};
 
 impl Stream {
     /// Takes a frame of the journal: once, and in its order. Errors: `Corruption`.
@@ -65,9 +65,12 @@ impl Stream {
             Kind::Roll => {
                 let (step, rows) = record::read_roll(frame.payload)?;
                 let mut done = Rolled::default();
-                rows.into_iter().filter_map(|(row, counter)| Some((self.row(row)?, counter))).try_for_each(
-                    |(row, counter)| shard.roll_row(row, counter, &step, &mut Work::default(), &mut done),
-                )
+                for (theirs, counter) in rows {
+                    if let Some(row) = self.row(theirs) {
+                        shard.roll_row(row, counter, &step, &mut self.work, &mut done)?;
+                    }
+                }
+                Ok(())
             }
             Kind::Gone => self.replay_gone(reader, shard, frame.payload),
             _ => Err(wrong("a frame that is no part of a journal")),
