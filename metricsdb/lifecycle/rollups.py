@@ -197,7 +197,7 @@ class Roller:
     done: Rolled = field(default_factory=Rolled)
     _shard: int = 0
     _rest_until_ms: int = -(2**63)
-    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _pause: threading.Event = field(default_factory=threading.Event)
 
     def use(self, policies: Iterable[RollupPolicy]) -> None:
@@ -210,15 +210,15 @@ class Roller:
                 NativeDatabase.check_rollup([policy.native])
             except ParseError as error:
                 raise ConfigError(f"rollup: selector {policy.selector!r}: {error}") from error
-        with self._lock:
-            self.policies, self._shard, self._rest_until_ms = new, 0, -(2**63)
+        # A pass under way goes on with them; the next one begins at once.
+        self.policies, self._rest_until_ms = new, -(2**63)
 
     def step(self, native: NativeDatabase, now_ms: int, seconds: float, clock: Callable[[], float]) -> Rolled:
-        """What is due, for so many seconds at most; one native call at least."""
+        """What is due, for so many seconds at most; one native call at least. Nothing beside a pass of ``all``."""
         total, started = Rolled(), clock()
-        with self._lock:
-            if not self.policies or now_ms < self._rest_until_ms:
-                return total
+        if not self.policies or now_ms < self._rest_until_ms or not self._lock.acquire(blocking=False):
+            return total
+        try:
             while True:
                 total += self._call(native, (now_ms, self.delay_ms, BATCH))
                 if self._shard >= _SHARDS:
@@ -226,6 +226,8 @@ class Roller:
                     return total
                 if clock() - started >= seconds:
                     return total
+        finally:
+            self._lock.release()
 
     def all(
         self,

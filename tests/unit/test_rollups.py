@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import polars as pl
 import pytest
@@ -206,6 +208,26 @@ def test_raw_samples_are_those_that_were_written():
     assert 90.0 in after["value"].to_list()
     known = set(zip(before["timestamp"], before["value"], strict=True))
     assert {row for row in zip(after["timestamp"], after["value"], strict=True) if row[1] != 90.0} <= known
+
+
+def test_a_long_pass_holds_up_no_tick():
+    db, _ = filled(rollups={'{__name__=~".+"}': "1m"})
+    seen = []
+
+    def beside(share: float, _: object) -> None:
+        thread = threading.Thread(target=lambda: seen.append(db.tick().rolled.series), daemon=True)
+        thread.start()
+        thread.join(20)
+
+    db.rollups.run(progress=beside)
+    assert seen == [0]
+
+
+def test_a_count_of_series_whose_samples_are_gone_says_so():
+    db, _ = filled(rollups={"temperature": "raw 6h -> 1m"})
+    db.rollups.run()
+    with pytest.warns(mdb.QueryInfo, match="only rollups of 1m"):
+        assert db.query("count(temperature)", time=T0 + 7207)["value"].to_list() == [1.0]
 
 
 def test_a_pass_can_be_watched_and_slowed():
