@@ -80,11 +80,11 @@ def duration_ms(value: DurationLike, what: str = "duration") -> int:
     raise ConfigError(f"{what} {value!r} is not a duration; write it as '30s', '5m', '1h30m', or seconds")
 
 
-_UNITS = (("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
+_UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
 
 
 def duration_text(ms: int) -> str:
-    """Milliseconds as a duration: ``"1h30m"``, ``"0s"``."""
+    """Milliseconds as a duration, in days at most, as people write ages: ``"1h30m"``, ``"90d"``, ``"0s"``."""
     text, rest = "", abs(ms)
     for unit, width in _UNITS:
         count, rest = divmod(rest, width)

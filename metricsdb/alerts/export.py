@@ -20,9 +20,10 @@ from metricsdb.alerts.documents import to_yaml
 from metricsdb.alerts.evaluate import hint
 from metricsdb.alerts.groups import Group
 from metricsdb.alerts.model import RouteHint
-from metricsdb.alerts.rules import RuleFile, duration_text, embedded, load
+from metricsdb.alerts.rules import RuleFile, embedded, load
 from metricsdb.alerts.templates.values import go_float, quote
 from metricsdb.errors import ConfigError
+from metricsdb.times import duration_text
 
 __all__ = [
     "Exported",

@@ -12,7 +12,7 @@ from typing import Any
 
 from metricsdb.alerts.documents import to_yaml
 from metricsdb.alerts.export import Level, Recording, Statement, StatementGroup
-from metricsdb.alerts.rules import duration_text
+from metricsdb.times import duration_text
 
 __all__ = ["Provisioned", "datadog", "grafana"]
 

@@ -15,13 +15,12 @@ from metricsdb.alerts.documents import read_yaml, to_yaml
 from metricsdb.alerts.templates import check
 from metricsdb.alerts.templates.values import quote
 from metricsdb.errors import ConfigError, TemplateError
-from metricsdb.times import duration_ms
+from metricsdb.times import duration_ms, duration_text
 
 __all__ = [
     "Group",
     "Rule",
     "RuleFile",
-    "duration_text",
     "embedded",
     "label_map",
     "load",
@@ -32,7 +31,6 @@ __all__ = [
 
 _METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
 _WORD = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
-_UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms"))
 _ALERT_KEYS = {"alert", "expr", "for", "keep_firing_for", "labels", "annotations"}
 _RECORD_KEYS = {"record", "expr", "labels"}
 _GROUP_KEYS = {"name", "interval", "query_offset", "labels", "rules"}
@@ -254,15 +252,6 @@ def label_map(labels: Mapping[str, str]) -> str:
     """Labels as the statement language writes them."""
     pairs = (f"{name if _WORD.fullmatch(name) else quote(name)}={quote(text)}" for name, text in labels.items())
     return "{" + ", ".join(pairs) + "}"
-
-
-def duration_text(ms: int) -> str:
-    """Milliseconds as PromQL writes a duration: ``1h30m``."""
-    text = ""
-    for size, unit in _UNITS:
-        count, ms = divmod(ms, size)
-        text += f"{count}{unit}" if count else ""
-    return text or "0s"
 
 
 def _scalar(value: Any) -> str:

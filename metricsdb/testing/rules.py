@@ -28,7 +28,7 @@ from metricsdb.database import Database
 from metricsdb.errors import ConfigError, ExecutionError, MetricsDBError
 from metricsdb.testing.machine import Instance, PlainAlert
 from metricsdb.testing.notation import STALE, parse_labels, parse_series
-from metricsdb.times import duration_ms
+from metricsdb.times import duration_ms, duration_text
 
 __all__ = ["FileResult", "run"]
 
@@ -366,4 +366,4 @@ def _sample_text(samples: Vector) -> str:
 
 
 def _shown(ms: int) -> str:
-    return files.duration_text(ms)
+    return duration_text(ms)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
 import warnings
 from functools import cache
 from pathlib import Path
@@ -15,14 +16,8 @@ import pytest
 
 import metricsdb as mdb
 
-FOLDER = next(
-    (
-        found
-        for parent in Path(__file__).resolve().parents[3:]
-        if (found := parent / "shared" / "conformance" / "compliance").is_dir()
-    ),
-    None,
-)
+SHARED = Path(os.environ.get("METRICSDB_SHARED", Path(__file__).parents[3] / "shared"))
+FOLDER = SHARED / "conformance" / "compliance"
 STALE = np.uint64(0x7FF0000000000002)
 # Prometheus 2.42 refused such label names; since 3.0 any UTF-8 text is one.
 NOW_VALID = [
@@ -33,13 +28,12 @@ Samples = dict[tuple[tuple[str, str], ...], list[tuple[int, float]]]
 
 
 def load(name: str) -> Any:
-    assert FOLDER is not None
     path = FOLDER / name
     return json.loads(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
 
 
-QUERIES = [q["query"] for q in load("queries.json")] if FOLDER else []
-needs_vectors = pytest.mark.skipif(FOLDER is None, reason="no shared/conformance beside the repository")
+QUERIES = [q["query"] for q in load("queries.json")] if FOLDER.is_dir() else []
+needs_vectors = pytest.mark.skipif(not QUERIES, reason="no shared/conformance beside the repository")
 
 
 @pytest.fixture(scope="module")

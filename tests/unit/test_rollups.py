@@ -40,7 +40,7 @@ def test_a_line_says_what_stays_how_long():
     )
     assert policy.anomalies is not None
     assert (policy.anomalies.share, policy.anomalies.threshold) == (0.01, 4.0)
-    assert str(policy) == "raw 6h -> 1m 1w -> 10m 12w6d -> 1h keep 1% above 4"
+    assert str(policy) == "raw 6h -> 1m 7d -> 10m 90d -> 1h keep 1% above 4"
     assert RollupPolicy.parse("m", str(policy)) == policy
     assert str(RollupPolicy.parse("m", "none")) == "none"
     assert str(RollupPolicy.parse("m", "1m keep 2% with quantiles")) == "1m keep 2% above 5 with quantiles"
