@@ -54,7 +54,7 @@ impl NativeDatabase {
             let answer = exec::evaluate_on(
                 &syntax::parse(expr)?,
                 &params,
-                &self.store,
+                &*self.stores(),
                 budget,
                 Some(&mut memo),
                 None,
