@@ -183,6 +183,76 @@ pub fn fields_frame(histograms: &[Histogram]) -> PolarsResult<DataFrame> {
     ])
 }
 
+/// The histograms of such a frame. Errors: a histogram that no sender could have sent.
+pub fn of_fields(frame: &DataFrame) -> Result<Vec<Histogram>> {
+    read_fields(frame).map_err(output::frame_error)?.into_iter().map(|made| made.validate().map(|()| made)).collect()
+}
+
+fn read_fields(frame: &DataFrame) -> PolarsResult<Vec<Histogram>> {
+    let schemas = frame.column("schema")?.i32()?;
+    let (sums, thresholds) = (frame.column("sum")?.f64()?, frame.column("zero_threshold")?.f64()?);
+    let hints = frame.column("reset_hint")?.str()?;
+    let is_int = frame.column("count")?.dtype() == &DataType::UInt64;
+    let lists = ["positive_spans", "negative_spans", "custom_values", "positive_buckets", "negative_buckets"];
+    let [above, below, bounds, counts_above, counts_below] = lists.map(|name| frame.column(name).and_then(|column| column.list()));
+    let [above, below, bounds, counts_above, counts_below] = [above?, below?, bounds?, counts_above?, counts_below?];
+    let mut made = Vec::with_capacity(frame.height());
+    let mut layout: Arc<Layout> = Arc::default();
+    for row in 0..frame.height() {
+        let next = Layout {
+            schema: schemas.get(row).unwrap_or_default(),
+            zero_threshold: thresholds.get(row).unwrap_or_default(),
+            positive: spans_at(above, row)?,
+            negative: spans_at(below, row)?,
+            custom_bounds: doubles_at(bounds, row)?,
+        };
+        if *layout != next {
+            layout = Arc::new(next);
+        }
+        let counts = match is_int {
+            true => {
+                let at = |name: &str| Ok::<_, PolarsError>(frame.column(name)?.u64()?.get(row).unwrap_or_default());
+                let mut buckets = integers_at(counts_above, row)?;
+                buckets.extend(integers_at(counts_below, row)?);
+                Counts::Int(Tally { count: at("count")?, zero: at("zero_count")?, buckets })
+            }
+            false => {
+                let at = |name: &str| Ok::<_, PolarsError>(frame.column(name)?.f64()?.get(row).unwrap_or_default());
+                let mut buckets = doubles_at(counts_above, row)?;
+                buckets.extend(doubles_at(counts_below, row)?);
+                Counts::Float(Tally { count: at("count")?, zero: at("zero_count")?, buckets })
+            }
+        };
+        let hint = hints.get(row).unwrap_or_default();
+        let named = RESET_HINTS.iter().find(|(_, name)| *name == hint);
+        let reset = named.map_or(ResetHint::Unknown, |(reset, _)| *reset);
+        made.push(Histogram { layout: layout.clone(), reset, sum: sums.get(row).unwrap_or_default(), counts });
+    }
+    Ok(made)
+}
+
+fn doubles_at(lists: &ListChunked, row: usize) -> PolarsResult<Vec<f64>> {
+    let Some(list) = lists.get_as_series(row) else { return Ok(Vec::new()) };
+    Ok(list.f64()?.iter().map(Option::unwrap_or_default).collect())
+}
+
+fn integers_at(lists: &ListChunked, row: usize) -> PolarsResult<Vec<u64>> {
+    let Some(list) = lists.get_as_series(row) else { return Ok(Vec::new()) };
+    Ok(list.u64()?.iter().map(Option::unwrap_or_default).collect())
+}
+
+/// Pairs `[offset, length]`.
+fn spans_at(lists: &ListChunked, row: usize) -> PolarsResult<Vec<Span>> {
+    let Some(pairs) = lists.get_as_series(row) else { return Ok(Vec::new()) };
+    let pairs = pairs.list()?;
+    let one = |i: usize| {
+        let Some(pair) = pairs.get_as_series(i) else { return Ok(Span { offset: 0, length: 0 }) };
+        let at = |i: usize| Ok::<_, PolarsError>(pair.i64()?.get(i).unwrap_or_default());
+        Ok(Span { offset: at(0)? as i32, length: at(1)? as u32 })
+    };
+    (0..pairs.len()).map(one).collect()
+}
+
 /// `count`, `zero_count`, `positive_buckets` and `negative_buckets`.
 fn count_columns<T: PolarsNumericType>(
     histograms: &[Histogram],

@@ -10,6 +10,7 @@ mod directory;
 mod durability;
 mod error;
 mod expressions;
+mod fill;
 mod histogram;
 mod input;
 mod limits;
