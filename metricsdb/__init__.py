@@ -14,6 +14,7 @@ from metricsdb.database import (
 from metricsdb.durability import Durability, Recovery
 from metricsdb.errors import (
     CardinalityLimit,
+    ColdStoreError,
     ConfigError,
     CorruptionError,
     DatabaseLocked,
@@ -44,6 +45,7 @@ from metricsdb.subscribe import Subscription
 
 __all__ = [
     "CardinalityLimit",
+    "ColdStoreError",
     "ConfigError",
     "CorruptionError",
     "Database",

@@ -15,7 +15,8 @@ MetricsDBError
 │   └── NotDurable             it stands in memory, but is not as safe as its mode promises
 ├── StorageError               a file cannot be read or written
 │   ├── DatabaseLocked         another process has the directory
-│   └── FormatVersionError     a file is of another version of the format
+│   ├── FormatVersionError     a file is of another version of the format
+│   └── ColdStoreError         the cold store is away, or what it hands out is not what was stored
 ├── CorruptionError            stored bytes are not what was written
 ├── ForkedError                the process was forked from the one that has the database
 ├── TemplateError              a notification template is wrong; says line and column
@@ -27,6 +28,7 @@ from __future__ import annotations
 
 __all__ = [
     "CardinalityLimit",
+    "ColdStoreError",
     "ConfigError",
     "CorruptionError",
     "DatabaseLocked",
@@ -141,6 +143,20 @@ class DatabaseLocked(StorageError):
 
 class FormatVersionError(StorageError):
     """A file was written by another version of the format than this program reads; nothing is changed."""
+
+
+class ColdStoreError(StorageError):
+    """The cold store does not answer, refuses, or hands out other bytes than were stored. Never holds credentials.
+
+    Attributes:
+        store: which store, as ``s3://bucket/prefix``.
+        remedy: what to look at.
+    """
+
+    def __init__(self, store: str, message: str, remedy: str) -> None:
+        super().__init__(f"cold store {store}: {message}; {remedy}")
+        self.store = store
+        self.remedy = remedy
 
 
 class CorruptionError(MetricsDBError):
