@@ -1,7 +1,7 @@
 //! One query over several stores: the database's own, and what Python fetched from elsewhere beside it.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -21,6 +21,74 @@ use pyo3_polars::PyDataFrame;
 use crate::database::NativeDatabase;
 use crate::query::Times;
 use crate::{call, output};
+
+/// What was fetched from elsewhere for one query or some: where both have a sample, the database's own stands.
+#[derive(Default)]
+pub struct Beside {
+    stores: Vec<Arc<Database>>,
+    away: Away,
+    /// Remarks of every answer.
+    warnings: Vec<String>,
+}
+
+impl Beside {
+    pub fn is_empty(&self) -> bool {
+        self.stores.is_empty() && self.away.0.is_empty() && self.warnings.is_empty()
+    }
+
+    /// Puts the remarks to an answer.
+    pub fn warn(&self, answer: &mut Answer) {
+        let remark = |text: &String| Annotation {
+            severity: Severity::Warning,
+            message: text.clone(),
+            span: Span::default(),
+        };
+        answer.annotations.extend(self.warnings.iter().map(remark));
+    }
+}
+
+/// Times whose samples could not be fetched, and why: who looks there fails.
+#[derive(Clone, Default)]
+struct Away(Vec<(TimeRange, String)>);
+
+impl Source for Away {
+    fn select<'a>(&'a self, _: &Predicate, range: TimeRange, _: &Budget) -> Result<Box<dyn SeriesSet + 'a>> {
+        match self.0.iter().find(|(away, _)| away.overlaps(range)) {
+            Some((_, why)) => Err(Error::execution(why.clone())),
+            None => Ok(Box::new(Nothing)),
+        }
+    }
+
+    fn bound(&self, _: &Predicate, range: TimeRange, _: &Budget) -> Result<Option<Bound>> {
+        let away = self.0.iter().any(|(away, _)| away.overlaps(range));
+        Ok((!away).then(Bound::default))
+    }
+
+    fn label_size(&self, _: &str) -> Option<u64> {
+        Some(0)
+    }
+
+    fn samples_at_most(&self) -> Option<u64> {
+        Some(0)
+    }
+}
+
+/// No series at all.
+struct Nothing;
+
+impl SeriesSet for Nothing {
+    fn len(&self) -> usize {
+        0
+    }
+
+    fn labels(&self, _: usize) -> Labels {
+        Labels::empty()
+    }
+
+    fn read(&self, _: usize, _: TimeRange, _: &mut Samples) -> Result<()> {
+        Ok(())
+    }
+}
 
 /// What queries read.
 pub enum Stores<'d> {
@@ -115,11 +183,20 @@ fn matching(predicate: &Predicate, frame: &DataFrame) -> Result<Vec<bool>> {
 
 #[pymethods]
 impl NativeDatabase {
-    /// This database for queries that read other ones beside it. Where both have a sample at one time, its own stands.
-    fn with_beside(&self, beside: Vec<PyRef<'_, NativeDatabase>>) -> NativeDatabase {
+    /// This database for queries that read other ones beside it. Where several have a sample at one time, that of the
+    /// first stands, and its own before all. `away`: times (ms, both included) whose samples are not there, and why;
+    /// queries that look there fail. `warnings` are remarks of every answer.
+    fn with_beside(
+        &self,
+        beside: Vec<PyRef<'_, NativeDatabase>>,
+        away: Vec<(i64, i64, String)>,
+        warnings: Vec<String>,
+    ) -> NativeDatabase {
+        let away = away.into_iter().map(|(start, end, why)| (TimeRange::new(start, end), why)).collect();
+        let stores = beside.iter().map(|other| other.store.clone()).collect();
         NativeDatabase {
             store: self.store.clone(),
-            beside: beside.iter().map(|other| other.store.clone()).collect(),
+            beside: Beside { stores, away: Away(away), warnings },
             limits: self.limits,
             queries: self.queries.clone(),
             cache: self.cache.clone(),
@@ -180,7 +257,7 @@ impl NativeDatabase {
     }
 
     fn all(&self) -> impl Iterator<Item = &Database> {
-        std::iter::once(&*self.store).chain(self.beside.iter().map(|store| &**store))
+        std::iter::once(&*self.store).chain(self.beside.stores.iter().map(|store| &**store))
     }
 
     /// Such series of all stores; references are those of the own one.
@@ -192,9 +269,9 @@ impl NativeDatabase {
     ) -> Result<(Vec<Option<u64>>, Vec<Labels>)> {
         let (ids, mut sets) = self.store.series(predicates, range, budget)?;
         let mut ids: Vec<Option<u64>> = ids.into_iter().map(Some).collect();
-        if !self.beside.is_empty() {
-            let mut known: std::collections::HashSet<Labels> = sets.iter().cloned().collect();
-            for store in &self.beside {
+        if !self.beside.stores.is_empty() {
+            let mut known: HashSet<Labels> = sets.iter().cloned().collect();
+            for store in &self.beside.stores {
                 let (_, more) = store.series(predicates, range, budget)?;
                 let new = more.into_iter().filter(|labels| known.insert(labels.clone()));
                 sets.extend(new);
@@ -207,10 +284,10 @@ impl NativeDatabase {
     /// Texts that each store knows, sorted, each once.
     pub fn texts(&self, of: impl Fn(&Database) -> Result<Vec<String>>) -> Result<Vec<String>> {
         let mut texts = of(&self.store)?;
-        for store in &self.beside {
+        for store in &self.beside.stores {
             texts.extend(of(store)?);
         }
-        if !self.beside.is_empty() {
+        if !self.beside.stores.is_empty() {
             texts.sort_unstable();
             texts.dedup();
         }
@@ -285,7 +362,7 @@ impl NativeDatabase {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<HistogramRows> {
-        if self.beside.is_empty() {
+        if self.beside.stores.is_empty() {
             return self.store.histograms(predicate, range, budget);
         }
         let stores = self.stores();

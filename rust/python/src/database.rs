@@ -18,13 +18,13 @@ use metricsdb_wire::statsd::{StatsdAggregator, StatsdOptions};
 use metricsdb_wire::{exposition, exposition_protobuf, openmetrics};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use parking_lot::Mutex;
-use polars::prelude::{Column, NamedFrom};
+use polars::prelude::Column;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3_polars::PyDataFrame;
 
-use crate::beside::RawValues;
+use crate::beside::{Beside, RawValues};
 use crate::call;
 use crate::durability::{self, Home};
 use crate::error;
@@ -38,8 +38,8 @@ const REGISTER_ROWS: usize = 1 << 14;
 #[pyclass(frozen, module = "metricsdb._native")]
 pub struct NativeDatabase {
     pub store: Arc<Database>,
-    /// What was fetched from elsewhere, for queries of this one alone: where both have a sample, the store's stands.
-    pub beside: Vec<Arc<Database>>,
+    /// What queries of this one read besides the store.
+    pub beside: Beside,
     pub limits: Limits,
     pub queries: Arc<Queries>,
     pub cache: Arc<Cache>,
@@ -130,7 +130,7 @@ impl NativeDatabase {
         let admission = Admission { running_max, waiting_max, wait: Duration::from_millis(wait_ms) };
         Ok(NativeDatabase {
             store: Arc::new(store),
-            beside: Vec::new(),
+            beside: Beside::default(),
             limits: Limits { timeout_ms, samples_max, bytes_max },
             queries: Arc::new(Queries::new(admission, memory.clone())),
             cache: Arc::new(Cache::new(cache_memory)),

@@ -10,14 +10,14 @@ use pyo3::prelude::*;
 use pyo3_polars::PyDataFrame;
 
 use crate::database::NativeDatabase;
-use crate::{error, histogram, input, output};
+use crate::{call, error, histogram, input, output};
 
 #[pymethods]
 impl NativeDatabase {
     /// Writes samples of the series in `series`, a row of labels each. `samples`: `row` (UInt32, of `series`, ascending),
     /// `timestamp`, and `value`, `integer`, `kind`, `start` as `Catalog.samples` has them, or the fields of histograms.
     fn fill(&self, py: Python<'_>, series: PyDataFrame, samples: PyDataFrame) -> PyResult<()> {
-        let filled = py.detach(|| {
+        let filled = call::detached(py, || {
             let labels = input::label_rows(&series.0, 0..series.0.height())?;
             self.fill_rows(&labels, &Filling::of(&samples.0)?)
         });
@@ -76,7 +76,12 @@ fn canonical<'a>() -> Batch<'a> {
 impl NativeDatabase {
     fn fill_rows(&self, labels: &[Labels], given: &Filling<'_>) -> Result<()> {
         if let Some(&row) = given.rows.iter().find(|&&row| row as usize >= labels.len()) {
-            return Err(Error::input("row", &row.to_string(), "is no row of the series", "give its place there"));
+            return Err(Error::input(
+                "row",
+                &row.to_string(),
+                "is no row of the series",
+                "give its place there",
+            ));
         }
         if given.is_histograms() {
             return self.fill_histograms(labels, given);
@@ -84,7 +89,8 @@ impl NativeDatabase {
         let values = column(given.frame, "value")?.f64().map_err(output::frame_error)?;
         let values: Vec<f64> = values.into_no_null_iter().collect();
         let kinds = column(given.frame, "kind")?.u8().map_err(output::frame_error)?.rechunk();
-        let integers = if kinds.max().unwrap_or(0) > 0 { integers(given.frame, "integer")? } else { Vec::new() };
+        let integers =
+            if kinds.max().unwrap_or(0) > 0 { integers(given.frame, "integer")? } else { Vec::new() };
         if !given.starts.is_empty() && integers.is_empty() {
             return self.fill_with_starts(labels, given, values);
         }
@@ -92,7 +98,11 @@ impl NativeDatabase {
         let ids: Vec<u64> = given.rows.iter().map(|&row| ids[row as usize]).collect();
         if integers.is_empty() {
             let values = Values::Float(&values);
-            return self.filled(self.store.append_columns(Columns { ids: &ids, timestamps: &given.times, values })?);
+            return self.filled(self.store.append_columns(Columns {
+                ids: &ids,
+                timestamps: &given.times,
+                values,
+            })?);
         }
         let kinds: Vec<u8> = kinds.into_no_null_iter().collect();
         for kind in 0..3 {
@@ -102,7 +112,8 @@ impl NativeDatabase {
             let floats: Vec<f64> = places.iter().map(|&i| values[i]).collect();
             let ints: Vec<i64> = places.iter().map(|&i| integers[i]).collect();
             let uints: Vec<u64> = ints.iter().map(|&i| i as u64).collect();
-            let values = [Values::Float(&floats), Values::Int(&ints), Values::Uint(&uints)][usize::from(kind)];
+            let values =
+                [Values::Float(&floats), Values::Int(&ints), Values::Uint(&uints)][usize::from(kind)];
             self.filled(self.store.append_columns(Columns { ids: &ids, timestamps: &times, values })?)?;
         }
         Ok(())

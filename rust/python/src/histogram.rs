@@ -185,7 +185,11 @@ pub fn fields_frame(histograms: &[Histogram]) -> PolarsResult<DataFrame> {
 
 /// The histograms of such a frame. Errors: a histogram that no sender could have sent.
 pub fn of_fields(frame: &DataFrame) -> Result<Vec<Histogram>> {
-    read_fields(frame).map_err(output::frame_error)?.into_iter().map(|made| made.validate().map(|()| made)).collect()
+    read_fields(frame)
+        .map_err(output::frame_error)?
+        .into_iter()
+        .map(|made| made.validate().map(|()| made))
+        .collect()
 }
 
 fn read_fields(frame: &DataFrame) -> PolarsResult<Vec<Histogram>> {
@@ -194,8 +198,10 @@ fn read_fields(frame: &DataFrame) -> PolarsResult<Vec<Histogram>> {
     let hints = frame.column("reset_hint")?.str()?;
     let is_int = frame.column("count")?.dtype() == &DataType::UInt64;
     let lists = ["positive_spans", "negative_spans", "custom_values", "positive_buckets", "negative_buckets"];
-    let [above, below, bounds, counts_above, counts_below] = lists.map(|name| frame.column(name).and_then(|column| column.list()));
-    let [above, below, bounds, counts_above, counts_below] = [above?, below?, bounds?, counts_above?, counts_below?];
+    let [above, below, bounds, counts_above, counts_below] =
+        lists.map(|name| frame.column(name).and_then(|column| column.list()));
+    let [above, below, bounds, counts_above, counts_below] =
+        [above?, below?, bounds?, counts_above?, counts_below?];
     let mut made = Vec::with_capacity(frame.height());
     let mut layout: Arc<Layout> = Arc::default();
     for row in 0..frame.height() {
@@ -211,13 +217,17 @@ fn read_fields(frame: &DataFrame) -> PolarsResult<Vec<Histogram>> {
         }
         let counts = match is_int {
             true => {
-                let at = |name: &str| Ok::<_, PolarsError>(frame.column(name)?.u64()?.get(row).unwrap_or_default());
+                let at = |name: &str| {
+                    Ok::<_, PolarsError>(frame.column(name)?.u64()?.get(row).unwrap_or_default())
+                };
                 let mut buckets = integers_at(counts_above, row)?;
                 buckets.extend(integers_at(counts_below, row)?);
                 Counts::Int(Tally { count: at("count")?, zero: at("zero_count")?, buckets })
             }
             false => {
-                let at = |name: &str| Ok::<_, PolarsError>(frame.column(name)?.f64()?.get(row).unwrap_or_default());
+                let at = |name: &str| {
+                    Ok::<_, PolarsError>(frame.column(name)?.f64()?.get(row).unwrap_or_default())
+                };
                 let mut buckets = doubles_at(counts_above, row)?;
                 buckets.extend(doubles_at(counts_below, row)?);
                 Counts::Float(Tally { count: at("count")?, zero: at("zero_count")?, buckets })
@@ -226,7 +236,12 @@ fn read_fields(frame: &DataFrame) -> PolarsResult<Vec<Histogram>> {
         let hint = hints.get(row).unwrap_or_default();
         let named = RESET_HINTS.iter().find(|(_, name)| *name == hint);
         let reset = named.map_or(ResetHint::Unknown, |(reset, _)| *reset);
-        made.push(Histogram { layout: layout.clone(), reset, sum: sums.get(row).unwrap_or_default(), counts });
+        made.push(Histogram {
+            layout: layout.clone(),
+            reset,
+            sum: sums.get(row).unwrap_or_default(),
+            counts,
+        });
     }
     Ok(made)
 }

@@ -326,7 +326,11 @@ impl Times {
                 }
                 answer
             }
-            false => evaluate(&self.params(text)),
+            false => {
+                let mut answer = evaluate(&self.params(text))?;
+                database.beside.warn(&mut answer);
+                Ok(answer)
+            }
         }
     }
 

@@ -51,7 +51,7 @@ impl NativeDatabase {
             let Some(mut memo) = state.memo.try_lock() else {
                 return Err(Error::execution("the stream is being evaluated already"));
             };
-            let answer = exec::evaluate_on(
+            let mut answer = exec::evaluate_on(
                 &syntax::parse(expr)?,
                 &params,
                 &*self.stores(),
@@ -59,6 +59,7 @@ impl NativeDatabase {
                 Some(&mut memo),
                 None,
             )?;
+            self.beside.warn(&mut answer);
             found(answer, false, budget)
         })
     }
