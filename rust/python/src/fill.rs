@@ -1,8 +1,8 @@
-//! Columns as a cold store hands them out, into a store that stands beside another: exact, starts and histograms too.
+//! Columns as a cold store hands them out, into a store that stands beside another: exact, starts too.
 
 use std::borrow::Cow;
 
-use metricsdb_model::batch::{BatchHistogram, BatchSeries};
+use metricsdb_model::batch::BatchSeries;
 use metricsdb_model::{Batch, Columns, Error, Labels, Result, Values};
 use metricsdb_wire::{dialect, statsd};
 use polars::prelude::*;
@@ -10,12 +10,12 @@ use pyo3::prelude::*;
 use pyo3_polars::PyDataFrame;
 
 use crate::database::NativeDatabase;
-use crate::{call, error, histogram, input, output};
+use crate::{call, error, input, output};
 
 #[pymethods]
 impl NativeDatabase {
     /// Writes samples of the series in `series`, a row of labels each. `samples`: `row` (UInt32, of `series`, ascending),
-    /// `timestamp`, and `value`, `integer`, `kind`, `start` as `Catalog.samples` has them, or the fields of histograms.
+    /// `timestamp`, and `value`, `integer`, `kind`, `start` as `Catalog.samples` has them.
     fn fill(&self, py: Python<'_>, series: PyDataFrame, samples: PyDataFrame) -> PyResult<()> {
         let filled = call::detached(py, || {
             let labels = input::label_rows(&series.0, 0..series.0.height())?;
@@ -43,10 +43,6 @@ impl<'f> Filling<'f> {
             times: integers(frame, "timestamp")?,
             starts: if starts.iter().all(|&start| start == 0) { Vec::new() } else { starts },
         })
-    }
-
-    fn is_histograms(&self) -> bool {
-        self.frame.column("value").is_err()
     }
 
     /// Places in the columns, series by series.
@@ -82,9 +78,6 @@ impl NativeDatabase {
                 "is no row of the series",
                 "give its place there",
             ));
-        }
-        if given.is_histograms() {
-            return self.fill_histograms(labels, given);
         }
         let values = column(given.frame, "value")?.f64().map_err(output::frame_error)?;
         let values: Vec<f64> = values.into_no_null_iter().collect();
@@ -127,25 +120,6 @@ impl NativeDatabase {
         let (timestamps, starts) = (given.times.clone(), given.starts.clone());
         let series = given.runs().map(series).collect();
         self.filled(self.store.write(&Batch { series, timestamps, values, starts, ..canonical() }))
-    }
-
-    fn fill_histograms(&self, labels: &[Labels], given: &Filling<'_>) -> Result<()> {
-        let found = histogram::of_fields(given.frame)?;
-        let mut batch = canonical();
-        for (row, run) in given.runs() {
-            let series = batch.series.len() as u32;
-            batch.series.push(BatchSeries {
-                raw: Cow::Borrowed(labels[row as usize].as_ref().canonical()),
-                samples: 0..0,
-            });
-            batch.histograms.extend(run.map(|i| BatchHistogram {
-                series,
-                timestamp: given.times[i],
-                start: given.starts.get(i).copied().unwrap_or(0),
-                histogram: found[i].clone(),
-            }));
-        }
-        self.filled(self.store.write(&batch))
     }
 
     /// Nothing is left out: what stood in another store fits into one.
