@@ -88,14 +88,15 @@ class Catalog:
 
         return self._cache.get(("series", part.series_key), load)
 
-    def matching(self, part: Part, selectors: Sequence[str]) -> pl.Series:
-        """``series`` of the part that any of the selectors takes. Raises ``ParseError``."""
+    def matching(self, part: Part, selectors: Sequence[str], unless: Sequence[str] = ()) -> pl.Series:
+        """``series`` of the part that any of the selectors takes and none of ``unless``. Raises ``ParseError``."""
 
         def load() -> tuple[pl.Series, int]:
             found = select(self.series(part), selectors)
             return found, int(found.estimated_size())
 
-        return self._cache.get(("matching", part.series_key, *selectors), load)
+        taken = self._cache.get(("matching", part.series_key, *selectors), load)
+        return taken.filter(~taken.is_in(self.matching(part, unless).implode())) if unless else taken
 
     def samples(
         self, part: Part, series: pl.Series | None = None, start_ms: int = _ALL_TIME[0], end_ms: int = _ALL_TIME[1]
@@ -118,7 +119,7 @@ class Catalog:
         if series is not None:
             frame = frame.filter(pl.col("series").is_in(series.implode()))
         for dead in part.tombstones:
-            taken = pl.col("series").is_in(self.matching(part, dead.selectors).implode())
+            taken = pl.col("series").is_in(self.matching(part, dead.selectors, dead.unless).implode())
             frame = frame.filter(~(taken & pl.col("timestamp").is_between(dead.start_ms, dead.end_ms)))
         return frame
 

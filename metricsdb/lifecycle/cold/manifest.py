@@ -25,11 +25,12 @@ Kind = Literal["samples", "histograms"]
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """Samples of the selected series in [start, end] are not there any more."""
+    """Samples in [start, end] of the series that ``selectors`` take, and ``unless`` don't, are not there any more."""
 
     selectors: tuple[str, ...]
     start_ms: int
     end_ms: int
+    unless: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
