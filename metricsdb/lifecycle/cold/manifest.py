@@ -64,7 +64,7 @@ class Part:
     @property
     def day(self) -> str:
         """``2026-01-31``: the folder of the object."""
-        return self.key.rpartition("day=")[2][:10]
+        return self.key.rpartition("day=")[2].partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)

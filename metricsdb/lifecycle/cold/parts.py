@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
 
 from metricsdb.lifecycle.cold import layout
 from metricsdb.lifecycle.cold.manifest import Kind, Manifest, Part
-from metricsdb.lifecycle.cold.objects import Missing, Objects
+from metricsdb.lifecycle.cold.objects import SCRATCH, Missing, Objects
 
 __all__ = ["DAY_MS", "FOLDERS", "Cut", "cut", "day_of", "merge", "ordered", "split", "store"]
 
@@ -20,7 +19,7 @@ DAY_MS = 86_400_000
 # Uploads at once.
 UPLOADS = 4
 # Where objects of parts stand; manifests have a folder of their own.
-FOLDERS = ("samples/", "histograms/", "pins/", "series/")
+FOLDERS = ("samples/", "histograms/", "pins/", "series/", SCRATCH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,8 @@ class Cut:
 
 
 def day_of(ms: int) -> str:
-    return datetime.fromtimestamp(ms // DAY_MS * 86_400, UTC).strftime("%Y-%m-%d")
+    """``2026-01-31``."""
+    return str(np.datetime64(ms // DAY_MS, "D"))
 
 
 def cut(
