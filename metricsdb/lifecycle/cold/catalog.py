@@ -17,11 +17,13 @@ from metricsdb.lifecycle.cold import layout, manifest
 from metricsdb.lifecycle.cold.manifest import Manifest, Part
 from metricsdb.lifecycle.cold.objects import Objects, library
 
-__all__ = ["Catalog"]
+__all__ = ["Catalog", "label_name", "select"]
 
 CACHE_BYTES = 64 << 20
 # Bytes of Python's objects around a cached value, roughly.
 _OVERHEAD = 512
+# Labels of these names have columns with the prefix `label_`.
+_RESERVED = {"series", "timestamp", "value", "histogram"}
 _ALL_TIME = (-(2**63), 2**63 - 1)
 
 Value = TypeVar("Value")
@@ -88,14 +90,15 @@ class Catalog:
 
         return self._cache.get(("series", part.series_key), load)
 
-    def matching(self, part: Part, selectors: Sequence[str]) -> pl.Series:
-        """``series`` of the part that any of the selectors takes. Raises ``ParseError``."""
+    def matching(self, part: Part, selectors: Sequence[str], unless: Sequence[str] = ()) -> pl.Series:
+        """``series`` of the part that any of the selectors takes and none of ``unless``. Raises ``ParseError``."""
 
         def load() -> tuple[pl.Series, int]:
             found = select(self.series(part), selectors)
             return found, int(found.estimated_size())
 
-        return self._cache.get(("matching", part.series_key, *selectors), load)
+        taken = self._cache.get(("matching", part.series_key, *selectors), load)
+        return taken.filter(~taken.is_in(self.matching(part, unless).implode())) if unless else taken
 
     def samples(
         self, part: Part, series: pl.Series | None = None, start_ms: int = _ALL_TIME[0], end_ms: int = _ALL_TIME[1]
@@ -118,7 +121,7 @@ class Catalog:
         if series is not None:
             frame = frame.filter(pl.col("series").is_in(series.implode()))
         for dead in part.tombstones:
-            taken = pl.col("series").is_in(self.matching(part, dead.selectors).implode())
+            taken = pl.col("series").is_in(self.matching(part, dead.selectors, dead.unless).implode())
             frame = frame.filter(~(taken & pl.col("timestamp").is_between(dead.start_ms, dead.end_ms)))
         return frame
 
@@ -140,15 +143,24 @@ class Catalog:
 
 
 def select(series: pl.DataFrame, selectors: Sequence[str]) -> pl.Series:
-    """Hashes of the series that any selector takes, by the store's own index over their labels.
+    """Hashes of the series that any selector takes (an empty one: all), by the store's own index over their labels.
     Raises ``ParseError``.
     """
     index = NativeDatabase("last", (600_000, 2**40, 2**40), ([1, 1, 1], 0, 0), 0, secrets.randbits(64), None, None)
-    handles, _ = index.register_frame(series.drop("series"), False)
+    labels = series.drop("series")
+    handles, _ = index.register_frame(labels.rename(label_name), False)
     index.append_columns(handles, np.zeros(len(handles), dtype=np.int64), np.zeros(len(handles)))
-    found = index.series_frame(list(selectors), *_ALL_TIME)["series"]
+    found = index.series_frame([] if "" in selectors else list(selectors), *_ALL_TIME)["series"]
     by_handle = pl.DataFrame({"handle": pl.Series(handles), "hash": series["series"]})
     return by_handle.filter(pl.col("handle").is_in(found.implode()))["hash"]
+
+
+def label_name(column: str) -> str:
+    """The label that a column of a table of series stands for: a label ``value`` has the column ``label_value``."""
+    bare = column
+    while bare.startswith("label_"):
+        bare = bare.removeprefix("label_")
+    return column.removeprefix("label_") if bare in _RESERVED else column
 
 
 class _Cache:

@@ -25,11 +25,12 @@ Kind = Literal["samples", "histograms"]
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """Samples of the selected series in [start, end] are not there any more."""
+    """Samples in [start, end] of the series that ``selectors`` take, and ``unless`` don't, are not there any more."""
 
     selectors: tuple[str, ...]
     start_ms: int
     end_ms: int
+    unless: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Part:
     @property
     def day(self) -> str:
         """``2026-01-31``: the folder of the object."""
-        return self.key.rpartition("day=")[2][:10]
+        return self.key.rpartition("day=")[2].partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)

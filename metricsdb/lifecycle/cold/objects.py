@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import secrets
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,7 +16,7 @@ from urllib.parse import urlsplit
 
 from metricsdb.errors import ColdStoreError, ConfigError
 
-__all__ = ["Missing", "Objects", "Stored", "Taken", "library"]
+__all__ = ["SCRATCH", "Missing", "Objects", "Stored", "Taken", "library"]
 
 # How long a request is tried again after 5xx, dropped connections and time-outs, with a growing wait in between.
 RETRIES = {
@@ -24,7 +26,9 @@ RETRIES = {
 }
 CLIENT = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=30)}
 _SECRET = re.compile(r"key|secret|token|password|sas|credential|signature", re.IGNORECASE)
-_LOCAL = ("LocalStore", "MemoryStore")
+# Larger objects go up in pieces.
+MULTIPART_BYTES = 64 << 20
+SCRATCH = "tmp/"
 
 
 class Missing(ColdStoreError):
@@ -69,11 +73,17 @@ class Objects:
             elif isinstance(where, str):
                 self.name = _clean(where)
                 self._store = _from_url(stores, where, options)
-            else:
+            elif type(where).__module__.startswith("obstore"):
                 self._store, self.name = where, _name(where)
+            else:
+                raise TypeError("give a URL, a path or a store of obstore")
         except Exception as error:
             raise ConfigError(f"cold {self._scrub(str(where))}: {self._scrub(str(error))}") from None
         self._secrets += [str(v) for k, v in (getattr(self._store, "config", None) or {}).items() if _SECRET.search(k)]
+        prefix = getattr(self._store, "prefix", None)
+        self._root = Path(prefix) if type(self._store).__name__ == "LocalStore" and prefix else None
+        self.owner = "nobody"
+        """In the names of what a directory has of unfinished writes."""
         self.bytes_read = 0
         self.bytes_written = 0
         self._lock = threading.Lock()
@@ -103,16 +113,23 @@ class Objects:
 
     def put(self, key: str, body: bytes) -> None:
         with self._errors(f"write {key}"):
-            self._obstore.put(self._store, key, body, use_multipart=None if len(body) > 64 << 20 else False)
+            if self._root is not None:
+                _write(self._root, self.owner, key, body, os.replace)
+            else:
+                self._obstore.put(self._store, key, body, use_multipart=None if len(body) > MULTIPART_BYTES else False)
         with self._lock:
             self.bytes_written += len(body)
 
     def create(self, key: str, body: bytes) -> None:
         """Writes an object that must not be there yet.
-        Raises ``Taken``, also where an earlier try of ours got through.
+
+        Raises ``Taken``, also where an earlier try of ours got through and its answer did not.
         """
         with self._errors(f"create {key}"):
-            self._obstore.put(self._store, key, body, mode="create")
+            if self._root is not None:
+                _write(self._root, self.owner, key, body, os.link)
+            else:
+                self._obstore.put(self._store, key, body, mode="create")
 
     def list(self, prefix: str) -> Iterator[Stored]:
         with self._errors(f"list {prefix}"):
@@ -149,6 +166,8 @@ class Objects:
             yield
         except ColdStoreError:
             raise
+        except FileExistsError:
+            raise Taken(self.name, f"cannot {what}: there already", "read it and try again") from None
         except FileNotFoundError:
             raise Missing(self.name, f"cannot {what}: not there", "ask again, or look who else deletes there") from None
         except (known.AlreadyExistsError, known.PreconditionError):
@@ -176,12 +195,37 @@ def _from_url(stores: Any, url: str, options: dict[str, Any]) -> Any:
     return stores.from_url(url, config=options, client_options=client, retry_config=RETRIES)
 
 
+def _write(root: Path, owner: str, key: str, body: bytes, move: Callable[[Path, Path], None]) -> None:
+    """To a directory: whole and on the disk, or not at all; the store library would not sync."""
+    target, scratch = root / key, root / SCRATCH / f"{owner}-{secrets.token_hex(6)}"
+    for folder in (target.parent, scratch.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with scratch.open("wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        move(scratch, target)
+    finally:
+        scratch.unlink(missing_ok=True)
+    folder = target.parent
+    while True:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        if folder == root:
+            return
+        folder = folder.parent
+
+
 def _clean(url: str) -> str:
     """Without what may be a credential: user, password, query."""
     parts = urlsplit(url)
     if not parts.scheme:
         return f"file://{Path(url).absolute()}"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
 
 
 def _name(store: Any) -> str:
