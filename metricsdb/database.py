@@ -19,7 +19,7 @@ import polars as pl
 
 from metricsdb import durability as durable
 from metricsdb import explain as explaining
-from metricsdb import frames, storage
+from metricsdb import frames, incidents, storage
 from metricsdb import scan as scan_source
 from metricsdb._native import NativeDatabase
 from metricsdb.alerts.manager import Alerts
@@ -214,6 +214,8 @@ class Database:
         directory, sync = (None, False) if self._home is None else (self._home.path, self._home.mode != "none")
         sight = self._tiers.queries
         self.alerts = Alerts(lambda: self._native, self._clock, self._lookback_ms, alerts_every, directory, sync, sight)
+        self.incident: incidents.Incident | None = None
+        self._pins = incidents.Pins(self, self._clock, directory)
         forks.watch(self)
         for selector, policy in (precision or {}).items():
             self.precision.set(selector, policy)
@@ -332,6 +334,7 @@ class Database:
         """
         now_ms = self.now_ms() if now is None else time_ms(now, self.now_ms())
         self.alerts.tick(now_ms)
+        self._pins.tick(now_ms)
         return self._upkeep.tick(self._native, now_ms)
 
     def start(self, every: DurationLike = "1s") -> None:
@@ -693,6 +696,53 @@ class Database:
         """Sorted values of one label among the selected series (no selector: all series)."""
         chosen = list(selectors)
         return self._tiers.names(chosen, *(times := self._range(start, end))).label_values(label, chosen, *times)
+
+    # --- post-mortem ----------------------------------------------------------------------------
+
+    def recall(
+        self, selector: str, start: Time, end: Time = "now", *, memory_limit: SizeLike | None = "4GiB"
+    ) -> Database:
+        """Old samples in a database of their own, read-only and in memory, exact, wherever they lie now.
+
+        It has all queries, and a memory limit of its own. What rollups alone know of is not in it. Raises
+        ``MemoryLimit`` where the samples don't fit, ``ColdStoreError``, ``ParseError``.
+        """
+        now = self.now_ms()
+        return incidents.recall(
+            self, selector, time_ms(start, now, "start"), time_ms(end, now, "end"), memory_limit
+        )
+
+    def pin(self, name: str, selector: str, start: Time, end: Time = "now") -> None:
+        """Holds samples in start..end against every rule until ``unpin``: copies them, from memory and cold storage.
+
+        The copies lie in the cold store, else in the database's directory, else in memory; queries find them there. An
+        end that lies ahead is copied on by ``tick``. Raises ``ConfigError``, ``ColdStoreError``.
+        """
+        now = self.now_ms()
+        self._pins.pin(name, selector, time_ms(start, now, "start"), time_ms(end, now, "end"))
+
+    def pins(self) -> pl.DataFrame:
+        """What is held: ``name``, ``selector``, ``start``, ``end``, ``copied_until``, ``samples``, ``bytes``."""
+        return self._pins.frame()
+
+    def unpin(self, name: str) -> None:
+        """Lets go of a pin: rules hold again for its samples. Raises ``ConfigError`` where there is none."""
+        self._pins.unpin(name)
+
+    def export_incident(self, path: str | Path, selector: str, start: Time, end: Time = "now") -> None:
+        """Writes one file with samples and labels of the selected series, the transitions of alerts in that time, and
+        the statements that are installed; ``open_incident`` opens it anywhere. docs/post-mortem.md has the format."""
+        now = self.now_ms()
+        first, last = time_ms(start, now, "start"), time_ms(end, now, "end")
+        incidents.export_incident(self, Path(path), selector, first, last)
+
+    @classmethod
+    def open_incident(cls, path: str | Path, *, memory_limit: SizeLike | None = "4GiB") -> Self:
+        """A file of ``export_incident`` as a read-only database in memory; ``incident`` says what else it holds.
+
+        Raises ``CorruptionError`` where the file is no whole incident, ``FormatVersionError``, ``MemoryLimit``.
+        """
+        return incidents.open_incident(cls, Path(path), memory_limit)
 
     def metadata(self, metric: str | None = None) -> pl.DataFrame:
         """Columns ``metric``, ``type``, ``help``, ``unit`` as senders declared them."""

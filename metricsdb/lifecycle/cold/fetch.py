@@ -28,6 +28,10 @@ _FIRST, _LAST = -(2**63), 2**63 - 1
 _LIMITS = (2**40, 2**40, 2**40)
 
 Reads = Sequence[Read]
+_PLACE: dict[str, pl.DataType] = {"row": pl.UInt32(), "timestamp": pl.Int64(), "start": pl.Int64()}
+_NO_SAMPLES = pl.DataFrame(schema={**_PLACE, "value": pl.Float64, "integer": pl.Int64, "kind": pl.UInt8})
+_NO_HISTOGRAMS = pl.DataFrame(schema={**_PLACE, "encoded": pl.Binary})
+
 Hashes = npt.NDArray[np.uint64]
 _Key = tuple[str, tuple[Tombstone, ...], bool]
 
@@ -65,16 +69,19 @@ class _Shadow:
             table = catalog.series(part)
             chosen = table.filter(pl.col("series").is_in(hashes.implode()))
             if samples.height:
-                fill(self.native, chosen, samples)
+                self.native.restore(*part_frames(chosen, samples))
             self.loaded = np.union1d(self.loaded, missing)
             self.bytes = self.native.measure()
 
 
-def fill(native: NativeDatabase, series: pl.DataFrame, samples: pl.DataFrame) -> None:
-    """Writes a part's samples, as ``Catalog.samples`` gives them; ``series`` are theirs, with hashes and labels."""
+def part_frames(series: pl.DataFrame, samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """A part's samples as ``NativeDatabase.restore`` takes them: labels, samples, histograms. ``series`` are theirs,
+    with hashes and labels."""
     rows = series.select("series").with_row_index("row")
     placed = samples.join(rows, on="series", how="left", maintain_order="left").drop("series")
-    native.fill(series.drop("series"), placed)
+    if "encoded" in placed.columns:
+        return series.drop("series"), _NO_SAMPLES, placed
+    return series.drop("series"), placed, _NO_HISTOGRAMS
 
 
 def _marks(part: Part, series: pl.Series) -> pl.DataFrame:

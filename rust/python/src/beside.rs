@@ -171,7 +171,7 @@ fn matching(predicate: &Predicate, frame: &DataFrame) -> Result<Vec<bool>> {
         builder.canonical().is_ok_and(|labels| predicate.matches(labels))
     };
     let absent = holds("");
-    let Ok(column) = frame.column(name).and_then(|c| Ok(c.str()?.clone())) else {
+    let Ok(column) = frame.column(&output::column_name(name)).and_then(|c| Ok(c.str()?.clone())) else {
         return Ok(vec![absent; rows]);
     };
     let mut known: HashMap<&str, bool> = HashMap::new();

@@ -35,7 +35,7 @@ use crate::queries::{Admission, Ask, Class, Queries, Row};
 /// Rows of a frame whose label sets are made at once.
 const REGISTER_ROWS: usize = 1 << 14;
 
-#[pyclass(frozen, module = "metricsdb._native")]
+#[pyclass(frozen, subclass, module = "metricsdb._native")]
 pub struct NativeDatabase {
     pub store: Arc<Database>,
     /// What queries of this one read besides the store.
