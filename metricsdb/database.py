@@ -1,4 +1,7 @@
-"""The one public face: samples in, PromQL out, as Polars frames."""
+"""The one public face: samples in, PromQL out, as Polars frames.
+
+Long, since every public method stands here; most are a call.
+"""
 
 from __future__ import annotations
 
@@ -208,7 +211,16 @@ class Database:
         self._recovery: durable.Recovery | None = None
         self._release: weakref.finalize[..., Database] | None = None
         self._native = self._empty() if self._home is None else self._open(self._home)
-        self._tiers = Tiers(lambda: self._native, size_bytes(cold_cache, "cold_cache"))
+        self._compose(alerts_every, cold, size_bytes(cold_cache, "cold_cache"))
+        forks.watch(self)
+        for selector, policy in (precision or {}).items():
+            self.precision.set(selector, policy)
+        self.limits.set(*limits)
+        self.rollups.use(rollups)
+
+    def _compose(self, alerts_every: DurationLike, cold: Any, cold_cache: int) -> None:
+        """What stands on the store: tiers, alerts, pins."""
+        self._tiers = Tiers(lambda: self._native, cold_cache)
         if cold is not None:
             self._tiers.catalogs = (Catalog(Objects(cold)),)
         directory, sync = (None, False) if self._home is None else (self._home.path, self._home.mode != "none")
@@ -216,11 +228,6 @@ class Database:
         self.alerts = Alerts(lambda: self._native, self._clock, self._lookback_ms, alerts_every, directory, sync, sight)
         self.incident: incidents.Incident | None = None
         self._pins = incidents.Pins(self, self._clock, directory)
-        forks.watch(self)
-        for selector, policy in (precision or {}).items():
-            self.precision.set(selector, policy)
-        self.limits.set(*limits)
-        self.rollups.use(rollups)
 
     def _empty(self) -> NativeDatabase:
         # The hash of raw label bytes is keyed at random, so that no sender can make series collide.
@@ -708,9 +715,7 @@ class Database:
         ``MemoryLimit`` where the samples don't fit, ``ColdStoreError``, ``ParseError``.
         """
         now = self.now_ms()
-        return incidents.recall(
-            self, selector, time_ms(start, now, "start"), time_ms(end, now, "end"), memory_limit
-        )
+        return incidents.recall(self, selector, time_ms(start, now, "start"), time_ms(end, now, "end"), memory_limit)
 
     def pin(self, name: str, selector: str, start: Time, end: Time = "now") -> None:
         """Holds samples in start..end against every rule until ``unpin``: copies them, from memory and cold storage.

@@ -39,11 +39,28 @@ _NOTES = "pinned/"
 # Bytes of an incident's file that are unpacked at most: it may come from anywhere.
 _MEMBER_BYTES_MAX = 8 << 30
 _FRAMES = ("labels", "samples", "histograms")
-_WRITES = (
-    "append_columns append_histograms delete drop_copied end_alerts evaluate_alerts evaluate_record evict expire ingest "
-    "ingest_scrape register register_frame restore rewrite_precision roll set_limits set_precision write_remote "
-    "write_remote_v2"
-).split()
+_WRITES = [
+    "append_columns",
+    "append_histograms",
+    "delete",
+    "drop_copied",
+    "end_alerts",
+    "evaluate_alerts",
+    "evaluate_record",
+    "evict",
+    "expire",
+    "ingest",
+    "ingest_scrape",
+    "register",
+    "register_frame",
+    "restore",
+    "rewrite_precision",
+    "roll",
+    "set_limits",
+    "set_precision",
+    "write_remote",
+    "write_remote_v2",
+]
 
 # Labels, samples and histograms, as ``NativeDatabase.export`` gives and ``restore`` takes them.
 Frames = tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]

@@ -17,6 +17,7 @@ import polars as pl
 from metricsdb._native import NativeDatabase, Read
 from metricsdb.errors import ColdStoreError, MetricsDBError, QueryLimit
 from metricsdb.lifecycle.cold.manifest import Part, Tombstone
+from metricsdb.lifecycle.cold.objects import Missing
 
 __all__ = ["Parts", "Tiers"]
 
@@ -41,6 +42,7 @@ class Parts(Protocol):
 
     @property
     def bytes_read(self) -> int: ...
+    def refresh(self) -> object: ...
     def parts(self, start_ms: int, end_ms: int) -> list[Part]: ...
     def series(self, part: Part) -> pl.DataFrame: ...
     def samples(
@@ -191,7 +193,7 @@ class Tiers:
         return self._native().with_beside(shadows, [], texts)
 
     def _fetch(
-        self, reads: Reads, named: bool = False
+        self, reads: Reads, named: bool = False, again: bool = True
     ) -> tuple[list[NativeDatabase], list[tuple[int, int, ColdStoreError]]]:
         """Stores with what the reads need, the one whose samples stand first; and times that could not be read."""
         wanted: dict[_Key, tuple[Parts, Part, list[Read]]] = {}
@@ -215,6 +217,12 @@ class Tiers:
                 found[key] = shadow
                 self._fits(found)
         self._evict(found)
+        if again and any(isinstance(why, Missing) for *_, why in away):
+            # Another process has put other parts in the place of those that this one knows of.
+            for one in self.catalogs:
+                with suppress(ColdStoreError):
+                    one.refresh()
+            return self._fetch(reads, named, again=False)
         return [shadow.native for shadow in found.values()], away
 
     def _load(self, key: _Key, catalog: Parts, part: Part, reads: Reads) -> _Shadow | None:

@@ -10,7 +10,6 @@ mod directory;
 mod durability;
 mod error;
 mod expressions;
-mod fill;
 mod histogram;
 mod input;
 mod limits;
