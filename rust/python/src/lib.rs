@@ -18,6 +18,7 @@ mod plan;
 mod precision;
 mod queries;
 mod query;
+mod retention;
 mod rollups;
 mod scrape;
 mod subscribe;
