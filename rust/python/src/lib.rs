@@ -19,6 +19,7 @@ mod plan;
 mod precision;
 mod queries;
 mod query;
+mod retention;
 mod rollups;
 mod scrape;
 mod subscribe;

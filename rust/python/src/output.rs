@@ -208,6 +208,16 @@ pub fn column_name(label: &str) -> PlSmallStr {
     if RESERVED.contains(&bare) { format!("label_{label}").into() } else { label.into() }
 }
 
+/// The label of a column that `column_name` named.
+pub fn label_name(column: &str) -> &str {
+    let mut bare = column;
+    while let Some(rest) = bare.strip_prefix("label_") {
+        bare = rest;
+    }
+    let named = column.strip_prefix("label_").filter(|_| RESERVED.contains(&bare));
+    named.unwrap_or(column)
+}
+
 /// The long frame of a matrix: labels, `timestamp` (Int64 ms), `value`; a row per sample. O(rows x labels).
 fn long_frame(matrix: Matrix, budget: &Budget) -> Result<PyDataFrame> {
     let names = label_names(matrix.labels.iter(), budget)?;

@@ -251,7 +251,9 @@ impl Database {
             let mut shard = self.shard(number);
             let due = |row: &u32| match taking {
                 Taking::Everything => shard.may_have(*row, range),
-                Taking::Stood => shard.series.has(*row) && shard.has_before(*row, range.end.saturating_add(1)),
+                Taking::Stood => {
+                    shard.series.has(*row) && shard.has_before(*row, range.end.saturating_add(1))
+                }
             };
             let due: Vec<u32> = rows.iter().copied().filter(due).collect();
             self.cut_rows(&mut shard, &due, range, taking, burial, &mut work, swept)?;

@@ -1,7 +1,9 @@
 //! Samples on their way to another place, exact to the bit, with a digest of what each series handed out: so that it can be
 //! dropped here once it is safe there, and only if nothing has changed meanwhile (`cut`).
 
-use metricsdb_model::{Budget, Error, Histogram, Labels, Predicate, Result, TimeRange, ValueKind};
+use metricsdb_model::{
+    Budget, Error, Histogram, Labels, Predicate, Result, TimeRange, ValueKind, WriteReport,
+};
 use rayon::prelude::*;
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -198,7 +200,58 @@ pub fn decode_histogram(bytes: &[u8]) -> Result<Histogram> {
     rows.pop().ok_or_else(|| Error::corruption("histogram", 0, "no histogram is in these bytes"))
 }
 
+/// Samples on their way back, one a row: of series by their ids, in any order. Each group of columns is of one length, or
+/// nothing is written.
+#[derive(Clone, Debug, Default)]
+pub struct Imported {
+    pub ids: Vec<u64>,
+    pub times: Vec<i64>,
+    pub bits: Vec<u64>,
+    pub kinds: Vec<ValueKind>,
+    /// 0 where it is not known; empty where none is.
+    pub starts: Vec<i64>,
+    pub histogram_ids: Vec<u64>,
+    pub histogram_times: Vec<i64>,
+    pub histogram_starts: Vec<i64>,
+    pub histograms: Vec<Histogram>,
+}
+
+impl Imported {
+    fn check(&self) -> Result<()> {
+        let (rows, histograms) = (self.ids.len(), self.histogram_ids.len());
+        let samples = [self.times.len(), self.bits.len(), self.kinds.len()].iter().all(|&len| len == rows);
+        let starts = self.starts.is_empty() || self.starts.len() == rows;
+        let others = [self.histogram_times.len(), self.histograms.len()].iter().all(|&len| len == histograms);
+        let other_starts = self.histogram_starts.is_empty() || self.histogram_starts.len() == histograms;
+        if samples && starts && others && other_starts {
+            return Ok(());
+        }
+        let why = "columns differ in length";
+        Err(Error::input("samples", &rows.to_string(), why, "give columns of one length"))
+    }
+}
+
 impl Database {
+    /// Writes what `export` handed out, here or in another store: values of their kinds to the bit, starts and histograms.
+    /// Where something stands at a time, the policy for duplicates decides. Errors: `Input` where columns differ in length.
+    pub fn import(&self, all: &Imported) -> Result<WriteReport> {
+        all.check()?;
+        let mut report = WriteReport::default();
+        let mut at = 0;
+        for run in all.kinds.chunk_by(|a, b| a == b) {
+            let Some(&kind) = run.first() else { continue };
+            let rows = at..at + run.len();
+            at = rows.end;
+            let starts = all.starts.get(rows.clone()).unwrap_or(&[]);
+            let columns = (&all.ids[rows.clone()], &all.times[rows.clone()], &all.bits[rows]);
+            self.append_bits(columns, starts, kind, &mut report);
+        }
+        let Imported { histogram_ids, histogram_times, histogram_starts, histograms, .. } = all;
+        self.append_started(histogram_ids, histogram_times, histogram_starts, histograms, &mut report);
+        report.not_durable = self.committed();
+        Ok(report)
+    }
+
     /// The samples of chosen series in a range, exact, each with the digest that `drop_copied` asks for; those of one shard one
     /// after the other. `rolled`: also of series that have records, as far as no record stands for their samples. Linear in
     /// what is handed out. Errors: the budget's.

@@ -45,11 +45,11 @@ mod together;
 pub mod view;
 mod written;
 
-pub use database::{Database, Options};
 pub use cut::AgeRule;
+pub use database::{Database, Options};
 pub use densify::Densified;
 pub use expire::Expired;
-pub use export::{Exported, ExportedColumns, decode_histogram, encode_histogram};
+pub use export::{Exported, ExportedColumns, Imported, decode_histogram, encode_histogram};
 pub use histograms::HistogramRows;
 pub use index::Cardinality;
 pub use late::DuplicatePolicy;

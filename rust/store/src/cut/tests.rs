@@ -79,10 +79,13 @@ impl Model {
         let samples: Vec<i64> = if histograms { Vec::new() } else { times.to_vec() };
         batch.values = samples.iter().map(|&t| (t % 97) as f64 / 8.0).collect();
         batch.starts = samples.iter().map(|_| start).collect();
-        batch.series.push(BatchSeries { raw: Cow::Borrowed(name.as_bytes()), samples: 0..samples.len() as u32 });
+        batch
+            .series
+            .push(BatchSeries { raw: Cow::Borrowed(name.as_bytes()), samples: 0..samples.len() as u32 });
         batch.timestamps = samples;
         if histograms {
-            let point = |&t: &i64| BatchHistogram { series: 0, timestamp: t, start, histogram: histogram(t % 89) };
+            let point =
+                |&t: &i64| BatchHistogram { series: 0, timestamp: t, start, histogram: histogram(t % 89) };
             batch.histograms = times.iter().map(point).collect();
         }
         db.write(&batch);
@@ -358,7 +361,9 @@ fn writers_beside_moves_and_deletions_lose_nothing() {
                 for (one, _) in out.iter().zip(gone).filter(|(_, gone)| *gone) {
                     let of: usize = one.labels.get("pod").unwrap()[1..].parse().unwrap();
                     let value = |i: usize| (ValueKind::Float, one.columns.bits[i]);
-                    moved.samples.extend((0..one.columns.times.len()).map(|i| ((of, one.columns.times[i]), value(i))));
+                    moved
+                        .samples
+                        .extend((0..one.columns.times.len()).map(|i| ((of, one.columns.times[i]), value(i))));
                 }
             }
         });

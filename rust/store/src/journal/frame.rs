@@ -54,8 +54,9 @@ pub enum Kind {
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
         use Kind::{
-            Begin, Chunks, Columns, Cut, End, Expire, Families, Folded, Gone, Histograms, Marks, Metadata, Open,
-            Rewrite, Roll, Rollups, Rows, Rules, Samples, SealedHistograms, Series, Starts, Synced, Whole,
+            Begin, Chunks, Columns, Cut, End, Expire, Families, Folded, Gone, Histograms, Marks, Metadata,
+            Open, Rewrite, Roll, Rollups, Rows, Rules, Samples, SealedHistograms, Series, Starts, Synced,
+            Whole,
         };
         let all = [
             Series,

@@ -61,7 +61,9 @@ impl RolledSeries {
             let (every, mut records) = (level.every, Vec::new());
             level.records(after, until, &mut records)?;
             done.records += records.len() as u64;
-            lost.extend(whole.into_iter().filter(|e| records.iter().any(|r| r.end == *e)).map(|e| (e, every)));
+            lost.extend(
+                whole.into_iter().filter(|e| records.iter().any(|r| r.end == *e)).map(|e| (e, every)),
+            );
             level.replace(after, until, &[], counter, shared)?;
             level.sketches.replace(every, after, until, &[])?;
         }
