@@ -16,7 +16,7 @@ from metricsdb.lifecycle.cold.move import Memory, Moved, Mover, Progress, Rule
 from metricsdb.lifecycle.cold.objects import Objects
 from metricsdb.lifecycle.cold.parts import DAY_MS
 from metricsdb.sizes import SizeLike, size_bytes
-from metricsdb.times import DurationLike, Time, duration_ms, duration_text
+from metricsdb.times import DurationLike, Time, duration_ms
 
 __all__ = ["Cold", "Moved", "Upkeep"]
 
@@ -66,8 +66,9 @@ class Cold:
     def run(self, *, samples_per_second: float | None = None, progress: Progress | None = None) -> Upkeep:
         """Moves what the rules say, lets go of what they let go, compacts, and deletes what nothing needs any more.
 
-        ``samples_per_second`` bounds how fast samples are moved; ``progress(share, moved)`` is called after each bucket.
-        Whenever it is stopped, nothing is lost, and the next run goes on. Raises ``ColdStoreError``, ``NotDurable``.
+        ``samples_per_second`` bounds how fast samples are moved; ``progress(share, moved)`` is called after each
+        bucket. Whenever it is stopped, nothing is lost, and the next run goes on. Raises ``ColdStoreError``,
+        ``NotDurable``.
         """
         moved = self.mover.move(self._memory, self._moving(), samples_per_second, progress)
         return Upkeep(moved, self.mover.expire(self._expiring()), self.mover.compact(), self.mover.sweep())
@@ -89,15 +90,15 @@ class Cold:
         return self.mover.compact(progress)
 
     def parts(self, *, refresh: bool = False) -> pl.DataFrame:
-        """What is cold, oldest first: ``key``, ``kind``, ``pinned``, ``start``, ``end``, ``series``, ``samples``, ``bytes``.
+        """What is cold, oldest first: ``key``, ``kind``, ``pinned``, ``start``, ``end``, ``series``, ``samples``,
+        ``bytes``.
 
-        ``bytes`` are those of the object of samples; ``series_bytes`` those of its table of series, which several may share.
-        ``refresh`` asks the store for what other processes published.
+        ``bytes`` are those of the object of samples; ``series_bytes`` those of its table of series, which several may
+        share. ``refresh`` asks the store for what other processes published.
         """
         state = self.catalog.refresh() if refresh else self.catalog.state
         rows = [
-            (p.key, p.kind, p.pinned, p.start_ms, p.end_ms, p.series, p.samples, p.bytes, p.series_key, p.series_bytes)
-            + (len(p.tombstones),)
+            (p.key, p.kind, p.pinned, p.start_ms, p.end_ms, p.series, p.samples, p.bytes, p.series_bytes, len(p.tombstones))
             for p in sorted(state.parts, key=lambda part: (part.start_ms, part.order))
         ]
         frame = pl.DataFrame(rows, schema=_PARTS, orient="row")
@@ -118,7 +119,6 @@ _PARTS = {
     "series": pl.UInt64,
     "samples": pl.UInt64,
     "bytes": pl.UInt64,
-    "series_key": pl.String,
     "series_bytes": pl.UInt64,
     "deletions": pl.UInt32,
 }

@@ -85,10 +85,11 @@ class ListMemory:
         frame = series_frame(found)
         handle = frame["series"].alias("handle")
         digests = pl.Series("digest", [self._digest(h, start_ms, end_ms) for h in handle], dtype=pl.UInt64)
+        ids = pl.DataFrame([handle, digests, frame["series"]])
         samples = samples_frame(rows)
         self.rows |= self.late
         self.late = {}
-        return Export(frame.with_columns(handle, digests), samples, samples.clear())
+        return Export(ids, frame.drop("series"), samples, samples.clear())
 
     def _digest(self, handle: int, start_ms: int, end_ms: int) -> int:
         mine = sorted((t, v) for (s, t), v in self.rows.items() if hash_of(s) == handle and start_ms <= t <= end_ms)

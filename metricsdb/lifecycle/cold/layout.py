@@ -100,7 +100,6 @@ def encode(series: pl.DataFrame, samples: pl.DataFrame, series_key: str) -> byte
         columns |= dict(zip(rest.columns, rest.to_arrow().columns, strict=True))
     table = _strings(arrow.table(columns))
     notes = {"version": VERSION, "series": series_key, "rows": json.dumps(rows[::ROWS].tolist())}
-    table = table.replace_schema_metadata({f"metricsdb.{name}": text for name, text in notes.items()})
     metric_field = arrow.field("metric", arrow.dictionary(arrow.int32(), arrow.string()))
     sink = io.BytesIO()
     with parquet.ParquetWriter(
@@ -118,6 +117,7 @@ def encode(series: pl.DataFrame, samples: pl.DataFrame, series_key: str) -> byte
     ) as writer:
         for at, metric in _metrics(series, rows):
             writer.write_table(table.slice(at, ROWS).set_column(1, metric_field, metric))
+        writer.add_key_value_metadata({f"metricsdb.{name}": text for name, text in notes.items()})
     return sink.getvalue()
 
 
@@ -164,7 +164,7 @@ class Footer:
 def footer(objects: Objects, key: str, size: int, footer_bytes: int) -> Footer:
     (tail,) = objects.ranges(key, [(size - footer_bytes, size)])
     metadata = library("pyarrow.parquet").read_metadata(io.BytesIO(tail))
-    first = json.loads((metadata.metadata or {}).get(b"metricsdb.rows", b"[]"))
+    first = json.loads(metadata.metadata[b"metricsdb.rows"])
     return Footer(metadata, np.array(first, dtype=np.int64), size)
 
 
@@ -224,7 +224,7 @@ def _numbers(samples: pl.DataFrame, rows: Ints) -> dict[str, pl.Series]:
     scale = np.repeat(_scales(value, begins), np.diff(begins, append=len(rows)))
     power = 10.0 ** np.maximum(scale, 0)
     with np.errstate(all="ignore"):
-        scaled = np.rint(value * power)
+        scaled = np.rint(value * power) + 0.0  # -0.0 becomes 0.0, which is not what it was
         # A whole number below 2**53 and a power of ten below 10**23 are doubles: their quotient is rounded once,
         # everywhere.
         exact = (scale >= 0) & (np.abs(scaled) < 2.0**53) & ((scaled / power).view(np.int64) == value.view(np.int64))
@@ -298,7 +298,7 @@ def _metrics(series: pl.DataFrame, rows: Ints) -> Iterator[tuple[int, Any]]:
 def _smallest(column: Any, *encodings: str) -> str:
     """The encoding that makes the column smallest, tried on stretches of it."""
     arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
-    stretch = ROWS // 8
+    stretch = max(ROWS // 8, 1)
     starts = range(0, len(column), max(stretch, len(column) // 4))
     part = arrow.table({"c": arrow.chunked_array([column.slice(at, stretch) for at in starts]).combine_chunks()})
     sizes = {}

@@ -28,7 +28,7 @@ class NativeMemory:
     def export(self, rules: Sequence[Rule], at: int, start_ms: int, end_ms: int) -> Export:
         others = [rule.selector for rule in rules[:at]]
         series, labels, samples, histograms = self._native().export(rules[at].selector, start_ms, end_ms, others)
-        return Export(series.select("handle", "digest", "series").hstack(labels), samples, histograms)
+        return Export(series, labels, samples, histograms)
 
     def drop(self, series: pl.DataFrame, start_ms: int, end_ms: int) -> int:
         handles, digests = series["handle"].to_numpy(), series["digest"].to_numpy()

@@ -51,12 +51,14 @@ class Rule:
 class Export:
     """What memory has of a range.
 
-    ``series``: ``handle`` and ``digest`` (UInt64, for ``drop``), ``series`` (UInt64: hash of the labels), labels.
-    ``samples`` and ``histograms``: ``row`` of the series (UInt32, not falling), ``timestamp`` (Int64 ms, rising), and
-    the columns that the layout knows.
+    ``series``: ``handle`` and ``digest`` for ``drop``, ``series`` (hash of the labels), all UInt64. ``labels``: those
+    of the series, a String column each. ``samples`` and ``histograms``: ``row`` of the series (UInt32, not falling),
+    ``timestamp``
+    (Int64 ms, rising), and the columns that the layout knows.
     """
 
     series: pl.DataFrame
+    labels: pl.DataFrame
     samples: pl.DataFrame
     histograms: pl.DataFrame
 
@@ -355,9 +357,10 @@ class Mover:
 
     def _cuts(self, export: Export, known: Manifest, pinned: str | None) -> list[Cut]:
         made = []
+        table = export.labels.with_columns(export.series["series"])
         kinds: tuple[tuple[Kind, pl.DataFrame], ...] = (("samples", export.samples), ("histograms", export.histograms))
         for kind, frame in kinds:
-            series, samples = ordered(export.series.drop("handle", "digest", strict=False), frame)
+            series, samples = ordered(table, frame)
             for some_series, some in split(series, samples, PART_SAMPLES):
                 made.append(cut(some_series, some, self._name, known, kind=kind, pinned=pinned))
         return made

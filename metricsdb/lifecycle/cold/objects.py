@@ -25,6 +25,8 @@ RETRIES = {
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
 }
 CLIENT = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=30)}
+# Shorter values are no secrets, and parts of words.
+SECRET_LENGTH = 6
 _SECRET = re.compile(r"key|secret|token|password|sas|credential|signature", re.IGNORECASE)
 # Larger objects go up in pieces.
 MULTIPART_BYTES = 64 << 20
@@ -156,7 +158,7 @@ class Objects:
     def _scrub(self, text: str) -> str:
         first = text.partition("\n")[0].strip()
         for secret in self._secrets:
-            first = first.replace(secret, "***") if secret else first
+            first = first.replace(secret, "***") if len(secret) >= SECRET_LENGTH else first
         return re.sub(r"//[^/@\s]+@", "//***@", re.sub(r"\?\S+", "?***", first))
 
     @contextmanager

@@ -107,19 +107,16 @@ def ordered(series: pl.DataFrame, samples: pl.DataFrame) -> tuple[pl.DataFrame, 
     rows = samples["row"].to_numpy()
     begins = np.flatnonzero(np.diff(rows.astype(np.int64), prepend=-1))
     lengths = np.diff(begins, append=len(rows))
-    labels = sorted(
-        (c for c in series.columns if c not in ("series", "handle", "digest")), key=lambda c: (c != "__name__", c)
-    )
-    there = series[rows[begins]].with_columns(pl.Series("begin", begins), pl.Series("length", lengths))
-    there = there.sort(*labels, "series", nulls_last=False)
-    begins, lengths = there["begin"].to_numpy(), there["length"].to_numpy()
+    there = series[rows[begins]]
+    used = [name for name in there.columns if name != "series" and there[name].null_count() < there.height]
+    used.sort(key=lambda name: (name != "__name__", name))
+    order = there.select(pl.arg_sort_by([*used, "series"], nulls_last=False)).to_series().to_numpy()
+    begins, lengths = begins[order], lengths[order]
     new_begins = np.cumsum(lengths) - lengths
-    take = np.arange(len(rows)) + np.repeat(begins - new_begins, lengths)
     row = np.repeat(np.arange(len(begins), dtype=np.uint32), lengths)
-    moved = samples if np.array_equal(begins, new_begins) else samples[take]
-    used = [name for name in labels if there[name].null_count() < there.height]
-    keep = [name for name in ("series", "handle", "digest") if name in series.columns]
-    return there.select(*keep, *used), moved.with_columns(pl.Series("row", row))
+    if not np.array_equal(begins, new_begins):
+        samples = samples[np.arange(len(rows)) + np.repeat(begins - new_begins, lengths)]
+    return there[order].select("series", *used), samples.with_columns(pl.Series("row", row))
 
 
 def split(series: pl.DataFrame, samples: pl.DataFrame, samples_max: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:

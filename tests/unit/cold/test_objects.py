@@ -14,7 +14,12 @@ from metricsdb.lifecycle.cold import objects as module
 from metricsdb.lifecycle.cold.objects import Missing, Objects, Taken
 
 SECRET = "wJalrXUtnFEMI0"
-S3 = {"access_key_id": "AKIAVISIBLE", "secret_access_key": SECRET, "endpoint": "http://127.0.0.1:1", "allow_http": "true"}
+S3 = {
+    "access_key_id": "AKIAVISIBLE",
+    "secret_access_key": SECRET,
+    "endpoint": "http://127.0.0.1:1",
+    "allow_http": "true",
+}
 
 
 @pytest.fixture(params=["memory", "directory", "path", "url"])
@@ -139,7 +144,9 @@ def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigError, match=r"cold storage needs obstore; install it with: pip install 'metricsdb\[cold\]'"):
+    with pytest.raises(
+        ConfigError, match=r"cold storage needs obstore; install it with: pip install 'metricsdb\[cold\]'"
+    ):
         Objects("memory:///")
 
 
