@@ -200,7 +200,7 @@ pub fn repeat(columns: &[Column], offsets: &[usize], budget: &Budget) -> Result<
 }
 
 /// `value` becomes `label_value`, `label_value` becomes `label_label_value`: two labels never share a column.
-fn column_name(label: &str) -> PlSmallStr {
+pub fn column_name(label: &str) -> PlSmallStr {
     let mut bare = label;
     while let Some(rest) = bare.strip_prefix("label_") {
         bare = rest;
