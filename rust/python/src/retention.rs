@@ -1,5 +1,6 @@
 //! What leaves the store by age, by deletion or for another place, and the way back, as Python sees them.
 
+use metricsdb_model::order::sort_owned;
 use metricsdb_model::{Budget, Labels, Predicate, Result, TimeRange, ValueKind};
 use metricsdb_query::syntax;
 use metricsdb_store::{AgeRule, Expired, Exported, Imported, decode_histogram, encode_histogram};
@@ -17,6 +18,8 @@ const REGISTER_ROWS: usize = 1 << 14;
 
 /// samples, series that left, bytes, series that lost something, records, buckets that went whole
 type Done = (u64, u64, u64, u64, u64, u64);
+/// series, samples, bytes of samples, bytes, first and last time, and by interval: samples, series begun, series ended
+type Held = (u64, u64, u64, u64, Option<i64>, Option<i64>, Vec<[u64; 3]>);
 /// series, labels, samples, histograms
 type Frames = (PyDataFrame, PyDataFrame, PyDataFrame, PyDataFrame);
 
@@ -30,14 +33,54 @@ fn predicate(selector: &str) -> Result<Predicate> {
 
 #[pymethods]
 impl NativeDatabase {
-    /// Drops what each series has before the time (ms) of the first rule that takes it; an empty selector takes all.
-    fn expire(&self, py: Python<'_>, rules: Vec<(String, Option<i64>)>) -> PyResult<Done> {
+    /// Drops what each series has before the time (ms) of the first rule that takes it; an empty selector takes all. What left
+    /// by each rule, and in all.
+    fn expire(&self, py: Python<'_>, rules: Vec<(String, Option<i64>)>) -> PyResult<(Vec<Done>, Done)> {
         call::short(py, || {
             let rule = |(selector, before): &(String, Option<i64>)| {
                 Ok(AgeRule { predicate: predicate(selector)?, before: *before })
             };
             let rules: Vec<AgeRule> = rules.iter().map(rule).collect::<Result<_>>()?;
-            Ok(done(self.store.expire(&rules, &Budget::unlimited())?))
+            let (each, all) = self.store.expire(&rules, &Budget::unlimited())?;
+            Ok((each.into_iter().map(done).collect(), done(all)))
+        })
+    }
+
+    /// What the series of each rule hold, and those of none, with samples, begun and ended series by intervals of `edges`.
+    fn governed(&self, py: Python<'_>, rules: Vec<String>, edges: Vec<i64>) -> PyResult<Vec<Held>> {
+        call::short(py, || {
+            let rules: Vec<Predicate> = rules.iter().map(|text| predicate(text)).collect::<Result<_>>()?;
+            let held = self.store.governed(&rules, &edges, &Budget::unlimited())?.into_iter();
+            Ok(held
+                .map(|g| (g.series, g.samples, g.sample_bytes, g.bytes, g.first, g.last, g.intervals))
+                .collect())
+        })
+    }
+
+    /// Series of a selector, a row each: `rule` (UInt32, null: none), `first`, `last` (Int64 ms), `samples`, `bytes`; and
+    /// their labels.
+    fn governing(
+        &self,
+        py: Python<'_>,
+        selector: &str,
+        rules: Vec<String>,
+    ) -> PyResult<(PyDataFrame, PyDataFrame)> {
+        self.run(py, selector, |budget| {
+            let rules: Vec<Predicate> = rules.iter().map(|text| predicate(text)).collect::<Result<_>>()?;
+            let mut all = self.store.governing(&predicate(selector)?, &rules, budget)?;
+            sort_owned(&mut all, budget, |a, b| a.labels.cmp(&b.labels))?;
+            let names = output::label_names(all.iter().map(|one| &one.labels), budget)?;
+            let sets: Vec<Labels> = all.iter().map(|one| one.labels.clone()).collect();
+            let labels = output::label_columns(&sets, &names, budget)?;
+            let rules = all.iter().map(|one| one.rule.map(|rule| rule as u32));
+            let series = vec![
+                UInt32Chunked::from_iter_options("rule".into(), rules).into_column(),
+                Column::new("first".into(), all.iter().map(|one| one.first).collect::<Vec<i64>>()),
+                Column::new("last".into(), all.iter().map(|one| one.last).collect::<Vec<i64>>()),
+                Column::new("samples".into(), all.iter().map(|one| one.samples).collect::<Vec<u64>>()),
+                Column::new("bytes".into(), all.iter().map(|one| one.bytes).collect::<Vec<u64>>()),
+            ];
+            Ok((output::frame(series)?, output::frame(labels)?))
         })
     }
 

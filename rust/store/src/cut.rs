@@ -193,22 +193,23 @@ impl Database {
         let inside = self.inside();
         let by_shard = ByShard::new(&self.chosen(predicates, budget)?, budget)?;
         let cuts = vec![(by_shard, range, Taking::Everything)];
-        self.cut_all(inside, &cuts, budget)
+        Ok(self.cut_all(inside, &cuts, budget)?.1)
     }
 
     /// Drops what each series has before the time that the first rule says that takes it: to the sample, but of series that
-    /// have records only what these stand for. Linear in the number of series; what is cut is written anew. Errors: as
-    /// `delete`.
-    pub fn expire(&self, rules: &[AgeRule], budget: &Budget) -> Result<Expired> {
+    /// have records only what these stand for. Linear in the number of series; what is cut is written anew. Says what left by
+    /// each rule, and in all; series that left the index are counted in all alone. Errors: as `delete`.
+    pub fn expire(&self, rules: &[AgeRule], budget: &Budget) -> Result<(Vec<Expired>, Expired)> {
         let inside = self.inside();
         let (mut taken, mut cuts) = (RoaringBitmap::new(), Vec::new());
         for rule in rules {
             let ids = self.index.select(&rule.predicate, self, budget)? - &taken;
             taken |= &ids;
-            if let Some(until) = rule.before.and_then(|before| before.checked_sub(1)) {
-                let range = TimeRange::new(i64::MIN, until);
-                cuts.push((ByShard::new(&ids, budget)?, range, Taking::Stood));
-            }
+            let until = rule.before.and_then(|before| before.checked_sub(1));
+            // Nothing is before the first of all times, nor in a range that ends before it begins.
+            let range = until.map_or(TimeRange::new(0, -1), |until| TimeRange::new(i64::MIN, until));
+            let ids = if until.is_some() { ids } else { RoaringBitmap::new() };
+            cuts.push((ByShard::new(&ids, budget)?, range, Taking::Stood));
         }
         self.cut_all(inside, &cuts, budget)
     }
@@ -219,19 +220,28 @@ impl Database {
         inside: Inside<'_>,
         cuts: &[(ByShard, TimeRange, Taking)],
         budget: &Budget,
-    ) -> Result<Expired> {
+    ) -> Result<(Vec<Expired>, Expired)> {
         let burial = self.next_burial();
         let sweep = |number: usize| {
-            let mut swept = Swept::default();
+            let (mut swept, mut outcome) = (Swept::default(), Ok(()));
             let cut = |(by_shard, range, taking): &(ByShard, TimeRange, Taking)| {
-                self.cut_shard(number, by_shard.rows(number), *range, *taking, burial, budget, &mut swept)
+                let mut one = Swept::default();
+                let rows = by_shard.rows(number);
+                let cut = self.cut_shard(number, rows, *range, *taking, burial, budget, &mut one);
+                outcome = outcome.clone().and(cut);
+                swept.merge(&one);
+                one.done
             };
-            let outcome = cuts.iter().try_for_each(cut);
-            (number, swept, outcome)
+            let each: Vec<Expired> = cuts.iter().map(cut).collect();
+            (each, (number, swept, outcome))
         };
-        let swept = (0..SHARDS).into_par_iter().map(sweep).collect();
+        let all: Vec<_> = (0..SHARDS).into_par_iter().map(sweep).collect();
         drop(inside);
-        self.swept(burial, swept)
+        let (of_shards, swept): (Vec<Vec<Expired>>, Vec<_>) = all.into_iter().unzip();
+        let mut each = vec![Expired::default(); cuts.len()];
+        let pairs = of_shards.iter().flat_map(|of_shard| of_shard.iter().enumerate());
+        pairs.for_each(|(at, done)| each.iter_mut().skip(at).take(1).for_each(|sum| sum.merge(done)));
+        Ok((each, self.swept(burial, swept)?))
     }
 
     #[allow(clippy::too_many_arguments)] // rows of a shard, what of them, and what is told of it

@@ -130,6 +130,14 @@ pub(crate) struct Swept {
     pub lowest: Option<i64>,
 }
 
+impl Swept {
+    pub fn merge(&mut self, other: &Swept) {
+        self.done.merge(&other.done);
+        self.emptied.extend_from_slice(&other.emptied);
+        self.lowest = self.lowest.into_iter().chain(other.lowest).min();
+    }
+}
+
 impl Shard {
     /// Whether a row has neither samples nor histograms.
     pub fn is_empty_row(&self, row: u32) -> bool {

@@ -55,6 +55,8 @@ pub use index::Cardinality;
 pub use late::DuplicatePolicy;
 
 pub use limits::{Action, Bound, Limit, LimitStatus};
-pub use memory::{By, ChunkRow, Evicted, LabelEffect, MetricFacts, Part, Row, Stats, Weight};
+pub use memory::{
+    By, ChunkRow, Evicted, Governed, GovernedSeries, LabelEffect, MetricFacts, Part, Row, Stats, Weight,
+};
 pub use precision::{PreviewRow, Rewritten, RuleText};
 pub use view::{Rows, Run, View};

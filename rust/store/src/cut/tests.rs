@@ -220,11 +220,12 @@ fn the_first_rule_that_takes_a_series_governs_it() {
     (0..4).for_each(|of| model.write(&db, of, &times, 0, of == 3));
     let rule = |predicate, before| AgeRule { predicate, before };
     let rules = [rule(only(0), None), rule(only(1), Some(900)), rule(every(), Some(333))];
-    let done = db.expire(&rules, &Budget::unlimited()).unwrap();
+    let (each, done) = db.expire(&rules, &Budget::unlimited()).unwrap();
     assert_eq!((done.samples, done.touched), (900 + 333 + 333, 3));
+    assert_eq!(each.iter().map(|e| e.samples).collect::<Vec<_>>(), [0, 900, 666]);
     model.cut(|of, time| time < [0, 900, 333, 333][of]);
     same(&db, &model);
-    assert_eq!(db.expire(&rules, &Budget::unlimited()).unwrap(), Expired::default());
+    assert_eq!(db.expire(&rules, &Budget::unlimited()).unwrap().1, Expired::default());
 }
 
 #[test]

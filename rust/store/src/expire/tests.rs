@@ -59,7 +59,7 @@ fn content(db: &Database) -> BTreeMap<String, Vec<i64>> {
 
 fn expire(db: &Database, before: i64) -> Expired {
     let rule = AgeRule { predicate: every(), before: Some(before) };
-    db.expire(&[rule], &Budget::unlimited()).unwrap()
+    db.expire(&[rule], &Budget::unlimited()).unwrap().1
 }
 
 #[test]
