@@ -12,7 +12,7 @@ import polars as pl
 
 NAMES = [
     "ingest", "memory", "index", "codecs", "queries", "frames", "downsampling", "rollups", "subscribe", "server",
-    "spike",
+    "spike", "tiers",
 ]  # fmt: skip
 
 

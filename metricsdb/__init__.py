@@ -32,6 +32,7 @@ from metricsdb.errors import (
     QueryLimit,
     QueryRejected,
     QueryTimeout,
+    ReadOnlyError,
     StorageError,
     TemplateError,
     WriteError,
@@ -73,6 +74,7 @@ __all__ = [
     "QueryTimeout",
     "QueryWarning",
     "RawSeries",
+    "ReadOnlyError",
     "Recovery",
     "Rejected",
     "SeriesLimits",
@@ -83,5 +85,8 @@ __all__ = [
     "WriteError",
     "WriteReport",
     "__version__",
+    "open_incident",
     "plot",
 ]
+
+open_incident = Database.open_incident

@@ -12,6 +12,7 @@ MetricsDBError
 ├── WriteError                 a write was refused as a whole (see WriteReport for single samples)
 │   ├── CardinalityLimit       a limit on series refuses a new one
 │   ├── MemoryLimit            the database is at its memory limit
+│   ├── ReadOnlyError          the database is a view of old samples
 │   └── NotDurable             it stands in memory, but is not as safe as its mode promises
 ├── StorageError               a file cannot be read or written
 │   ├── DatabaseLocked         another process has the directory
@@ -46,6 +47,7 @@ __all__ = [
     "QueryLimit",
     "QueryRejected",
     "QueryTimeout",
+    "ReadOnlyError",
     "StorageError",
     "TemplateError",
     "WriteError",
@@ -127,6 +129,10 @@ class MemoryLimit(WriteError):
     def __init__(self, message: str, retry_after: float = 5.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class ReadOnlyError(WriteError):
+    """The database is a read-only view, of recalled samples or of an incident's file."""
 
 
 class NotDurable(WriteError):
