@@ -36,11 +36,14 @@ from metricsdb.lifecycle import forks
 from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.fetch import Tiers
 from metricsdb.lifecycle.cold.objects import Objects
+from metricsdb.lifecycle.deletions import Deleted, Trash
 from metricsdb.lifecycle.memory import Evict, MemoryPolicy, keep_little_freed
+from metricsdb.lifecycle.retention import Departures, RetentionLike
 from metricsdb.lifecycle.rollups import RollupPolicy
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.limits import CardinalityBy, SeriesLimits, cardinality, counters
 from metricsdb.precision import PrecisionPolicies
+from metricsdb.retention import Retention
 from metricsdb.rollups import Rollups
 from metricsdb.sizes import SizeLike, size_bytes
 from metricsdb.subscribe import Subscription
@@ -134,8 +137,8 @@ class Database:
     ``memory_limit`` (``"4GiB"``, bytes; None: none) bounds what the database holds: data, index, queries, answers that
     are kept, bodies on their way in. Beyond ``memory_soft`` of it, ``tick`` makes room: ``evict="oldest"`` drops the
     oldest samples, but none of the last ``evict_keep``; ``"never"`` drops none. Where that is not enough, batch queries
-    are refused first, then queries, new series, samples, alert queries last (docs/operations.md). ``retention`` drops
-    what is older.
+    are refused first, then queries, new series, samples, alert queries last (docs/operations.md). ``retention`` says how
+    long samples stay, and where: ``"15d"``, or rules by selector (``db.retention``, docs/retention.md).
 
     ``cold`` is an object store with older samples (a URL, a path, or an obstore store), which queries read where they
     need to; ``cold_cache`` bytes of what they needed are kept in memory (docs/tiers.md).
@@ -170,7 +173,7 @@ class Database:
         memory_soft: float = 0.85,
         evict: Evict = "oldest",
         evict_keep: DurationLike = "10m",
-        retention: DurationLike | None = None,
+        retention: RetentionLike = None,
         alerts_every: DurationLike = "1m",
         precision: Mapping[str, str] | None = None,
         limits: Sequence[Limit] = (),
@@ -195,7 +198,7 @@ class Database:
             "batch": batch_concurrency,
         }
         self.queries_waiting_max = queries_waiting_max
-        memory = MemoryPolicy.of(memory_limit, memory_soft, evict, evict_keep, retention)
+        memory = MemoryPolicy.of(memory_limit, memory_soft, evict, evict_keep)
         if memory.limit is not None:
             keep_little_freed()
         self._upkeep = Upkeep(self._clock, duration_ms(dense_after, "dense_after"), idle_cpu, memory)
@@ -217,6 +220,7 @@ class Database:
             self.precision.set(selector, policy)
         self.limits.set(*limits)
         self.rollups.use(rollups)
+        self.retention.use(retention)
 
     def _compose(self, alerts_every: DurationLike, cold: Any, cold_cache: int) -> None:
         """What stands on the store: tiers, alerts, pins."""
@@ -228,6 +232,8 @@ class Database:
         self.alerts = Alerts(lambda: self._native, self._clock, self._lookback_ms, alerts_every, directory, sync, sight)
         self.incident: incidents.Incident | None = None
         self._pins = incidents.Pins(self, self._clock, directory)
+        self._upkeep.aging.log = Departures(directory)
+        self.retention = Retention(self, self._upkeep.aging, Trash(directory))
 
     def _empty(self) -> NativeDatabase:
         # The hash of raw label bytes is keyed at random, so that no sender can make series collide.
@@ -342,7 +348,30 @@ class Database:
         now_ms = self.now_ms() if now is None else time_ms(now, self.now_ms())
         self.alerts.tick(now_ms)
         self._pins.tick(now_ms)
+        self.retention.tick(now_ms)
         return self._upkeep.tick(self._native, now_ms)
+
+    def delete(
+        self,
+        selector: str | Sequence[str],
+        start: Time | None = None,
+        end: Time | None = None,
+        undo: DurationLike | None = None,
+    ) -> Deleted:
+        """Deletes the samples of a selector's series in [start, end] (None: since ever, for ever), exactly.
+
+        They are in no answer once this returns, and their memory is free. ``undo``: so long ``undelete`` brings them
+        back; they wait in the data directory, or in memory. docs/deletes.md. Raises ``ParseError``, ``NotDurable``.
+        """
+        return self.retention.delete([selector] if isinstance(selector, str) else selector, start, end, undo)
+
+    def undelete(self, deletion: str) -> int:
+        """Takes a deletion back, by its ``id``; how many samples came back. Raises ``ConfigError``."""
+        return self.retention.undelete(deletion)
+
+    def deletions(self) -> pl.DataFrame:
+        """What ``undelete`` can take back: ``id``, ``selectors``, ``start``, ``end``, ``deleted``, ``until``, counts."""
+        return self.retention.deletions()
 
     def start(self, every: DurationLike = "1s") -> None:
         """Starts threads that call ``tick`` and ``alerts.send`` every so often, until ``stop`` or ``close``."""

@@ -42,6 +42,8 @@ _PARAMETERS: dict[str, Json] = {
     "rule_name[]": _LIST,
     "rule_group[]": _LIST,
     "exclude_alerts": _FLAG,
+    "undo": {**_SPAN, "description": "how long a deletion can be taken back"},
+    "skip_head": {"type": "string", "enum": ["true", "false", "1", "0"], "description": "means nothing here"},
     "timestamp": {"type": "string", "pattern": "^-?[0-9]{1,18}$", "description": "Unix milliseconds"},
     "extra_label": {"type": "array", "items": {"type": "string", "pattern": "^[^=]+=.+$"}},
 }
@@ -120,7 +122,7 @@ def description(version: str) -> Json:
             "summary": "The HTTP API of Prometheus, remote write, and the server's own state",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": {**_queries(), **_catalogue(), **_writing(), **_state(), **_texts()},
+        "paths": {**_queries(), **_catalogue(), **_writing(), **_state(), **_admin(), **_texts()},
         "components": {
             "schemas": {"Error": _ERROR},
             "securitySchemes": {
@@ -223,6 +225,20 @@ def _state() -> Json:
             "Cardinality by metric, label and pair", "read", _json(any_object), ("limit",), errors={"400": "bad limit"}
         )
     }
+    return found
+
+
+def _admin() -> Json:
+    pages, done = "/api/v1/admin/tsdb", {"204": {"description": "done"}}
+    found: Json = {}
+    either = {**done, **_json({"type": "object"})}
+    for name, summary, answers, required, optional in (
+        ("delete_series", "Deletes samples of series", either, ("match[]",), ("start", "end", "undo")),
+        ("clean_tombstones", "Does nothing: deletions leave nothing behind", done, (), ()),
+        ("snapshot", "Writes everything into a folder", _json({"type": "object"}), (), ("skip_head",)),
+    ):
+        operation = _operation(summary, "admin", answers, optional, required, _READ)
+        found[f"{pages}/{name}"] = {"post": operation, "put": operation}
     return found
 
 

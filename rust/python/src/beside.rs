@@ -8,8 +8,8 @@ use std::sync::Arc;
 use metricsdb_model::layered::{Timed, merged};
 use metricsdb_model::order::sort_owned;
 use metricsdb_model::{
-    Budget, HistogramSamples, Labels, LabelsBuilder, Layered, Predicate, Result, Samples, SeriesSet, Source,
-    TimeRange, ValueKind,
+    Annotation, Answer, Bound, Budget, Error, HistogramSamples, Labels, LabelsBuilder, Layered, Predicate,
+    Result, Samples, SeriesSet, Severity, Source, Span, TimeRange, ValueKind,
 };
 use metricsdb_query::plan;
 use metricsdb_query::syntax;
@@ -248,12 +248,13 @@ impl NativeDatabase {
 impl NativeDatabase {
     /// What queries read.
     pub fn stores(&self) -> Stores<'_> {
-        match self.beside.is_empty() {
-            true => Stores::Own(&self.store),
-            false => {
-                Stores::Several(Layered::new(&*self.store, self.beside.iter().map(|s| &**s as &dyn Source)))
-            }
+        let Beside { stores, away, .. } = &self.beside;
+        if stores.is_empty() && away.0.is_empty() {
+            return Stores::Own(&self.store);
         }
+        let beside = stores.iter().map(|store| &**store as &dyn Source);
+        let away = (!away.0.is_empty()).then_some(away as &dyn Source);
+        Stores::Several(Layered::new(&*self.store, beside.chain(away)))
     }
 
     fn all(&self) -> impl Iterator<Item = &Database> {

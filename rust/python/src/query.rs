@@ -6,7 +6,7 @@ use metricsdb_model::budget::{Limits, Stop, Visits};
 use metricsdb_model::order::sort_owned;
 use metricsdb_model::sample::is_stale;
 use metricsdb_model::{
-    Answer, Budget, Error, Labels, Predicate, QueryStats, Result, Samples, Source, TimeRange, bounds,
+    Answer, Budget, Error, Labels, Predicate, QueryStats, Result, Samples, TimeRange, bounds,
 };
 use metricsdb_query::decimate::{Method, Thinning};
 use metricsdb_query::exec::{self, Params};
