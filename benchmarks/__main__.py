@@ -11,7 +11,7 @@ import platform
 import polars as pl
 
 NAMES = [
-    "ingest", "memory", "index", "codecs", "queries", "frames", "downsampling", "rollups", "subscribe", "server",
+    "ingest", "memory", "index", "codecs", "queries", "frames", "downsampling", "rollups", "cold", "subscribe", "server",
     "spike", "tiers",
 ]  # fmt: skip
 

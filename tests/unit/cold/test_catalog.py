@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -116,13 +117,9 @@ def test_bytes_that_are_not_what_was_stored_are_refused(catalog: Catalog) -> Non
         bad[place] ^= 0xFF
         catalog.objects.put(part.key, bytes(bad))
         fresh = Catalog(catalog.objects)
-        try:
-            found = fresh.samples(part)
-        except ColdStoreError as error:
-            assert part.key in str(error)
-        else:
-            # What no checksum covers and nobody reads: the bits beside the names of the metrics.
-            assert found["value"].to_list() == catalog_values(rows, fresh, part)
+        # Some bits no checksum covers and nobody reads: names of metrics, versions.
+        with contextlib.suppress(ColdStoreError):
+            assert fresh.samples(part)["value"].to_list() == catalog_values(rows, fresh, part)
     catalog.objects.put(part.key, body[: len(body) // 2])
     with pytest.raises(ColdStoreError, match=part.key):
         Catalog(catalog.objects).samples(part)
