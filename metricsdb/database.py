@@ -1,6 +1,6 @@
 """The one public face: samples in, PromQL out, as Polars frames.
 
-Long, since every public method stands here; most are a call.
+The file is long since every public method stands here; most are a call.
 """
 
 from __future__ import annotations

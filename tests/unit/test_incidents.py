@@ -81,11 +81,11 @@ def test_a_view_takes_no_samples():
 
 
 def test_a_view_that_would_not_fit_says_so():
+    db = mdb.Database()
+    times = np.arange(T0, T0 + DAY, 10_000).view("datetime64[ms]")
+    for i in range(100):
+        db.append({"__name__": "x", "i": str(i)}, times, np.random.default_rng(i).normal(size=len(times)))
     with pytest.raises(mdb.MemoryLimit, match="memory_limit"):
-        db = mdb.Database()
-        times = np.arange(T0, T0 + DAY, 10_000).view("datetime64[ms]")
-        for i in range(100):
-            db.append({"__name__": "x", "i": str(i)}, times, np.random.default_rng(i).normal(size=len(times)))
         db.recall("x", at(T0), at(T0 + DAY), memory_limit="4MiB")
 
 
