@@ -17,6 +17,7 @@ import metricsdb as mdb
 from benchmarks.rollups import cpu, lowest
 from metricsdb.clock import SystemClock
 from metricsdb.lifecycle.cold.catalog import Catalog
+from metricsdb.lifecycle.cold.fetch import part_frames
 from metricsdb.lifecycle.cold.memory import NativeMemory
 from metricsdb.lifecycle.cold.move import Moved, Mover, Rule
 from metricsdb.lifecycle.cold.objects import Objects
