@@ -227,7 +227,7 @@ class Pins:
             _filled(held, pieces(self._db._native, self._db._tiers, pin.selector, first, until))
             series, labels, samples, histograms = held.export(pin.selector, first, until)
             if labels.height:
-                mover.add(Export(pl.concat([series, labels], how="horizontal"), samples, histograms), pinned=pin.name)
+                mover.add(Export(series, labels, samples, histograms), pinned=pin.name)
             # What is near now may still come late: it is copied again.
             settled = until if until < now_ms - LATE_MS else max(first - 1, min(until, now_ms - LATE_MS))
             pin = msgspec.structs.replace(pin, copied_ms=settled)

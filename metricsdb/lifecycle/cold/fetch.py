@@ -145,7 +145,7 @@ class Tiers:
         if not self.catalogs:
             return self._native()
         try:
-            reads = [Read(selector, start, end) for selector in selectors or ['{__name__=~".*"}']]
+            reads = [Read(selector, start, end) for selector in selectors or ['{__name__=~".+"}']]
         except MetricsDBError:
             return self._native()
         return self._beside(reads, partial)
@@ -156,7 +156,7 @@ class Tiers:
         if not self.catalogs:
             return self._native()
         try:
-            reads = [Read(selector, start, end) for selector in selectors or ['{__name__=~".*"}']]
+            reads = [Read(selector, start, end) for selector in selectors or ['{__name__=~".+"}']]
         except MetricsDBError:
             return self._native()
         return self._beside(reads, False, named=True)
