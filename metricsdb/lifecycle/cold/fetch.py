@@ -30,7 +30,7 @@ _LIMITS = (2**40, 2**40, 2**40)
 
 Reads = Sequence[Read]
 _PLACE: dict[str, pl.DataType] = {"row": pl.UInt32(), "timestamp": pl.Int64(), "start": pl.Int64()}
-_NO_SAMPLES = pl.DataFrame(schema={**_PLACE, "value": pl.Float64, "integer": pl.Int64, "kind": pl.UInt8})
+_NO_SAMPLES = pl.DataFrame(schema={**_PLACE, "value": pl.Float64, "integer": pl.Int64, "kind": pl.UInt32})
 _NO_HISTOGRAMS = pl.DataFrame(schema={**_PLACE, "encoded": pl.Binary})
 
 Hashes = npt.NDArray[np.uint64]
@@ -94,7 +94,7 @@ def _marks(part: Part, series: pl.Series) -> pl.DataFrame:
         pl.lit(part.start_ms, pl.Int64).alias("timestamp"),
         pl.lit(0.0).alias("value"),
         empty.alias("integer"),
-        pl.lit(0, pl.UInt8).alias("kind"),
+        pl.lit(0, pl.UInt32).alias("kind"),
         empty.alias("start"),
     )
 
