@@ -17,6 +17,7 @@ import metricsdb as mdb
 from benchmarks.rollups import cpu, lowest
 from metricsdb.clock import SystemClock
 from metricsdb.lifecycle.cold.catalog import Catalog
+from metricsdb.lifecycle.cold.fetch import part_frames
 from metricsdb.lifecycle.cold.memory import NativeMemory
 from metricsdb.lifecycle.cold.move import Moved, Mover, Rule
 from metricsdb.lifecycle.cold.objects import Objects
@@ -73,10 +74,11 @@ def sizes(name: str, db: mdb.Database, folder: Path) -> list[dict[str, object]]:
     frame = frame.sort(*labels, "timestamp")
     mover, _ = moved(db, folder)
     mover.compact()
-    mover.catalog.objects.list("")
     state = mover.catalog.state
     held = {part.key: part.bytes for part in state.parts} | {part.series_key: part.series_bytes for part in state.parts}
     manifest = max(one.bytes for one in mover.catalog.objects.list("manifest/"))
+
+    ours = sum(held.values()) + manifest
 
     def written(some: pl.DataFrame) -> float:
         sink = io.BytesIO()
@@ -86,7 +88,7 @@ def sizes(name: str, db: mdb.Database, folder: Path) -> list[dict[str, object]]:
     duck = folder / "duck.parquet"
     duckdb.sql(f"COPY (SELECT * FROM frame) TO '{duck}' (FORMAT parquet, COMPRESSION zstd)")
     return [
-        {"table": name, "written by": "metricsdb, all objects", "bytes/sample": (sum(held.values()) + manifest) / samples},
+        {"table": name, "written by": "metricsdb, all objects", "bytes/sample": ours / samples},
         {"table": name, "written by": "polars' default, labels beside each sample",
          "bytes/sample": written(frame.select(*labels, "timestamp", "value"))},
         {"table": name, "written by": "polars' default, series, time and value alone",
@@ -101,14 +103,18 @@ def speeds(services: int, hours: int, folder: Path) -> list[dict[str, object]]:
     db = fleet(services, hours)
     begun = cpu()
     mover, done = moved(db, folder)
-    rows: list[dict[str, object]] = [{"step": "move", "samples": done.samples, "M samples/CPU-s": done.samples / (cpu() - begun) / 1e6}]
+    rows: list[dict[str, object]] = [
+        {"step": "move", "samples": done.samples, "M samples/CPU-s": done.samples / (cpu() - begun) / 1e6}
+    ]
     catalog = mover.catalog
 
     def back() -> None:
         for part in catalog.parts(0, FAR):
             catalog.samples(part)
 
-    rows.append({"step": "read back to columns", "samples": done.samples, "M samples/CPU-s": done.samples / lowest(back) / 1e6})
+    rows.append(
+        {"step": "read back to columns", "samples": done.samples, "M samples/CPU-s": done.samples / lowest(back) / 1e6}
+    )
 
     def recalled() -> None:
         into = mdb.Database(max_samples=10**12)
@@ -117,17 +123,24 @@ def speeds(services: int, hours: int, folder: Path) -> list[dict[str, object]]:
             into._native.restore(*part_frames(table, samples))
         assert into.stats().filter(name="samples")["value"][0] == done.samples
 
-    rows.append({"step": "recall to memory", "samples": done.samples, "M samples/CPU-s": done.samples / lowest(recalled, 1) / 1e6})
-    begun = cpu()
-    mover.compact()
-    rows.append({"step": "compact a day", "samples": done.samples, "M samples/CPU-s": done.samples / (cpu() - begun) / 1e6})
+    rows.append(
+        {
+            "step": "recall to memory",
+            "samples": done.samples,
+            "M samples/CPU-s": done.samples / lowest(recalled, 1) / 1e6,
+        }
+    )
     fresh = Catalog(catalog.objects)
-    total = sum(one.bytes for one in fresh.objects.list("samples/") if one.key in fresh.state.keys())
+    total = sum(part.bytes for part in fresh.state.parts)
     before = fresh.bytes_read
     for part in fresh.parts(0, FAR):
         fresh.samples(part, fresh.matching(part, [SELECTIVE]))
     rows.append({"step": f"one of {services:,} services: share of bytes read", "samples": None,
                  "M samples/CPU-s": None, "share": (fresh.bytes_read - before) / total})  # fmt: skip
+    small, done = moved(fleet(services // 10, 12), folder / "compacted")
+    begun = cpu()
+    assert small.compact() == 6
+    rows.append({"step": "compact", "samples": done.samples, "M samples/CPU-s": done.samples / (cpu() - begun) / 1e6})
     return [{"table": "speed", **row} for row in rows]
 
 
@@ -137,6 +150,10 @@ def main(quick: bool = False) -> list[dict[str, object]]:
         rows += sizes("bytes: node capture, every second", capture(), Path(folder, "a"))
         rows += sizes("bytes: node capture, every 5th second", capture(5), Path(folder, "b"))
         services, hours = (200, 2) if quick else (12_000, 6)
-        rows += sizes(f"bytes: fleet of {2 * services:,} series, a phase each", fleet(min(services, 2000), hours), Path(folder, "c"))
+        rows += sizes(
+            f"bytes: fleet of {2 * services:,} series, a phase each",
+            fleet(min(services, 2000), hours),
+            Path(folder, "c"),
+        )
         rows += speeds(services, hours, Path(folder, "d"))
     return rows

@@ -47,7 +47,7 @@ def samples_frame(rows: list[tuple[int, int, Value]]) -> pl.DataFrame:
             "timestamp": pl.Series([at for _, at, _ in rows], dtype=pl.Int64),
             "value": pl.Series(values, dtype=pl.Float64),
             "integer": pl.Series([v if k else None for _, _, (k, v) in rows], dtype=pl.Int64),
-            "kind": pl.Series([k for _, _, (k, _) in rows], dtype=pl.UInt8),
+            "kind": pl.Series([k for _, _, (k, _) in rows], dtype=pl.UInt32),
         }
     )
 

@@ -102,7 +102,7 @@ class Catalog:
     ) -> pl.DataFrame:
         """Samples of these series (UInt64; None: all) in [start, end], sorted as stored: by series, each by time.
 
-        ``series`` UInt64, ``timestamp`` Int64 ms, ``value`` Float64, ``integer`` Int64 or null, ``kind`` UInt8 (0:
+        ``series`` UInt64, ``timestamp`` Int64 ms, ``value`` Float64, ``integer`` Int64 or null, ``kind`` UInt32 (0:
         double; 1: int64; 2: uint64, whose 64 bits are ``integer``), ``start`` Int64 ms or null. Of a part of
         histograms: fields in place of the three columns of the value. What was deleted is left out. Reads the row
         groups that hold any of the series.

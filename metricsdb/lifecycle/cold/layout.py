@@ -35,7 +35,7 @@ SAMPLES: dict[str, pl.DataType] = {
     "timestamp": pl.Int64(),
     "value": pl.Float64(),
     "integer": pl.Int64(),
-    "kind": pl.UInt8(),
+    "kind": pl.UInt32(),
     "start": pl.Int64(),
 }
 _RUNS = ["series", "metric", "scale", "start"]
@@ -276,7 +276,7 @@ def _samples(frame: pl.DataFrame) -> pl.DataFrame:
         "timestamp",
         pl.when(number.is_null()).then("value").otherwise(widened).alias("value"),
         pl.when(scale < 0).then(number).alias("integer"),
-        (-pl.min_horizontal(scale, 0)).cast(pl.UInt8).alias("kind"),
+        (-pl.min_horizontal(scale, 0)).cast(pl.UInt32).alias("kind"),
         "start",
     )
 
