@@ -14,6 +14,7 @@ from metricsdb.database import (
 from metricsdb.durability import Durability, Recovery
 from metricsdb.errors import (
     CardinalityLimit,
+    ColdStoreError,
     ConfigError,
     CorruptionError,
     DatabaseLocked,
@@ -31,6 +32,7 @@ from metricsdb.errors import (
     QueryLimit,
     QueryRejected,
     QueryTimeout,
+    ReadOnlyError,
     StorageError,
     TemplateError,
     WriteError,
@@ -44,6 +46,7 @@ from metricsdb.subscribe import Subscription
 
 __all__ = [
     "CardinalityLimit",
+    "ColdStoreError",
     "ConfigError",
     "CorruptionError",
     "Database",
@@ -71,6 +74,7 @@ __all__ = [
     "QueryTimeout",
     "QueryWarning",
     "RawSeries",
+    "ReadOnlyError",
     "Recovery",
     "Rejected",
     "SeriesLimits",
@@ -81,5 +85,8 @@ __all__ = [
     "WriteError",
     "WriteReport",
     "__version__",
+    "open_incident",
     "plot",
 ]
+
+open_incident = Database.open_incident

@@ -1,4 +1,7 @@
-"""The one public face: samples in, PromQL out, as Polars frames."""
+"""The one public face: samples in, PromQL out, as Polars frames.
+
+It is long, since every public method stands here; most are a call.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ import polars as pl
 
 from metricsdb import durability as durable
 from metricsdb import explain as explaining
-from metricsdb import frames, storage
+from metricsdb import frames, incidents, storage
 from metricsdb import scan as scan_source
 from metricsdb._native import NativeDatabase
 from metricsdb.alerts.manager import Alerts
@@ -30,13 +33,19 @@ from metricsdb.explain import Estimate, Plan
 from metricsdb.expressions import Decimation
 from metricsdb.histograms import Histogram, as_list, with_histogram
 from metricsdb.lifecycle import forks
+from metricsdb.lifecycle.cold.catalog import Catalog
+from metricsdb.lifecycle.cold.fetch import Tiers
+from metricsdb.lifecycle.cold.objects import Objects
+from metricsdb.lifecycle.deletions import Deleted, Trash
 from metricsdb.lifecycle.memory import Evict, MemoryPolicy, keep_little_freed
+from metricsdb.lifecycle.retention import Departures, RetentionLike
 from metricsdb.lifecycle.rollups import RollupPolicy
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.limits import CardinalityBy, SeriesLimits, cardinality, counters
 from metricsdb.precision import PrecisionPolicies
+from metricsdb.retention import Retention
 from metricsdb.rollups import Rollups
-from metricsdb.sizes import SizeLike
+from metricsdb.sizes import SizeLike, size_bytes
 from metricsdb.subscribe import Subscription
 from metricsdb.times import DurationLike, Time, duration_ms, time_column_ms, time_ms
 from metricsdb.values import column as value_column
@@ -128,8 +137,11 @@ class Database:
     ``memory_limit`` (``"4GiB"``, bytes; None: none) bounds what the database holds: data, index, queries, answers that
     are kept, bodies on their way in. Beyond ``memory_soft`` of it, ``tick`` makes room: ``evict="oldest"`` drops the
     oldest samples, but none of the last ``evict_keep``; ``"never"`` drops none. Where that is not enough, batch queries
-    are refused first, then queries, new series, samples, alert queries last (docs/operations.md). ``retention`` drops
-    what is older.
+    are refused first, then queries, new series, samples, alert queries last (docs/operations.md). ``retention`` says how
+    long samples stay, and where: ``"15d"``, or rules by selector (``db.retention``, docs/retention.md).
+
+    ``cold`` is an object store with older samples (a URL, a path, or an obstore store), which queries read where they
+    need to; ``cold_cache`` bytes of what they needed are kept in memory (docs/tiers.md).
 
     ``precision`` maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows and changes.
     ``rollups`` maps selectors to lines such as ``"raw 6h -> 1m 7d -> 1h"``: records of minutes and hours stand for
@@ -161,11 +173,13 @@ class Database:
         memory_soft: float = 0.85,
         evict: Evict = "oldest",
         evict_keep: DurationLike = "10m",
-        retention: DurationLike | None = None,
+        retention: RetentionLike = None,
         alerts_every: DurationLike = "1m",
         precision: Mapping[str, str] | None = None,
         limits: Sequence[Limit] = (),
         rollups: Mapping[str, str] | Sequence[RollupPolicy] = (),
+        cold: Any = None,
+        cold_cache: SizeLike = "512MiB",
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
@@ -184,7 +198,7 @@ class Database:
             "batch": batch_concurrency,
         }
         self.queries_waiting_max = queries_waiting_max
-        memory = MemoryPolicy.of(memory_limit, memory_soft, evict, evict_keep, retention)
+        memory = MemoryPolicy.of(memory_limit, memory_soft, evict, evict_keep)
         if memory.limit is not None:
             keep_little_freed()
         self._upkeep = Upkeep(self._clock, duration_ms(dense_after, "dense_after"), idle_cpu, memory)
@@ -200,13 +214,26 @@ class Database:
         self._recovery: durable.Recovery | None = None
         self._release: weakref.finalize[..., Database] | None = None
         self._native = self._empty() if self._home is None else self._open(self._home)
-        directory, sync = (None, False) if self._home is None else (self._home.path, self._home.mode != "none")
-        self.alerts = Alerts(lambda: self._native, self._clock, self._lookback_ms, alerts_every, directory, sync)
+        self._compose(alerts_every, cold, size_bytes(cold_cache, "cold_cache"), retention)
         forks.watch(self)
         for selector, policy in (precision or {}).items():
             self.precision.set(selector, policy)
         self.limits.set(*limits)
         self.rollups.use(rollups)
+
+    def _compose(self, alerts_every: DurationLike, cold: Any, cold_cache: int, retention: RetentionLike) -> None:
+        """What stands on the store: tiers, alerts, pins, retention."""
+        self._tiers = Tiers(lambda: self._native, cold_cache)
+        if cold is not None:
+            self._tiers.catalogs = (Catalog(Objects(cold)),)
+        directory, sync = (None, False) if self._home is None else (self._home.path, self._home.mode != "none")
+        sight = self._tiers.queries
+        self.alerts = Alerts(lambda: self._native, self._clock, self._lookback_ms, alerts_every, directory, sync, sight)
+        self.incident: incidents.Incident | None = None
+        self._pins = incidents.Pins(self, self._clock, directory)
+        self._upkeep.aging.log = Departures(directory)
+        self.retention = Retention(self, self._upkeep.aging, Trash(directory))
+        self.retention.use(retention)
 
     def _empty(self) -> NativeDatabase:
         # The hash of raw label bytes is keyed at random, so that no sender can make series collide.
@@ -320,7 +347,31 @@ class Database:
         """
         now_ms = self.now_ms() if now is None else time_ms(now, self.now_ms())
         self.alerts.tick(now_ms)
+        self._pins.tick(now_ms)
+        self.retention.tick(now_ms)
         return self._upkeep.tick(self._native, now_ms)
+
+    def delete(
+        self,
+        selector: str | Sequence[str],
+        start: Time | None = None,
+        end: Time | None = None,
+        undo: DurationLike | None = None,
+    ) -> Deleted:
+        """Deletes the samples of a selector's series in [start, end] (None: since ever, for ever), exactly.
+
+        They are in no answer once this returns, and their memory is free. ``undo``: so long ``undelete`` brings them
+        back; they wait in the data directory, or in memory. docs/deletes.md. Raises ``ParseError``, ``NotDurable``.
+        """
+        return self.retention.delete([selector] if isinstance(selector, str) else selector, start, end, undo)
+
+    def undelete(self, deletion: str) -> int:
+        """Takes a deletion back, by its ``id``; how many samples came back. Raises ``ConfigError``."""
+        return self.retention.undelete(deletion)
+
+    def deletions(self) -> pl.DataFrame:
+        """What ``undelete`` can take back: ``id``, ``selectors``, ``start``, ``end``, ``deleted``, ``until``, counts."""
+        return self.retention.deletions()
 
     def start(self, every: DurationLike = "1s") -> None:
         """Starts threads that call ``tick`` and ``alerts.send`` every so often, until ``stop`` or ``close``."""
@@ -461,7 +512,13 @@ class Database:
     # --- out ------------------------------------------------------------------------------------
 
     def query(
-        self, expr: str, time: Time | None = None, *, wide: bool = False, priority: Priority = "query"
+        self,
+        expr: str,
+        time: Time | None = None,
+        *,
+        wide: bool = False,
+        priority: Priority = "query",
+        partial: bool = False,
     ) -> pl.DataFrame:
         """Evaluates PromQL at one time (default: now).
 
@@ -469,11 +526,12 @@ class Database:
         selector gives its raw samples. Where a sample is a native histogram, its ``value`` is null and a column
         ``histogram`` (Struct, as ``histograms`` gives it) holds it. Annotations become ``QueryWarning`` and
         ``QueryInfo`` warnings. ``EXPLAIN [ANALYZE] expr`` answers the frame of ``explain``. Work of class ``"batch"``
-        gives way to ``"query"``, and both to ``"alert"``.
+        gives way to ``"query"``, and both to ``"alert"``. Where a cold store that the query needs is away, it raises
+        ``ColdStoreError``; with ``partial`` it answers with what there is, and a ``QueryWarning`` says so.
         """
         now = self.now_ms()
         at = now if time is None else time_ms(time, now)
-        return self._evaluate(expr, at, at, 0, wide, priority)
+        return self._evaluate(expr, at, at, 0, wide, priority, partial=partial)
 
     def query_range(
         self,
@@ -487,13 +545,15 @@ class Database:
         cache: bool = True,
         points: int | None = None,
         method: Decimation = "m4",
+        partial: bool = False,
     ) -> pl.DataFrame:
         """Evaluates PromQL at start, start + step, … up to end; the shape is that of ``query``.
 
         ``wide=True`` gives one row a step and one column a series; histograms are left out. Steps that an earlier
         query came to, and that nothing written since can have changed, are not evaluated again; ``cache=False``
         evaluates them all. The answer is the same. ``points`` leaves so many of a series at most, those that
-        ``method`` says a plot needs; not of a wide frame, whose rows are all series' at one time.
+        ``method`` says a plot needs; not of a wide frame, whose rows are all series' at one time. ``partial`` as in
+        ``query``.
         """
         now = self.now_ms()
         step_ms = duration_ms(step, "step")
@@ -503,19 +563,21 @@ class Database:
             why = "a wide frame has one row for all series: leave wide out" if wide else "it must be 4 or more"
             raise ConfigError(f"points={points!r}: {why}")
         first, last = time_ms(start, now, "start"), time_ms(end, now, "end")
-        return self._evaluate(expr, first, last, step_ms, wide, priority, cache, points or 0, method)
+        return self._evaluate(expr, first, last, step_ms, wide, priority, cache, points or 0, method, partial)
 
     def _evaluate(
         self, expr: str, start: int, end: int, step: int, wide: bool, priority: str,
-        cache: bool = False, points: int = 0, method: str = "",
+        cache: bool = False, points: int = 0, method: str = "", partial: bool = False,
     ) -> pl.DataFrame:  # fmt: skip
+        lookback = self._lookback_ms
         statement = explaining.statement(self._native, expr)
         if statement is not None:
-            return self._native.explain(statement[1], start, end, step, self._lookback_ms, statement[0])[0]
-        lookback = self._lookback_ms
-        frame, notes, fields = self._native.query(
-            expr, start, end, step, lookback, wide, priority, cache, points, method
-        )
+            analyze, inner = statement
+            return self._explaining(inner, (start, end, step, lookback), analyze)[0].explain(
+                inner, start, end, step, lookback, analyze
+            )[0]
+        native = self._tiers.query(expr, start, end, step, lookback, partial=partial)
+        frame, notes, fields = native.query(expr, start, end, step, lookback, wide, priority, cache, points, method)
         _warn(notes, stacklevel=4)
         return with_histogram(frames.finish(frame), fields)
 
@@ -535,7 +597,7 @@ class Database:
         ``ParseError``, also for ``@ start()``, ``@ end()`` and ``range()``, and ``ConfigError``.
         """
         return Subscription(
-            lambda: self._native, self._clock, _warn, expr,
+            lambda: self._native, self._tiers.query, self._clock, _warn, expr,
             step=step, start=start, delay=delay, backlog=backlog, lookback_ms=self._lookback_ms,
         )  # fmt: skip
 
@@ -564,7 +626,16 @@ class Database:
         Times as in ``estimate``. ``str()`` of it is the plan as text, ``.frame`` the rows, ``.suggestions`` what
         ``suggest`` finds.
         """
-        return explaining.explain(self._native, expr, self._query_times(start, end, step), analyze, dict(rules or {}))
+        times = self._query_times(start, end, step)
+        native, cold_bytes = self._explaining(expr, times, analyze)
+        return explaining.explain(native, expr, times, analyze, dict(rules or {}), cold_bytes)
+
+    def _explaining(self, expr: str, times: tuple[int, int, int, int], analyze: bool) -> tuple[NativeDatabase, int]:
+        """The database that is asked for a plan, and the bytes that were read from cold stores for it."""
+        if not analyze:
+            return self._native, 0
+        before = self._tiers.bytes_read
+        return self._tiers.query(expr, *times), self._tiers.bytes_read - before
 
     def suggest(
         self,
@@ -604,12 +675,16 @@ class Database:
         """Raw samples of the selected series in start..end, both included.
 
         Columns: ``series`` (UInt64, as ``register`` returns it), labels, ``timestamp``, ``value`` (Float64). Staleness
-        markers are left out.
+        markers are left out. ``series`` is null where a series is in cold storage alone.
         """
         now = self.now_ms()
-        chosen = self._native.series_frame([selector], time_ms(start, now, "start"), time_ms(end, now, "end"))
+        first, last = time_ms(start, now, "start"), time_ms(end, now, "end")
+        native = self._tiers.select([selector], first, last)
+        if native is not self._native:
+            return frames.finish(native.select(selector, first, last))
+        chosen = native.series_frame([selector], first, last)
         labels = [c for c in chosen.columns if c != "series"]
-        return self._read_series(chosen, labels, time_ms(start, now, "start"), time_ms(end, now, "end"))
+        return self._read_series(chosen, labels, first, last)
 
     def _read_series(self, series: pl.DataFrame, labels: list[str], start: int, end: int) -> pl.DataFrame:
         return frames.finish(self._native.read(series.select("series", *labels), start, end))
@@ -626,7 +701,8 @@ class Database:
     def raw(self, selector: str, start: Time, end: Time) -> list[RawSeries]:
         """Raw samples as numpy arrays, exact integers as int64 or uint64; staleness markers are included."""
         now = self.now_ms()
-        rows = self._native.raw(selector, time_ms(start, now, "start"), time_ms(end, now, "end"))
+        first, last = time_ms(start, now, "start"), time_ms(end, now, "end")
+        rows = self._tiers.select([selector], first, last).raw(selector, first, last)
         return [RawSeries(*row) for row in rows]
 
     def histograms(self, selector: str, start: Time, end: Time) -> pl.DataFrame:
@@ -636,22 +712,71 @@ class Database:
         all rows were counted in integers, else Float64). Sorted by labels and time.
         """
         now = self.now_ms()
-        found = self._native.histograms(selector, time_ms(start, now, "start"), time_ms(end, now, "end"))
+        first, last = time_ms(start, now, "start"), time_ms(end, now, "end")
+        found = self._tiers.select([selector], first, last).histograms(selector, first, last)
         return with_histogram(frames.finish(found[0]), found[1])
 
     def series(self, *selectors: str, start: Time | None = None, end: Time | None = None) -> pl.DataFrame:
         """The series that any of the selectors takes and that have samples in the range: ``series`` and labels."""
-        return self._native.series_frame(list(selectors), *self._range(start, end))
+        chosen = list(selectors)
+        return self._tiers.names(chosen, *(times := self._range(start, end))).series_frame(chosen, *times)
 
     def label_names(self, *selectors: str, start: Time | None = None, end: Time | None = None) -> list[str]:
         """Sorted names of the labels that the selected series have (no selector: all series)."""
-        return self._native.label_names(list(selectors), *self._range(start, end))
+        chosen = list(selectors)
+        return self._tiers.names(chosen, *(times := self._range(start, end))).label_names(chosen, *times)
 
     def label_values(
         self, label: str, *selectors: str, start: Time | None = None, end: Time | None = None
     ) -> list[str]:
         """Sorted values of one label among the selected series (no selector: all series)."""
-        return self._native.label_values(label, list(selectors), *self._range(start, end))
+        chosen = list(selectors)
+        return self._tiers.names(chosen, *(times := self._range(start, end))).label_values(label, chosen, *times)
+
+    # --- post-mortem ----------------------------------------------------------------------------
+
+    def recall(
+        self, selector: str, start: Time, end: Time = "now", *, memory_limit: SizeLike | None = "4GiB"
+    ) -> Database:
+        """Old samples in a database of their own, read-only and in memory, exact, wherever they lie now.
+
+        It has all queries, and a memory limit of its own. What rollups alone know of is not in it. Raises
+        ``MemoryLimit`` where the samples don't fit, ``ColdStoreError``, ``ParseError``.
+        """
+        now = self.now_ms()
+        return incidents.recall(self, selector, time_ms(start, now, "start"), time_ms(end, now, "end"), memory_limit)
+
+    def pin(self, name: str, selector: str, start: Time, end: Time = "now") -> None:
+        """Holds samples in start..end against every rule until ``unpin``: copies them, from memory and cold storage.
+
+        The copies lie in the cold store, else in the database's directory, else in memory; queries find them there. An
+        end that lies ahead is copied on by ``tick``. Raises ``ConfigError``, ``ColdStoreError``.
+        """
+        now = self.now_ms()
+        self._pins.pin(name, selector, time_ms(start, now, "start"), time_ms(end, now, "end"))
+
+    def pins(self) -> pl.DataFrame:
+        """What is held: ``name``, ``selector``, ``start``, ``end``, ``copied_until``, ``samples``, ``bytes``."""
+        return self._pins.frame()
+
+    def unpin(self, name: str) -> None:
+        """Lets go of a pin: rules hold again for its samples. Raises ``ConfigError`` where there is none."""
+        self._pins.unpin(name)
+
+    def export_incident(self, path: str | Path, selector: str, start: Time, end: Time = "now") -> None:
+        """Writes one file with samples and labels of the selected series, the transitions of alerts in that time, and
+        the statements that are installed; ``open_incident`` opens it anywhere. docs/post-mortem.md has the format."""
+        now = self.now_ms()
+        first, last = time_ms(start, now, "start"), time_ms(end, now, "end")
+        incidents.export_incident(self, Path(path), selector, first, last)
+
+    @classmethod
+    def open_incident(cls, path: str | Path, *, memory_limit: SizeLike | None = "4GiB") -> Self:
+        """A file of ``export_incident`` as a read-only database in memory; ``incident`` says what else it holds.
+
+        Raises ``CorruptionError`` where the file is no whole incident, ``FormatVersionError``, ``MemoryLimit``.
+        """
+        return incidents.open_incident(cls, Path(path), memory_limit)
 
     def metadata(self, metric: str | None = None) -> pl.DataFrame:
         """Columns ``metric``, ``type``, ``help``, ``unit`` as senders declared them."""

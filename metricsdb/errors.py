@@ -12,10 +12,12 @@ MetricsDBError
 ├── WriteError                 a write was refused as a whole (see WriteReport for single samples)
 │   ├── CardinalityLimit       a limit on series refuses a new one
 │   ├── MemoryLimit            the database is at its memory limit
+│   ├── ReadOnlyError          the database is a view of old samples
 │   └── NotDurable             it stands in memory, but is not as safe as its mode promises
 ├── StorageError               a file cannot be read or written
 │   ├── DatabaseLocked         another process has the directory
-│   └── FormatVersionError     a file is of another version of the format
+│   ├── FormatVersionError     a file is of another version of the format
+│   └── ColdStoreError         the cold store is away, or what it hands out is not what was stored
 ├── CorruptionError            stored bytes are not what was written
 ├── ForkedError                the process was forked from the one that has the database
 ├── TemplateError              a notification template is wrong; says line and column
@@ -27,6 +29,7 @@ from __future__ import annotations
 
 __all__ = [
     "CardinalityLimit",
+    "ColdStoreError",
     "ConfigError",
     "CorruptionError",
     "DatabaseLocked",
@@ -44,6 +47,7 @@ __all__ = [
     "QueryLimit",
     "QueryRejected",
     "QueryTimeout",
+    "ReadOnlyError",
     "StorageError",
     "TemplateError",
     "WriteError",
@@ -127,6 +131,10 @@ class MemoryLimit(WriteError):
         self.retry_after = retry_after
 
 
+class ReadOnlyError(WriteError):
+    """The database is a read-only view, of recalled samples or of an incident's file."""
+
+
 class NotDurable(WriteError):
     """The disk fails: the samples stand in memory and are answered, but a crash would lose them. Send them again."""
 
@@ -141,6 +149,20 @@ class DatabaseLocked(StorageError):
 
 class FormatVersionError(StorageError):
     """A file was written by another version of the format than this program reads; nothing is changed."""
+
+
+class ColdStoreError(StorageError):
+    """The cold store does not answer, refuses, or hands out other bytes than were stored. Never holds credentials.
+
+    Attributes:
+        store: which store, as ``s3://bucket/prefix``.
+        remedy: what to look at.
+    """
+
+    def __init__(self, store: str, message: str, remedy: str) -> None:
+        super().__init__(f"cold store {store}: {message}; {remedy}")
+        self.store = store
+        self.remedy = remedy
 
 
 class CorruptionError(MetricsDBError):

@@ -44,7 +44,8 @@ class Plan:
     ``frame``: a row a node: ``id``, ``parent`` (null: the root), ``depth``, ``node``, ``detail``, ``position``,
     ``estimated_series``, ``estimated_samples``, ``estimated_bytes``, ``estimated_values`` (upper bounds); with
     ``analyze`` also ``series``, ``samples`` (loaded), ``bytes`` (encoded, of the chunks looked into), ``values``
-    (made), ``milliseconds``, ``codec``, else null. ``totals``: the same figures of the whole query. ``suggestions``: as
+    (made), ``milliseconds``, ``codec``, else null. ``totals``: the same figures of the whole query, and ``cold_bytes``:
+    what was read from cold stores for it. ``suggestions``: as
     ``Database.suggest`` gives them.
     """
 
@@ -79,7 +80,8 @@ class Plan:
         if not self.analyzed:
             return text + "."
         took = f"{totals['nanoseconds'] / 1e6:.3f} ms"
-        return f"{text}; {totals['samples']:,} loaded, {totals['series']:,} series answered, {took}."
+        cold = f" {totals['cold_bytes']:,} bytes read from cold storage." if totals.get("cold_bytes") else ""
+        return f"{text}; {totals['samples']:,} loaded, {totals['series']:,} series answered, {took}.{cold}"
 
     def _advice(self) -> list[str]:
         lines = []
@@ -139,9 +141,13 @@ def estimate(native: NativeDatabase, expr: str, times: Times) -> Estimate:
     )
 
 
-def explain(native: NativeDatabase, expr: str, times: Times, analyze: bool, rules: dict[str, str]) -> Plan:
+def explain(
+    native: NativeDatabase, expr: str, times: Times, analyze: bool, rules: dict[str, str], cold_bytes: int = 0
+) -> Plan:
     """See ``Database.explain``."""
     frame, totals = native.explain(expr, *times, analyze)
+    if analyze:
+        totals["cold_bytes"] = cold_bytes
     return Plan(expr, frame, totals, native.suggest(expr, *times, list(rules.items()), analyze))
 
 

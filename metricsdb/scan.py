@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from metricsdb.frames import TIME
+from metricsdb.frames import TIME, finish
 
 if TYPE_CHECKING:
     from metricsdb.database import Database
@@ -24,7 +24,7 @@ def scan(db: Database, selector: str) -> pl.LazyFrame:
     bound the range that is decoded, and label columns that are not asked for are not built. The label
     columns are those that the selected series have when ``scan`` is called.
     """
-    series = db._native.series_frame([selector], *_EVER)
+    series = db._tiers.names([selector], *_EVER).series_frame([selector], *_EVER)
     labels = [c for c in series.columns if c != "series"]
     schema: dict[str, Any] = {"series": pl.UInt64, **dict.fromkeys(labels, pl.String)}
     schema |= {"timestamp": TIME, "value": pl.Float64}
@@ -45,6 +45,16 @@ def scan(db: Database, selector: str) -> pl.LazyFrame:
             elif roots == {"timestamp"}:
                 start, end = _narrow(part, start, end)
         needed = set(wanted) | (set(predicate.meta.root_names()) if predicate is not None else set())
+        native = db._tiers.select([selector], start, end)
+        if native is not db._native:
+            found = finish(native.select(selector, start, end)).lazy()
+            found = found.select(
+                pl.col(c) if c in found.collect_schema() else pl.lit(None, t).alias(c) for c, t in schema.items()
+            )
+            found = found if predicate is None else found.filter(predicate)
+            found = found.select(wanted)
+            yield (found if n_rows is None else found.head(n_rows)).collect()
+            return
         rows_left = n_rows
         for block in chosen.iter_slices(_series_per_block(batch_size)):
             frame = db._read_series(block, [c for c in labels if c in needed], start, end)

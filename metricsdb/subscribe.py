@@ -39,6 +39,7 @@ class Subscription:
     def __init__(
         self,
         native: Callable[[], NativeDatabase],
+        sight: Callable[[str, int, int, int, int], NativeDatabase],
         clock: Clock,
         warn: Warn,
         expr: str,
@@ -59,7 +60,7 @@ class Subscription:
         if backlog < 1:
             raise ConfigError(f"backlog {backlog} must be 1 step or more")
         self._backlog, self._lookback_ms = backlog, lookback_ms
-        self._native, self._clock, self._warn = native, clock, warn
+        self._native, self._sight, self._clock, self._warn = native, sight, clock, warn
         self._ahead_ms, self._pinned_ms = NativeDatabase.stream_waits(expr, self.step_ms, lookback_ms)
         now = clock.now_ms()
         first = now if start is None else time_ms(start, now, "start")
@@ -96,9 +97,8 @@ class Subscription:
             if native is not self._of:
                 # The database was closed: nothing of it is worth keeping.
                 self._state, self._of = StreamState(), native
-            frame, notes, fields = native.query_next(
-                self._state, self.expr, self._next_ms, end, self.step_ms, self._lookback_ms
-            )
+            times = (self._next_ms, end, self.step_ms, self._lookback_ms)
+            frame, notes, fields = self._sight(self.expr, *times).query_next(self._state, self.expr, *times)
             self._next_ms = end + self.step_ms
             self.behind = count > self._backlog
         self._warn(notes)

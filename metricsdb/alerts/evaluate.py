@@ -14,11 +14,13 @@ from metricsdb.alerts.model import PostableAlert, RouteHint
 from metricsdb.clock import Clock
 from metricsdb.errors import MetricsDBError
 
-__all__ = ["Deliver", "Interval", "Muting", "Render", "evaluate", "postable"]
+__all__ = ["Deliver", "Interval", "Muting", "Render", "Sight", "evaluate", "postable"]
 
 Muting = tuple[int, int, list[tuple[str, str]], str]
 # A text of a statement with what it may name: labels, value.
 Render = Callable[[str, Mapping[str, str], float], str]
+# The database that answers some expressions at some times: start, end, step (0: at one time) and lookback, ms.
+Sight = Callable[[Sequence[str], tuple[int, int, int, int]], NativeDatabase]
 # Alertmanager forgets an alert that nobody repeats: after this many intervals, as Prometheus says it.
 REPEATS = 4
 RESEND_MS = 60_000
@@ -53,7 +55,7 @@ def plain(text: str, _labels: Mapping[str, str], _value: float) -> str:
 
 
 def evaluate(
-    native: NativeDatabase,
+    sight: Sight,
     group: Group,
     at_ms: int,
     lookback_ms: int,
@@ -67,9 +69,9 @@ def evaluate(
         for batch in [[rule] for rule in rules] if records else _inhibitors_first(list(rules)):
             begun = clock.monotonic()
             if records:
-                _record(native, group, batch[0], at_ms, lookback_ms)
+                _record(sight, group, batch[0], at_ms, lookback_ms)
             else:
-                _alerts(native, group, batch, at_ms, lookback_ms, mutings, render, done)
+                _alerts(sight, group, batch, at_ms, lookback_ms, mutings, render, done)
             spent = clock.monotonic() - begun
             for rule in batch:
                 rule.evaluated_ms, rule.seconds = at_ms, spent / len(batch)
@@ -89,9 +91,11 @@ def _inhibitors_first(rules: list[Rule]) -> list[list[Rule]]:
     return batches
 
 
-def _record(native: NativeDatabase, group: Group, rule: Rule, at_ms: int, lookback_ms: int) -> None:
+def _record(sight: Sight, group: Group, rule: Rule, at_ms: int, lookback_ms: int) -> None:
     assert rule.record is not None
+    at = at_ms - group.offset_ms
     try:
+        native = sight([rule.expr], (at, at, 0, lookback_ms))
         native.evaluate_record(rule.record, at_ms, group.offset_ms, lookback_ms)
         rule.health, rule.error = "ok", ""
     except MetricsDBError as error:
@@ -99,7 +103,7 @@ def _record(native: NativeDatabase, group: Group, rule: Rule, at_ms: int, lookba
 
 
 def _alerts(
-    native: NativeDatabase,
+    sight: Sight,
     group: Group,
     rules: list[Rule],
     at_ms: int,
@@ -111,7 +115,9 @@ def _alerts(
     flat = [(rule, alert) for rule in rules for alert in rule.alerts]
     muted = [mutings(alert, at_ms) for _, alert in flat]
     what = f"GROUP {group.name}"
+    at = at_ms - group.offset_ms
     try:
+        native = sight([expr for _, alert in flat for expr in alert.queries], (at, at, 0, lookback_ms))
         found = native.evaluate_alerts([alert for _, alert in flat], muted, at_ms, group.offset_ms, lookback_ms, what)
     except MetricsDBError as error:
         for rule in rules:

@@ -16,7 +16,7 @@ import polars as pl
 from metricsdb._native import AlertRule, NativeDatabase
 from metricsdb.alerts import export, pipeline, rehearse, rules, state
 from metricsdb.alerts.amconfig import Config
-from metricsdb.alerts.evaluate import Deliver, Evaluation, Interval, Muting, Render, evaluate, hint
+from metricsdb.alerts.evaluate import Deliver, Evaluation, Interval, Muting, Render, Sight, evaluate, hint
 from metricsdb.alerts.groups import Group, Installed, Lint, Rule, difference, groups_of, keys
 from metricsdb.alerts.notify import Channel
 from metricsdb.alerts.pipeline import Pipeline
@@ -69,7 +69,9 @@ class Alerts:
         every: DurationLike = "1m",
         directory: Path | None = None,
         sync: bool = True,
+        sight: Sight | None = None,
     ) -> None:
+        self._sight: Sight = sight or (lambda _exprs, _times: native())
         self._native, self._clock, self._lookback_ms = native, clock, lookback_ms
         self._every_ms = duration_ms(every, "every")
         self._directory, self._sync = directory, sync
@@ -212,7 +214,9 @@ class Alerts:
                 continue
             first = now_ms - rule.backfill_ms
             for at in range(first + -first % group.every_ms, now_ms, group.every_ms):
-                self._native().evaluate_record(rule.record, at, group.offset_ms, self._lookback_ms)
+                looks = at - group.offset_ms
+                native = self._sight([rule.expr], (looks, looks, 0, self._lookback_ms))
+                native.evaluate_record(rule.record, at, group.offset_ms, self._lookback_ms)
 
     def lint(self, statements: str) -> Lints:
         """Remarks on statements; installs nothing. Raises ``ParseError`` for what cannot be installed."""
@@ -330,7 +334,7 @@ class Alerts:
             for group, at in due:
                 begun = self._clock.monotonic()
                 self._at_ms = at
-                done = evaluate(self._native(), group, at, self._lookback_ms, self._mutings, self.render, self._clock)
+                done = evaluate(self._sight, group, at, self._lookback_ms, self._mutings, self.render, self._clock)
                 group.begin(at)
                 group.seconds = self._clock.monotonic() - begun
                 self._note(done)
@@ -459,7 +463,8 @@ class Alerts:
         )
 
     def _samples(self, expr: str, at_ms: int) -> Iterator[tuple[dict[str, str], float]]:
-        frame, _, _ = self._native().query(expr, at_ms, at_ms, 0, self._lookback_ms, False, "alert", False, 0, "")
+        native = self._sight([expr], (at_ms, at_ms, 0, self._lookback_ms))
+        frame, _, _ = native.query(expr, at_ms, at_ms, 0, self._lookback_ms, False, "alert", False, 0, "")
         for row in frame.drop("timestamp", strict=False).iter_rows(named=True):
             value = row.pop("value")
             yield {name: text for name, text in row.items() if text}, value
@@ -474,7 +479,7 @@ class Alerts:
         rows = []
         for alert in rehearse.alerts_of(statement):
             levels = alert.describe()["levels"]
-            changes = rehearse.changes(self._native(), [alert], self._mutings(alert, at_ms), at_ms, self._lookback_ms)
+            changes = rehearse.changes(self._sight, [alert], self._mutings(alert, at_ms), at_ms, self._lookback_ms)
             for labels, row in changes:
                 level = next(i for i, said in enumerate(levels) if said["name"] == row["alert_level"])
                 said = levels[level]
@@ -517,7 +522,7 @@ class Alerts:
         times = rehearse.Times(first, last, every_ms, duration_ms(offset, "offset"), self._lookback_ms)
         alerts = rehearse.alerts_of(statement)
         mutings = {alert.text: self._past_mutings(alert, times) for alert in alerts}
-        return rehearse.Backtest.run(self._native(), alerts, mutings, times, incidents)
+        return rehearse.Backtest.run(self._sight, alerts, mutings, times, incidents)
 
     def _past_mutings(self, alert: AlertRule, times: rehearse.Times) -> Mutings:
         """Why nobody would have been told, over a time: intervals, and what installed alerts would have inhibited."""
@@ -536,7 +541,7 @@ class Alerts:
         for by, on in said["inhibited"]:
             rules = [rule for group in self.groups() for rule in group.rules if rule.name == by]
             for other in (other for rule in rules for other in rule.alerts):
-                done = rehearse.Backtest.run(self._native(), [other], {}, times, None)
+                done = rehearse.Backtest.run(self._sight, [other], {}, times, None)
                 found += done.as_mutings(on or (), f"inhibited by {by}")
         return found
 

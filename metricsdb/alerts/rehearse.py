@@ -19,7 +19,7 @@ from metricsdb.times import DurationLike, duration_ms
 if TYPE_CHECKING:
     import altair as alt
 
-    from metricsdb.alerts.evaluate import Muting
+    from metricsdb.alerts.evaluate import Muting, Sight
 
 __all__ = ["Backtest", "Times"]
 
@@ -50,9 +50,10 @@ def alerts_of(statement: str) -> list[AlertRule]:
 
 
 def changes(
-    native: NativeDatabase, alerts: Sequence[AlertRule], mutings: Sequence[Muting], at_ms: int, lookback_ms: int
+    sight: Sight, alerts: Sequence[AlertRule], mutings: Sequence[Muting], at_ms: int, lookback_ms: int
 ) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
     """What one evaluation from rest changes: the labels of each instance, and the row of its transition."""
+    native = sight([expr for alert in alerts for expr in alert.queries], (at_ms, at_ms, 0, lookback_ms))
     for frame in native.backtest_alerts(list(alerts), list(mutings), at_ms, at_ms, 1, 0, lookback_ms):
         labels = [name for name in frame.columns if name not in _OWN]
         for row in frame.iter_rows(named=True):
@@ -83,7 +84,7 @@ class Backtest:
     @classmethod
     def run(
         cls,
-        native: NativeDatabase,
+        sight: Sight,
         alerts: Sequence[AlertRule],
         mutings: Mapping[str, Sequence[Muting]],
         times: Times,
@@ -91,6 +92,9 @@ class Backtest:
     ) -> Backtest:
         if incidents is not None and not {"start", "end"} <= set(incidents.columns):
             raise ConfigError("incidents need the columns start and end")
+        start, end, step, offset, lookback = times
+        exprs = [expr for alert in alerts for expr in alert.queries]
+        native = sight(exprs, (start - offset, end - offset, step, lookback))
         frames = [
             _transitions(alert, native.backtest_alerts([alert], list(mutings.get(alert.text, ())), *times)[0])
             for alert in alerts

@@ -1,4 +1,4 @@
-"""Room in memory: what leaves by age, and what the upkeep does when the store holds more than its soft limit."""
+"""Room in memory: what the upkeep does when the store holds more than its soft limit."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import ctypes
 import logging
 import os
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Literal, get_args
 
 from metricsdb._native import NativeDatabase
 from metricsdb.errors import ConfigError
+from metricsdb.lifecycle.retention import Aging
 from metricsdb.sizes import SizeLike, size_bytes, size_text
 from metricsdb.times import DurationLike, duration_ms
 
@@ -24,8 +24,6 @@ Evict = Literal["oldest", "never"]
 LIMIT_MIN = 4 << 20
 # Eviction goes on until the store holds this share of the soft limit, so that not every tick evicts.
 GOAL = 0.95
-# Samples older than the retention leave this often, or when a fiftieth of it is over.
-RETENTION_EVERY_MS = 30_000
 # Freed pages go back to the system when they are this part of the limit: each time stops whoever allocates.
 TRIM_PART = 64
 # Or after so long: queries free memory too, and nobody says how much of it stays with the allocator.
@@ -38,13 +36,12 @@ _M_MMAP_THRESHOLD, _MMAP_BYTES = -3, 256 << 10
 
 @dataclass(frozen=True, slots=True)
 class MemoryPolicy:
-    """How much a database may hold, what leaves when it is too much, and what leaves by age alone."""
+    """How much a database may hold, and what leaves when it is too much."""
 
     limit: int | None = None
     soft: int = 0
     evict: Evict = "oldest"
     keep_ms: int = 600_000
-    retention_ms: int | None = None
 
     @classmethod
     def of(
@@ -53,7 +50,6 @@ class MemoryPolicy:
         soft: float,
         evict: Evict,
         keep: DurationLike,
-        retention: DurationLike | None,
     ) -> MemoryPolicy:
         """From what a person gave. Raises ``ConfigError``."""
         if not 0 < soft <= 1:
@@ -61,13 +57,12 @@ class MemoryPolicy:
         if evict not in get_args(Evict):
             raise ConfigError(f"evict {evict!r} is not known; give oldest or never")
         keep_ms = duration_ms(keep, "evict_keep")
-        retention_ms = None if retention is None else duration_ms(retention, "retention")
-        if keep_ms < 0 or (retention_ms is not None and retention_ms <= 0):
-            raise ConfigError("evict_keep must not be negative, and retention longer than zero")
+        if keep_ms < 0:
+            raise ConfigError("evict_keep must not be negative")
         size = None if limit is None else size_bytes(limit, "memory_limit")
         if size is not None and size < LIMIT_MIN:
             raise ConfigError(f"memory_limit {limit!r} is below {size_text(LIMIT_MIN)}, which an empty database needs")
-        return cls(size, int((size or 0) * soft), evict, keep_ms, retention_ms)
+        return cls(size, int((size or 0) * soft), evict, keep_ms)
 
     @property
     def native(self) -> tuple[int, int] | None:
@@ -104,7 +99,6 @@ class Relief:
     _before: int = -(2**63)
     _untrimmed: int = 0
     _trim_at: int = -(2**63)
-    _expire_at: int = -(2**63)
 
     def counts(self) -> dict[str, int]:
         return asdict(self.freed)
@@ -123,16 +117,6 @@ class Relief:
             self._untrimmed += dropped
         return stored > self.policy.soft
 
-    def expire(self, native: NativeDatabase, now_ms: int) -> None:
-        """Drops what is older than the retention, if it is time."""
-        retention = self.policy.retention_ms
-        if retention is None or now_ms < self._expire_at:
-            return
-        self._expire_at = now_ms + min(RETENTION_EVERY_MS, max(retention // 50, 1))
-        samples, _, series, _ = native.expire(now_ms - retention)
-        self.freed.expired_samples += samples
-        self.freed.expired_series += series
-
     def give_back(self, now_ms: int, freed: int = 0) -> None:
         """Returns pages to the system once so much was freed, or so much time is over, that it is worth it."""
         if self.policy.limit is None:
@@ -142,12 +126,15 @@ class Relief:
             self._untrimmed, self._trim_at = 0, now_ms + TRIM_EVERY_MS
             return_freed_memory()
 
-    def evict(self, native: NativeDatabase, now_ms: int) -> tuple[int, int, bool]:
+    def evict(self, native: NativeDatabase, aging: Aging, now_ms: int) -> tuple[int, int, bool]:
         """One step: samples and bytes that left, and whether that is all that may go."""
         if self.policy.evict == "never":
             return 0, 0, True
         goal, keep_from = int(self.policy.soft * GOAL), now_ms - self.policy.keep_ms
-        (samples, _, series, size), self._before, finished = native.evict(goal, self._before, keep_from)
+        if aging.has_classes:
+            samples, series, size, finished = aging.evict(native, goal, now_ms, keep_from)
+        else:
+            (samples, _, series, size), self._before, finished = native.evict(goal, self._before, keep_from)
         if samples or series:
             freed = self.freed
             freed.evictions += 1
@@ -155,19 +142,12 @@ class Relief:
             freed.evicted_series += series
             freed.evicted_bytes += size
             log.warning(
-                "memory limit %s: %d samples before %s left, %d series with them; %d so far",
-                size_text(self.policy.limit or 0), samples, _time(self._before), series, freed.evicted_samples,
+                "memory limit %s: the %d oldest samples left, %d series with them; %d so far",
+                size_text(self.policy.limit or 0), samples, series, freed.evicted_samples,
             )  # fmt: skip
         if finished:
             self._before = -(2**63)
         return samples, size, finished
-
-
-def _time(ms: int) -> str:
-    try:
-        return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError):
-        return f"{ms} ms"
 
 
 def keep_little_freed() -> None:

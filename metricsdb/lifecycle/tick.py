@@ -12,6 +12,7 @@ from metricsdb._native import NativeDatabase
 from metricsdb.clock import Clock
 from metricsdb.errors import ConfigError, MetricsDBError
 from metricsdb.lifecycle.memory import MemoryPolicy, Relief
+from metricsdb.lifecycle.retention import Aging
 from metricsdb.lifecycle.rollups import NOTHING_ROLLED, Rolled, Roller
 
 __all__ = ["Background", "Tick", "Upkeep"]
@@ -79,6 +80,7 @@ class Upkeep:
         self._rest_until = float("-inf")
         self.relief = Relief(memory)
         self.roller = Roller()
+        self.aging = Aging()
 
     def tick(self, native: NativeDatabase, now_ms: int) -> Tick:
         """Does what is due, within the share of the time since the last tick. One tick at a time."""
@@ -89,7 +91,9 @@ class Upkeep:
             self._last = started
             seconds = min(max(self._cpu, ROLL_CPU) * since, TICK_S_MAX)
             rolled = Tick(rolled=self.roller.step(native, now_ms, seconds, self._clock.monotonic))
-            self.relief.expire(native, now_ms)
+            samples, series = self.aging.step(native, now_ms)
+            self.relief.freed.expired_samples += samples
+            self.relief.freed.expired_series += series
             if self.relief.is_short(native):
                 return rolled + self._make_room(
                     native, now_ms, started, min(max(self._cpu, SHORT_CPU) * since, TICK_S_MAX)
@@ -107,7 +111,7 @@ class Upkeep:
             done = self._work(native, before, started, seconds)
         # Not within the share of a core: what is refused meanwhile is worth more.
         while self.relief.is_short(native):
-            samples, size, finished = self.relief.evict(native, now_ms)
+            samples, size, finished = self.relief.evict(native, self.aging, now_ms)
             done += Tick(finished=done.finished, evicted_samples=samples, evicted_bytes=size)
             if finished or self._clock.monotonic() - started >= TICK_S_MAX:
                 break

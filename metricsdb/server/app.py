@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from metricsdb._native import __version__
 from metricsdb.config import Config
 from metricsdb.database import Database
+from metricsdb.server.admin import Admin
 from metricsdb.server.auth import Auth
 from metricsdb.server.gate import Door, Gate
 from metricsdb.server.intake import Intake
@@ -85,6 +86,7 @@ def create_app(
         *_writes(db, counts, intake, executor),
         *_reads(Read(db, runner, forms, counts)),
         *_status(status),
+        *_admin(Admin(db, runner, forms, counts)),
         ("/api/v1/rules", ["GET"], "read", rules.rules),
         ("/api/v1/alerts", ["GET"], "read", rules.alerts),
     ]
@@ -169,6 +171,15 @@ def _reads(read: Read) -> list[Row]:
         (active, get, "read", read.active_queries),
         (active + "/{id:text}", ["DELETE", "POST"], "admin", read.kill),
         ("/federate", get, "read", read.federate),
+    ]
+
+
+def _admin(admin: Admin) -> list[Row]:
+    pages, either = "/api/v1/admin/tsdb", ["POST", "PUT"]
+    return [
+        (f"{pages}/delete_series", either, "admin", admin.endpoint(Admin.delete_series)),
+        (f"{pages}/clean_tombstones", either, "admin", admin.endpoint(Admin.clean_tombstones)),
+        (f"{pages}/snapshot", either, "admin", admin.endpoint(Admin.snapshot)),
     ]
 
 

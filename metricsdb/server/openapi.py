@@ -33,6 +33,7 @@ _PARAMETERS: dict[str, Json] = {
     "stats": {"type": "string", "description": "anything: counts and timings; all: counts of each step, too"},
     "priority": {"type": "string", "enum": ["alert", "query", "batch"]},
     "nocache": _FLAG,
+    "partial_response": {**_FLAG, "description": "answers with what there is where a cold store is away"},
     "points": {"type": "integer", "minimum": 0, "description": "so many of a series at most, 4 or more; 0: all"},
     "method": {"type": "string", "enum": ["m4", "minmax", "lttb", "minmax_lttb"]},
     "match[]": {**_LIST, "description": "selectors; what any of them selects"},
@@ -41,6 +42,8 @@ _PARAMETERS: dict[str, Json] = {
     "rule_name[]": _LIST,
     "rule_group[]": _LIST,
     "exclude_alerts": _FLAG,
+    "undo": {**_SPAN, "description": "how long a deletion can be taken back"},
+    "skip_head": {"type": "string", "enum": ["true", "false", "1", "0"], "description": "means nothing here"},
     "timestamp": {"type": "string", "pattern": "^-?[0-9]{1,18}$", "description": "Unix milliseconds"},
     "extra_label": {"type": "array", "items": {"type": "string", "pattern": "^[^=]+=.+$"}},
 }
@@ -119,7 +122,7 @@ def description(version: str) -> Json:
             "summary": "The HTTP API of Prometheus, remote write, and the server's own state",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": {**_queries(), **_catalogue(), **_writing(), **_state(), **_texts()},
+        "paths": {**_queries(), **_catalogue(), **_writing(), **_state(), **_admin(), **_texts()},
         "components": {
             "schemas": {"Error": _ERROR},
             "securitySchemes": {
@@ -131,7 +134,7 @@ def description(version: str) -> Json:
 
 
 def _queries() -> Json:
-    common = ("timeout", "lookback_delta", "limit", "stats", "priority", "nocache")
+    common = ("timeout", "lookback_delta", "limit", "stats", "priority", "nocache", "partial_response")
     canceled = {"499": "the query was stopped or killed"}
     return {
         "/api/v1/query": _form("Evaluates PromQL at one time", ("query",), ("time", *common), _RESULT, canceled),
@@ -222,6 +225,20 @@ def _state() -> Json:
             "Cardinality by metric, label and pair", "read", _json(any_object), ("limit",), errors={"400": "bad limit"}
         )
     }
+    return found
+
+
+def _admin() -> Json:
+    pages, done = "/api/v1/admin/tsdb", {"204": {"description": "done"}}
+    found: Json = {}
+    either = {**done, **_json({"type": "object"})}
+    for name, summary, answers, required, optional in (
+        ("delete_series", "Deletes samples of series", either, ("match[]",), ("start", "end", "undo")),
+        ("clean_tombstones", "Does nothing: deletions leave nothing behind", done, (), ()),
+        ("snapshot", "Writes everything into a folder", _json({"type": "object"}), (), ("skip_head",)),
+    ):
+        operation = _operation(summary, "admin", answers, optional, required, _READ)
+        found[f"{pages}/{name}"] = {"post": operation, "put": operation}
     return found
 
 

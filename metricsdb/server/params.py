@@ -102,9 +102,9 @@ class Form:
 
 
 async def read_form(request: Request, held: Held) -> Form:
-    """The request's parameters; a POST may carry them as a form, or partly in both places. Raises NoRoom."""
+    """The request's parameters; a POST or PUT may carry them as a form, or partly in both places. Raises NoRoom."""
     pairs: list[tuple[str, str]] = []
-    if request.method == "POST":
+    if request.method in ("POST", "PUT"):
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/x-www-form-urlencoded":
             try:

@@ -11,6 +11,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from metricsdb._native import Body, StopSwitch
 from metricsdb.database import Database
 from metricsdb.errors import ExecutionError, MetricsDBError
 from metricsdb.server.intake import Intake, NoRoom, no_room
@@ -35,6 +36,7 @@ class Read:
         self._forms = forms
         self._counts = counts
         self._native = db._native
+        self._tiers = db._tiers
         self._now_ms = db.now_ms
         self._lookback_ms = db._lookback_ms
         self._timeout_ms = db._timeout_ms
@@ -90,11 +92,14 @@ class Read:
             raise BadParameter("must be longer than zero", "lookback_delta")
         priority = form.text("priority") or request.headers.get(PRIORITY_HEADER, "query")
         source = f"http {request.client.host}:{request.client.port}" if request.client else "http"
-        work = partial(
-            self._native.api_query,
-            form.text("query"), *times, lookback, max(timeout, 1), limit, form.text("stats"), priority, source,
-            cache=not form.flag("nocache"), points=points, method=form.text("method") or "m4",
-        )  # fmt: skip
+        expr, partly = form.text("query"), form.flag("partial_response")
+
+        def work(stop: StopSwitch) -> tuple[bytes, Body | None]:
+            return self._tiers.query(expr, *times, lookback, partial=partly).api_query(
+                expr, *times, lookback, max(timeout, 1), limit, form.text("stats"), priority, source, stop,
+                cache=not form.flag("nocache"), points=points, method=form.text("method") or "m4",
+            )  # fmt: skip
+
         first, rest = await self._runner.query(request, priority, work)
         return json_bytes(first) if rest is None else Streamed(first, rest, self._runner.executor(priority))
 
@@ -116,11 +121,16 @@ class Read:
         if not matchers:
             raise BadParameter("no match[] parameter provided")
         limit, (start, end) = form.limit(), _range(form)
-        return json_bytes(await self._run(partial(self._native.api_series, matchers, start, end, limit)))
+
+        def work() -> bytes:
+            return self._tiers.names(matchers, start, end).api_series(matchers, start, end, limit)
+
+        return json_bytes(await self._run(work))
 
     async def labels(self, _request: Request, form: Form) -> Response:
         limit, (start, end) = form.limit(), _range(form)
-        names = await self._run(partial(self._native.label_names, form.all("match[]"), start, end))
+        matchers = form.all("match[]")
+        names = await self._run(lambda: self._tiers.names(matchers, start, end).label_names(matchers, start, end))
         return _limited(names, limit)
 
     async def label_values(self, request: Request, form: Form) -> Response:
@@ -128,7 +138,10 @@ class Read:
         if not name:
             raise BadParameter(f'invalid label name: "{name}"')
         limit, (start, end) = form.limit(), _range(form)
-        values = await self._run(partial(self._native.label_values, name, form.all("match[]"), start, end))
+        matchers = form.all("match[]")
+        values = await self._run(
+            lambda: self._tiers.names(matchers, start, end).label_values(name, matchers, start, end)
+        )
         return _limited(values, limit)
 
     async def metadata(self, _request: Request, form: Form) -> Response:
@@ -153,7 +166,11 @@ class Read:
         """``/federate``: the newest sample of each selected series as text; refusals are plain text too."""
         try:
             form = url_form(request)
-            work = partial(self._native.federate, form.all("match[]"), self._now_ms(), self._lookback_ms)
+            matchers, at, lookback = form.all("match[]"), self._now_ms(), self._lookback_ms
+
+            def work() -> bytes:
+                return self._tiers.select(matchers, at - lookback + 1, at).federate(matchers, at, lookback)
+
             return Response(await self._run(work), media_type=Exposition.CONTENT_TYPE)
         except ExecutionError as error:
             return Response(f"{error}\n", 500, media_type="text/plain; charset=utf-8")

@@ -8,6 +8,7 @@ import msgspec
 from starlette.responses import Response
 
 from metricsdb.errors import (
+    ColdStoreError,
     ConfigError,
     CorruptionError,
     ExecutionError,
@@ -37,6 +38,7 @@ _KINDS: tuple[tuple[type[MetricsDBError], str, int], ...] = (
     (QueryRejected, "unavailable", 503),
     (QueryCancelled, "canceled", 499),
     (QueryLimit, "execution", 422),
+    (ColdStoreError, "unavailable", 503),
     (ExecutionError, "execution", 422),
     (CorruptionError, "internal", 500),
     (MetricsDBError, "internal", 500),

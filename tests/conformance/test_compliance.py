@@ -38,6 +38,10 @@ needs_vectors = pytest.mark.skipif(not QUERIES, reason="no shared/conformance be
 
 @pytest.fixture(scope="module")
 def db() -> mdb.Database:
+    return stored()
+
+
+def stored() -> mdb.Database:
     filled = mdb.Database()
     for series in load("series.json.gz"):
         times = np.cumsum(np.array(series["t"], dtype=np.int64)).view("datetime64[ms]")
@@ -54,11 +58,11 @@ def answers() -> dict[str, Any]:
 
 
 def ask(db: mdb.Database, query: str) -> Samples:
-    stored = answers()
-    start, end = (np.datetime64(stored[k], "ms") for k in ("start_ms", "end_ms"))
+    said = answers()
+    start, end = (np.datetime64(said[k], "ms") for k in ("start_ms", "end_ms"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", mdb.QueryWarning)
-        frame = db.query_range(query, start, end, stored["step_ms"] / 1000)
+        frame = db.query_range(query, start, end, said["step_ms"] / 1000)
     labels = [c for c in frame.columns if c not in ("timestamp", "value")]
     found: Samples = {}
     times = frame["timestamp"].dt.epoch("ms").to_list()

@@ -169,6 +169,11 @@ pub trait SeriesSet: Send + Sync {
         Ok(None)
     }
 
+    /// Outside of it `read` gives nothing of one series. Stores that don't know it at once keep the default.
+    fn span(&self, _index: usize) -> TimeRange {
+        TimeRange::ALL
+    }
+
     /// Encoded bytes of the chunks of one series that a read of `range` looks into. Asked by EXPLAIN ANALYZE alone.
     fn encoded_bytes(&self, _index: usize, _range: TimeRange) -> u64 {
         0

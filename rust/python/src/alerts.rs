@@ -356,14 +356,14 @@ impl NativeDatabase {
         let (limits, stop) = (self.limits, Stop::default());
         let ask = Ask { class: Class::Alert, expr: what, source: "alerts", limits, stop, visits: None };
         let (done, _) = call::run(py, &self.queries, ask, |budget| {
+            let stores = self.stores();
             let mut known: HashMap<&str, Result<Matrix>> = HashMap::new();
             let mut done = Vec::with_capacity(rules.len());
             let mut samples = Vec::new();
             for (rule, mutings) in rules.iter().zip(&mutings) {
                 for query in &rule.plan.queries {
                     known.entry(&query.text).or_insert_with(|| {
-                        let mut found =
-                            backtest::at(query, at - offset_ms, lookback_ms, &self.store, budget)?;
+                        let mut found = backtest::at(query, at - offset_ms, lookback_ms, &*stores, budget)?;
                         found.timestamps.iter_mut().for_each(|t| *t = at);
                         Ok(found)
                     });
@@ -404,7 +404,7 @@ impl NativeDatabase {
         let ask =
             Ask { class: Class::Alert, expr: &rule.query.text, source: "alerts", limits, stop, visits: None };
         let (written, _) = call::run(py, &self.queries, ask, |budget| {
-            let found = backtest::at(&rule.query, at - offset_ms, lookback_ms, &self.store, budget)?;
+            let found = backtest::at(&rule.query, at - offset_ms, lookback_ms, &*self.stores(), budget)?;
             self.write_alerts(&rule.named(found)?, at - offset_ms)?;
             Ok(rule.written.lock().len())
         })?;
@@ -430,7 +430,7 @@ impl NativeDatabase {
         let times = Times { start, end, step, offset_ms, lookback_ms };
         self.rehearse(py, &plans, |budget| {
             let all = plans.iter().map(|plan| (&**plan, Vec::new())).collect();
-            let found = backtest::backtest(all, &mutings, times, &self.store, budget)?;
+            let found = backtest::backtest(all, &mutings, times, &*self.stores(), budget)?;
             found.iter().zip(&plans).map(|(changes, plan)| change_frame(changes, plan, budget)).collect()
         })
     }
@@ -454,7 +454,7 @@ impl NativeDatabase {
         let times = Times { start, end, step, offset_ms, lookback_ms };
         self.rehearse(py, &plans, |budget| {
             let all = plans.iter().map(|plan| (&**plan, Tally::new(&incidents))).collect();
-            let mut found = backtest::backtest(all, &mutings, times, &self.store, budget)?;
+            let mut found = backtest::backtest(all, &mutings, times, &*self.stores(), budget)?;
             found.iter_mut().for_each(|tally| tally.finish(end));
             tally_frame(&found)
         })

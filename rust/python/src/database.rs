@@ -8,24 +8,23 @@ use std::time::Duration;
 use metricsdb_model::batch::Extra;
 use metricsdb_model::budget::{Limits, Stop};
 use metricsdb_model::order::sort_owned;
-use metricsdb_model::{
-    Batch, Budget, Columns, Error, Labels, MemoryLimit, Predicate, Result, SeriesSet, TimeRange, ValueKind,
-};
+use metricsdb_model::{Batch, Budget, Columns, Error, Labels, MemoryLimit, Predicate, Result, TimeRange};
 use metricsdb_model::{WriteReport, bounds};
 use metricsdb_query::cache::Cache;
 use metricsdb_query::syntax;
-use metricsdb_store::{By, Database, DuplicatePolicy, LabelEffect, MetricFacts, Options, View};
+use metricsdb_store::{By, Database, DuplicatePolicy, LabelEffect, MetricFacts, Options};
 use metricsdb_wire::remote_write::{self, v2};
 use metricsdb_wire::statsd::{StatsdAggregator, StatsdOptions};
 use metricsdb_wire::{exposition, exposition_protobuf, openmetrics};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use parking_lot::Mutex;
-use polars::prelude::{Column, IntoColumn, UInt64Chunked};
+use polars::prelude::Column;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3_polars::PyDataFrame;
 
+use crate::beside::{Beside, RawValues};
 use crate::call;
 use crate::durability::{self, Home};
 use crate::error;
@@ -36,17 +35,19 @@ use crate::queries::{Admission, Ask, Class, Queries, Row};
 /// Rows of a frame whose label sets are made at once.
 const REGISTER_ROWS: usize = 1 << 14;
 
-#[pyclass(frozen, module = "metricsdb._native")]
+#[pyclass(frozen, subclass, module = "metricsdb._native")]
 pub struct NativeDatabase {
-    pub store: Database,
+    pub store: Arc<Database>,
+    /// What queries of this one read besides the store.
+    pub beside: Beside,
     pub limits: Limits,
-    pub queries: Queries,
-    pub cache: Cache,
+    pub queries: Arc<Queries>,
+    pub cache: Arc<Cache>,
     pub memory: Arc<MemoryLimit>,
     /// StatsD's counters and sets add up from body to body, apart for each set of labels that a listener adds.
-    statsd: Mutex<HashMap<Labels, StatsdAggregator>>,
+    pub statsd: Arc<Mutex<HashMap<Labels, StatsdAggregator>>>,
     /// `None` for a database in memory alone.
-    pub home: Option<Home>,
+    pub home: Option<Arc<Home>>,
 }
 
 /// accepted, duplicates, out_of_order, series_created, [(reason, count, example)]
@@ -127,10 +128,16 @@ impl NativeDatabase {
             Arc::new(memory.map_or_else(MemoryLimit::default, |(limit, soft)| MemoryLimit::new(limit, soft)));
         call::detached(py, || store.limit_memory(memory.clone()));
         let admission = Admission { running_max, waiting_max, wait: Duration::from_millis(wait_ms) };
-        let queries = Queries::new(admission, memory.clone());
-        let limits = Limits { timeout_ms, samples_max, bytes_max };
-        let cache = Cache::new(cache_memory);
-        Ok(NativeDatabase { store, limits, queries, cache, memory, statsd: Mutex::default(), home })
+        Ok(NativeDatabase {
+            store: Arc::new(store),
+            beside: Beside::default(),
+            limits: Limits { timeout_ms, samples_max, bytes_max },
+            queries: Arc::new(Queries::new(admission, memory.clone())),
+            cache: Arc::new(Cache::new(cache_memory)),
+            memory,
+            statsd: Arc::default(),
+            home: home.map(Arc::new),
+        })
     }
 
     /// `strict`: a series that a limit refuses is an error; else its reference stands for the refusal.
@@ -225,7 +232,7 @@ impl NativeDatabase {
         Ok((report(written), histograms))
     }
 
-    /// `series` (UInt64 reference) and one String column a label.
+    /// `series` (UInt64 reference; null: of no series of this store) and one String column a label.
     fn series_frame(
         &self,
         py: Python<'_>,
@@ -235,10 +242,9 @@ impl NativeDatabase {
     ) -> PyResult<PyDataFrame> {
         let what = format!("series({})", selectors.join(", "));
         self.run(py, &what, |budget| {
-            let range = TimeRange::new(start, end);
-            let (ids, sets) = self.store.series(&predicates(&selectors)?, range, budget)?;
+            let (ids, sets) = self.series(&predicates(&selectors)?, TimeRange::new(start, end), budget)?;
             let names = output::label_names(sets.iter(), budget)?;
-            let mut columns = vec![UInt64Chunked::from_vec("series".into(), ids).into_column()];
+            let mut columns = vec![Column::new("series".into(), ids)];
             columns.extend(output::label_columns(&sets, &names, budget)?);
             output::frame(columns)
         })
@@ -271,16 +277,7 @@ impl NativeDatabase {
     ) -> PyResult<Vec<(BTreeMap<String, String>, Bound<'py, PyArray1<i64>>, Bound<'py, PyAny>)>> {
         let range = TimeRange::new(start, end);
         let series = self.run(py, selector, |budget| {
-            let view = self.store.select_exact(&syntax::selector(selector)?, range, budget)?;
-            let mut series = Vec::with_capacity(view.len());
-            for i in 0..view.len() {
-                let one = RawSeries::read(&view, i, range)?;
-                budget.take_samples(one.times.len() as u64)?;
-                budget.keep(one.times.len() * 16 + one.labels.heap_bytes())?;
-                if !one.times.is_empty() {
-                    series.push(one);
-                }
-            }
+            let mut series = self.exact(&syntax::selector(selector)?, range, budget)?;
             sort_owned(&mut series, budget, |a, b| a.labels.cmp(&b.labels))?;
             Ok(series)
         })?;
@@ -507,34 +504,5 @@ impl NativeDatabase {
 
     fn made_known(&self, labels: &[Labels], strict: bool) -> Result<(Vec<u64>, u64)> {
         if strict { self.store.register(labels) } else { self.store.register_or_refuse(labels) }
-    }
-}
-
-struct RawSeries {
-    labels: Labels,
-    times: Vec<i64>,
-    values: RawValues,
-}
-
-enum RawValues {
-    Float(Vec<f64>),
-    Int(Vec<i64>),
-    Uint(Vec<u64>),
-}
-
-impl RawSeries {
-    fn read(view: &View<'_>, index: usize, range: TimeRange) -> Result<RawSeries> {
-        let (mut times, mut bits) = (Vec::new(), Vec::new());
-        let runs = view.read_exact(index, range, &mut times, &mut bits)?;
-        let kind = runs.first().map(|run| run.kind).filter(|&kind| runs.iter().all(|run| run.kind == kind));
-        let values = match kind {
-            Some(ValueKind::Int) => RawValues::Int(bits.into_iter().map(|b| b as i64).collect()),
-            Some(ValueKind::Uint) => RawValues::Uint(bits),
-            Some(ValueKind::Float) | None => {
-                let kinds = runs.iter().flat_map(|run| std::iter::repeat_n(run.kind, run.len));
-                RawValues::Float(bits.into_iter().zip(kinds).map(|(b, kind)| kind.widen(b)).collect())
-            }
-        };
-        Ok(RawSeries { labels: view.labels(index), times, values })
     }
 }

@@ -145,7 +145,7 @@ impl NativeDatabase {
     ) -> PyResult<(PyDataFrame, PyDataFrame)> {
         self.run(py, selector, |budget| {
             let range = TimeRange::new(start, end);
-            let found = self.store.histograms(&syntax::selector(selector)?, range, budget)?;
+            let found = self.histogram_rows(&syntax::selector(selector)?, range, budget)?;
             let names = output::label_names(found.labels.iter(), budget)?;
             let labels = output::label_columns(&found.labels, &names, budget)?;
             let mut columns = output::repeat(&labels, &found.offsets, budget)?;

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod alerts;
+mod beside;
 mod body;
 mod call;
 mod database;
@@ -18,6 +19,7 @@ mod plan;
 mod precision;
 mod queries;
 mod query;
+mod retention;
 mod rollups;
 mod scrape;
 mod subscribe;
@@ -33,6 +35,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<scrape::ScrapeState>()?;
     module.add_class::<alerts::AlertRule>()?;
     module.add_class::<alerts::RecordRule>()?;
+    module.add_class::<beside::Read>()?;
     module.add_class::<body::Body>()?;
     module.add_class::<body::StopSwitch>()?;
     module.add_class::<subscribe::StreamState>()?;

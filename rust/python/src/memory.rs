@@ -66,12 +66,6 @@ impl NativeDatabase {
         })
     }
 
-    /// Drops samples older than a time.
-    fn expire(&self, py: Python<'_>, before: i64) -> PyResult<Expired> {
-        let done = call::short(py, || self.store.expire(before, &Budget::unlimited()))?;
-        Ok((done.samples, done.chunks, done.series, done.bytes))
-    }
-
     /// One step of eviction while the store holds more than `goal` bytes: what left, the time before which it did,
     /// and whether that is all that may go.
     fn evict(

@@ -200,12 +200,22 @@ pub fn repeat(columns: &[Column], offsets: &[usize], budget: &Budget) -> Result<
 }
 
 /// `value` becomes `label_value`, `label_value` becomes `label_label_value`: two labels never share a column.
-fn column_name(label: &str) -> PlSmallStr {
+pub fn column_name(label: &str) -> PlSmallStr {
     let mut bare = label;
     while let Some(rest) = bare.strip_prefix("label_") {
         bare = rest;
     }
     if RESERVED.contains(&bare) { format!("label_{label}").into() } else { label.into() }
+}
+
+/// The label of a column that `column_name` named.
+pub fn label_name(column: &str) -> &str {
+    let mut bare = column;
+    while let Some(rest) = bare.strip_prefix("label_") {
+        bare = rest;
+    }
+    let named = column.strip_prefix("label_").filter(|_| RESERVED.contains(&bare));
+    named.unwrap_or(column)
 }
 
 /// The long frame of a matrix: labels, `timestamp` (Int64 ms), `value`; a row per sample. O(rows x labels).

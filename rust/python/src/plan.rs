@@ -39,7 +39,8 @@ impl NativeDatabase {
         let clock = || u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.run(py, &format!("EXPLAIN {expr}"), |budget| {
             let tree = syntax::parse(expr)?;
-            let (params, store) = (times.params(expr), &self.store);
+            let (params, stores) = (times.params(expr), self.stores());
+            let store = &*stores;
             if analyze {
                 plan::admit(&tree, &params, store, budget)?;
             }
@@ -71,7 +72,7 @@ impl NativeDatabase {
             let rules: Vec<Rule> = rules.iter().map(rule).collect::<Result<_>>()?;
             let kind_of = |metric: &str| self.store.kind_of(metric);
             let around = Surroundings { kind_of: &kind_of, rules: &rules, check };
-            let found = plan::suggest(&tree, &times.params(expr), &self.store, budget, &around)?;
+            let found = plan::suggest(&tree, &times.params(expr), &*self.stores(), budget, &around)?;
             suggestion_frame(&found, expr)
         })
     }

@@ -6,7 +6,7 @@ use metricsdb_model::budget::{Limits, Stop, Visits};
 use metricsdb_model::order::sort_owned;
 use metricsdb_model::sample::is_stale;
 use metricsdb_model::{
-    Answer, Budget, Error, Labels, Predicate, QueryStats, Result, Samples, Source, TimeRange, bounds,
+    Answer, Budget, Error, Labels, Predicate, QueryStats, Result, Samples, TimeRange, bounds,
 };
 use metricsdb_query::decimate::{Method, Thinning};
 use metricsdb_query::exec::{self, Params};
@@ -149,8 +149,7 @@ impl NativeDatabase {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let what = format!("series({})", selectors.join(", "));
         let body = self.run(py, &what, |budget| {
-            let (_, mut sets) =
-                self.store.series(&predicates(&selectors)?, TimeRange::new(start, end), budget)?;
+            let (_, mut sets) = self.series(&predicates(&selectors)?, TimeRange::new(start, end), budget)?;
             sort_owned(&mut sets, budget, Labels::cmp)?;
             if limit > 0 {
                 sets.truncate(limit);
@@ -177,7 +176,8 @@ impl NativeDatabase {
         let body = self.run(py, &what, |budget| {
             let predicate = Predicate::Any(predicates(&selectors)?);
             let range = TimeRange::new(at.saturating_sub(lookback_ms) + 1, at);
-            let set = self.store.select(&predicate, range, budget)?;
+            let stores = self.stores();
+            let set = stores.select(&predicate, range, budget)?;
             let mut newest = Vec::with_capacity(set.len());
             let mut samples = Samples::default();
             for i in 0..set.len() {
@@ -205,7 +205,8 @@ impl NativeDatabase {
         end: i64,
     ) -> PyResult<Vec<String>> {
         self.run(py, &format!("label_names({})", selectors.join(", ")), |budget| {
-            self.store.label_names(&predicates(&selectors)?, TimeRange::new(start, end), budget)
+            let (predicates, range) = (predicates(&selectors)?, TimeRange::new(start, end));
+            self.texts(|store| store.label_names(&predicates, range, budget))
         })
     }
 
@@ -218,7 +219,8 @@ impl NativeDatabase {
         end: i64,
     ) -> PyResult<Vec<String>> {
         self.run(py, &format!("label_values({label}, {})", selectors.join(", ")), |budget| {
-            self.store.label_values(label, &predicates(&selectors)?, TimeRange::new(start, end), budget)
+            let (predicates, range) = (predicates(&selectors)?, TimeRange::new(start, end));
+            self.texts(|store| store.label_values(label, &predicates, range, budget))
         })
     }
 
@@ -308,22 +310,27 @@ impl Times {
         cache: bool,
         budget: &Budget,
     ) -> Result<Answer> {
-        let store = &database.store;
+        let stores = database.stores();
         let evaluate = |params: &Params<'_>| {
-            plan::admit(expr, params, store, budget)?;
-            exec::evaluate(expr, params, store, budget)
-                .map_err(|error| plan::name_costly(error, expr, params, store, budget))
+            plan::admit(expr, params, &*stores, budget)?;
+            exec::evaluate(expr, params, &*stores, budget)
+                .map_err(|error| plan::name_costly(error, expr, params, &*stores, budget))
         };
-        match cache {
+        // The cache knows what is written to the store, not what comes and goes beside it.
+        match cache && database.beside.is_empty() {
             true => {
-                let written = || store.take_lowest_written();
+                let written = || database.store.take_lowest_written();
                 let answer = database.cache.answer(expr, &self.params(text), budget, &written, &evaluate);
                 if self.step_ms > 0 {
                     database.memory.set_kept(database.cache.counts().bytes as u64);
                 }
                 answer
             }
-            false => evaluate(&self.params(text)),
+            false => {
+                let mut answer = evaluate(&self.params(text))?;
+                database.beside.warn(&mut answer);
+                Ok(answer)
+            }
         }
     }
 

@@ -51,14 +51,15 @@ impl NativeDatabase {
             let Some(mut memo) = state.memo.try_lock() else {
                 return Err(Error::execution("the stream is being evaluated already"));
             };
-            let answer = exec::evaluate_on(
+            let mut answer = exec::evaluate_on(
                 &syntax::parse(expr)?,
                 &params,
-                &self.store,
+                &*self.stores(),
                 budget,
                 Some(&mut memo),
                 None,
             )?;
+            self.beside.warn(&mut answer);
             found(answer, false, budget)
         })
     }

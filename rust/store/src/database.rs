@@ -284,6 +284,27 @@ impl Database {
         }))
     }
 
+    /// Appends ids, times and values of one kind; `starts` is as long, or empty.
+    pub(crate) fn append_bits(
+        &self,
+        (ids, times, bits): (&[u64], &[i64], &[u64]),
+        starts: &[i64],
+        kind: ValueKind,
+        report: &mut WriteReport,
+    ) {
+        self.with_scratch(|scratch| {
+            for from in (0..ids.len()).step_by(BATCH_SAMPLES) {
+                let block = from..ids.len().min(from + BATCH_SAMPLES);
+                let rows = ids[block.clone()]
+                    .iter()
+                    .zip(&times[block.clone()])
+                    .zip(bits[block.clone()].iter().copied());
+                self.append_block(rows, starts.get(block).unwrap_or(&[]), kind, scratch, report);
+            }
+            self.fold(&mut scratch.folded, report);
+        });
+    }
+
     /// Type, help and unit of every metric, or of one; sorted by metric.
     pub fn metadata(&self, metric: Option<&str>) -> Vec<Metadata> {
         self.metadata.get(metric)

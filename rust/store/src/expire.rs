@@ -37,6 +37,11 @@ pub struct Expired {
     pub bytes: u64,
     /// Series that left the index. Not all that have no sample any more: some follow in the next call.
     pub series: u64,
+    /// Series that lost something to an exact cut, and records of rollups that went with it.
+    pub touched: u64,
+    pub records: u64,
+    /// Buckets that went whole although the cut took a part of them: their samples were not there to make them anew.
+    pub buckets: u64,
 }
 
 impl Expired {
@@ -46,6 +51,9 @@ impl Expired {
         self.cut += other.cut;
         self.bytes += other.bytes;
         self.series += other.series;
+        self.touched += other.touched;
+        self.records += other.records;
+        self.buckets += other.buckets;
     }
 }
 
@@ -114,12 +122,20 @@ impl Burials {
 
 /// What a shard found in some of its rows.
 #[derive(Default)]
-struct Swept {
-    done: Expired,
+pub(crate) struct Swept {
+    pub done: Expired,
     /// Rows that have lost their last sample.
-    emptied: Vec<u32>,
+    pub emptied: Vec<u32>,
     /// The lowest time that went.
-    lowest: Option<i64>,
+    pub lowest: Option<i64>,
+}
+
+impl Swept {
+    pub fn merge(&mut self, other: &Swept) {
+        self.done.merge(&other.done);
+        self.emptied.extend_from_slice(&other.emptied);
+        self.lowest = self.lowest.into_iter().chain(other.lowest).min();
+    }
 }
 
 impl Shard {
@@ -231,19 +247,23 @@ fn is_cut(chunk: &crate::chunk::Chunk, before: i64) -> bool {
 }
 
 impl Database {
-    /// Drops samples older than the time `before` (ms): chunk by chunk, so that a chunk that is old by less than half
-    /// stays whole until later. Series that lose their last sample leave the index, in this call or, where queries or
-    /// writers are at work, in one of the next; a number that `register` gave out for one leads nowhere then. No lock
-    /// is held for longer than it takes to look at 512 series. Linear in the number of series. Errors: what `budget`
-    /// says, `NotDurable`.
-    pub fn expire(&self, before: i64, budget: &Budget) -> Result<Expired> {
+    /// Drops samples older than the time `before` (ms) chunk by chunk, so that little is written anew: a chunk that is old by
+    /// less than half stays whole until later. No lock is held for longer than it takes to look at 512 series. Linear in
+    /// the number of series. Errors: what `budget` says, `NotDurable`.
+    pub(crate) fn evict_before(&self, before: i64, budget: &Budget) -> Result<Expired> {
         let burial = self.next_burial();
         let sweep = |number| {
             let mut swept = Swept::default();
-            let outcome = self.expire_shard(number, before, burial, budget, &mut swept);
+            let outcome = self.evict_shard(number, before, burial, budget, &mut swept);
             (number, swept, outcome)
         };
-        let swept: Vec<(usize, Swept, Result<()>)> = (0..SHARDS).into_par_iter().map(sweep).collect();
+        let swept = (0..SHARDS).into_par_iter().map(sweep).collect();
+        self.swept(burial, swept)
+    }
+
+    /// What all shards lost; series that have nothing left leave the index, in this call or, where queries or writers are at
+    /// work, in one of the next; a number that `register` gave out for one leads nowhere then.
+    pub(crate) fn swept(&self, burial: u64, swept: Vec<(usize, Swept, Result<()>)>) -> Result<Expired> {
         let (mut done, mut ids, mut lowest) = (Expired::default(), Vec::new(), i64::MAX);
         let mut outcome = Ok(());
         for (number, shard, ended) in swept {
@@ -269,7 +289,7 @@ impl Database {
         burials.number
     }
 
-    fn expire_shard(
+    fn evict_shard(
         &self,
         number: usize,
         before: i64,

@@ -121,10 +121,23 @@ impl Histograms {
     /// Drops the chunks of a row that are older than `before`, and the open ones if they all are.
     pub(crate) fn expire(&mut self, row: u32, before: i64, done: &mut Expired) {
         let Some(series) = self.rows.get_mut(&row).filter(|series| series.has_older(before)) else { return };
-        series.expire(before, done);
+        series.counted(done, |series, done| series.expire(before, done));
         if series.newest().is_none() {
             self.rows.remove(&row);
         }
+    }
+
+    /// Drops the histograms of a row in a range. Errors: `Corruption`, never for chunks sealed here.
+    pub(crate) fn cut(&mut self, row: u32, range: TimeRange, done: &mut Expired) -> Result<()> {
+        let Some(series) = self.rows.get_mut(&row).filter(|h| h.span().is_some_and(|s| s.overlaps(range)))
+        else {
+            return Ok(());
+        };
+        let outcome = series.counted(done, |series, done| series.cut(range, done));
+        if series.newest().is_none() {
+            self.rows.remove(&row);
+        }
+        outcome
     }
 
     /// `None` for a row without histograms.
@@ -175,6 +188,15 @@ impl Columns {
         let from = self.times.partition_point(|&t| t < range.start);
         let to = self.times.partition_point(|&t| t <= range.end).max(from);
         (self.times.get(from..to).unwrap_or(&[]), self.rows.get(from..to).unwrap_or(&[]))
+    }
+
+    /// Takes out what lies in the range; how many.
+    fn remove(&mut self, range: TimeRange) -> usize {
+        let from = self.times.partition_point(|&t| t < range.start);
+        let to = self.times.partition_point(|&t| t <= range.end).max(from);
+        self.times.drain(from..to);
+        self.rows.drain(from..to);
+        to - from
     }
 
     fn clear(&mut self) {
@@ -317,12 +339,21 @@ impl HistogramSeries {
         self.sealed.first().is_some_and(|chunk| chunk.last() < before) || open()
     }
 
-    fn expire(&mut self, before: i64, done: &mut Expired) {
+    /// Does something, and counts what is less then.
+    fn counted<T>(&mut self, done: &mut Expired, work: impl FnOnce(&mut Self, &mut Expired) -> T) -> T {
         let held = |series: &HistogramSeries| {
             let count = series.count();
             ((count.open_rows + count.sealed_rows) as u64, (count.sealed_bytes + count.open_bytes) as u64)
         };
         let (samples, bytes) = held(self);
+        let outcome = work(self, done);
+        let (left, left_bytes) = held(self);
+        done.samples += samples - left;
+        done.bytes += bytes.saturating_sub(left_bytes);
+        outcome
+    }
+
+    fn expire(&mut self, before: i64, done: &mut Expired) {
         let old = self.sealed.partition_point(|chunk| chunk.last() < before);
         done.chunks += old as u64;
         if old > 0 {
@@ -332,9 +363,34 @@ impl HistogramSeries {
             self.open = Columns::default();
             done.chunks += 1;
         }
-        let (left, left_bytes) = held(self);
-        done.samples += samples - left;
-        done.bytes += bytes.saturating_sub(left_bytes);
+    }
+
+    fn cut(&mut self, range: TimeRange, done: &mut Expired) -> Result<()> {
+        let from = self.sealed.partition_point(|c| c.last() < range.start);
+        let to = self.sealed.partition_point(|c| c.first() <= range.end).max(from);
+        let mut left = Vec::new();
+        for chunk in self.sealed.get(from..to).unwrap_or(&[]) {
+            if range.start <= chunk.first() && chunk.last() <= range.end {
+                done.chunks += 1;
+                continue;
+            }
+            let mut columns = Columns::decode(std::slice::from_ref(chunk))?;
+            if columns.remove(range) == 0 {
+                left.push(chunk.clone());
+                continue;
+            }
+            done.cut += 1;
+            seal_all(&columns.times, &columns.rows, &mut left)?;
+        }
+        if from < to {
+            let list = Arc::make_mut(&mut self.sealed);
+            list.splice(from..to, left);
+            list.shrink_to_fit();
+        }
+        if self.open.remove(range) > 0 && self.open.times.is_empty() {
+            self.open = Columns::default();
+        }
+        Ok(())
     }
 
     /// Times of the oldest and the newest histogram.

@@ -12,10 +12,12 @@ mod check;
 pub mod chunk;
 pub mod codec;
 mod count;
+mod cut;
 pub mod database;
 mod densify;
 mod epoch;
 mod expire;
+mod export;
 mod group;
 mod grow;
 mod head;
@@ -43,14 +45,18 @@ mod together;
 pub mod view;
 mod written;
 
+pub use cut::AgeRule;
 pub use database::{Database, Options};
 pub use densify::Densified;
 pub use expire::Expired;
+pub use export::{Exported, ExportedColumns, Imported, decode_histogram, encode_histogram};
 pub use histograms::HistogramRows;
 pub use index::Cardinality;
 pub use late::DuplicatePolicy;
 
 pub use limits::{Action, Bound, Limit, LimitStatus};
-pub use memory::{By, ChunkRow, Evicted, LabelEffect, MetricFacts, Part, Row, Stats, Weight};
+pub use memory::{
+    By, ChunkRow, Evicted, Governed, GovernedSeries, LabelEffect, MetricFacts, Part, Row, Stats, Weight,
+};
 pub use precision::{PreviewRow, Rewritten, RuleText};
 pub use view::{Rows, Run, View};

@@ -6,6 +6,7 @@
 mod account;
 mod advice;
 mod explain;
+mod governed;
 mod held;
 mod limit;
 mod walk;
@@ -13,6 +14,7 @@ mod walk;
 pub use account::{By, Row, Weight};
 pub use advice::{LabelEffect, MetricFacts};
 pub use explain::ChunkRow;
+pub use governed::{Governed, GovernedSeries};
 pub(crate) use held::Walked;
 pub use limit::Evicted;
 pub(crate) use limit::Meter;

@@ -118,6 +118,21 @@ impl Starts {
         self.rows.remove(&row);
     }
 
+    /// Forgets what was said of samples behind a row's newest. Errors: `Corruption`, never for steps sealed here.
+    pub(crate) fn truncate(&mut self, row: u32, newest: i64) -> Result<()> {
+        let Some(series) = self.rows.get_mut(&row) else { return Ok(()) };
+        while series.last.from > newest {
+            match series.earlier.as_deref_mut().map_or(Ok(None), Earlier::pop)? {
+                Some(step) => series.last = step,
+                None => {
+                    self.rows.remove(&row);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Puts a whole series in, of `StartSeries::parts`.
     pub(crate) fn restore(&mut self, row: u32, sealed: Vec<Chunk>, steps: &[(i64, i64)]) {
         let mut steps: Vec<Step> =
@@ -251,6 +266,14 @@ impl StartSeries {
 }
 
 impl Earlier {
+    /// Takes the last step.
+    fn pop(&mut self) -> Result<Option<Step>> {
+        if let Some(chunk) = self.sealed.pop_if(|_| self.open.is_empty()) {
+            decode(&[chunk], &mut self.open)?;
+        }
+        Ok(self.open.pop())
+    }
+
     /// Adds the open steps to the sealed ones.
     fn seal(&mut self, shared: &SharedColumns) -> Result<()> {
         let (times, bits) = columns(&self.open);

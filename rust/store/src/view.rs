@@ -694,6 +694,20 @@ impl SeriesSet for View<'_> {
         Ok(found)
     }
 
+    fn span(&self, index: usize) -> TimeRange {
+        let series = &self.series[index];
+        if series.rolled.is_some() {
+            return TimeRange::ALL;
+        }
+        let open = series.state.first_time(self.open_bytes(series));
+        let first = series.sealed.first().map(|chunk| chunk.first()).or(open);
+        let sealed = series.sealed.last().map(|chunk| chunk.last());
+        let last = open.map(|_| series.state.last_time()).or(sealed);
+        first
+            .zip(last)
+            .map_or(TimeRange::new(i64::MAX, i64::MIN), |(first, last)| TimeRange::new(first, last))
+    }
+
     fn encoded_bytes(&self, index: usize, range: TimeRange) -> u64 {
         let series = &self.series[index];
         let records = series.rolled.as_ref().map_or(0, |rolled| rolled.encoded_bytes(range));

@@ -12,6 +12,7 @@ use super::grid::{Grid, Looks};
 use super::labels::label_text;
 use super::native::Hints;
 use super::scan::{DropName, Leaf, Rows, Shows};
+use super::times::QueryTimes;
 use crate::syntax::predicate;
 use crate::syntax::tree::{Call, Expr, ExprKind, Filter, Selector};
 
@@ -267,7 +268,7 @@ impl<'a> Evaluator<'a> {
         for name in &IDENTITY {
             parts.push(same(name)?);
         }
-        let (at, offset) = self.reference(base)?.unwrap_or_default();
+        let (at, offset) = reference(base, &self.times)?.unwrap_or_default();
         let looks = Looks::new(grid, at, offset);
         let lookback = self.params.lookback_ms;
         let set = self.source.select(&Predicate::All(parts), looks.reach(lookback), self.budget)?;
@@ -290,23 +291,23 @@ impl<'a> Evaluator<'a> {
         }
         rows.into_block(self.budget)
     }
+}
 
-    /// `@` and offset (ms) of the first selector in an expression, those of subqueries around it added.
-    fn reference(&self, expr: &Expr) -> Result<Option<(Option<i64>, i64)>> {
-        match &expr.kind {
-            ExprKind::Selector(s) | ExprKind::Range { selector: s, .. } => {
-                Ok(Some((s.at.as_ref().map(|at| self.times.at(at)), self.times.offset(&s.offset)?)))
-            }
-            ExprKind::Subquery { expr, offset, at, .. } => {
-                let Some((inner_at, inner)) = self.reference(expr)? else { return Ok(None) };
-                if inner_at.is_some() {
-                    return Ok(Some((inner_at, inner)));
-                }
-                let at = at.as_ref().map(|at| self.times.at(at));
-                Ok(Some((at, inner.saturating_add(self.times.offset(offset)?))))
-            }
-            ExprKind::Aggregate(a) => self.reference(&a.expr),
-            _ => expr.children().find_map(|e| self.reference(e).transpose()).transpose(),
+/// `@` and offset (ms) of the first selector in an expression, those of subqueries around it added.
+pub(crate) fn reference(expr: &Expr, times: &QueryTimes) -> Result<Option<(Option<i64>, i64)>> {
+    match &expr.kind {
+        ExprKind::Selector(s) | ExprKind::Range { selector: s, .. } => {
+            Ok(Some((s.at.as_ref().map(|at| times.at(at)), times.offset(&s.offset)?)))
         }
+        ExprKind::Subquery { expr, offset, at, .. } => {
+            let Some((inner_at, inner)) = reference(expr, times)? else { return Ok(None) };
+            if inner_at.is_some() {
+                return Ok(Some((inner_at, inner)));
+            }
+            let at = at.as_ref().map(|at| times.at(at));
+            Ok(Some((at, inner.saturating_add(times.offset(offset)?))))
+        }
+        ExprKind::Aggregate(a) => reference(&a.expr, times),
+        _ => expr.children().find_map(|e| reference(e, times).transpose()).transpose(),
     }
 }

@@ -386,4 +386,4 @@ impl WindowLeaf<'_> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests;
+pub(super) mod tests;

@@ -1,3 +1,4 @@
+mod layered;
 mod metricsql;
 mod twins;
 

@@ -8,6 +8,7 @@ use metricsdb_model::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::cut::AgeRule;
 use crate::database::Options;
 use crate::journal::testing::Disk;
 use crate::journal::{Durability, Opening};
@@ -57,7 +58,8 @@ fn content(db: &Database) -> BTreeMap<String, Vec<i64>> {
 }
 
 fn expire(db: &Database, before: i64) -> Expired {
-    db.expire(before, &Budget::unlimited()).unwrap()
+    let rule = AgeRule { predicate: every(), before: Some(before) };
+    db.expire(&[rule], &Budget::unlimited()).unwrap().1
 }
 
 #[test]
@@ -67,7 +69,6 @@ fn old_chunks_go_and_series_without_samples_leave_the_index() {
     write(&db, "both", 0..2000);
     write(&db, "new", 1500..1600);
     let done = expire(&db, 1000);
-    // The chunk of "both" was old to the half, and was cut.
     assert_eq!((done.samples, done.series, done.cut), (2000, 1, 1), "{done:?}");
     assert!(done.bytes > 0 && done.chunks > 0);
     let left = content(&db);
@@ -256,7 +257,7 @@ fn writers_and_readers_beside_expiry_lose_nothing_young() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// No sample that is young enough goes, none appears, and a series stays just as long as it has samples.
+    /// No sample that is young enough is evicted, none appears, and a series stays just as long as it has samples.
     #[test]
     fn what_stays_is_young_or_in_a_chunk_that_is(
         steps in prop::collection::vec((0u8..4, 0usize..6, 0i64..400, 1i64..120), 1..60),
@@ -281,7 +282,7 @@ proptest! {
                     model.entry(pod).or_default().extend(time..time + count);
                 }
                 2 => {
-                    expire(&db, time);
+                    db.evict_before(time, &Budget::unlimited()).unwrap();
                     floor = floor.max(time);
                     let left = content(&db);
                     model.retain(|pod, times| {

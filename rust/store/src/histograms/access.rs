@@ -108,14 +108,28 @@ impl Database {
                 "give columns of one length",
             ));
         }
-        let _inside = self.inside();
         let mut report = WriteReport::default();
+        self.append_started(ids, times, &[], histograms, &mut report);
+        report.not_durable = self.committed();
+        Ok(report)
+    }
+
+    /// As `append_histograms`, of columns of one length; `starts` is as long, or empty.
+    pub(crate) fn append_started(
+        &self,
+        ids: &[u64],
+        times: &[i64],
+        starts: &[i64],
+        histograms: &[Histogram],
+        report: &mut WriteReport,
+    ) {
+        let _inside = self.inside();
         let mut points = Vec::with_capacity(ids.len());
-        for ((&id, &time), histogram) in ids.iter().zip(times).zip(histograms) {
+        for (at, ((&id, &time), histogram)) in ids.iter().zip(times).zip(histograms).enumerate() {
             match (&id).known() {
                 Some(known) => {
-                    let generation = (&id).generation();
-                    points.push(HistogramPoint { id: known, generation, time, start: 0, histogram });
+                    let (generation, start) = ((&id).generation(), starts.get(at).copied().unwrap_or(0));
+                    points.push(HistogramPoint { id: known, generation, time, start, histogram });
                 }
                 None => match self.no_histogram(id) {
                     Some(why) => report.reject(Reason::CardinalityLimit, 1, || why),
@@ -123,9 +137,7 @@ impl Database {
                 },
             }
         }
-        self.append_histogram_points(points, &mut report);
-        report.not_durable = self.committed();
-        Ok(report)
+        self.append_histogram_points(points, report);
     }
 
     /// Appends histograms in any order, each shard locked once.

@@ -33,6 +33,8 @@ pub enum Kind {
     Synced = 11,
     /// Samples of some rows became records.
     Roll = 12,
+    /// What some rows had in a range was dropped.
+    Cut = 13,
     /// From here on: parts of a checkpoint.
     Begin = 16,
     Columns = 17,
@@ -52,8 +54,9 @@ pub enum Kind {
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
         use Kind::{
-            Begin, Chunks, Columns, End, Expire, Families, Folded, Gone, Histograms, Marks, Metadata, Open,
-            Rewrite, Roll, Rollups, Rows, Rules, Samples, SealedHistograms, Series, Starts, Synced, Whole,
+            Begin, Chunks, Columns, Cut, End, Expire, Families, Folded, Gone, Histograms, Marks, Metadata,
+            Open, Rewrite, Roll, Rollups, Rows, Rules, Samples, SealedHistograms, Series, Starts, Synced,
+            Whole,
         };
         let all = [
             Series,
@@ -68,6 +71,7 @@ impl Kind {
             Folded,
             Synced,
             Roll,
+            Cut,
             Begin,
             Columns,
             Rows,

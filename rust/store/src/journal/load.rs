@@ -86,6 +86,12 @@ pub struct Stream {
     builder: LabelsBuilder,
 }
 
+/// The length of a column, which may be shorter in bytes.
+fn read_count(c: &mut Cursor<'_>) -> Result<usize> {
+    let count = c.varint()? as usize;
+    if count <= ROWS_MAX { Ok(count) } else { Err(wrong("a column longer than any")) }
+}
+
 impl Stream {
     /// Whether each of the writer's rows is ours of the same number.
     pub fn keeps_rows(&self) -> bool {
@@ -247,7 +253,7 @@ impl Stream {
                 Err(_) => whole = false,
             }
         }
-        let count = c.count()?;
+        let count = read_count(c)?;
         let (mut froms, mut rules) = (Vec::new(), Vec::new());
         read_column(c, count, &mut froms)?;
         read_column(c, count, &mut rules)?;
@@ -263,7 +269,7 @@ impl Stream {
         let (step, of) = record::read_roll(read_bytes(c)?)?;
         let counter = of.first().is_some_and(|&(_, counter)| counter);
         let (mut dirty, mut levels, mut whole) = (Vec::new(), Vec::new(), true);
-        let count = c.count()?;
+        let count = read_count(c)?;
         read_column(c, count, &mut dirty)?;
         for _ in 0..c.count()? {
             let (every, until, floor) = (c.signed()?, c.signed()?, c.signed()?);

@@ -18,7 +18,7 @@ mod writer;
 
 use std::sync::Arc;
 
-use metricsdb_model::{Error, Metadata, Result, ValueKind};
+use metricsdb_model::{Error, Metadata, Result, TimeRange, ValueKind};
 use parking_lot::{Mutex, MutexGuard};
 
 pub use checkpoint::Saved;
@@ -27,6 +27,7 @@ pub use recover::Opening;
 pub use report::{Cause, Lost, Recovery, Skipped};
 pub use writer::{Durability, Status};
 
+use crate::cut::Taking;
 use crate::database::Database;
 use crate::precision::RuleText;
 use crate::rollup::Step;
@@ -131,6 +132,11 @@ impl Journal {
     /// Notes that samples before a time are about to be dropped, as far as they are dropped by chunks.
     pub(crate) fn expire(&self, shard: &mut Shard, before: i64) {
         self.one(shard, Kind::Expire, |out| crate::codec::cursor::put_signed(out, before));
+    }
+
+    /// Notes that what rows have in a range is about to be dropped, to the sample.
+    pub(crate) fn cut(&self, shard: &mut Shard, range: TimeRange, taking: Taking, rows: &[u32]) {
+        self.one(shard, Kind::Cut, |out| record::put_cut(out, range, taking, rows));
     }
 
     /// Notes that the series of these rows are about to go.

@@ -5,6 +5,7 @@ use metricsdb_model::{Error, Histogram, Metadata, MetricType, Result, TimeRange,
 
 use crate::codec::cursor::{Cursor, put_signed, put_varint};
 use crate::codec::histogram::HistogramChunk;
+use crate::cut::Taking;
 use crate::precision::RuleText;
 use crate::rollup::{EVERY_MAX, Keeping, Step};
 use crate::series::{ANY_GENERATION, ROWS_MAX};
@@ -43,6 +44,25 @@ pub fn read_rows(payload: &[u8]) -> Result<Vec<u32>> {
     read_column(&mut c, count, &mut rows)?;
     let row = |&row: &i64| u32::try_from(row).map_err(|_| Error::corruption("frame", 0, "no such row"));
     rows.iter().map(row).collect()
+}
+
+/// A range, what a cut takes in it, and the rows that it is of.
+pub fn put_cut(out: &mut Vec<u8>, range: TimeRange, taking: Taking, rows: &[u32]) {
+    out.push(taking as u8);
+    put_signed(out, range.start);
+    put_signed(out, range.end);
+    put_rows(out, rows);
+}
+
+pub fn read_cut(payload: &[u8]) -> Result<(TimeRange, Taking, Vec<u32>)> {
+    let mut c = Cursor::new(payload);
+    let taking = match c.byte()? {
+        0 => Taking::Everything,
+        1 => Taking::Stood,
+        _ => return Err(c.wrong("no such cut")),
+    };
+    let range = TimeRange::new(c.signed()?, c.signed()?);
+    Ok((range, taking, read_rows(c.rest())?))
 }
 
 /// A step, and the rows that take it: of counters, and of others.
@@ -469,6 +489,7 @@ mod tests {
             let _ = read_metadata(&bytes);
             let _ = read_rules(&bytes);
             let _ = read_marks(&bytes);
+            let _ = read_cut(&bytes);
             let _ = read_histograms(&bytes, |_, _, _, _| ());
         }
     }

@@ -94,7 +94,7 @@ fn a_series_that_goes_makes_room_for_another() {
     db.set_limits(vec![limit("all", &[], 1, 0, Action::Reject)]).unwrap();
     assert_eq!(write(&db, &[(pod("m", 0), 10, 1.0)]).series_created, 1);
     assert!(matches!(db.register(&[pod("m", 1)]), Err(Error::Cardinality { .. })));
-    assert_eq!(db.expire(11, &Budget::unlimited()).unwrap().series, 1);
+    assert_eq!(db.evict_before(11, &Budget::unlimited()).unwrap().series, 1);
     assert_eq!(db.register(&[pod("m", 1)]).unwrap().1, 1);
     db.check().unwrap();
 }
@@ -105,13 +105,13 @@ fn a_series_that_others_are_folded_into_stays_as_long_as_they() {
     db.set_limits(vec![limit("all", &[], 1, 1, Action::Overflow(Some("pod".to_owned())))]).unwrap();
     write(&db, &[(pod("m", 0), 10, 1.0), (pod("m", 1), 10, 2.0), (pod("m", 2), 10, 3.0)]);
     // All samples go, and the series that was none's own with them.
-    assert_eq!(db.expire(1000, &Budget::unlimited()).unwrap().series, 1);
+    assert_eq!(db.evict_before(1000, &Budget::unlimited()).unwrap().series, 1);
     assert_eq!(write(&db, &[(pod("m", 1), 2000, 5.0)]).accepted, 1);
     let folded = series(&[(METRIC_NAME, "m"), ("pod", super::OVERFLOW)]);
     assert_eq!(all(&db)[&folded], [(2000, 8.0)]);
     // Silent for long enough, the sources are forgotten, and then it may go.
     (0..3).for_each(|hour| db.limits_tick(hour * 7_200_000));
-    assert_eq!(db.expire(1_000_000, &Budget::unlimited()).unwrap().series, 1);
+    assert_eq!(db.evict_before(1_000_000, &Budget::unlimited()).unwrap().series, 1);
     assert_eq!(db.series_count(), 0);
     db.check().unwrap();
 }

@@ -100,7 +100,7 @@ impl Database {
 
     /// Drops the oldest samples, older than `before` at least, while the store holds more than `goal` bytes: one
     /// step, which grows with what is too much. Nothing from `keep_from` (ms) on goes. Errors: the budget's, and
-    /// those of `expire`.
+    /// `NotDurable`.
     pub fn evict(&self, goal: u64, before: i64, keep_from: i64, budget: &Budget) -> Result<Evicted> {
         let held = self.measure();
         let nothing = Evicted { expired: Expired::default(), before, finished: true };
@@ -118,7 +118,7 @@ impl Database {
         let excess = (held - goal) as f64 / held as f64;
         let step = ((span as f64 * excess) as i64).max(span / EVICT_STEPS).max(1);
         let before = oldest.saturating_add(step).min(keep_from);
-        let expired = self.expire(before, budget)?;
+        let expired = self.evict_before(before, budget)?;
         let finished = self.measure() <= goal || before == keep_from;
         Ok(Evicted { expired, before, finished })
     }

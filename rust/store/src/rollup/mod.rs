@@ -5,6 +5,7 @@
 //! `floor` of a level are in the next level alone.
 
 mod block;
+mod cut;
 pub mod kept;
 mod read;
 pub mod record;

@@ -347,6 +347,21 @@ impl Shard {
         Ok(())
     }
 
+    /// Makes records of dirty buckets anew, and those of wider levels that buckets which end so are parts of.
+    pub(crate) fn remake(
+        &self,
+        row: u32,
+        series: &mut RolledSeries,
+        cut: &[i64],
+        done: &mut Rolled,
+    ) -> Result<()> {
+        self.roll_raw(row, series, i64::MIN, done)?;
+        let mut dirty = std::mem::take(&mut series.dirty);
+        dirty.extend_from_slice(cut);
+        dirty.sort_unstable();
+        series.roll_up(&dirty, &self.shared_columns, done)
+    }
+
     /// The samples of a span that survive, chosen beside their neighbours; records are told of those that should have.
     #[allow(clippy::too_many_arguments)] // a span of a row, how it is chosen from, and who is told
     fn survivors(

@@ -246,7 +246,7 @@ fn levels_take_over_from_each_other_and_an_empty_series_goes() {
     keeps.raw = Some(1_000);
     for _ in 0..4 {
         roll(&db, &keeps, 600_000);
-        db.expire(i64::MIN, &Budget::unlimited()).unwrap();
+        db.expire(&[], &Budget::unlimited()).unwrap();
     }
     assert_eq!(db.series_count(), 0);
     db.check().unwrap();
@@ -345,7 +345,7 @@ fn a_series_that_has_ended_leaves_when_its_last_record_is_old() {
     }
     for _ in 0..4 {
         roll(&db, &keeps, 600_000);
-        db.expire(i64::MIN, &Budget::unlimited()).unwrap();
+        db.expire(&[], &Budget::unlimited()).unwrap();
     }
     assert_eq!(db.series_count(), 0);
     db.check().unwrap();
@@ -366,4 +366,75 @@ fn times_at_the_ends_of_time_are_left_alone() {
     let mut samples = metricsdb_model::Samples::default();
     view.read(0, TimeRange::ALL, &mut samples).unwrap();
     assert!(samples.timestamps.contains(&i64::MAX) && samples.timestamps.contains(&90));
+}
+
+fn delete(db: &Database, (start, end): (i64, i64)) -> crate::expire::Expired {
+    db.delete(&[every()], TimeRange::new(start, end), &Budget::unlimited()).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// While samples are there, records are those of the samples that a deletion left.
+    #[test]
+    fn records_without_a_range_are_those_of_the_samples_left(
+        times in prop::collection::btree_set(1i64..6000, 1..400),
+        late in prop::collection::btree_set(1i64..6000, 0..20),
+        range in (0i64..6000, 0i64..4000),
+        reopens: bool,
+    ) {
+        let disk = Disk::default();
+        let mut db = opened(&disk);
+        let id = series(&db);
+        let mut samples: BTreeMap<i64, f64> = times.iter().map(|&t| (t, (t * 7 % 31) as f64)).collect();
+        write(&db, id, &samples.clone().into_iter().collect::<Vec<_>>());
+        roll(&db, &rule(None, [None; 3]), 6000);
+        let late: Vec<(i64, f64)> = late.iter().map(|&t| (t, (t * 5 % 29) as f64)).collect();
+        write(&db, id, &late);
+        samples.extend(late);
+        let range = (range.0, range.0 + range.1);
+        let done = delete(&db, range);
+        let before = samples.len();
+        samples.retain(|&t, _| !(range.0..=range.1).contains(&t));
+        prop_assert_eq!((done.samples as usize, done.buckets), (before - samples.len(), 0));
+        if reopens {
+            db = opened(&disk);
+        }
+        db.check().unwrap();
+        for every in LEVELS {
+            prop_assert_eq!(rounded(records(&db, every)), rounded(model(&samples, every)), "level {}", every);
+        }
+    }
+
+    /// Where samples are gone, a bucket that a deletion cuts goes whole, and wider ones are made of those that are left.
+    #[test]
+    fn of_records_alone_whole_buckets_go(
+        times in prop::collection::btree_set(1i64..6000, 1..400),
+        range in (0i64..6000, 0i64..4000),
+        reopens: bool,
+    ) {
+        let disk = Disk::default();
+        let mut db = opened(&disk);
+        let id = series(&db);
+        let samples: BTreeMap<i64, f64> = times.iter().map(|&t| (t, (t * 7 % 31) as f64)).collect();
+        write(&db, id, &samples.clone().into_iter().collect::<Vec<_>>());
+        write(&db, id, &[(9000, 1.0)]);
+        roll(&db, &rule(Some(0), [None; 3]), 6000);
+        let all = records(&db, LEVELS[0]);
+        let range = (range.0, range.0 + range.1);
+        let meets = |r: &&Record| r.end >= range.0 && r.end - LEVELS[0] < range.1;
+        let cut = |r: &&Record| meets(r) && (r.end > range.1 || r.end - LEVELS[0] + 1 < range.0);
+        let done = delete(&db, range);
+        prop_assert!(done.buckets as usize == all.iter().filter(cut).count(), "{:?}", done);
+        if reopens {
+            db = opened(&disk);
+        }
+        db.check().unwrap();
+        let left: Vec<Record> = all.iter().filter(|r| !meets(r)).copied().collect();
+        prop_assert_eq!(rounded(records(&db, LEVELS[0])), rounded(left.clone()));
+        let mut wide = Vec::new();
+        coarser(&left, LEVELS[1], 6000, &mut wide);
+        let found: Vec<Record> = records(&db, LEVELS[1]).into_iter().filter(|r| r.end <= 6000).collect();
+        prop_assert_eq!(rounded(found), rounded(wide));
+    }
 }

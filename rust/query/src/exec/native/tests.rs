@@ -48,7 +48,7 @@ fn any_sample() -> impl Strategy<Value = Sample> {
     ]
 }
 
-fn any_storage() -> impl Strategy<Value = Plain<Mixed>> {
+pub(crate) fn any_storage() -> impl Strategy<Value = Plain<Mixed>> {
     let samples = proptest::collection::vec((1..150_000i64, any_sample()), 0..25);
     proptest::collection::vec(samples, 1..6).prop_map(|series| {
         let labels = |i: usize| {

@@ -3,8 +3,8 @@
 use metricsdb_model::{Result, TimeRange};
 
 use super::{Out, Walk};
-use crate::exec::grid::Grid;
-use crate::exec::info::info_predicate;
+use crate::exec::grid::{Grid, Looks};
+use crate::exec::info::{info_predicate, reference};
 use crate::function::{Kernel, Special, summary};
 use crate::plan::nodes::bare;
 use crate::syntax::tree::{Call, Expr, ExprKind, ValueType};
@@ -93,7 +93,7 @@ impl Walk<'_> {
             }
             Special::HistogramQuantile | Special::HistogramFraction => histograms(&input),
             Special::Info => {
-                let bound = self.bound(&info_predicate(call)?, TimeRange::ALL)?;
+                let bound = self.bound(&info_predicate(call)?, self.info_reach(call, grid)?)?;
                 let samples = if steps == 1 { bound.series } else { bound.samples };
                 let node = self.at(id);
                 (node.samples, node.bytes) = (samples, bound.bytes);
@@ -113,6 +113,13 @@ impl Walk<'_> {
         out.held = out.size(steps);
         out.peak = input.peak.max(input.held.saturating_add(out.held));
         Ok(out)
+    }
+
+    /// Where info series are looked for: at the times of the first selector that they describe.
+    fn info_reach(&self, call: &Call, grid: &Grid) -> Result<TimeRange> {
+        let first = call.args.first().map(|base| reference(base, &self.times)).transpose()?.flatten();
+        let (at, offset) = first.unwrap_or_default();
+        Ok(Looks::new(grid, at, offset).reach(self.params.lookback_ms))
     }
 
     /// Rows of two arguments in one block.

@@ -62,6 +62,13 @@ impl Stream {
                 let mut done = Expired::default();
                 rows.into_iter().try_for_each(|row| shard.expire_row(row, before, &mut self.work, &mut done))
             }
+            Kind::Cut => {
+                let (range, taking, rows) = record::read_cut(frame.payload)?;
+                let rows: Vec<u32> = rows.into_iter().filter_map(|row| self.row(row)).collect();
+                let (mut done, work) = (Expired::default(), &mut self.work);
+                let mut cut = |row| shard.cut_row(row, range, taking, &reader.rules, work, &mut done);
+                rows.into_iter().try_for_each(&mut cut)
+            }
             Kind::Roll => {
                 let (step, rows) = record::read_roll(frame.payload)?;
                 let mut done = Rolled::default();

@@ -1,0 +1,175 @@
+"""What is cold, and reading it: parts that overlap a range, their series, and the samples of some of these."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import polars as pl
+
+from metricsdb._native import Read
+from metricsdb.lifecycle.cold import layout, manifest
+from metricsdb.lifecycle.cold.manifest import Manifest, Part
+from metricsdb.lifecycle.cold.objects import Objects, library
+
+__all__ = ["Catalog", "select"]
+
+CACHE_BYTES = 64 << 20
+# Bytes of Python's objects around a cached value, roughly.
+_OVERHEAD = 512
+_ALL_TIME = (-(2**63), 2**63 - 1)
+
+Value = TypeVar("Value")
+
+
+class Catalog:
+    """The parts of one cold store. Thread-safe; every method but ``known`` may ask the store, and raise
+    ``ColdStoreError``.
+
+    Tables of series, footers and selections are kept, the newest used, up to ``cache_bytes``.
+    """
+
+    def __init__(self, objects: Objects, cache_bytes: int = CACHE_BYTES) -> None:
+        self.objects = objects
+        self._cache = _Cache(cache_bytes)
+        self._state: Manifest | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that were read from the store since it was opened."""
+        return self.objects.bytes_read
+
+    @property
+    def state(self) -> Manifest:
+        """The newest manifest that this process knows of; the first time it is loaded."""
+        with self._lock:
+            if self._state is None:
+                self._state = manifest.load(self.objects)
+            return self._state
+
+    def refresh(self) -> Manifest:
+        """Learns what others published meanwhile."""
+        return self._learn(manifest.load(self.objects))
+
+    def publish(self, change: Callable[[Manifest], Manifest]) -> Manifest:
+        return self._learn(manifest.publish(self.objects, change))
+
+    def _learn(self, state: Manifest) -> Manifest:
+        with self._lock:
+            if self._state is None or state.number >= self._state.number:
+                self._state = state
+            return self._state
+
+    def parts(self, start_ms: int, end_ms: int) -> list[Part]:
+        """Parts with samples in [start, end], pinned ones too, in rising order: where two have one time, the later
+        one has it.
+        """
+        found = [part for part in self.state.parts if part.overlaps(start_ms, end_ms)]
+        return sorted(found, key=lambda part: (part.order, part.key))
+
+    def series(self, part: Part) -> pl.DataFrame:
+        """``series`` (UInt64: hash of the labels) and a String column a label, sorted by labels, as the part's
+        samples are.
+        """
+
+        def load() -> tuple[pl.DataFrame, int]:
+            body = self.objects.get(part.series_key)
+            if layout.sha256(body) != part.series_sha256:
+                raise self.objects.error(f"{part.series_key} is not what was stored", "restore it from a copy")
+            with self._readable(part.series_key):
+                frame = layout.read_series(body)
+            return frame, int(frame.estimated_size())
+
+        return self._cache.get(("series", part.series_key), load)
+
+    def matching(self, part: Part, selectors: Sequence[str], unless: Sequence[str] = ()) -> pl.Series:
+        """``series`` of the part that any of the selectors takes and none of ``unless``. Raises ``ParseError``."""
+
+        def load() -> tuple[pl.Series, int]:
+            found = select(self.series(part), selectors)
+            return found, int(found.estimated_size())
+
+        taken = self._cache.get(("matching", part.series_key, *selectors), load)
+        return taken.filter(~taken.is_in(self.matching(part, unless).implode())) if unless else taken
+
+    def samples(
+        self, part: Part, series: pl.Series | None = None, start_ms: int = _ALL_TIME[0], end_ms: int = _ALL_TIME[1]
+    ) -> pl.DataFrame:
+        """Samples of these series (UInt64; None: all) in [start, end], sorted as stored: by series, each by time.
+
+        ``series`` UInt64, ``timestamp`` Int64 ms, ``value`` Float64, ``integer`` Int64 or null, ``kind`` UInt32 (0:
+        double; 1: int64; 2: uint64, whose 64 bits are ``integer``), ``start`` Int64 ms or null. Of a part of
+        histograms: fields in place of the three columns of the value. What was deleted is left out. Reads the row
+        groups that hold any of the series.
+        """
+        known = self._footer(part)
+        rows = None
+        if series is not None:
+            rows = self.series(part)["series"].is_in(series.implode()).arg_true().to_numpy().astype(np.int64)
+        with self._readable(part.key):
+            frame = layout.decode(self.objects, part.key, known, known.groups(rows))
+        if part.start_ms < start_ms or part.end_ms > end_ms:
+            frame = frame.filter(pl.col("timestamp").is_between(start_ms, end_ms))
+        if series is not None:
+            frame = frame.filter(pl.col("series").is_in(series.implode()))
+        for dead in part.tombstones:
+            taken = pl.col("series").is_in(self.matching(part, dead.selectors, dead.unless).implode())
+            frame = frame.filter(~(taken & pl.col("timestamp").is_between(dead.start_ms, dead.end_ms)))
+        return frame
+
+    def _footer(self, part: Part) -> layout.Footer:
+        def load() -> tuple[layout.Footer, int]:
+            with self._readable(part.key):
+                known = layout.footer(self.objects, part.key, part.bytes, part.footer_bytes)
+            return known, 4 * part.footer_bytes
+
+        return self._cache.get(("footer", part.key), load)
+
+    @contextmanager
+    def _readable(self, key: str) -> Iterator[None]:
+        """Bytes that are no Parquet of ours, or fail their checksums, are the store's fault."""
+        try:
+            yield
+        except (library("pyarrow").ArrowException, OSError, ValueError, KeyError) as error:
+            raise self.objects.error(f"{key} is not what was stored: {error}", "restore it from a copy") from None
+
+
+def select(series: pl.DataFrame, selectors: Sequence[str]) -> pl.Series:
+    """Hashes of the series that any selector takes (an empty one: all). Raises ``ParseError``."""
+    if "" in selectors:
+        return series["series"]
+    labels = series.drop("series")
+    taken = pl.repeat(False, series.height, eager=True)
+    for selector in selectors:
+        taken |= Read(selector, *_ALL_TIME).matches(labels)["matches"]
+    return series["series"].filter(taken)
+
+
+class _Cache:
+    """What was loaded last, up to so many bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._held = limit, 0
+        self._items: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[str, ...], load: Callable[[], tuple[Value, int]]) -> Value:
+        with self._lock:
+            if key in self._items:
+                self._items.move_to_end(key)
+                found: Value = self._items[key][0]
+                return found
+        # Not under the lock: two that ask at once may both load.
+        value, size = load()
+        with self._lock:
+            if key not in self._items:
+                self._items[key] = value, size + _OVERHEAD
+                self._held += size + _OVERHEAD
+            while self._held > self._limit:
+                self._held -= self._items.popitem(last=False)[1][1]
+        return value

@@ -1,0 +1,254 @@
+"""What a query needs of cold stores, fetched into memory beside it and kept there while it is asked for."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from metricsdb._native import NativeDatabase, Read
+from metricsdb.errors import ColdStoreError, MetricsDBError, QueryLimit
+from metricsdb.lifecycle.cold.catalog import Catalog
+from metricsdb.lifecycle.cold.manifest import Part, Tombstone
+from metricsdb.lifecycle.cold.objects import Missing
+
+__all__ = ["Tiers", "empty", "part_frames"]
+
+CACHE_BYTES = 512 << 20
+# The newest histogram before a window tells whether its first one is a reset: it is looked for so far back.
+HISTOGRAM_LOOK_BACK_MS = 86_400_000
+_FIRST, _LAST = -(2**63), 2**63 - 1
+# Of a store that is not asked by itself: what is asked of it counts where the question came in.
+_LIMITS = (2**40, 2**40, 2**40)
+
+Reads = Sequence[Read]
+_PLACE: dict[str, pl.DataType] = {"row": pl.UInt32(), "timestamp": pl.Int64(), "start": pl.Int64()}
+_NO_SAMPLES = pl.DataFrame(schema={**_PLACE, "value": pl.Float64, "integer": pl.Int64, "kind": pl.UInt32})
+_NO_HISTOGRAMS = pl.DataFrame(schema={**_PLACE, "encoded": pl.Binary})
+
+Hashes = npt.NDArray[np.uint64]
+_Key = tuple[str, tuple[Tombstone, ...], bool]
+
+
+@dataclass(slots=True)
+class _Shadow:
+    """Series of one part that were fetched, in a store of their own."""
+
+    native: NativeDatabase
+    loaded: Hashes = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
+    bytes: int = 0
+    # Held while samples are fetched: who needs the same waits, and finds them.
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def load(self, catalog: Catalog, part: Part, wanted: Hashes, named: bool) -> None:
+        """Fetches those of the series (sorted) that are not there yet; ``named``: their labels alone."""
+        with self.lock:
+            missing = np.setdiff1d(wanted, self.loaded, assume_unique=True)
+            if not len(missing):
+                return
+            hashes = pl.Series("series", missing)
+            samples = _marks(part, hashes) if named else catalog.samples(part, hashes)
+            table = catalog.series(part)
+            chosen = table.filter(pl.col("series").is_in(hashes.implode()))
+            if samples.height:
+                self.native.restore(*part_frames(chosen, samples))
+            self.loaded = np.union1d(self.loaded, missing)
+            self.bytes = self.native.measure()
+
+
+def part_frames(series: pl.DataFrame, samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """A part's samples as ``NativeDatabase.restore`` takes them: labels, samples, histograms. ``series`` are theirs,
+    with hashes and labels."""
+    rows = series.select("series").with_row_index("row")
+    placed = samples.join(rows, on="series", how="left", maintain_order="left").drop("series")
+    if "encoded" in placed.columns:
+        return series.drop("series"), _NO_SAMPLES, placed
+    return series.drop("series"), placed.with_columns(pl.col("kind").cast(pl.UInt32)), _NO_HISTOGRAMS
+
+
+def _marks(part: Part, series: pl.Series) -> pl.DataFrame:
+    """A sample a series: what only asks which series there are finds it in the part's range."""
+    empty = pl.lit(None, pl.Int64)
+    return pl.DataFrame({"series": series}).select(
+        "series",
+        pl.lit(part.start_ms, pl.Int64).alias("timestamp"),
+        pl.lit(0.0).alias("value"),
+        empty.alias("integer"),
+        pl.lit(0, pl.UInt32).alias("kind"),
+        empty.alias("start"),
+    )
+
+
+def empty(
+    limits: tuple[int, int, int] = (2**40, 2**40, 2**40), memory: tuple[int, int] | None = None
+) -> NativeDatabase:
+    """A store for what was fetched: the value written last stands."""
+    return NativeDatabase("last", limits, ([20, 20, 2], 100, 10_000), 0, secrets.randbits(64), None, memory)
+
+
+class Tiers:
+    """The database's own store, and what of cold ones its queries need beside it. Thread-safe.
+
+    Fetched series are kept, the parts used last, up to ``cache_bytes``. A call that reads nothing cold costs a
+    comparison where there is no cold store, and a look at its list of parts where there is one.
+    """
+
+    def __init__(self, native: Callable[[], NativeDatabase], cache_bytes: int = CACHE_BYTES) -> None:
+        self._native, self._limit = native, cache_bytes
+        self.catalogs: tuple[Catalog, ...] = ()
+        self._shadows: OrderedDict[_Key, _Shadow] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that were read from cold stores so far."""
+        return sum(catalog.bytes_read for catalog in self.catalogs)
+
+    def query(
+        self, expr: str, start: int, end: int, step: int, lookback: int, *, partial: bool = False
+    ) -> NativeDatabase:
+        """The database that answers this query. Times as ``NativeDatabase.query`` takes them.
+
+        Raises ``ColdStoreError``, or with ``partial`` lets the answer say what is missing in it; ``QueryLimit`` where
+        it needs more at once than is kept.
+        """
+        if not self.catalogs:
+            return self._native()
+        try:
+            reads = NativeDatabase.reads(expr, start, end, step, lookback)
+        except MetricsDBError:
+            return self._native()  # the evaluation says what is wrong
+        return self._beside(reads, partial)
+
+    def select(self, selectors: Sequence[str], start: int, end: int, *, partial: bool = False) -> NativeDatabase:
+        """The database that knows these series and their samples; no selector: all series. Raises as ``query``."""
+        if not self.catalogs:
+            return self._native()
+        try:
+            reads = [Read(selector, start, end) for selector in selectors or ['{__name__=~".+"}']]
+        except MetricsDBError:
+            return self._native()
+        return self._beside(reads, partial)
+
+    def names(self, selectors: Sequence[str], start: int, end: int) -> NativeDatabase:
+        """As ``select``, for who asks which series there are, and not for samples: of parts that lie in the range their
+        tables of series are enough."""
+        if not self.catalogs:
+            return self._native()
+        try:
+            reads = [Read(selector, start, end) for selector in selectors or ['{__name__=~".+"}']]
+        except MetricsDBError:
+            return self._native()
+        return self._beside(reads, False, named=True)
+
+    def queries(self, exprs: Sequence[str], times: tuple[int, int, int, int]) -> NativeDatabase:
+        """The database for several queries at once (start, end, step, lookback): those that look where nothing can be
+        read fail, each for itself."""
+        if not self.catalogs:
+            return self._native()
+        reads: list[Read] = []
+        for expr in exprs:
+            with suppress(MetricsDBError):  # the evaluation says what is wrong
+                reads += NativeDatabase.reads(expr, *times)
+        shadows, away = self._fetch(reads)
+        if not shadows and not away:
+            return self._native()
+        return self._native().with_beside(shadows, [(start, end, str(why)) for start, end, why in away], [])
+
+    def needed(self, reads: Reads) -> Iterator[tuple[Catalog, Part, Read]]:
+        """The parts that reads look into, one of which may come several times."""
+        for catalog in self.catalogs:
+            for read in reads:
+                for part in catalog.parts(max(_FIRST, read.start - HISTOGRAM_LOOK_BACK_MS), read.end):
+                    if part.kind == "histograms" or part.overlaps(read.start, read.end):
+                        yield catalog, part, read
+
+    def _beside(self, reads: Reads, partial: bool, named: bool = False) -> NativeDatabase:
+        shadows, away = self._fetch(reads, named)
+        if away and not partial:
+            raise away[0][2]
+        if not shadows and not away:
+            return self._native()
+        texts = sorted({f"the answer is partial: {why}" for *_, why in away})
+        return self._native().with_beside(shadows, [], texts)
+
+    def _fetch(
+        self, reads: Reads, named: bool = False, again: bool = True
+    ) -> tuple[list[NativeDatabase], list[tuple[int, int, ColdStoreError]]]:
+        """Stores with what the reads need, the one whose samples stand first; and times that could not be read."""
+        wanted: dict[_Key, tuple[Catalog, Part, list[Read]]] = {}
+        away: list[tuple[int, int, ColdStoreError]] = []
+        try:
+            for catalog, part, read in self.needed(reads):
+                of_labels = named and read.start <= part.start_ms and part.end_ms <= read.end
+                wanted.setdefault(_key(part, of_labels), (catalog, part, []))[2].append(read)
+        except ColdStoreError as error:
+            away.append((_FIRST, _LAST, error))
+        found: dict[_Key, _Shadow] = {}
+        order = sorted(wanted, key=lambda key: (wanted[key][1].order, wanted[key][1].key), reverse=True)
+        for key in order:
+            catalog, part, of_part = wanted[key]
+            try:
+                shadow = self._load(key, catalog, part, of_part)
+            except ColdStoreError as error:
+                away.append((part.start_ms, part.end_ms, error))
+                continue
+            if shadow is not None:
+                found[key] = shadow
+                self._fits(found)
+        self._evict(found)
+        if again and any(isinstance(why, Missing) for *_, why in away):
+            # Another process has put other parts in the place of those that this one knows of.
+            for one in self.catalogs:
+                with suppress(ColdStoreError):
+                    one.refresh()
+            return self._fetch(reads, named, again=False)
+        return [shadow.native for shadow in found.values()], away
+
+    def _load(self, key: _Key, catalog: Catalog, part: Part, reads: Reads) -> _Shadow | None:
+        table = catalog.series(part)
+        labels = table.drop("series")
+        taken = np.zeros(table.height, dtype=bool)
+        for read in reads:
+            taken |= read.matches(labels)["matches"].to_numpy()
+        if not taken.any():
+            return None
+        with self._lock:
+            shadow = self._shadows.get(key)
+            if shadow is None:
+                shadow = self._shadows[key] = _Shadow(empty())
+            self._shadows.move_to_end(key)
+        shadow.load(catalog, part, np.sort(table["series"].to_numpy()[taken]), key[2])
+        return shadow
+
+    def _fits(self, found: dict[_Key, _Shadow]) -> None:
+        held = sum(shadow.bytes for shadow in found.values())
+        if held > self._limit:
+            with self._lock:
+                for key in found:
+                    self._shadows.pop(key, None)
+            raise QueryLimit(
+                f"the query needs more than {self._limit} bytes of cold data at once; "
+                "ask for fewer series or less time, or give a larger cold_cache"
+            )
+
+    def _evict(self, found: dict[_Key, _Shadow]) -> None:
+        with self._lock:
+            held = sum(shadow.bytes for shadow in self._shadows.values())
+            for key in list(self._shadows):
+                if held <= self._limit:
+                    return
+                if key not in found:
+                    held -= self._shadows.pop(key).bytes
+
+
+def _key(part: Part, named: bool) -> _Key:
+    """A part is what it is named after, but for what was deleted of it since. ``named``: of its labels alone."""
+    return part.key, part.tombstones, named and not part.tombstones

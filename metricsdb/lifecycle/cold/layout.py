@@ -1,0 +1,329 @@
+"""What an object of the cold store holds: frames to Parquet and back, exact to the bit. `docs/formats/cold.md`."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from metricsdb.lifecycle.cold.objects import Objects, library
+
+__all__ = ["SAMPLES", "Footer", "decode", "encode", "encode_series", "footer", "read_series", "sha256"]
+
+VERSION = "1"
+# Rows of a row group, the least that a selective read fetches of each column.
+ROWS = 1 << 17
+PAGE_BYTES = 1 << 20
+LEVEL, SERIES_LEVEL = 6, 9
+# A double is written as `number / 10**scale` where that gives its very bits; nine digits are nanoseconds.
+SCALES = range(10)
+# Values of a series that are looked at to find its scale, and the share of them that must be decimals.
+SCREEN, SCREEN_SHARE = 32, 0.5
+# `scale` of numbers that were written as integers, which doubles would round.
+INT64, UINT64 = -1, -2
+# What samples are in memory. `kind`: 0 double, 1 int64, 2 uint64, whose 64 bits are `integer`; `value` is the double
+# nearest.
+SAMPLES: dict[str, pl.DataType] = {
+    "series": pl.UInt64(),
+    "timestamp": pl.Int64(),
+    "value": pl.Float64(),
+    "integer": pl.Int64(),
+    "kind": pl.UInt32(),
+    "start": pl.Int64(),
+}
+_RUNS = ["series", "metric", "scale", "start"]
+_TIME = pl.Datetime("ms", "UTC")
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+def sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def encode_series(series: pl.DataFrame) -> bytes:
+    """``series`` (UInt64) and a String column a label, in the order of the samples."""
+    sink = io.BytesIO()
+    parquet = library("pyarrow.parquet")
+    parquet.write_table(
+        _strings(series.to_arrow()),
+        sink,
+        compression="zstd",
+        compression_level=SERIES_LEVEL,
+        use_dictionary=False,
+        write_statistics=["__name__"],
+        write_page_checksum=True,
+        store_schema=False,
+    )
+    return sink.getvalue()
+
+
+def read_series(body: bytes) -> pl.DataFrame:
+    frame = pl.from_arrow(library("pyarrow.parquet").read_table(io.BytesIO(body), page_checksum_verification=True))
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def encode(series: pl.DataFrame, samples: pl.DataFrame, series_key: str) -> bytes:
+    """Samples, or histograms, sorted by ``row`` (of the series frame, UInt32) and ``timestamp`` (Int64 ms).
+
+    The other columns are those of ``SAMPLES``, or, of histograms, whatever their fields are. Some 20 million samples
+    per second of CPU.
+    """
+    arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
+    rows = samples["row"].to_numpy()
+    hashes = series["series"].to_numpy()
+    start = (
+        samples["start"] if "start" in samples.columns else pl.repeat(None, samples.height, dtype=pl.Int64, eager=True)
+    )
+    columns: dict[str, Any] = {
+        "series": arrow.array(hashes[rows]),
+        "metric": arrow.nulls(len(rows), arrow.string()),
+        "timestamp": samples["timestamp"].cast(_TIME).to_arrow(),
+        "start": start.cast(_TIME).to_arrow(),
+    }
+    encodings = {"timestamp": _smallest(columns["timestamp"], "PLAIN", "DELTA_BINARY_PACKED")}
+    if "value" in samples.columns:
+        columns |= {name: column.to_arrow() for name, column in _numbers(samples, rows).items()}
+        encodings["number"] = _smallest(columns["number"], "BYTE_STREAM_SPLIT", "DELTA_BINARY_PACKED")
+        encodings["value"] = _smallest(columns["value"], "PLAIN", "BYTE_STREAM_SPLIT")
+    else:
+        rest = samples.drop("row", "timestamp", "start", strict=False)
+        columns |= dict(zip(rest.columns, rest.to_arrow().columns, strict=True))
+    table = _strings(arrow.table(columns))
+    notes = {"version": VERSION, "series": series_key, "rows": json.dumps(rows[::ROWS].tolist())}
+    metric_field = arrow.field("metric", arrow.dictionary(arrow.int32(), arrow.string()))
+    sink = io.BytesIO()
+    with parquet.ParquetWriter(
+        sink,
+        table.schema.set(1, metric_field),
+        compression="zstd",
+        compression_level=LEVEL,
+        use_dictionary=_RUNS,
+        column_encoding=encodings,
+        data_page_size=PAGE_BYTES,
+        max_rows_per_page=ROWS,
+        write_statistics=["series", "metric", "timestamp"],
+        write_page_checksum=True,
+        store_schema=False,
+    ) as writer:
+        for at, metric in _metrics(series, rows):
+            writer.write_table(table.slice(at, ROWS).set_column(1, metric_field, metric))
+        writer.add_key_value_metadata({f"metricsdb.{name}": text for name, text in notes.items()})
+    return sink.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """Where the columns of an object stand. ``first``: the row of the series table that each row group begins with."""
+
+    metadata: Any
+    first: Ints
+    size: int
+
+    def groups(self, rows: Ints | None) -> list[int]:
+        """The row groups that hold samples of these rows of the series table (None: all)."""
+        count = self.metadata.num_row_groups
+        if rows is None:
+            return list(range(count))
+        # A series may begin in the group before the one that its row is the first of.
+        low = np.maximum(np.searchsorted(self.first, rows, side="left") - 1, 0)
+        high = np.searchsorted(self.first, rows, side="right") - 1
+        wanted = np.zeros(count + 1, dtype=np.int64)
+        np.add.at(wanted, low, 1)
+        np.add.at(wanted, np.maximum(high, low) + 1, -1)
+        return np.flatnonzero(np.cumsum(wanted)[:count]).tolist()
+
+    @property
+    def has_values(self) -> bool:
+        return "number" in self.metadata.schema.to_arrow_schema().names
+
+    def ranges(self, groups: list[int]) -> list[tuple[int, int]]:
+        """Bytes of the row groups, from the first column's pages to the last one's; neighbours as one."""
+        found: list[tuple[int, int]] = []
+        for at in groups:
+            group = self.metadata.row_group(at)
+            columns = [group.column(i) for i in range(group.num_columns)]
+            starts = [c.dictionary_page_offset or c.data_page_offset for c in columns]
+            ends = [start + c.total_compressed_size for start, c in zip(starts, columns, strict=True)]
+            if found and found[-1][1] == min(starts):
+                found[-1] = (found[-1][0], max(ends))
+            else:
+                found.append((min(starts), max(ends)))
+        return found
+
+
+def footer(objects: Objects, key: str, size: int, footer_bytes: int) -> Footer:
+    (tail,) = objects.ranges(key, [(size - footer_bytes, size)])
+    metadata = library("pyarrow.parquet").read_metadata(io.BytesIO(tail))
+    first = json.loads(metadata.metadata[b"metricsdb.rows"])
+    return Footer(metadata, np.array(first, dtype=np.int64), size)
+
+
+def footer_bytes(body: bytes) -> int:
+    """Length of a Parquet file's footer with its frame."""
+    return int.from_bytes(body[-8:-4], "little") + 8
+
+
+def decode(objects: Objects, key: str, known: Footer, groups: list[int]) -> pl.DataFrame:
+    """The rows of these row groups, in the columns of ``SAMPLES`` (or those of histograms)."""
+    ranges = known.ranges(groups)
+    bodies = objects.ranges(key, ranges)
+    source = _Sparse(known.size, {start: body for (start, _), body in zip(ranges, bodies, strict=True)})
+    parquet = library("pyarrow.parquet")
+    file = parquet.ParquetFile(source, metadata=known.metadata, page_checksum_verification=True, pre_buffer=False)
+    columns = [name for name in known.metadata.schema.to_arrow_schema().names if name != "metric"]
+    frame = pl.from_arrow(file.read_row_groups(groups, columns=columns, use_threads=False))
+    assert isinstance(frame, pl.DataFrame)
+    frame = frame.with_columns(pl.col("timestamp", "start").cast(pl.Int64))
+    return _samples(frame) if known.has_values else frame
+
+
+class _Sparse(io.RawIOBase):
+    """A file of which only some stretches are there."""
+
+    def __init__(self, size: int, stretches: dict[int, bytes]) -> None:
+        super().__init__()
+        self._size, self._stretches, self._at = size, stretches, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def read(self, count: int = -1) -> bytes:
+        count = self._size - self._at if count < 0 else count
+        for start, body in self._stretches.items():
+            if start <= self._at and self._at + count <= start + len(body):
+                found = body[self._at - start : self._at - start + count]
+                self._at += count
+                return found
+        raise OSError(f"bytes {self._at} to {self._at + count} were not fetched")
+
+
+def _numbers(samples: pl.DataFrame, rows: Ints) -> dict[str, pl.Series]:
+    """``number``, ``scale`` and ``value`` of doubles and integers: one of number and value is null in each row."""
+    value = samples["value"].to_numpy()
+    begins = np.flatnonzero(np.diff(rows, prepend=-1))
+    scale = np.repeat(_scales(value, begins), np.diff(begins, append=len(rows)))
+    power = 10.0 ** np.maximum(scale, 0)
+    with np.errstate(all="ignore"):
+        scaled = np.rint(value * power) + 0.0  # -0.0 becomes 0.0, which is not what it was
+        # A whole number below 2**53 and a power of ten below 10**23 are doubles: their quotient is rounded once,
+        # everywhere.
+        exact = (scale >= 0) & (np.abs(scaled) < 2.0**53) & ((scaled / power).view(np.int64) == value.view(np.int64))
+        number = np.where(exact, scaled, 0.0).astype(np.int64)
+    scale = np.where(exact, scale, 0).astype(np.int8)
+    if "kind" in samples.columns and samples["kind"].max():
+        kind = samples["kind"].to_numpy()
+        integer = samples["integer"].fill_null(0).to_numpy()
+        number = np.where(kind > 0, integer, number)
+        scale = np.where(kind > 0, -kind.astype(np.int8), scale)
+        exact |= kind > 0
+    there = pl.Series(exact)
+    empty = pl.DataFrame({"there": there, "number": number, "scale": scale, "value": value}).lazy()
+    frame = empty.select(
+        pl.when("there").then("number").alias("number"), "scale", pl.when(~pl.col("there")).then("value").alias("value")
+    ).collect()
+    return {name: frame[name] for name in ("number", "scale", "value")}
+
+
+def _scales(value: Floats, begins: Ints) -> npt.NDArray[np.int8]:
+    """For each series the least scale that most of its values have, found on some of them; -1 where no one serves."""
+    lengths = np.diff(begins, append=len(value))
+    picks = begins[:, None] + (np.arange(SCREEN) * lengths[:, None]) // SCREEN
+    seen = value[picks]
+    best = np.full(len(begins), -1, dtype=np.int8)
+    share = np.full(len(begins), SCREEN_SHARE * SCREEN)
+    todo = np.arange(len(begins))
+    with np.errstate(all="ignore"):
+        for scale in SCALES:
+            some = seen[todo]
+            scaled = np.rint(some * 10.0**scale)
+            exact = (np.abs(scaled) < 2.0**53) & ((scaled / 10.0**scale).view(np.int64) == some.view(np.int64))
+            fits = exact.sum(axis=1)
+            better = fits > share[todo]
+            best[todo[better]], share[todo[better]] = scale, fits[better]
+            todo = todo[share[todo] < SCREEN]
+            if not len(todo):
+                break
+    return best
+
+
+def _samples(frame: pl.DataFrame) -> pl.DataFrame:
+    number, scale = pl.col("number"), pl.col("scale")
+    power = pl.lit(10.0).pow(pl.max_horizontal(scale, 0).cast(pl.Float64))
+    unsigned = number.reinterpret(signed=False).cast(pl.Float64)
+    widened = pl.when(scale == UINT64).then(unsigned).otherwise(number.cast(pl.Float64) / power)
+    return frame.select(
+        "series",
+        "timestamp",
+        pl.when(number.is_null()).then("value").otherwise(widened).alias("value"),
+        pl.when(scale < 0).then(number).alias("integer"),
+        (-pl.min_horizontal(scale, 0)).cast(pl.UInt32).alias("kind"),
+        "start",
+    )
+
+
+def _metrics(series: pl.DataFrame, rows: Ints) -> Iterator[tuple[int, Any]]:
+    """Row groups and the names of their metrics, each with a dictionary of those names alone."""
+    arrow = library("pyarrow")
+    names = (
+        series["__name__"].fill_null("") if "__name__" in series.columns else pl.repeat("", series.height, eager=True)
+    )
+    code = names.rle_id().to_numpy()
+    texts = names.gather(np.flatnonzero(np.diff(code.astype(np.int64), prepend=-1))).to_arrow().cast(arrow.string())
+    for at in range(0, len(rows), ROWS):
+        some = code[rows[at : at + ROWS]].astype(np.int32)
+        used = texts.slice(some[0], some[-1] - some[0] + 1)
+        yield at, arrow.DictionaryArray.from_arrays(arrow.array(some - some[0]), used)
+
+
+def _smallest(column: Any, *encodings: str) -> str:
+    """The encoding that makes the column smallest, tried on stretches of it."""
+    arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
+    stretch = max(ROWS // 8, 1)
+    starts = range(0, len(column), max(stretch, len(column) // 4))
+    part = arrow.table({"c": arrow.chunked_array([column.slice(at, stretch) for at in starts]).combine_chunks()})
+    sizes = {}
+    for encoding in encodings:
+        sink = io.BytesIO()
+        parquet.write_table(
+            part,
+            sink,
+            compression="zstd",
+            use_dictionary=False,
+            column_encoding={"c": encoding},
+            max_rows_per_page=ROWS,
+        )
+        sizes[encoding] = sink.tell()
+    return min(sizes, key=lambda encoding: sizes[encoding])
+
+
+def _strings(table: Any) -> Any:
+    """Strings as every reader knows them; polars hands out views."""
+    arrow = library("pyarrow")
+    types = [
+        (
+            f.name,
+            arrow.string() if arrow.types.is_string_view(f.type) or arrow.types.is_large_string(f.type) else f.type,
+        )
+        for f in table.schema
+    ]
+    return table.cast(arrow.schema(types))

@@ -1,0 +1,36 @@
+"""The native store as what a move needs of a memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import polars as pl
+
+from metricsdb._native import NativeDatabase
+from metricsdb.lifecycle.cold.move import Export, Rule
+
+__all__ = ["NativeMemory"]
+
+
+class NativeMemory:
+    """Samples of one native store: exported with digests, and dropped where these still hold."""
+
+    def __init__(self, native: Callable[[], NativeDatabase]) -> None:
+        self._native = native
+
+    def first_ms(self) -> int | None:
+        stats = self._native().stats()
+        return stats["first_ms"] if stats["samples"] + stats["histogram_samples"] else None
+
+    def has(self, start_ms: int, end_ms: int) -> bool:
+        return self._native().series_frame([], start_ms, end_ms).height > 0
+
+    def export(self, rules: Sequence[Rule], at: int, start_ms: int, end_ms: int) -> Export:
+        others = [rule.selector for rule in rules[:at]]
+        series, labels, samples, histograms = self._native().export(rules[at].selector, start_ms, end_ms, others)
+        return Export(series, labels, samples, histograms)
+
+    def drop(self, series: pl.DataFrame, start_ms: int, end_ms: int) -> int:
+        handles, digests = series["handle"].to_numpy(), series["digest"].to_numpy()
+        gone, _ = self._native().drop_copied(handles, digests, start_ms, end_ms)
+        return int(gone.sum())

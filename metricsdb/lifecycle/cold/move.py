@@ -1,0 +1,433 @@
+"""From memory to the cold store and on: copy, verify, publish, and only then drop; compact, delete, expire, sweep.
+
+Whatever moment a process ends at, the manifest names whole objects that were read back, and memory has what it does
+not name.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import polars as pl
+
+from metricsdb.clock import Clock
+from metricsdb.lifecycle.cold import manifest
+from metricsdb.lifecycle.cold.catalog import Catalog
+from metricsdb.lifecycle.cold.manifest import Kind, Manifest, Part, Tombstone
+from metricsdb.lifecycle.cold.objects import Missing
+from metricsdb.lifecycle.cold.parts import FOLDERS, Cut, cut, merge, ordered, split, store
+
+__all__ = ["BUCKET_MS", "Export", "Memory", "Moved", "Mover", "Progress", "Rule"]
+
+BUCKET_MS = 7_200_000
+# Samples of one part at most, but for a series that has more by itself: bounds the memory of a move.
+PART_SAMPLES = 8_000_000
+# So many parts of a day become one; fewer, once later days have parts, and all but the largest come to a share of it.
+COMPACT_PARTS, COMPACT_SHARE = 6, 0.1
+# Samples that are compacted into one part at most.
+COMPACT_SAMPLES = 32_000_000
+# Objects that no part needs any more stay so long for readers that are at them.
+GONE_GRACE_MS = 15_000
+# Objects of other processes that no manifest names may be a move under way.
+ORPHAN_GRACE_MS = 3_600_000
+_ALWAYS = -(2**63)
+_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What the series of a selector that no rule before it takes: samples before ``before_ms`` (None: nothing)."""
+
+    selector: str
+    before_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What memory has of a range.
+
+    ``series``: ``handle`` and ``digest`` for ``drop``, ``series`` (hash of the labels), all UInt64. ``labels``: those
+    of the series, a String column each. ``samples`` and ``histograms``: ``row`` of the series (UInt32, not falling),
+    ``timestamp``
+    (Int64 ms, rising), and the columns that the layout knows.
+    """
+
+    series: pl.DataFrame
+    labels: pl.DataFrame
+    samples: pl.DataFrame
+    histograms: pl.DataFrame
+
+
+class Memory(Protocol):
+    """What a move needs of the database."""
+
+    def first_ms(self) -> int | None:
+        """Time of the oldest sample; nothing is older."""
+        ...
+
+    def has(self, start_ms: int, end_ms: int) -> bool:
+        """Whether there may be samples in [start, end]."""
+        ...
+
+    def export(self, rules: Sequence[Rule], at: int, start_ms: int, end_ms: int) -> Export:
+        """Samples in [start, end] of the series that rule ``at`` governs."""
+        ...
+
+    def drop(self, series: pl.DataFrame, start_ms: int, end_ms: int) -> int:
+        """Deletes what was exported of these series; a series that got samples in the range meanwhile stays.
+        Series dropped.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a run did. ``bytes``: uploaded; ``stayed``: series that got late samples while they were copied."""
+
+    series: int = 0
+    samples: int = 0
+    parts: int = 0
+    bytes: int = 0
+    stayed: int = 0
+
+    def __add__(self, other: Moved) -> Moved:
+        return Moved(
+            self.series + other.series,
+            self.samples + other.samples,
+            self.parts + other.parts,
+            self.bytes + other.bytes,
+            self.stayed + other.stayed,
+        )
+
+
+Progress = Callable[[float, Moved], None]
+
+
+class _Changed(Exception):
+    """Parts that a step builds on are not there any more."""
+
+
+class Mover:
+    """Everything that changes a cold store. Thread-safe: steps run one after another, each seconds at most.
+
+    ``owner`` names who writes: the same after a crash, and of one process at a time, so that what a run left behind is
+    known as its own.
+    """
+
+    def __init__(self, catalog: Catalog, owner: str, clock: Clock, bucket_ms: int = BUCKET_MS) -> None:
+        self.catalog, self.owner, self.bucket_ms = catalog, owner, bucket_ms
+        self.lock = threading.RLock()
+        """Held by each step.
+        Who deletes from memory and cold store holds it over both, or a move may come in between.
+        """
+        self._clock = clock
+        catalog.objects.owner = owner
+        self._run, self._names = secrets.token_hex(4), itertools.count()
+        self._pause = threading.Event()
+
+    def move(
+        self,
+        memory: Memory,
+        rules: Sequence[Rule],
+        samples_per_second: float | None = None,
+        progress: Progress | None = None,
+    ) -> Moved:
+        """Moves whole buckets that are older than their rule says, the oldest first.
+
+        Raises ``ColdStoreError``: what was published by then is moved, the rest is in memory.
+        """
+        total, first = Moved(), memory.first_ms()
+        befores = [rule.before_ms for rule in rules if rule.before_ms is not None]
+        if first is None or not befores:
+            return total
+        low, high = first // self.bucket_ms, max(befores) // self.bucket_ms
+        bucket = low
+        while bucket < high:
+            if step := self._empty(memory, bucket, high):
+                bucket += step
+            else:
+                for moved in self._due(memory, rules, bucket, samples_per_second):
+                    total += moved
+                bucket += 1
+            if progress is not None:
+                progress((bucket - low) / (high - low), total)
+        return total
+
+    def _empty(self, memory: Memory, bucket: int, high: int) -> int:
+        """How many buckets from this one on are known to hold nothing: years are skipped in few steps."""
+        empty, width = 0, 1
+        while bucket + empty < high:
+            start, end = bucket + empty, min(bucket + empty + width, high)
+            if memory.has(start * self.bucket_ms, end * self.bucket_ms - 1):
+                break
+            empty, width = end - bucket, width * 2
+        return empty
+
+    def _due(
+        self, memory: Memory, rules: Sequence[Rule], bucket: int, samples_per_second: float | None
+    ) -> Iterator[Moved]:
+        start, end = bucket * self.bucket_ms, (bucket + 1) * self.bucket_ms - 1
+        for at, rule in enumerate(rules):
+            if rule.before_ms is None or rule.before_ms <= end:
+                continue
+            begun = self._clock.monotonic()
+            moved = self._bucket(memory, rules, at, start, end)
+            yield moved
+            if samples_per_second:
+                wait = moved.samples / samples_per_second - (self._clock.monotonic() - begun)
+                self._pause.wait(max(0.0, wait))
+
+    def _bucket(self, memory: Memory, rules: Sequence[Rule], at: int, start_ms: int, end_ms: int) -> Moved:
+        with self.lock:
+            export = memory.export(rules, at, start_ms, end_ms)
+            made = self.add(export)
+            if not export.series.height:
+                return made
+            dropped = memory.drop(export.series, start_ms, end_ms)
+            return replace(made, series=dropped, stayed=export.series.height - dropped)
+
+    def add(self, export: Export, pinned: str | None = None) -> Moved:
+        """Publishes an export, as the newest.
+        What is there already, as after a crash before the drop, stays as it is.
+        """
+        made: list[Cut] = []
+
+        def attempt(state: Manifest) -> None:
+            nonlocal made
+            there = {(part.sha256, part.pinned) for part in state.parts}
+            cuts = self._cuts(export, state, pinned)
+            made = [one for one in cuts if (one.part.sha256, pinned) not in there]
+            self._publish(made, ())
+
+        self._attempt(attempt)
+        size = sum(len(body) for one in made for body in one.bodies.values())
+        return Moved(0, export.samples.height + export.histograms.height, len(made), size)
+
+    def unpin(self, name: str) -> int:
+        """Lets go of the parts of a pin; how many there were."""
+        return self._drop(lambda part: part.pinned == name)
+
+    def delete(self, selectors: Sequence[str], start_ms: int, end_ms: int) -> int:
+        """Hides samples in [start, end] of the series that a selector takes, at once, pinned ones too; ``compact``
+        rewrites.
+
+        How many parts have such series. Raises ``ParseError``.
+        """
+        dead, hidden = Tombstone(tuple(selectors), start_ms, end_ms), 0
+
+        def bury(part: Part) -> Part:
+            nonlocal hidden
+            if not part.overlaps(start_ms, end_ms) or not len(self.catalog.matching(part, selectors)):
+                return part
+            hidden += 1
+            return part if dead in part.tombstones else replace(part, tombstones=(*part.tombstones, dead))
+
+        def change(state: Manifest) -> Manifest:
+            nonlocal hidden
+            hidden = 0
+            return replace(state, parts=tuple(bury(part) for part in state.parts))
+
+        with self.lock:
+            self.catalog.publish(change)
+        return hidden
+
+    def expire(self, rules: Sequence[Rule]) -> int:
+        """Lets go of samples before the time of the first rule that takes their series; pinned parts stay.
+
+        Parts with nothing younger are dropped, others hide what is old. How many parts were dropped.
+        """
+        befores = [rule.before_ms for rule in rules if rule.before_ms is not None]
+        high = max(befores, default=_ALWAYS)
+        with self.lock:
+            dropped = self._drop(lambda part: part.start_ms < high and not part.pinned and self._is_old(part, rules))
+
+            def change(state: Manifest) -> Manifest:
+                return replace(
+                    state,
+                    parts=tuple(
+                        part if part.pinned or part.start_ms >= high else self._aged(part, rules)
+                        for part in state.parts
+                    ),
+                )
+
+            self.catalog.publish(change)
+        return dropped
+
+    def _drop(self, leaves: Callable[[Part], bool]) -> int:
+        dropped = 0
+
+        def change(state: Manifest) -> Manifest:
+            nonlocal dropped
+            old = [part.key for part in state.parts if leaves(part)]
+            dropped = len(old)
+            return state.exchange(old, (), self._clock.now_ms()) if old else state
+
+        with self.lock:
+            self.catalog.publish(change)
+        return dropped
+
+    def _governed(self, part: Part, rules: Sequence[Rule]) -> list[tuple[Rule, tuple[str, ...], int]]:
+        """Rules that govern series of a part, the selectors before each, and how many series."""
+        found, before = [], tuple[str, ...]()
+        for rule in rules:
+            found.append((rule, before, len(self.catalog.matching(part, (rule.selector,), before))))
+            before = (*before, rule.selector)
+        return [one for one in found if one[2]]
+
+    def _is_old(self, part: Part, rules: Sequence[Rule]) -> bool:
+        old = [
+            n
+            for rule, _, n in self._governed(part, rules)
+            if rule.before_ms is not None and part.end_ms < rule.before_ms
+        ]
+        return sum(old) == part.series
+
+    def _aged(self, part: Part, rules: Sequence[Rule]) -> Part:
+        """The part with tombstones for what rules let go, in place of those that rules put there before."""
+        kept = [dead for dead in part.tombstones if dead.start_ms != _ALWAYS]
+        for rule, before, _ in self._governed(part, rules):
+            if rule.before_ms is not None and part.start_ms < rule.before_ms:
+                kept.append(Tombstone((rule.selector,), _ALWAYS, min(rule.before_ms - 1, part.end_ms), before))
+        return replace(part, tombstones=tuple(kept))
+
+    def compact(self, progress: Callable[[float, int], None] | None = None) -> int:
+        """Makes one part of small ones of a day, and rewrites parts without what was deleted. How many parts became
+        fewer.
+
+        A step at a time holds the lock; readers see the old parts or the new one.
+        """
+        groups = compactable(self.catalog.state)
+        done = 0
+        for at, group in enumerate(groups):
+            with self.lock:
+                done += self._merge(group)
+            if progress is not None:
+                progress((at + 1) / len(groups), done)
+        return done
+
+    def _merge(self, group: Sequence[Part]) -> int:
+        try:
+            pieces = [(self.catalog.series(part), self.catalog.samples(part)) for part in group]
+            series, samples = merge(pieces)
+            state, first = self.catalog.state, group[0]
+            cuts = [
+                cut(some_series, some, self._name, state, kind=first.kind, pinned=first.pinned)
+                for some_series, some in split(series, samples, COMPACT_SAMPLES)
+            ]
+            self._publish(cuts, group)
+        except (_Changed, Missing):
+            # Somebody else deleted or compacted: the next run sees what is left to do.
+            self.catalog.refresh()
+            return 0
+        return len(group)
+
+    def sweep(self) -> int:
+        """Deletes objects that no part needs any more, those that runs of this owner left behind, and others' old ones.
+
+        How many. Lists all objects.
+        """
+        with self.lock:
+            state, now = self.catalog.refresh(), self._clock.now_ms()
+            named = state.keys()
+            late = {one.key for one in state.gone if one.since_ms <= now - GONE_GRACE_MS}
+            waiting = {one.key for one in state.gone} - late
+            orphans = [
+                one.key
+                for folder in FOLDERS
+                for one in self.catalog.objects.list(folder)
+                if one.key not in named and one.key not in waiting and one.key not in late
+                if self._is_own(one.key) or one.modified_ms < now - ORPHAN_GRACE_MS
+            ]
+            self.catalog.objects.delete([*late, *orphans])
+            self.catalog.publish(lambda s: replace(s, gone=tuple(one for one in s.gone if one.key not in late)))
+            manifest.sweep(self.catalog.objects, self.catalog.state.number)
+            return len(late) + len(orphans)
+
+    def _is_own(self, key: str) -> bool:
+        return key.rpartition("/")[2].startswith(f"{self.owner}-")
+
+    def _name(self) -> str:
+        """A name for an object that none had before, so that nothing that may be deleted comes back."""
+        return f"{self.owner}-{self._run}-{next(self._names)}"
+
+    def _cuts(self, export: Export, known: Manifest, pinned: str | None) -> list[Cut]:
+        made = []
+        table = export.labels.with_columns(export.series["series"])
+        kinds: tuple[tuple[Kind, pl.DataFrame], ...] = (("samples", export.samples), ("histograms", export.histograms))
+        for kind, frame in kinds:
+            series, samples = ordered(table, frame)
+            for some_series, some in split(series, samples, PART_SAMPLES):
+                made.append(cut(some_series, some, self._name, known, kind=kind, pinned=pinned))
+        return made
+
+    def _publish(self, cuts: Sequence[Cut], old: Sequence[Part]) -> None:
+        """Uploads, verifies, and puts parts in the place of old ones, as old as the youngest of these, or as the
+        newest.
+        """
+        if not cuts and not old:
+            return
+        store(self.catalog.objects, cuts)
+        order = max((part.order for part in old), default=None)
+        stored = {key for one in cuts for key in one.bodies}
+
+        def change(state: Manifest) -> Manifest:
+            keys = state.keys() | stored
+            if not all(part in state.parts for part in old) or not all(one.part.series_key in keys for one in cuts):
+                raise _Changed
+            new = [replace(one.part, order=state.number + 1 if order is None else order) for one in cuts]
+            return state.exchange([part.key for part in old], new, self._clock.now_ms())
+
+        try:
+            self.catalog.publish(change)
+        except _Changed:
+            self.catalog.objects.delete(stored)
+            raise
+
+    def _attempt(self, attempt: Callable[[Manifest], None]) -> None:
+        with self.lock:
+            for _ in range(_TRIES):
+                try:
+                    return attempt(self.catalog.state)
+                except _Changed:
+                    self.catalog.refresh()
+        raise self.catalog.objects.error("others replace what is built on", "let fewer processes write to one prefix")
+
+
+def compactable(state: Manifest) -> list[list[Part]]:
+    """Parts that should become one, as groups of neighbours in the order that decides between them, or be rewritten."""
+    folders: dict[tuple[str, str, str | None], list[Part]] = {}
+    for part in sorted(state.parts, key=lambda part: (part.order, part.key)):
+        folders.setdefault((part.kind, part.day, part.pinned), []).append(part)
+    newest = max((part.day for part in state.parts), default="")
+    groups = []
+    for (_, day, pinned), parts in folders.items():
+        for run in _runs(parts):
+            small = sum(part.samples for part in run) - max(part.samples for part in run)
+            over = day < newest and small >= COMPACT_SHARE * max(part.samples for part in run)
+            many = len(run) >= COMPACT_PARTS or (len(run) > 1 and over)
+            if (many and pinned is None) or any(_is_due(part) for part in run):
+                groups.append(run)
+    return groups
+
+
+def _runs(parts: Sequence[Part]) -> list[list[Part]]:
+    """Neighbours that fit into one part together."""
+    runs: list[list[Part]] = []
+    held = 0
+    for part in parts:
+        if not runs or held + part.samples > COMPACT_SAMPLES:
+            runs.append([])
+            held = 0
+        runs[-1].append(part)
+        held += part.samples
+    return runs
+
+
+def _is_due(part: Part) -> bool:
+    """Whether something was deleted for good; what a rule lets go hour by hour waits until the rule is through."""
+    return any(dead.start_ms != _ALWAYS or dead.end_ms >= part.end_ms for dead in part.tombstones)

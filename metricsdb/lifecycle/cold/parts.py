@@ -1,0 +1,144 @@
+"""Making parts: frames to objects that are uploaded, read back and compared before any manifest names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from metricsdb.lifecycle.cold import layout
+from metricsdb.lifecycle.cold.manifest import Kind, Manifest, Part
+from metricsdb.lifecycle.cold.objects import SCRATCH, Missing, Objects
+
+__all__ = ["DAY_MS", "FOLDERS", "Cut", "cut", "day_of", "merge", "ordered", "split", "store"]
+
+DAY_MS = 86_400_000
+# Uploads at once.
+UPLOADS = 4
+# Where objects of parts stand; manifests have a folder of their own.
+FOLDERS = ("samples/", "histograms/", "pins/", "series/", SCRATCH)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A part that is not published, and the objects that it is made of."""
+
+    part: Part
+    bodies: dict[str, bytes] = field(repr=False)
+
+
+def day_of(ms: int) -> str:
+    """``2026-01-31``."""
+    return str(np.datetime64(ms // DAY_MS, "D"))
+
+
+def cut(
+    series: pl.DataFrame,
+    samples: pl.DataFrame,
+    name: Callable[[], str],
+    known: Manifest,
+    *,
+    kind: Kind = "samples",
+    pinned: str | None = None,
+) -> Cut:
+    """Objects of samples of one day (of a pin: of any time), ordered as ``ordered`` does.
+
+    ``series``: ``series`` (UInt64) and labels, each with a sample; ``samples``: ``row`` of the series frame,
+    ``timestamp`` and the columns of a value. ``name`` gives names that nothing had before. A table of series that a
+    known part has is not written again.
+    """
+    series_body = layout.encode_series(series)
+    series_hash = layout.sha256(series_body)
+    shared = next((p.series_key for p in known.parts if p.series_sha256 == series_hash), None)
+    series_key = shared or f"series/{name()}.parquet"
+    body = layout.encode(series, samples, series_key)
+    start, end = samples["timestamp"].min(), samples["timestamp"].max()
+    assert isinstance(start, int)
+    assert isinstance(end, int)
+    part = Part(
+        key=f"{kind if pinned is None else 'pins'}/day={day_of(start)}/{name()}.parquet",
+        series_key=series_key,
+        start_ms=start,
+        end_ms=end,
+        series=series.height,
+        samples=samples.height,
+        bytes=len(body),
+        kind=kind,
+        order=0,
+        sha256=layout.sha256(body),
+        series_sha256=series_hash,
+        series_bytes=len(series_body),
+        footer_bytes=layout.footer_bytes(body),
+        pinned=pinned,
+    )
+    bodies = {part.key: body} if shared else {series_key: series_body, part.key: body}
+    return Cut(part, bodies)
+
+
+def store(objects: Objects, cuts: Sequence[Cut]) -> None:
+    """Uploads all objects, reads them back and compares. Raises ``ColdStoreError``."""
+    bodies = {key: body for made in cuts for key, body in made.bodies.items()}
+    with ThreadPoolExecutor(UPLOADS, "cold-upload") as pool:
+        # Exceptions come out here, once those under way have ended.
+        list(pool.map(lambda item: _put(objects, *item), bodies.items()))
+
+
+def _put(objects: Objects, key: str, body: bytes) -> None:
+    objects.put(key, body)
+    try:
+        same = objects.get(key) == body
+    except Missing:
+        same = False
+    if not same:
+        raise objects.error(f"{key} reads back as other bytes than were written", "look for what stands in between")
+
+
+def ordered(series: pl.DataFrame, samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Series sorted by labels, the metric's name first, those without a sample left out; and their samples in that
+    order.
+
+    ``row`` of the samples must not fall; each series has them in time order.
+    """
+    if samples.is_empty():
+        return series.clear(), samples.clear()
+    rows = samples["row"].to_numpy()
+    begins = np.flatnonzero(np.diff(rows.astype(np.int64), prepend=-1))
+    lengths = np.diff(begins, append=len(rows))
+    there = series[rows[begins]]
+    used = [name for name in there.columns if name != "series" and there[name].null_count() < there.height]
+    used.sort(key=lambda name: (name != "__name__", name))
+    order = there.select(pl.arg_sort_by([*used, "series"], nulls_last=False)).to_series().to_numpy()
+    begins, lengths = begins[order], lengths[order]
+    new_begins = np.cumsum(lengths) - lengths
+    row = np.repeat(np.arange(len(begins), dtype=np.uint32), lengths)
+    if not np.array_equal(begins, new_begins):
+        samples = samples[np.arange(len(rows)) + np.repeat(begins - new_begins, lengths)]
+    return there[order].select("series", *used), samples.with_columns(pl.Series("row", row))
+
+
+def split(series: pl.DataFrame, samples: pl.DataFrame, samples_max: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """Ordered series and samples in pieces of whole series with some ``samples_max`` samples."""
+    rows = samples["row"].to_numpy()
+    at = 0
+    while at < len(rows):
+        last = int(rows[min(at + samples_max, len(rows)) - 1])
+        end = int(np.searchsorted(rows, last, side="right"))
+        first = int(rows[at])
+        yield series[first : last + 1], samples[at:end].with_columns(pl.col("row") - pl.lit(first, pl.UInt32))
+        at = end
+
+
+def merge(pieces: Sequence[tuple[pl.DataFrame, pl.DataFrame]]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Series and samples (with ``series``) of several parts as one; where two have one time, the later piece has it."""
+    series = pl.concat([table for table, _ in pieces], how="diagonal").unique(
+        "series", keep="first", maintain_order=True
+    )
+    numbered = series.select("series").with_row_index("row")
+    samples = pl.concat([frame for _, frame in pieces], how="diagonal").join(numbered, on="series", how="left")
+    samples = samples.sort("row", "timestamp", maintain_order=True)
+    same = (pl.col("row") == pl.col("row").shift(-1)) & (pl.col("timestamp") == pl.col("timestamp").shift(-1))
+    samples = samples.filter(~same.fill_null(value=False)).drop("series")
+    return ordered(series, samples)

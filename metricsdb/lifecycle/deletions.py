@@ -1,0 +1,216 @@
+"""Deletions that can be taken back for a while: what was deleted waits in memory, or in the data directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from metricsdb._native import NativeDatabase
+from metricsdb.errors import ConfigError, StorageError
+
+__all__ = ["Deleted", "Deletion", "Trash"]
+
+# Series that get samples while they are deleted are looked at again, so often.
+TRIES = 8
+NOTE = "deletion.json"
+_FRAMES = ("labels", "samples", "histograms")
+# Labels, samples, histograms, as `NativeDatabase.restore` takes them.
+Frames = tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a deletion did. ``series`` lost samples; ``gone`` of them have none left, and are forgotten.
+
+    ``buckets``: records of rollups that went whole although the range took a part of their time, as no samples were
+    left to make them anew. ``id`` takes it back (``Database.undelete``); None without ``undo``. Records and their
+    buckets do not come back.
+    """
+
+    samples: int
+    series: int
+    gone: int
+    bytes: int
+    records: int
+    buckets: int
+    id: str | None = None
+
+
+class Deletion(msgspec.Struct, frozen=True):
+    """A deletion that can be taken back until ``until_ms``."""
+
+    id: str
+    selectors: list[str]
+    start_ms: int
+    end_ms: int
+    deleted_ms: int
+    until_ms: int
+    samples: int = 0
+    series: int = 0
+    pieces: int = 0
+
+
+class Trash:
+    """What was deleted with a time in which that can be taken back. Thread-safe.
+
+    With a directory, each deletion is a folder of Parquet files there, written before anything is dropped; its note
+    comes last, so that what a killed process left behind half written counts for nothing.
+    """
+
+    def __init__(self, directory: Path | None) -> None:
+        self._root = None if directory is None else directory / "trash"
+        self._lock = threading.Lock()
+        self._kept: dict[str, tuple[Deletion, list[Frames]]] = {}
+        self._number = 0
+        if self._root is not None and self._root.is_dir():
+            self._load(self._root)
+
+    def _load(self, root: Path) -> None:
+        for folder in sorted(root.iterdir()):
+            try:
+                note = msgspec.json.decode((folder / NOTE).read_bytes(), type=Deletion)
+            except (OSError, msgspec.MsgspecError):
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            self._kept[note.id] = (note, [])
+
+    def delete(
+        self, native: NativeDatabase, selectors: Sequence[str], start_ms: int, end_ms: int, now_ms: int, undo_ms: int
+    ) -> Deleted:
+        """Deletes samples in [start, end]; they wait ``undo_ms`` long (0: they don't). Raises ``StorageError``."""
+        if undo_ms == 0:
+            return _deleted(native.delete(list(selectors), start_ms, end_ms))
+        with self._lock:
+            name, total = self._name(now_ms), np.zeros(6, dtype=np.int64)
+            note = Deletion(name, list(selectors), start_ms, end_ms, now_ms, now_ms + undo_ms)
+            pieces: list[Frames] = []
+            for frames, left in self._take(native, selectors, start_ms, end_ms, name):
+                total += left
+                pieces.append(frames)
+                note = replace_counts(note, frames, len(pieces))
+            # Records of rollups, and what came in all the time.
+            total += native.delete(list(selectors), start_ms, end_ms)
+            if not note.samples:
+                self._discard(name)
+                return _deleted(tuple(total))
+            self._keep(note, pieces)
+            return replace(_deleted(tuple(total)), id=name)
+
+    def _name(self, now_ms: int) -> str:
+        self._number += 1
+        return f"{now_ms:013d}-{self._number:04d}"
+
+    def _take(
+        self, native: NativeDatabase, selectors: Sequence[str], start_ms: int, end_ms: int, name: str
+    ) -> Iterator[tuple[Frames, tuple[int, ...]]]:
+        """Pieces that are safe, each with what left memory with it."""
+        at = 0
+        for number, selector in enumerate(selectors):
+            for _ in range(TRIES):
+                series, *frames = native.export(selector, start_ms, end_ms, list(selectors[:number]), True)
+                if series.is_empty():
+                    break
+                piece = (frames[0], frames[1], frames[2])
+                self._write(name, at, piece)
+                gone, left = native.drop_copied(
+                    series["handle"].to_numpy(), series["digest"].to_numpy(), start_ms, end_ms, True
+                )
+                if not gone.all():
+                    piece = _rows(piece, gone)
+                    self._write(name, at, piece)
+                at += 1
+                yield piece, left
+
+    def _write(self, name: str, at: int, frames: Frames) -> None:
+        if self._root is None:
+            return
+        folder = self._root / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for kind, frame in zip(_FRAMES, frames, strict=True):
+                with (folder / f"{at}.{kind}.parquet").open("wb") as file:
+                    frame.write_parquet(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError as error:
+            raise StorageError(f"{folder} cannot be written: {error.strerror}; nothing more was deleted") from error
+
+    def _keep(self, note: Deletion, pieces: list[Frames]) -> None:
+        if self._root is None:
+            self._kept[note.id] = (note, pieces)
+            return
+        folder = self._root / note.id
+        new = folder / f"{NOTE}.new"
+        new.write_bytes(msgspec.json.encode(note))
+        os.replace(new, folder / NOTE)
+        self._kept[note.id] = (note, [])
+
+    def _discard(self, name: str) -> None:
+        self._kept.pop(name, None)
+        if self._root is not None:
+            shutil.rmtree(self._root / name, ignore_errors=True)
+
+    def undelete(self, native: NativeDatabase, name: str) -> tuple[Deletion, int]:
+        """Writes what was deleted again; the deletion, and how many samples were taken. Raises ``ConfigError``."""
+        with self._lock:
+            if name not in self._kept:
+                known = ", ".join(map(repr, self._kept)) or "none"
+                raise ConfigError(f"deletion {name!r} cannot be taken back; those that can: {known}")
+            note, pieces = self._kept[name]
+            taken = sum(native.restore(*piece)[0] for piece in pieces or self._read(note))
+            self._discard(name)
+            return note, taken
+
+    def _read(self, note: Deletion) -> Iterator[Frames]:
+        assert self._root is not None
+        for at in range(note.pieces):
+            labels, samples, histograms = (
+                pl.read_parquet(self._root / note.id / f"{at}.{kind}.parquet") for kind in _FRAMES
+            )
+            yield labels, samples, histograms
+
+    def deletions(self) -> list[Deletion]:
+        """Those that can be taken back, the oldest first."""
+        with self._lock:
+            return [note for note, _ in self._kept.values()]
+
+    def tick(self, now_ms: int) -> list[Deletion]:
+        """Frees what can be taken back no more; what that was."""
+        if not self._kept:
+            return []
+        with self._lock:
+            over = [note for note, _ in self._kept.values() if note.until_ms <= now_ms]
+            for note in over:
+                self._discard(note.id)
+            return over
+
+
+def replace_counts(note: Deletion, frames: Frames, pieces: int) -> Deletion:
+    samples = note.samples + frames[1].height + frames[2].height
+    return msgspec.structs.replace(note, samples=samples, series=note.series + frames[0].height, pieces=pieces)
+
+
+def _rows(frames: Frames, gone: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Frames:
+    """What belongs to the series that are gone; rows are theirs then."""
+    labels, samples, histograms = frames
+    place = pl.Series(np.cumsum(gone) - 1).cast(pl.UInt32)
+    kept = pl.Series(gone)
+
+    def of(frame: pl.DataFrame) -> pl.DataFrame:
+        rows = frame["row"]
+        return frame.with_columns(place.gather(rows).alias("row")).filter(kept.gather(rows))
+
+    return labels.filter(kept), of(samples), of(histograms)
+
+
+def _deleted(left: Sequence[int]) -> Deleted:
+    samples, gone, size, touched, records, buckets = map(int, left)
+    return Deleted(samples, touched, gone, size, records, buckets)

@@ -1,0 +1,168 @@
+"""What a retention policy comes to in days ahead, from how the store grew: `docs/retention.md` has the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from metricsdb._native import NativeDatabase
+from metricsdb.errors import ConfigError
+from metricsdb.lifecycle.retention import RetentionRule
+
+__all__ = ["COLD_BYTES", "Cold", "Growth", "forecast", "growth"]
+
+DAY_MS = 86_400_000
+# Days back that are looked at, and those whose mean is what a day brings.
+HISTORY_DAYS, RECENT_DAYS = 400, 7
+# Bytes of a sample in a cold store that has none yet to be measured (node capture, benchmarks/cold.py).
+COLD_BYTES = 0.6
+_MONTH_DAYS = 30.4375
+_GIB = 2**30
+_SCHEMA = {
+    "day": pl.Int32,
+    "rule": pl.String,
+    "tier": pl.String,
+    "samples": pl.Float64,
+    "series": pl.Float64,
+    "bytes": pl.Float64,
+    "cost": pl.Float64,
+}
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What the series of one rule hold, and what a day brings. Arrays go back day by day, the last 24 hours first."""
+
+    rule: str
+    samples: Floats
+    ended: Floats
+    """Series whose newest sample is of that day: of the first, those that are alive."""
+    samples_a_day: float
+    series_a_day: float
+    sample_bytes: float
+    series_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cold:
+    """What is cold now: samples by days back, and bytes of one; None: there are none to measure."""
+
+    samples: Floats
+    sample_bytes: float | None = None
+
+
+def growth(native: NativeDatabase, rules: Sequence[RetentionRule], now_ms: int) -> list[Growth]:
+    """What the series of each rule, and behind these those of none, brought so far.
+
+    Rates are means over the last whole days, seven at most. The day in which a rule's oldest sample lies is no whole
+    one, and its series may be older than it says; where there is no other, samples are scaled to a day and no series
+    are taken to come.
+    """
+    stats = native.stats()
+    held = stats["samples"] + stats["histogram_samples"]
+    days = min(max((now_ms - stats["first_ms"]) // DAY_MS + 1, 1), HISTORY_DAYS) if held else 1
+    edges = [now_ms - DAY_MS * back for back in range(days, -1, -1)]
+    rows = native.governed([rule.selector for rule in rules], edges)
+    common = max(sum(size for _, size, _ in native.memory()) - sum(row[3] for row in rows), 0)
+    total = max(sum(row[0] for row in rows), 1)
+    found = []
+    titles = [*(rule.title for rule in rules), ""]
+    for title, (series, samples, sample_bytes, size, first, _, intervals) in zip(titles, rows, strict=True):
+        counts = np.array(intervals, dtype=np.float64)[::-1]
+        # What is older than the history, and what is of the future, belongs to the days at its ends.
+        counts[-1, 0] += max(samples - counts[:, 0].sum(), 0.0)
+        counts[0, 2] += max(series - counts[:, 2].sum(), 0.0)
+        whole = 0 if first is None else min((now_ms - first) // DAY_MS, days, RECENT_DAYS)
+        span = DAY_MS if first is None else min(max(now_ms - first, 1), DAY_MS)
+        a_day = counts[:whole, 0].mean() if whole else counts[0, 0] * DAY_MS / span
+        found.append(
+            Growth(
+                title,
+                counts[:, 0],
+                counts[:, 2],
+                float(a_day),
+                float(counts[:whole, 1].mean()) if whole else 0.0,
+                sample_bytes / max(samples, 1),
+                (size - sample_bytes) / max(series, 1) + common / total,
+            )
+        )
+    return found
+
+
+def _left(amounts: Floats, days: Floats, low: float, high: float) -> Floats:
+    """Of amounts by days back, what is between two ages (days) on each of the days ahead."""
+    ages = np.arange(len(amounts))[None, :] + days[:, None]
+    inside = np.minimum(ages + 1, high) - np.maximum(ages, low)
+    return np.asarray(np.clip(inside, 0.0, 1.0) @ amounts)
+
+
+def _new(days: Floats, low: float, high: float) -> Floats:
+    """Days' worth of what comes from now on that is between two ages."""
+    return np.asarray(np.clip(np.minimum(days, high) - low, 0.0, None))
+
+
+def _days(age_ms: int | None) -> float:
+    return np.inf if age_ms is None else age_ms / DAY_MS
+
+
+def forecast(
+    rules: Sequence[RetentionRule],
+    grown: Sequence[Growth],
+    cold: Cold,
+    days: int,
+    prices: Mapping[str, float] | None,
+) -> pl.DataFrame:
+    """A row a day, rule and tier: ``samples``, ``series``, ``bytes``, ``cost`` of that day (null without prices).
+
+    Series of no rule stay. Prices are per GiB and month. Raises ``ConfigError``.
+    """
+    if days < 1:
+        raise ConfigError(f"days {days} must be 1 or more")
+    unknown = [name for name in prices or {} if name not in ("memory", "cold")]
+    if unknown:
+        raise ConfigError(f"prices: {unknown[0]!r} is no tier; give memory and cold, per GiB and month")
+    ahead = np.arange(days + 1, dtype=np.float64)
+    share = [g.samples_a_day if rule.is_cold else 0.0 for rule, g in zip(rules, grown, strict=False)]
+    frames = []
+    for at, g in enumerate(grown):
+        rule = rules[at] if at < len(rules) else None
+        memory = _days(None if rule is None else rule.memory_ms)
+        tiers = {"memory": _memory(rule, g, ahead, memory)}
+        if rule is not None and rule.is_cold:
+            part = share[at] / max(sum(share), 1e-9)
+            tiers["cold"] = _cold(g, ahead, memory, _days(rule.kept_ms), cold, part)
+        for tier, (samples, series, size) in tiers.items():
+            price = (prices or {}).get(tier)
+            cost = [None] * len(ahead) if price is None else size / _GIB * price / _MONTH_DAYS
+            columns = [ahead, [g.rule] * len(ahead), [tier] * len(ahead), samples, series, size, cost]
+            frames.append(pl.DataFrame(dict(zip(_SCHEMA, columns, strict=True)), schema_overrides=_SCHEMA, strict=False))
+    return pl.concat(frames).sort("day", maintain_order=True)
+
+
+def _memory(rule: RetentionRule | None, g: Growth, ahead: Floats, until: float) -> tuple[Floats, Floats, Floats]:
+    samples = _left(g.samples, ahead, 0.0, until) + g.samples_a_day * _new(ahead, 0.0, until)
+    # Of those that are alive none ends without another in its place.
+    series = g.ended[0] + _left(g.ended[1:], ahead + 1, 0.0, until)
+    series = series + g.series_a_day * _new(ahead, 0.0, max(until - 1, 0.0))
+    size = samples * g.sample_bytes + series * g.series_bytes
+    if rule is not None and rule.max_bytes is not None:
+        most = np.minimum(1.0, rule.max_bytes / np.maximum(size, 1.0))
+        samples, size = samples * most, size * most
+    return samples, series, size
+
+
+def _cold(
+    g: Growth, ahead: Floats, low: float, high: float, cold: Cold, part: float
+) -> tuple[Floats, Floats, Floats]:
+    # What is in memory now goes cold; what is cold already stays until it is old.
+    there = part * _left(cold.samples, ahead, 0.0, high)
+    samples = there + _left(g.samples, ahead, low, high) + g.samples_a_day * _new(ahead, low, high)
+    series = np.where(samples > 0, g.ended[0] + g.series_a_day * _new(ahead, 0.0, high), 0.0)
+    each = COLD_BYTES if cold.sample_bytes is None else cold.sample_bytes
+    return samples, series, samples * each

@@ -1,0 +1,171 @@
+"""Which statements and dashboards look further back than a retention policy keeps samples."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from metricsdb._native import NativeDatabase, Read
+from metricsdb.errors import ConfigError, MetricsDBError
+from metricsdb.lifecycle.retention import RetentionRule
+from metricsdb.lifecycle.rollups import RollupPolicy
+from metricsdb.times import duration_ms, duration_text
+
+__all__ = ["Asked", "impact", "panels"]
+
+STEP_MS = 60_000
+# What Grafana puts in the place of its own variables, near enough for how far a query looks back.
+_INTERVAL = "5m"
+_VARIABLE = re.compile(r"(=~|!~|!=|=)\s*\"([^\"]*\$[^\"]*)\"")
+_ANY = re.compile(r"\$\{?\w+(?::\w+)?\}?")
+_AGO = re.compile(r"now-(\d+)([smhdwMy])(?:/\w)?")
+_SCHEMA: dict[str, Any] = dict.fromkeys(
+    ("kind", "name", "expr", "look_back", "rule", "kept", "lost", "resolution", "effect", "detail"), pl.String
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A query that somebody asks: of the newest time, or of a range that begins so long ago."""
+
+    kind: str
+    name: str
+    expr: str
+    range_ms: int = 0
+
+
+def impact(
+    native: NativeDatabase,
+    rules: Sequence[RetentionRule],
+    rollups: Sequence[RollupPolicy],
+    asked: Iterable[Asked],
+    now_ms: int,
+    lookback_ms: int,
+) -> pl.DataFrame:
+    """A row for each query and rule that governs series it reads; ``docs/retention.md`` has the columns."""
+    rows, labels = native.governing("", [rule.selector for rule in rules])
+    reach = _Reach(rules, rollups, labels, rows["rule"])
+    found = [row for one in asked for row in _rows(reach, one, now_ms, lookback_ms)]
+    return pl.DataFrame(found, schema=_SCHEMA, orient="row")
+
+
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """Which rules govern what a read reads, and how exactly that is kept."""
+
+    rules: Sequence[RetentionRule]
+    rollups: Sequence[RollupPolicy]
+    labels: pl.DataFrame
+    rule_of: pl.Series
+
+    def governing(self, read: Read) -> list[RetentionRule | None]:
+        """The rules of the series that are read; None for series of none."""
+        if self.labels.is_empty():
+            return []
+        there = self.rule_of.filter(read.matches(self.labels)["matches"]).unique().sort()
+        return [None if at is None else self.rules[at] for at in there.to_list()]
+
+    def level(self, read: Read, back_ms: int) -> tuple[str | None, int | None] | None:
+        """What stands for samples that old of the series that are read: width, and how long; None: samples."""
+        matches = read.matches(self.labels)["matches"]
+        for policy in self.rollups:
+            taken = Read(policy.selector, 0, 0).matches(self.labels)["matches"]
+            if not (taken & matches).any() or not policy.levels:
+                continue
+            raw = policy.raw_ms if policy.raw_ms is not None else policy.levels[0].keep_ms
+            if raw is None or back_ms <= raw:
+                return None
+            stands = [level for level in policy.levels if level.keep_ms is None or back_ms <= level.keep_ms]
+            return (duration_text(stands[0].every_ms) if stands else None, policy.levels[-1].keep_ms)
+        return None
+
+
+def _rows(reach: _Reach, one: Asked, now_ms: int, lookback_ms: int) -> Iterator[tuple[str | None, ...]]:
+    head = (one.kind, one.name, one.expr)
+    try:
+        reads = NativeDatabase.reads(one.expr, now_ms - one.range_ms, now_ms, STEP_MS, lookback_ms)
+    except MetricsDBError as error:
+        yield (*head, None, None, None, None, None, "unread", str(error))
+        return
+    furthest: dict[str, tuple[int, RetentionRule | None, Read]] = {}
+    for read in reads:
+        back = max(now_ms - read.start, 0)
+        for rule in reach.governing(read):
+            title = "" if rule is None else rule.title
+            if title not in furthest or back > furthest[title][0]:
+                furthest[title] = (back, rule, read)
+    if not furthest:
+        yield (*head, None, None, None, None, None, "no series", "nothing that is stored is read")
+    for title, (back, rule, read) in furthest.items():
+        yield (*head, duration_text(back), title or None, *_effect(reach, rule, read, back))
+
+
+def _effect(
+    reach: _Reach, rule: RetentionRule | None, read: Read, back_ms: int
+) -> tuple[str | None, str | None, str | None, str, str]:
+    """How long samples are kept, what is lost, how exactly the rest stands, and what that comes to."""
+    kept, level = None if rule is None else rule.kept_ms, reach.level(read, back_ms)
+    width, records = (None, None) if level is None else level
+    if level is not None and kept is not None:
+        # Records stand longer than the samples they were made of.
+        kept = None if records is None else max(kept, records)
+    text = None if kept is None else duration_text(kept)
+    if kept is not None and back_ms > kept:
+        lost = duration_text(back_ms - kept)
+        return text, lost, width, "data", f"the oldest {lost} of what is read are gone"
+    if width is not None:
+        return text, None, width, "precision", f"records of {width} stand for samples of that age"
+    if rule is not None and rule.is_cold and rule.memory_ms is not None and back_ms > rule.memory_ms:
+        return text, None, None, "cold", "a part is read from the cold store: the same answer, later"
+    return text, None, None, "none", ""
+
+
+def panels(dashboard: Mapping[str, Any] | str | Path) -> Iterator[Asked]:
+    """The queries of a Grafana dashboard: its JSON, or the path of a file. Raises ``ConfigError``."""
+    if not isinstance(dashboard, Mapping):
+        try:
+            dashboard = json.loads(Path(dashboard).read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"dashboard {str(dashboard)!r} cannot be read: {error}; export it as JSON") from None
+    if not isinstance(dashboard, Mapping):
+        raise ConfigError("a dashboard is a JSON object; export it from Grafana as JSON")
+    # The API answers with the dashboard inside.
+    dashboard = dashboard.get("dashboard", dashboard)
+    title, span = dashboard.get("title", "dashboard"), _ago(dashboard.get("time", {}).get("from"))
+    waiting = [*dashboard.get("panels", []), *(p for row in dashboard.get("rows", []) for p in row.get("panels", []))]
+    while waiting:
+        panel = waiting.pop(0)
+        waiting = [*panel.get("panels", []), *waiting]
+        own = panel.get("timeFrom")
+        for target in panel.get("targets", []):
+            if target.get("expr"):
+                back = duration_ms(own, "timeFrom") if own else span
+                yield Asked("panel", f"{title} / {panel.get('title', '')}", _plain(target["expr"], back), back)
+
+
+def _ago(start: object) -> int:
+    """How long ago a dashboard begins; Grafana's own default where it says a date."""
+    found = _AGO.fullmatch(str(start))
+    if not found:
+        return 6 * 3_600_000
+    unit = {"M": "30d"}.get(found[2])
+    return int(found[1]) * duration_ms(unit or f"1{found[2]}")
+
+
+def _plain(expr: str, range_ms: int) -> str:
+    """A query without Grafana's variables: any value where a label is compared with one."""
+
+    def matcher(found: re.Match[str]) -> str:
+        text = "|".join(_ANY.sub(".*", part) for part in [found[2]])
+        return f'=~"{text}"' if found[1] in ("=", "=~") else '!~""'
+
+    expr = re.sub(r"\$\{?__(?:rate_)?interval(?:_ms)?\}?", _INTERVAL, expr)
+    expr = re.sub(r"\$\{?__range(?:_s|_ms)?\}?", duration_text(max(range_ms, 1000)), expr)
+    expr = _VARIABLE.sub(matcher, expr)
+    return re.sub(r"\[\s*\$\{?\w+\}?", f"[{_INTERVAL}", expr)

@@ -1,0 +1,246 @@
+"""Retention of one database, as ``db.retention``: rules, why they hold, what went, and what a policy would come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from metricsdb.charts import plot
+from metricsdb.errors import ConfigError
+from metricsdb.frames import TIME
+from metricsdb.lifecycle.deletions import Deleted, Trash
+from metricsdb.lifecycle.forecast import DAY_MS, HISTORY_DAYS, Cold, forecast, growth
+from metricsdb.lifecycle.impact import Asked, impact, panels
+from metricsdb.lifecycle.retention import Aging, Departure, RetentionLike, RetentionRule, rules_of
+from metricsdb.times import DurationLike, Time, duration_ms, time_ms
+
+if TYPE_CHECKING:
+    import altair as alt
+
+    from metricsdb.database import Database
+
+__all__ = ["Retention", "RetentionRule"]
+
+# Milliseconds from the epoch to a time that dates still reach.
+_FAR = 10**14
+_LOG = {
+    "time": pl.Int64,
+    "what": pl.String,
+    "rule": pl.String,
+    "before": pl.Int64,
+    "samples": pl.UInt64,
+    "series": pl.UInt64,
+    "bytes": pl.UInt64,
+}
+
+
+class Retention:
+    """How long samples of one database stay where. The first rule that takes a series governs it."""
+
+    def __init__(self, db: Database, aging: Aging, trash: Trash) -> None:
+        self._db, self._aging, self._trash = db, aging, trash
+        self.has_cold: Callable[[], bool] = lambda: bool(db._tiers.catalogs)
+
+    @property
+    def rules(self) -> tuple[RetentionRule, ...]:
+        return self._aging.rules
+
+    def use(self, policy: RetentionLike) -> None:
+        """Replaces all rules: a duration, a line, selectors with their lines, or rules in order (None: none).
+
+        ``"15d"``; ``"memory 2d -> cold 90d"``; ``{"up": "memory 400d", "": "15d"}``;
+        ``[RetentionRule.of('{team="db"}', "30d", importance="high", max_bytes="4GiB")]``. What no rule keeps any more
+        leaves with the next ``tick``. Raises ``ConfigError``, ``ParseError``; nothing is changed then.
+        """
+        rules = rules_of(policy)
+        cold = [rule for rule in rules if rule.is_cold]
+        if cold and not self.has_cold():
+            raise ConfigError(
+                f"retention rule {cold[0].title!r}: samples are to go cold, and there is no cold store; "
+                "give Database(cold=…), or end the line in memory"
+            )
+        self._aging.use(rules)
+
+    def list(self) -> pl.DataFrame:
+        """The rules in order: ``rule``, ``selector``, ``keep``, ``importance``, ``max_bytes``, ``max_share``."""
+        rows = [(r.title, r.selector, str(r), r.importance, r.max_bytes, r.max_share) for r in self.rules]
+        schema: dict[str, Any] = dict.fromkeys(("rule", "selector", "keep", "importance"), pl.String)
+        return pl.DataFrame(rows, schema={**schema, "max_bytes": pl.UInt64, "max_share": pl.Float64}, orient="row")
+
+    def explain(self, selector: str = "", policy: RetentionLike = None) -> pl.DataFrame:
+        """A row a series in memory: which rule governs it and why, where its samples are, and until when.
+
+        ``rule``, ``keep``, ``why``; ``start``, ``end``, ``samples``, ``bytes`` of what is in memory; when the oldest of
+        it ``leaves`` memory, and when it is ``gone`` everywhere (null: never); then labels. ``policy``: as if it held.
+        """
+        rules = self.rules if policy is None else rules_of(policy)
+        rows, labels = self._db._native.governing(selector, [rule.selector for rule in rules])
+        of_rules = pl.DataFrame(
+            [(at, r.title, str(r), _why(rules, at), r.memory_ms, r.kept_ms) for at, r in enumerate(rules)],
+            schema={
+                "rule": pl.UInt32, "title": pl.String, "keep": pl.String, "why": pl.String,
+                "memory_ms": pl.Int64, "kept_ms": pl.Int64,
+            },
+            orient="row",
+        )  # fmt: skip
+        found = rows.join(of_rules, on="rule", how="left", maintain_order="left").select(
+            pl.col("title").alias("rule"),
+            "keep",
+            pl.col("why").fill_null("no rule takes it: it stays"),
+            pl.col("first").cast(TIME).alias("start"),
+            pl.col("last").cast(TIME).alias("end"),
+            "samples",
+            "bytes",
+            (pl.col("first") + pl.col("memory_ms")).cast(TIME).alias("leaves"),
+            (pl.col("first") + pl.col("kept_ms")).cast(TIME).alias("gone"),
+        )
+        return pl.concat([found, labels], how="horizontal")
+
+    def log(self, what: str | None = None) -> pl.DataFrame:
+        """What went when by which rule, the oldest first: ``time``, ``what``, ``rule``, ``before``, counts.
+
+        ``what``: expired, moved, evicted, deleted or undeleted. The last 10,000; with a directory they are in its
+        ``retention.log``, too, a JSON line each.
+        """
+        rows = [asdict(row) for row in self._aging.log.rows if what is None or row.what == what]
+        table = [tuple(row.get(name, row.get(f"{name}_ms")) for name in _LOG) for row in rows]
+        return pl.DataFrame(table, schema=_LOG, orient="row").with_columns(pl.col("time", "before").cast(TIME))
+
+    # --- ahead ----------------------------------------------------------------------------------
+
+    def simulate(
+        self, policy: RetentionLike = None, days: int = 365, prices: Mapping[str, float] | None = None
+    ) -> pl.DataFrame:
+        """What the store will hold if it grows on as it did: a row a day, rule and tier. Changes nothing.
+
+        ``date``, ``day`` (0: now), ``rule`` (empty: of none), ``tier``, ``samples``, ``series``, ``bytes``, and the
+        ``cost`` of that day by ``prices`` per GiB and month, such as ``{"memory": 3.0, "cold": 0.02}`` (null where a
+        tier has none). ``policy``: None for the one in force. Raises ``ConfigError``.
+        """
+        rules, now_ms = self.rules if policy is None else rules_of(policy), self._db.now_ms()
+        grown = growth(self._db._native, rules, now_ms)
+        found = forecast(rules, grown, self._cold(now_ms), days, prices)
+        date = (pl.lit(now_ms) + pl.col("day").cast(pl.Int64) * DAY_MS).cast(TIME).alias("date")
+        return found.select(date, *found.columns)
+
+    def _cold(self, now_ms: int) -> Cold:
+        """What is in the cold store, by days back."""
+        samples, size = np.zeros(HISTORY_DAYS), 0
+        for part in (part for catalog in self._db._tiers.catalogs for part in catalog.state.parts):
+            if part.pinned is None:
+                back = (now_ms - (part.start_ms + part.end_ms) // 2) // DAY_MS
+                samples[min(max(back, 0), HISTORY_DAYS - 1)] += part.samples
+                size += part.bytes
+        total = samples.sum()
+        return Cold(samples, size / total if total else None)
+
+    def compare(
+        self,
+        policies: Mapping[str, RetentionLike],
+        days: int = 365,
+        prices: Mapping[str, float] | None = None,
+    ) -> pl.DataFrame:
+        """Policies beside each other: ``policy``, ``tier``, ``samples``, ``bytes`` on the last day, ``bytes_most`` on
+        any, and the ``cost`` of all days."""
+        found = []
+        for name, policy in policies.items():
+            ahead = self.simulate(() if policy is None else policy, days, prices)
+            sums = ahead.group_by("day", "tier").agg(pl.col("samples", "bytes", "cost").sum()).sort("day")
+            priced = pl.when(ahead["cost"].is_not_null().any()).then(pl.col("cost").sum())
+            row = sums.group_by("tier", maintain_order=True).agg(
+                pl.col("samples").last(),
+                pl.col("bytes").last(),
+                pl.col("bytes").max().alias("bytes_most"),
+                priced.alias("cost"),
+            )
+            found.append(row.sort("tier", descending=True).select(pl.lit(name).alias("policy"), *row.columns))
+        if not found:
+            raise ConfigError("compare: no policies; give {name: policy}")
+        return pl.concat(found)
+
+    def plot(self, frame: pl.DataFrame, what: str = "bytes") -> alt.Chart:
+        """A picture of what ``simulate`` gave: ``bytes``, ``samples``, ``series`` or ``cost`` by tier and day."""
+        if what not in ("bytes", "samples", "series", "cost"):
+            raise ConfigError(f"what {what!r} is not known; use bytes, samples, series or cost")
+        sums = frame.group_by("date", "tier").agg(pl.col(what).sum()).sort("date", "tier")
+        samples = sums.rename({"date": "timestamp", what: "value"})
+        return plot(samples, title=f"{what} ahead", unit="bytes" if what == "bytes" else "number")
+
+    def impact(
+        self, policy: RetentionLike = None, dashboards: Sequence[Mapping[str, Any] | str | Path] = ()
+    ) -> pl.DataFrame:
+        """What alerts, recording rules, SLOs and Grafana dashboards would lose by a policy, a row a rule they read by.
+
+        ``kind`` (alert, record, slo, panel), ``name``, ``expr``; how far it ``look_back``s; the ``rule``, how long that
+        has samples ``kept``, what of the look-back is ``lost``, the ``resolution`` of records that stand for the rest;
+        ``effect``: ``data``, ``precision``, ``cold`` (read from there, the same), ``none``, ``no series`` or
+        ``unread`` (``detail`` says why). ``dashboards``: JSON that Grafana exports, as a mapping or a path.
+        """
+        rules = self.rules if policy is None else rules_of(policy)
+        asked = [one for group in self._db.alerts.groups() for rule in group.rules for one in _asked(rule)]
+        asked += [one for dashboard in dashboards for one in panels(dashboard)]
+        rollups, now_ms = self._db.rollups.policies, self._db.now_ms()
+        return impact(self._db._native, rules, rollups, asked, now_ms, self._db._lookback_ms)
+
+    # --- deletions ------------------------------------------------------------------------------
+
+    def delete(
+        self, selectors: Sequence[str], start: Time | None, end: Time | None, undo: DurationLike | None
+    ) -> Deleted:
+        """See ``Database.delete``."""
+        now = self._db.now_ms()
+        first = -(2**63) if start is None else time_ms(start, now, "start")
+        last = 2**63 - 1 if end is None else time_ms(end, now, "end")
+        undo_ms = 0 if undo is None else duration_ms(undo, "undo")
+        if first > last:
+            raise ConfigError(f"delete: start {start!r} is after end {end!r}; give them in order")
+        if not selectors or undo_ms < 0:
+            raise ConfigError("delete: name the series by a selector, and give an undo of 0 or more")
+        done = self._trash.delete(self._db._native, selectors, first, last, now, undo_ms)
+        what = ", ".join(selectors)
+        self._aging.log.add([Departure(now, "deleted", what, last, done.samples, done.series, done.bytes)])
+        return done
+
+    def undelete(self, name: str) -> int:
+        """See ``Database.undelete``."""
+        note, taken = self._trash.undelete(self._db._native, name)
+        what, now = ", ".join(note.selectors), self._db.now_ms()
+        self._aging.log.add([Departure(now, "undeleted", what, note.end_ms, taken, note.series)])
+        return taken
+
+    def deletions(self) -> pl.DataFrame:
+        """See ``Database.deletions``."""
+        rows = [
+            (d.id, d.selectors, d.start_ms, d.end_ms, d.deleted_ms, d.until_ms, d.samples, d.series)
+            for d in self._trash.deletions()
+        ]
+        times = dict.fromkeys(("start", "end", "deleted", "until"), pl.Int64)
+        counts = {"samples": pl.UInt64, "series": pl.UInt64}
+        frame = pl.DataFrame(
+            rows, schema={"id": pl.String, "selectors": pl.List(pl.String), **times, **counts}, orient="row"
+        )
+        # The ends of time are further away than dates go.
+        near = [pl.when(pl.col(name).is_between(-_FAR, _FAR)).then(name).cast(TIME).alias(name) for name in times]
+        return frame.with_columns(near)
+
+    def tick(self, now_ms: int) -> None:
+        """Frees deletions that can be taken back no more."""
+        self._trash.tick(now_ms)
+
+
+def _why(rules: Sequence[RetentionRule], at: int) -> str:
+    takes = rules[at].selector or "every series"
+    if at == 0:
+        return f"the first rule takes {takes}"
+    return f"none of the {at} before takes it, and rule {at + 1} takes {takes}"
+
+
+def _asked(rule: Any) -> list[Asked]:
+    """The queries of an installed statement."""
+    exprs = [query for alert in rule.alerts for query in alert.queries] or [rule.expr]
+    return [Asked(rule.kind, rule.name, expr) for expr in dict.fromkeys(exprs)]

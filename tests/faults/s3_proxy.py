@@ -1,0 +1,80 @@
+"""A proxy before an S3 server that answers badly on purpose: 5xx, slowly, partly, or not at all with the work done."""
+
+from __future__ import annotations
+
+import http.client
+import random
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+FAULTS = ("500", "503", "slow", "cut", "lost", "refused")
+
+
+class Proxy:
+    """``share`` of the requests end in one of ``faults``, by a seeded dice."""
+
+    def __init__(self, port: int, share: float = 0.0, faults: tuple[str, ...] = FAULTS, seed: int = 1) -> None:
+        self.share, self.faults, self.seen = share, faults, Counter[str]()
+        self._dice, self._lock = random.Random(seed), threading.Lock()
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def handle_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                fault = proxy.draw()
+                if fault in ("500", "503"):
+                    self.send_response(int(fault))
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                if fault == "refused":
+                    self.close_connection = True
+                    return
+                upstream = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+                upstream.request(
+                    self.command, self.path, body, {k: v for k, v in self.headers.items() if k != "Connection"}
+                )
+                answer = upstream.getresponse()
+                found = answer.read()
+                upstream.close()
+                if fault == "lost":  # the work is done, and nobody hears of it
+                    self.close_connection = True
+                    return
+                if fault == "slow":
+                    time.sleep(0.05)
+                self.send_response(answer.status)
+                for name, value in answer.getheaders():
+                    if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                        self.send_header(name, value)
+                length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(found))
+                self.send_header("Content-Length", length or "0")
+                self.end_headers()
+                if fault == "cut":
+                    self.wfile.write(found[: len(found) // 2])
+                    self.close_connection = True
+                else:
+                    self.wfile.write(found)
+
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any  # noqa: N815  names of the library
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def draw(self) -> str:
+        with self._lock:
+            fault = self._dice.choice(self.faults) if self._dice.random() < self.share else ""
+            self.seen[fault] += 1
+            return fault
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()

@@ -1,0 +1,336 @@
+"""A move loses nothing, keeps nothing twice, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from twins.cold import ListMemory, Rows, cold_rows, labels, number
+
+from metricsdb.lifecycle.cold import move as moving
+from metricsdb.lifecycle.cold.catalog import Catalog
+from metricsdb.lifecycle.cold.move import Mover, Rule
+from metricsdb.lifecycle.cold.objects import Objects
+from metricsdb.testing import FakeClock
+
+HOUR, DAY = 3_600_000, 86_400_000
+NOON = 20_600 * DAY + 12 * HOUR
+ALL = '{__name__!=""}'
+
+
+def some(hours: int, *jobs: str, start: int = NOON) -> Rows:
+    return {
+        (labels(__name__="m", job=job), start + i * HOUR // 4): number(i / 8 + len(job))
+        for job in jobs or ("a", "b", "c")
+        for i in range(hours * 4)
+    }
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(NOON + 30 * DAY)
+
+
+@pytest.fixture
+def catalog() -> Catalog:
+    return Catalog(Objects("memory:///"))
+
+
+@pytest.fixture
+def mover(catalog: Catalog, clock: FakeClock) -> Mover:
+    return Mover(catalog, "me", clock)
+
+
+def objects_of(catalog: Catalog) -> set[str]:
+    return {one.key for one in catalog.objects.list("") if not one.key.startswith("manifest/")}
+
+
+def test_what_is_old_moves_and_what_is_not_stays(mover: Mover, catalog: Catalog) -> None:
+    rows = some(9)
+    memory = ListMemory(dict(rows))
+    seen = []
+    done = mover.move(memory, [Rule(ALL, NOON + 5 * HOUR)], progress=lambda share, moved: seen.append((share, moved)))
+    # Whole buckets of two hours: from 12:00 to 16:00.
+    assert memory.rows == {key: value for key, value in rows.items() if key[1] >= NOON + 4 * HOUR}
+    assert cold_rows(catalog) == {key: value for key, value in rows.items() if key[1] < NOON + 4 * HOUR}
+    assert (done.series, done.samples, done.parts, done.stayed) == (6, 48, 2, 0)
+    assert [share for share, _ in seen] == [0.5, 1.0]
+    assert seen[-1][1] == done
+    assert objects_of(catalog) == catalog.state.keys()
+    assert done.bytes == catalog.objects.bytes_written
+
+
+def test_the_first_rule_that_takes_a_series_governs_it(mover: Mover, catalog: Catalog) -> None:
+    memory = ListMemory(some(4))
+    mover.move(memory, [Rule('{job="a"}', None), Rule('{job=~"a|b"}', NOON + 2 * HOUR), Rule(ALL, NOON + 4 * HOUR)])
+    moved = {(dict(series)["job"], (at - NOON) // (2 * HOUR)) for series, at in cold_rows(catalog)}
+    assert moved == {("b", 0), ("c", 0), ("c", 1)}
+
+
+def test_nothing_to_move_publishes_nothing(mover: Mover, catalog: Catalog) -> None:
+    assert mover.move(ListMemory({}), [Rule(ALL, NOON)]).parts == 0
+    assert mover.move(ListMemory(some(2)), [Rule(ALL, None)]).parts == 0
+    assert mover.move(ListMemory(some(2)), [Rule(ALL, NOON)]).parts == 0
+    assert mover.move(ListMemory(some(2)), [Rule("nothing", NOON + DAY)]).parts == 0
+    assert catalog.state.number == 0
+
+
+def test_years_without_samples_are_skipped_in_few_steps(mover: Mover, catalog: Catalog) -> None:
+    rows = some(2, start=-(2**50)) | some(2)
+    memory = ListMemory(dict(rows))
+    asked = []
+    has = memory.has
+    memory.has = lambda *between: asked.append(between) or has(*between)  # type: ignore[method-assign, func-returns-value]
+    mover.move(memory, [Rule(ALL, NOON + DAY)])
+    assert memory.rows == {}
+    assert cold_rows(catalog) == rows
+    assert len(asked) < 2000
+
+
+def test_a_write_while_a_bucket_is_copied_is_not_lost(mover: Mover, catalog: Catalog) -> None:
+    rows = some(2)
+    memory = ListMemory(dict(rows))
+    changed = (labels(__name__="m", job="a"), NOON)
+    memory.late = {changed: number(99.0), (labels(__name__="m", job="a"), NOON + 1): number(7.0)}
+    late = dict(memory.late)
+    done = mover.move(memory, [Rule(ALL, NOON + 2 * HOUR)])
+    assert (done.series, done.stayed) == (2, 1)
+    assert cold_rows(catalog) | memory.rows == rows | late
+    mover.move(memory, [Rule(ALL, NOON + 2 * HOUR)])
+    assert memory.rows == {}
+    assert cold_rows(catalog) == rows | late
+
+
+def test_a_run_after_a_crash_before_the_drop_publishes_nothing_twice(mover: Mover, catalog: Catalog, clock) -> None:
+    rows = some(2)
+    memory = ListMemory(dict(rows))
+    memory.drop = lambda *_: 0  # type: ignore[method-assign]
+    mover.move(memory, [Rule(ALL, NOON + 2 * HOUR)])
+    before = objects_of(catalog)
+    again = Mover(Catalog(catalog.objects), "me", clock)
+    memory = ListMemory(dict(rows))
+    assert again.move(memory, [Rule(ALL, NOON + 2 * HOUR)]).parts == 0
+    assert memory.rows == {}
+    assert objects_of(catalog) == before
+    assert again.catalog.state.number == 1
+
+
+def test_a_bucket_that_is_large_becomes_several_parts(
+    mover: Mover, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "PART_SAMPLES", 10)
+    rows = some(2, *"abcdefgh")
+    assert mover.move(ListMemory(dict(rows)), [Rule(ALL, NOON + 2 * HOUR)]).parts == 4
+    assert cold_rows(catalog) == rows
+
+
+def test_a_move_is_no_faster_than_asked(mover: Mover, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(mover, "_pause", type("Pause", (), {"wait": staticmethod(waits.append)}))
+    mover.move(ListMemory(some(4)), [Rule(ALL, NOON + 4 * HOUR)], samples_per_second=12)
+    assert waits == [2.0, 2.0]
+
+
+def test_parts_of_a_day_that_is_over_become_one(mover: Mover, catalog: Catalog) -> None:
+    rows = some(36)
+    mover.move(ListMemory(dict(rows)), [Rule(ALL, NOON + 36 * HOUR)])
+    today = [part for part in catalog.state.parts if part.day == catalog.state.parts[-1].day]
+    shares = []
+    assert mover.compact(lambda share, done: shares.append((share, done))) == 18
+    assert shares == [(0.5, 6), (1.0, 18)]
+    assert len(catalog.state.parts) == 2
+    assert len(today) == 12
+    assert cold_rows(catalog) == rows
+    assert mover.compact() == 0
+
+
+def test_replaced_objects_stay_for_readers_and_then_go(mover: Mover, catalog: Catalog, clock: FakeClock) -> None:
+    rows = some(36)
+    mover.move(ListMemory(dict(rows)), [Rule(ALL, NOON + 36 * HOUR)])
+    old = catalog.parts(0, 2**62)
+    mover.compact()
+    mover.sweep()
+    assert catalog.samples(old[0]).height == 24
+    clock.move(16)
+    # Eighteen of samples and one table that all but a part shared, which their successors have, too.
+    assert mover.sweep() == 18
+    assert objects_of(catalog) == catalog.state.keys()
+    assert catalog.state.gone == ()
+    assert cold_rows(Catalog(catalog.objects)) == rows
+
+
+def test_late_samples_of_a_moved_bucket_win(mover: Mover, catalog: Catalog) -> None:
+    rows = some(48)
+    rule = [Rule(ALL, NOON + 48 * HOUR)]
+    mover.move(ListMemory(dict(rows)), rule)
+    late = {(labels(__name__="m", job="b"), NOON): number(-1.0), (labels(__name__="m", job="new"), NOON): number(5.0)}
+    mover.move(ListMemory(dict(late)), rule)
+    assert cold_rows(catalog) == rows | late
+    mover.compact()
+    assert cold_rows(catalog) == rows | late
+
+
+def test_few_late_samples_do_not_rewrite_a_day(mover: Mover, catalog: Catalog) -> None:
+    mover.move(ListMemory(some(48)), [Rule(ALL, NOON + 48 * HOUR)])
+    mover.compact()
+    for late in range(5):
+        mover.move(ListMemory({(labels(__name__="m"), NOON + late): number(1.0)}), [Rule(ALL, NOON + 2 * HOUR)])
+        assert mover.compact() == (6 if late == 4 else 0)
+
+
+def test_what_was_deleted_is_hidden_at_once_and_rewritten_later(mover: Mover, catalog: Catalog, clock) -> None:
+    rows = some(24)
+    mover.move(ListMemory(dict(rows)), [Rule(ALL, NOON + 24 * HOUR)])
+    left = {
+        (series, at): value
+        for (series, at), value in rows.items()
+        if dict(series)["job"] != "b" or not NOON + HOUR <= at <= NOON + 6 * HOUR
+    }
+    assert mover.delete(['m{job="b"}'], NOON + HOUR, NOON + 6 * HOUR) == 4
+    assert mover.delete(['m{job="b"}'], NOON + HOUR, NOON + 6 * HOUR) == 4
+    assert mover.delete(["nothing"], 0, 2**62) == 0
+    assert catalog.state.number == 13
+    assert cold_rows(catalog) == left
+    mover.compact()
+    assert not any(part.tombstones for part in catalog.state.parts)
+    assert cold_rows(catalog) == left
+    clock.move(16)
+    mover.sweep()
+    assert objects_of(catalog) == catalog.state.keys()
+
+
+def test_a_part_without_a_sample_left_goes(mover: Mover, catalog: Catalog) -> None:
+    mover.move(ListMemory(some(2)), [Rule(ALL, NOON + 2 * HOUR)])
+    mover.delete([ALL], 0, 2**62)
+    assert cold_rows(catalog) == {}
+    assert mover.compact() == 1
+    assert catalog.state.parts == ()
+
+
+def test_a_delete_does_not_reach_what_comes_later(mover: Mover, catalog: Catalog) -> None:
+    mover.move(ListMemory(some(2)), [Rule(ALL, NOON + 2 * HOUR)])
+    mover.delete([ALL], 0, 2**62)
+    new = some(2, "b")
+    mover.move(ListMemory(dict(new)), [Rule(ALL, NOON + 2 * HOUR)])
+    assert cold_rows(catalog) == new
+
+
+def test_samples_leave_at_the_time_that_their_rule_says(mover: Mover, catalog: Catalog) -> None:
+    rows = some(36)
+    mover.move(ListMemory(dict(rows)), [Rule(ALL, NOON + 36 * HOUR)])
+    mover.compact()
+
+    def left(*, hours: int) -> Rows:
+        old = NOON + hours * HOUR
+        return {(s, at): v for (s, at), v in rows.items() if dict(s)["job"] == "a" or at >= old}
+
+    for hours in (3, 5, 12, 30):
+        rules = [Rule('{job="a"}', None), Rule(ALL, NOON + hours * HOUR)]
+        mover.expire(rules)
+        assert cold_rows(catalog) == left(hours=hours), hours
+        number = catalog.state.number
+        mover.expire(rules)
+        assert catalog.state.number == number
+        assert all(len(part.tombstones) <= 1 for part in catalog.state.parts)
+    mover.compact()
+    assert cold_rows(catalog) == left(hours=30)
+    # The first day has only job a now.
+    assert [len(part.tombstones) for part in sorted(catalog.state.parts, key=lambda p: p.start_ms)] == [0, 1]
+    assert mover.expire([Rule(ALL, NOON + 40 * HOUR)]) == 2
+    assert catalog.state.parts == ()
+
+
+def test_a_pin_holds_against_rules_and_not_against_a_delete(mover: Mover, catalog: Catalog) -> None:
+    rows = some(2)
+    mover.add(ListMemory(dict(rows)).export([Rule(ALL, None)], 0, 0, 2**62), pinned="incident")
+    assert mover.expire([Rule(ALL, NOON + DAY)]) == 0
+    assert cold_rows(catalog) == rows
+    assert mover.compact() == 0
+    mover.delete(['{job="a"}'], 0, 2**62)
+    mover.compact()
+    assert {dict(series)["job"] for series, _ in cold_rows(catalog)} == {"b", "c"}
+    assert [part.pinned for part in catalog.state.parts] == ["incident"]
+    assert mover.unpin("another") == 0
+    assert mover.unpin("incident") == 1
+    assert cold_rows(catalog) == {}
+
+
+def test_what_another_process_left_is_swept_once_it_is_old(mover: Mover, catalog: Catalog, clock: FakeClock) -> None:
+    import time
+
+    clock._now_ms = time.time() * 1000
+    catalog.objects.put("samples/day=2026-01-01/you-1.parquet", b"x")
+    catalog.objects.put("samples/day=2026-01-01/me-1.parquet", b"x")
+    catalog.objects.put("tmp/me-1", b"x")
+    assert mover.sweep() == 2
+    clock.move(3700)
+    assert mover.sweep() == 1
+    assert objects_of(catalog) == set()
+
+
+def test_two_that_publish_at_once_both_count(catalog: Catalog, clock: FakeClock) -> None:
+    mover, other = (Mover(Catalog(catalog.objects), name, clock) for name in ("me", "you"))
+    mine, theirs = some(2), some(2, "x", "y")
+    publish = mover.catalog.publish
+
+    def beaten(change):  # type: ignore[no-untyped-def]
+        mover.catalog.publish = publish  # type: ignore[method-assign]
+        tried = []
+
+        def slow(state):  # type: ignore[no-untyped-def]
+            if not tried:
+                tried.append(1)
+                other.move(ListMemory(dict(theirs)), [Rule(ALL, NOON + 2 * HOUR)])
+            return change(state)
+
+        return publish(slow)
+
+    mover.catalog.publish = beaten  # type: ignore[method-assign]
+    mover.move(ListMemory(dict(mine)), [Rule(ALL, NOON + 2 * HOUR)])
+    assert cold_rows(catalog) == mine | theirs
+    assert catalog.state.number == 2
+    assert {part.order for part in catalog.state.parts} == {1, 2}
+
+
+def test_a_table_that_another_replaced_meanwhile_is_written_again(catalog: Catalog, clock: FakeClock) -> None:
+    mover, other = (Mover(Catalog(catalog.objects), name, clock) for name in ("me", "you"))
+    first, second = some(2), some(2, start=NOON + 2 * HOUR)
+    mover.move(ListMemory(dict(first)), [Rule(ALL, NOON + 2 * HOUR)])
+    # The other lets all go; this one does not know, and would share the table of series.
+    assert other.expire([Rule(ALL, NOON + 2 * HOUR)]) == 1
+    clock.move(16)
+    assert other.sweep() == 2
+    mover.move(ListMemory(dict(second)), [Rule(ALL, NOON + 4 * HOUR)])
+    catalog.refresh()
+    assert cold_rows(catalog) == second
+    assert objects_of(catalog) == catalog.state.keys()
+
+
+def test_a_compaction_that_another_was_faster_with_does_nothing(catalog: Catalog, clock: FakeClock) -> None:
+    mover, other = (Mover(Catalog(catalog.objects), name, clock) for name in ("me", "you"))
+    rows = some(36)
+    mover.move(ListMemory(dict(rows)), [Rule(ALL, NOON + 36 * HOUR)])
+    assert other.compact() == 18
+    assert mover.compact() == 0
+    assert cold_rows(mover.catalog) == rows
+    mover.sweep()
+    clock.move(16)
+    other.sweep()
+    mover = Mover(Catalog(catalog.objects), "me", clock)
+    assert {one.key for one in catalog.objects.list("samples/")} == {p.key for p in mover.catalog.state.parts}
+
+
+def test_who_is_always_beaten_gives_up(mover: Mover, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    from metricsdb.errors import ColdStoreError
+
+    def beaten(*_: object) -> None:
+        raise moving._Changed
+
+    monkeypatch.setattr(mover, "_publish", beaten)
+    memory = ListMemory(some(2))
+    with pytest.raises(ColdStoreError, match="others replace what is built on"):
+        mover.move(memory, [Rule(ALL, NOON + 2 * HOUR)])
+    assert memory.rows == some(2)
