@@ -169,6 +169,11 @@ pub trait SeriesSet: Send + Sync {
         Ok(None)
     }
 
+    /// As `summaries`, of native histograms: `read_histograms` gives those that tell every gain then.
+    fn stood_histograms(&self, _index: usize, _windows: &[TimeRange]) -> Result<Option<StoodHistograms>> {
+        Ok(None)
+    }
+
     /// Encoded bytes of the chunks of one series that a read of `range` looks into. Asked by EXPLAIN ANALYZE alone.
     fn encoded_bytes(&self, _index: usize, _range: TimeRange) -> u64 {
         0
@@ -211,6 +216,23 @@ pub struct Quantiles {
     pub exact: bool,
     /// Samples and records that were read.
     pub samples: u64,
+}
+
+/// What windows come to where records stand for native histograms.
+#[derive(Clone, Debug, Default)]
+pub struct StoodHistograms {
+    /// One a window.
+    pub windows: Vec<HistogramsStood>,
+    /// No window cuts a bucket.
+    pub exact: bool,
+}
+
+/// The histograms of one window.
+#[derive(Clone, Debug, Default)]
+pub struct HistogramsStood {
+    pub count: u64,
+    /// Together they are the sum of all, in time order.
+    pub sums: Vec<Histogram>,
 }
 
 /// Which labels a grouping keeps.

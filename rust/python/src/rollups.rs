@@ -87,7 +87,7 @@ impl NativeDatabase {
 
     /// Width in ms, and column, with its bytes.
     fn rollup_columns(&self, py: Python<'_>) -> PyResult<Vec<(i64, String, u64)>> {
-        call::short(py, || Ok(self.store.rollup_columns()))
+        call::short(py, || self.store.rollup_columns())
     }
 
     /// The samples of the selected series that survived beside records: labels, time, value.

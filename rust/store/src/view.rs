@@ -1,7 +1,7 @@
 //! What a query sees: series ids from the index, their sealed chunks shared, their open chunks copied
 //! under a short lock of each shard. Decoding takes no lock.
 
-use metricsdb_model::source::{Groups, Quantiles, Stood};
+use metricsdb_model::source::{Groups, Quantiles, Stood, StoodHistograms};
 use metricsdb_model::{
     Bound, Budget, Error, Grouping, Histogram, HistogramSamples, Labels, LabelsRef, Predicate, Result,
     Samples, SeriesSet, Source, Summary, TimeRange, ValueKind, Wants,
@@ -183,7 +183,9 @@ impl Part {
         let found = found.filter(|h| h.span().is_some_and(|span| span.overlaps(range)));
         // Whether the first histogram goes on from one before the range hangs on the numbers in between.
         let wanted = if found.is_some() { TimeRange::new(i64::MIN, range.end) } else { range };
-        let rolled = shard.rollups.get(row).filter(|series| series.stands_in(wanted)).cloned();
+        let rolled = shard.rollups.get(row).map(|series| Arc::new(series.unpack()));
+        let rolled = rolled.filter(|series| series.stands_in(wanted));
+        let rolled = rolled.filter(|series| kinds == Kinds::NumbersAndHistograms || !series.is_native());
         // Samples that are left of a time for which records stand are read nowhere.
         let wanted = rolled.as_ref().map_or(wanted, |series| series.raw_part(wanted));
         let head = &shard.series.heads[row];
@@ -551,6 +553,11 @@ impl<'a> View<'a> {
 }
 
 impl Captured {
+    /// Where records of native histograms stand.
+    fn native(&self) -> Option<&RolledSeries> {
+        self.rolled.as_deref().filter(|rolled| rolled.is_native())
+    }
+
     fn raw_part(&self, range: TimeRange) -> TimeRange {
         self.rolled.as_ref().map_or(range, |rolled| rolled.raw_part(range))
     }
@@ -620,23 +627,46 @@ impl SeriesSet for View<'_> {
     }
 
     fn has_histograms(&self, index: usize) -> bool {
-        !self.histograms.is_empty() && self.histograms(index).is_some()
+        self.series[index].native().is_some()
+            || !self.histograms.is_empty() && self.histograms(index).is_some()
     }
 
     fn any_histograms(&self) -> bool {
-        !self.histograms.is_empty()
+        !self.histograms.is_empty() || self.series.iter().any(|series| series.native().is_some())
     }
 
-    fn read_histograms(&self, index: usize, range: TimeRange, out: &mut HistogramSamples) -> Result<()> {
-        let Some(histograms) = self.histograms(index) else { return Ok(()) };
+    fn read_histograms(&self, index: usize, mut range: TimeRange, out: &mut HistogramSamples) -> Result<()> {
         let before = out.len();
+        if let Some(rolled) = self.series[index].native() {
+            rolled.read_points(range, out)?;
+            range = rolled.raw_part(range);
+        }
+        let Some(histograms) = self.histograms(index) else { return Ok(()) };
         histograms.read_range(range, &self.budget, &mut out.timestamps, &mut out.histograms)?;
         self.store.decoded.add((out.len() - before) as u64);
         Ok(())
     }
 
     fn histogram_before(&self, index: usize, time: i64) -> Result<Option<(i64, Histogram)>> {
-        self.histograms(index).map_or(Ok(None), |histograms| histograms.newest_before(time))
+        let found = self.histograms(index).map_or(Ok(None), |histograms| histograms.newest_before(time))?;
+        match self.series[index].native() {
+            Some(rolled) if found.as_ref().is_none_or(|(at, _)| *at <= rolled.raw_from) => {
+                rolled.point_before(time)
+            }
+            _ => Ok(found),
+        }
+    }
+
+    fn stood_histograms(&self, index: usize, windows: &[TimeRange]) -> Result<Option<StoodHistograms>> {
+        let Some(rolled) = self.series[index].native() else { return Ok(None) };
+        let mut raw = HistogramSamples::default();
+        if let (Some(histograms), Some((first, last))) =
+            (self.histograms(index), windows.first().zip(windows.last()))
+        {
+            let range = rolled.raw_part(TimeRange::new(first.start, last.end));
+            histograms.read_range(range, &self.budget, &mut raw.timestamps, &mut raw.histograms)?;
+        }
+        rolled.stood_histograms(windows, raw).map(Some)
     }
 
     fn has_starts(&self, index: usize) -> bool {
@@ -680,7 +710,9 @@ impl SeriesSet for View<'_> {
 
     fn summaries(&self, index: usize, windows: &[TimeRange]) -> Result<Option<Stood>> {
         let series = &self.series[index];
-        let Some(rolled) = &series.rolled else { return Ok(None) };
+        let Some(rolled) = series.rolled.as_ref().filter(|rolled| !rolled.is_native()) else {
+            return Ok(None);
+        };
         let stood = rolled.summaries(windows, |range, out| self.read_raw(series, range, out))?;
         self.store.decoded.add(stood.samples);
         Ok(Some(stood))
@@ -688,7 +720,9 @@ impl SeriesSet for View<'_> {
 
     fn quantiles(&self, index: usize, windows: &[TimeRange]) -> Result<Option<Quantiles>> {
         let series = &self.series[index];
-        let Some(rolled) = &series.rolled else { return Ok(None) };
+        let Some(rolled) = series.rolled.as_ref().filter(|rolled| !rolled.is_native()) else {
+            return Ok(None);
+        };
         let found = rolled.quantiles(windows, |range, out| self.read_raw(series, range, out))?;
         self.store.decoded.add(found.as_ref().map_or(0, |found| found.samples));
         Ok(found)

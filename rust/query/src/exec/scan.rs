@@ -138,6 +138,8 @@ pub(crate) struct WindowLeaf<'a> {
     pub is_quantile: bool,
     /// The function where histograms are in the window; `None`: it leaves them out.
     pub points: Option<PointsFn>,
+    /// It comes to the same where records stand for histograms.
+    pub reads_records: bool,
     /// The function is one of counters.
     pub wants_counter: bool,
     pub remarks: Remarks<'a>,
@@ -538,7 +540,7 @@ impl WindowLeaf<'_> {
     }
 
     /// The windows of the steps, at most so many.
-    fn windows(&self, steps: usize) -> Vec<TimeRange> {
+    pub(super) fn windows(&self, steps: usize) -> Vec<TimeRange> {
         let ends = (0..self.looks.count.min(steps)).map(|i| self.looks.time(i));
         ends.map(|end| TimeRange::new(end.saturating_sub(self.range).saturating_add(1), end)).collect()
     }

@@ -38,7 +38,7 @@ impl RolledSeries {
     }
 
     /// Each level with the time up to which it stands: where the one below it, or raw samples, begin.
-    fn parts(&self) -> Vec<(usize, i64)> {
+    pub(super) fn parts(&self) -> Vec<(usize, i64)> {
         let mut upper = self.raw_from;
         let mut parts = Vec::with_capacity(self.levels.len());
         for (at, level) in self.levels.iter().enumerate() {
@@ -49,7 +49,7 @@ impl RolledSeries {
     }
 
     /// The records that stand for the samples of a range, in time order; those at its ends may reach beyond it.
-    fn standing(&self, range: TimeRange) -> Result<Vec<Standing>> {
+    pub(super) fn standing(&self, range: TimeRange) -> Result<Vec<Standing>> {
         let (mut all, mut records) = (Vec::new(), Vec::new());
         for (at, upper) in self.parts().into_iter().rev() {
             let Some(level) = self.levels.get(at) else { continue };
@@ -70,6 +70,9 @@ impl RolledSeries {
             blocks.map(|b| b.count() as u64 * most).sum()
         };
         let kept: u64 = self.kept.iter().map(|c| c.count() as u64).sum();
+        if self.is_native() {
+            return 0;
+        }
         if self.stands_in(range) { self.levels.iter().map(of).sum::<u64>() + kept } else { 0 }
     }
 
@@ -81,6 +84,9 @@ impl RolledSeries {
 
     /// Appends samples that stand for those that are gone, in a range.
     pub fn read(&self, range: TimeRange, out: &mut Samples) -> Result<()> {
+        if self.is_native() {
+            return Ok(());
+        }
         let mut kept = Samples::default();
         self.read_kept(TimeRange::new(range.start, range.end.min(self.raw_from)), &mut kept)?;
         let mut kept = kept.timestamps.into_iter().zip(kept.values).peekable();
@@ -177,12 +183,7 @@ impl RolledSeries {
         for (at, upper) in self.parts().into_iter().rev() {
             let Some(level) = self.levels.get(at) else { continue };
             let until = end_of(reach.end, level.every).min(upper);
-            level.sketches.read(
-                level.every,
-                reach.start.saturating_sub(1).max(level.floor),
-                until,
-                &mut sketches,
-            )?;
+            level.sketches(reach.start.saturating_sub(1), until, &mut sketches)?;
         }
         let bare: Vec<Record> = records.iter().map(|(_, r)| *r).collect();
         let Some(sketches) = sketches::whole(&bare, &sketches)? else { return Ok(None) };
