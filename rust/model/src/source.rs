@@ -164,6 +164,12 @@ pub trait SeriesSet: Send + Sync {
         Ok(None)
     }
 
+    /// As `summaries`, of ascending windows whose samples are all there, but whose records say the same of count, ends, extremes
+    /// and resets in less time. `None` where there are none, or where they save nothing.
+    fn whole_windows(&self, _index: usize, _windows: &[TimeRange]) -> Result<Option<Stood>> {
+        Ok(None)
+    }
+
     /// As `summaries`, of sketches: `None` where there are none.
     fn quantiles(&self, _index: usize, _windows: &[TimeRange]) -> Result<Option<Quantiles>> {
         Ok(None)

@@ -16,7 +16,7 @@ use crate::codec::{self, OpenState};
 use crate::database::{Database, IntoId};
 use crate::epoch::Inside;
 use crate::histograms::HistogramSeries;
-use crate::rollup::{Record, RolledSeries};
+use crate::rollup::{Packed, Record, RolledSeries};
 use crate::sealed::Sealed;
 use crate::shard::{SHARDS, Shard, Work, id_of, place_of};
 use crate::starts::StartSeries;
@@ -58,6 +58,9 @@ pub struct View<'a> {
 /// Views of more series are freed by the pool: their chunks lie all over memory, and who stopped a query should not wait.
 const FREED_BY_POOL: usize = 1 << 13;
 
+/// A record is read in the time of as many samples.
+const SAMPLES_A_RECORD: u64 = 12;
+
 impl Drop for View<'_> {
     fn drop(&mut self) {
         if self.series.len() > FREED_BY_POOL {
@@ -77,6 +80,8 @@ pub(crate) struct Captured {
     starts: Option<Box<StartSeries>>,
     /// Where records stand for samples of the range.
     rolled: Option<Arc<RolledSeries>>,
+    /// Records that may say the same as samples, in less time.
+    levels: Option<Arc<Packed>>,
 }
 
 /// Rows by shard: those of shard `s` are `rows[starts[s]..starts[s + 1]]`.
@@ -215,6 +220,7 @@ impl Part {
             open: start..self.open.len(),
             sealed: if is_sealed { sealed.clone() } else { Sealed::default() },
             starts,
+            levels: if rolled.is_none() { shard.rollups.get(row).cloned() } else { None },
             rolled,
         });
     }
@@ -716,6 +722,19 @@ impl SeriesSet for View<'_> {
         let stood = rolled.summaries(windows, |range, out| self.read_raw(series, range, out))?;
         self.store.decoded.add(stood.samples);
         Ok(Some(stood))
+    }
+
+    fn whole_windows(&self, index: usize, windows: &[TimeRange]) -> Result<Option<Stood>> {
+        let series = &self.series[index];
+        let (Some(levels), Some((first, last))) = (&series.levels, windows.first().zip(windows.last()))
+        else {
+            return Ok(None);
+        };
+        let reach = TimeRange::new(first.start, last.end);
+        let stored: usize = series.sealed.overlapping(reach).map(|chunk| chunk.count()).sum();
+        let stood = levels.unpack().whole_windows(windows, stored as u64 / SAMPLES_A_RECORD)?;
+        self.store.decoded.add(stood.as_ref().map_or(0, |stood| stood.samples));
+        Ok(stood)
     }
 
     fn quantiles(&self, index: usize, windows: &[TimeRange]) -> Result<Option<Quantiles>> {

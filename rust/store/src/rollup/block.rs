@@ -23,6 +23,7 @@ pub const BLOCK_BUCKETS: i64 = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Column {
     Count,
+    // `Deviation` says how far off the likely one is.
     /// Milliseconds from the bucket's begin to the first sample, and from the last to its end.
     FirstAfter,
     LastBefore,
@@ -58,10 +59,10 @@ const COLUMNS: [Column; 12] = [
 impl Column {
     fn kind(self) -> ValueKind {
         match self {
-            Column::Count | Column::FirstAfter | Column::LastBefore | Column::Resets | Column::Unkept => {
-                ValueKind::Int
+            Column::First | Column::Last | Column::Min | Column::Max | Column::Sum | Column::ResetFrom => {
+                ValueKind::Float
             }
-            _ => ValueKind::Float,
+            _ => ValueKind::Int,
         }
     }
 
@@ -75,7 +76,7 @@ impl Column {
             Column::Min => r.min.to_bits(),
             Column::Max => r.max.to_bits(),
             Column::Sum => r.sum.to_bits(),
-            Column::Deviation => rounded(r.deviation).to_bits(),
+            Column::Deviation => shortened(r.deviation).wrapping_sub(shortened(r.likely_deviation())),
             Column::Resets => r.resets,
             Column::ResetFrom => r.reset_from.to_bits(),
             Column::Unkept => r.unkept,
@@ -93,7 +94,10 @@ impl Column {
             Column::Min => r.min = number,
             Column::Max => r.max = number,
             Column::Sum => r.sum = number,
-            Column::Deviation => r.deviation = number,
+            Column::Deviation => {
+                let short = shortened(r.likely_deviation()).wrapping_add(bits);
+                r.deviation = f64::from_bits(short << DROPPED_BITS);
+            }
             Column::Resets => r.resets = bits,
             Column::ResetFrom => r.reset_from = number,
             Column::Unkept => r.unkept = bits,
@@ -116,11 +120,17 @@ impl Column {
 /// Bits that a squared distance keeps behind its first: of a standard deviation that is one part in 260,000.
 const DEVIATION_BITS: u32 = 16;
 
+const DROPPED_BITS: u32 = f64::MANTISSA_DIGITS - 1 - DEVIATION_BITS;
+
+/// The nearest number of so many bits, without the others.
+fn shortened(value: f64) -> u64 {
+    let half = if value.is_finite() { 1 << (DROPPED_BITS - 1) } else { 0 };
+    value.to_bits().wrapping_add(half) >> DROPPED_BITS
+}
+
 /// The nearest number of so many bits.
 pub fn rounded(value: f64) -> f64 {
-    let dropped = f64::MANTISSA_DIGITS - 1 - DEVIATION_BITS;
-    let bits = value.to_bits().wrapping_add(1 << (dropped - 1)) >> dropped << dropped;
-    if value.is_finite() { f64::from_bits(bits) } else { value }
+    f64::from_bits(shortened(value) << DROPPED_BITS)
 }
 
 /// An immutable run of records in time order, and the sketches that are kept beside them; a clone shares the bytes.

@@ -27,7 +27,7 @@ pub use roll::{EVERY_MAX, Keeping, Level, LevelStats, Pass, Progress, Rolled, Ru
 use crate::chunk::{BLOCK_SAMPLES, Chunk, SharedColumns, chunks_of};
 use crate::heap;
 use block::{blocks_of, number_of};
-use record::end_of;
+use record::{end_of, floor_of};
 use roll::TIME_MIN;
 use sketches::Sketched;
 
@@ -99,6 +99,18 @@ impl Rollups {
 
     pub(crate) fn put(&mut self, row: u32, series: RolledSeries) {
         self.rows.insert(row, self.common.pack(series));
+    }
+
+    /// Samples of a row have other values now: its records are made anew by the next pass.
+    pub(crate) fn remake(&mut self, row: u32) {
+        let Some(packed) = self.rows.get(&row) else { return };
+        let mut series = packed.unpack();
+        let raw_from = series.raw_from;
+        for level in &mut series.levels {
+            level.until = level.until.min(floor_of(raw_from, level.every));
+        }
+        series.dirty.clear();
+        self.put(row, series);
     }
 
     /// Bytes of the table that leads to the series.

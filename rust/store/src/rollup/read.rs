@@ -4,6 +4,7 @@ use metricsdb_model::source::{Quantiles, Stood};
 use metricsdb_model::{Result, Samples, Sketch, TimeRange};
 
 use super::record::{Record, coarser, end_of, expand, floor_of, points_of, records_of};
+use super::roll::TIME_MIN;
 use super::sketches;
 use super::{LevelSeries, RolledSeries, block::Block};
 
@@ -167,6 +168,40 @@ impl RolledSeries {
         }
         stood.samples = samples.len() as u64 + records.len() as u64;
         Ok(stood)
+    }
+
+    /// What the samples of ascending windows come to, by the widest buckets that make up each of them and are as their
+    /// samples are. `None` where these are more than `records_max`, or there are none.
+    pub fn whole_windows(&self, windows: &[TimeRange], records_max: u64) -> Result<Option<Stood>> {
+        let Some((first, last)) = windows.first().zip(windows.last()) else { return Ok(None) };
+        let (after, until) = (first.start.saturating_sub(1), last.end);
+        let dirty = self.dirty.partition_point(|&end| end <= after) < self.dirty.len();
+        if self.is_native() || after < self.raw_from || dirty || after < TIME_MIN {
+            return Ok(None);
+        }
+        let fits = |level: &&LevelSeries| {
+            let whole = |w: &TimeRange| (w.start - 1) % level.every == 0 && w.end % level.every == 0;
+            level.floor <= after && level.until >= until && windows.iter().all(whole)
+        };
+        let Some(level) = self.levels.iter().rev().find(fits) else { return Ok(None) };
+        let near = level.blocks.iter().filter(|b| b.last() > after && b.first() <= until);
+        if near.map(|b| b.count() as u64).sum::<u64>() > records_max {
+            return Ok(None);
+        }
+        let mut records = Vec::new();
+        level.records(after, until, &mut records)?;
+        let (mut from, samples) = (0, records.len() as u64);
+        let sum = |window: &TimeRange| {
+            while records.get(from).is_some_and(|r| r.end < window.start) {
+                from += 1;
+            }
+            let mut inside = records.iter().skip(from).take_while(|r| r.end <= window.end);
+            let mut all = *inside.next()?;
+            inside.for_each(|next| all.append(next));
+            Some(all.summary())
+        };
+        let windows = windows.iter().map(sum).collect();
+        Ok(Some(Stood { windows, exact: true, resets: self.counter, samples }))
     }
 
     /// What the samples of ascending windows come to as sketches; none where some level has none. Not exact where a window
