@@ -5,6 +5,7 @@
 //! `floor` of a level are in the next level alone.
 
 mod block;
+mod estimate;
 pub mod kept;
 mod native;
 mod packed;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use metricsdb_model::{Error, Result, Samples, Sketch, TimeRange, ValueKind};
 
 pub use block::Block;
+pub use estimate::Estimate;
 pub use native::Native;
 pub use packed::{Commons, Packed};
 pub use record::Record;

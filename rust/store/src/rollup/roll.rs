@@ -228,7 +228,7 @@ impl RolledSeries {
 
 impl Shard {
     /// Whether there is enough to do for a row, by the heads of its chunks alone.
-    fn roll_due(&self, row: u32, step: &Step, batch: i64) -> bool {
+    pub(super) fn roll_due(&self, row: u32, step: &Step, batch: i64) -> bool {
         let Some(&(every, _)) = step.levels.first() else { return false };
         let known = self.rollups.get(row).map(|series| series.unpack());
         let known = known.as_ref();
@@ -250,15 +250,14 @@ impl Shard {
         raw_due || changed || until.saturating_sub(from) >= batch.saturating_mul(every)
     }
 
-    /// Makes the records of a row up to where the step says, and drops what it says.
-    pub(crate) fn roll_row(
-        &mut self,
+    /// A row's records up to where the step says, without those that it drops.
+    pub(super) fn rolled(
+        &self,
         row: u32,
         counter: bool,
         step: &Step,
-        work: &mut Work,
         done: &mut Rolled,
-    ) -> Result<()> {
+    ) -> Result<RolledSeries> {
         let levels: Vec<Level> = step.levels.iter().map(|&(every, _)| Level { every, keep: None }).collect();
         let mut series = match self.rollups.get(row) {
             Some(series) => series.unpack(),
@@ -289,8 +288,21 @@ impl Shard {
             series.raw_from = series.raw_from.max(forced.min(until));
         }
         series.drop_superseded(step);
-        let raw_from = series.raw_from;
         done.series += 1;
+        Ok(series)
+    }
+
+    /// Makes the records of a row up to where the step says, and drops what it says.
+    pub(crate) fn roll_row(
+        &mut self,
+        row: u32,
+        counter: bool,
+        step: &Step,
+        work: &mut Work,
+        done: &mut Rolled,
+    ) -> Result<()> {
+        let series = self.rolled(row, counter, step, done)?;
+        let raw_from = series.raw_from;
         if series.is_empty() && raw_from == i64::MIN {
             self.rollups.remove(row);
         } else {
@@ -649,15 +661,7 @@ impl Database {
     ) -> Result<Rolled> {
         let mut done = Rolled::default();
         let inside = self.inside();
-        let mut taken = RoaringBitmap::new();
-        let mut chosen = Vec::new();
-        for rule in rules {
-            let ids = self.index.select(&rule.predicate, self, budget)? - &taken;
-            taken |= &ids;
-            if !rule.levels.is_empty() {
-                chosen.push((rule, Step::of(rule, pass), ByShard::new(&ids, budget)?));
-            }
-        }
+        let chosen = self.chosen(rules, pass, budget)?;
         let mut emptied = (self.next_burial(), Vec::new());
         while !progress.is_finished() && done.samples < samples_max {
             for (rule, step, by_shard) in &chosen {
@@ -674,6 +678,24 @@ impl Database {
         done.raw.series = self.bury(emptied.0, emptied.1)?;
         self.durably()?;
         Ok(done)
+    }
+
+    /// The rules that make records, what they come to now, and the series that each takes.
+    pub(super) fn chosen<'r>(
+        &self,
+        rules: &'r [Rule],
+        pass: Pass,
+        budget: &Budget,
+    ) -> Result<Vec<(&'r Rule, Step, ByShard)>> {
+        let (mut taken, mut chosen) = (RoaringBitmap::new(), Vec::new());
+        for rule in rules {
+            let ids = self.index.select(&rule.predicate, self, budget)? - &taken;
+            taken |= &ids;
+            if !rule.levels.is_empty() {
+                chosen.push((rule, Step::of(rule, pass), ByShard::new(&ids, budget)?));
+            }
+        }
+        Ok(chosen)
     }
 
     fn roll_rows(
@@ -712,7 +734,7 @@ impl Database {
         Ok(())
     }
 
-    fn counts(&self, shard: &Shard, row: u32, rule: &Rule) -> Result<bool> {
+    pub(super) fn counts(&self, shard: &Shard, row: u32, rule: &Rule) -> Result<bool> {
         if let Some(series) = shard.rollups.get(row) {
             return Ok(series.counter());
         }
