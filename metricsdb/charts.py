@@ -163,8 +163,8 @@ def _bars(alt: Any, samples: pl.DataFrame, legend: str | None, unit: Unit, width
 
 
 def preview(sizes: pl.DataFrame, errors: pl.DataFrame, title: str) -> alt.VConcatChart:
-    """What a policy saves and costs: bytes of samples and of each level above, the worst and the p99 error of each function
-    below, each kind of window in a column of its own. Raises ``ConfigError`` without Altair."""
+    """What a policy saves and costs: bytes of samples and of each level; below them the worst and the p99 error of each
+    function, each kind of window in a column of its own. Raises ``ConfigError`` without Altair."""
     library = _altair()
     size = library.Chart(_rows(library, sizes.with_columns((pl.col("share_of_raw") * 100).alias("percent"))))
     bytes_of = size.mark_bar().encode(

@@ -88,8 +88,7 @@ class Rollups:
         )
 
     def estimate(self) -> RollupEstimate:
-        """What ``run`` would do now: series and samples, and from a part of them records, bytes and seconds. A dry run, which
-        changes nothing."""
+        """A dry run: what ``run`` would do now. Counts series and samples, tries a part of them, changes nothing."""
         return self._roller.estimate(self._db._native, self._db.now_ms(), self._clock.monotonic)
 
     @property
@@ -167,8 +166,7 @@ class RollupPreview:
     errors: pl.DataFrame
 
     def plot(self) -> alt.VConcatChart:
-        """Bytes of samples and of each level, and below them the errors of each function. Raises ``ConfigError`` without
-        Altair."""
+        """Bytes of samples and of each level, and errors by function. Raises ``ConfigError`` without Altair."""
         return charts.preview(self.sizes, self.errors, self.policy)
 
     def __repr__(self) -> str:

@@ -201,8 +201,11 @@ NOTHING_ROLLED = Rolled()
 
 @dataclass(frozen=True, slots=True)
 class RollupEstimate:
-    """What a pass over all series would do: ``series`` and ``samples`` are counted; ``records``, ``bytes`` that these take, and
-    ``seconds`` of one core are of ``tried`` samples, and of all in proportion to theirs."""
+    """What a pass over all series would do.
+
+    ``series`` and ``samples`` are counted. ``records``, the ``bytes`` that these take and ``seconds`` of one core are
+    those of ``tried`` samples, in proportion.
+    """
 
     series: int
     samples: int

@@ -14,7 +14,7 @@ import metricsdb as mdb
 from metricsdb.testing import FakeClock
 
 WIDTHS = [60, 300]
-# Seconds since the one before, first bucket's index, what each bucket gains, whether the counter begins anew, the schema.
+# Seconds since the one before, the first bucket, what each gains, whether the counter begins anew, the schema.
 STEPS = st.lists(
     st.tuples(
         st.integers(1, 40),

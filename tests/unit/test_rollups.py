@@ -269,7 +269,7 @@ def test_an_estimate_says_what_a_pass_would_do_and_changes_nothing():
 
 def test_an_estimate_of_many_samples_tries_some(monkeypatch):
     monkeypatch.setattr("metricsdb.lifecycle.rollups.TRIED_SAMPLES", 10_000)
-    db, clock = filled(1)
+    db, _ = filled(1)
     times = T0 + 15.0 * np.arange(1, HOUR + 1)
     for i in range(400):
         db.append({"__name__": "m", "i": str(i)}, times, np.round(RNG.normal(size=HOUR), 2))

@@ -179,15 +179,16 @@ impl RolledSeries {
         if self.is_native() || after < self.raw_from || dirty || after < TIME_MIN {
             return Ok(None);
         }
+        let few = |level: &&LevelSeries| {
+            let near = level.blocks.iter().filter(|b| b.last() > after && b.first() <= until);
+            near.map(|b| b.count() as u64).sum::<u64>() <= records_max
+        };
         let fits = |level: &&LevelSeries| {
             let whole = |w: &TimeRange| (w.start - 1) % level.every == 0 && w.end % level.every == 0;
             level.floor <= after && level.until >= until && windows.iter().all(whole)
         };
-        let Some(level) = self.levels.iter().rev().find(fits) else { return Ok(None) };
-        let near = level.blocks.iter().filter(|b| b.last() > after && b.first() <= until);
-        if near.map(|b| b.count() as u64).sum::<u64>() > records_max {
-            return Ok(None);
-        }
+        // A finer level has more.
+        let Some(level) = self.levels.iter().rev().take_while(few).find(fits) else { return Ok(None) };
         let mut records = Vec::new();
         level.records(after, until, &mut records)?;
         let (mut from, samples) = (0, records.len() as u64);
