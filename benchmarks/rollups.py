@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -57,6 +58,30 @@ def rolled(samples: pl.DataFrame, line: str) -> tuple[float, float]:
     return 1e-6 / best, size
 
 
+def asked(samples: pl.DataFrame) -> list[dict[str, object]]:
+    """Samples in a query's range by seconds of CPU, read from samples and from records that stand beside them."""
+    rows: list[dict[str, object]] = []
+    end = START + 15 * SAMPLES - 3600
+    with mdb.Database() as plain, mdb.Database() as both:
+        for db in (plain, both):
+            db.write(samples)
+            db.reencode()
+        both.rollups.use({EVERY: "1m -> 10m -> 1h"})
+        both.rollups.run()
+        for expr, step in (
+            ("rate(m_total[1h])", 600),
+            ("max_over_time(m[6h])", 3600),
+            ("increase(m_total[1d])", 86400),
+        ):
+            for name, db in (("samples", plain), ("records", both)):
+                query = partial(db.query_range, expr, START + 86_400, end, step, cache=False)
+                speed = samples.height / 2 / lowest(query, 5) / 1e6
+                rows.append(
+                    {"case": f"{expr} every {step} s, {name}", "M samples/CPU-s": speed, "bytes a record": None}
+                )
+    return rows
+
+
 def main(quick: bool = False) -> list[dict[str, object]]:
     samples = frame(20 if quick else SERIES)
     rows: list[dict[str, object]] = []
@@ -72,4 +97,4 @@ def main(quick: bool = False) -> list[dict[str, object]]:
         spent = lowest(grouped.agg(columns).collect)
         speed = samples.height / spent / 1e6
         rows.append({"case": f"polars group_by_dynamic, {every}", "M samples/CPU-s": speed, "bytes a record": None})
-    return rows
+    return rows + asked(samples)

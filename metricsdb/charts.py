@@ -13,7 +13,7 @@ from metricsdb.frames import TIME
 if TYPE_CHECKING:
     import altair as alt
 
-__all__ = ["plot"]
+__all__ = ["plot", "preview"]
 
 Unit = Literal["number", "bytes", "seconds", "ratio"]
 
@@ -160,6 +160,52 @@ def _bars(alt: Any, samples: pl.DataFrame, legend: str | None, unit: Unit, width
         y=alt.Y("series:N", title=legend, sort=None),
         tooltip=["series:N", "value:Q"],
     )
+
+
+def preview(sizes: pl.DataFrame, errors: pl.DataFrame, title: str) -> alt.VConcatChart:
+    """What a policy saves and costs: bytes of samples and of each level; below them the worst and the p99 error of each
+    function, each kind of window in a column of its own. Raises ``ConfigError`` without Altair."""
+    library = _altair()
+    size = library.Chart(_rows(library, sizes.with_columns((pl.col("share_of_raw") * 100).alias("percent"))))
+    bytes_of = size.mark_bar().encode(
+        x=library.X("bytes:Q", title="bytes", axis=library.Axis(format="~s")),
+        y=library.Y("level:N", title=None, sort=None),
+        tooltip=["level:N", "rows:Q", "bytes:Q", library.Tooltip("percent:Q", title="% of samples", format=".3~f")],
+    )
+    long = errors.unpivot(
+        on=["p99_error", "worst_error"],
+        index=["level", "function", "windows"],
+        variable_name="which",
+        value_name="error",
+    ).with_columns((pl.col("error") * 100).alias("error"), pl.col("which").str.strip_suffix("_error"))
+    # An error of nothing has no place on a logarithmic axis: the smallest that is drawn stands for it.
+    drawn = long.with_columns(pl.max_horizontal("error", pl.lit(1e-6)).alias("drawn"))
+    points = (
+        library.Chart(_rows(library, drawn))
+        .mark_point(filled=True, size=60)
+        .encode(
+            x=library.X("drawn:Q", title="error, %", scale=library.Scale(type="log", domainMin=1e-6)),
+            y=library.Y("function:N", title=None, sort=None),
+            color=library.Color("level:N", title="level", sort=None),
+            shape=library.Shape("which:N", title="error"),
+            column=library.Column("windows:N", title="windows"),
+            tooltip=[
+                "level:N",
+                "function:N",
+                "windows:N",
+                "which:N",
+                library.Tooltip("error:Q", title="error, %", format=".3~g"),
+            ],
+        )
+    )
+    both: alt.VConcatChart = library.vconcat(bytes_of.properties(title=title), points.properties(width=300))
+    return both
+
+
+def _rows(alt: Any, frame: pl.DataFrame) -> Any:
+    numbers = [name for name, dtype in frame.schema.items() if dtype.is_numeric()]
+    format_ = alt.CsvDataFormat(type="csv", parse=dict.fromkeys(numbers, "number"))
+    return alt.InlineData(values=frame.write_csv(), format=format_)
 
 
 def _titled(chart: Any, title: str | None) -> Any:

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from metricsdb import charts
 from metricsdb.clock import Clock
 from metricsdb.errors import ConfigError
 from metricsdb.frames import TIME
-from metricsdb.lifecycle.rollups import Kind, Progress, Rolled, Roller, RollupLevel, RollupPolicy
+from metricsdb.lifecycle.rollups import Kind, Progress, Rolled, Roller, RollupEstimate, RollupLevel, RollupPolicy
 from metricsdb.times import DurationLike, Time, duration_ms, duration_text
 
 if TYPE_CHECKING:
+    import altair as alt
+
     from metricsdb.database import Database
 
 __all__ = ["RollupPreview", "Rollups"]
@@ -83,6 +86,10 @@ class Rollups:
         return self._roller.all(
             self._db._native, self._db.now_ms(), self._clock.monotonic, samples_per_second, progress
         )
+
+    def estimate(self) -> RollupEstimate:
+        """A dry run: what ``run`` would do now. Counts series and samples, tries a part of them, changes nothing."""
+        return self._roller.estimate(self._db._native, self._db.now_ms(), self._clock.monotonic)
 
     @property
     def done(self) -> Rolled:
@@ -157,6 +164,10 @@ class RollupPreview:
     policy: str
     sizes: pl.DataFrame
     errors: pl.DataFrame
+
+    def plot(self) -> alt.VConcatChart:
+        """Bytes of samples and of each level, and errors by function. Raises ``ConfigError`` without Altair."""
+        return charts.preview(self.sizes, self.errors, self.policy)
 
     def __repr__(self) -> str:
         return f"{self.policy}\n{self.sizes}\n{self.errors}"

@@ -15,12 +15,23 @@ from metricsdb.times import duration_ms, duration_text
 if TYPE_CHECKING:
     from metricsdb._native import RollupRule
 
-__all__ = ["DELAY_MS", "NOTHING_ROLLED", "Anomalies", "Rolled", "Roller", "RollupLevel", "RollupPolicy"]
+__all__ = [
+    "DELAY_MS",
+    "NOTHING_ROLLED",
+    "Anomalies",
+    "Rolled",
+    "Roller",
+    "RollupEstimate",
+    "RollupLevel",
+    "RollupPolicy",
+]
 
 Kind = Literal["counter", "gauge"]
 
 # Samples of one native call: some milliseconds of work, after which the budget is looked at.
 STEP_SAMPLES = 1_000_000
+# Samples on which an estimate is tried.
+TRIED_SAMPLES = 500_000
 # Samples younger than this wait: late ones of the last minutes are usual.
 DELAY_MS = 60_000
 # A pass over all series that was finished is not repeated before this time is over.
@@ -188,6 +199,22 @@ class Rolled:
 NOTHING_ROLLED = Rolled()
 
 
+@dataclass(frozen=True, slots=True)
+class RollupEstimate:
+    """What a pass over all series would do.
+
+    ``series`` and ``samples`` are counted. ``records``, the ``bytes`` that these take and ``seconds`` of one core are
+    those of ``tried`` samples, in proportion.
+    """
+
+    series: int
+    samples: int
+    records: int
+    bytes: int
+    seconds: float
+    tried: int
+
+
 @dataclass(slots=True)
 class Roller:
     """Keeps the policies and makes passes, step by step: called by a tick, which owns the time."""
@@ -251,6 +278,17 @@ class Roller:
                     self._pause.wait(max(0.0, step.samples / samples_per_second - (clock() - begun)))
             self._shard = 0
         return total
+
+    def estimate(self, native: NativeDatabase, now_ms: int, clock: Callable[[], float]) -> RollupEstimate:
+        """What ``all`` would do now, tried on a part of the series that has some ``TRIED_SAMPLES``; changes nothing."""
+        rules = [policy.native for policy in self.policies]
+        series, samples, *_ = native.roll_estimate(rules, now_ms, 0)
+        nth = max(1, min(series, -(-samples // TRIED_SAMPLES)))
+        begun = clock()
+        _, _, _, tried, records, size = native.roll_estimate(rules, now_ms, nth)
+        seconds = clock() - begun
+        scale = samples / tried if tried else 0.0
+        return RollupEstimate(series, samples, round(records * scale), round(size * scale), seconds * scale, tried)
 
     def _call(self, native: NativeDatabase, pass_: tuple[int, int, int]) -> Rolled:
         rules = [policy.native for policy in self.policies]

@@ -10,7 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import metricsdb as mdb
-from metricsdb.lifecycle.rollups import RollupLevel, RollupPolicy
+from metricsdb.lifecycle.rollups import RollupEstimate, RollupLevel, RollupPolicy
 from metricsdb.testing import FakeClock
 
 T0 = 1_780_000_200  # a multiple of ten minutes
@@ -237,3 +237,47 @@ def test_a_pass_can_be_watched_and_slowed():
     assert done.samples >= 2 * 24 * HOUR - 8
     assert seen[-1] == 1.0
     assert db.rollups.run().samples == 0
+
+
+def test_a_preview_is_drawn_with_every_level_and_function():
+    pytest.importorskip("altair")
+    db, _ = filled(6)
+    preview = db.rollups.preview("1m -> 10m", "temperature")
+    drawn = preview.plot().to_dict()
+    assert drawn["vconcat"][0]["title"] == preview.policy == "1m -> 10m"
+    texts = [drawn["datasets"][part["data"]["name"]] for part in drawn["vconcat"]]
+    above, below = (pl.read_csv(text.encode()) for text in texts)
+    assert above["level"].to_list() == ["raw", "1m", "10m"]
+    assert below.height == 2 * preview.errors.height
+    assert below["drawn"].min() > 0
+
+
+def test_an_estimate_says_what_a_pass_would_do_and_changes_nothing():
+    db, _ = filled(12)
+    assert db.rollups.estimate() == RollupEstimate(0, 0, 0, 0, 0.0, 0)
+    db.rollups.set('{__name__=~".+"}', "1m -> 10m")
+    estimate = db.rollups.estimate()
+    assert db.rollups.levels().is_empty()
+    assert (estimate.series, estimate.samples, estimate.tried) == (2, 2 * 12 * HOUR, 2 * 12 * HOUR)
+    done = db.rollups.run()
+    held = int(db.memory().filter(pl.col("part") == "rollups")["bytes"][0])
+    # All was tried: what was told is what it came to, but for the table of the series.
+    assert (done.samples, done.records) == (estimate.samples, estimate.records)
+    assert estimate.bytes <= held <= estimate.bytes + 10_000
+    assert db.rollups.estimate().series == 0
+
+
+def test_an_estimate_of_many_samples_tries_some(monkeypatch):
+    monkeypatch.setattr("metricsdb.lifecycle.rollups.TRIED_SAMPLES", 10_000)
+    db, _ = filled(1)
+    times = T0 + 15.0 * np.arange(1, HOUR + 1)
+    for i in range(400):
+        db.append({"__name__": "m", "i": str(i)}, times, np.round(RNG.normal(size=HOUR), 2))
+    db.rollups.set("m", "1m")
+    estimate = db.rollups.estimate()
+    assert estimate.tried < estimate.samples / 5
+    done = db.rollups.run()
+    assert (done.series, done.samples) == (estimate.series, estimate.samples) == (400, 400 * HOUR)
+    assert estimate.records == pytest.approx(done.records, rel=0.05)
+    held = int(db.memory().filter(pl.col("part") == "rollups")["bytes"][0])
+    assert estimate.bytes == pytest.approx(held, rel=0.2)

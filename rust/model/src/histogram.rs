@@ -459,6 +459,7 @@ fn limit(what: &'static str, limit: usize, needed: u64) -> Error {
 }
 
 mod buckets;
+mod merge;
 #[cfg(test)]
 mod tests;
 

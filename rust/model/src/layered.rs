@@ -15,7 +15,7 @@ use crate::histogram::{Histogram, HistogramSamples};
 use crate::labels::Labels;
 use crate::predicate::Predicate;
 use crate::sample::Samples;
-use crate::source::{Bound, Grouping, Groups, Quantiles, SeriesSet, Source, Stood};
+use crate::source::{Bound, Grouping, Groups, Quantiles, SeriesSet, Source, Stood, StoodHistograms};
 use crate::summary::{Summary, Wants};
 use crate::time::TimeRange;
 
@@ -502,6 +502,13 @@ impl SeriesSet for Merged<'_> {
             (Some((set, index)), None) => set.quantiles(index, windows),
             _ => Ok(None),
         }
+    }
+
+    /// Of several sources the histograms that tell every gain are enough.
+    fn stood_histograms(&self, index: usize, windows: &[TimeRange]) -> Result<Option<StoodHistograms>> {
+        let &[member] = self.members(index) else { return Ok(None) };
+        let (set, index) = self.of(member);
+        set.stood_histograms(index, windows)
     }
 
     fn encoded_bytes(&self, index: usize, range: TimeRange) -> u64 {

@@ -23,6 +23,7 @@ pub mod sketch;
 pub mod source;
 pub mod summary;
 pub mod time;
+pub mod varint;
 
 pub use answer::{Annotation, Answer, AnswerKind, Matrix, Point, QueryStats, Row, Severity};
 pub use batch::{

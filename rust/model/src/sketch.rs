@@ -8,13 +8,14 @@
 //! LEB128.
 
 use crate::error::{Error, Result};
+use crate::varint::{put_varint, varint};
 
 /// The natural logarithm of a bucket's upper bound by its lower bound, at resolution 0.
 const WIDTH: f64 = 0.02;
 /// At the coarsest resolution one bucket spans more than all doubles.
 const RESOLUTION_MAX: u8 = 17;
 /// No double has an index beyond, at any resolution.
-const INDEX_MAX: i64 = 40_000;
+const INDEX_MAX: u64 = 40_000;
 const ZEROS: u8 = 1 << 5;
 const INFINITIES: u8 = 1 << 6;
 const REST: u64 = 15;
@@ -176,23 +177,23 @@ impl Sketch {
         let mut out = vec![self.resolution];
         if self.zeros > 0 {
             out[0] |= ZEROS;
-            put(&mut out, self.zeros);
+            put_varint(&mut out, self.zeros);
         }
         if self.infinities != [0, 0] {
             out[0] |= INFINITIES;
-            self.infinities.iter().for_each(|&count| put(&mut out, count));
+            self.infinities.iter().for_each(|&count| put_varint(&mut out, count));
         }
         for side in [&self.positive, &self.negative] {
-            put(&mut out, side.len() as u64);
+            put_varint(&mut out, side.len() as u64);
             let Some(first) = side.first() else { continue };
-            put(&mut out, u64::from(((first.index << 1) ^ (first.index >> 31)) as u32));
+            put_varint(&mut out, u64::from(((first.index << 1) ^ (first.index >> 31)) as u32));
             let mut next = first.index;
             for bucket in side {
                 let (skipped, more) = ((bucket.index - next) as u64, bucket.count - 1);
                 out.push((skipped.min(REST) << 4 | more.min(REST)) as u8);
                 for number in [skipped, more] {
                     if number >= REST {
-                        put(&mut out, number - REST);
+                        put_varint(&mut out, number - REST);
                     }
                 }
                 next = bucket.index + 1;
@@ -246,14 +247,6 @@ fn joined(a: &[Bucket], b: &[Bucket]) -> Vec<Bucket> {
     out
 }
 
-fn put(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 128 {
-        out.push(number as u8 | 128);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
 struct Input<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -271,18 +264,11 @@ impl Input<'_> {
     }
 
     fn number(&mut self) -> Result<u64> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = u64::from(self.byte()?);
-            if shift == 63 && byte > 1 {
-                break;
-            }
-            number |= (byte & 127) << shift;
-            if byte < 128 {
-                return Ok(number);
-            }
-        }
-        Err(self.wrong("a number has more than 64 bits"))
+        let rest = self.bytes.get(self.at..).unwrap_or(&[]);
+        let (number, length) =
+            varint(rest).ok_or_else(|| self.wrong("a number doesn't end, or has more than 64 bits"))?;
+        self.at += length;
+        Ok(number)
     }
 
     /// A count; all together fit into 64 bits.
@@ -311,7 +297,7 @@ impl Input<'_> {
             };
             let (skipped, more) = (rest(token >> 4)?, rest(token & 15)?);
             let index = next.saturating_add_unsigned(skipped);
-            if index.abs() > INDEX_MAX {
+            if index.unsigned_abs() > INDEX_MAX {
                 return Err(self.wrong("a bucket is beyond all numbers"));
             }
             let count = more.checked_add(1).filter(|&count| total.checked_add(count).is_some());
@@ -378,6 +364,42 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        /// Bytes from outside, and ours with some of them changed: refused, or a sketch whose bytes they are and that all works
+        /// with.
+        #[test]
+        fn hostile_bytes_are_refused_or_a_sketch(
+            noise in prop::collection::vec(any::<u8>(), 0..40),
+            values in prop::collection::vec(number(), 0..30),
+            joins in 0u8..20,
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            cut in any::<prop::sample::Index>(),
+            ours in any::<bool>(),
+        ) {
+            let mut sketch = of(&values);
+            (0..joins).for_each(|_| sketch.coarsen());
+            let mut bytes = if ours { sketch.encode() } else { noise };
+            if !bytes.is_empty() {
+                changes.iter().for_each(|(at, byte)| *at.get_mut(&mut bytes) = *byte);
+            }
+            for bytes in [&bytes[..], &bytes[..cut.index(bytes.len() + 1)]] {
+                let Ok(mut found) = Sketch::decode(bytes) else { continue };
+                prop_assert_eq!(found.encode(), bytes);
+                prop_assert!(found.quantile(0.5).is_nan() == (found.count() == 0) || found.infinities != [0, 0]);
+                found.merge(&sketch);
+                found.fit(16);
+                prop_assert_eq!(Sketch::decode(&found.encode()).is_ok(), true);
+            }
+        }
+
+        #[test]
+        fn the_largest_index_of_a_side_is_refused(first in prop::sample::select(vec![u64::MAX, u64::MAX - 1, 80_001, 80_002])) {
+            let mut bytes = vec![0, 1];
+            put_varint(&mut bytes, first);
+            bytes.extend([0, 0]);
+            prop_assert!(Sketch::decode(&bytes).is_err());
+        }
+
         #[test]
         fn quantiles_are_within_one_percent_after_any_tree_of_merges(
             parts in prop::collection::vec(prop::collection::vec(number(), 0..40), 1..12),

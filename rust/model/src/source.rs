@@ -164,6 +164,12 @@ pub trait SeriesSet: Send + Sync {
         Ok(None)
     }
 
+    /// As `summaries`, of ascending windows whose samples are all there, but whose records say the same of count, ends, extremes
+    /// and resets in less time. `None` where there are none, or where they save nothing.
+    fn whole_windows(&self, _index: usize, _windows: &[TimeRange]) -> Result<Option<Stood>> {
+        Ok(None)
+    }
+
     /// As `summaries`, of sketches: `None` where there are none.
     fn quantiles(&self, _index: usize, _windows: &[TimeRange]) -> Result<Option<Quantiles>> {
         Ok(None)
@@ -172,6 +178,11 @@ pub trait SeriesSet: Send + Sync {
     /// Outside of it `read` gives nothing of one series. Stores that don't know it at once keep the default.
     fn span(&self, _index: usize) -> TimeRange {
         TimeRange::ALL
+    }
+
+    /// As `summaries`, of native histograms: `read_histograms` gives those that tell every gain then.
+    fn stood_histograms(&self, _index: usize, _windows: &[TimeRange]) -> Result<Option<StoodHistograms>> {
+        Ok(None)
     }
 
     /// Encoded bytes of the chunks of one series that a read of `range` looks into. Asked by EXPLAIN ANALYZE alone.
@@ -216,6 +227,23 @@ pub struct Quantiles {
     pub exact: bool,
     /// Samples and records that were read.
     pub samples: u64,
+}
+
+/// What windows come to where records stand for native histograms.
+#[derive(Clone, Debug, Default)]
+pub struct StoodHistograms {
+    /// One a window.
+    pub windows: Vec<HistogramsStood>,
+    /// No window cuts a bucket.
+    pub exact: bool,
+}
+
+/// The histograms of one window.
+#[derive(Clone, Debug, Default)]
+pub struct HistogramsStood {
+    pub count: u64,
+    /// Together they are the sum of all, in time order.
+    pub sums: Vec<Histogram>,
 }
 
 /// Which labels a grouping keeps.

@@ -120,7 +120,8 @@ impl Read {
     #[new]
     fn new(py: Python<'_>, selector: &str, start: i64, end: i64) -> PyResult<Read> {
         let all = || Ok(Predicate::All(Vec::new()));
-        let predicate = call::short(py, || if selector.is_empty() { all() } else { syntax::selector(selector) })?;
+        let predicate =
+            call::short(py, || if selector.is_empty() { all() } else { syntax::selector(selector) })?;
         Ok(Read { predicate, range: TimeRange::new(start, end) })
     }
 

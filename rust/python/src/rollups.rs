@@ -68,6 +68,24 @@ impl NativeDatabase {
         })
     }
 
+    /// What a whole pass would come to: series and samples of all, and of one series in `nth` (0: of none) that are tried series,
+    /// samples, records, and bytes.
+    fn roll_estimate(
+        &self,
+        py: Python<'_>,
+        rules: Vec<RuleTuple>,
+        now: i64,
+        nth: u64,
+    ) -> PyResult<(u64, u64, u64, u64, u64, u64)> {
+        call::short(py, || {
+            let rules: Vec<Rule> = rules.into_iter().map(rule).collect::<Result<_>>()?;
+            let pass = Pass { now, delay: 0, batch: 1 };
+            let found = self.store.roll_estimate(&rules, pass, nth, &Budget::unlimited())?;
+            let tried = found.tried;
+            Ok((found.series, found.samples, tried.series, tried.samples, tried.records, found.bytes))
+        })
+    }
+
     /// Checks rules without using them.
     #[staticmethod]
     fn check_rollup(py: Python<'_>, rules: Vec<RuleTuple>) -> PyResult<()> {
@@ -87,7 +105,7 @@ impl NativeDatabase {
 
     /// Width in ms, and column, with its bytes.
     fn rollup_columns(&self, py: Python<'_>) -> PyResult<Vec<(i64, String, u64)>> {
-        call::short(py, || Ok(self.store.rollup_columns()))
+        call::short(py, || self.store.rollup_columns())
     }
 
     /// The samples of the selected series that survived beside records: labels, time, value.

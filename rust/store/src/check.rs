@@ -136,7 +136,7 @@ fn check_rollups(shard: &Shard) -> Result<()> {
         if !shard.series.has(row) {
             return Err(wrong(id, "it has rollups, but no labels"));
         }
-        series.check().map_err(|error| wrong(id, error.to_string()))?;
+        series.unpack().check().map_err(|error| wrong(id, error.to_string()))?;
     }
     Ok(())
 }

@@ -29,7 +29,8 @@ use crate::codec::cursor::{Cursor, put_varint};
 use crate::codec::statistics::Statistics;
 use crate::codec::timestamps;
 use crate::heap;
-use block::{BYTES_MAX, Block};
+use block::Block;
+pub(crate) use block::{BYTES_MAX, Block as Bytes};
 use column::{TimeBlocks, ValueBlocks};
 
 /// Samples that one chunk holds at most.

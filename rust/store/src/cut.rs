@@ -133,7 +133,7 @@ impl Shard {
     /// Takes a range out of the records of a row; those of buckets that it cuts are made anew.
     fn cut_records(&mut self, row: u32, range: TimeRange, done: &mut Expired) -> Result<()> {
         let Some(series) = self.rollups.get(row) else { return Ok(()) };
-        let mut series = crate::rollup::RolledSeries::clone(series);
+        let mut series = series.unpack();
         let dirty = series.cut(range, &self.shared_columns, done)?;
         self.remake(row, &mut series, &dirty, &mut Rolled::default())?;
         self.rollups.put(row, series);
@@ -150,7 +150,7 @@ impl Shard {
         match self.rollups.get(row) {
             Some(series) => {
                 let until = series.stands_until(before);
-                series.raw_from < until || self.has_older(row, series.raw_from.saturating_add(1))
+                series.raw_from() < until || self.has_older(row, series.raw_from().saturating_add(1))
             }
             None => self.span(row).is_some_and(|span| span.start < before),
         }

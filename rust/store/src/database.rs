@@ -28,6 +28,7 @@ use crate::metadata::MetadataStore;
 use crate::precision::PrecisionRules;
 use crate::raw::{FREE, RawHasher, RawTable};
 use crate::resolve::{Interned, Refusal};
+use crate::rollup::Commons;
 use crate::series::ANY_GENERATION;
 use crate::shard::{Rules, SHARDS, Shard, Staged, Work, place_of};
 use crate::symbols::Symbols;
@@ -85,6 +86,8 @@ pub struct Database {
     pub(crate) appended_histograms: HistogramsEver,
     /// What chunks of several series hold together.
     pub(crate) shared_columns: Arc<SharedColumns>,
+    /// What series with rollups have in common.
+    pub(crate) rolled: Arc<Commons>,
     pub(crate) written: Written,
     /// Who may hold ids of series.
     pub(crate) epochs: Epochs,
@@ -137,6 +140,7 @@ impl Database {
     pub fn new(options: Options) -> Database {
         let symbols = Arc::new(Symbols::new());
         let shared_columns = Arc::new(SharedColumns::default());
+        let rolled = Arc::new(Commons::default());
         Database {
             rules: Rules {
                 duplicates: options.duplicates,
@@ -147,12 +151,15 @@ impl Database {
             symbols,
             shapes: Shapes::default(),
             raw: RawTable::default(),
-            shards: (0..SHARDS).map(|n| Mutex::new(Shard::new(n as u8, shared_columns.clone()))).collect(),
+            shards: (0..SHARDS)
+                .map(|n| Mutex::new(Shard::new(n as u8, shared_columns.clone(), rolled.clone())))
+                .collect(),
             series_count: AtomicUsize::new(0),
             metadata: MetadataStore::default(),
             precision: Mutex::default(),
             scratch: Mutex::default(),
             shared_columns,
+            rolled,
             densify_at: Mutex::default(),
             decoded: Counter::default(),
             appended: AtomicU64::new(0),

@@ -69,7 +69,7 @@ impl Shard {
             return None;
         }
         let from = match self.rollups.get(row) {
-            Some(series) if rolled => series.raw_part(range).start,
+            Some(series) if rolled => range.start.max(series.raw_from().saturating_add(1)),
             Some(_) => return None,
             None => range.start,
         };
@@ -77,7 +77,7 @@ impl Shard {
         let head = &self.series.heads[row];
         let sealed = &self.series.sealed[row];
         let histograms = self.histograms.get(row);
-        let histograms = histograms.filter(|h| h.span().is_some_and(|span| span.overlaps(range)));
+        let histograms = histograms.filter(|h| h.span().is_some_and(|span| span.overlaps(plain)));
         let is_open = self.open_overlaps(head, plain);
         let is_sealed = sealed.overlaps(plain);
         if !is_open && !is_sealed && histograms.is_none() {
@@ -94,7 +94,7 @@ impl Shard {
             sealed: if is_sealed { sealed.clone() } else { Sealed::default() },
             open,
             starts: self.starts.get(row).cloned(),
-            histograms: histograms.map(|h| h.capture(range)),
+            histograms: histograms.map(|h| h.capture(plain)),
             from,
         })
     }
@@ -120,7 +120,7 @@ impl Taken {
             out.note(state.kind());
         }
         if let Some(histograms) = &self.histograms {
-            histograms.read_range(range, budget, &mut out.histogram_times, &mut out.histograms)?;
+            histograms.read_range(plain, budget, &mut out.histogram_times, &mut out.histograms)?;
         }
         if let Some(starts) = &self.starts {
             starts.read(&out.times, &mut out.starts)?;

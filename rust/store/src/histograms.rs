@@ -601,7 +601,7 @@ fn merge(
 }
 
 /// Seals into one chunk, or into several where the histograms are too wide for one.
-fn seal_all(times: &[i64], rows: &[Histogram], out: &mut Vec<HistogramChunk>) -> Result<()> {
+pub(crate) fn seal_all(times: &[i64], rows: &[Histogram], out: &mut Vec<HistogramChunk>) -> Result<()> {
     match HistogramChunk::seal(times, rows) {
         Ok(chunk) => out.push(chunk),
         Err(Error::Limit { .. }) if times.len() > 1 => {

@@ -82,7 +82,7 @@ impl Database {
             symbols: self.symbols.bytes(),
             shapes: self.shapes.bytes(),
             raw: self.raw.size().1,
-            columns: heap::shared::<SharedColumns>() + self.shared_columns.size().1,
+            columns: heap::shared::<SharedColumns>() + self.shared_columns.size().1 + self.rolled.bytes(),
             metadata: self.metadata.size().1,
             fixed: self.fixed_bytes(),
             buffers: self.buffer_bytes(),

@@ -13,7 +13,7 @@ use crate::histograms::{HistogramSeries, Histograms};
 use crate::labelsets::LabelSets;
 use crate::late::DuplicatePolicy;
 use crate::precision::PrecisionRules;
-use crate::rollup::Rollups;
+use crate::rollup::{Commons, Rollups};
 use crate::series::{Head, SeriesTable};
 use crate::slab::Arena;
 use crate::starts::Starts;
@@ -110,7 +110,7 @@ impl Work {
 }
 
 impl Shard {
-    pub fn new(number: u8, shared_columns: Arc<SharedColumns>) -> Shard {
+    pub fn new(number: u8, shared_columns: Arc<SharedColumns>, rolled: Arc<Commons>) -> Shard {
         Shard {
             number,
             series: SeriesTable::default(),
@@ -119,7 +119,7 @@ impl Shard {
             sealed_count: SealedCount::default(),
             histograms: Histograms::default(),
             starts: Starts::default(),
-            rollups: Rollups::default(),
+            rollups: Rollups::new(rolled),
             shared_columns,
             precision: Arc::default(),
             journal_seq: 0,
@@ -172,7 +172,7 @@ impl Shard {
         let plain = oldest.zip(self.newest(row)).map(|(oldest, newest)| TimeRange::new(oldest, newest));
         let histograms = self.histograms.get(row).and_then(HistogramSeries::span);
         let both = |a: TimeRange, b: TimeRange| TimeRange::new(a.start.min(b.start), a.end.max(b.end));
-        let rolled = self.rollups.get(row).and_then(|series| series.span());
+        let rolled = self.rollups.get(row).and_then(|series| series.unpack().span());
         [plain, histograms, rolled].into_iter().flatten().reduce(both)
     }
 
@@ -180,7 +180,7 @@ impl Shard {
     pub fn has_sample(&self, row: u32, range: TimeRange, work: &mut Work) -> Result<bool> {
         match self.histograms.get(row) {
             Some(histograms) if histograms.has_any(range)? => Ok(true),
-            _ if self.rollups.get(row).is_some_and(|series| range.start <= series.raw_from) => {
+            _ if self.rollups.get(row).is_some_and(|series| range.start <= series.raw_from()) => {
                 self.has_rolled_sample(row, range, work)
             }
             _ => self.has_plain_sample(row, range, work),
@@ -188,7 +188,7 @@ impl Shard {
     }
 
     fn has_rolled_sample(&self, row: u32, range: TimeRange, work: &mut Work) -> Result<bool> {
-        let Some(series) = self.rollups.get(row) else { return Ok(false) };
+        let Some(series) = self.rollups.get(row).map(|series| series.unpack()) else { return Ok(false) };
         Ok(series.has_any(range)? || self.has_plain_sample(row, series.raw_part(range), work)?)
     }
 

@@ -1,7 +1,7 @@
 //! What a query sees: series ids from the index, their sealed chunks shared, their open chunks copied
 //! under a short lock of each shard. Decoding takes no lock.
 
-use metricsdb_model::source::{Groups, Quantiles, Stood};
+use metricsdb_model::source::{Groups, Quantiles, Stood, StoodHistograms};
 use metricsdb_model::{
     Bound, Budget, Error, Grouping, Histogram, HistogramSamples, Labels, LabelsRef, Predicate, Result,
     Samples, SeriesSet, Source, Summary, TimeRange, ValueKind, Wants,
@@ -16,7 +16,7 @@ use crate::codec::{self, OpenState};
 use crate::database::{Database, IntoId};
 use crate::epoch::Inside;
 use crate::histograms::HistogramSeries;
-use crate::rollup::{Record, RolledSeries};
+use crate::rollup::{Packed, Record, RolledSeries};
 use crate::sealed::Sealed;
 use crate::shard::{SHARDS, Shard, Work, id_of, place_of};
 use crate::starts::StartSeries;
@@ -58,6 +58,9 @@ pub struct View<'a> {
 /// Views of more series are freed by the pool: their chunks lie all over memory, and who stopped a query should not wait.
 const FREED_BY_POOL: usize = 1 << 13;
 
+/// A record is read in the time of as many samples.
+const SAMPLES_A_RECORD: u64 = 12;
+
 impl Drop for View<'_> {
     fn drop(&mut self) {
         if self.series.len() > FREED_BY_POOL {
@@ -77,6 +80,8 @@ pub(crate) struct Captured {
     starts: Option<Box<StartSeries>>,
     /// Where records stand for samples of the range.
     rolled: Option<Arc<RolledSeries>>,
+    /// Records that may say the same as samples, in less time.
+    levels: Option<Arc<Packed>>,
 }
 
 /// Rows by shard: those of shard `s` are `rows[starts[s]..starts[s + 1]]`.
@@ -183,7 +188,9 @@ impl Part {
         let found = found.filter(|h| h.span().is_some_and(|span| span.overlaps(range)));
         // Whether the first histogram goes on from one before the range hangs on the numbers in between.
         let wanted = if found.is_some() { TimeRange::new(i64::MIN, range.end) } else { range };
-        let rolled = shard.rollups.get(row).filter(|series| series.stands_in(wanted)).cloned();
+        let rolled = shard.rollups.get(row).map(|series| Arc::new(series.unpack()));
+        let rolled = rolled.filter(|series| series.stands_in(wanted));
+        let rolled = rolled.filter(|series| kinds == Kinds::NumbersAndHistograms || !series.is_native());
         // Samples that are left of a time for which records stand are read nowhere.
         let wanted = rolled.as_ref().map_or(wanted, |series| series.raw_part(wanted));
         let head = &shard.series.heads[row];
@@ -213,6 +220,7 @@ impl Part {
             open: start..self.open.len(),
             sealed: if is_sealed { sealed.clone() } else { Sealed::default() },
             starts,
+            levels: if rolled.is_none() { shard.rollups.get(row).cloned() } else { None },
             rolled,
         });
     }
@@ -551,6 +559,11 @@ impl<'a> View<'a> {
 }
 
 impl Captured {
+    /// Where records of native histograms stand.
+    fn native(&self) -> Option<&RolledSeries> {
+        self.rolled.as_deref().filter(|rolled| rolled.is_native())
+    }
+
     fn raw_part(&self, range: TimeRange) -> TimeRange {
         self.rolled.as_ref().map_or(range, |rolled| rolled.raw_part(range))
     }
@@ -620,23 +633,46 @@ impl SeriesSet for View<'_> {
     }
 
     fn has_histograms(&self, index: usize) -> bool {
-        !self.histograms.is_empty() && self.histograms(index).is_some()
+        self.series[index].native().is_some()
+            || !self.histograms.is_empty() && self.histograms(index).is_some()
     }
 
     fn any_histograms(&self) -> bool {
-        !self.histograms.is_empty()
+        !self.histograms.is_empty() || self.series.iter().any(|series| series.native().is_some())
     }
 
-    fn read_histograms(&self, index: usize, range: TimeRange, out: &mut HistogramSamples) -> Result<()> {
-        let Some(histograms) = self.histograms(index) else { return Ok(()) };
+    fn read_histograms(&self, index: usize, mut range: TimeRange, out: &mut HistogramSamples) -> Result<()> {
         let before = out.len();
+        if let Some(rolled) = self.series[index].native() {
+            rolled.read_points(range, out)?;
+            range = rolled.raw_part(range);
+        }
+        let Some(histograms) = self.histograms(index) else { return Ok(()) };
         histograms.read_range(range, &self.budget, &mut out.timestamps, &mut out.histograms)?;
         self.store.decoded.add((out.len() - before) as u64);
         Ok(())
     }
 
     fn histogram_before(&self, index: usize, time: i64) -> Result<Option<(i64, Histogram)>> {
-        self.histograms(index).map_or(Ok(None), |histograms| histograms.newest_before(time))
+        let found = self.histograms(index).map_or(Ok(None), |histograms| histograms.newest_before(time))?;
+        match self.series[index].native() {
+            Some(rolled) if found.as_ref().is_none_or(|(at, _)| *at <= rolled.raw_from) => {
+                rolled.point_before(time)
+            }
+            _ => Ok(found),
+        }
+    }
+
+    fn stood_histograms(&self, index: usize, windows: &[TimeRange]) -> Result<Option<StoodHistograms>> {
+        let Some(rolled) = self.series[index].native() else { return Ok(None) };
+        let mut raw = HistogramSamples::default();
+        if let (Some(histograms), Some((first, last))) =
+            (self.histograms(index), windows.first().zip(windows.last()))
+        {
+            let range = rolled.raw_part(TimeRange::new(first.start, last.end));
+            histograms.read_range(range, &self.budget, &mut raw.timestamps, &mut raw.histograms)?;
+        }
+        rolled.stood_histograms(windows, raw).map(Some)
     }
 
     fn has_starts(&self, index: usize) -> bool {
@@ -680,15 +716,32 @@ impl SeriesSet for View<'_> {
 
     fn summaries(&self, index: usize, windows: &[TimeRange]) -> Result<Option<Stood>> {
         let series = &self.series[index];
-        let Some(rolled) = &series.rolled else { return Ok(None) };
+        let Some(rolled) = series.rolled.as_ref().filter(|rolled| !rolled.is_native()) else {
+            return Ok(None);
+        };
         let stood = rolled.summaries(windows, |range, out| self.read_raw(series, range, out))?;
         self.store.decoded.add(stood.samples);
         Ok(Some(stood))
     }
 
+    fn whole_windows(&self, index: usize, windows: &[TimeRange]) -> Result<Option<Stood>> {
+        let series = &self.series[index];
+        let (Some(levels), Some((first, last))) = (&series.levels, windows.first().zip(windows.last()))
+        else {
+            return Ok(None);
+        };
+        let reach = TimeRange::new(first.start, last.end);
+        let stored: usize = series.sealed.overlapping(reach).map(|chunk| chunk.count()).sum();
+        let stood = levels.unpack().whole_windows(windows, stored as u64 / SAMPLES_A_RECORD)?;
+        self.store.decoded.add(stood.as_ref().map_or(0, |stood| stood.samples));
+        Ok(stood)
+    }
+
     fn quantiles(&self, index: usize, windows: &[TimeRange]) -> Result<Option<Quantiles>> {
         let series = &self.series[index];
-        let Some(rolled) = &series.rolled else { return Ok(None) };
+        let Some(rolled) = series.rolled.as_ref().filter(|rolled| !rolled.is_native()) else {
+            return Ok(None);
+        };
         let found = rolled.quantiles(windows, |range, out| self.read_raw(series, range, out))?;
         self.store.decoded.add(found.as_ref().map_or(0, |found| found.samples));
         Ok(found)

@@ -20,7 +20,7 @@ use crate::function::sliding::Sliding;
 use crate::function::starts;
 use crate::function::summary;
 use crate::function::{Kernel, MapFn, Special, WindowFn, check_args};
-use crate::histogram::{Outcome, Remark, window_fn};
+use crate::histogram::{Outcome, Remark, reads_records, window_fn};
 use crate::syntax::tree::{Call, Expr, ExprKind, Extension, Filter, Selector, ValueType};
 
 impl<'a> Evaluator<'a> {
@@ -68,6 +68,7 @@ impl<'a> Evaluator<'a> {
             window.of_summary = of_summary;
             window.is_quantile = function.name == "quantile_over_time";
             window.points = window_fn(function);
+            window.reads_records = reads_records(function);
             window.wants_counter = function.wants_counter;
             window.reads_starts = function.reads_starts;
         }
@@ -98,6 +99,7 @@ impl<'a> Evaluator<'a> {
             of_summary: None,
             is_quantile: false,
             points: None,
+            reads_records: false,
             wants_counter: false,
             remarks,
         };

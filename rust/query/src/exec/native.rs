@@ -12,8 +12,11 @@ use super::grid::Looks;
 use super::mixed::Remarks;
 use super::profile::Probe;
 use super::scan::{Leaf, Moving, Rows, Scratch, Shows, WindowLeaf, read};
+use crate::annotations::Note;
 use crate::function::Window;
-use crate::histogram::{FloatHistogram, Outcome, Point, Points, Reader, Remark, eval_edges, interpolate};
+use crate::histogram::{
+    FloatHistogram, Outcome, Point, Points, Reader, Remark, StoodPoints, eval_edges, interpolate,
+};
 
 /// What histograms are told of counter resets before they are computed with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -145,6 +148,41 @@ fn mark_resets(
 }
 
 impl<'a> Rows<'a> {
+    /// What records tell of the windows of a row; a remark where that is not all that the function wants to know.
+    fn stood_histograms(
+        &self,
+        row: usize,
+        reach: TimeRange,
+        budget: &Budget,
+    ) -> Result<Option<Vec<StoodPoints>>> {
+        let width = self.set.resolution(row, reach);
+        if width == 0 {
+            return Ok(None);
+        }
+        self.remarks.notes.note_rollups();
+        let (mut exact, mut points) = (false, None);
+        if let Leaf::Window(window) = &self.leaf
+            && window.edges.is_none()
+            && budget.visits().is_none()
+            && let Some(found) = self.set.stood_histograms(row, &window.windows(self.steps))?
+        {
+            let knows_starts = window.reads_starts && self.set.has_starts(row);
+            exact = found.exact && window.reads_records && !knows_starts;
+            let mut reader = Reader::default();
+            let mut all = Vec::with_capacity(found.windows.len());
+            for of in found.windows {
+                budget.take_samples(of.sums.iter().map(|h| 1 + h.bucket_count() as u64).sum())?;
+                let sums = of.sums.iter().map(|h| Arc::new(reader.read(h))).collect();
+                all.push(StoodPoints { count: of.count as usize, sums });
+            }
+            points = Some(all);
+        }
+        if !exact {
+            self.remarks.add(Note::Rollups(width));
+        }
+        Ok(points)
+    }
+
     /// As `fill_numbers` for a series that may hold histograms.
     pub(super) fn fill_mixed(
         &self,
@@ -170,6 +208,7 @@ impl<'a> Rows<'a> {
             }
             return Ok(());
         }
+        let stood = self.stood_histograms(row, reach, budget)?;
         let Scratch { samples, starts, cells, .. } = scratch;
         cells.resize(self.steps, None);
         let metric = || self.set.labels(row).metric_name().to_owned();
@@ -205,7 +244,7 @@ impl<'a> Rows<'a> {
                 }
                 let numbers = Numbers { samples, starts };
                 let histograms = Line { times: &times, histograms: &histograms, starts: &histogram_starts };
-                window.slide_mixed(numbers, histograms, metric, budget, out, cells)?;
+                window.slide_mixed(numbers, histograms, stood.as_deref(), metric, budget, out, cells)?;
             }
         }
         Ok(())
@@ -319,10 +358,12 @@ impl Line<'_> {
 
 impl WindowLeaf<'_> {
     /// As `slide`, with histograms in the windows.
+    #[allow(clippy::too_many_arguments)] // what stands in the windows, and where the results go
     fn slide_mixed(
         &self,
         Numbers { samples, starts }: Numbers<'_>,
         line: Line<'_>,
+        stood: Option<&[StoodPoints]>,
         metric: impl Fn() -> String,
         budget: &Budget,
         out: &mut [f64],
@@ -355,6 +396,8 @@ impl WindowLeaf<'_> {
                 times: &line.times[found.low..found.high],
                 histograms: &line.histograms[found.low..found.high],
                 starts: line.starts.get(found.low..found.high).unwrap_or(&[]),
+                // A window that does not move is the same at all steps.
+                stood: stood.and_then(|stood| stood.get(i).or(stood.last())),
             });
             match outcome.point {
                 Some(Point::Float(value)) => *slot = value,

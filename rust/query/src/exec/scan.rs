@@ -138,6 +138,8 @@ pub(crate) struct WindowLeaf<'a> {
     pub is_quantile: bool,
     /// The function where histograms are in the window; `None`: it leaves them out.
     pub points: Option<PointsFn>,
+    /// It comes to the same where records stand for histograms.
+    pub reads_records: bool,
     /// The function is one of counters.
     pub wants_counter: bool,
     pub remarks: Remarks<'a>,
@@ -292,6 +294,11 @@ impl<'a> Rows<'a> {
                     self.set.read_starts(row, &samples.timestamps, starts)?;
                 }
                 newest(samples, starts, looks, *lookback, *shows, out);
+            }
+            Leaf::Window(window)
+                if budget.visits().is_none() && window.fill_from_levels(&*self.set, row, budget, out)? =>
+            {
+                probe.iter().for_each(|probe| probe.heads());
             }
             Leaf::Window(window)
                 if budget.visits().is_none()
@@ -504,6 +511,40 @@ impl WindowLeaf<'_> {
         (0..steps).for_each(|step| visits.add(step, within(looks.time(step))));
     }
 
+    /// Fills the row from records that say the same as the samples, bit by bit; false, and the row is undefined, where there
+    /// are none.
+    fn fill_from_levels(
+        &self,
+        set: &dyn SeriesSet,
+        row: usize,
+        budget: &Budget,
+        out: &mut [f64],
+    ) -> Result<bool> {
+        let Some(function) = self.of_summary.filter(|_| self.edges.is_none()) else { return Ok(false) };
+        if !matches!(function.wants, Wants::Bounds | Wants::Resets)
+            || self.reads_starts && set.has_starts(row)
+        {
+            return Ok(false);
+        }
+        let windows = self.windows(out.len());
+        let Some(stood) = set.whole_windows(row, &windows)? else { return Ok(false) };
+        if function.wants == Wants::Resets && !stood.resets {
+            return Ok(false);
+        }
+        budget.take_samples(stood.samples)?;
+        budget.check()?;
+        for ((slot, window), summary) in out.iter_mut().zip(&windows).zip(&stood.windows) {
+            let start = window.start.saturating_sub(1);
+            *slot = match summary.map(|s| function.exactly(&s, start, window.end)) {
+                None => ABSENT,
+                Some(Some(value)) => value.unwrap_or(ABSENT),
+                Some(None) => return Ok(false),
+            };
+        }
+        self.repeat_single(out);
+        Ok(true)
+    }
+
     /// Fills the row from what storage knows of whole blocks; false, and the row is undefined, where it
     /// doesn't know enough. Worth a try where windows don't overlap.
     fn fill_from_summaries(
@@ -538,7 +579,7 @@ impl WindowLeaf<'_> {
     }
 
     /// The windows of the steps, at most so many.
-    fn windows(&self, steps: usize) -> Vec<TimeRange> {
+    pub(super) fn windows(&self, steps: usize) -> Vec<TimeRange> {
         let ends = (0..self.looks.count.min(steps)).map(|i| self.looks.time(i));
         ends.map(|end| TimeRange::new(end.saturating_sub(self.range).saturating_add(1), end)).collect()
     }

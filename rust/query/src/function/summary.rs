@@ -13,21 +13,37 @@ pub struct OfSummary {
     /// With more resets the function needs the samples: it adds up what each one took in their order.
     pub resets_max: u64,
     pub eval: fn(&Summary, i64, i64) -> Option<f64>,
+    /// It gives an extreme: which of two zeros, or of several NaNs, only the samples tell.
+    pub picks: bool,
+}
+
+impl OfSummary {
+    /// What it makes of a summary whose samples are there: `None` where these might give other bits.
+    pub fn exactly(&self, s: &Summary, start: i64, end: i64) -> Option<Option<f64>> {
+        if !matches!(self.wants, Wants::Bounds | Wants::Resets) || s.resets > self.resets_max {
+            return None;
+        }
+        let value = (self.eval)(s, start, end);
+        let doubtful = self.picks && value.is_some_and(|v| v == 0.0 || v.is_nan());
+        (!doubtful).then_some(value)
+    }
 }
 
 /// The function of this name as one of a summary.
 pub fn lookup(name: &str) -> Option<OfSummary> {
-    let bounds = |eval| Some(OfSummary { wants: Wants::Bounds, resets_max: u64::MAX, eval });
-    let sum = |eval| Some(OfSummary { wants: Wants::Sum, resets_max: u64::MAX, eval });
-    let deviation = |eval| Some(OfSummary { wants: Wants::Deviation, resets_max: u64::MAX, eval });
-    let resets = |resets_max, eval| Some(OfSummary { wants: Wants::Resets, resets_max, eval });
+    let bounds = |eval| Some(OfSummary { wants: Wants::Bounds, resets_max: u64::MAX, eval, picks: false });
+    let sum = |eval| Some(OfSummary { wants: Wants::Sum, resets_max: u64::MAX, eval, picks: false });
+    let deviation =
+        |eval| Some(OfSummary { wants: Wants::Deviation, resets_max: u64::MAX, eval, picks: false });
+    let resets = |resets_max, eval| Some(OfSummary { wants: Wants::Resets, resets_max, eval, picks: false });
+    let picks = |eval| Some(OfSummary { wants: Wants::Bounds, resets_max: u64::MAX, eval, picks: true });
     match name {
         "count_over_time" => bounds(|s, _, _| Some(s.count as f64)),
         "present_over_time" => bounds(|_, _, _| Some(1.0)),
         "first_over_time" => bounds(|s, _, _| Some(s.first.1)),
         "last_over_time" => bounds(|s, _, _| Some(s.last.1)),
-        "min_over_time" => bounds(|s, _, _| Some(s.min)),
-        "max_over_time" => bounds(|s, _, _| Some(s.max)),
+        "min_over_time" => picks(|s, _, _| Some(s.min)),
+        "max_over_time" => picks(|s, _, _| Some(s.max)),
         "sum_over_time" => sum(|s, _, _| Some(s.sum())),
         "avg_over_time" => sum(|s, _, _| Some(s.sum() / s.count as f64)),
         "stddev_over_time" => deviation(|s, _, _| Some((s.deviation? / s.count as f64).sqrt())),

@@ -19,6 +19,16 @@ pub struct Points<'a> {
     pub histograms: &'a [Arc<FloatHistogram>],
     /// Start timestamps of the histograms in milliseconds, 0 where unknown; empty if none is known.
     pub starts: &'a [i64],
+    /// Where records stand for histograms: `histograms` are then those that tell every gain.
+    pub stood: Option<&'a StoodPoints>,
+}
+
+/// All histograms of a window that records stand for.
+#[derive(Clone, Debug, Default)]
+pub struct StoodPoints {
+    pub count: usize,
+    /// Together they are the sum of all.
+    pub sums: Vec<Arc<FloatHistogram>>,
 }
 
 /// A sample that a function gives.
@@ -52,6 +62,11 @@ impl Outcome {
 /// Called with at least one histogram in the window.
 pub type PointsFn = fn(&Points<'_>) -> Outcome;
 
+/// Whether a function comes to the same where records stand for the histograms of whole windows.
+pub fn reads_records(function: &Function) -> bool {
+    !matches!(function.name, "irate" | "idelta" | "changes")
+}
+
 /// What this function does where histograms are among the points. `None`: it computes the floats alone, by
 /// `Points::floats_alone`.
 pub fn window_fn(function: &Function) -> Option<PointsFn> {
@@ -62,8 +77,11 @@ pub fn window_fn(function: &Function) -> Option<PointsFn> {
         "irate" => |p| instant(p, true),
         "idelta" => |p| instant(p, false),
         "sum_over_time" => |p| accumulated(p, Accumulator::sum_of),
-        "avg_over_time" => |p| accumulated(p, Accumulator::mean_of),
-        "count_over_time" => |p| Outcome::float(Some((p.times.len() + p.floats.values.len()) as f64)),
+        "avg_over_time" => |p| match p.stood {
+            Some(stood) => mean_of_stood(p, stood.count),
+            None => accumulated(p, Accumulator::mean_of),
+        },
+        "count_over_time" => |p| Outcome::float(Some((p.count() + p.floats.values.len()) as f64)),
         "present_over_time" => |_| Outcome::float(Some(1.0)),
         "first_over_time" => |p| p.at(|p| p.merged().next()),
         "last_over_time" => |p| p.at(Points::last),
@@ -85,6 +103,11 @@ pub(super) enum Ref<'a> {
 }
 
 impl<'a> Points<'a> {
+    /// How many histograms there are, or were.
+    fn count(&self) -> usize {
+        self.stood.map_or(self.times.len(), |stood| stood.count)
+    }
+
     /// The function of the floats, with a remark on the histograms that it leaves out.
     pub fn floats_alone(&self, kernel: WindowFn) -> Outcome {
         if self.floats.values.is_empty() {
@@ -195,12 +218,21 @@ fn accumulated(p: &Points<'_>, begin: fn(&FloatHistogram) -> Accumulator) -> Out
     if !p.floats.values.is_empty() {
         return Outcome::nothing(Remark::MixedTypes);
     }
-    let Some((first, others)) = p.histograms.split_first() else { return Outcome::default() };
+    let all = p.stood.map_or(p.histograms, |stood| &stood.sums);
+    let Some((first, others)) = all.split_first() else { return Outcome::default() };
     let mut sum = begin(first);
     if others.iter().try_for_each(|h| sum.add(h)).is_err() {
         return Outcome::nothing(Remark::MixedSchemas);
     }
     Outcome::histogram(sum.finish(), sum.remarks())
+}
+
+fn mean_of_stood(p: &Points<'_>, count: usize) -> Outcome {
+    let mut sum = accumulated(p, Accumulator::sum_of);
+    if let Some(Point::Histogram(total)) = &mut sum.point {
+        Arc::make_mut(total).divide(count as f64);
+    }
+    sum
 }
 
 /// irate and idelta: of the last two points.
@@ -256,7 +288,7 @@ fn extrapolated(p: &Points<'_>, kind: Extrapolated) -> Outcome {
     let (Some(first), Some(&t)) = (p.histograms.first(), p.times.first()) else { return Outcome::default() };
     let counter = kind != Extrapolated::Delta;
     let mut remarks = Remarks::default();
-    let mut result = match p.histograms.len() {
+    let mut result = match p.count() {
         1 => FloatHistogram::empty(first),
         _ => match gain(p, counter, &mut remarks) {
             Some(gain) => gain,
@@ -353,7 +385,7 @@ fn stretch(p: &Points<'_>, count: f64, kind: Extrapolated) -> Option<f64> {
     // The share of what was reached before in what was gained says where zero was; below 0: nowhere.
     let value = if count > 0.0 && reached >= 0.0 { reached / count } else { -1.0 };
     let Window { start, end, .. } = p.floats;
-    let ends = Ends { first, last, count: p.times.len(), value, since: 0, start, end };
+    let ends = Ends { first, last, count: p.count(), value, since: 0, start, end };
     extrapolate(&ends, kind, 1.0)
 }
 

@@ -22,6 +22,8 @@ pub enum Shared {
     Times(Box<[u8]>),
     /// The values of all chunks as `codec::together` writes them, and their times unless these are regular.
     Together(Box<[u8]>, Option<Arc<Shared>>),
+    /// The buckets of a block of rollup records.
+    Buckets(Box<[u8]>),
 }
 
 impl Shared {
@@ -30,7 +32,13 @@ impl Shared {
         match self {
             Shared::Times(blocks) => blocks,
             Shared::Together(_, times) => times.as_ref().map_or(&[], |times| times.times()),
+            Shared::Buckets(_) => &[],
         }
+    }
+
+    /// Of rollup records; none of other columns.
+    pub(crate) fn buckets(&self) -> &[u8] {
+        if let Shared::Buckets(bytes) = self { bytes } else { &[] }
     }
 
     /// Values that were coded together; none where each chunk has its own.
@@ -44,7 +52,7 @@ impl Shared {
 
     /// Heap bytes: the column, and the counters of the `Arc`.
     pub fn bytes(&self) -> usize {
-        let (Shared::Times(column) | Shared::Together(column, _)) = self;
+        let (Shared::Times(column) | Shared::Together(column, _) | Shared::Buckets(column)) = self;
         heap::slice(column) + heap::shared::<Shared>()
     }
 }

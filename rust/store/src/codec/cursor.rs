@@ -1,5 +1,7 @@
 //! Reading bytes from outside: every step is checked, and says where it failed.
 
+pub use metricsdb_model::varint::put_varint;
+use metricsdb_model::varint::varint;
 use metricsdb_model::{Error, Result};
 
 use super::bits::{load64, unzigzag};
@@ -93,15 +95,13 @@ impl<'a> Cursor<'a> {
 
     #[cold]
     fn long_varint(&mut self) -> Result<u64> {
-        let mut v = 0u64;
-        for shift in (0..64).step_by(7) {
-            let b = self.byte()?;
-            v |= u64::from(b & 0x7f) << shift;
-            if b < 0x80 {
-                return Ok(v);
-            }
-        }
-        Err(self.wrong("a number doesn't end"))
+        let rest = self.bytes.get(self.at..).unwrap_or(&[]);
+        let Some((number, length)) = varint(rest) else {
+            let cut = rest.len() < 10 && rest.iter().all(|b| b & 0x80 != 0);
+            return Err(self.wrong(if cut { "the bytes end too early" } else { "a number doesn't end" }));
+        };
+        self.at += length;
+        Ok(number)
     }
 
     #[inline]
@@ -117,14 +117,6 @@ impl<'a> Cursor<'a> {
             _ => Err(self.wrong("a count is larger than what follows")),
         }
     }
-}
-
-pub fn put_varint(out: &mut Vec<u8>, mut v: u64) {
-    while v >= 0x80 {
-        out.push(v as u8 | 0x80);
-        v >>= 7;
-    }
-    out.push(v as u8);
 }
 
 pub fn put_signed(out: &mut Vec<u8>, v: i64) {

@@ -47,8 +47,19 @@ impl Shard {
         report: &mut WriteReport,
     ) -> Result<()> {
         let newest = self.span(row).map(|span| span.end);
+        let mut late = 0;
+        let points = points.into_iter().filter(|&(time, ..)| {
+            let taken = self.rollups.late(row, time);
+            if !taken {
+                late += 1;
+            }
+            taken
+        });
         let mut stand = Vec::new();
         self.histograms.append(row, points, target, &mut stand, report)?;
+        report.reject(Reason::OutOfRetention, late, || {
+            format!("of series {} only rollups are left at that time", target.id)
+        });
         self.note_histogram_starts(row, newest, stand)
     }
 

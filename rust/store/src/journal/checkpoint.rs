@@ -18,7 +18,7 @@ use crate::codec::cursor::{put_signed, put_varint};
 use crate::database::Database;
 use crate::histograms::HistogramSeries;
 use crate::precision::PrecisionRules;
-use crate::rollup::{RolledSeries, Step};
+use crate::rollup::{Block, Packed, Step};
 use crate::sealed::Sealed;
 use crate::shard::{SHARDS, Shard};
 use crate::starts::StartSeries;
@@ -54,7 +54,7 @@ struct Copied {
     open: Vec<u8>,
     histograms: Vec<(u32, HistogramSeries)>,
     starts: Vec<(u32, StartSeries)>,
-    rollups: Vec<(u32, Arc<RolledSeries>)>,
+    rollups: Vec<(u32, Arc<Packed>)>,
 }
 
 impl Copied {
@@ -183,9 +183,10 @@ impl Parts<'_> {
         if let Some((known, _)) = self.columns.get(&address) {
             return Ok(*known);
         }
-        let (bytes, times) = match &*shared {
-            Shared::Times(bytes) => (bytes, None),
-            Shared::Together(bytes, times) => (bytes, Some(times.clone())),
+        let (kind, bytes, times) = match &*shared {
+            Shared::Times(bytes) => (Kind::Columns, bytes, None),
+            Shared::Together(bytes, times) => (Kind::Columns, bytes, Some(times.clone())),
+            Shared::Buckets(bytes) => (Kind::Buckets, bytes, None),
         };
         let below = match &times {
             Some(times) => self.column(times.clone())? + 1,
@@ -194,10 +195,12 @@ impl Parts<'_> {
         let number = self.columns.len() as u64 + 1;
         let mut payload = Vec::with_capacity(bytes.len() + 20);
         put_varint(&mut payload, number);
-        put_varint(&mut payload, below);
+        if kind == Kind::Columns {
+            put_varint(&mut payload, below);
+        }
         payload.extend_from_slice(bytes);
         self.columns.insert(address, (number, shared));
-        self.frame(Kind::Columns, 0, 0, &payload)?;
+        self.frame(kind, 0, 0, &payload)?;
         Ok(number)
     }
 
@@ -205,6 +208,15 @@ impl Parts<'_> {
         let column = self.column(chunk.shared())?;
         put_varint(out, column);
         put_bytes(out, chunk.memory_bytes());
+        Ok(())
+    }
+
+    /// As a chunk: its columns' number, and its bytes.
+    fn block(&mut self, block: &Block, out: &mut Vec<u8>) -> io::Result<()> {
+        let (buckets, bytes) = block.parts();
+        let column = self.column(buckets)?;
+        put_varint(out, column);
+        put_bytes(out, bytes);
         Ok(())
     }
 
@@ -285,6 +297,7 @@ impl Parts<'_> {
 
     fn rollups(&mut self, copied: &Copied) -> io::Result<()> {
         self.pieces(copied, Kind::Rollups, copied.rollups.iter(), |parts, (row, series), out| {
+            let series = series.unpack();
             put_varint(out, u64::from(*row));
             put_signed(out, series.raw_from);
             // The policy, as a step of it is noted in the journal.
@@ -302,13 +315,13 @@ impl Parts<'_> {
                 put_signed(out, level.until);
                 put_signed(out, level.floor);
                 put_varint(out, level.blocks.len() as u64);
-                for (present, chunks) in level.blocks.iter().map(|block| block.parts()) {
-                    put_varint(out, u64::from(present));
+                level.blocks.iter().try_for_each(|block| parts.block(block, out))?;
+                let native = level.native.as_deref().map(|n| [n.points.sealed(), n.sums.sealed()]);
+                out.push(u8::from(native.is_some()));
+                for chunks in native.into_iter().flatten() {
                     put_varint(out, chunks.len() as u64);
-                    chunks.iter().try_for_each(|chunk| parts.chunk(chunk, out))?;
+                    chunks.iter().for_each(|chunk| put_bytes(out, chunk.to_bytes()));
                 }
-                put_varint(out, level.sketches.parts().len() as u64);
-                level.sketches.parts().for_each(|bytes| put_bytes(out, bytes));
             }
             put_varint(out, series.kept.len() as u64);
             series.kept.iter().try_for_each(|chunk| parts.chunk(chunk, out))

@@ -47,16 +47,18 @@ pub enum Kind {
     End = 24,
     /// The last of all parts: which shards are in them.
     Whole = 25,
-    /// Records of a shard's rows.
-    Rollups = 26,
+    /// Buckets that blocks of records share.
+    Buckets = 27,
+    /// Records of a shard's rows. 26 was a chunk a column.
+    Rollups = 28,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
         use Kind::{
-            Begin, Chunks, Columns, Cut, End, Expire, Families, Folded, Gone, Histograms, Marks, Metadata,
-            Open, Rewrite, Roll, Rollups, Rows, Rules, Samples, SealedHistograms, Series, Starts, Synced,
-            Whole,
+            Begin, Buckets, Chunks, Columns, Cut, End, Expire, Families, Folded, Gone, Histograms, Marks,
+            Metadata, Open, Rewrite, Roll, Rollups, Rows, Rules, Samples, SealedHistograms, Series, Starts,
+            Synced, Whole,
         };
         let all = [
             Series,
@@ -83,6 +85,7 @@ impl Kind {
             End,
             Whole,
             Rollups,
+            Buckets,
         ];
         all.into_iter().find(|&kind| kind as u8 == byte)
     }

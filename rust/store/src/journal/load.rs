@@ -20,7 +20,7 @@ use crate::database::Database;
 use crate::histograms::HistogramSeries;
 use crate::precision::{PrecisionRules, RuleText};
 use crate::resolve::Interned;
-use crate::rollup::{Block, EVERY_MAX, LevelSeries, RolledSeries, Sketches};
+use crate::rollup::{Block, EVERY_MAX, LevelSeries, Native, RolledSeries};
 use crate::series::{Head, ROWS_MAX};
 use crate::shard::{Rules, Shard, Staged, Work};
 use crate::slab::CLASSES;
@@ -278,21 +278,17 @@ impl Stream {
             }
             let mut blocks = Vec::new();
             for _ in 0..c.count()? {
-                let (present, mut chunks) = (c.varint()? as u16, Vec::new());
-                for _ in 0..c.count()? {
-                    match read_chunk(reader.columns, &reader.db.shared_columns, c)? {
-                        Ok(chunk) => chunks.push(chunk),
-                        Err(_) => whole = false,
-                    }
-                }
-                if whole {
-                    blocks.push(Block::restore(present, chunks)?);
+                let (buckets, bytes) = (c.varint()?, read_bytes(c)?);
+                match reader.columns.get(&buckets) {
+                    Some(buckets) => blocks.push(Block::restore(buckets.clone(), bytes)?),
+                    None => whole = false,
                 }
             }
-            let parts: Vec<Vec<u8>> =
-                (0..c.count()?).map(|_| read_bytes(c).map(<[u8]>::to_vec)).collect::<Result<_>>()?;
-            let sketches = Sketches::restore(every, parts)?;
-            levels.push(LevelSeries { every, until, floor, blocks, sketches });
+            let native = match c.byte()? {
+                0 => None,
+                _ => Some(Box::new(Native::restored(read_histogram_chunks(c)?, read_histogram_chunks(c)?))),
+            };
+            levels.push(LevelSeries { every, until, floor, blocks, native });
         }
         let mut kept = Vec::new();
         for _ in 0..c.count()? {
@@ -398,6 +394,10 @@ fn of_checkpoint(lost: Lost) -> Loss {
     Loss { lost, from: Place::default(), to: Place::default() }
 }
 
+fn read_histogram_chunks(c: &mut Cursor<'_>) -> Result<Vec<HistogramChunk>> {
+    (0..c.count()?).map(|_| HistogramChunk::from_bytes(read_bytes(c)?)).collect()
+}
+
 /// A chunk; the inner error is that its columns are lost.
 fn read_chunk(
     columns: &ColumnsByNumber,
@@ -429,6 +429,14 @@ pub fn load_columns(db: &Database, payload: &[u8], known: &mut ColumnsByNumber) 
         },
     };
     known.insert(number, db.shared_columns.intern(shared));
+    Ok(())
+}
+
+/// The buckets of a frame, likewise.
+pub fn load_buckets(db: &Database, payload: &[u8], known: &mut ColumnsByNumber) -> Result<()> {
+    let mut c = Cursor::new(payload);
+    let number = c.varint()?;
+    known.insert(number, db.shared_columns.intern(Shared::Buckets(c.rest().into())));
     Ok(())
 }
 

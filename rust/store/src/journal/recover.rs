@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::checkpoint::clean;
 use super::files::Files;
 use super::frame::{Frame, Head, Kind, Piece, Place, Scan};
-use super::load::{ColumnsByNumber, Reader, Stream, load_columns, read_rules};
+use super::load::{ColumnsByNumber, Reader, Stream, load_buckets, load_columns, read_rules};
 use super::record;
 use super::report::{Doubts, Recovery, Skipped};
 use super::segment::{FAILED, HEADER_BYTES, Header, NUMBER_MAX, Name, SYNCED};
@@ -310,6 +310,7 @@ impl Recovering<'_> {
     fn take(&mut self, frame: Frame<'_>) -> Option<Result<()>> {
         Some(match frame.head.kind {
             Kind::Columns => load_columns(self.db, frame.payload, &mut self.columns),
+            Kind::Buckets => load_buckets(self.db, frame.payload, &mut self.columns),
             Kind::Families => self.learn(frame, true),
             Kind::Metadata => self.learn(frame, false),
             Kind::Synced => record::read_synced(frame.payload).map(|(segment, offset)| {

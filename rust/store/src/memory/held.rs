@@ -77,6 +77,7 @@ impl Database {
             + self.raw.size().1
             + heap::shared::<SharedColumns>()
             + self.shared_columns.bytes()
+            + self.rolled.bytes()
             + self.metadata.size().1
             + self.fixed_bytes()
             + self.buffer_bytes()

@@ -92,7 +92,7 @@ pub fn shared_bytes(chunk: &Chunk) -> (usize, usize) {
     // One of the holders is this function.
     let holders = Arc::strong_count(&shared).saturating_sub(1).max(1);
     match &*shared {
-        Shared::Times(_) => (shared.bytes() / holders, 0),
+        Shared::Times(_) | Shared::Buckets(_) => (shared.bytes() / holders, 0),
         Shared::Together(_, times) => {
             let times = times.as_ref().map_or(0, |t| t.bytes() / Arc::strong_count(t).max(1));
             (times / holders, shared.bytes() / holders)

@@ -1,13 +1,21 @@
-//! A block of records: a chunk a column, and none where a column follows from the others. Blocks begin at fixed times,
-//! so that records come to the same bytes in whatever order their samples came.
+//! A block of records: one allocation of columns, none where a column follows from the others. Blocks begin at fixed times,
+//! so that records come to the same bytes in whatever order their samples came. Which buckets there are, how many samples
+//! they have and where these begin and end is alike for the series of a scrape, and stands in a part that they share.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use metricsdb_model::{Result, ValueKind};
+use metricsdb_model::{Error, Result, ValueKind};
 
 use super::record::Record;
-use super::roll::TIME_MIN;
-use crate::chunk::{Builder, Chunk, SharedColumns};
+use super::roll::{EVERY_MAX, TIME_MIN};
+use super::sketches::{self, Sketched};
+use crate::chunk::{BYTES_MAX, Bytes, Shared, SharedColumns};
+use crate::codec::choose;
+use crate::codec::cursor::{Cursor, put_signed, put_varint};
+use crate::codec::timestamps;
+use crate::codec::values::Section;
+use crate::heap;
 
 /// Buckets that one block spans.
 pub const BLOCK_BUCKETS: i64 = 512;
@@ -15,6 +23,7 @@ pub const BLOCK_BUCKETS: i64 = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Column {
     Count,
+    // `Deviation` says how far off the likely one is.
     /// Milliseconds from the bucket's begin to the first sample, and from the last to its end.
     FirstAfter,
     LastBefore,
@@ -28,6 +37,9 @@ enum Column {
     ResetFrom,
     Unkept,
 }
+
+/// Those of the part that series share; the first columns.
+const SHARED_COLUMNS: usize = 3;
 
 const COLUMNS: [Column; 12] = [
     Column::Count,
@@ -47,10 +59,10 @@ const COLUMNS: [Column; 12] = [
 impl Column {
     fn kind(self) -> ValueKind {
         match self {
-            Column::Count | Column::FirstAfter | Column::LastBefore | Column::Resets | Column::Unkept => {
-                ValueKind::Int
+            Column::First | Column::Last | Column::Min | Column::Max | Column::Sum | Column::ResetFrom => {
+                ValueKind::Float
             }
-            _ => ValueKind::Float,
+            _ => ValueKind::Int,
         }
     }
 
@@ -64,7 +76,7 @@ impl Column {
             Column::Min => r.min.to_bits(),
             Column::Max => r.max.to_bits(),
             Column::Sum => r.sum.to_bits(),
-            Column::Deviation => rounded(r.deviation).to_bits(),
+            Column::Deviation => shortened(r.deviation).wrapping_sub(shortened(r.likely_deviation())),
             Column::Resets => r.resets,
             Column::ResetFrom => r.reset_from.to_bits(),
             Column::Unkept => r.unkept,
@@ -82,7 +94,10 @@ impl Column {
             Column::Min => r.min = number,
             Column::Max => r.max = number,
             Column::Sum => r.sum = number,
-            Column::Deviation => r.deviation = number,
+            Column::Deviation => {
+                let short = shortened(r.likely_deviation()).wrapping_add(bits);
+                r.deviation = f64::from_bits(short << DROPPED_BITS);
+            }
             Column::Resets => r.resets = bits,
             Column::ResetFrom => r.reset_from = number,
             Column::Unkept => r.unkept = bits,
@@ -105,22 +120,63 @@ impl Column {
 /// Bits that a squared distance keeps behind its first: of a standard deviation that is one part in 260,000.
 const DEVIATION_BITS: u32 = 16;
 
-/// The nearest number of so many bits.
-pub fn rounded(value: f64) -> f64 {
-    let dropped = f64::MANTISSA_DIGITS - 1 - DEVIATION_BITS;
-    let bits = value.to_bits().wrapping_add(1 << (dropped - 1)) >> dropped << dropped;
-    if value.is_finite() { f64::from_bits(bits) } else { value }
+const DROPPED_BITS: u32 = f64::MANTISSA_DIGITS - 1 - DEVIATION_BITS;
+
+/// The nearest number of so many bits, without the others.
+fn shortened(value: f64) -> u64 {
+    let half = if value.is_finite() { 1 << (DROPPED_BITS - 1) } else { 0 };
+    value.to_bits().wrapping_add(half) >> DROPPED_BITS
 }
 
-/// An immutable run of records in time order; a clone shares the bytes.
+/// The nearest number of so many bits.
+pub fn rounded(value: f64) -> f64 {
+    f64::from_bits(shortened(value) << DROPPED_BITS)
+}
+
+/// An immutable run of records in time order, and the sketches that are kept beside them; a clone shares the bytes.
 #[derive(Clone)]
 pub struct Block {
+    bytes: Bytes,
+}
+
+/// What the shared part says before its columns.
+struct Buckets<'a> {
+    every: i64,
     first: i64,
     last: i64,
-    count: u32,
-    /// A bit for each column that has a chunk.
-    present: u16,
-    chunks: Box<[Chunk]>,
+    count: usize,
+    rest: Cursor<'a>,
+}
+
+impl<'a> Buckets<'a> {
+    /// Errors: `Corruption`, for what can't be buckets of one block.
+    fn parse(bytes: &'a [u8]) -> Result<Buckets<'a>> {
+        let mut c = Cursor::new(bytes);
+        let (every, first, span, count) = (c.varint()?, c.signed()?, c.varint()?, c.varint()?);
+        if every == 0 || every > EVERY_MAX as u64 || span >= BLOCK_BUCKETS as u64 || count > span {
+            return Err(c.wrong("buckets that are none of one block"));
+        }
+        let (every, count) = (every as i64, count as usize + 1);
+        let first = first.checked_mul(every);
+        let last = first.and_then(|first| first.checked_add(every * span as i64));
+        match first.zip(last) {
+            Some((first, last)) if first >= TIME_MIN && last <= -TIME_MIN => {
+                Ok(Buckets { every, first, last, count, rest: c })
+            }
+            _ => Err(c.wrong("buckets at no time that there is")),
+        }
+    }
+}
+
+/// The next column: how many bytes, and these; empty for one that follows.
+fn take_column<'a>(c: &mut Cursor<'a>) -> Result<&'a [u8]> {
+    let length = c.count()?;
+    c.take(length)
+}
+
+fn put_column(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
 }
 
 /// Of blocks with these first ends, those that the buckets that end in `(after, until]` belong to.
@@ -143,99 +199,166 @@ pub fn number_of(end: i64, every: i64) -> i64 {
 }
 
 impl Block {
-    /// Of records of one block, at least one. A gauge's resets mean nothing, and are not kept.
-    pub fn new(records: &[Record], every: i64, counter: bool, shared: &SharedColumns) -> Option<Block> {
+    /// Of records of one block, at least one, and of sketches of some of them. A gauge's resets mean nothing, and are not kept.
+    pub fn new(
+        records: &[Record],
+        sketches: &[Sketched],
+        every: i64,
+        counter: bool,
+        shared: &SharedColumns,
+    ) -> Option<Block> {
         let (first, last) = (records.first()?.end, records.last()?.end);
-        let ends: Vec<i64> = records.iter().map(|r| r.end).collect();
-        let (mut present, mut chunks, mut bits) = (0, Vec::new(), Vec::with_capacity(records.len()));
-        for (at, column) in COLUMNS.into_iter().enumerate() {
-            if !counter && matches!(column, Column::Resets | Column::ResetFrom) {
-                continue;
-            }
-            bits.clear();
-            bits.extend(records.iter().map(|r| column.get(r, every)));
-            let follows = records.iter().zip(&bits).all(|(r, &bits)| column.absent(r) == bits);
-            // The first column holds the times.
-            if follows && at > 0 {
-                continue;
-            }
-            present |= 1 << at;
-            chunks.push(shared.in_common(Builder::new(column.kind(), &ends, &bits).finish(shared)));
+        let mut buckets = Vec::with_capacity(32);
+        put_varint(&mut buckets, every as u64);
+        put_signed(&mut buckets, first / every);
+        put_varint(&mut buckets, ((last - first) / every) as u64);
+        put_varint(&mut buckets, records.len() as u64 - 1);
+        let mut column = Vec::new();
+        let numbers: Vec<i64> = records.iter().map(|r| r.end / every).collect();
+        if numbers.len() > 1 && timestamps::regular(&numbers) != Some(1) {
+            timestamps::encode(&numbers, &mut column);
         }
-        Some(Block { first, last, count: records.len() as u32, present, chunks: chunks.into() })
+        put_column(&mut buckets, &column);
+        let (mut present, mut values) = (0u64, Vec::new());
+        let mut bits = Vec::with_capacity(records.len());
+        for (at, kind) in COLUMNS.into_iter().enumerate() {
+            column.clear();
+            if counter || !matches!(kind, Column::Resets | Column::ResetFrom) {
+                bits.clear();
+                bits.extend(records.iter().map(|r| kind.get(r, every)));
+                if records.iter().zip(&bits).any(|(r, &bits)| kind.absent(r) != bits) {
+                    choose::encode(kind.kind(), &bits, None, &mut column);
+                }
+            }
+            if at < SHARED_COLUMNS {
+                put_column(&mut buckets, &column);
+            } else if !column.is_empty() {
+                present |= 1 << at;
+                put_column(&mut values, &column);
+            }
+        }
+        let sketched = sketches::encode(records, sketches);
+        present |= u64::from(!sketched.is_empty()) << COLUMNS.len();
+        values.extend_from_slice(&sketched);
+        let mut head = Vec::with_capacity(2);
+        put_varint(&mut head, present);
+        let buckets = shared.intern(Shared::Buckets(buckets.into()));
+        (head.len() + values.len() <= BYTES_MAX)
+            .then(|| Block { bytes: Bytes::new(Some(buckets), [&head, &values]) })
     }
 
-    /// Of what `parts` said. Errors: `Corruption`.
-    pub fn restore(present: u16, chunks: Vec<Chunk>) -> Result<Block> {
-        let wrong = |why| metricsdb_model::Error::corruption("rollup", 0, why);
-        let Some(base) = chunks.first() else { return Err(wrong("a block of records without columns")) };
-        let (first, last, count) = (base.first(), base.last(), base.count());
-        let same = |c: &Chunk| (c.first(), c.last(), c.count()) == (first, last, count);
-        let columns = (present.count_ones() as usize, present & 1, present >> COLUMNS.len());
-        if columns != (chunks.len(), 1, 0) || !chunks.iter().all(same) || first < TIME_MIN || last > -TIME_MIN
-        {
-            return Err(wrong("columns of records that don't belong together"));
+    /// Of what `parts` said. Errors: `Corruption`; `decode` looks into the columns.
+    pub fn restore(buckets: Arc<Shared>, bytes: &[u8]) -> Result<Block> {
+        Buckets::parse(buckets.buckets())?;
+        if bytes.len() > BYTES_MAX {
+            return Err(Error::corruption("rollup", 0, "a block of two gigabytes"));
         }
-        Ok(Block { first, last, count: count as u32, present, chunks: chunks.into() })
+        Ok(Block { bytes: Bytes::new(Some(buckets), [bytes, &[]]) })
     }
 
-    pub fn parts(&self) -> (u16, &[Chunk]) {
-        (self.present, &self.chunks)
+    /// What it shares with other series, and its own bytes.
+    pub fn parts(&self) -> (Option<Arc<Shared>>, &[u8]) {
+        (self.bytes.shared_arc(), self.bytes.bytes())
+    }
+
+    fn buckets(&self) -> Result<Buckets<'_>> {
+        Buckets::parse(self.bytes.shared().map_or(&[], Shared::buckets))
+    }
+
+    /// The width of its buckets.
+    pub fn every(&self) -> i64 {
+        self.buckets().map_or(1, |b| b.every)
     }
 
     pub fn first(&self) -> i64 {
-        self.first
+        self.buckets().map_or(i64::MIN, |b| b.first)
     }
 
     pub fn last(&self) -> i64 {
-        self.last
+        self.buckets().map_or(i64::MIN, |b| b.last)
     }
 
     pub fn count(&self) -> usize {
-        self.count as usize
+        self.buckets().map_or(0, |b| b.count)
     }
 
     /// Appends all records. Errors: `Corruption`, never for a block that was made here.
-    pub fn decode(&self, every: i64, out: &mut Vec<Record>) -> Result<()> {
-        let (from, mut times, mut bits) = (out.len(), Vec::new(), Vec::new());
-        let mut chunks = self.chunks.iter();
-        for (at, column) in COLUMNS.into_iter().enumerate() {
-            let chunk = if self.present & (1 << at) != 0 { chunks.next() } else { None };
-            times.clear();
-            bits.clear();
-            if let Some(chunk) = chunk {
-                chunk.decode_into(&mut times, &mut bits)?;
-            }
-            if at == 0 {
-                out.extend(times.iter().map(|&end| Record { end, ..Record::ZERO }));
-            }
-            let records = out.get_mut(from..).unwrap_or(&mut []);
-            match chunk {
-                Some(_) => records.iter_mut().zip(&bits).for_each(|(r, &bits)| column.set(r, every, bits)),
-                None => records.iter_mut().for_each(|r| column.set(r, every, column.absent(r))),
-            }
-        }
-        Ok(())
+    pub fn decode(&self, out: &mut Vec<Record>) -> Result<()> {
+        self.decode_columns(out).map(|_| ())
     }
 
-    /// Heap bytes, without what chunks share with others.
+    /// Appends all records, and the sketches of those that have one.
+    pub fn decode_with_sketches(&self, out: &mut Vec<Record>, sketched: &mut Vec<Sketched>) -> Result<()> {
+        let from = out.len();
+        let mut c = self.decode_columns(out)?;
+        sketches::decode(&mut c, out.get(from..).unwrap_or(&[]), sketched)
+    }
+
+    /// Appends all records; what is behind their columns.
+    fn decode_columns(&self, out: &mut Vec<Record>) -> Result<Cursor<'_>> {
+        let Buckets { every, first, last, count, mut rest } = self.buckets()?;
+        let (from, mut numbers, mut bits) = (out.len(), Vec::new(), Vec::new());
+        match take_column(&mut rest)? {
+            [] => timestamps::extend_regular(first / every, 1, count, &mut numbers),
+            column => timestamps::decode(column, first / every, count, &mut numbers)?,
+        }
+        let rises = numbers.windows(2).all(|w| w[0] < w[1]);
+        if numbers.len() != count || !rises || numbers.last() != Some(&(last / every)) {
+            return Err(rest.wrong("buckets that don't rise in time"));
+        }
+        out.extend(numbers.iter().map(|n| Record { end: n * every, ..Record::ZERO }));
+        let records = out.get_mut(from..).unwrap_or(&mut []);
+        let mut own = Cursor::new(self.bytes.bytes());
+        let present = own.varint()?;
+        for (at, kind) in COLUMNS.into_iter().enumerate() {
+            let column = match at {
+                0..SHARED_COLUMNS => take_column(&mut rest)?,
+                _ if present & (1 << at) != 0 => take_column(&mut own)?,
+                _ => &[],
+            };
+            if column.is_empty() {
+                records.iter_mut().for_each(|r| kind.set(r, every, kind.absent(r)));
+                continue;
+            }
+            bits.clear();
+            Section::parse(column, kind.kind(), count)?.decode(0, count, |b| b, &mut bits)?;
+            records.iter_mut().zip(&bits).for_each(|(r, &bits)| kind.set(r, every, bits));
+        }
+        if present & (1 << COLUMNS.len()) == 0 { Ok(Cursor::new(&[])) } else { Ok(own) }
+    }
+
+    /// Heap bytes, without what it shares with other series.
     pub fn bytes(&self) -> usize {
-        let own: usize = self.chunks.iter().map(Chunk::bytes).sum();
-        own + crate::heap::allocated(self.chunks.len() * size_of::<Chunk>())
+        heap::allocated(self.bytes.size())
     }
 
     pub fn encoded_bytes(&self) -> usize {
-        self.chunks.iter().map(Chunk::encoded_bytes).sum()
+        self.bytes.bytes().len()
     }
 
-    /// Bytes of each column, by its name.
-    pub fn columns(&self) -> impl Iterator<Item = (&'static str, usize)> {
-        let names = (0..COLUMNS.len()).filter(|at| self.present & (1 << at) != 0).map(|at| NAMES[at]);
-        names.zip(self.chunks.iter().map(Chunk::encoded_bytes))
+    /// Whether nobody could tell the two apart.
+    pub fn is_same(&self, other: &Block) -> bool {
+        self.address() == other.address() && self.bytes.bytes() == other.bytes.bytes()
+    }
+
+    /// Where the part that it shares stands.
+    pub fn address(&self) -> usize {
+        self.bytes.shared().map_or(0, |shared| std::ptr::from_ref(shared) as usize)
+    }
+
+    /// Bytes of each column of its own, by its name. Errors: `Corruption`.
+    pub fn columns(&self) -> Result<Vec<(&'static str, usize)>> {
+        let (mut c, mut out) = (Cursor::new(self.bytes.bytes()), Vec::new());
+        let present = c.varint()?;
+        for (at, name) in NAMES.into_iter().enumerate().filter(|(at, _)| present & (1 << at) != 0) {
+            let bytes = if at < COLUMNS.len() { take_column(&mut c)?.len() } else { c.rest().len() };
+            out.push((name, bytes));
+        }
+        Ok(out)
     }
 }
 
-const NAMES: [&str; COLUMNS.len()] = [
+const NAMES: [&str; COLUMNS.len() + 1] = [
     "count",
     "first_time",
     "last_time",
@@ -248,4 +371,5 @@ const NAMES: [&str; COLUMNS.len()] = [
     "resets",
     "reset_from",
     "unkept",
+    "sketch",
 ];

@@ -2,6 +2,7 @@
 
 use metricsdb_model::{Result, TimeRange};
 
+use super::native::Folded;
 use super::record::{end_of, floor_of};
 use super::roll::TIME_MIN;
 use super::{LevelSeries, RolledSeries};
@@ -32,9 +33,11 @@ impl LevelSeries {
 }
 
 impl RolledSeries {
-    /// The time up to which records can stand for all samples before another.
-    pub(crate) fn stands_until(&self, before: i64) -> i64 {
-        self.levels.first().map_or(i64::MIN, |level| floor_of(before, level.every))
+    /// Notes the end of a bucket of the finest level that is to be made anew.
+    fn soil(&mut self, end: i64) {
+        if let Err(at) = self.dirty.binary_search(&end) {
+            self.dirty.insert(at, end);
+        }
     }
 
     /// Drops the records, sketches and kept samples of a range. Buckets that it cuts are made anew: those of the finest level
@@ -64,8 +67,10 @@ impl RolledSeries {
             lost.extend(
                 whole.into_iter().filter(|e| records.iter().any(|r| r.end == *e)).map(|e| (e, every)),
             );
-            level.replace(after, until, &[], counter, shared)?;
-            level.sketches.replace(every, after, until, &[])?;
+            level.replace((after, until), &[], &[], counter, shared)?;
+            if level.native.is_some() {
+                level.replace_native((after, until), &Folded::default())?;
+            }
         }
         done.buckets += lost.len() as u64;
         for (end, every) in lost {
@@ -74,9 +79,9 @@ impl RolledSeries {
         let Some(finest) = self.levels.first() else { return Ok(Vec::new()) };
         let (every, until) = (finest.every, finest.until);
         let ends = [end_of(range.start, every), end_of(range.end, every)];
-        for (end, edge) in ends.into_iter().zip([range.start, range.end]) {
+        for end in ends {
             if end <= until && end - every >= self.raw_from {
-                self.soil(edge);
+                self.soil(end);
             }
         }
         Ok(ends.to_vec())

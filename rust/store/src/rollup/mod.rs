@@ -6,7 +6,10 @@
 
 mod block;
 mod cut;
+mod estimate;
 pub mod kept;
+mod native;
+mod packed;
 mod read;
 pub mod record;
 mod roll;
@@ -15,26 +18,31 @@ mod sketches;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use metricsdb_model::{Error, Result, Samples, TimeRange, ValueKind};
+use metricsdb_model::{Error, Result, Samples, Sketch, TimeRange, ValueKind};
 
 pub use block::Block;
+pub use estimate::Estimate;
+pub use native::Native;
+pub use packed::{Commons, Packed};
 pub use record::Record;
 pub use roll::{EVERY_MAX, Keeping, Level, LevelStats, Pass, Progress, Rolled, Rule, Step};
-pub use sketches::Sketches;
 
 use crate::chunk::{BLOCK_SAMPLES, Chunk, SharedColumns, chunks_of};
 use crate::heap;
 use block::{blocks_of, number_of};
-use record::end_of;
+use record::{end_of, floor_of};
 use roll::TIME_MIN;
+use sketches::Sketched;
 
 /// The series of a shard that have records, by row.
 #[derive(Default)]
 pub struct Rollups {
-    rows: HashMap<u32, Arc<RolledSeries>>,
+    rows: HashMap<u32, Arc<Packed>>,
+    /// One for all shards.
+    common: Arc<Commons>,
 }
 
-/// All records of one series.
+/// All records of one series, as they are worked on; `Packed` is what a shard holds.
 #[derive(Clone)]
 pub struct RolledSeries {
     /// Samples at or before this time are in records alone; `i64::MIN` while all are there.
@@ -60,26 +68,31 @@ pub struct LevelSeries {
     /// Records that end at or before it are gone.
     pub floor: i64,
     pub blocks: Vec<Block>,
-    pub sketches: Sketches,
+    /// Of a series of native histograms; what its records say of values means nothing.
+    pub native: Option<Box<Native>>,
 }
 
 impl LevelSeries {
     pub fn new(every: i64) -> LevelSeries {
         let (until, floor) = (i64::MIN, i64::MIN);
-        LevelSeries { every, until, floor, blocks: Vec::new(), sketches: Sketches::default() }
+        LevelSeries { every, until, floor, blocks: Vec::new(), native: None }
     }
 }
 
 impl Rollups {
+    pub fn new(common: Arc<Commons>) -> Rollups {
+        Rollups { rows: HashMap::new(), common }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    pub fn get(&self, row: u32) -> Option<&Arc<RolledSeries>> {
+    pub fn get(&self, row: u32) -> Option<&Arc<Packed>> {
         self.rows.get(&row)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &Arc<RolledSeries>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Arc<Packed>)> {
         self.rows.iter().map(|(&row, series)| (row, series))
     }
 
@@ -88,27 +101,43 @@ impl Rollups {
     }
 
     pub(crate) fn put(&mut self, row: u32, series: RolledSeries) {
-        self.rows.insert(row, Arc::new(series));
+        self.rows.insert(row, self.common.pack(series));
+    }
+
+    /// Samples of a row have other values now: its records are made anew by the next pass.
+    pub(crate) fn remake(&mut self, row: u32) {
+        let Some(packed) = self.rows.get(&row) else { return };
+        let mut series = packed.unpack();
+        let raw_from = series.raw_from;
+        for level in &mut series.levels {
+            level.until = level.until.min(floor_of(raw_from, level.every));
+        }
+        series.dirty.clear();
+        self.put(row, series);
     }
 
     /// Bytes of the table that leads to the series.
     pub fn table_bytes(&self) -> usize {
-        self.rows.capacity() * (size_of::<(u32, Arc<RolledSeries>)>() + 1)
+        heap::map::<u32, Arc<Packed>>(self.rows.capacity())
     }
 
     /// Whether a sample at this time still has a bucket that it can change.
     pub(crate) fn takes(&self, row: u32, time: i64) -> bool {
-        self.rows.get(&row).is_none_or(|series| time > series.raw_from)
+        self.rows.get(&row).is_none_or(|series| time > series.raw_from())
     }
 
     /// Notes samples that came behind newer ones. Whether one at this time can still be taken: its bucket has all its samples.
     pub(crate) fn late(&mut self, row: u32, time: i64) -> bool {
         let Some(series) = self.rows.get_mut(&row) else { return true };
-        if time <= series.raw_from {
+        if time <= series.raw_from() {
             return false;
         }
-        if time > TIME_MIN && series.levels.first().is_some_and(|level| time <= level.until) {
-            Arc::make_mut(series).soil(time);
+        if let Some((every, until)) = series.finest()
+            && time > TIME_MIN
+            && time <= until
+            && !series.is_dirty(end_of(time, every))
+        {
+            Arc::make_mut(series).soil(end_of(time, every));
         }
         true
     }
@@ -125,14 +154,6 @@ impl RolledSeries {
         let levels = levels.iter().map(|l| LevelSeries::new(l.every)).collect();
         let (keeping, sketched, raw_from) = (None, false, i64::MIN);
         RolledSeries { raw_from, counter, keeping, sketched, dirty: Vec::new(), levels, kept: Vec::new() }
-    }
-
-    fn soil(&mut self, time: i64) {
-        let Some(every) = self.levels.first().map(|level| level.every) else { return };
-        let end = end_of(time, every);
-        if let Err(at) = self.dirty.binary_search(&end) {
-            self.dirty.insert(at, end);
-        }
     }
 
     /// Puts kept samples in the place of those in `(after, until]`. Errors: `Corruption`.
@@ -180,19 +201,6 @@ impl RolledSeries {
         self.levels.iter().all(|level| level.blocks.is_empty())
     }
 
-    /// Heap bytes.
-    pub fn bytes(&self) -> usize {
-        let of = |l: &LevelSeries| {
-            heap::vector(&l.blocks) + l.blocks.iter().map(Block::bytes).sum::<usize>() + l.sketches.bytes()
-        };
-        heap::shared::<RolledSeries>()
-            + heap::vector(&self.dirty)
-            + heap::vector(&self.levels)
-            + self.levels.iter().map(of).sum::<usize>()
-            + heap::vector(&self.kept)
-            + self.kept.iter().map(Chunk::bytes).sum::<usize>()
-    }
-
     /// Decodes every block. Errors: `Corruption`, where records don't rise in time or stand in the wrong block.
     pub fn check(&self) -> Result<()> {
         let wrong = |why| Err(Error::corruption("rollup", 0, why));
@@ -202,14 +210,20 @@ impl RolledSeries {
                 return wrong("a level that does not follow from the one below it");
             }
             below = level.every;
-            let mut records = Vec::new();
+            let (mut records, mut sketches) = (Vec::new(), Vec::new());
             for block in &level.blocks {
-                let from = records.len();
-                block.decode(level.every, &mut records)?;
-                let number = number_of(block.first(), level.every);
-                if records.iter().skip(from).any(|r| number_of(r.end, level.every) != number) {
+                block.decode_with_sketches(&mut records, &mut sketches)?;
+                let number = |end| number_of(end, level.every);
+                if block.every() != level.every || number(block.first()) != number(block.last()) {
                     return wrong("a record in the wrong block");
                 }
+            }
+            if let Some(native) = &level.native {
+                native.points.check()?;
+                native.sums.check()?;
+            }
+            for (_, sketch) in &sketches {
+                Sketch::decode(sketch)?;
             }
             if records.windows(2).any(|pair| pair[0].end >= pair[1].end)
                 || records.iter().any(|r| r.end > level.until || r.end % level.every != 0 || r.count == 0)
@@ -222,28 +236,37 @@ impl RolledSeries {
 }
 
 impl LevelSeries {
-    /// Puts records in the place of those in `(after, until]`, both ends of buckets (`after` may be `i64::MIN`): all of that
-    /// time, in order. Errors: `Corruption`.
+    /// Puts records and sketches in the place of those in `(after, until]`, both ends of buckets (`after` may be `i64::MIN`): all
+    /// of that time, in order. Errors: `Corruption`.
     fn replace(
         &mut self,
-        after: i64,
-        until: i64,
+        (after, until): (i64, i64),
         new: &[Record],
+        sketches: &[Sketched],
         counter: bool,
         shared: &SharedColumns,
     ) -> Result<()> {
         let every = self.every;
         let touched = blocks_of(&self.blocks, Block::first, every, (after, until));
-        let mut all = Vec::new();
+        let (mut all, mut sketched) = (Vec::new(), Vec::new());
         for block in self.blocks.get(touched.clone()).unwrap_or(&[]) {
-            block.decode(every, &mut all)?;
+            block.decode_with_sketches(&mut all, &mut sketched)?;
         }
         let begin = all.partition_point(|r: &Record| r.end <= after);
         let end = all.partition_point(|r| r.end <= until);
         all.splice(begin..end, new.iter().copied());
+        let begin = sketched.partition_point(|s: &Sketched| s.0 <= after);
+        let end = sketched.partition_point(|s| s.0 <= until);
+        sketched.splice(begin..end, sketches.iter().cloned());
+        let mut rest = &sketched[..];
         let blocks = all.chunk_by(|a, b| number_of(a.end, every) == number_of(b.end, every));
-        let blocks: Vec<Block> =
-            blocks.filter_map(|records| Block::new(records, every, counter, shared)).collect();
+        let make = |records: &[Record]| {
+            let last = records.last()?.end;
+            let (own, later) = rest.split_at(rest.partition_point(|s| s.0 <= last));
+            rest = later;
+            Block::new(records, own, every, counter, shared)
+        };
+        let blocks: Vec<Block> = blocks.filter_map(make).collect();
         self.blocks.splice(touched, blocks);
         Ok(())
     }
@@ -254,7 +277,7 @@ impl LevelSeries {
         let from = self.blocks.partition_point(|b| b.last() <= after);
         for block in self.blocks.iter().skip(from).take_while(|b| b.first() <= until) {
             let at = out.len();
-            block.decode(self.every, out)?;
+            block.decode(out)?;
             let inside = |r: &Record| r.end > after && r.end <= until;
             if !(block.first() > after && block.last() <= until) {
                 let kept: Vec<Record> = out.drain(at..).filter(inside).collect();
@@ -264,10 +287,23 @@ impl LevelSeries {
         Ok(())
     }
 
+    /// Appends the sketches of these buckets. Errors: `Corruption`.
+    fn sketches(&self, after: i64, until: i64, out: &mut Vec<Sketched>) -> Result<()> {
+        let after = after.max(self.floor);
+        let from = self.blocks.partition_point(|b| b.last() <= after);
+        let (mut records, mut all) = (Vec::new(), Vec::new());
+        for block in self.blocks.iter().skip(from).take_while(|b| b.first() <= until) {
+            records.clear();
+            block.decode_with_sketches(&mut records, &mut all)?;
+        }
+        out.extend(all.into_iter().filter(|s| s.0 > after && s.0 <= until));
+        Ok(())
+    }
+
     /// Drops what ends at or before a time.
     fn expire(&mut self, floor: i64) -> usize {
         self.floor = self.floor.max(floor);
-        self.sketches.expire(self.floor);
+        self.expire_native();
         let gone = self.blocks.partition_point(|b| b.last() <= self.floor);
         self.blocks.drain(..gone).map(|b| b.count()).sum()
     }

@@ -4,6 +4,7 @@ use metricsdb_model::source::{Quantiles, Stood};
 use metricsdb_model::{Result, Samples, Sketch, TimeRange};
 
 use super::record::{Record, coarser, end_of, expand, floor_of, points_of, records_of};
+use super::roll::TIME_MIN;
 use super::sketches;
 use super::{LevelSeries, RolledSeries, block::Block};
 
@@ -38,7 +39,7 @@ impl RolledSeries {
     }
 
     /// Each level with the time up to which it stands: where the one below it, or raw samples, begin.
-    fn parts(&self) -> Vec<(usize, i64)> {
+    pub(super) fn parts(&self) -> Vec<(usize, i64)> {
         let mut upper = self.raw_from;
         let mut parts = Vec::with_capacity(self.levels.len());
         for (at, level) in self.levels.iter().enumerate() {
@@ -49,7 +50,7 @@ impl RolledSeries {
     }
 
     /// The records that stand for the samples of a range, in time order; those at its ends may reach beyond it.
-    fn standing(&self, range: TimeRange) -> Result<Vec<Standing>> {
+    pub(super) fn standing(&self, range: TimeRange) -> Result<Vec<Standing>> {
         let (mut all, mut records) = (Vec::new(), Vec::new());
         for (at, upper) in self.parts().into_iter().rev() {
             let Some(level) = self.levels.get(at) else { continue };
@@ -70,6 +71,9 @@ impl RolledSeries {
             blocks.map(|b| b.count() as u64 * most).sum()
         };
         let kept: u64 = self.kept.iter().map(|c| c.count() as u64).sum();
+        if self.is_native() {
+            return 0;
+        }
         if self.stands_in(range) { self.levels.iter().map(of).sum::<u64>() + kept } else { 0 }
     }
 
@@ -81,6 +85,9 @@ impl RolledSeries {
 
     /// Appends samples that stand for those that are gone, in a range.
     pub fn read(&self, range: TimeRange, out: &mut Samples) -> Result<()> {
+        if self.is_native() {
+            return Ok(());
+        }
         let mut kept = Samples::default();
         self.read_kept(TimeRange::new(range.start, range.end.min(self.raw_from)), &mut kept)?;
         let mut kept = kept.timestamps.into_iter().zip(kept.values).peekable();
@@ -163,6 +170,41 @@ impl RolledSeries {
         Ok(stood)
     }
 
+    /// What the samples of ascending windows come to, by the widest buckets that make up each of them and are as their
+    /// samples are. `None` where these are more than `records_max`, or there are none.
+    pub fn whole_windows(&self, windows: &[TimeRange], records_max: u64) -> Result<Option<Stood>> {
+        let Some((first, last)) = windows.first().zip(windows.last()) else { return Ok(None) };
+        let (after, until) = (first.start.saturating_sub(1), last.end);
+        let dirty = self.dirty.partition_point(|&end| end <= after) < self.dirty.len();
+        if self.is_native() || after < self.raw_from || dirty || after < TIME_MIN {
+            return Ok(None);
+        }
+        let few = |level: &&LevelSeries| {
+            let near = level.blocks.iter().filter(|b| b.last() > after && b.first() <= until);
+            near.map(|b| b.count() as u64).sum::<u64>() <= records_max
+        };
+        let fits = |level: &&LevelSeries| {
+            let whole = |w: &TimeRange| (w.start - 1) % level.every == 0 && w.end % level.every == 0;
+            level.floor <= after && level.until >= until && windows.iter().all(whole)
+        };
+        // A finer level has more.
+        let Some(level) = self.levels.iter().rev().take_while(few).find(fits) else { return Ok(None) };
+        let mut records = Vec::new();
+        level.records(after, until, &mut records)?;
+        let (mut from, samples) = (0, records.len() as u64);
+        let sum = |window: &TimeRange| {
+            while records.get(from).is_some_and(|r| r.end < window.start) {
+                from += 1;
+            }
+            let mut inside = records.iter().skip(from).take_while(|r| r.end <= window.end);
+            let mut all = *inside.next()?;
+            inside.for_each(|next| all.append(next));
+            Some(all.summary())
+        };
+        let windows = windows.iter().map(sum).collect();
+        Ok(Some(Stood { windows, exact: true, resets: self.counter, samples }))
+    }
+
     /// What the samples of ascending windows come to as sketches; none where some level has none. Not exact where a window
     /// cuts a bucket: points stand for its samples then.
     pub fn quantiles(
@@ -177,12 +219,7 @@ impl RolledSeries {
         for (at, upper) in self.parts().into_iter().rev() {
             let Some(level) = self.levels.get(at) else { continue };
             let until = end_of(reach.end, level.every).min(upper);
-            level.sketches.read(
-                level.every,
-                reach.start.saturating_sub(1).max(level.floor),
-                until,
-                &mut sketches,
-            )?;
+            level.sketches(reach.start.saturating_sub(1), until, &mut sketches)?;
         }
         let bare: Vec<Record> = records.iter().map(|(_, r)| *r).collect();
         let Some(sketches) = sketches::whole(&bare, &sketches)? else { return Ok(None) };

@@ -128,6 +128,29 @@ impl Record {
         Record { count: count as u64, sum: self.sum * scale, deviation: self.deviation * scale, ..self }
     }
 
+    /// The sum of squared distances from the mean as it would be if the values that no other field tells were evenly spread.
+    pub(super) fn likely_deviation(&self) -> f64 {
+        let (first, last) = (self.first.1, self.last.1);
+        let lone = if self.count == 1 { f64::NAN } else { last };
+        let below = if self.min < first.min(last) { self.min } else { f64::NAN };
+        let above = if self.max > first.max(last) { self.max } else { f64::NAN };
+        let (count, mean) = (self.count as f64, self.sum / self.count as f64);
+        let (mut known, mut sum, mut likely) = (0.0, 0.0, 0.0);
+        for value in [first, lone, below, above].into_iter().filter(|v| !v.is_nan()) {
+            (known, sum) = (known + 1.0, sum + value);
+            likely += (value - mean) * (value - mean);
+        }
+        let others = count - known;
+        if others > 0.0 {
+            let middle = (self.sum - sum) / others;
+            let step = (self.max - self.min) / (others + 1.0);
+            likely += others * (middle - mean) * (middle - mean);
+            likely += step * step * others * (others * others - 1.0) / 12.0;
+        }
+        // What is no number has other bits on other machines.
+        if likely.is_finite() { likely } else { 0.0 }
+    }
+
     pub fn summary(&self) -> Summary {
         let ends = (self.min, self.max);
         let mut all = Summary::of_block(self.count, self.first, self.last, ends, self.sum);

@@ -1,16 +1,19 @@
 //! Samples become records: what is due of each series, step by step, each noted in the journal and repeated in a recovery.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use metricsdb_model::{Budget, Labels, MetricType, Predicate, Result, Samples, TimeRange};
+use metricsdb_model::{Budget, HistogramSamples, Labels, MetricType, Predicate, Result, Samples, TimeRange};
 use roaring::RoaringBitmap;
 
 use super::kept;
+use super::native::Folded;
 use super::record::{Record, coarser, end_of, floor_of, records_of};
 use super::sketches::{self, Sketched};
-use super::{LevelSeries, RolledSeries};
+use super::{LevelSeries, Packed, RolledSeries};
 use crate::database::Database;
 use crate::expire::Expired;
+use crate::histograms::HistogramSeries;
 use crate::shard::{SHARDS, Shard, Work, id_of};
 use crate::view::ByShard;
 
@@ -225,22 +228,68 @@ impl RolledSeries {
 
 impl Shard {
     /// Whether there is enough to do for a row, by the heads of its chunks alone.
-    fn roll_due(&self, row: u32, step: &Step, batch: i64) -> bool {
+    pub(super) fn roll_due(&self, row: u32, step: &Step, batch: i64) -> bool {
         let Some(&(every, _)) = step.levels.first() else { return false };
-        if self.histograms.get(row).is_some() {
+        let known = self.rollups.get(row).map(|series| series.unpack());
+        let known = known.as_ref();
+        let histograms = self.histograms.get(row);
+        // A series of both keeps them all.
+        if histograms.is_some() && (self.newest(row).is_some() || known.is_some_and(|s| !s.is_native())) {
             return false;
         }
-        let known = self.rollups.get(row);
         // Samples leave bucket by bucket.
         let raw_before = floor_of(step.raw_before, every);
         let raw_due = raw_before > i64::MIN && self.has_older(row, raw_before.saturating_add(1));
         let changed =
             known.is_some_and(|s| !s.dirty.is_empty() || s.is_old(step) || s.adopts(step).is_some());
-        let Some(newest) = self.newest(row) else { return changed };
+        let newest = self.newest(row).or_else(|| histograms.and_then(HistogramSeries::newest));
+        let Some(newest) = newest else { return changed };
         let until = floor_of(newest.min(step.horizon), every);
         let from = known.and_then(|s| s.levels.first()).map_or(i64::MIN, |l| l.until);
         let from = if from == i64::MIN { self.span(row).map_or(until, |span| span.start) } else { from };
         raw_due || changed || until.saturating_sub(from) >= batch.saturating_mul(every)
+    }
+
+    /// A row's records up to where the step says, without those that it drops.
+    pub(super) fn rolled(
+        &self,
+        row: u32,
+        counter: bool,
+        step: &Step,
+        done: &mut Rolled,
+    ) -> Result<RolledSeries> {
+        let levels: Vec<Level> = step.levels.iter().map(|&(every, _)| Level { every, keep: None }).collect();
+        let mut series = match self.rollups.get(row) {
+            Some(series) => series.unpack(),
+            None => RolledSeries::new(&levels, counter),
+        };
+        series.adopt(step);
+        (series.keeping, series.sketched) = (step.keeping, step.sketched && !series.counter);
+        let every = series.levels.first().map_or(1, |l| l.every);
+        let native = match series.is_empty() {
+            true => self.histograms.get(row).is_some(),
+            false => series.is_native(),
+        };
+        let newest = match native {
+            true => self.histograms.get(row).and_then(HistogramSeries::newest),
+            false => self.newest(row),
+        };
+        let newest = newest.unwrap_or(i64::MIN);
+        let forced = floor_of(step.raw_before, every);
+        let until = floor_of(newest.min(step.horizon), every).max(forced);
+        match native {
+            true => self.roll_histograms(row, &mut series, until, done)?,
+            false => self.roll_raw(row, &mut series, until, done)?,
+        }
+        let dirty = std::mem::take(&mut series.dirty);
+        series.roll_up(&dirty, &self.shared_columns, done)?;
+        series.expire(step, done);
+        if step.raw_before > i64::MIN {
+            series.raw_from = series.raw_from.max(forced.min(until));
+        }
+        series.drop_superseded(step);
+        done.series += 1;
+        Ok(series)
     }
 
     /// Makes the records of a row up to where the step says, and drops what it says.
@@ -252,27 +301,8 @@ impl Shard {
         work: &mut Work,
         done: &mut Rolled,
     ) -> Result<()> {
-        let levels: Vec<Level> = step.levels.iter().map(|&(every, _)| Level { every, keep: None }).collect();
-        let mut series = match self.rollups.get(row) {
-            Some(series) => RolledSeries::clone(series),
-            None => RolledSeries::new(&levels, counter),
-        };
-        series.adopt(step);
-        (series.keeping, series.sketched) = (step.keeping, step.sketched && !series.counter);
-        let every = series.levels.first().map_or(1, |l| l.every);
-        let newest = self.newest(row).unwrap_or(i64::MIN);
-        let forced = floor_of(step.raw_before, every);
-        let until = floor_of(newest.min(step.horizon), every).max(forced);
-        self.roll_raw(row, &mut series, until, done)?;
-        let dirty = std::mem::take(&mut series.dirty);
-        series.roll_up(&dirty, &self.shared_columns, done)?;
-        series.expire(step, done);
-        if step.raw_before > i64::MIN {
-            series.raw_from = series.raw_from.max(forced.min(until));
-        }
-        series.drop_superseded(step);
+        let series = self.rolled(row, counter, step, done)?;
         let raw_from = series.raw_from;
-        done.series += 1;
         if series.is_empty() && raw_from == i64::MIN {
             self.rollups.remove(row);
         } else {
@@ -309,10 +339,8 @@ impl Shard {
                     &mut records,
                 )?);
             }
-            level.replace(end - every, end, &records, counter, &self.shared_columns)?;
-            if sketched {
-                level.sketches.replace(every, end - every, end, &sketches_of(&records, &samples))?;
-            }
+            let sketches = if sketched { sketches_of(&records, &samples) } else { Vec::new() };
+            level.replace((end - every, end), &records, &sketches, counter, &self.shared_columns)?;
             done.remade += 1;
         }
         let after = level.until.max(raw_from).max(TIME_MIN);
@@ -332,10 +360,8 @@ impl Shard {
                     &mut records,
                 )?);
             }
-            level.replace(after, until, &records, counter, &self.shared_columns)?;
-            if sketched {
-                level.sketches.replace(every, after, until, &sketches_of(&records, &samples))?;
-            }
+            let sketches = if sketched { sketches_of(&records, &samples) } else { Vec::new() };
+            level.replace((after, until), &records, &sketches, counter, &self.shared_columns)?;
             level.until = until;
             done.samples += samples.len() as u64;
             done.records += records.len() as u64;
@@ -355,11 +381,51 @@ impl Shard {
         cut: &[i64],
         done: &mut Rolled,
     ) -> Result<()> {
-        self.roll_raw(row, series, i64::MIN, done)?;
+        match series.is_native() {
+            true => self.roll_histograms(row, series, i64::MIN, done)?,
+            false => self.roll_raw(row, series, i64::MIN, done)?,
+        }
         let mut dirty = std::mem::take(&mut series.dirty);
         dirty.extend_from_slice(cut);
         dirty.sort_unstable();
         series.roll_up(&dirty, &self.shared_columns, done)
+    }
+
+    /// As `roll_raw`, of native histograms.
+    fn roll_histograms(
+        &self,
+        row: u32,
+        series: &mut RolledSeries,
+        until: i64,
+        done: &mut Rolled,
+    ) -> Result<()> {
+        let raw_from = series.raw_from;
+        let Some(level) = series.levels.first_mut() else { return Ok(()) };
+        let (every, made) = (level.every, level.until);
+        let mut spans: Vec<(i64, i64)> =
+            series.dirty.iter().filter(|&&end| end <= made).map(|&end| (end - every, end)).collect();
+        done.remade += spans.len() as u64;
+        let late = spans.len();
+        let after = made.max(raw_from).max(TIME_MIN);
+        spans.extend((until > after).then_some((after, until)));
+        for (i, (after, until)) in spans.into_iter().enumerate() {
+            let mut samples = HistogramSamples::default();
+            let range = TimeRange::new(after.saturating_add(1), until);
+            if let Some(histograms) = self.histograms.get(row) {
+                let (times, rows) = (&mut samples.timestamps, &mut samples.histograms);
+                histograms.read_range(range, &Budget::unlimited(), times, rows)?;
+            }
+            let read = samples.len() as u64;
+            let folded = Folded::of(samples, every, until);
+            level.replace((after, until), &folded.records, &[], false, &self.shared_columns)?;
+            level.replace_native((after, until), &folded)?;
+            if i >= late {
+                level.until = until;
+                done.samples += read;
+                done.records += folded.records.len() as u64;
+            }
+        }
+        Ok(())
     }
 
     /// The samples of a span that survive, chosen beside their neighbours; records are told of those that should have.
@@ -433,7 +499,7 @@ impl Shard {
         done: &mut Expired,
     ) -> Result<bool> {
         let Some(series) = self.rollups.get(row) else { return Ok(false) };
-        let (step, counter) = (Step::forced(series, before), series.counter);
+        let (step, counter) = (Step::forced(&series.unpack(), before), series.counter());
         let mut rolled = Rolled::default();
         self.roll_row(row, counter, &step, work, &mut rolled)?;
         done.merge(&rolled.raw);
@@ -465,19 +531,20 @@ impl RolledSeries {
             let mut make = |level: &mut LevelSeries, after: i64, until: i64| -> Result<u64> {
                 fine.clear();
                 records.clear();
+                if below.native.is_some() {
+                    let folded = below.native_coarser((after, until), every)?;
+                    level.replace((after, until), &folded.records, &[], false, shared)?;
+                    level.replace_native((after, until), &folded)?;
+                    return Ok(folded.records.len() as u64);
+                }
                 below.records(after, until, &mut fine)?;
                 coarser(&fine, every, until, &mut records);
-                level.replace(after, until, &records, counter, shared)?;
+                let mut sketches = Vec::new();
                 if sketched {
-                    let mut sketches = Vec::new();
-                    below.sketches.read(below.every, after.max(below.floor), until, &mut sketches)?;
-                    level.sketches.replace(
-                        every,
-                        after,
-                        until,
-                        &sketches::coarser(&fine, &sketches, every, until)?,
-                    )?;
+                    below.sketches(after, until, &mut sketches)?;
+                    sketches = sketches::coarser(&fine, &sketches, every, until)?;
                 }
+                level.replace((after, until), &records, &sketches, counter, shared)?;
                 Ok(records.len() as u64)
             };
             let mut last = i64::MIN;
@@ -523,7 +590,7 @@ pub struct LevelStats {
     pub every: i64,
     pub series: u64,
     pub records: u64,
-    /// Of blocks and sketches; what chunks share with others is not in it.
+    /// Of blocks; what series share is not in it.
     pub bytes: u64,
     pub span: TimeRange,
 }
@@ -534,15 +601,21 @@ impl Database {
         let mut all: BTreeMap<i64, LevelStats> = BTreeMap::new();
         for number in 0..SHARDS {
             let shard = self.shard(number);
-            for level in shard.rollups.iter().flat_map(|(_, series)| &series.levels) {
+            let levels = |(_, series): (u32, &Arc<Packed>)| {
+                let common = series.is_common();
+                series.unpack().levels.into_iter().map(move |level| (level, common))
+            };
+            for (level, common) in shard.rollups.iter().flat_map(levels) {
                 let Some((first, last)) = level.blocks.first().zip(level.blocks.last()) else { continue };
                 let span = TimeRange::new(first.first() - level.every, last.last());
                 let none = LevelStats { every: level.every, series: 0, records: 0, bytes: 0, span };
                 let stats = all.entry(level.every).or_insert(none);
                 stats.series += 1;
                 stats.records += level.blocks.iter().map(|b| b.count() as u64).sum::<u64>();
-                stats.bytes += level.blocks.iter().map(|b| b.bytes() as u64).sum::<u64>();
-                stats.bytes += level.sketches.bytes() as u64;
+                if !common {
+                    stats.bytes += level.blocks.iter().map(|b| b.bytes() as u64).sum::<u64>();
+                    stats.bytes += level.native.as_ref().map_or(0, |native| native.bytes() as u64);
+                }
                 stats.span.start = stats.span.start.min(span.start);
                 stats.span.end = stats.span.end.max(span.end);
             }
@@ -566,7 +639,7 @@ impl Database {
             for &row in by_shard.rows(number) {
                 let Some(series) = shard.rollups.get(row) else { continue };
                 let mut samples = Samples::default();
-                series.read_kept(range, &mut samples)?;
+                series.unpack().read_kept(range, &mut samples)?;
                 if !samples.is_empty() {
                     budget.keep(samples.len() * 16)?;
                     all.push((self.labels_of(&shard, row, &mut text), samples));
@@ -576,21 +649,21 @@ impl Database {
         Ok(all)
     }
 
-    /// Encoded bytes by width and column.
-    pub fn rollup_columns(&self) -> Vec<(i64, String, u64)> {
+    /// Encoded bytes by width and column, of what series have of their own. Errors: `Corruption`.
+    pub fn rollup_columns(&self) -> Result<Vec<(i64, String, u64)>> {
         let mut all: BTreeMap<(i64, &'static str), u64> = BTreeMap::new();
         for number in 0..SHARDS {
             let shard = self.shard(number);
-            for level in shard.rollups.iter().flat_map(|(_, series)| &series.levels) {
-                if !level.sketches.is_empty() {
-                    *all.entry((level.every, "sketch")).or_default() += level.sketches.bytes() as u64;
-                }
-                for (column, bytes) in level.blocks.iter().flat_map(|block| block.columns()) {
-                    *all.entry((level.every, column)).or_default() += bytes as u64;
+            let own = shard.rollups.iter().filter(|(_, series)| !series.is_common());
+            for level in own.flat_map(|(_, series)| series.unpack().levels) {
+                for block in &level.blocks {
+                    for (column, bytes) in block.columns()? {
+                        *all.entry((level.every, column)).or_default() += bytes as u64;
+                    }
                 }
             }
         }
-        all.into_iter().map(|((every, column), bytes)| (every, column.to_owned(), bytes)).collect()
+        Ok(all.into_iter().map(|((every, column), bytes)| (every, column.to_owned(), bytes)).collect())
     }
 
     /// Does what is due by the rules, the first that takes a series for it. Goes on at a shard, and ends behind the one in which so many samples were read. Linear in
@@ -606,15 +679,7 @@ impl Database {
     ) -> Result<Rolled> {
         let mut done = Rolled::default();
         let inside = self.inside();
-        let mut taken = RoaringBitmap::new();
-        let mut chosen = Vec::new();
-        for rule in rules {
-            let ids = self.index.select(&rule.predicate, self, budget)? - &taken;
-            taken |= &ids;
-            if !rule.levels.is_empty() {
-                chosen.push((rule, Step::of(rule, pass), ByShard::new(&ids, budget)?));
-            }
-        }
+        let chosen = self.rolled_by(rules, pass, budget)?;
         let mut emptied = (self.next_burial(), Vec::new());
         while !progress.is_finished() && done.samples < samples_max {
             for (rule, step, by_shard) in &chosen {
@@ -631,6 +696,24 @@ impl Database {
         done.raw.series = self.bury(emptied.0, emptied.1)?;
         self.durably()?;
         Ok(done)
+    }
+
+    /// The rules that make records, what they come to now, and the series that each takes.
+    pub(super) fn rolled_by<'r>(
+        &self,
+        rules: &'r [Rule],
+        pass: Pass,
+        budget: &Budget,
+    ) -> Result<Vec<(&'r Rule, Step, ByShard)>> {
+        let (mut taken, mut chosen) = (RoaringBitmap::new(), Vec::new());
+        for rule in rules {
+            let ids = self.index.select(&rule.predicate, self, budget)? - &taken;
+            taken |= &ids;
+            if !rule.levels.is_empty() {
+                chosen.push((rule, Step::of(rule, pass), ByShard::new(&ids, budget)?));
+            }
+        }
+        Ok(chosen)
     }
 
     fn roll_rows(
@@ -669,9 +752,9 @@ impl Database {
         Ok(())
     }
 
-    fn counts(&self, shard: &Shard, row: u32, rule: &Rule) -> Result<bool> {
+    pub(super) fn counts(&self, shard: &Shard, row: u32, rule: &Rule) -> Result<bool> {
         if let Some(series) = shard.rollups.get(row) {
-            return Ok(series.counter);
+            return Ok(series.counter());
         }
         if let Some(counter) = rule.counter {
             return Ok(counter);

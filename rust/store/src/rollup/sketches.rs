@@ -1,30 +1,13 @@
 //! Sketches beside records: quantiles within one percent of the samples of whole buckets.
 
-use std::sync::Arc;
-
 use metricsdb_model::{Result, Sketch};
 
-use super::block::{blocks_of, number_of};
+use super::block::rounded;
 use super::record::{Record, end_of};
-use crate::codec::cursor::{Cursor, put_signed, put_varint};
-use crate::heap;
+use crate::codec::cursor::{Cursor, put_varint};
 
 /// Bytes of one sketch: values that spread over more decades than this holds are told less exactly.
 const SKETCH_BYTES: usize = 512;
-
-/// The sketches of one level, in blocks as its records.
-#[derive(Clone, Default)]
-pub struct Sketches {
-    blocks: Vec<Block>,
-}
-
-/// For each bucket its end, as a distance from the one before in widths, and the bytes of its sketch.
-#[derive(Clone)]
-struct Block {
-    first: i64,
-    last: i64,
-    bytes: Arc<[u8]>,
-}
 
 /// A bucket's end, and the encoded sketch.
 pub type Sketched = (i64, Vec<u8>);
@@ -37,99 +20,94 @@ pub fn sketch(values: &[f64]) -> Sketch {
     sketch
 }
 
-impl Block {
-    fn new(sketches: &[Sketched], every: i64) -> Option<Block> {
-        let (first, last) = (sketches.first()?.0, sketches.last()?.0);
-        let (mut bytes, mut before) = (Vec::new(), 0);
-        for (end, sketch) in sketches {
-            put_signed(&mut bytes, (end - before) / every);
-            put_varint(&mut bytes, sketch.len() as u64);
-            bytes.extend_from_slice(sketch);
-            before = *end;
-        }
-        Some(Block { first, last, bytes: bytes.into() })
-    }
-
-    fn decode(&self, every: i64, out: &mut Vec<Sketched>) -> Result<()> {
-        let (mut c, mut end) = (Cursor::new(&self.bytes), 0i64);
-        while !c.is_empty() {
-            end = end.wrapping_add(c.signed()?.wrapping_mul(every));
-            let length = c.count()?;
-            out.push((end, c.take(length)?.to_vec()));
-        }
-        Ok(())
-    }
+/// How a record comes to its sketch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// It has none.
+    Missing,
+    /// Its values follow from it, or nearly so.
+    Record,
+    Stored,
 }
 
-impl Sketches {
-    /// Puts sketches in the place of those in `(after, until]`, both ends of buckets. Errors: `Corruption`.
-    pub fn replace(&mut self, every: i64, after: i64, until: i64, new: &[Sketched]) -> Result<()> {
-        let touched = blocks_of(&self.blocks, |b| b.first, every, (after, until));
-        let mut all = Vec::new();
-        for block in self.blocks.get(touched.clone()).unwrap_or(&[]) {
-            block.decode(every, &mut all)?;
+const SOURCES: [Source; 3] = [Source::Missing, Source::Record, Source::Stored];
+const SOURCE_BITS: u32 = 2;
+
+/// The sketches of some records, in their order: runs of records that come to theirs in one way. Empty where none has one.
+pub fn encode(records: &[Record], sketches: &[Sketched]) -> Vec<u8> {
+    let (mut given, mut found) = (sketches.iter().peekable(), Vec::with_capacity(records.len()));
+    for record in records {
+        while given.next_if(|s| s.0 < record.end).is_some() {}
+        found.push(match given.next_if(|s| s.0 == record.end) {
+            None => (Source::Missing, &[][..]),
+            Some((_, bytes)) if of_record(record).as_deref() == Some(&bytes[..]) => (Source::Record, &[][..]),
+            Some((_, bytes)) => (Source::Stored, &bytes[..]),
+        });
+    }
+    let mut out = Vec::new();
+    if found.iter().all(|f| f.0 == Source::Missing) {
+        return out;
+    }
+    for run in found.chunk_by(|a, b| a.0 == b.0) {
+        let Some(&(source, _)) = run.first() else { continue };
+        let place = SOURCES.iter().position(|&s| s == source).unwrap_or(0);
+        put_varint(&mut out, (run.len() as u64) << SOURCE_BITS | place as u64);
+        for (_, bytes) in run.iter().filter(|f| f.0 == Source::Stored) {
+            put_varint(&mut out, bytes.len() as u64);
+            out.extend_from_slice(bytes);
         }
-        let begin = all.partition_point(|s| s.0 <= after);
-        let end = all.partition_point(|s| s.0 <= until);
-        all.splice(begin..end, new.iter().cloned());
-        let blocks = all.chunk_by(|a, b| number_of(a.0, every) == number_of(b.0, every));
-        let blocks: Vec<Block> = blocks.filter_map(|sketches| Block::new(sketches, every)).collect();
-        self.blocks.splice(touched, blocks);
-        Ok(())
     }
+    out
+}
 
-    /// Appends the sketches of the buckets that end in `(after, until]`. Errors: `Corruption`.
-    pub fn read(&self, every: i64, after: i64, until: i64, out: &mut Vec<Sketched>) -> Result<()> {
-        let from = self.blocks.partition_point(|b| b.last <= after);
-        let mut all = Vec::new();
-        for block in self.blocks.iter().skip(from).take_while(|b| b.first <= until) {
-            block.decode(every, &mut all)?;
+/// Appends the sketches of records that have one. Errors: `Corruption`.
+pub fn decode(c: &mut Cursor<'_>, records: &[Record], out: &mut Vec<Sketched>) -> Result<()> {
+    let mut records = records.iter();
+    while !c.is_empty() {
+        let word = c.varint()?;
+        let Some(&source) = SOURCES.get((word & ((1 << SOURCE_BITS) - 1)) as usize) else {
+            return Err(c.wrong("no such source of a sketch"));
+        };
+        let run = usize::try_from(word >> SOURCE_BITS).unwrap_or(usize::MAX);
+        if run > records.len() {
+            return Err(c.wrong("more sketches than records"));
         }
-        out.extend(all.into_iter().filter(|s| s.0 > after && s.0 <= until));
-        Ok(())
-    }
-
-    pub fn expire(&mut self, floor: i64) {
-        self.blocks.retain(|b| b.last > floor);
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
-    }
-
-    /// Heap bytes.
-    pub fn bytes(&self) -> usize {
-        let of = |b: &Block| heap::allocated(16 + b.bytes.len());
-        heap::vector(&self.blocks) + self.blocks.iter().map(of).sum::<usize>()
-    }
-
-    /// Bytes of each block, as `restore` takes them.
-    pub fn parts(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        self.blocks.iter().map(|b| &*b.bytes)
-    }
-
-    /// Errors: `Corruption`, where the ends don't rise, or a sketch is none.
-    pub fn restore(every: i64, parts: Vec<Vec<u8>>) -> Result<Sketches> {
-        let (mut blocks, mut before) = (Vec::with_capacity(parts.len()), i64::MIN);
-        for bytes in parts {
-            let block = Block { first: 0, last: 0, bytes: bytes.into() };
-            let mut all = Vec::new();
-            block.decode(every, &mut all)?;
-            for (end, bytes) in &all {
-                if *end <= before || end % every != 0 {
-                    return Err(metricsdb_model::Error::corruption(
-                        "rollup",
-                        0,
-                        "sketches that don't rise in time",
-                    ));
+        for record in records.by_ref().take(run) {
+            match source {
+                Source::Missing => {}
+                Source::Record => out.extend(of_record(record).map(|bytes| (record.end, bytes))),
+                Source::Stored => {
+                    let length = c.count()?;
+                    out.push((record.end, c.take(length)?.to_vec()));
                 }
-                before = *end;
-                Sketch::decode(bytes)?;
             }
-            blocks.extend(Block::new(&all, every));
         }
-        Ok(Sketches { blocks })
     }
+    Ok(())
+}
+
+/// The sketch of what the values of a record of few must have been.
+fn of_record(record: &Record) -> Option<Vec<u8>> {
+    let (first, last) = (record.first.1, record.last.1);
+    let (low, high) = (first.min(last), first.max(last));
+    let mut values = vec![first, last];
+    values.extend((record.min < low).then_some(record.min));
+    values.extend((record.max > high).then_some(record.max));
+    let rest = record.sum - values.iter().sum::<f64>();
+    match (record.count as usize).checked_sub(values.len())? {
+        0 => {}
+        1 => values.push(rest),
+        2 => {
+            // Two numbers of which the sum and the squared distances from the mean are known.
+            let (mean, middle) = (record.sum / record.count as f64, rest / 2.0);
+            let known: f64 = values.iter().map(|v| (v - mean) * (v - mean)).sum();
+            let apart = (rounded(record.deviation) - known) / 2.0 - (middle - mean) * (middle - mean);
+            let apart = apart.max(0.0).sqrt();
+            values.extend([middle - apart, middle + apart]);
+        }
+        _ => return None,
+    }
+    Some(sketch(&values).encode())
 }
 
 /// The sketch of each record, from those that are stored: a bucket whose values are one needs none. Errors: `Corruption`;

@@ -141,7 +141,7 @@ proptest! {
                     let now = before + 10_000;
                     roll(&db, &rule(Some(10_000), [None; 3]), now);
                     let shard = (0..256).find(|&n| db.shard(n).series.len() > 0).unwrap();
-                    gone = db.shard(shard).rollups.get(0).map_or(gone, |s| s.raw_from);
+                    gone = db.shard(shard).rollups.get(0).map_or(gone, |s| s.raw_from());
                 }
                 Op::Checkpoint => { db.checkpoint().unwrap(); }
                 Op::Reopen => {
@@ -183,9 +183,13 @@ proptest! {
         let bytes = |db: &Database| -> Vec<Vec<u8>> {
             let shard = (0..256).find(|&n| db.shard(n).series.len() > 0).unwrap();
             let shard = db.shard(shard);
-            let levels = shard.rollups.get(0).into_iter().flat_map(|s| s.levels.iter());
-            let blocks = levels.flat_map(|l| l.blocks.iter());
-            blocks.flat_map(|b| b.parts().1.iter().map(crate::chunk::Chunk::to_bytes)).collect()
+            let levels = shard.rollups.get(0).into_iter().flat_map(|s| s.unpack().levels);
+            let blocks = levels.flat_map(|l| l.blocks);
+            let both = |b: Block| {
+                let (buckets, own) = b.parts();
+                [buckets.unwrap().buckets().to_vec(), own.to_vec()]
+            };
+            blocks.flat_map(both).collect()
         };
         for level in LEVELS {
             prop_assert_eq!(records(&a, level), records(&b, level));
@@ -436,5 +440,226 @@ proptest! {
         coarser(&left, LEVELS[1], 6000, &mut wide);
         let found: Vec<Record> = records(&db, LEVELS[1]).into_iter().filter(|r| r.end <= 6000).collect();
         prop_assert_eq!(rounded(found), rounded(wide));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 128 } else { 2000 }))]
+    /// Blocks give back what they were made of; sketches too, whether stored or read off their records.
+    #[test]
+    fn a_block_gives_back_its_records_and_sketches(
+        buckets in prop::collection::vec((1i64..4, prop::collection::vec(-40i32..40, 1..6), prop::bool::ANY), 1..60),
+        scale in prop_oneof![Just(1.0), Just(0.1), Just(1e-3), Just(1e300)],
+        counter in prop::bool::ANY,
+    ) {
+        let shared = SharedColumns::default();
+        let (mut records, mut sketched, mut end) = (Vec::new(), Vec::new(), 0);
+        for (gap, values, wants) in buckets {
+            end += 60 * gap;
+            if number_of(end, 60) > 0 {
+                break;
+            }
+            let values: Vec<f64> = values.iter().map(|&v| f64::from(v) * scale).collect();
+            let times: Vec<i64> = (0..values.len() as i64).map(|i| end - 50 + 9 * i).collect();
+            let mut record = Record::of(end, &times, &values).unwrap();
+            record.deviation = block::rounded(record.deviation);
+            if !counter {
+                (record.resets, record.reset_from) = (0, 0.0);
+            }
+            if wants && record.min != record.max {
+                sketched.push((end, sketches::sketch(&values).encode()));
+            }
+            records.push(record);
+        }
+        let block = Block::new(&records, &sketched, 60, counter, &shared).unwrap();
+        let again = Block::restore(block.parts().0.unwrap(), block.parts().1).unwrap();
+        for block in [block, again] {
+            let (mut found, mut sketches) = (Vec::new(), Vec::new());
+            block.decode_with_sketches(&mut found, &mut sketches).unwrap();
+            prop_assert_eq!(&found, &records);
+            prop_assert_eq!(&sketches, &sketched);
+            let ends = (block.first(), block.last(), block.count(), block.every());
+            prop_assert_eq!(ends, (records[0].end, records[records.len() - 1].end, records.len(), 60));
+        }
+    }
+
+    /// Bytes from outside are refused or read, and never more than a block's.
+    #[test]
+    fn a_block_of_any_bytes_is_read_or_refused(
+        buckets in prop::collection::vec(any::<u8>(), 0..40),
+        own in prop::collection::vec(any::<u8>(), 0..60),
+    ) {
+        use crate::chunk::Shared;
+        let shared = SharedColumns::default().intern(Shared::Buckets(buckets.into()));
+        if let Ok(block) = Block::restore(shared, &own) {
+            let (mut records, mut sketches) = (Vec::new(), Vec::new());
+            if block.decode_with_sketches(&mut records, &mut sketches).is_ok() {
+                prop_assert!(records.len() == block.count() && records.len() <= block::BLOCK_BUCKETS as usize);
+            }
+        }
+    }
+}
+
+#[test]
+fn series_that_never_change_share_all_they_have() {
+    let db = Database::new(Options::default());
+    let labels: Vec<Labels> =
+        (0..500).map(|i| Labels::from_pairs([("__name__", "x"), ("i", &format!("{i}"))]).unwrap()).collect();
+    let ids = db.register(&labels).unwrap().0;
+    let samples: Vec<(i64, f64)> = (0..1000).map(|i| (i * 15, 3.0)).collect();
+    ids.iter().for_each(|&id| assert_eq!(write(&db, id, &samples), 1000));
+    roll(&db, &rule(None, [None; 3]), 20_000);
+    let rollups = |db: &Database| db.memory().into_iter().find(|p| p.name == "rollups").unwrap();
+    let part = rollups(&db);
+    assert_eq!(part.items, 500);
+    assert!(part.bytes < 500 * 60, "only the table: {}", part.bytes);
+    assert_eq!(db.rollup_levels()[0].records, 500 * 250);
+    // One that changes has its own, and the others stay.
+    write(&db, ids[7], &[(7, 4.0)]);
+    roll(&db, &rule(None, [None; 3]), 20_000);
+    assert!(rollups(&db).bytes > part.bytes);
+    let view = db.select_exact(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
+    let range = TimeRange::new(-1_000_000, 1_000_000);
+    let firsts = (0..view.len()).map(|i| view.records(i, 60, range).unwrap()[1]);
+    assert_eq!(firsts.clone().filter(|r| r.max == 4.0 && r.count == 5).count(), 1);
+    assert_eq!(firsts.filter(|r| r.max == 3.0 && r.count == 4).count(), 499);
+    db.check().unwrap();
+}
+
+mod native {
+    use std::sync::Arc;
+
+    use metricsdb_model::histogram::{Counts, Layout, Span, Tally};
+    use metricsdb_model::{Histogram, HistogramSamples, ResetHint};
+
+    use super::*;
+
+    fn histogram(first: i32, counts: &[u64], gauge: bool) -> Histogram {
+        let spans = vec![Span { offset: first, length: counts.len() as u32 }];
+        let count = counts.iter().sum();
+        Histogram {
+            layout: Arc::new(Layout { schema: 2, positive: spans, ..Layout::default() }),
+            reset: if gauge { ResetHint::Gauge } else { ResetHint::Unknown },
+            sum: count as f64 / 2.0,
+            counts: Counts::Int(Tally { count, zero: 0, buckets: counts.to_vec() }),
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Write(Vec<(i64, i32, Vec<u64>, bool)>),
+        Roll(i64),
+        Forget(i64),
+        Reopen,
+        Checkpoint,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let sample = (0i64..30_000, 0i32..3, prop::collection::vec(0u64..5, 1..4), prop::bool::weighted(0.1));
+        prop_oneof![
+            6 => prop::collection::vec(sample, 1..40).prop_map(Op::Write),
+            4 => (0i64..35_000).prop_map(Op::Roll),
+            2 => (0i64..20_000).prop_map(Op::Forget),
+            1 => Just(Op::Reopen),
+            1 => Just(Op::Checkpoint),
+        ]
+    }
+
+    /// Counts of observations by gauge, bounds and index, of all histograms.
+    fn total<'a>(all: impl Iterator<Item = &'a Histogram>) -> BTreeMap<(bool, i32), f64> {
+        let mut total = BTreeMap::new();
+        for h in all {
+            let indices = metricsdb_model::histogram::indices(&h.layout.positive);
+            let Counts::Int(tally) = &h.counts else { panic!("integers") };
+            for (index, &count) in indices.zip(&tally.buckets) {
+                *total.entry((h.reset == ResetHint::Gauge, index)).or_default() += count as f64;
+            }
+        }
+        total.retain(|_, count| *count > 0.0);
+        total
+    }
+
+    /// Last minus first, and what was reached before each reset, of the count: what functions of counters come to.
+    fn gain<'a>(all: impl Iterator<Item = &'a Histogram>) -> (f64, u64) {
+        let (mut before, mut gain, mut resets): (Option<&Histogram>, f64, u64) = (None, 0.0, 0);
+        for h in all {
+            if let Some(before) = before {
+                let reset = h.resets_after(before);
+                gain += h.count() - if reset { 0.0 } else { before.count() };
+                resets += u64::from(reset);
+            }
+            before = Some(h);
+        }
+        (gain, resets)
+    }
+
+    fn check(db: &Database, samples: &BTreeMap<i64, Histogram>) -> std::result::Result<(), TestCaseError> {
+        let set = db.select(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
+        if set.is_empty() {
+            prop_assert!(samples.is_empty());
+            return Ok(());
+        }
+        let width = set.resolution(0, TimeRange::ALL).max(60);
+        let windows: Vec<TimeRange> =
+            (0..30_000 / width + 1).map(|i| TimeRange::new(i * width - width + 1, i * width)).collect();
+        let mut points = HistogramSamples::default();
+        set.read_histograms(0, TimeRange::ALL, &mut points).unwrap();
+        let stood = set.stood_histograms(0, &windows).unwrap();
+        prop_assert!(stood.as_ref().is_none_or(|s| s.exact));
+        for (i, window) in windows.iter().enumerate() {
+            let raw = || samples.range(window.start..=window.end).map(|s| s.1);
+            let near = || {
+                let both = points.timestamps.iter().zip(&points.histograms);
+                both.filter(|(t, _)| window.contains(**t)).map(|p| p.1)
+            };
+            prop_assert_eq!(gain(near()), gain(raw()), "{:?}", window);
+            prop_assert_eq!(near().next(), raw().next());
+            prop_assert_eq!(near().last(), raw().last());
+            if let Some(stood) = &stood {
+                prop_assert_eq!(stood.windows[i].count, raw().count() as u64);
+                prop_assert_eq!(total(stood.windows[i].sums.iter()), total(raw()));
+            }
+        }
+        db.check().unwrap();
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 64 } else { 1000 }))]
+        /// Records tell counts, sums and gains of all histograms, whatever came late, was forgotten or replayed.
+        #[test]
+        fn records_tell_what_histograms_came_to(ops in prop::collection::vec(op(), 1..14)) {
+            let disk = Disk::default();
+            let mut db = opened(&disk);
+            let (mut id, mut samples, mut gone) = (series(&db), BTreeMap::new(), i64::MIN);
+            for op in ops {
+                match op {
+                    Op::Write(batch) => {
+                        for (time, first, counts, gauge) in batch {
+                            let h = histogram(first, &counts, gauge);
+                            let report = db.append_histograms(&[id], &[time], std::slice::from_ref(&h)).unwrap();
+                            prop_assert_eq!(report.accepted, u64::from(time > gone));
+                            if time > gone {
+                                samples.insert(time, h);
+                            }
+                        }
+                    }
+                    Op::Roll(now) => { roll(&db, &rule(None, [None; 3]), now); }
+                    Op::Forget(before) => {
+                        roll(&db, &rule(Some(10_000), [None, Some(20_000), None]), before + 10_000);
+                        let shard = (0..256).find(|&n| db.shard(n).series.len() > 0).unwrap();
+                        gone = db.shard(shard).rollups.get(0).map_or(gone, |s| s.raw_from());
+                    }
+                    Op::Checkpoint => { db.checkpoint().unwrap(); }
+                    Op::Reopen => {
+                        db.close().unwrap();
+                        drop(db);
+                        db = opened(&disk);
+                        id = series(&db);
+                    }
+                }
+            }
+            check(&db, &samples)?;
+        }
     }
 }

@@ -47,6 +47,7 @@ impl Series {
         let (timestamps, values) = (&self.float_times[a.clone()], &self.floats[a]);
         let starts = if self.starts.is_empty() { &[][..] } else { &self.starts[b.clone()] };
         f(&Points {
+            stood: None,
             floats: Window { timestamps, values, starts: &[], start, end, at: end, args: &[] },
             times: &self.times[b.clone()],
             histograms: &self.histograms[b],
