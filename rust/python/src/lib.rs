@@ -18,8 +18,10 @@ mod plan;
 mod precision;
 mod queries;
 mod query;
+mod records;
 mod rollups;
 mod scrape;
+mod statements;
 mod subscribe;
 mod wide;
 
@@ -32,7 +34,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<database::NativeDatabase>()?;
     module.add_class::<scrape::ScrapeState>()?;
     module.add_class::<alerts::AlertRule>()?;
-    module.add_class::<alerts::RecordRule>()?;
+    module.add_class::<records::RecordRule>()?;
     module.add_class::<body::Body>()?;
     module.add_class::<body::StopSwitch>()?;
     module.add_class::<subscribe::StreamState>()?;
