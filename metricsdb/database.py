@@ -510,6 +510,9 @@ class Database:
         cache: bool = False, points: int = 0, method: str = "",
     ) -> pl.DataFrame:  # fmt: skip
         statement = explaining.statement(self._native, expr)
+        if statement is not None and statement[2]:
+            times = (start, end, step, self._lookback_ms)
+            return explaining.explain_alert(self._native, statement[1], times, statement[0], {}).frame
         if statement is not None:
             return self._native.explain(statement[1], start, end, step, self._lookback_ms, statement[0])[0]
         lookback = self._lookback_ms
@@ -560,6 +563,8 @@ class Database:
         rules: Mapping[str, str] | None = None,
     ) -> Plan:
         """The plan of a query: a row a node with its bounds, and with ``analyze`` what running it took.
+
+        Of an `ALERT` or `SLO` (with or without `EXPLAIN` before it): a node a level, and the plans of its queries.
 
         Times as in ``estimate``. ``str()`` of it is the plan as text, ``.frame`` the rows, ``.suggestions`` what
         ``suggest`` finds.
