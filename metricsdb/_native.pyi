@@ -1,5 +1,6 @@
 """The native module: thin, private; `metricsdb.Database` is the public face. Times are int64 milliseconds."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,8 @@ class StreamState:
     def __init__(self) -> None: ...
     def held(self) -> int: ...
 
+# names and texts of labels, labels and value of a sample, evaluation (ms) -> names and values
+RenderLabels = Callable[[dict[str, str], dict[str, str], float, int], dict[str, str]]
 # from ms, until ms, labels, reason
 Muting = tuple[int, int, list[tuple[str, str]], str]
 # time ms, labels, level, from, to, value, firing, flapping, notify, muted, firing since ms
@@ -76,7 +79,10 @@ class AlertRule:
     def active(self) -> list[tuple[dict[str, str], int, str, int, int | None, float, bool, bool, bool]]: ...
     def folded(self) -> tuple[int, int] | None: ...
     def series(self) -> list[tuple[dict[str, str], float]]: ...
-    def lint(self, database: NativeDatabase) -> list[tuple[str, str, str]]: ...
+    def lint(
+        self, database: NativeDatabase, at: int, lookback_ms: int, recorded: list[str]
+    ) -> list[tuple[str, str, str]]: ...
+    def seen(self) -> list[tuple[int, int]]: ...
     def simulate(
         self,
         times: list[int],
@@ -90,6 +96,7 @@ class RecordRule:
     """One `RECORD`, with the series that it wrote last."""
 
     def __init__(self, name: str, expr: str, labels: dict[str, str]) -> None: ...
+    def series(self) -> list[tuple[dict[str, str], float]]: ...
 
 class NativeDatabase:
     def __init__(
@@ -181,7 +188,7 @@ class NativeDatabase:
         check: bool,
     ) -> pl.DataFrame: ...
     @staticmethod
-    def statement(text: str) -> tuple[bool, str] | None: ...
+    def statement(text: str) -> tuple[bool, str, bool] | None: ...
     def api_query(
         self,
         expr: str,
@@ -298,9 +305,17 @@ class NativeDatabase:
         offset_ms: int,
         lookback_ms: int,
         what: str,
+        render: RenderLabels | None = ...,
+        limit: int | None = ...,
     ) -> list[tuple[list[Change], str | None]]: ...
+    def digest_alert(
+        self, rule: AlertRule, at: int, offset_ms: int, lookback_ms: int, render: RenderLabels | None = ...
+    ) -> int: ...
     def end_alerts(self, rules: list[AlertRule], at: int) -> None: ...
-    def evaluate_record(self, rule: RecordRule, at: int, offset_ms: int, lookback_ms: int) -> int: ...
+    def resume_record(self, rule: RecordRule, at: int) -> None: ...
+    def evaluate_record(
+        self, rule: RecordRule, at: int, offset_ms: int, lookback_ms: int, limit: int | None = ...
+    ) -> int: ...
     def backtest_alerts(
         self,
         rules: list[AlertRule],
@@ -310,6 +325,7 @@ class NativeDatabase:
         step: int,
         offset_ms: int,
         lookback_ms: int,
+        render: RenderLabels | None = ...,
     ) -> list[pl.DataFrame]: ...
     def sweep_alerts(
         self,
@@ -321,6 +337,7 @@ class NativeDatabase:
         step: int,
         offset_ms: int,
         lookback_ms: int,
+        render: RenderLabels | None = ...,
     ) -> pl.DataFrame: ...
     @staticmethod
     def format_query(expr: str) -> str: ...

@@ -572,10 +572,11 @@ class Database:
         lookback = self._lookback_ms
         statement = explaining.statement(self._native, expr)
         if statement is not None:
-            analyze, inner = statement
-            return self._explaining(inner, (start, end, step, lookback), analyze)[0].explain(
-                inner, start, end, step, lookback, analyze
-            )[0]
+            analyze, inner, is_alert = statement
+            times = (start, end, step, lookback)
+            if is_alert:
+                return explaining.explain_alert(self._native, inner, times, analyze, {}).frame
+            return self._explaining(inner, times, analyze)[0].explain(inner, *times, analyze)[0]
         native = self._tiers.query(expr, start, end, step, lookback, partial=partial)
         frame, notes, fields = native.query(expr, start, end, step, lookback, wide, priority, cache, points, method)
         _warn(notes, stacklevel=4)
@@ -622,6 +623,8 @@ class Database:
         rules: Mapping[str, str] | None = None,
     ) -> Plan:
         """The plan of a query: a row a node with its bounds, and with ``analyze`` what running it took.
+
+        Of an `ALERT` or `SLO` (with or without `EXPLAIN` before it): a node a level, and the plans of its queries.
 
         Times as in ``estimate``. ``str()`` of it is the plan as text, ``.frame`` the rows, ``.suggestions`` what
         ``suggest`` finds.

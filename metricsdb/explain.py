@@ -5,10 +5,11 @@ from __future__ import annotations
 import html
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
-from metricsdb._native import NativeDatabase
+from metricsdb._native import AlertRule, NativeDatabase
 
 __all__ = ["Estimate", "Plan", "estimate", "explain", "statement"]
 
@@ -17,6 +18,7 @@ Times = tuple[int, int, int, int]
 ESTIMATED = ["estimated_series", "estimated_samples", "estimated_bytes", "estimated_values"]
 ACTUAL = ["series", "samples", "bytes", "values"]
 _STATEMENT = re.compile(r"(?:\s|#[^\n]*\n)*explain\b", re.IGNORECASE)
+_STATEMENTS = re.compile(r"(?:\s|#[^\n]*\n)*(?:explain|alert|slo)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +147,63 @@ def explain(
     native: NativeDatabase, expr: str, times: Times, analyze: bool, rules: dict[str, str], cold_bytes: int = 0
 ) -> Plan:
     """See ``Database.explain``."""
+    found = native.statement(expr) if _STATEMENTS.match(expr) else None
+    if found is not None and found[2]:
+        return explain_alert(native, found[1], times, analyze or found[0], rules)
+    if found is not None:
+        analyze, expr = analyze or found[0], found[1]
     frame, totals = native.explain(expr, *times, analyze)
     if analyze:
         totals["cold_bytes"] = cold_bytes
     return Plan(expr, frame, totals, native.suggest(expr, *times, list(rules.items()), analyze))
 
 
-def statement(native: NativeDatabase, text: str) -> tuple[bool, str] | None:
-    """Whether to analyze, and the expression, of ``EXPLAIN [ANALYZE] expression``; None for a plain query."""
+def explain_alert(native: NativeDatabase, text: str, times: Times, analyze: bool, rules: dict[str, str]) -> Plan:
+    """The plan of an `ALERT` or `SLO`: a node an alert, a node a level that says how fire and clear follow, and beneath
+    the alert the plan of each query, which is evaluated once whatever number of levels compare it."""
+    alerts = native.slo_alerts(text) if text.startswith("SLO") else [AlertRule(text)]
+    frames: list[pl.DataFrame] = []
+    advice: list[pl.DataFrame] = []
+    totals: dict[str, int] = {}
+    count = 0
+    for alert in alerts:
+        root = count
+        lines: list[tuple[str, str, int | None, int]] = [("alert", f"ALERT {alert.name}", None, 0)]
+        lines += [("level", _level(level), root, 1) for level in alert.describe()["levels"]]
+        schema = {"node": pl.String, "detail": pl.String, "parent": pl.UInt32, "depth": pl.UInt32}
+        own = pl.DataFrame(lines, schema=schema, orient="row")
+        frames.append(own.select(pl.int_range(root, root + pl.len(), dtype=pl.UInt32).alias("id"), *schema))
+        count += own.height
+        for query in alert.queries:
+            frame, figures = native.explain(query, *times, analyze)
+            parent = (pl.col("parent") + count).fill_null(root).cast(pl.UInt32)
+            moved = (pl.col("id") + count).cast(pl.UInt32)
+            frames.append(frame.with_columns(moved, parent, pl.col("depth") + 1))
+            advice.append(native.suggest(query, *times, list(rules.items()), analyze))
+            count += frame.height
+            totals = {name: totals.get(name, 0) + figure for name, figure in figures.items()}
+    whole = pl.concat(frames, how="diagonal")
+    zeros = [pl.col(name).fill_null(0) for name in ESTIMATED]
+    if analyze:
+        zeros += [pl.col(name).fill_null(0) for name in (*ACTUAL, "milliseconds")] + [pl.col("codec").fill_null("")]
+    whole = whole.with_columns(*zeros, pl.col("position").fill_null("1:1"))
+    return Plan(text, whole.select(frames[-1].columns), totals, pl.concat(advice))
+
+
+def _level(level: dict[str, Any]) -> str:
+    """How a level fires and clears, in a line."""
+    name = f"level {level['name']}: " if level["name"] else ""
+    clear = level["clear_when"] or (None if level["clear_at"] is None else f"at {level['clear_at']:g}")
+    clears = f"clears when {clear}" if level["clear_when"] else f"clears {clear}" if clear else "clears when that ends"
+    return f"{name}fires when {level['expr']}{_damp(level['for'])}; {clears}{_damp(level['clear_for'])}"
+
+
+def _damp(damp: tuple[int, ...]) -> str:
+    if not damp:
+        return ""
+    return f" for {damp[0] / 1000:g} s" if len(damp) == 1 else f" at {damp[0]} of {damp[1]} evaluations"
+
+
+def statement(native: NativeDatabase, text: str) -> tuple[bool, str, bool] | None:
+    """Of ``EXPLAIN [ANALYZE] …``: whether to analyze, the text, and whether it is an alert; None for a plain query."""
     return native.statement(text) if _STATEMENT.match(text) else None

@@ -14,7 +14,19 @@ from metricsdb.alerts.model import PostableAlert, RouteHint
 from metricsdb.clock import Clock
 from metricsdb.errors import MetricsDBError
 
-__all__ = ["Deliver", "Interval", "Muting", "Render", "Sight", "evaluate", "postable"]
+__all__ = [
+    "Deliver",
+    "Interval",
+    "Muting",
+    "Render",
+    "Sight",
+    "evaluate",
+    "hint",
+    "named",
+    "plain",
+    "postable",
+    "rendered",
+]
 
 Muting = tuple[int, int, list[tuple[str, str]], str]
 # A text of a statement with what it may name: labels, value.
@@ -96,7 +108,7 @@ def _record(sight: Sight, group: Group, rule: Rule, at_ms: int, lookback_ms: int
     at = at_ms - group.offset_ms
     try:
         native = sight([rule.expr], (at, at, 0, lookback_ms))
-        native.evaluate_record(rule.record, at_ms, group.offset_ms, lookback_ms)
+        native.evaluate_record(rule.record, at_ms, group.offset_ms, lookback_ms, group.limit)
         rule.health, rule.error = "ok", ""
     except MetricsDBError as error:
         rule.health, rule.error = "err", str(error)
@@ -116,9 +128,10 @@ def _alerts(
     muted = [mutings(alert, at_ms) for _, alert in flat]
     what = f"GROUP {group.name}"
     at = at_ms - group.offset_ms
+    seen = (at_ms, group.offset_ms, lookback_ms, what, rendered(render), group.limit)
     try:
         native = sight([expr for _, alert in flat for expr in alert.queries], (at, at, 0, lookback_ms))
-        found = native.evaluate_alerts([alert for _, alert in flat], muted, at_ms, group.offset_ms, lookback_ms, what)
+        found = native.evaluate_alerts([alert for _, alert in flat], muted, *seen)
     except MetricsDBError as error:
         for rule in rules:
             rule.health, rule.error = "err", str(error)
@@ -134,6 +147,11 @@ def _alerts(
         told = [change for change in changes if change[8]]
         if told or (active and _resends(group, at_ms)):
             done.alerts += postable(alert, active, told, at_ms, until, render)
+
+
+def rendered(render: Render) -> Callable[[dict[str, str], dict[str, str], float, int], dict[str, str]]:
+    """Labels that are templates, as native evaluations ask for them."""
+    return lambda texts, labels, value, _at_ms: {name: render(text, labels, value) for name, text in texts.items()}
 
 
 def _resends(group: Group, at_ms: int) -> bool:
@@ -157,10 +175,7 @@ def postable(
 
     def add(labels: Mapping[str, str], level: int, value: float, starts: int, ends: int) -> None:
         said = levels[level]
-        whole = {**labels, **{n: render(t, labels, value) for n, t in said["labels"].items()}}
-        if said["name"]:
-            whole["severity"] = said["name"]
-        whole["alertname"] = name
+        whole = named(alert, level, labels, value, render)
         texts = {n: render(t, whole, value) for n, t in said["annotations"].items()}
         found.append((PostableAlert(whole, texts, starts, ends, url), hint(said["route"])))
 
@@ -179,6 +194,19 @@ def postable(
         elif not fires:
             add(labels, level, value, since, at_ms)
     return found
+
+
+def named(alert: AlertRule, level: int, labels: Mapping[str, str], value: float, render: Render) -> dict[str, str]:
+    """The labels that a receiver sees of a level of an instance."""
+    said = alert.describe()
+    known, found = said["templates"], said["levels"][level]
+    # Templates that make instances are in their labels already.
+    own = {name: render(text, labels, value) for name, text in found["labels"].items() if name not in known}
+    whole = {**labels, **own}
+    if found["name"]:
+        whole["severity"] = found["name"]
+    whole["alertname"] = alert.name
+    return {name: text for name, text in whole.items() if text}
 
 
 def hint(route: Mapping[str, Any] | None) -> RouteHint | None:

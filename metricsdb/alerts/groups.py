@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from metricsdb._native import AlertRule, NativeDatabase, RecordRule
 from metricsdb.errors import ConfigError
 
-__all__ = ["Group", "Installed", "Lint", "Rule", "groups_of"]
+__all__ = ["Group", "Installed", "Lint", "Rule", "check_names", "difference", "groups_of", "keys", "merge"]
 
 Kind = Literal["alert", "record", "slo"]
 # Where a statement outside of every group belongs.
@@ -52,6 +52,8 @@ class Group:
     name: str
     every_ms: int
     offset_ms: int = 0
+    limit: int | None = None
+    """The most alerts or series of one rule."""
     rules: list[Rule] = field(default_factory=list)
     evaluated_ms: int | None = None
     """The last evaluation."""
@@ -59,6 +61,10 @@ class Group:
     missed: int = 0
     """Evaluations that were due while nobody called."""
     seconds: float = 0.0
+    """Of the last evaluation."""
+    seconds_total: float = 0.0
+    failures: int = 0
+    """Evaluations of one rule that failed, since the database was opened; as ``seconds_total``."""
 
     def due(self, now_ms: int) -> int | None:
         """The evaluation that is due, if one is: the latest; those before it are missed."""
@@ -115,6 +121,7 @@ def groups_of(text: str, every_ms: int) -> list[Group]:
             if statement["name"] in found:
                 raise ConfigError(f"group {statement['name']!r} stands twice; write its statements together")
             group = Group(statement["name"], statement["every_ms"] or every_ms, statement["offset_ms"] or 0)
+            group.limit = statement["limit"]
             group.rules = [_rule(inner) for inner in statement["statements"]]
             found[group.name] = group
         elif kind in ("alert", "record", "slo"):
@@ -131,6 +138,47 @@ def keys(group: Group) -> Iterator[tuple[tuple[str, str, int], Rule]]:
         count = seen.get((rule.kind, rule.name), 0)
         seen[rule.kind, rule.name] = count + 1
         yield (rule.kind, rule.name, count), rule
+
+
+def merge(known: Mapping[tuple[str, str, int], Rule], group: Group, whole: bool) -> Group:
+    """The group as it will be: what has the text that it had is what it was. ``whole``: what is not in it is gone."""
+    fresh = dict(keys(group))
+    kept = {key: known[key] if key in known and known[key].text == rule.text else rule for key, rule in fresh.items()}
+    rest = {} if whole else {key: rule for key, rule in known.items() if key not in fresh}
+    order = {**({} if whole else known), **kept, **rest}
+    rules = [kept.get(key, rest.get(key, order[key])) for key in order]
+    return Group(group.name, group.every_ms, group.offset_ms, group.limit, rules)
+
+
+def check_names(
+    known: Mapping[str, Group],
+    fresh: Sequence[Group],
+    intervals: Collection[str],
+    receivers: Collection[str] | None,
+) -> None:
+    """Raises ``ConfigError`` where `INHIBITED BY`, `DURING` or `ROUTE TO` name what is not there. ``receivers`` None:
+    they are somebody else's."""
+    groups = {**known, **{group.name: group for group in fresh}}
+    names = {rule.name for group in groups.values() for rule in group.rules if rule.kind != "record"}
+    for rule in (rule for group in fresh for rule in group.rules):
+        for said in (alert.describe() for alert in rule.alerts):
+            for by, _ in said["inhibited"]:
+                if by not in names:
+                    there = _joined(names - {rule.name})
+                    raise ConfigError(f"{rule.name} is INHIBITED BY {by!r}, which is no alert; there are: {there}")
+            for to in (to for level in said["levels"] if level["route"] for to in level["route"]["receivers"]):
+                if receivers is not None and to not in receivers:
+                    there = _joined(receivers)
+                    raise ConfigError(f"{rule.name} has ROUTE TO {to!r}, which is no receiver; there are: {there}")
+            for _, interval in said["during"]:
+                if interval not in intervals:
+                    message = f"{rule.name} names the interval {interval!r}, which is not known; there are: "
+                    message += _joined(intervals)
+                    raise ConfigError(f"{message}; put it into db.alerts.intervals first")
+
+
+def _joined(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def difference(before: Group | None, after: Group) -> str:

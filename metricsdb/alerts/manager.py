@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +14,28 @@ from typing import Any
 import polars as pl
 
 from metricsdb._native import AlertRule, NativeDatabase
-from metricsdb.alerts import export, pipeline, rehearse, rules, state
+from metricsdb.alerts import export, pipeline, rehearse, rules, shown, state
 from metricsdb.alerts.amconfig import Config
-from metricsdb.alerts.evaluate import Deliver, Evaluation, Interval, Muting, Render, Sight, evaluate, hint
-from metricsdb.alerts.groups import Group, Installed, Lint, Rule, difference, groups_of, keys
+from metricsdb.alerts.evaluate import Deliver, Evaluation, Interval, Muting, Render, Sight, evaluate
+from metricsdb.alerts.groups import (
+    Group,
+    Installed,
+    Lint,
+    Rule,
+    check_names,
+    difference,
+    groups_of,
+    keys,
+    merge,
+)
+from metricsdb.alerts.history import History
 from metricsdb.alerts.notify import Channel
 from metricsdb.alerts.pipeline import Pipeline
 from metricsdb.alerts.policy import Policy
+from metricsdb.alerts.shown import label_text
 from metricsdb.alerts.templates import expand
 from metricsdb.clock import Clock
 from metricsdb.errors import ConfigError, MetricsDBError, StorageError
-from metricsdb.frames import TIME
 from metricsdb.times import DurationLike, Time, duration_ms, time_ms
 
 __all__ = ["Alerts"]
@@ -33,24 +44,11 @@ log = logging.getLogger("metricsdb.alerts")
 
 # Lints that nobody can mean: `install` refuses them.
 REFUSED = frozenset({"never_fires"})
-HISTORY_MAX = 10_000
 # `Alerts.list` hides the type of this name.
 Names = list[str]
 Mutings = list[Muting]
 Lints = list[Lint]
 Groups = list[Group]
-_CHANGES = {
-    "timestamp": pl.Int64,
-    "alert": pl.String,
-    "labels": pl.String,
-    "level": pl.String,
-    "from": pl.String,
-    "to": pl.String,
-    "value": pl.Float64,
-    "notified": pl.Boolean,
-    "flapping": pl.Boolean,
-    "muted": pl.String,
-}
 
 
 class Alerts:
@@ -76,7 +74,7 @@ class Alerts:
         self._every_ms = duration_ms(every, "every")
         self._directory, self._sync = directory, sync
         self._lock = threading.RLock()
-        self._history: deque[tuple[Any, ...]] = deque(maxlen=HISTORY_MAX)
+        self._history = History(directory)
         self.deliver: Deliver | None = None
         self.pipeline: Pipeline | None = None
         self.render: Render = self._expanded
@@ -87,6 +85,12 @@ class Alerts:
         if directory is not None:
             groups, self._acknowledged = state.load(directory)
             self._groups = {group.name: group for group in groups}
+            last: dict[str, int] = {}
+            for group in groups:
+                for rule in group.rules:
+                    last[rule.name] = max(last.get(rule.name, 0), group.evaluated_ms or 0)
+            self._history.forget_after(last)
+        self._resumed = not self._groups
 
     # --- what is installed ----------------------------------------------------------------------
 
@@ -100,11 +104,12 @@ class Alerts:
         """
         with self._lock:
             fresh = groups_of(statements, self._every_ms)
-            lints = [lint for group in fresh for rule in group.rules for lint in self._lints(rule)]
+            lints = self._lints(fresh)
             for lint in lints:
                 if lint.check in REFUSED:
                     raise ConfigError(f"{lint.statement} at {lint.place}: {lint.message}")
-            self._check_names(fresh)
+            config = None if self.pipeline is None else self.pipeline.config
+            check_names(self._groups, fresh, self.intervals, None if config is None else config.receivers)
             added: Names = []
             replaced: Names = []
             unchanged: Names = []
@@ -113,7 +118,7 @@ class Alerts:
                 whole = group.name != "default"
                 before = self._groups.get(group.name)
                 known = {} if before is None else dict(keys(before))
-                merged = self._merged(known, group, whole)
+                merged = merge(known, group, whole)
                 for key, rule in keys(group):
                     old = known.get(key)
                     same = old is not None and old.text == rule.text
@@ -130,43 +135,6 @@ class Alerts:
             self._save()
             diff = "\n".join(filter(None, diffs))
             return Installed(tuple(added), tuple(replaced), tuple(unchanged), tuple(lints), diff)
-
-    def _merged(self, known: dict[tuple[str, str, int], Rule], group: Group, whole: bool) -> Group:
-        """The group as it will be: what has the text that it had is what it was."""
-        fresh = dict(keys(group))
-        kept = {
-            key: known[key] if key in known and known[key].text == rule.text else rule for key, rule in fresh.items()
-        }
-        rest = {} if whole else {key: rule for key, rule in known.items() if key not in fresh}
-        order = {**({} if whole else known), **kept, **rest}
-        rules = [kept.get(key, rest.get(key, order[key])) for key in order]
-        return Group(group.name, group.every_ms, group.offset_ms, rules)
-
-    def _check_names(self, fresh: Sequence[Group]) -> None:
-        groups = {**self._groups, **{group.name: group for group in fresh}}
-        names = {rule.name for group in groups.values() for rule in group.rules if rule.kind != "record"}
-        for rule in (rule for group in fresh for rule in group.rules):
-            for said in (alert.describe() for alert in rule.alerts):
-                for by, _ in said["inhibited"]:
-                    if by not in names:
-                        known = ", ".join(sorted(names - {rule.name})) or "none"
-                        raise ConfigError(f"{rule.name} is INHIBITED BY {by!r}, which is no alert; there are: {known}")
-                self._check_receivers(rule.name, said["levels"])
-                for _, interval in said["during"]:
-                    if interval not in self.intervals:
-                        known = ", ".join(sorted(self.intervals)) or "none"
-                        message = f"{rule.name} names the interval {interval!r}, which is not known; there are: {known}"
-                        raise ConfigError(f"{message}; put it into db.alerts.intervals first")
-
-    def _check_receivers(self, name: str, levels: Sequence[Mapping[str, Any]]) -> None:
-        config = None if self.pipeline is None else self.pipeline.config
-        for route in (hint(level["route"]) for level in levels):
-            if config is None or route is None:
-                continue
-            for receiver in route.receivers:
-                if receiver not in config.receivers:
-                    known = ", ".join(sorted(config.receivers))
-                    raise ConfigError(f"{name} has ROUTE TO {receiver!r}, which is no receiver; there are: {known}")
 
     def load(self, source: str | Path) -> Installed:
         """Installs a file of statements or of Prometheus rules (YAML), given by path, or its text.
@@ -220,16 +188,19 @@ class Alerts:
 
     def lint(self, statements: str) -> Lints:
         """Remarks on statements; installs nothing. Raises ``ParseError`` for what cannot be installed."""
-        return [
-            lint
-            for group in groups_of(statements, self._every_ms)
-            for rule in group.rules
-            for lint in self._lints(rule)
-        ]
+        return self._lints(groups_of(statements, self._every_ms))
 
-    def _lints(self, rule: Rule) -> Lints:
-        native = self._native()
-        return [Lint(rule.name, *found) for alert in rule.alerts for found in alert.lint(native)]
+    def _lints(self, fresh: Sequence[Group]) -> Lints:
+        native, now_ms = self._native(), self._clock.now_ms()
+        rules = [rule for group in (*self._groups.values(), *fresh) for rule in group.rules]
+        recorded = [rule.name for rule in rules if rule.kind == "record"]
+        return [
+            Lint(rule.name, *found)
+            for group in fresh
+            for rule in group.rules
+            for alert in rule.alerts
+            for found in alert.lint(native, now_ms, self._lookback_ms, recorded)
+        ]
 
     def remove(self, name: str, group: str | None = None) -> None:
         """Removes what has this name, or a whole group: ``remove("*", group="g")``. Raises ``ConfigError``.
@@ -263,47 +234,38 @@ class Alerts:
     def list(self) -> pl.DataFrame:
         """A row a statement: ``group``, ``kind``, ``name``, ``state`` (the highest of its instances), ``pending``,
         ``firing`` (instances), ``health``, ``error``, ``evaluated``, ``missed`` (evaluations), ``text``."""
-        rows = []
-        for group in self.groups():
-            for rule in group.rules:
-                states = [active[2] for alert in rule.alerts for active in alert.active()]
-                firing = sum(state in ("firing", "clearing") for state in states)
-                pending = states.count("pending")
-                shown = "firing" if firing else "pending" if pending else "inactive"
-                counts = (shown, pending, firing)
-                last = (rule.health, rule.error, rule.evaluated_ms, group.missed, rule.text)
-                rows.append((group.name, rule.kind, rule.name, *counts, *last))
-        schema = dict.fromkeys(("group", "kind", "name", "state"), pl.String)
-        numbers = {"pending": pl.Int64, "firing": pl.Int64}
-        rest = {"health": pl.String, "error": pl.String, "evaluated": pl.Int64, "missed": pl.Int64, "text": pl.String}
-        frame = pl.DataFrame(rows, schema={**schema, **numbers, **rest}, orient="row")
-        return frame.with_columns(pl.col("evaluated").cast(TIME))
+        return shown.listed(self.groups())
 
     def active(self) -> pl.DataFrame:
         """A row an instance that is not inactive: ``alert``, ``labels`` (as `{a="b"}`), ``level``, ``state``,
         ``since``, ``firing_since``, ``value``, ``flapping``, ``notified``, ``hidden`` (behind a higher level, or past
         `CAP`), ``acknowledged`` (by whom)."""
-        rows = []
-        for rule in (rule for group in self.groups() for rule in group.rules):
-            for alert in rule.alerts:
-                levels = alert.describe()["levels"]
-                for labels, level, shown, since, firing, value, flapping, told, hidden in alert.active():
-                    name, text = levels[level]["name"], label_text(labels)
-                    by = self._acknowledged.get(f"{rule.name}{text}", {}).get("by")
-                    rows.append((rule.name, text, name, shown, since, firing, value, flapping, told, hidden, by))
-        texts = dict.fromkeys(("alert", "labels", "level", "state"), pl.String)
-        numbers = {"since": pl.Int64, "firing_since": pl.Int64, "value": pl.Float64}
-        flags = dict.fromkeys(("flapping", "notified", "hidden"), pl.Boolean)
-        frame = pl.DataFrame(rows, schema={**texts, **numbers, **flags, "acknowledged": pl.String}, orient="row")
-        return frame.with_columns(pl.col("since", "firing_since").cast(TIME))
+        return shown.active(self.groups(), self._acknowledged)
 
     def history(self) -> pl.DataFrame:
-        """The last 10,000 transitions since the database was opened: ``timestamp``, ``alert``, ``labels``, ``level``,
-        ``from``, ``to``, ``value``, ``notified``, ``flapping``, ``muted`` (why nobody was told). `ALERTS` has the rest.
-        """
+        """The last 10,000 transitions, also those before a restart where there is a directory: ``timestamp``,
+        ``alert``, ``labels``, ``level``, ``from``, ``to``, ``value``, ``notified``, ``flapping``, ``muted`` (why nobody
+        was told). `ALERTS` has the rest."""
         with self._lock:
-            rows = list(self._history)
-        return pl.DataFrame(rows, schema=_CHANGES, orient="row").with_columns(pl.col("timestamp").cast(TIME))
+            return shown.changes(self._history.rows())
+
+    def late(self) -> pl.DataFrame:
+        """What late samples would have changed: a row an alert with ``group``, ``name``, ``offset`` (s),
+        ``evaluations`` (its last 64 since the database was opened), ``changed`` (those whose conditions come out
+        otherwise on the data as they are now). Where it is not 0, give the group a longer ``OFFSET``. Evaluates each
+        of them again."""
+        rows = []
+        with self._lock:
+            for group in self._groups.values():
+                for rule in group.rules:
+                    seen = [(alert, at, was) for alert in rule.alerts for at, was in alert.seen()]
+                    times = (group.offset_ms, self._lookback_ms, self._labels)
+                    changed = sum(self._native().digest_alert(alert, at, *times) != was for alert, at, was in seen)
+                    if rule.alerts:
+                        rows.append((group.name, rule.name, group.offset_ms / 1000, len(seen), changed))
+        schema: dict[str, Any] = {"group": pl.String, "name": pl.String, "offset": pl.Float64}
+        counts = {"evaluations": pl.Int64, "changed": pl.Int64}
+        return pl.DataFrame(rows, schema={**schema, **counts}, orient="row")
 
     def acknowledge(self, name: str, labels: Mapping[str, str] | None = None, *, by: str, comment: str = "") -> int:
         """Notes that somebody takes care of what is active of an alert (of instances that have these labels), until it
@@ -331,12 +293,16 @@ class Alerts:
         missed. Returns how many groups were due."""
         with self._lock:
             due = [(group, at) for group in self._groups.values() if (at := group.due(now_ms)) is not None]
+            if due and not self._resumed:
+                self._resume()
             for group, at in due:
                 begun = self._clock.monotonic()
                 self._at_ms = at
                 done = evaluate(self._sight, group, at, self._lookback_ms, self._mutings, self.render, self._clock)
                 group.begin(at)
                 group.seconds = self._clock.monotonic() - begun
+                group.seconds_total += group.seconds
+                group.failures += sum(rule.health == "err" for rule in group.rules)
                 self._note(done)
                 if self.deliver is not None and done.alerts:
                     self.deliver(done.alerts, at)
@@ -349,12 +315,23 @@ class Alerts:
                 self._save()
         return len(due)
 
+    def _resume(self) -> None:
+        """After a restart: what recording rules wrote last is what stands at their last evaluation. Rules that share a
+        name can't be told apart there; theirs end as series do that nobody writes any more."""
+        rules = [(group, rule) for group in self._groups.values() for rule in group.rules if rule.record is not None]
+        names = Counter(rule.name for _, rule in rules)
+        for group, rule in rules:
+            if rule.record is not None and group.evaluated_ms is not None and names[rule.name] == 1:
+                self._native().resume_record(rule.record, group.evaluated_ms - group.offset_ms)
+        self._resumed = True
+
     def _note(self, done: Evaluation) -> None:
+        rows = []
         for rule, alert, change in done.changes:
             at, labels, level, before, after, value, _fires, flapping, told, muted, _since = change
             name = None if level is None else alert.describe()["levels"][level]["name"]
-            row = (at, rule.name, label_text(labels), name, before, after, value, told, flapping, muted)
-            self._history.append(row)
+            rows.append((at, rule.name, label_text(labels), name, before, after, value, told, flapping, muted))
+        self._history.add(rows)
 
     def _forget_acknowledged(self) -> None:
         if self._acknowledged:
@@ -446,11 +423,16 @@ class Alerts:
                 self.pipeline.close()
                 self.pipeline = self.deliver = None
 
-    def _expanded(self, text: str, labels: Mapping[str, str], value: float) -> str:
+    def _labels(self, texts: dict[str, str], labels: dict[str, str], value: float, at_ms: int) -> dict[str, str]:
+        """Labels that are templates, for rehearsals."""
+        return {name: self._expanded(text, labels, value, at_ms) for name, text in texts.items()}
+
+    def _expanded(self, text: str, labels: Mapping[str, str], value: float, at_ms: int | None = None) -> str:
         """A text of a statement as Prometheus expands it; `query` asks this database, at the evaluation's time."""
         if "{{" not in text:
             return text
-        at_ms = self._clock.now_ms() if self._at_ms is None else self._at_ms
+        if at_ms is None:
+            at_ms = self._clock.now_ms() if self._at_ms is None else self._at_ms
         made = self.pipeline
         return expand(
             text,
@@ -476,24 +458,8 @@ class Alerts:
         ``labels``, ``level``, ``state``, ``value``, ``notified``, ``muted`` (why not), ``text`` (annotations,
         rendered), ``route``."""
         at_ms = time_ms(at, self._clock.now_ms(), "at")
-        rows = []
-        for alert in rehearse.alerts_of(statement):
-            levels = alert.describe()["levels"]
-            changes = rehearse.changes(self._sight, [alert], self._mutings(alert, at_ms), at_ms, self._lookback_ms)
-            for labels, row in changes:
-                level = next(i for i, said in enumerate(levels) if said["name"] == row["alert_level"])
-                said = levels[level]
-                text = "; ".join(
-                    f"{name}: {self.render(text, labels, row['value'])}" for name, text in said["annotations"].items()
-                )
-                route = ", ".join(said["route"]["receivers"]) if said["route"] else None
-                told = (row["alert_notify"], row["alert_muted"])
-                rows.append(
-                    (alert.name, label_text(labels), said["name"], row["alert_to"], row["value"], *told, text, route)
-                )
-        texts = dict.fromkeys(("alert", "labels", "level", "state"), pl.String)
-        told_of = {"value": pl.Float64, "notified": pl.Boolean, "muted": pl.String, "text": pl.String}
-        return pl.DataFrame(rows, schema={**texts, **told_of, "route": pl.String}, orient="row")
+        one = (at_ms, self._lookback_ms, self._labels)
+        return rehearse.preview(self._sight, statement, lambda alert: self._mutings(alert, at_ms), self.render, *one)
 
     def backtest(
         self,
@@ -521,32 +487,9 @@ class Alerts:
             )
         times = rehearse.Times(first, last, every_ms, duration_ms(offset, "offset"), self._lookback_ms)
         alerts = rehearse.alerts_of(statement)
-        mutings = {alert.text: self._past_mutings(alert, times) for alert in alerts}
-        return rehearse.Backtest.run(self._sight, alerts, mutings, times, incidents)
-
-    def _past_mutings(self, alert: AlertRule, times: rehearse.Times) -> Mutings:
-        """Why nobody would have been told, over a time: intervals, and what installed alerts would have inhibited."""
-        said = alert.describe()
-        found: Mutings = []
-        for negated, name in said["during"]:
-            if name not in self.intervals:
-                raise ConfigError(f"{alert.name} names the interval {name!r}; put it into db.alerts.intervals first")
-            why = f"{'' if negated else 'not '}during {name}"
-            for at in range(times.start, times.end + 1, times.step):
-                if self.intervals[name](at) == negated:
-                    if found and found[-1][1] == at and found[-1][3] == why:
-                        found[-1] = (found[-1][0], at + times.step, [], why)
-                    else:
-                        found.append((at, at + times.step, [], why))
-        for by, on in said["inhibited"]:
-            rules = [rule for group in self.groups() for rule in group.rules if rule.name == by]
-            for other in (other for rule in rules for other in rule.alerts):
-                done = rehearse.Backtest.run(self._sight, [other], {}, times, None)
-                found += done.as_mutings(on or (), f"inhibited by {by}")
-        return found
-
-
-def label_text(labels: Mapping[str, str]) -> str:
-    """Labels as PromQL writes them: `{a="b", c="d"}`."""
-    pairs = (f'{name}="{value}"'.replace("\\", "\\\\").replace("\n", "\\n") for name, value in sorted(labels.items()))
-    return "{" + ", ".join(pairs) + "}"
+        groups = self.groups()
+        mutings = {
+            alert.text: rehearse.past_mutings(self._sight, alert, groups, self.intervals, times, self._labels)
+            for alert in alerts
+        }
+        return rehearse.Backtest.run(self._sight, alerts, mutings, times, incidents, self._labels)

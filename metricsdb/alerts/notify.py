@@ -13,6 +13,7 @@ import logging
 import os
 import ssl
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -349,6 +350,8 @@ class Delivery:
         self.outbox, self.channels, self._clock = outbox, dict(channels), clock
         self._templates = templates or NotificationTemplates()
         self._keep_ms = keep_ms
+        # By channel and `sent`, `failed` (tried again) or `lost`.
+        self.outcomes: Counter[tuple[str, str]] = Counter()
 
     def put(
         self, notifications: Iterable[Notification], state: Any = None, messages: Iterable[Message] = ()
@@ -401,6 +404,7 @@ class Delivery:
         channel = self.channels.get(message.target)
         if channel is None:
             report.lost.append(f"{message.target}: no such channel any more")
+            self.outcomes[message.target, "lost"] += 1
             self.outbox.done(message)
             return
         try:
@@ -411,12 +415,15 @@ class Delivery:
             now = self._clock.now_ms()
             if not error.retry or now - message.at_ms > self._keep_ms:
                 report.lost.append(f"{message.target}: {error}")
+                self.outcomes[message.target, "lost"] += 1
                 self.outbox.done(message)
             else:
                 report.failed += 1
+                self.outcomes[message.target, "failed"] += 1
                 self.outbox.failed(message, now, round((error.retry_after or 0) * 1000))
             return
         report.sent += 1
+        self.outcomes[message.target, "sent"] += 1
         self.outbox.done(message, self._clock.now_ms() + channel.interval_ms if channel.interval_ms else 0)
 
 

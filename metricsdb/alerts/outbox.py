@@ -113,6 +113,8 @@ class Outbox:
             target, key = record["done"]
             if target in self._targets:
                 self._taken(self._targets[target], key)
+        elif "change" in record:
+            _apply_change(self.state, record["change"])
         else:
             self.state = record["state"]
 
@@ -123,16 +125,17 @@ class Outbox:
     # --- in ---------------------------------------------------------------------------------------
 
     @_alone
-    def put(self, messages: Iterable[Message], state: Any = None) -> None:
+    def put(self, messages: Iterable[Message], state: dict[str, dict[str, Any]] | None = None) -> None:
         """Takes messages, and what the router must know of having made them, all or nothing with one sync.
 
+        ``state``: sections of entries by name; of one that follows another only the entries that differ are written.
         A message whose key its target already waits for is the same message. Raises ``StorageError``; then nothing
         was taken.
         """
         new = list(messages)
         records = [{"put": [m.target, m.key, m.body, m.at_ms]} for m in new]
         # The state goes last: one that stands there says that the messages before it do.
-        records += [] if state is None else [{"state": state}]
+        records += [] if state is None else [_told(self.state, state)]
         self._append(records, sync=True)
         for record in records:
             self._apply(record)
@@ -238,6 +241,29 @@ class Outbox:
             self._file.close()
         self._file, self._torn = file, False
         self._bytes = self._whole = len(data)
+
+
+def _told(before: Any, state: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The record that makes ``state`` of what stood before: the whole, or the entries that changed (None: is gone)."""
+    if before is None or before.keys() != state.keys():
+        return {"state": state}
+    change: dict[str, dict[str, Any]] = {}
+    for section, entries in state.items():
+        old = before[section]
+        fresh = {name: value for name, value in entries.items() if name not in old or old[name] != value}
+        gone = dict.fromkeys(old.keys() - entries.keys())
+        if fresh or gone:
+            change[section] = {**gone, **fresh}
+    return {"change": change}
+
+
+def _apply_change(state: dict[str, dict[str, Any]], change: Mapping[str, Mapping[str, Any]]) -> None:
+    for section, entries in change.items():
+        for name, value in entries.items():
+            if value is None:
+                state[section].pop(name, None)
+            else:
+                state[section][name] = value
 
 
 def _write(file: FileIO, data: bytes) -> None:

@@ -13,13 +13,13 @@ import polars as pl
 
 from metricsdb.alerts import amconfig
 from metricsdb.alerts.amconfig import Config
-from metricsdb.alerts.matchers import parse, shown
+from metricsdb.alerts.matchers import Matcher, parse, shown
 from metricsdb.alerts.model import PostableAlert, RouteHint
 from metricsdb.alerts.notify import AlertmanagerFeed, Channel, Delivered, Delivery, HttpChannel, channels
 from metricsdb.alerts.outbox import Message, Outbox
 from metricsdb.alerts.policy import Policy
 from metricsdb.alerts.policy import shown as shown_url
-from metricsdb.alerts.routing import Notification, Router
+from metricsdb.alerts.routing import Held, Notification, Router
 from metricsdb.alerts.silences import Silence
 from metricsdb.alerts.templates import NotificationTemplates
 from metricsdb.clock import Clock
@@ -179,13 +179,30 @@ class Pipeline:
 
         The state goes on, and what still fires afterwards is told then. Raises ``ConfigError``.
         """
+        now_ms = self._clock.now_ms()
+        span = (time_ms(start, now_ms, "start"), time_ms(end, now_ms, "end"))
+        return self.put_silence(parse(matchers), *span, by, comment).id
+
+    def put_silence(
+        self,
+        matchers: Sequence[Matcher],
+        start_ms: int,
+        end_ms: int,
+        by: str,
+        comment: str,
+        in_place_of: str | None = None,
+    ) -> Silence:
+        """The same of matchers and times; ``in_place_of``: the id of one that ends with it. Raises ``ConfigError``."""
         with self._lock:
-            now_ms = self._clock.now_ms()
-            span = (time_ms(start, now_ms, "start"), time_ms(end, now_ms, "end"))
-            silence = self._routes().silences.add(parse(matchers), *span, by, comment)
+            known = self._routes().silences
+            if in_place_of is not None and known.get(in_place_of) is None:
+                raise ConfigError(f"no silence has the id {in_place_of!r}")
+            silence = known.add(matchers, start_ms, end_ms, by, comment)
+            if in_place_of is not None and in_place_of != silence.id:
+                known.expire(in_place_of, self._clock.now_ms())
             self._unsaved = True
             self._keep()
-            return silence.id
+            return silence
 
     def unsilence(self, id: str) -> None:
         """Ends a silence now. Raises ``ConfigError`` where none has this id."""
@@ -197,12 +214,11 @@ class Pipeline:
     def silences(self) -> pl.DataFrame:
         """A row a silence: ``id``, ``state`` (``active``, ``pending``, ``expired``), ``matchers``, ``start``, ``end``,
         ``by``, ``comment``. Those that ended are kept for five days."""
-        with self._lock:
-            known, now_ms = self._routes().silences.list(), self._clock.now_ms()
+        known, now_ms = self.all_silences(), self._clock.now_ms()
         rows = [
             (
                 one.id,
-                _state(one, now_ms),
+                one.state(now_ms),
                 shown(one.matchers),
                 one.starts_at_ms,
                 one.ends_at_ms,
@@ -214,6 +230,23 @@ class Pipeline:
         texts = dict.fromkeys(("id", "state", "matchers"), pl.String)
         schema: dict[str, Any] = {**texts, "start": pl.Int64, "end": pl.Int64, "by": pl.String, "comment": pl.String}
         return pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.col("start", "end").cast(TIME))
+
+    def all_silences(self) -> list[Silence]:
+        """What ``silences`` shows."""
+        with self._lock:
+            return self._routes().silences.list()
+
+    def held(self) -> list[Held]:
+        """The alerts that fire, with where they go and what holds them back; none without routes."""
+        with self._lock:
+            return [] if self._router is None else self._router.held(self._clock.now_ms())
+
+    def counts(self) -> tuple[dict[tuple[str, str], int], dict[str, int]]:
+        """Messages by channel and outcome (``sent``, ``failed``, ``lost``), and alerts that were held back when their
+        group was due, by reason (``inhibited``, ``interval``, ``silenced``), since the pipeline was made."""
+        with self._lock:
+            muted = {} if self._router is None else dict(self._router.muted)
+            return dict(self._delivery.outcomes), muted
 
     def explain(self, labels: Mapping[str, str], route: RouteHint | None = None) -> pl.DataFrame:
         """Where an alert with these labels (and a statement's `ROUTE`) would go now, and why it may not; sends nothing.
@@ -230,12 +263,6 @@ class Pipeline:
         if self._router is None:
             raise ConfigError("there are no routes here: Alertmanager has them; silence there, or give a configuration")
         return self._router
-
-
-def _state(silence: Silence, now_ms: int) -> str:
-    if silence.active(now_ms):
-        return "active"
-    return "pending" if now_ms < silence.starts_at_ms else "expired"
 
 
 def _ways(

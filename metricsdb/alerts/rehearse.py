@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from metricsdb._native import AlertRule, NativeDatabase
-from metricsdb.alerts.groups import groups_of
+from metricsdb.alerts.groups import Group, groups_of
+from metricsdb.alerts.shown import label_text
 from metricsdb.errors import ConfigError
 from metricsdb.frames import TIME
 from metricsdb.times import DurationLike, duration_ms
@@ -19,9 +20,10 @@ from metricsdb.times import DurationLike, duration_ms
 if TYPE_CHECKING:
     import altair as alt
 
-    from metricsdb.alerts.evaluate import Muting, Sight
+    from metricsdb._native import RenderLabels
+    from metricsdb.alerts.evaluate import Interval, Muting, Render, Sight
 
-__all__ = ["Backtest", "Times"]
+__all__ = ["Backtest", "Times", "past_mutings", "preview"]
 
 DAY_MS = 86_400_000
 # Columns of transitions that are no labels.
@@ -50,14 +52,73 @@ def alerts_of(statement: str) -> list[AlertRule]:
 
 
 def changes(
-    sight: Sight, alerts: Sequence[AlertRule], mutings: Sequence[Muting], at_ms: int, lookback_ms: int
+    sight: Sight,
+    alerts: Sequence[AlertRule],
+    mutings: Sequence[Muting],
+    at_ms: int,
+    lookback_ms: int,
+    render: RenderLabels,
 ) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
     """What one evaluation from rest changes: the labels of each instance, and the row of its transition."""
     native = sight([expr for alert in alerts for expr in alert.queries], (at_ms, at_ms, 0, lookback_ms))
-    for frame in native.backtest_alerts(list(alerts), list(mutings), at_ms, at_ms, 1, 0, lookback_ms):
+    for frame in native.backtest_alerts(list(alerts), list(mutings), at_ms, at_ms, 1, 0, lookback_ms, render):
         labels = [name for name in frame.columns if name not in _OWN]
         for row in frame.iter_rows(named=True):
             yield {name: row[name] for name in labels if row[name] is not None}, row
+
+
+def preview(
+    sight: Sight,
+    statement: str,
+    mutings: Callable[[AlertRule], Sequence[Muting]],
+    render: Render,
+    at_ms: int,
+    lookback_ms: int,
+    labels_of: RenderLabels,
+) -> pl.DataFrame:
+    """See ``Alerts.preview``."""
+    rows = []
+    for alert in alerts_of(statement):
+        levels = alert.describe()["levels"]
+        for labels, row in changes(sight, [alert], mutings(alert), at_ms, lookback_ms, labels_of):
+            said = next(said for said in levels if said["name"] == row["alert_level"])
+            texts = said["annotations"].items()
+            text = "; ".join(f"{name}: {render(text, labels, row['value'])}" for name, text in texts)
+            route = ", ".join(said["route"]["receivers"]) if said["route"] else None
+            told = (row["alert_to"], row["value"], row["alert_notify"], row["alert_muted"])
+            rows.append((alert.name, label_text(labels), said["name"], *told, text, route))
+    names = dict.fromkeys(("alert", "labels", "level", "state"), pl.String)
+    told_of = {"value": pl.Float64, "notified": pl.Boolean, "muted": pl.String, "text": pl.String}
+    return pl.DataFrame(rows, schema={**names, **told_of, "route": pl.String}, orient="row")
+
+
+def past_mutings(
+    sight: Sight,
+    alert: AlertRule,
+    groups: Sequence[Group],
+    intervals: Mapping[str, Interval],
+    times: Times,
+    labels_of: RenderLabels,
+) -> list[Muting]:
+    """Why nobody would have been told, over a time: intervals, and what installed alerts would have inhibited."""
+    said = alert.describe()
+    found: list[Muting] = []
+    for negated, name in said["during"]:
+        if name not in intervals:
+            raise ConfigError(f"{alert.name} names the interval {name!r}; put it into db.alerts.intervals first")
+        why = f"{'' if negated else 'not '}during {name}"
+        for at in range(times.start, times.end + 1, times.step):
+            if intervals[name](at) == negated:
+                if found and found[-1][1] == at and found[-1][3] == why:
+                    found[-1] = (found[-1][0], at + times.step, [], why)
+                else:
+                    found.append((at, at + times.step, [], why))
+    for by, on in said["inhibited"]:
+        rules = [rule for group in groups for rule in group.rules if rule.name == by]
+        for other in (other for rule in rules for other in rule.alerts):
+            done = Backtest.run(sight, [other], {}, times, None, labels_of)
+            found += done.as_mutings(on or (), f"inhibited by {by}")
+    return found
 
 
 def _transitions(alert: AlertRule, frame: pl.DataFrame) -> pl.DataFrame:
@@ -80,6 +141,7 @@ class Backtest:
     _native: NativeDatabase
     _alerts: tuple[AlertRule, ...]
     _mutings: Mapping[str, Sequence[Muting]]
+    _render: RenderLabels
 
     @classmethod
     def run(
@@ -89,6 +151,7 @@ class Backtest:
         mutings: Mapping[str, Sequence[Muting]],
         times: Times,
         incidents: pl.DataFrame | None,
+        render: RenderLabels,
     ) -> Backtest:
         if incidents is not None and not {"start", "end"} <= set(incidents.columns):
             raise ConfigError("incidents need the columns start and end")
@@ -96,11 +159,11 @@ class Backtest:
         exprs = [expr for alert in alerts for expr in alert.queries]
         native = sight(exprs, (start - offset, end - offset, step, lookback))
         frames = [
-            _transitions(alert, native.backtest_alerts([alert], list(mutings.get(alert.text, ())), *times)[0])
+            _transitions(alert, native.backtest_alerts([alert], list(mutings.get(alert.text, ())), *times, render)[0])
             for alert in alerts
         ]
         whole = pl.concat(frames, how="diagonal") if len(frames) > 1 else frames[0]
-        return cls(whole, times, incidents, native, tuple(alerts), dict(mutings))
+        return cls(whole, times, incidents, native, tuple(alerts), dict(mutings), render)
 
     @property
     def labels(self) -> list[str]:
@@ -176,7 +239,9 @@ class Backtest:
         muted = list(self._mutings.get(alert.text, ()))
         known = [] if self.incidents is None else self.incidents.select(pl.col("start", "end").cast(TIME)).rows()
         incidents = [(_ms(start), _ms(end)) for start, end in known]
-        figures = self._native.sweep_alerts([rule for *_, rule in variants], muted, incidents, *self.times)
+        figures = self._native.sweep_alerts(
+            [rule for *_, rule in variants], muted, incidents, *self.times, self._render
+        )
         columns = {"threshold": pl.Float64, "for": pl.String, "clear": pl.Float64}
         varied = pl.DataFrame([variant[:3] for variant in variants], schema=columns, orient="row")
         days = max(self.times.end - self.times.start, self.times.step) / DAY_MS

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -24,7 +25,7 @@ from metricsdb.alerts.templates.values import quote
 from metricsdb.errors import ConfigError
 from metricsdb.frames import TIME
 
-__all__ = ["Notification", "Router"]
+__all__ = ["Held", "Notification", "Router"]
 
 # How long after a group lost its last alert another one finds it as it is, as Alertmanager's sweep each 30 s.
 _EMPTY_KEPT_MS = 30_000
@@ -51,6 +52,16 @@ class Notification:
     @property
     def status(self) -> str:
         return "resolved" if all(alert.resolved(self.at_ms) for alert in self.alerts) else "firing"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An alert that fires. ``silenced_by``: ids of silences; ``inhibited_by``: fingerprints of alerts."""
+
+    alert: PostableAlert
+    receivers: tuple[str, ...]
+    silenced_by: tuple[str, ...]
+    inhibited_by: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -82,6 +93,8 @@ class Router:
         self.silences = Silences()
         self.max_groups = max_groups
         self.refused = 0
+        # Alerts that did not pass a flush: `inhibited`, `interval`, `silenced`.
+        self.muted: Counter[str] = Counter()
         self._alerts: dict[str, PostableAlert] = {}
         self._timeouts: dict[str, bool] = {}
         self._groups: dict[tuple[str, tuple[tuple[str, str], ...]], _Group] = {}
@@ -169,7 +182,9 @@ class Router:
         # What fires has no end in a notification: who reads it later must not take it for resolved.
         alerts = [a if a.resolved(now_ms) else replace(a, ends_at_ms=None) for a in group.alerts.values()]
         alerts.sort(key=lambda a: (a.labels.get("job", ""), a.labels.get("instance", ""), sorted(a.labels.items())))
-        passed = [a for a in alerts if self._muted(group.route, a, now_ms) is None]
+        reasons = [self._muted(group.route, alert, now_ms) for alert in alerts]
+        self.muted.update(_kind(reason) for reason in reasons if reason is not None)
+        passed = [alert for alert, reason in zip(alerts, reasons, strict=True) if reason is None]
         made: list[Notification] = []
         if passed:
             for integration in self.config.receivers[group.route.receiver].integrations:
@@ -269,26 +284,44 @@ class Router:
         }  # fmt: skip
         return pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.col("flush").cast(TIME))
 
+    def held(self, now_ms: int) -> list[Held]:
+        """The alerts that fire, oldest first, with where they go and what holds them back."""
+        receivers: dict[str, list[str]] = {}
+        for group in self._groups.values():
+            for print_ in group.alerts:
+                receivers.setdefault(print_, []).append(group.route.receiver)
+        found = []
+        for alert in self._alerts.values():
+            if not alert.resolved(now_ms):
+                by = self._inhibitor(alert.labels, now_ms)
+                silences = tuple(one.id for one in self.silences.muting(alert.labels, now_ms))
+                names = tuple(sorted(set(receivers.get(alert.fingerprint, ()))))
+                found.append(Held(alert, names, silences, () if by is None else (by.fingerprint,)))
+        return sorted(found, key=lambda one: (one.alert.starts_at_ms, one.alert.fingerprint))
+
     # --- state ------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """What was said to whom, silences, alerts and groups, as plain values for JSON."""
-        alerts = [[_plain(a), self._timeouts[p]] for p, a in self._alerts.items()]
+        """What was said to whom, silences, alerts and groups, as plain values for JSON: sections of entries by name, so
+        that an outbox can write those alone that changed."""
+        alerts = {p: [_plain(a), self._timeouts[p]] for p, a in self._alerts.items()}
         log = {n: [e.at_ms, sorted(e.firing), sorted(e.resolved), e.forget_ms] for n, e in self._log.items()}
-        groups = [[*key, g.next_ms, g.flushed, list(g.alerts), g.empty_ms] for key, g in self._groups.items()]
-        silences = [one.plain() for one in self.silences.list()]
+        groups = {
+            json.dumps(key): [*key, g.next_ms, g.flushed, list(g.alerts), g.empty_ms] for key, g in self._groups.items()
+        }
+        silences = {one.id: one.plain() for one in self.silences.list()}
         return {"alerts": alerts, "log": log, "groups": groups, "silences": silences}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on from a `state`. Groups of routes that are no more are left out; their alerts come again."""
-        self.silences = Silences(map(Silence.of, state["silences"]))
+        self.silences = Silences(map(Silence.of, state["silences"].values()))
         self._log = {n: _Entry(at, set(f), set(r), until) for n, (at, f, r, until) in state["log"].items()}
         self._alerts, self._timeouts, self._groups, self._sources = {}, {}, {}, None
-        for plain, timeout in state["alerts"]:
+        for plain, timeout in state["alerts"].values():
             alert = PostableAlert(**plain)
             self._alerts[alert.fingerprint], self._timeouts[alert.fingerprint] = alert, timeout
         routes = {route.id: route for route in self.config.route.walk()}
-        for id_, pairs, next_ms, flushed, alerts, empty_ms in state["groups"]:
+        for id_, pairs, next_ms, flushed, alerts, empty_ms in state["groups"].values():
             route = routes.get(id_) or _made_again(self.config, id_)
             if route is None:
                 continue
@@ -330,6 +363,11 @@ def _group_labels(route: Route, labels: Mapping[str, str]) -> dict[str, str]:
 
 def _group_key(route: Route, labels: Mapping[str, str]) -> str:
     return f"{route.key}:{{{', '.join(f'{name}={quote(labels[name])}' for name in sorted(labels))}}}"
+
+
+def _kind(reason: str) -> str:
+    kinds = {"inhibited": "inhibited", "silenced": "silenced"}
+    return kinds.get(reason.partition(" ")[0], "interval")
 
 
 def _needs_update(

@@ -25,6 +25,7 @@ __all__ = [
     "label_map",
     "load",
     "read",
+    "statement",
     "statements",
     "word",
 ]
@@ -33,7 +34,7 @@ _METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
 _WORD = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 _ALERT_KEYS = {"alert", "expr", "for", "keep_firing_for", "labels", "annotations"}
 _RECORD_KEYS = {"record", "expr", "labels"}
-_GROUP_KEYS = {"name", "interval", "query_offset", "labels", "rules"}
+_GROUP_KEYS = {"name", "interval", "query_offset", "limit", "labels", "rules"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +134,13 @@ class RuleFile:
             head = f"GROUP {word(group.name)}"
             head += f" EVERY {duration_text(group.interval_ms)}" if group.interval_ms is not None else ""
             head += f" OFFSET {duration_text(group.query_offset_ms)}" if group.query_offset_ms else ""
+            head += f" LIMIT {group.limit}" if group.limit > 0 else ""
             head += f" LABELS {label_map(group.labels)}" if group.labels else ""
             lines = []
             for rule in group.rules:
                 known = _ALERT_KEYS if rule.alert is not None else _RECORD_KEYS
                 left_out += [f"{rule.where}: {key!r}" for key in rule.raw if key not in known]
-                lines.append("  " + _statement(rule).replace("\n", "\n  "))
+                lines.append("  " + statement(rule).replace("\n", "\n  "))
             blocks.append("\n".join([head + " {", *lines, "}"]))
         return "\n\n".join(blocks) + "\n", left_out
 
@@ -223,7 +225,8 @@ def _rule(raw: Any, where: str) -> Rule:
     return rule
 
 
-def _statement(rule: Rule) -> str:
+def statement(rule: Rule) -> str:
+    """A rule as text of the statement language."""
     if rule.record is not None:
         labels = f" LABELS {label_map(rule.labels)}" if rule.labels else ""
         return f"RECORD {word(rule.record)} = {embedded(rule.expr)}{labels}"

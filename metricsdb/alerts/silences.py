@@ -29,6 +29,12 @@ class Silence:
     def active(self, now_ms: int) -> bool:
         return self.starts_at_ms <= now_ms < self.ends_at_ms
 
+    def state(self, now_ms: int) -> str:
+        """``active``, ``pending`` or ``expired``."""
+        if self.active(now_ms):
+            return "active"
+        return "pending" if now_ms < self.starts_at_ms else "expired"
+
     def plain(self) -> dict[str, Any]:
         """JSON has it so."""
         pairs = [[m.name, m.op, m.value] for m in self.matchers]
@@ -78,6 +84,9 @@ class Silences:
         starts, ends = min(silence.starts_at_ms, now_ms), min(silence.ends_at_ms, now_ms)
         self._all[id] = replace(silence, starts_at_ms=starts, ends_at_ms=ends)
         return self._all[id]
+
+    def get(self, id: str) -> Silence | None:
+        return self._all.get(id)
 
     def muting(self, labels: Mapping[str, str], now_ms: int) -> list[Silence]:
         """Those in force that take an alert."""

@@ -29,6 +29,7 @@ def _dump(groups: Sequence[Group], acknowledged: dict[str, Any]) -> bytes:
             "name": group.name,
             "every_ms": group.every_ms,
             "offset_ms": group.offset_ms,
+            "limit": group.limit,
             "evaluated_ms": group.evaluated_ms,
             "evaluations": group.evaluations,
             "missed": group.missed,
@@ -80,7 +81,7 @@ def load(directory: Path) -> tuple[list[Group], dict[str, Any]]:
 
 
 def _group(entry: dict[str, Any]) -> Group:
-    group = Group(entry["name"], entry["every_ms"], entry["offset_ms"])
+    group = Group(entry["name"], entry["every_ms"], entry["offset_ms"], entry.get("limit"))
     group.evaluated_ms, group.evaluations, group.missed = entry["evaluated_ms"], entry["evaluations"], entry["missed"]
     for saved in entry["rules"]:
         rule = groups_of(saved["text"], group.every_ms)[0].rules[0]

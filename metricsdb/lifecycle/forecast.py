@@ -141,7 +141,9 @@ def forecast(
             price = (prices or {}).get(tier)
             cost = [None] * len(ahead) if price is None else size / _GIB * price / _MONTH_DAYS
             columns = [ahead, [g.rule] * len(ahead), [tier] * len(ahead), samples, series, size, cost]
-            frames.append(pl.DataFrame(dict(zip(_SCHEMA, columns, strict=True)), schema_overrides=_SCHEMA, strict=False))
+            frames.append(
+                pl.DataFrame(dict(zip(_SCHEMA, columns, strict=True)), schema_overrides=_SCHEMA, strict=False)
+            )
     return pl.concat(frames).sort("day", maintain_order=True)
 
 
@@ -157,9 +159,7 @@ def _memory(rule: RetentionRule | None, g: Growth, ahead: Floats, until: float) 
     return samples, series, size
 
 
-def _cold(
-    g: Growth, ahead: Floats, low: float, high: float, cold: Cold, part: float
-) -> tuple[Floats, Floats, Floats]:
+def _cold(g: Growth, ahead: Floats, low: float, high: float, cold: Cold, part: float) -> tuple[Floats, Floats, Floats]:
     # What is in memory now goes cold; what is cold already stays until it is old.
     there = part * _left(cold.samples, ahead, 0.0, high)
     samples = there + _left(g.samples, ahead, low, high) + g.samples_a_day * _new(ahead, low, high)

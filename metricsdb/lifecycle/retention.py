@@ -17,7 +17,17 @@ from metricsdb.errors import ConfigError
 from metricsdb.sizes import SizeLike, size_bytes
 from metricsdb.times import DurationLike, duration_ms, duration_text
 
-__all__ = ["Aging", "Departure", "Departures", "Importance", "Place", "RetentionLike", "RetentionRule", "Stay", "rules_of"]
+__all__ = [
+    "Aging",
+    "Departure",
+    "Departures",
+    "Importance",
+    "Place",
+    "RetentionLike",
+    "RetentionRule",
+    "Stay",
+    "rules_of",
+]
 
 log = logging.getLogger("metricsdb.retention")
 
@@ -109,7 +119,9 @@ class RetentionRule:
         if self.importance not in get_args(Importance):
             raise _wrong(self, f"importance {self.importance!r} is not known; give low, normal or high")
         if self.max_bytes is not None and self.max_bytes <= 0:
-            raise _wrong(self, f"max_bytes {self.max_bytes} bounds to nothing; give a size, or let samples leave by age")
+            raise _wrong(
+                self, f"max_bytes {self.max_bytes} bounds to nothing; give a size, or let samples leave by age"
+            )
         if self.max_share is not None and not 0 < self.max_share <= 1:
             raise _wrong(self, f"max_share {self.max_share!r} is no share; give a number above 0 and at most 1")
         places = [stay.place for stay in self.stays]
@@ -165,7 +177,10 @@ def rules_of(value: RetentionLike) -> tuple[RetentionRule, ...]:
                 raise ConfigError(f"retention {value!r} must be longer than zero; write it as '15d'")
         value = [RetentionRule.of("", value)]
     elif isinstance(value, Mapping):
-        value = [_fields({"selector": key, **of}) if isinstance(of, Mapping) else RetentionRule.of(key, of) for key, of in value.items()]
+        value = [
+            _fields({"selector": key, **of}) if isinstance(of, Mapping) else RetentionRule.of(key, of)
+            for key, of in value.items()
+        ]
     rules = tuple(_fields(rule) if isinstance(rule, Mapping) else rule for rule in value)
     titles: set[str] = set()
     for at, rule in enumerate(rules):
@@ -298,7 +313,11 @@ class Aging:
         return total[0], total[1]
 
     def _note(
-        self, now_ms: int, what: str, rules: list[tuple[str, int | None]], each: list[tuple[int, int, int, int, int, int]]
+        self,
+        now_ms: int,
+        what: str,
+        rules: list[tuple[str, int | None]],
+        each: list[tuple[int, int, int, int, int, int]],
     ) -> None:
         self.log.add(
             Departure(now_ms, what, rule.title, before, samples, touched, size)

@@ -30,6 +30,7 @@ from metricsdb.server.read import Read
 from metricsdb.server.reply import refusal
 from metricsdb.server.rules import Rules
 from metricsdb.server.runner import Runner
+from metricsdb.server.silences import Silencing
 from metricsdb.server.state import Counts
 from metricsdb.server.status import Status
 from metricsdb.server.write import RemoteWrite, TextImport
@@ -79,7 +80,7 @@ def create_app(
 
     intake = Intake(config.web.write_bytes_max, config.limits.body_bytes_max, max(1, threads // 2))
     forms = Intake(FORMS_BYTES_MAX, FORM_BYTES_MAX, threads)
-    status = Status(db._native, db._upkeep.relief, counts, config, dict(flags or {}), beside, __version__)
+    status = Status(db._native, db._upkeep.relief, db.alerts, counts, config, dict(flags or {}), beside, __version__)
     rules = Rules(db.alerts)
     endpoints = [
         # First, because routes are tried in order and these are hot.
@@ -89,6 +90,7 @@ def create_app(
         *_admin(Admin(db, runner, forms, counts)),
         ("/api/v1/rules", ["GET"], "read", rules.rules),
         ("/api/v1/alerts", ["GET"], "read", rules.alerts),
+        *_silences(Silencing(db.alerts, db.now_ms, beside)),
     ]
     routes = [
         Route(path, _behind(endpoint, right, auth, counts), methods=methods)
@@ -180,6 +182,17 @@ def _admin(admin: Admin) -> list[Row]:
         (f"{pages}/delete_series", either, "admin", admin.endpoint(Admin.delete_series)),
         (f"{pages}/clean_tombstones", either, "admin", admin.endpoint(Admin.clean_tombstones)),
         (f"{pages}/snapshot", either, "admin", admin.endpoint(Admin.snapshot)),
+    ]
+
+
+def _silences(silencing: Silencing) -> list[Row]:
+    """Who silences decides who is told of nothing: not what a writer of samples may do."""
+    return [
+        ("/api/v2/alerts", ["GET"], "read", silencing.alerts),
+        ("/api/v2/silences", ["GET"], "read", silencing.silences),
+        ("/api/v2/silences", ["POST"], "admin", silencing.put),
+        ("/api/v2/silence/{id:text}", ["GET"], "read", silencing.get),
+        ("/api/v2/silence/{id:text}", ["DELETE"], "admin", silencing.end),
     ]
 
 

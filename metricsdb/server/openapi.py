@@ -19,6 +19,7 @@ _SPAN: Json = {"type": "string", "description": "seconds, or 1h30m"}
 _COUNT: Json = {"type": "integer", "minimum": 0, "description": "0: no limit"}
 _FLAG: Json = {"type": "string", "description": "on with anything but 0, f, false, no"}
 _LIST: Json = {"type": "array", "items": _TEXT}
+_SHOWN: Json = {"type": "string", "enum": ["true", "false"], "description": "left out with false"}
 
 _PARAMETERS: dict[str, Json] = {
     "query": {"type": "string", "description": "PromQL"},
@@ -44,6 +45,11 @@ _PARAMETERS: dict[str, Json] = {
     "exclude_alerts": _FLAG,
     "undo": {**_SPAN, "description": "how long a deletion can be taken back"},
     "skip_head": {"type": "string", "enum": ["true", "false", "1", "0"], "description": "means nothing here"},
+    "filter": {**_LIST, "description": 'matchers, name="value"'},
+    "receiver": {"type": "string", "description": "a regex"},
+    "active": _SHOWN,
+    "silenced": _SHOWN,
+    "inhibited": _SHOWN,
     "timestamp": {"type": "string", "pattern": "^-?[0-9]{1,18}$", "description": "Unix milliseconds"},
     "extra_label": {"type": "array", "items": {"type": "string", "pattern": "^[^=]+=.+$"}},
 }
@@ -88,6 +94,28 @@ _ERROR: Json = {
             ]
         },
         "error": _TEXT,
+    },
+}  # fmt: skip
+_SILENCE: Json = {
+    "type": "object",
+    "required": ["matchers", "startsAt", "endsAt", "createdBy", "comment"],
+    "properties": {
+        "id": {**_TEXT, "description": "of the silence that this one takes the place of"},
+        "matchers": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name", "value", "isRegex"],
+                "properties": {
+                    "name": _TEXT, "value": _TEXT, "isRegex": {"type": "boolean"}, "isEqual": {"type": "boolean"},
+                },
+                "additionalProperties": False,
+            },
+        },
+        "startsAt": _TIME,
+        "endsAt": _TIME,
+        "createdBy": _TEXT,
+        "comment": _TEXT,
     },
 }  # fmt: skip
 # What any request may be answered with, by the limits of connections and requests.
@@ -219,6 +247,7 @@ def _state() -> Json:
     filters = ("type", "rule_name[]", "rule_group[]", "exclude_alerts")
     rules = _operation("Installed statements", "read", _json(any_object), filters, errors={"400": "bad type"})
     found["/api/v1/rules"] = {"get": rules}
+    found |= _silences()
     found[f"{pages}/active_queries/{{id}}"] = {"delete": kill, "post": kill}
     found[f"{pages}/tsdb"] = {
         "get": _operation(
@@ -240,6 +269,39 @@ def _admin() -> Json:
         operation = _operation(summary, "admin", answers, optional, required, _READ)
         found[f"{pages}/{name}"] = {"post": operation, "put": operation}
     return found
+
+
+def _silences() -> Json:
+    """Alertmanager's API v2: no envelope, and errors are texts."""
+    listed = _bare({"type": "array", "items": {"type": "object"}})
+    bad = {"400": "a matcher or body that cannot be read"}
+    missing = {"404": "no silence has the id"}
+    error: Json = {"anyOf": [_TEXT, {"$ref": "#/components/schemas/Error"}]}
+    said: Json = {"content": {"application/json": {"schema": error}}}
+    filters = ("filter", "receiver", "active", "silenced", "inhibited")
+    alerts = _operation("What fires, and what holds it back", "read", listed, filters, errors=bad)
+    silences = _operation("Silences", "read", listed, ("filter",), errors=bad)
+    made = _bare({"type": "object", "required": ["silenceID"]})
+    put = _operation("Puts a silence", "admin", made, errors={**bad, **missing, "413": "the body is too large"})
+    put["requestBody"] = {"required": True, "content": {"application/json": {"schema": _SILENCE}}}
+    get = _operation("A silence", "read", _bare({"type": "object"}), errors=missing)
+    end = _operation("Ends a silence", "admin", {"200": {"description": "done"}}, errors=missing)
+    for operation in (get, end):
+        operation["parameters"].append({"name": "id", "in": "path", "required": True, "schema": _TEXT})
+    for operation in (alerts, silences, put, get, end):
+        for status in ("400", "404", "413"):
+            if status in operation["responses"]:
+                operation["responses"][status] |= said
+    return {
+        "/api/v2/alerts": {"get": alerts},
+        "/api/v2/silences": {"get": silences, "post": put},
+        "/api/v2/silence/{id}": {"get": get, "delete": end},
+    }
+
+
+def _bare(schema: Json) -> Json:
+    """The answer 200 without an envelope."""
+    return {"200": {"description": "done", "content": {"application/json": {"schema": schema}}}}
 
 
 def _texts() -> Json:

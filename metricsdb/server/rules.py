@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from metricsdb._native import AlertRule
+from metricsdb.alerts.evaluate import named
 from metricsdb.alerts.groups import Group, Rule
 from metricsdb.alerts.manager import Alerts
 from metricsdb.server.params import BadParameter, url_form
@@ -98,10 +99,7 @@ class Rules:
         for labels, at, state, pending, firing, value, *_ in alert.active():
             if at != level:
                 continue
-            whole = {**labels, **{n: self._alerts.render(t, labels, value) for n, t in said["labels"].items()}}
-            if said["name"]:
-                whole["severity"] = said["name"]
-            whole["alertname"] = alert.name
+            whole = named(alert, level, labels, value, self._alerts.render)
             texts = {n: self._alerts.render(t, whole, value) for n, t in said["annotations"].items()}
             shown = "pending" if firing is None else _STATES.get(state, state)
             found.append(

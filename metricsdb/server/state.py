@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from metricsdb._native import NativeDatabase, Report
+    from metricsdb.alerts.groups import Group
+    from metricsdb.alerts.manager import Alerts
 
-
-__all__ = ["Counts", "Exposition", "expose_limits", "expose_memory"]
+__all__ = ["Counts", "Exposition", "expose_alerts", "expose_limits", "expose_memory"]
 
 # Upper bounds of the request durations, in seconds: a remote write takes about 1 ms, a dashboard query up to seconds.
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
@@ -178,6 +181,37 @@ def expose_limits(native: NativeDatabase, out: Exposition) -> None:
     out.gauge("metricsdb_overflow_series", "Series that others are added up in.", targets)
     out.family("metricsdb_folded_samples_total", "counter", "Samples that were added up in other series.")
     out.sample({}, samples)
+
+
+def expose_alerts(alerts: Alerts, out: Exposition) -> None:
+    """Evaluations by group, what is active, and what became of notifications."""
+    groups = alerts.groups()
+    families: dict[str, tuple[str, str, Callable[[Group], float]]] = {
+        "evaluations_total": ("counter", "Evaluations of a group.", lambda group: group.evaluations),
+        "evaluations_missed_total": ("counter", "Evaluations that were due while another ran.", lambda g: g.missed),
+        "evaluation_failures_total": ("counter", "Evaluations of a rule that failed.", lambda group: group.failures),
+        "evaluation_seconds_total": ("counter", "Time that evaluations took.", lambda group: group.seconds_total),
+        "last_evaluation_seconds": ("gauge", "Time that the last evaluation took.", lambda group: group.seconds),
+    }
+    for name, (kind, text, of) in families.items():
+        out.family(f"metricsdb_alerts_{name}", kind, text)
+        for group in groups:
+            out.sample({"group": group.name}, of(group))
+    states = [
+        active[2] for group in groups for rule in group.rules for alert in rule.alerts for active in alert.active()
+    ]
+    out.family("metricsdb_alerts_active", "gauge", "Instances that are not inactive, by state.")
+    for state in ("pending", "firing", "clearing", "unknown"):
+        out.sample({"state": state}, states.count(state))
+    made = alerts.pipeline
+    outcomes, muted = ({}, {}) if made is None else made.counts()
+    out.family("metricsdb_alerts_notifications_total", "counter", "Messages by channel and outcome.")
+    for (channel, outcome), count in sorted(outcomes.items()):
+        out.sample({"receiver": channel, "outcome": outcome}, count)
+    out.family("metricsdb_alerts_muted_total", "counter", "Alerts that were due and held back, by reason.")
+    for reason in ("inhibited", "interval", "silenced"):
+        out.sample({"reason": reason}, muted.get(reason, 0))
+    out.gauge("metricsdb_alerts_waiting", "Messages on their way.", 0 if made is None else len(made.outbox.waiting()))
 
 
 # What left memory, and why: `Relief.counts` in the words of /metrics.

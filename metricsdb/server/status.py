@@ -16,12 +16,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from metricsdb._native import NativeDatabase
+from metricsdb.alerts.manager import Alerts
 from metricsdb.config import Config, dump
 from metricsdb.lifecycle.memory import Relief
 from metricsdb.server.openapi import description
 from metricsdb.server.params import BadParameter, url_form
 from metricsdb.server.reply import json_bytes, refusal, success
-from metricsdb.server.state import Counts, Exposition, expose_limits, expose_memory
+from metricsdb.server.state import Counts, Exposition, expose_alerts, expose_limits, expose_memory
 
 __all__ = ["Status"]
 
@@ -38,6 +39,7 @@ class Status:
         self,
         native: NativeDatabase,
         relief: Relief,
+        alerts: Alerts,
         counts: Counts,
         config: Config,
         flags: dict[str, str],
@@ -46,6 +48,7 @@ class Status:
     ) -> None:
         self._native = native
         self._relief = relief
+        self._alerts = alerts
         self._counts = counts
         self._config = config
         self._flags = flags
@@ -118,6 +121,7 @@ class Status:
         out.family("metricsdb_memory_bytes", "gauge", "Bytes the database holds, by part.")
         for part, size, _ in memory:
             out.sample({"part": part}, size)
+        await self._run(partial(expose_alerts, self._alerts, out))
         self._counts.expose(out)
         out.process(self._counts.started)
         return Response(out.text(), media_type=Exposition.CONTENT_TYPE)

@@ -3,8 +3,8 @@
     result = run("tests.yml")
     result.ok, result.errors
 
-Rules are evaluated at each `evaluation_interval` from time 0, in the order of the file and of `group_eval_order`, on a
-database of their own that holds no sample of a later time than the evaluation's.
+Rules are evaluated at each `evaluation_interval` from time 0, in the order of the file and of `group_eval_order`, by
+the machine that runs live, on a database of their own that holds no sample of a later time than the evaluation's.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import glob
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from metricsdb._native import AlertRule, RecordRule
 from metricsdb.alerts import rules as files
 from metricsdb.alerts.documents import read_yaml
 from metricsdb.alerts.templates import expand
@@ -26,13 +28,15 @@ from metricsdb.alerts.templates.gotime import GoDuration
 from metricsdb.alerts.templates.values import go_float, quote
 from metricsdb.database import Database
 from metricsdb.errors import ConfigError, ExecutionError, MetricsDBError
-from metricsdb.testing.machine import Instance, PlainAlert
 from metricsdb.testing.notation import STALE, parse_labels, parse_series
 from metricsdb.times import duration_ms, duration_text
 
 __all__ = ["FileResult", "run"]
 
+# Prometheus' own.
+LOOKBACK_MS = 300_000
 Labels = dict[str, str]
+Key = tuple[tuple[str, str], ...]
 Vector = list[tuple[Labels, float]]
 _STRICT: dict[str, Any] = {"frozen": True, "forbid_unknown_fields": True}
 
@@ -137,12 +141,30 @@ def _length(given: Any) -> int:
 
 @dataclass(slots=True)
 class _Evaluated:
-    """A rule on its way through a test: its state, and the series that it wrote last."""
+    """A rule on its way through a test: the native one, and the series that it wrote last."""
 
     rule: files.Rule
     group: files.Group
-    machine: PlainAlert
-    written: dict[tuple[tuple[str, str], ...], Labels] = field(default_factory=dict)
+    native: AlertRule | RecordRule | MetricsDBError
+    written: dict[Key, float] = field(default_factory=dict)
+    annotations: dict[Key, Labels] = field(default_factory=dict)
+    """Of each instance, when its expression last had it."""
+
+    @property
+    def labels(self) -> Labels:
+        """Those that the rule adds."""
+        return self.group.labels | self.rule.labels
+
+
+def _evaluated(rule: files.Rule, group: files.Group) -> _Evaluated:
+    """The rule as it runs live; one that is no vector fails when it is evaluated, as in Prometheus."""
+    try:
+        if rule.record is not None:
+            return _Evaluated(rule, group, RecordRule(rule.record, rule.expr, group.labels | rule.labels))
+        whole = files.Rule({**rule.raw, "labels": group.labels | rule.labels}, rule.where)
+        return _Evaluated(rule, group, AlertRule(files.statement(whole)))
+    except MetricsDBError as error:
+        return _Evaluated(rule, group, error)
 
 
 class _Run:
@@ -151,13 +173,9 @@ class _Run:
     def __init__(self, test: _Test, groups: list[files.Group], step_ms: int, fuzzy: bool) -> None:
         self.test, self.step_ms, self.fuzzy = test, step_ms, fuzzy
         self.external = {str(k): str(v) for k, v in (test.external_labels or {}).items()}
-        self.rules = [
-            _Evaluated(rule, group, PlainAlert(rule, group.labels, group.limit))
-            for group in groups
-            for rule in group.rules
-        ]
+        self.rules = [_evaluated(rule, group) for group in groups for rule in group.rules]
         # What rules wrote at this evaluation: a second one may write the same again, and nothing else.
-        self.stands: dict[tuple[tuple[tuple[str, str], ...], int], float] = {}
+        self.stands: dict[tuple[Key, int], float] = {}
         self.title = f"    name: {test.name},\n" if test.name else ""
 
     def errors(self) -> list[str]:
@@ -196,64 +214,67 @@ class _Run:
     # --- rules ------------------------------------------------------------------------------------
 
     def _evaluate(self, db: Database, one: _Evaluated, at_ms: int) -> str | None:
-        query_ms = at_ms - one.group.query_offset_ms
         try:
-            vector = _query(db, one.rule.expr, query_ms)
-            if one.rule.alert is not None:
-                made = self._alerts(db, one, query_ms, vector)
-            else:
-                made = self._recorded(one, vector)
-            self._write(db, one, made, query_ms)
+            self._step(db, one, at_ms)
+            self._check(one, at_ms - one.group.query_offset_ms)
         except MetricsDBError as error:
             return f"    rule: {one.rule.name}, time: {GoDuration(at_ms * 1_000_000).text()}, err: {error}"
         return None
 
-    def _alerts(self, db: Database, one: _Evaluated, at_ms: int, vector: Vector) -> Vector:
-        context = {
+    def _step(self, db: Database, one: _Evaluated, at_ms: int) -> None:
+        """One evaluation, as it is live."""
+        native, offset_ms, limit = one.native, one.group.query_offset_ms, one.group.limit or None
+        if isinstance(native, MetricsDBError):
+            raise native
+        if isinstance(native, RecordRule):
+            db._native.evaluate_record(native, at_ms, offset_ms, LOOKBACK_MS, limit)
+            return
+        for labels, value in _query(db, one.rule.expr, at_ms - offset_ms):
+            made = self._rendered(db, one.labels, labels, value, at_ms)
+            key = _key({k: v for k, v in labels.items() if k != "__name__"} | made | {"alertname": one.rule.name})
+            one.annotations[key] = self._rendered(db, one.rule.annotations, labels, value, at_ms)
+        done = db._native.evaluate_alerts(
+            [native], [[]], at_ms, offset_ms, LOOKBACK_MS, one.rule.name,
+            lambda texts, labels, value, at: self._rendered(db, texts, labels, value, at), limit,
+        )  # fmt: skip
+        if done[0][1] is not None:
+            raise ExecutionError(done[0][1])
+
+    def _rendered(self, db: Database, texts: Labels, labels: Labels, value: float, at_ms: int) -> Labels:
+        context: dict[str, Any] = {
             "query": lambda expr: _query(db, expr, at_ms),
             "now_ms": at_ms,
             "external_labels": self.external,
             "external_url": self.test.external_url,
         }
-        made: Vector = []
-        for instance in one.machine.step(at_ms, vector, context):
-            made.append((instance.labels | {"__name__": "ALERTS", "alertstate": instance.state}, 1.0))
-            made.append((instance.labels | {"__name__": "ALERTS_FOR_STATE"}, instance.active_ms / 1000))
-        return made
+        return {name: expand(text, labels, value, **context) for name, text in texts.items()}
 
-    def _recorded(self, one: _Evaluated, vector: Vector) -> Vector:
-        own = one.group.labels | one.rule.labels | {"__name__": one.rule.name}
-        made = [({k: v for k, v in (labels | own).items() if v}, value) for labels, value in vector]
-        if len({tuple(sorted(labels.items())) for labels, _ in made}) < len(made):
-            raise ExecutionError("vector contains metrics with the same labelset after applying rule labels")
-        if one.group.limit and len(made) > one.group.limit:
-            raise ExecutionError(f"exceeded limit of {one.group.limit} with {len(made)} series")
-        return made
-
-    def _write(self, db: Database, one: _Evaluated, made: Vector, at_ms: int) -> None:
-        """What the rule gave, and the ends of what it gave last time alone."""
-        now = {tuple(sorted(labels.items())): (labels, value) for labels, value in made}
-        ended = {key: (labels, STALE) for key, labels in one.written.items() if (key, at_ms) not in self.stands}
-        twice = [key for key, (_, v) in now.items() if not _alike(v, self.stands.get((key, at_ms), v))]
-        fresh = {key: pair for key, pair in (ended | now).items() if (key, at_ms) not in self.stands}
-        self.stands |= {(key, at_ms): value for key, (_, value) in fresh.items()}
-        _write(db, list(fresh.values()), at_ms)
-        one.written = {key: labels for key, (labels, _) in now.items()}
+    def _check(self, one: _Evaluated, at_ms: int) -> None:
+        """What the rule wrote, beside what others did at that time: of these a sample stands already, or a marker."""
+        assert not isinstance(one.native, MetricsDBError)
+        before, one.written = one.written, {_key(labels): value for labels, value in one.native.series()}
+        ended = {key: STALE for key in before if key not in one.written}
+        twice = [key for key, value in one.written.items() if not _alike(value, self.stands.get((key, at_ms), value))]
+        for key, value in {**ended, **one.written}.items():
+            self.stands.setdefault((key, at_ms), value)
         if twice:
             raise ExecutionError("duplicate sample for timestamp")
 
     # --- expectations -----------------------------------------------------------------------------
 
     def _compare_alerts(self, test: _Alert) -> list[str]:
-        machines = [one.machine for one in self.rules if one.rule.alert == test.alertname]
-        firing = [a for machine in machines for a in machine.active.values() if a.state == "firing"]
-        got = sorted(map(_told, firing))
+        got = sorted(
+            _told(labels, one.annotations[_key(labels)])
+            for one in self.rules
+            if one.rule.alert == test.alertname
+            for labels in _firing(one)
+        )
         expected = []
         for alert in test.exp_alerts or ():
             labels = {str(k): str(v) for k, v in (alert.exp_labels or {}).items()}
             annotations = {str(k): str(v) for k, v in (alert.exp_annotations or {}).items()}
             shown = {k: expand(v, labels, 0.0) if "{{" in v else v for k, v in annotations.items()}
-            expected.append(_told(Instance(labels | {"alertname": test.alertname}, shown, 0.0, 0)))
+            expected.append(_told(labels | {"alertname": test.alertname}, shown))
         if got == sorted(expected):
             return []
         where = f"alertname: {test.alertname}, time: {_shown(_length(test.eval_time))}"
@@ -323,11 +344,18 @@ def _query(db: Database, expr: str, at_ms: int) -> Vector:
     raise ExecutionError("rule result is not a vector or scalar")
 
 
-def _write(db: Database, vector: Vector, at_ms: int) -> None:
-    if vector:
-        refs = db.register([labels for labels, _ in vector])
-        times = np.full(len(vector), at_ms, np.int64).view("datetime64[ms]")
-        db.append_batch(refs, times, np.array([value for _, value in vector], np.float64))
+def _key(labels: Labels) -> Key:
+    return tuple(sorted((name, text) for name, text in labels.items() if text))
+
+
+def _firing(one: _Evaluated) -> Iterator[Labels]:
+    """The labels of each instance that fires, as receivers see them."""
+    if isinstance(one.native, AlertRule):
+        templates = one.native.describe()["templates"]
+        own = {name: text for name, text in one.labels.items() if name not in templates}
+        for labels, _level, _state, _since, firing, *_ in one.native.active():
+            if firing is not None:
+                yield {k: v for k, v in (labels | own | {"alertname": one.rule.name}).items() if v}
 
 
 def _alike(one: float, other: float) -> bool:
@@ -341,8 +369,8 @@ def _number(given: Any) -> float:
 # --- promtool's words -----------------------------------------------------------------------------
 
 
-def _told(alert: Instance) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    return sorted(alert.labels.items()), sorted((k, v) for k, v in alert.annotations.items())
+def _told(labels: Labels, annotations: Labels) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    return sorted(labels.items()), sorted(annotations.items())
 
 
 def _pairs(pairs: list[tuple[str, str]]) -> str:

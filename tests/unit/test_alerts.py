@@ -351,7 +351,7 @@ def test_state_outlives_the_process(tmp_path):
                 fill(db, values)
                 db.alerts.install(text)
             ticks(db, clock, 1)
-            found += db.alerts.history().rows()
+            found = db.alerts.history().rows()
             assert db.alerts.groups()[0].evaluations == step + 1
     assert found == wanted
     assert rehearsed.select("alert_from", "alert_to", "alert_notify").rows() == [(r[4], r[5], r[7]) for r in wanted]
@@ -365,7 +365,7 @@ def test_the_state_is_kept_in_every_mode(tmp_path):
             db.alerts.install("ALERT A WHEN x > 5")
             ticks(db, clock, 1)
             assert db.alerts.groups()[0].evaluations == count
-    assert db.alerts.history().is_empty()
+    assert db.alerts.history().height == 1
 
 
 def test_a_state_file_that_is_none_is_refused(tmp_path, monkeypatch):

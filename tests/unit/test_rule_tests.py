@@ -67,7 +67,7 @@ def test_offsets_labels_and_urls_of_newer_files(tmp_path):
   alert_rule_test:
     - eval_time: 3m
       alertname: Late
-      exp_alerts: [{exp_labels: {a: x, region: eu, from: group}, exp_annotations: {s: "2 http://ext 120"}}]
+      exp_alerts: [{exp_labels: {a: x, region: eu, from: group}, exp_annotations: {s: "2 http://ext 180"}}]
   promql_expr_test:
     - {expr: seen, eval_time: 3m, exp_samples: [{labels: 'seen{a="x",region="eu",from="rule"}', value: 2}]}
     - {expr: doubled, eval_time: 3m, exp_samples: [{labels: 'doubled{a="x"}', value: 6}]}

@@ -1,19 +1,21 @@
 //! Statements and alerts: texts to what Python reads, evaluations to transitions.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use metricsdb_model::budget::{Limits, Stop};
 use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::sample::{Values, stale};
-use metricsdb_model::{Budget, Columns, Error, Labels, Matrix, MetricType, Result};
+use metricsdb_model::{Budget, Columns, Error, Labels, Matrix, MetricType, Result, Source, TimeRange};
 use metricsdb_query::alert::backtest::{self, Times};
 use metricsdb_query::alert::compile::Query;
+use metricsdb_query::alert::identity::{self, Render};
 use metricsdb_query::alert::{self, Change, Machine, Muting, Plan, Readings, Tally};
-use metricsdb_query::syntax;
-use metricsdb_query::syntax::statement::{
-    Alert, Clauses, Clear, ClearWhen, Condition, Damp, Map, Route, Statement,
-};
+use metricsdb_query::exec::Params;
+use metricsdb_query::plan;
+use metricsdb_query::syntax::statement::{Alert, Map, Statement};
+use metricsdb_query::syntax::{self, quote};
+use metricsdb_store::Database;
 use parking_lot::Mutex;
 use polars::prelude::*;
 use pyo3::prelude::*;
@@ -23,9 +25,10 @@ use pyo3_polars::PyDataFrame;
 
 use crate::database::NativeDatabase;
 use crate::queries::{Ask, Class};
+use crate::statements::{alert_dict, statement_dict};
 use crate::{call, input, output};
 
-type Pairs = BTreeMap<String, String>;
+pub type Pairs = BTreeMap<String, String>;
 /// (from ms, until ms, labels, reason)
 type NativeMuting = (i64, i64, Vec<(String, String)>, String);
 /// (time ms, labels, level, from, to, value, firing, flapping, notify, muted, firing since ms)
@@ -59,50 +62,49 @@ pub struct AlertRule {
 struct Held {
     machine: Machine,
     written: Vec<Labels>,
+    /// The last evaluations: time, and `Readings::digest`.
+    seen: VecDeque<(i64, u64)>,
 }
 
-/// A recording rule, with the series that it wrote last.
-#[pyclass(frozen, module = "metricsdb._native")]
-pub struct RecordRule {
-    query: Query,
-    labels: Labels,
-    written: Mutex<BTreeSet<Labels>>,
+/// Evaluations that are remembered, to be compared with what late samples would have made of them.
+const SEEN_MAX: usize = 64;
+
+/// What the lints of an alert ask of the data.
+struct Data<'d> {
+    store: &'d Database,
+    at: i64,
+    lookback_ms: i64,
+    recorded: &'d [String],
+    budget: &'d Budget,
 }
 
-#[pymethods]
-impl RecordRule {
-    #[new]
-    fn new(py: Python<'_>, name: &str, expr: &str, labels: Pairs) -> PyResult<RecordRule> {
-        call::short(py, || {
-            let query = Query { expr: syntax::parse(expr)?, text: expr.to_owned() };
-            let labels = input::label_map(&labels)?.with(METRIC_NAME, name);
-            Ok(RecordRule { query, labels, written: Mutex::default() })
-        })
+impl alert::Known for Data<'_> {
+    fn is_counter(&self, metric: &str) -> bool {
+        match self.store.kind_of(metric) {
+            Some(kind) => kind == MetricType::Counter,
+            None => metric.ends_with("_total"),
+        }
     }
-}
 
-impl RecordRule {
-    /// The samples of an answer under the rule's name and labels, and markers for series that ended.
-    fn named(&self, found: Matrix) -> Result<Vec<(Labels, f64)>> {
-        if !found.histograms.is_empty() {
-            return Err(Error::execution("recorded histograms are not supported; record a number of them"));
+    fn series(&self, selector: &str) -> Option<u64> {
+        if self.recorded.iter().any(|name| selector.contains(&quote(name))) {
+            return None;
         }
-        let mut named = Vec::with_capacity(found.len());
-        let mut now = BTreeSet::new();
-        for (labels, value) in found.labels.iter().zip(found.values) {
-            let mut labels = labels.clone();
-            for (name, text) in self.labels.iter() {
-                labels = labels.with(name, text);
-            }
-            if !now.insert(labels.clone()) {
-                let message = "vector contains metrics with the same labelset after applying rule labels";
-                return Err(Error::execution(message));
-            }
-            named.push((labels, value));
-        }
-        let before = std::mem::replace(&mut *self.written.lock(), now.clone());
-        named.extend(before.difference(&now).map(|labels| (labels.clone(), stale())));
-        Ok(named)
+        let predicate = syntax::selector(selector).ok()?;
+        let always = TimeRange { start: i64::MIN, end: i64::MAX };
+        Some(self.store.bound(&predicate, always, self.budget).ok()??.series)
+    }
+
+    fn highest(&self, expr: &str) -> Option<f64> {
+        let query = Query { expr: syntax::parse(expr).ok()?, text: expr.to_owned() };
+        let found = backtest::at(&query, self.at, self.lookback_ms, self.store, self.budget).ok()?;
+        found.values.into_iter().filter(|value| !value.is_nan()).reduce(f64::max)
+    }
+
+    fn samples(&self, expr: &str) -> Option<u64> {
+        let params = Params { lookback_ms: self.lookback_ms, ..Params::instant(expr, self.at) };
+        let bounds = plan::estimate(&syntax::parse(expr).ok()?, &params, self.store, self.budget).ok()?;
+        Some(bounds.samples)
     }
 }
 
@@ -116,7 +118,7 @@ fn mutings(given: Vec<NativeMuting>) -> Vec<Muting> {
     given.into_iter().map(muting).collect()
 }
 
-fn pairs(labels: &Labels) -> Pairs {
+pub fn pairs(labels: &Labels) -> Pairs {
     labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
@@ -208,7 +210,7 @@ impl AlertRule {
     fn restore(&self, py: Python<'_>, state: &[u8]) -> PyResult<()> {
         let machine = call::short(py, || Machine::from_bytes(&self.plan, state))?;
         let written = machine.series(&self.plan).into_iter().map(|(labels, _)| labels).collect();
-        *self.held.lock() = Held { machine, written };
+        *self.held.lock() = Held { machine, written, seen: VecDeque::new() };
         Ok(())
     }
 
@@ -243,22 +245,35 @@ impl AlertRule {
         series.iter().map(|(labels, value)| (pairs(labels), *value)).collect()
     }
 
-    /// What is probably not meant: (check, message, line:column).
-    fn lint(&self, py: Python<'_>, database: &NativeDatabase) -> Vec<(&'static str, String, String)> {
-        call::detached(py, || {
-            let counter = |name: &str| match database.store.kind_of(name) {
-                Some(kind) => kind == MetricType::Counter,
-                None => name.ends_with("_total"),
-            };
+    /// What is probably not meant: (check, message, line:column). `recorded`: metrics that rules will write.
+    fn lint(
+        &self,
+        py: Python<'_>,
+        database: &NativeDatabase,
+        at: i64,
+        lookback_ms: i64,
+        recorded: Vec<String>,
+    ) -> PyResult<Vec<(&'static str, String, String)>> {
+        let (limits, stop) = (database.limits, Stop::default());
+        let what = format!("lint of {}", self.plan.name);
+        let ask = Ask { class: Class::Query, expr: &what, source: "alerts", limits, stop, visits: None };
+        let found = call::run(py, &database.queries, ask, |budget| {
             // Spans of the printed text, whatever text the statement was read from.
-            let Ok(alert) = AlertRule::parsed(&self.text) else { return Vec::new() };
+            let alert = AlertRule::parsed(&self.text)?;
             let place = |lint: &alert::Lint| {
                 let (line, column) = lint.span.line_column(&self.text);
                 format!("{line}:{column}")
             };
-            let found = alert::lint(&alert, &counter);
-            found.into_iter().map(|lint| (lint.check, lint.message.clone(), place(&lint))).collect()
-        })
+            let known = Data { store: &database.store, at, lookback_ms, recorded: &recorded, budget };
+            let found = alert::lint(&alert, &known);
+            Ok(found.into_iter().map(|lint| (lint.check, lint.message.clone(), place(&lint))).collect())
+        })?;
+        Ok(found.0)
+    }
+
+    /// Evaluations that are remembered: time (ms), and what the conditions came to.
+    fn seen(&self) -> Vec<(i64, u64)> {
+        self.held.lock().seen.iter().copied().collect()
     }
 
     /// Runs the machine over values that are given: rows of (query, labels, values by evaluation; None: no sample).
@@ -290,7 +305,7 @@ impl AlertRule {
                 from = to;
             }
             let written = machine.series(&self.plan).into_iter().map(|(labels, _)| labels).collect();
-            *self.held.lock() = Held { machine, written };
+            *self.held.lock() = Held { machine, written, seen: VecDeque::new() };
             Ok(changes)
         })?;
         Ok(changes.iter().map(native).collect())
@@ -339,7 +354,10 @@ impl NativeDatabase {
 
     /// One evaluation of alerts at `at`, whose queries look `offset_ms` back: those of equal text are evaluated once.
     /// The series of each alert are written at the time that its queries saw, and markers after those that ended.
-    /// Returns for each alert what happened, or why its queries failed.
+    /// `render` gives labels that are templates: of their names and texts, the labels and value of a sample, and `at`.
+    /// Where an alert has more than `limit` active instances, it fails and forgets all.
+    /// Returns for each alert what happened, or why it failed.
+    #[pyo3(signature = (rules, mutings, at, offset_ms, lookback_ms, what, render=None, limit=None))]
     #[allow(clippy::too_many_arguments)] // an evaluation, one to one
     fn evaluate_alerts(
         &self,
@@ -350,27 +368,31 @@ impl NativeDatabase {
         offset_ms: i64,
         lookback_ms: i64,
         what: &str,
+        render: Option<Py<PyAny>>,
+        limit: Option<usize>,
     ) -> PyResult<Vec<(Vec<NativeChange>, Option<String>)>> {
         let rules: Vec<&AlertRule> = rules.iter().map(|rule| &**rule).collect();
         let mutings: Vec<Vec<Muting>> = mutings.into_iter().map(self::mutings).collect();
         let (limits, stop) = (self.limits, Stop::default());
         let ask = Ask { class: Class::Alert, expr: what, source: "alerts", limits, stop, visits: None };
-        let (done, _) = call::run(py, &self.queries, ask, |budget| {
-            let stores = self.stores();
+        let (known, _) = call::run(py, &self.queries, ask, |budget| {
             let mut known: HashMap<&str, Result<Matrix>> = HashMap::new();
-            let mut done = Vec::with_capacity(rules.len());
-            let mut samples = Vec::new();
-            for (rule, mutings) in rules.iter().zip(&mutings) {
-                for query in &rule.plan.queries {
-                    known.entry(&query.text).or_insert_with(|| {
-                        let mut found = backtest::at(query, at - offset_ms, lookback_ms, &*stores, budget)?;
-                        found.timestamps.iter_mut().for_each(|t| *t = at);
-                        Ok(found)
-                    });
-                }
-                done.push(rule.step(&known, mutings, at, &mut samples));
+            for query in rules.iter().flat_map(|rule| &rule.plan.queries) {
+                let seen = || self.seen_at(query, at, offset_ms, lookback_ms, budget);
+                known.entry(&query.text).or_insert_with(seen);
             }
-            self.write_alerts(&samples, at - offset_ms)?;
+            Ok(known)
+        })?;
+        // Templates may ask queries of their own, so they are rendered outside of the one above.
+        let answers: Vec<Result<Answers<'_>>> =
+            rules.iter().map(|rule| rule.answers(&known, render.as_ref())).collect();
+        let done = call::short(py, || {
+            let mut done = Vec::with_capacity(rules.len());
+            let (mut samples, mut ended) = (Vec::new(), Vec::new());
+            for ((rule, mutings), answers) in rules.iter().zip(&mutings).zip(&answers) {
+                done.push(rule.step(answers, mutings, at, limit, &mut samples, &mut ended));
+            }
+            self.write_alerts(&samples, &ended, at - offset_ms)?;
             Ok(done)
         })?;
         let of = |(changes, failed): (Vec<Change>, Option<Error>)| {
@@ -379,40 +401,45 @@ impl NativeDatabase {
         Ok(done.into_iter().map(of).collect())
     }
 
+    /// What the conditions of an alert come to now at an evaluation of the past, as `AlertRule.seen` has them.
+    #[pyo3(signature = (rule, at, offset_ms, lookback_ms, render=None))]
+    #[allow(clippy::too_many_arguments)] // an evaluation, one to one
+    fn digest_alert(
+        &self,
+        py: Python<'_>,
+        rule: PyRef<'_, AlertRule>,
+        at: i64,
+        offset_ms: i64,
+        lookback_ms: i64,
+        render: Option<Py<PyAny>>,
+    ) -> PyResult<u64> {
+        let rule = &*rule;
+        let (limits, stop) = (self.limits, Stop::default());
+        let what = format!("late samples of {}", rule.plan.name);
+        let ask = Ask { class: Class::Batch, expr: &what, source: "alerts", limits, stop, visits: None };
+        let (known, _) = call::run(py, &self.queries, ask, |budget| {
+            let mut known: HashMap<&str, Result<Matrix>> = HashMap::new();
+            for query in &rule.plan.queries {
+                known.insert(&query.text, self.seen_at(query, at, offset_ms, lookback_ms, budget));
+            }
+            Ok(known)
+        })?;
+        let answers = rule.answers(&known, render.as_ref());
+        call::short(py, || Ok(rule.readings(&answers, &[at])?.digest(&rule.plan)))
+    }
+
     /// Writes markers after all series of alerts that are evaluated no more.
     fn end_alerts(&self, py: Python<'_>, rules: Vec<PyRef<'_, AlertRule>>, at: i64) -> PyResult<()> {
         let rules: Vec<&AlertRule> = rules.iter().map(|rule| &**rule).collect();
         call::short(py, || {
             let written = rules.iter().flat_map(|rule| std::mem::take(&mut rule.held.lock().written));
-            let ended: Vec<(Labels, f64)> = written.map(|labels| (labels, stale())).collect();
-            self.write_alerts(&ended, at)
+            self.write_alerts(&[], &written.collect::<Vec<_>>(), at)
         })
-    }
-
-    /// One evaluation of a recording rule at `at`, whose query looks `offset_ms` back: writes what came at the time that
-    /// the query saw, and markers after series that ended. Returns how many series there are.
-    fn evaluate_record(
-        &self,
-        py: Python<'_>,
-        rule: PyRef<'_, RecordRule>,
-        at: i64,
-        offset_ms: i64,
-        lookback_ms: i64,
-    ) -> PyResult<usize> {
-        let rule = &*rule;
-        let (limits, stop) = (self.limits, Stop::default());
-        let ask =
-            Ask { class: Class::Alert, expr: &rule.query.text, source: "alerts", limits, stop, visits: None };
-        let (written, _) = call::run(py, &self.queries, ask, |budget| {
-            let found = backtest::at(&rule.query, at - offset_ms, lookback_ms, &*self.stores(), budget)?;
-            self.write_alerts(&rule.named(found)?, at - offset_ms)?;
-            Ok(rule.written.lock().len())
-        })?;
-        Ok(written)
     }
 
     /// What each of some alerts would have done, from rest at `start` on: a frame with `timestamp`, a column a label,
     /// and `alert_level`, `alert_from`, `alert_to`, `value`, `alert_firing`, `alert_flapping`, `alert_notify`, `alert_muted`.
+    #[pyo3(signature = (rules, mutings, start, end, step, offset_ms, lookback_ms, render=None))]
     #[allow(clippy::too_many_arguments)] // rules and times, one to one
     fn backtest_alerts(
         &self,
@@ -424,18 +451,22 @@ impl NativeDatabase {
         step: i64,
         offset_ms: i64,
         lookback_ms: i64,
+        render: Option<Py<PyAny>>,
     ) -> PyResult<Vec<PyDataFrame>> {
         let plans: Vec<Arc<Plan>> = rules.iter().map(|rule| rule.plan.clone()).collect();
         let mutings = self::mutings(mutings);
         let times = Times { start, end, step, offset_ms, lookback_ms };
         self.rehearse(py, &plans, |budget| {
             let all = plans.iter().map(|plan| (&**plan, Vec::new())).collect();
-            let found = backtest::backtest(all, &mutings, times, &*self.stores(), budget)?;
+            let mut render = render.as_ref().map(rendering);
+            let render = render.as_mut().map(|render| render as &mut Render<'_>);
+            let found = backtest::backtest(all, &mutings, times, &*self.stores(), budget, render)?;
             found.iter().zip(&plans).map(|(changes, plan)| change_frame(changes, plan, budget)).collect()
         })
     }
 
     /// The figures of such rehearsals, a row an alert; `incidents` are their first and last moments (ms).
+    #[pyo3(signature = (rules, mutings, incidents, start, end, step, offset_ms, lookback_ms, render=None))]
     #[allow(clippy::too_many_arguments)] // rules and times, one to one
     fn sweep_alerts(
         &self,
@@ -448,13 +479,16 @@ impl NativeDatabase {
         step: i64,
         offset_ms: i64,
         lookback_ms: i64,
+        render: Option<Py<PyAny>>,
     ) -> PyResult<PyDataFrame> {
         let plans: Vec<Arc<Plan>> = rules.iter().map(|rule| rule.plan.clone()).collect();
         let mutings = self::mutings(mutings);
         let times = Times { start, end, step, offset_ms, lookback_ms };
         self.rehearse(py, &plans, |budget| {
             let all = plans.iter().map(|plan| (&**plan, Tally::new(&incidents))).collect();
-            let mut found = backtest::backtest(all, &mutings, times, &*self.stores(), budget)?;
+            let mut render = render.as_ref().map(rendering);
+            let render = render.as_mut().map(|render| render as &mut Render<'_>);
+            let mut found = backtest::backtest(all, &mutings, times, &*self.stores(), budget, render)?;
             found.iter_mut().for_each(|tally| tally.finish(end));
             tally_frame(&found)
         })
@@ -473,42 +507,113 @@ impl NativeDatabase {
     }
 }
 
+/// What the queries of a plan came to: as it was, or with rendered labels.
+enum Answers<'m> {
+    Plain(Vec<&'m Matrix>),
+    Rendered(Vec<Matrix>),
+}
+
 impl AlertRule {
-    /// The machine's next step, with the samples that say what came of it.
-    fn step(
+    /// The answers to its queries, with labels that are templates rendered.
+    fn answers<'m>(
         &self,
-        known: &HashMap<&str, Result<Matrix>>,
-        mutings: &[Muting],
-        at: i64,
-        samples: &mut Vec<(Labels, f64)>,
-    ) -> (Vec<Change>, Option<Error>) {
-        let (nothing, mut failed) = (Matrix::default(), None);
+        known: &'m HashMap<&str, Result<Matrix>>,
+        render: Option<&Py<PyAny>>,
+    ) -> Result<Answers<'m>> {
         let mut answers = Vec::with_capacity(self.plan.queries.len());
         for query in &self.plan.queries {
             match known.get(&*query.text) {
-                Some(Ok(matrix)) => answers.push(matrix),
-                Some(Err(error)) => failed = Some(error.clone()),
-                None => answers.push(&nothing),
+                Some(found) => answers.push(found.as_ref().map_err(Error::clone)?),
+                None => return Err(Error::execution(format!("{} was not evaluated", query.text))),
             }
         }
-        if failed.is_some() {
-            answers = self.plan.queries.iter().map(|_| &nothing).collect();
+        match render.filter(|_| !self.plan.templates.is_empty()) {
+            Some(render) => {
+                Ok(Answers::Rendered(identity::rendered(&self.plan, &answers, &mut rendering(render))?))
+            }
+            None => Ok(Answers::Plain(answers)),
         }
+    }
+
+    /// Fails where the queries did, and where two samples are one alert.
+    fn readings<'a>(&self, answers: &'a Result<Answers<'a>>, times: &'a [i64]) -> Result<Readings<'a>> {
+        let answers = match answers.as_ref().map_err(Error::clone)? {
+            Answers::Plain(answers) => answers.clone(),
+            Answers::Rendered(own) => own.iter().collect(),
+        };
+        let readings = Readings::new(self.plan.by.as_deref(), times, answers);
+        identity::check(&self.plan, &readings).map(|()| readings)
+    }
+
+    /// The machine's next step, with the samples that say what came of it, and the series that ended.
+    fn step(
+        &self,
+        answers: &Result<Answers<'_>>,
+        mutings: &[Muting],
+        at: i64,
+        limit: Option<usize>,
+        samples: &mut Vec<(Labels, f64)>,
+        ended: &mut Vec<Labels>,
+    ) -> (Vec<Change>, Option<Error>) {
         let times = [at];
-        let readings = Readings::new(self.plan.by.as_deref(), &times, answers);
+        let by = self.plan.by.as_deref();
+        let readings = self.readings(answers, &times);
         let mut held = self.held.lock();
-        let changes = held.machine.run(&self.plan, &readings, mutings, failed.is_some());
+        let (changes, mut failed) = match readings {
+            Ok(readings) => {
+                held.seen.push_back((at, readings.digest(&self.plan)));
+                if held.seen.len() > SEEN_MAX {
+                    held.seen.pop_front();
+                }
+                (held.machine.run(&self.plan, &readings, mutings, false), None)
+            }
+            Err(error) => {
+                let nothing = Matrix::default();
+                let answers = self.plan.queries.iter().map(|_| &nothing).collect();
+                let readings = Readings::new(by, &times, answers);
+                (held.machine.run(&self.plan, &readings, mutings, true), Some(error))
+            }
+        };
+        if let Some(error) = limit.and_then(|limit| held.machine.keep_to(limit).err()) {
+            failed = Some(error);
+        }
         let series = held.machine.series(&self.plan);
         let now: BTreeSet<&Labels> = series.iter().map(|(labels, _)| labels).collect();
-        let ended = held.written.iter().filter(|labels| !now.contains(labels));
-        samples.extend(ended.map(|labels| (labels.clone(), stale())));
+        ended.extend(held.written.iter().filter(|labels| !now.contains(labels)).cloned());
         held.written = series.iter().map(|(labels, _)| labels.clone()).collect();
         samples.extend(series);
         (changes, failed)
     }
 }
 
+/// Asks Python for labels.
+fn rendering(render: &Py<PyAny>) -> impl FnMut(&Map, &Labels, f64, i64) -> Result<Map> + Send {
+    |templates, labels, value, at| {
+        let asked = Python::attach(|py| {
+            let templates: Pairs = templates.iter().cloned().collect();
+            let found = render.bind(py).call1((templates, pairs(labels), value, at))?;
+            found.extract::<Pairs>()
+        });
+        let found = asked.map_err(|error| Error::execution(format!("templates of labels: {error}")))?;
+        Ok(found.into_iter().collect())
+    }
+}
+
 impl NativeDatabase {
+    /// What a query that looks `offset_ms` back comes to at an evaluation.
+    fn seen_at(
+        &self,
+        query: &Query,
+        at: i64,
+        offset_ms: i64,
+        lookback_ms: i64,
+        budget: &Budget,
+    ) -> Result<Matrix> {
+        let mut found = backtest::at(query, at - offset_ms, lookback_ms, &*self.stores(), budget)?;
+        found.timestamps.iter_mut().for_each(|t| *t = at);
+        Ok(found)
+    }
+
     fn rehearse<T: Send>(
         &self,
         py: Python<'_>,
@@ -522,13 +627,15 @@ impl NativeDatabase {
         call::run(py, &self.queries, ask, work).map(|(found, _)| found)
     }
 
-    fn write_alerts(&self, samples: &[(Labels, f64)], at: i64) -> Result<()> {
-        if samples.is_empty() {
+    /// Writes samples, and markers after series that ended.
+    pub fn write_alerts(&self, samples: &[(Labels, f64)], ended: &[Labels], at: i64) -> Result<()> {
+        if samples.is_empty() && ended.is_empty() {
             return Ok(());
         }
-        let labels: Vec<Labels> = samples.iter().map(|(labels, _)| labels.clone()).collect();
+        let labels: Vec<Labels> = samples.iter().map(|(labels, _)| labels).chain(ended).cloned().collect();
         let (ids, _) = self.store.register(&labels)?;
-        let values: Vec<f64> = samples.iter().map(|(_, value)| *value).collect();
+        let mut values: Vec<f64> = samples.iter().map(|(_, value)| *value).collect();
+        values.resize(labels.len(), stale());
         let timestamps = vec![at; ids.len()];
         let columns = Columns { ids: &ids, timestamps: &timestamps, values: Values::Float(&values) };
         self.promised(self.store.append_columns(columns)?).map(|_| ())
@@ -594,118 +701,4 @@ fn tally_frame(found: &[Tally]) -> Result<PyDataFrame> {
         counts("misses", Tally::misses),
         counts("false_alarms", |tally| tally.false_alarms),
     ])
-}
-
-fn statement_dict<'py>(py: Python<'py>, statement: &Statement, text: &str) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    dict.set_item("text", statement.to_string())?;
-    let kind = match statement {
-        Statement::Query(_) => "query",
-        Statement::Explain(_) => "explain",
-        Statement::Record(record) => {
-            dict.set_item("name", &record.name)?;
-            dict.set_item("expr", record.expr.to_string())?;
-            dict.set_item("labels", map_dict(py, &record.labels)?)?;
-            dict.set_item("backfill_ms", record.backfill_ms)?;
-            "record"
-        }
-        Statement::Alert(found) => {
-            let plan = call::short(py, || alert::compile(found, text))?;
-            dict.set_item("name", &found.name)?;
-            dict.set_item("alert", alert_dict(py, &plan)?)?;
-            "alert"
-        }
-        Statement::Slo(slo) => {
-            let alerts = call::short(py, || alert::burns(slo))?;
-            dict.set_item("name", &slo.name)?;
-            dict.set_item("alerts", alerts.iter().map(Alert::to_string).collect::<Vec<_>>())?;
-            "slo"
-        }
-        Statement::Group(group) => {
-            dict.set_item("name", &group.name)?;
-            dict.set_item("every_ms", group.every_ms)?;
-            dict.set_item("offset_ms", group.offset_ms)?;
-            dict.set_item("labels", map_dict(py, &group.labels)?)?;
-            let statements = group.labelled();
-            let inner = statements.iter().map(|statement| statement_dict(py, statement, text));
-            dict.set_item("statements", inner.collect::<PyResult<Vec<_>>>()?)?;
-            "group"
-        }
-    };
-    dict.set_item("kind", kind)?;
-    Ok(dict)
-}
-
-fn map_dict<'py>(py: Python<'py>, map: &Map) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    map.iter().try_for_each(|(name, text)| dict.set_item(name, text))?;
-    Ok(dict)
-}
-
-fn alert_dict<'py>(py: Python<'py>, plan: &Plan) -> PyResult<Bound<'py, PyDict>> {
-    let Clauses { cooldown_ms, flap, nodata, error, inhibited, during, cap, .. } = &plan.alert.clauses;
-    let word = |choice: &dyn std::fmt::Debug| format!("{choice:?}").to_ascii_lowercase();
-    let dict = PyDict::new(py);
-    dict.set_item("name", &plan.name)?;
-    dict.set_item("by", &plan.by)?;
-    dict.set_item("cooldown_ms", cooldown_ms)?;
-    let flap = flap.map(|f| (f.changes, f.window_ms, f.quiet_ms, f.then.map(|then| word(&then))));
-    dict.set_item("flap", flap)?;
-    dict.set_item("nodata", nodata.map(|nodata| (word(&nodata.then), nodata.after_ms)))?;
-    dict.set_item("error", error.map(|error| word(&error)))?;
-    let inhibited: Vec<_> = inhibited.iter().map(|i| (&i.by, &i.on)).collect();
-    dict.set_item("inhibited", inhibited)?;
-    dict.set_item("during", during.iter().map(|d| (d.negated, &d.interval)).collect::<Vec<_>>())?;
-    dict.set_item("cap", cap)?;
-    let levels = plan.levels.iter().enumerate().map(|(l, level)| {
-        let condition = match &plan.alert.body {
-            syntax::statement::Body::Single(condition) => Some(&**condition),
-            syntax::statement::Body::Levels(levels) => levels.get(l).map(|level| &level.condition),
-        };
-        let dict = PyDict::new(py);
-        dict.set_item("name", &level.name)?;
-        condition.into_iter().try_for_each(|condition| condition_into(&dict, condition))?;
-        let timing = plan.rules.levels[l];
-        dict.set_item("keep_firing_ms", timing.keep_firing_ms)?;
-        dict.set_item("hold_ms", timing.hold_ms)?;
-        dict.set_item("labels", map_dict(py, &level.labels)?)?;
-        dict.set_item("annotations", map_dict(py, &level.annotations)?)?;
-        dict.set_item("route", level.route.as_ref().map(|route| route_dict(py, route)).transpose()?)?;
-        Ok(dict)
-    });
-    dict.set_item("levels", levels.collect::<PyResult<Vec<_>>>()?)?;
-    Ok(dict)
-}
-
-/// Milliseconds, or (k, n).
-fn damp_into(dict: &Bound<'_, PyDict>, key: &str, damp: Option<Damp>) -> PyResult<()> {
-    match damp {
-        None => dict.set_item(key, ()),
-        Some(Damp::For(ms)) => dict.set_item(key, (ms,)),
-        Some(Damp::Of { count, of }) => dict.set_item(key, (count, of)),
-    }
-}
-
-fn condition_into(dict: &Bound<'_, PyDict>, condition: &Condition) -> PyResult<()> {
-    dict.set_item("expr", condition.fire.to_string())?;
-    damp_into(dict, "for", condition.damp)?;
-    let clear = condition.clear.as_ref();
-    let (when, at) = match clear.map(|Clear { when, .. }| when) {
-        None => (None, None),
-        Some(ClearWhen::When(expr)) => (Some(expr.to_string()), None),
-        Some(ClearWhen::At(value)) => (None, Some(*value)),
-    };
-    dict.set_item("clear_when", when)?;
-    dict.set_item("clear_at", at)?;
-    damp_into(dict, "clear_for", clear.and_then(|clear| clear.damp))
-}
-
-fn route_dict<'py>(py: Python<'py>, route: &Route) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    dict.set_item("receivers", &route.receivers)?;
-    dict.set_item("group_by", &route.group_by)?;
-    dict.set_item("wait_ms", route.wait_ms)?;
-    dict.set_item("interval_ms", route.interval_ms)?;
-    dict.set_item("repeat_ms", route.repeat_ms)?;
-    Ok(dict)
 }

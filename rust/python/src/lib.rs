@@ -19,9 +19,11 @@ mod plan;
 mod precision;
 mod queries;
 mod query;
+mod records;
 mod retention;
 mod rollups;
 mod scrape;
+mod statements;
 mod subscribe;
 mod wide;
 
@@ -34,7 +36,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<database::NativeDatabase>()?;
     module.add_class::<scrape::ScrapeState>()?;
     module.add_class::<alerts::AlertRule>()?;
-    module.add_class::<alerts::RecordRule>()?;
+    module.add_class::<records::RecordRule>()?;
     module.add_class::<beside::Read>()?;
     module.add_class::<body::Body>()?;
     module.add_class::<body::StopSwitch>()?;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use metricsdb_model::{Result, Span};
 use metricsdb_query::plan::{self, Actual, Explained, NodeCost, PlanRow, Rule, Suggestion, Surroundings};
 use metricsdb_query::syntax;
-use metricsdb_query::syntax::statement::Statement;
+use metricsdb_query::syntax::statement::{Statement, Subject};
 use polars::prelude::*;
 use pyo3::prelude::*;
 use pyo3_polars::PyDataFrame;
@@ -77,13 +77,20 @@ impl NativeDatabase {
         })
     }
 
-    /// Of `EXPLAIN [ANALYZE] expression`: whether to analyze, and the expression in its place; of a query nothing.
+    /// Of `EXPLAIN [ANALYZE] expression`: whether to analyze, the expression in its place, and that it is no alert;
+    /// `EXPLAIN [ANALYZE] ALERT …`, `ALERT …` and `SLO …` are alerts. Of all others nothing.
     #[staticmethod]
-    fn statement(py: Python<'_>, text: &str) -> PyResult<Option<(bool, String)>> {
+    fn statement(py: Python<'_>, text: &str) -> PyResult<Option<(bool, String, bool)>> {
         call::short(py, || {
             let program = syntax::program(text)?;
             Ok(match &program.statements[..] {
-                [Statement::Explain(explain)] => explain.query_text(text).map(|text| (explain.analyze, text)),
+                [Statement::Explain(explain)] => match &explain.subject {
+                    Subject::Query(_) => explain.query_text(text).map(|text| (explain.analyze, text, false)),
+                    Subject::Alert(alert) => Some((explain.analyze, alert.to_string(), true)),
+                },
+                [statement @ (Statement::Alert(_) | Statement::Slo(_))] => {
+                    Some((false, statement.to_string(), true))
+                }
                 _ => None,
             })
         })

@@ -18,13 +18,13 @@ def message(i: int, target: str = "a") -> Message:
 
 def test_what_waits_is_there_after_opening_again(tmp_path):
     box = Outbox(tmp_path)
-    box.put([message(1), message(2), message(3, "b")], {"log": 1})
+    box.put([message(1), message(2), message(3, "b")], {"log": {"a": 1}})
     box.put([], None)
     box.done(message(1))
     box.close()
     box = Outbox(tmp_path)
     assert box.waiting() == [message(2), message(3, "b")]
-    assert (box.state, box.damaged) == ({"log": 1}, 0)
+    assert (box.state, box.damaged) == ({"log": {"a": 1}}, 0)
     assert box.waiting("a") == [message(2)]
     assert box.waiting("none") == []
     box.close()

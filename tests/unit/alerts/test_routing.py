@@ -273,7 +273,7 @@ def test_killed_and_restored_is_as_if_never_killed():
         parts.restore(state)
         assert parts.state() == state
     fewer = Router(load(SMALL.replace("group_by: [alertname], ", "")))
-    fewer.restore(whole.state() | {"groups": [["9/9", [], 0, True, [], None]]})
+    fewer.restore(whole.state() | {"groups": {"g": ["9/9", [], 0, True, [], None]}})
     assert fewer.next_due() is None
 
 

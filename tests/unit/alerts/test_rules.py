@@ -50,7 +50,8 @@ def test_rules_are_told_as_statements():
     assert 'ALERT "Clock skew, badly"\n    WHEN abs(node_timex_offset_seconds) > 0.05\n' in text
     assert 'LABELS {severity="warning", team="storage"}' in text
     assert "RECORD instance:node_cpu:rate5m = sum" in text
-    assert left_out == ["group 'node': 'limit'"]
+    assert "GROUP node EVERY 30s LIMIT 100 {" in text
+    assert left_out == []
 
 
 @pytest.mark.parametrize(

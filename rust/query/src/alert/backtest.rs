@@ -6,6 +6,7 @@ use metricsdb_model::{Answer, Budget, Error, Matrix, Result, Source};
 use rayon::prelude::*;
 
 use super::compile::{Plan, Query};
+use super::identity::{Render, check, rendered};
 use super::machine::{Change, Machine, Muting};
 use super::readings::Readings;
 use crate::exec::{Params, alone, evaluate};
@@ -86,13 +87,15 @@ impl Sink for Vec<Change> {
 }
 
 /// What alerts would have done, each told to its sink: each begins at rest at the first evaluation. Variants of one statement share their
-/// queries. Fails as queries do, and where a query fails at any evaluation.
+/// queries. Fails as queries do, and where a query fails at any evaluation, or two samples are one alert. Without `render`
+/// labels that are templates tell no instances apart.
 pub fn backtest<S: Sink>(
     plans: Vec<(&Plan, S)>,
     mutings: &[Muting],
     times: Times,
     source: &dyn Source,
     budget: &Budget,
+    mut render: Option<&mut Render<'_>>,
 ) -> Result<Vec<S>> {
     if times.step <= 0 || times.end < times.start {
         let shown = format!("{}..{} by {}", times.start, times.end, times.step);
@@ -103,7 +106,7 @@ pub fn backtest<S: Sink>(
             "give a positive step, and an end after the start",
         ));
     }
-    let (queries, kinds, mut runs) = sorted(plans);
+    let (queries, kinds, mut runs) = sorted(plans, render.is_some());
     let mut first = times.start;
     while first <= times.end {
         let last = times.end.min(first.saturating_add(times.step.saturating_mul(STEPS_PER_CHUNK - 1)));
@@ -119,15 +122,24 @@ pub fn backtest<S: Sink>(
             answers.iter_mut().flat_map(|m| &mut m.timestamps).for_each(|t| *t += times.offset_ms);
         }
         // Variants of one statement read the same rows, which are gathered once.
-        let gathered: Vec<Readings<'_>> = kinds
-            .iter()
-            .map(|kind| {
-                Readings::new(kind.by, &evaluations, kind.queries.iter().map(|q| &answers[*q]).collect())
-            })
-            .collect();
+        let mut own = Vec::with_capacity(kinds.len());
+        for kind in &kinds {
+            let answers: Vec<&Matrix> = kind.queries.iter().map(|q| &answers[*q]).collect();
+            own.push(match (kind.rendered, render.as_mut()) {
+                (Some(plan), Some(render)) => rendered(plan, &answers, render)?,
+                _ => Vec::new(),
+            });
+        }
+        let gathered = kinds.iter().zip(&own).map(|(kind, own)| {
+            let shared = kind.queries.iter().map(|q| &answers[*q]);
+            let answers = if own.is_empty() { shared.collect() } else { own.iter().collect() };
+            Readings::new(kind.by, &evaluations, answers)
+        });
+        let gathered: Vec<Readings<'_>> = gathered.collect();
         runs.par_iter_mut().try_for_each(|run| {
             budget.check()?;
             let readings = &gathered[run.kind];
+            check(run.plan, readings)?;
             run.sink.take(match S::ALL {
                 true => run.machine.run(run.plan, readings, mutings, false),
                 false => run.machine.changes(run.plan, readings, mutings, false, false),
@@ -144,10 +156,11 @@ pub fn backtest<S: Sink>(
 }
 
 /// Queries by their places, and what makes instances of their rows.
-#[derive(PartialEq)]
 struct Kind<'p> {
     by: Option<&'p [String]>,
     queries: Vec<usize>,
+    /// Whose templates are rendered into the rows: of one plan alone.
+    rendered: Option<&'p Plan>,
 }
 
 struct Run<'p, S> {
@@ -161,13 +174,17 @@ struct Run<'p, S> {
 type Sorted<'p, S> = (Vec<&'p Query>, Vec<Kind<'p>>, Vec<Run<'p, S>>);
 
 /// Each query once, each kind of readings once, and a run a plan.
-fn sorted<S>(plans: Vec<(&Plan, S)>) -> Sorted<'_, S> {
+fn sorted<S>(plans: Vec<(&Plan, S)>, renders: bool) -> Sorted<'_, S> {
     let (mut queries, mut kinds, mut runs) = (Vec::new(), Vec::new(), Vec::with_capacity(plans.len()));
     for (plan, sink) in plans {
         let places =
             plan.queries.iter().map(|query| found(&mut queries, query, |a, b| a.text == b.text)).collect();
-        let kind = Kind { by: plan.by.as_deref(), queries: places };
-        let kind = found(&mut kinds, kind, |a, b| a == b);
+        let rendered = Some(plan).filter(|plan| renders && !plan.templates.is_empty());
+        let kind = Kind { by: plan.by.as_deref(), queries: places, rendered };
+        let same = |a: &Kind<'_>, b: &Kind<'_>| {
+            a.rendered.is_none() && b.rendered.is_none() && a.by == b.by && a.queries == b.queries
+        };
+        let kind = found(&mut kinds, kind, same);
         runs.push(Run { plan, kind, machine: Machine::default(), sink });
     }
     (queries, kinds, runs)

@@ -15,8 +15,11 @@ use crate::syntax::tree::{BinaryOp, Expr, ExprKind, ValueType};
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub name: String,
-    /// `None`: all labels of the fire expression but the name.
+    /// `None`: all labels of the fire expression but the name. With the names of templates.
     pub by: Option<Vec<String>>,
+    /// Labels that are templates, and part of what an instance is. None where the alert has levels: there they are
+    /// rendered when somebody is told.
+    pub templates: Map,
     /// What is evaluated, each once.
     pub queries: Vec<Query>,
     /// Lowest first; one without a name where the alert has no levels.
@@ -176,8 +179,14 @@ pub fn compile(alert: &Alert, text: &str) -> Result<Plan> {
         error: clauses.error.unwrap_or(OnError::Keep),
         cap: clauses.cap,
     };
-    let (name, by, queries) = (alert.name.clone(), alert.by.clone(), compiler.queries);
-    Ok(Plan { name, by, queries, levels: plans, rules, alert: alert.clone() })
+    let (name, mut by, queries) = (alert.name.clone(), alert.by.clone(), compiler.queries);
+    let mut templates = Map::new();
+    if matches!(alert.body, Body::Single(_)) {
+        templates
+            .extend(clauses.own.labels.iter().flatten().filter(|(_, text)| text.contains("{{")).cloned());
+    }
+    by.iter_mut().for_each(|by| by.extend(templates.iter().map(|(name, _)| name.clone())));
+    Ok(Plan { name, by, templates, queries, levels: plans, rules, alert: alert.clone() })
 }
 
 struct Compiler<'t> {

@@ -1,34 +1,64 @@
-//! What is probably not meant: alerts that never or always fire, counters compared, clear levels that fire.
+//! What is probably not meant: alerts that never or always fire, counters compared, clear levels that fire, names that
+//! no series has, conditions that cost too much.
 
-use metricsdb_model::Span;
+use metricsdb_model::{Grouping, MatchOp, Span};
 
 use super::compile::{compares, comparison, constant};
+use crate::syntax::quote;
 use crate::syntax::statement::{Alert, Body, ClearWhen, Condition};
-use crate::syntax::tree::{BinaryOp, Expr, ExprKind, ValueType};
+use crate::syntax::tree::{BinaryOp, Expr, ExprKind, Filter, Selector, ValueType};
+
+/// Samples that one evaluation of a condition may load before it is remarked on.
+pub const SAMPLES_MAX: u64 = 10_000_000;
+/// A bound that is so many times the highest rate is taken for one of the counter.
+const SCALE: f64 = 100.0;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lint {
-    /// `never_fires`, `always_fires`, `counter_compared`, `clear_while_firing`.
+    /// `never_fires`, `always_fires`, `counter_compared`, `clear_while_firing`; of the data as they are: `unknown_metric`,
+    /// `unknown_label`, `counter_scale`, `costly`.
     pub check: &'static str,
     pub message: String,
     pub span: Span,
 }
 
-/// Remarks on an alert that compiles. `is_counter` knows the metrics that only rise.
-pub fn lint(alert: &Alert, is_counter: &dyn Fn(&str) -> bool) -> Vec<Lint> {
+/// What is known of the data. `None`: it can't be said.
+pub trait Known {
+    /// Whether a metric only rises.
+    fn is_counter(&self, metric: &str) -> bool;
+    /// How many series a selector takes.
+    fn series(&self, selector: &str) -> Option<u64>;
+    /// The highest value of an expression now.
+    fn highest(&self, expr: &str) -> Option<f64>;
+    /// How many samples an evaluation loads at most.
+    fn samples(&self, expr: &str) -> Option<u64>;
+}
+
+/// Remarks on an alert that compiles.
+pub fn lint(alert: &Alert, known: &dyn Known) -> Vec<Lint> {
     let mut found = Vec::new();
     let conditions: Vec<&Condition> = match &alert.body {
         Body::Single(condition) => vec![condition],
         Body::Levels(levels) => levels.iter().map(|level| &level.condition).collect(),
     };
     for condition in conditions {
-        look(condition, is_counter, &mut found);
+        look(condition, known, &mut found);
+        let clear = condition.clear.as_ref().and_then(|clear| match &clear.when {
+            ClearWhen::When(expr) => Some(expr),
+            ClearWhen::At(_) => None,
+        });
+        for expr in [Some(&condition.fire), clear].into_iter().flatten() {
+            names(expr, known, &mut found);
+            cost(expr, known, &mut found);
+        }
+        scale(&condition.fire, known, &mut found);
     }
     found
 }
 
-fn look(condition: &Condition, is_counter: &dyn Fn(&str) -> bool, found: &mut Vec<Lint>) {
+fn look(condition: &Condition, known: &dyn Known, found: &mut Vec<Lint>) {
     let fire = &condition.fire;
+    let is_counter: &dyn Fn(&str) -> bool = &|name| known.is_counter(name);
     let mut add = |check, message: String, span| found.push(Lint { check, message, span });
     match constant(fire) {
         Some(_) => add("always_fires", format!("{fire} is a number, which always fires, 0 too"), fire.span),
@@ -55,6 +85,107 @@ fn look(condition: &Condition, is_counter: &dyn Fn(&str) -> bool, found: &mut Ve
     {
         let message = "both conditions can be true at once, and then it fires; leave a gap between them";
         add("clear_while_firing", message.to_owned(), clear.span);
+    }
+}
+
+/// Metrics that no series has, and labels that none of a metric's has, in matchers and in `by`.
+fn names(expr: &Expr, known: &dyn Known, found: &mut Vec<Lint>) {
+    let selector = match &expr.kind {
+        ExprKind::Selector(selector) | ExprKind::Range { selector, .. } => Some(selector),
+        _ => None,
+    };
+    if let Some((selector, metric)) = selector.and_then(|s| Some((s, s.name.as_deref()?))) {
+        // Alerts write theirs when they are active.
+        if metric.starts_with("ALERTS") {
+            return;
+        }
+        if known.series(&format!("{{__name__={}}}", quote(metric))) == Some(0) {
+            let message = format!("there is no metric {metric}, so this selects nothing");
+            found.push(Lint { check: "unknown_metric", message, span: expr.span });
+            return;
+        }
+        let mut labels = Vec::new();
+        wanted(&selector.filter, &mut labels);
+        unknown(metric, &labels, expr.span, known, found);
+    }
+    if let ExprKind::Aggregate(aggregate) = &expr.kind
+        && let Grouping::By(labels) = &aggregate.grouping
+        && let Some(metric) = lone(&aggregate.expr).and_then(|selector| selector.name.as_deref())
+    {
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        unknown(metric, &labels, expr.span, known, found);
+    }
+    expr.children().for_each(|child| names(child, known, found));
+}
+
+fn unknown(metric: &str, labels: &[&str], span: Span, known: &dyn Known, found: &mut Vec<Lint>) {
+    for label in labels {
+        let with = format!("{{__name__={}, {}!=\"\"}}", quote(metric), quote(label));
+        let any = format!("{{__name__={}}}", quote(metric));
+        if known.series(&with) == Some(0) && known.series(&any).is_some_and(|count| count > 0) {
+            let message = format!("no series of {metric} has the label {label}");
+            found.push(Lint { check: "unknown_label", message, span });
+        }
+    }
+}
+
+/// Labels that must have a value.
+fn wanted<'e>(filter: &'e Filter, found: &mut Vec<&'e str>) {
+    match filter {
+        Filter::All(parts) => parts.iter().for_each(|part| wanted(part, found)),
+        Filter::Match(matcher) if matcher.name != "__name__" => {
+            let positive = matches!(matcher.op, MatchOp::Equal | MatchOp::Regex);
+            if positive && !matcher.matches("") {
+                found.push(&matcher.name);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The selector of an expression in which series keep their labels.
+fn lone(expr: &Expr) -> Option<&Selector> {
+    match &expr.kind {
+        ExprKind::Selector(selector) | ExprKind::Range { selector, .. } => Some(selector),
+        ExprKind::Paren(inner) | ExprKind::Negate(inner) | ExprKind::Plus(inner) => lone(inner),
+        ExprKind::Call(call)
+            if call.function.name != "label_replace" && call.function.name != "label_join" =>
+        {
+            match &call.args[..] {
+                [only] => lone(only),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// A rate that is compared with what the counter itself may come to.
+fn scale(fire: &Expr, known: &dyn Known, found: &mut Vec<Lint>) {
+    let Some((compared, BinaryOp::Greater | BinaryOp::GreaterEqual, bound)) = comparison(fire) else {
+        return;
+    };
+    let ExprKind::Call(call) = &compared.unparenthesized().kind else { return };
+    if !matches!(call.function.name, "rate" | "irate") {
+        return;
+    }
+    let Some(selector) = lone(compared).and_then(|s| s.name.as_deref()) else { return };
+    let (Some(rate), Some(counter)) = (known.highest(&compared.to_string()), known.highest(selector)) else {
+        return;
+    };
+    if rate > 0.0 && bound >= rate * SCALE && bound <= counter {
+        let message = format!(
+            "{compared} is {rate:.3} at most now; {bound} is rather a value of {selector} itself, which is {counter}"
+        );
+        found.push(Lint { check: "counter_scale", message, span: fire.span });
+    }
+}
+
+fn cost(expr: &Expr, known: &dyn Known, found: &mut Vec<Lint>) {
+    if let Some(samples) = known.samples(&expr.to_string()).filter(|samples| *samples > SAMPLES_MAX) {
+        let message =
+            format!("each evaluation loads up to {samples} samples; record a part of it, or narrow it");
+        found.push(Lint { check: "costly", message, span: expr.span });
     }
 }
 

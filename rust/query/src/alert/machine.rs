@@ -342,10 +342,7 @@ impl Machine {
             place.into_iter().for_each(|place| places[place] = true);
             tracked.push((labels.clone(), place));
         }
-        let fresh = (0..places.len()).filter(|place| {
-            let blocks = readings.times().len().div_ceil(BLOCK);
-            !places[*place] && !(0..blocks).all(|block| readings.is_quiet(plan, *place, block))
-        });
+        let fresh = (0..places.len()).filter(|place| !places[*place] && !readings.rests(plan, *place));
         tracked.extend(fresh.map(|place| (readings.labels(place).clone(), Some(place))));
         tracked.sort_by(|a, b| a.0.cmp(&b.0));
         if plan.rules.cap.is_some() {
@@ -385,7 +382,9 @@ impl Machine {
 
     /// One evaluation of all instances, so that those past the cap are known before anybody is told.
     fn step_all(&mut self, run: &mut Run<'_>, all: &mut [Candidate], step: usize) {
-        all.iter_mut().for_each(|candidate| run.advance(candidate, step));
+        for candidate in all.iter_mut() {
+            run.advance(candidate, step);
+        }
         let now = run.readings.times()[step];
         let cap = run.plan.rules.cap.map_or(usize::MAX, |cap| cap as usize);
         let fired = |candidate: &Candidate| candidate.before.iter().any(|before| before.firing);
@@ -485,8 +484,9 @@ impl Run<'_> {
                     _ => return,
                 }
             }
-            self.advance(candidate, candidate.first + at);
-            self.announce(candidate, candidate.first + at);
+            if self.advance(candidate, candidate.first + at) {
+                self.announce(candidate, candidate.first + at);
+            }
             at += 1;
         }
     }
@@ -502,12 +502,13 @@ impl Run<'_> {
         }
     }
 
-    /// The states after an evaluation; those before are kept beside.
-    fn advance(&mut self, candidate: &mut Candidate, step: usize) {
+    /// The states after an evaluation; those before are kept beside. Whether there may be anything to tell.
+    fn advance(&mut self, candidate: &mut Candidate, step: usize) -> bool {
         let rules = &self.plan.rules;
         let now = self.readings.times()[step];
         let bits = candidate.signals[step - candidate.first];
         candidate.before.clear();
+        let mut news = false;
         for (l, (state, timing)) in candidate.state.levels.iter_mut().zip(&rules.levels).enumerate() {
             let (shown, firing) = (state.shown(), state.is_firing());
             let (flapping, firing_at) = (state.flapping.on, state.firing_at);
@@ -517,7 +518,12 @@ impl Run<'_> {
                 // What it is from here on is of interest.
                 candidate.valued[l] = step;
             }
+            news |= firing != state.is_firing()
+                || state.is_firing() != state.announced
+                || shown != state.shown()
+                || flapping != state.flapping.on;
         }
+        news
     }
 
     /// Takes over the last value of a level up to an evaluation.

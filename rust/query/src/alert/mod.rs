@@ -6,6 +6,7 @@
 pub mod backtest;
 pub mod compile;
 mod flap;
+pub mod identity;
 pub mod lint;
 pub mod machine;
 pub mod readings;
@@ -14,7 +15,7 @@ mod slo;
 mod tally;
 
 pub use compile::{Plan, compile};
-pub use lint::{Lint, lint};
+pub use lint::{Known, Lint, lint};
 pub use machine::{Change, Machine, Muting, State};
 pub use readings::Readings;
 pub use saved::Active;

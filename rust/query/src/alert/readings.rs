@@ -3,12 +3,14 @@
 //! Bounds stand in the plan, not here: many variants of one statement share one scan.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
 use metricsdb_model::answer::Point;
 use metricsdb_model::{Labels, Matrix};
 
 use super::compile::{ClearTest, LevelPlan, Plan, Test, compares};
+use crate::syntax::statement::OnNoData;
 use crate::syntax::tree::BinaryOp;
 
 /// One level at one evaluation: three bits, shifted by the level.
@@ -26,8 +28,16 @@ pub struct Readings<'m> {
     times: &'m [i64],
     answers: Vec<&'m Matrix>,
     instances: Vec<Entry>,
-    /// Least and greatest value of each row of each answer, block by block.
-    extremes: Vec<Vec<Vec<(f64, f64)>>>,
+    /// Some instance has several rows of one query, or a label that the alert's own take the place of.
+    shared: bool,
+    /// Of each row of each answer.
+    extremes: Vec<Vec<Extremes>>,
+}
+
+/// Least and greatest value of a row.
+struct Extremes {
+    whole: (f64, f64),
+    blocks: Vec<(f64, f64)>,
 }
 
 struct Entry {
@@ -54,11 +64,15 @@ impl<'m> Readings<'m> {
             }
         }
         instances.sort_by(|a, b| a.labels.cmp(&b.labels));
+        let shared = instances.iter().any(|entry| {
+            let own = ["alertname", "severity"].iter().any(|name| !entry.labels.value(name).is_empty());
+            own || entry.rows.windows(2).any(|pair| pair[0].0 == pair[1].0)
+        });
         let extremes = answers
             .iter()
             .map(|matrix| (0..matrix.len()).map(|row| extremes(matrix, row, times)).collect())
             .collect();
-        Readings { times, answers, instances, extremes }
+        Readings { times, answers, instances, shared, extremes }
     }
 
     pub fn times(&self) -> &'m [i64] {
@@ -94,11 +108,21 @@ impl<'m> Readings<'m> {
 
     /// Whether no level can fire in a block of evaluations.
     pub(crate) fn is_quiet(&self, plan: &Plan, instance: usize, block: usize) -> bool {
+        self.is_quiet_within(plan, instance, |row| row.blocks[block])
+    }
+
+    /// Whether no level can fire at any evaluation.
+    pub(crate) fn rests(&self, plan: &Plan, instance: usize) -> bool {
+        self.is_quiet_within(plan, instance, |row| row.whole)
+    }
+
+    #[inline]
+    fn is_quiet_within(&self, plan: &Plan, instance: usize, of: impl Fn(&Extremes) -> (f64, f64)) -> bool {
         let rows = &self.instances[instance].rows;
         let may = |test: Test, &(query, row): &(u32, u32)| match test {
             Test::Present { query: wanted } => wanted == query as usize,
             Test::Compare { query: wanted, op, bound } => {
-                let (least, greatest) = self.extremes[query as usize][row as usize][block];
+                let (least, greatest) = of(&self.extremes[query as usize][row as usize]);
                 wanted == query as usize
                     && match op {
                         BinaryOp::Greater | BinaryOp::GreaterEqual => compares(op, greatest, bound),
@@ -108,6 +132,51 @@ impl<'m> Readings<'m> {
             }
         };
         !plan.levels.iter().any(|level| rows.iter().any(|row| may(level.fire, row)))
+    }
+
+    /// What the conditions came to, as one number: equal where the machine would go the same way.
+    pub fn digest(&self, plan: &Plan) -> u64 {
+        // Where only fire matters, an instance that does not fire is as if it were not there.
+        let all = plan.rules.nodata != OnNoData::Clear
+            || plan.levels.iter().any(|level| level.clear != ClearTest::NotFire);
+        let mut hasher = DefaultHasher::new();
+        let mut signals = Vec::new();
+        for place in (0..self.len()).filter(|place| all || !self.rests(plan, *place)) {
+            self.signals(plan, place, 0..self.times.len(), &mut signals);
+            if all || signals.iter().any(|bits| bits & ALL != 0) {
+                self.labels(place).hash(&mut hasher);
+                signals.hash(&mut hasher);
+            }
+        }
+        hasher.finish()
+    }
+
+    pub(crate) fn shared(&self) -> bool {
+        self.shared
+    }
+
+    /// The rows of a query that an instance has.
+    pub(crate) fn rows(&self, instance: usize, query: usize) -> impl Iterator<Item = u32> {
+        let rows = self.instances[instance].rows.iter();
+        rows.filter(move |(wanted, _)| *wanted as usize == query).map(|(_, row)| *row)
+    }
+
+    /// Whether two of some rows fire at one evaluation.
+    pub(crate) fn meet(&self, test: Test, rows: &[u32]) -> bool {
+        let (query, compare) = match test {
+            Test::Present { query } => (query, None),
+            Test::Compare { query, op, bound } => (query, Some((op, bound))),
+        };
+        let steps = self.times.len();
+        let mut fired = vec![0u32; steps];
+        let mut now = Vec::new();
+        for row in rows {
+            now.clear();
+            now.resize(steps, 0);
+            self.apply(compare, query, *row as usize, 0..steps, &mut now, (1, 0));
+            fired.iter_mut().zip(&now).for_each(|(count, one)| *count += one);
+        }
+        fired.iter().any(|count| *count > 1)
     }
 
     /// Writes the bits of an instance at some evaluations.
@@ -271,11 +340,12 @@ fn instance(labels: &Labels, by: Option<&[String]>) -> Labels {
 }
 
 /// Least and greatest value of a row in each block of evaluations.
-fn extremes(matrix: &Matrix, row: usize, times: &[i64]) -> Vec<(f64, f64)> {
+fn extremes(matrix: &Matrix, row: usize, times: &[i64]) -> Extremes {
     let (_, stamps, values) = matrix.row(row);
     let whole = stamps.len() == times.len();
+    let none = (f64::INFINITY, f64::NEG_INFINITY);
     let mut from = 0;
-    times
+    let blocks: Vec<(f64, f64)> = times
         .chunks(BLOCK)
         .map(|block| {
             let to = if whole {
@@ -285,10 +355,12 @@ fn extremes(matrix: &Matrix, row: usize, times: &[i64]) -> Vec<(f64, f64)> {
             };
             let block = &values[from..to];
             from = to;
-            let none = (f64::INFINITY, f64::NEG_INFINITY);
             block.iter().fold(none, |(least, greatest), v| (least.min(*v), greatest.max(*v)))
         })
-        .collect()
+        .collect();
+    let whole =
+        blocks.iter().fold(none, |(least, greatest), block| (least.min(block.0), greatest.max(block.1)));
+    Extremes { whole, blocks }
 }
 
 /// Fire and clear of level `l`, where values compare with the one bound and the other.

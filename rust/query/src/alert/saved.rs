@@ -271,6 +271,16 @@ impl Machine {
         })
     }
 
+    /// Forgets everything, and fails, where more than `limit` alerts are active: as Prometheus does with a group's.
+    pub fn keep_to(&mut self, limit: usize) -> Result<()> {
+        let count = self.active().count();
+        if count <= limit {
+            return Ok(());
+        }
+        *self = Machine::default();
+        Err(Error::execution(format!("exceeded limit of {limit} with {count} alerts")))
+    }
+
     /// Since when instances are folded into a summary, and how many are.
     pub fn folded(&self) -> Option<(i64, usize)> {
         let count = || self.instances.values().filter(|instance| instance.folded).count();

@@ -38,7 +38,7 @@ impl Sink for Tally {
             let key = (change.labels, change.level);
             if change.flapping {
                 self.flaps += u64::from(self.flapping.insert(key.clone()));
-            } else {
+            } else if !self.flapping.is_empty() {
                 self.flapping.remove(&key);
             }
             match (change.firing, self.open.get(&key).copied()) {

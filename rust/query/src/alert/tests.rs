@@ -3,6 +3,7 @@
 
 mod backtests;
 mod compiled;
+mod identities;
 mod states;
 
 use metricsdb_model::{Labels, Matrix};

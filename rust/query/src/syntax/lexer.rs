@@ -201,7 +201,7 @@ struct Lexer<'t> {
     block: Option<usize>,
 }
 
-/// `GROUP name [EVERY dur] [OFFSET dur] [LABELS map] {`: the last brace opens no selector.
+/// `GROUP name [EVERY dur] [OFFSET dur] [LIMIT n] [LABELS map] {`: the last brace opens no selector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Header {
     Outside,
@@ -269,7 +269,8 @@ impl<'t> Lexer<'t> {
             (Header::Word, TokenKind::Word) if is("labels") => Header::Outside,
             (Header::Word, TokenKind::Word | TokenKind::MetricName | TokenKind::String) => Header::Named,
             (Header::Named, TokenKind::Word) if is("labels") => Header::Map,
-            (Header::Named, TokenKind::Word) if is("every") => Header::Named,
+            (Header::Named, TokenKind::Word) if is("every") || is("limit") => Header::Named,
+            (Header::Named, TokenKind::Number) => Header::Named,
             (Header::Named, TokenKind::Keyword(Keyword::Offset) | TokenKind::Duration) => Header::Named,
             (_, TokenKind::Keyword(Keyword::Aggregate(AggregateOp::Group))) if self.parens.is_empty() => {
                 Header::Word

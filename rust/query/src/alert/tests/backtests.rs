@@ -75,7 +75,7 @@ proptest! {
         let plans: Vec<Plan> = STATEMENTS.iter().map(|text| plan(text)).collect();
         let all = || plans.iter().map(|plan| (plan, Vec::new())).collect();
         let times = Times { offset_ms, ..times(29_000) };
-        let found = backtest(all(), &[], times, &source, &Budget::unlimited()).unwrap();
+        let found = backtest(all(), &[], times, &source, &Budget::unlimited(), None).unwrap();
         for ((plan, found), text) in plans.iter().zip(found).zip(STATEMENTS) {
             prop_assert_eq!(&found, &live(plan, times, &source), "{}", text);
         }
@@ -89,14 +89,14 @@ fn parts_of_a_long_time_are_one_rehearsal() {
     let held = source(&rows);
     let plans: Vec<Plan> = STATEMENTS.iter().map(|text| plan(text)).collect();
     let all = || plans.iter().map(|plan| (plan, Vec::new())).collect();
-    let found = backtest(all(), &[], times(1_199_000), &held, &Budget::unlimited()).unwrap();
+    let found = backtest(all(), &[], times(1_199_000), &held, &Budget::unlimited(), None).unwrap();
     for (plan, found) in plans.iter().zip(found) {
         assert_eq!(found, live(plan, times(1_199_000), &held));
     }
-    let wrong = backtest(all(), &[], Times { step: 0, ..times(1) }, &held, &Budget::unlimited());
+    let wrong = backtest(all(), &[], Times { step: 0, ..times(1) }, &held, &Budget::unlimited(), None);
     assert!(wrong.unwrap_err().to_string().contains("are no evaluations"));
     let last = Times { start: i64::MAX - 1, end: i64::MAX, ..times(0) };
-    assert!(backtest(all(), &[], last, &source(&[]), &Budget::unlimited()).is_ok());
+    assert!(backtest(all(), &[], last, &source(&[]), &Budget::unlimited(), None).is_ok());
 }
 
 #[test]
@@ -113,7 +113,8 @@ fn histograms_are_present_and_compare_with_nothing() {
     {
         let plan = plan(text);
         let mut found =
-            backtest(vec![(&plan, Vec::new())], &[], times(19_000), &held, &Budget::unlimited()).unwrap();
+            backtest(vec![(&plan, Vec::new())], &[], times(19_000), &held, &Budget::unlimited(), None)
+                .unwrap();
         let (found, wanted) = (found.remove(0), live(&plan, times(19_000), &held));
         assert_eq!(format!("{found:?}"), format!("{wanted:?}"), "{text}");
         assert!(!found.is_empty(), "{text}");
@@ -128,10 +129,17 @@ fn a_tally_counts_what_the_transitions_say() {
     let held = source(&rows);
     let plan = plan("alert a flap 2 changes in 90s level l when x > 5 level m when x > 7");
     let run = (&plan, Vec::new());
-    let changes = backtest(vec![run], &[], times(299_000), &held, &Budget::unlimited()).unwrap().remove(0);
+    let changes =
+        backtest(vec![run], &[], times(299_000), &held, &Budget::unlimited(), None).unwrap().remove(0);
     let incidents = [(0, 10_000), (50_000, 60_000), (400_000, 500_000)];
-    let tallies =
-        backtest(vec![(&plan, Tally::new(&incidents))], &[], times(299_000), &held, &Budget::unlimited());
+    let tallies = backtest(
+        vec![(&plan, Tally::new(&incidents))],
+        &[],
+        times(299_000),
+        &held,
+        &Budget::unlimited(),
+        None,
+    );
     let mut tally = tallies.unwrap().remove(0);
     tally.finish(299_000);
     let mut episodes = Vec::new();

@@ -138,9 +138,8 @@ fn burn_rates_are_plain_promql() {
 
 #[test]
 fn lints_say_what_is_probably_not_meant() {
-    let counter = |name: &str| name.ends_with("_total");
     let checks = |text: &str| -> Vec<&'static str> {
-        lint(&alert(text), &counter).iter().map(|found| found.check).collect()
+        lint(&alert(text), &Nothing).iter().map(|found| found.check).collect()
     };
     for text in [
         "up",
@@ -195,4 +194,93 @@ fn lints_say_what_is_probably_not_meant() {
     assert!(checks("alert a when x > 5 clear when x <= 5").is_empty());
     assert!(checks("alert a when x > 5 clear when y > 3").is_empty());
     assert_eq!(checks("alert a level l when x > 5 level m when up"), ["always_fires"]);
+}
+
+/// Knows counters by their names, and no data.
+struct Nothing;
+
+impl Known for Nothing {
+    fn is_counter(&self, metric: &str) -> bool {
+        metric.ends_with("_total")
+    }
+    fn series(&self, _: &str) -> Option<u64> {
+        None
+    }
+    fn highest(&self, _: &str) -> Option<f64> {
+        None
+    }
+    fn samples(&self, _: &str) -> Option<u64> {
+        None
+    }
+}
+
+/// A store with the metrics `x` and `x_total`, which have the label `i`.
+struct Some2;
+
+impl Known for Some2 {
+    fn is_counter(&self, metric: &str) -> bool {
+        Nothing.is_counter(metric)
+    }
+    fn series(&self, selector: &str) -> Option<u64> {
+        let there = selector.contains("\"x\"") || selector.contains("\"x_total\"");
+        Some(u64::from(there && (!selector.contains("!=") || selector.contains("\"i\"!="))))
+    }
+    fn highest(&self, expr: &str) -> Option<f64> {
+        Some(if expr.contains("rate") { 2.0 } else { 100_000.0 })
+    }
+    fn samples(&self, expr: &str) -> Option<u64> {
+        Some(if expr.contains("1y") { 1 << 40 } else { 1 })
+    }
+}
+
+#[test]
+fn lints_know_the_data() {
+    let checks = |text: &str| -> Vec<&'static str> {
+        lint(&alert(&format!("alert a when {text}")), &Some2).iter().map(|found| found.check).collect()
+    };
+    for (text, wanted) in [
+        ("x > 5", &[][..]),
+        ("y > 5", &["unknown_metric"]),
+        ("x > 5 clear when y < 3", &["unknown_metric"]),
+        ("x{i=\"a\", j!=\"b\", k=~\".*\"} > 5", &[]),
+        ("x{j=\"a\"} > 5", &["unknown_label"]),
+        ("x{j=~\"a.*\"} > 5 and x{i in (\"a\")} > 3", &["unknown_label"]),
+        ("{__name__=\"y\", j=\"a\"} > 5", &[]),
+        ("sum by (i) (x) > 5", &[]),
+        ("sum by (i, j) (rate(x_total[5m])) > 5", &["unknown_label"]),
+        ("sum by (j) (-(x)) > 5", &["unknown_label"]),
+        ("sum by (j) (label_replace(x, \"j\", \"\", \"\", \"\")) > 5", &[]),
+        ("sum by (j) (x + x) > 5", &[]),
+        ("sum by (j) (round(x, 5)) > 5", &[]),
+        ("sum without (j) (x) > 5", &[]),
+        ("firing(\"Other\") > 0", &[]),
+        ("rate(x_total[5m]) > 100", &[]),
+        ("rate(x_total[5m]) > 1000", &["counter_scale"]),
+        ("rate(x_total[5m]) > 1000000", &[]),
+        ("rate(x_total[5m]) < 1000", &[]),
+        ("rate({__name__=\"x\"}[5m]) > 1000", &[]),
+        ("delta(x[5m]) > 1000", &[]),
+        ("sum(rate(x_total[5m])) > 1000", &[]),
+        ("avg_over_time(x[1y]) > 1", &["costly"]),
+    ] {
+        assert_eq!(checks(text), wanted, "{text}");
+    }
+}
+
+#[test]
+fn a_digest_changes_with_what_the_machine_sees() {
+    let digest = |text: &str, values: [f64; 2]| {
+        let plan = plan(text);
+        let answer = matrix(&[("a", &[values[0]]), ("b", &[values[1]])], 0, 1);
+        Readings::new(None, &[0], vec![&answer]).digest(&plan)
+    };
+    for (text, same, other) in [
+        ("alert a when x > 5", [4.0, 7.0], [4.0, 3.0]),
+        ("alert a when x > 5 clear at 3", [0.0, 6.0], [4.0, 6.0]),
+        ("alert a when x > 5 on nodata keep", [4.0, 8.0], [f64::NAN, 6.0]),
+        ("alert a when x != 5", [4.0, 7.0], [5.0, 7.0]),
+    ] {
+        assert_eq!(digest(text, [1.0, 6.0]), digest(text, same), "{text}");
+        assert_ne!(digest(text, [1.0, 6.0]), digest(text, other), "{text}");
+    }
 }

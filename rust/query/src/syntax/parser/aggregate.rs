@@ -1,11 +1,11 @@
 //! Aggregations, and the lists of labels in parentheses.
 
-use metricsdb_model::{Error, Grouping, Result, Span};
+use metricsdb_model::{Error, Grouping, MatchOp, Matcher, Result, Span};
 
 use super::Parser;
 use crate::syntax::lexer::{Keyword, TokenKind};
 use crate::syntax::literal::{self, StringError};
-use crate::syntax::tree::{Aggregate, AggregateOp, Expr, ExprKind};
+use crate::syntax::tree::{Aggregate, AggregateOp, Expr, ExprKind, Filter, Selector};
 
 impl Parser<'_> {
     /// At the name of an aggregation: whether it is one, or a metric that is called so.
@@ -63,6 +63,38 @@ impl Parser<'_> {
                 ),
             )),
         }
+    }
+
+    /// `firing("Name")`: 1 for each instance of an alert that fires, at whatever level. It is what it prints as: the
+    /// series that the alert writes, without the labels that only these have.
+    pub(super) fn firing(&mut self, name_span: Span) -> Result<Expr> {
+        let (args, close) = self.arguments()?;
+        let span = name_span.to(close);
+        let [Expr { kind: ExprKind::String(alert), .. }] = &args[..] else {
+            return Err(self.error(span, "firing takes the name of an alert, in quotes"));
+        };
+        let matchers = [("alertname", alert.as_str()), ("alertstate", "firing")];
+        let mut filters = Vec::with_capacity(matchers.len());
+        for (label, value) in matchers {
+            let matcher =
+                Matcher::new(label, MatchOp::Equal, value).map_err(|_| self.error(span, "firing"))?;
+            filters.push(Filter::Match(matcher));
+        }
+        let selector = Selector {
+            name: Some("ALERTS".to_owned()),
+            filter: Filter::All(filters),
+            offset: None,
+            at: None,
+            extension: None,
+        };
+        let own = ["alertname", "alertstate", "severity"].map(str::to_owned);
+        let aggregate = Aggregate {
+            op: AggregateOp::Group,
+            expr: Expr { kind: ExprKind::Selector(selector), span },
+            param: None,
+            grouping: Grouping::Without(own.to_vec()),
+        };
+        Ok(Expr { kind: ExprKind::Aggregate(Box::new(aggregate)), span })
     }
 
     /// Prometheus finds a label name of broken bytes when it evaluates, and says so without a place; here

@@ -280,7 +280,7 @@ impl Parser<'_> {
     }
 
     /// A whole number from 1 on.
-    fn integer(&mut self, context: &str, max: u32) -> Result<u32> {
+    pub(super) fn integer(&mut self, context: &str, max: u32) -> Result<u32> {
         let span = self.token().span;
         if self.kind() != TokenKind::Number {
             return Err(self.unexpected(context, "a whole number"));

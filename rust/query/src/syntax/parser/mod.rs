@@ -386,7 +386,12 @@ impl<'t> Parser<'t> {
     fn call(&mut self, name: &str) -> Result<Expr> {
         let name_span = self.advance().span;
         let known = table::lookup(name).filter(|function| self.metricsql || !function.metricsql);
-        let Some(function) = known else { return Err(self.unknown(name, name_span)) };
+        let Some(function) = known else {
+            return match self.metricsql && name == "firing" {
+                true => self.firing(name_span),
+                false => Err(self.unknown(name, name_span)),
+            };
+        };
         let (args, close) = self.arguments()?;
         let kind = ExprKind::Call(Call { function, args, name_span, keep_name: false });
         Ok(Expr { kind, span: name_span.to(close) })

@@ -169,8 +169,9 @@ impl Parser<'_> {
         let name = self.name("GROUP")?;
         let every_ms = self.eat_word("every").then(|| self.length("EVERY")).transpose()?;
         let offset_ms = self.eat_word("offset").then(|| self.duration("OFFSET")).transpose()?;
+        let limit = self.eat_word("limit").then(|| self.integer("LIMIT", u32::MAX)).transpose()?;
         let labels = self.eat_word("labels").then(|| self.map("LABELS")).transpose()?.unwrap_or_default();
-        self.expect(TokenKind::LeftBrace, "GROUP", "EVERY, OFFSET, LABELS in this order, or \"{\"")?;
+        self.expect(TokenKind::LeftBrace, "GROUP", "EVERY, OFFSET, LIMIT, LABELS in this order, or \"{\"")?;
         let mut statements = Vec::new();
         while self.kind() != TokenKind::RightBrace {
             let at = self.token().span;
@@ -185,7 +186,7 @@ impl Parser<'_> {
             self.eat(TokenKind::Semicolon);
         }
         self.advance();
-        Ok(Group { name, every_ms, offset_ms, labels, statements, span: start.to(self.last_span()) })
+        Ok(Group { name, every_ms, offset_ms, limit, labels, statements, span: start.to(self.last_span()) })
     }
 
     fn alert(&mut self) -> Result<Alert> {

@@ -63,6 +63,8 @@ pub struct Group {
     pub name: String,
     pub every_ms: Option<i64>,
     pub offset_ms: Option<i64>,
+    /// The most alerts or series of one statement; one with more fails.
+    pub limit: Option<u32>,
     pub labels: Map,
     /// Records, alerts and SLOs.
     pub statements: Vec<Statement>,

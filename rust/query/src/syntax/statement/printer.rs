@@ -93,6 +93,9 @@ impl Display for Group {
         write!(f, "GROUP {}", Name(&self.name))?;
         write!(f, "{}", Length("EVERY", self.every_ms))?;
         write!(f, "{}", Length("OFFSET", self.offset_ms))?;
+        if let Some(limit) = self.limit {
+            write!(f, " LIMIT {limit}")?;
+        }
         if !self.labels.is_empty() {
             write!(f, "{}", Pairs("LABELS", &self.labels))?;
         }

@@ -265,7 +265,7 @@ fn errors_say_where_and_what_to_do() {
         ),
         (
             "group g offset 1m every 1m {}",
-            "1:19: parse error: unexpected identifier \"every\" in GROUP, expected EVERY, OFFSET, LABELS in this order, or \"{\"",
+            "1:19: parse error: unexpected identifier \"every\" in GROUP, expected EVERY, OFFSET, LIMIT, LABELS in this order, or \"{\"",
         ),
         ("slo s target 100% over 30d bad b total t", "1:14: parse error: a target lies between 0% and 100%"),
         (
@@ -455,12 +455,28 @@ fn slo() -> impl Strategy<Value = Statement> {
     )
 }
 
+#[test]
+fn firing_is_the_series_that_an_alert_writes() {
+    let spelled = "group without (alertname, alertstate, severity) \
+                   (ALERTS{alertname=\"Host \\\"Down\\\"\", alertstate=\"firing\"})";
+    let found = parse("x and on (a) firing('Host \"Down\"')").unwrap();
+    assert_eq!(found.to_string(), parse(&format!("x and on (a) {spelled}")).unwrap().to_string());
+    for text in ["firing()", "firing(x)", "firing(\"a\", \"b\")", "firing(5)", "firing(\"a\""] {
+        assert!(parse(text).is_err(), "{text}");
+    }
+    assert!(crate::syntax::parse_without_metricsql("firing(\"a\")").is_err());
+    // A metric may be called so.
+    assert!(matches!(parse("firing{a=\"b\"} > firing").unwrap().kind, ExprKind::Binary(_)));
+}
+
 fn statement() -> impl Strategy<Value = Statement> {
     let inner = prop_oneof![alert(), record(), slo()];
     let offset = maybe(0i64..1_000_000);
-    let group = (name(), maybe(ms()), offset, map(), prop::collection::vec(inner, 0..3)).prop_map(
-        |(name, every_ms, offset_ms, labels, statements)| {
-            Statement::Group(Group { name, every_ms, offset_ms, labels, statements, span: Span::default() })
+    let statements = prop::collection::vec(inner, 0..3);
+    let group = (name(), maybe(ms()), offset, maybe(1u32..=u32::MAX), map(), statements).prop_map(
+        |(name, every_ms, offset_ms, limit, labels, statements)| {
+            let span = Span::default();
+            Statement::Group(Group { name, every_ms, offset_ms, limit, labels, statements, span })
         },
     );
     prop_oneof![

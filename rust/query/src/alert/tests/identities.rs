@@ -1,0 +1,153 @@
+//! Labels that are templates, labels that collide, and limits: as Prometheus has them.
+
+use metricsdb_model::{Budget, Histogram, Result};
+
+use super::*;
+use crate::alert::backtest::{Times, backtest};
+use crate::alert::identity::{check, rendered};
+use crate::syntax::statement::Map;
+use crate::testing::{Mixed, Plain, Sample};
+
+/// `{{ v }}` is the value, `{{ i }}` the label.
+fn render(templates: &Map, labels: &Labels, value: f64, _at: i64) -> Result<Map> {
+    let text = |text: &str| text.replace("{{ v }}", &value.to_string()).replace("{{ i }}", labels.value("i"));
+    Ok(templates.iter().map(|(name, template)| (name.clone(), text(template))).collect())
+}
+
+fn broken(_: &Map, _: &Labels, _: f64, _: i64) -> Result<Map> {
+    Err(metricsdb_model::Error::execution("no template"))
+}
+
+fn source(values: &[f64]) -> Plain {
+    let samples = values.iter().enumerate().map(|(step, v)| (step as i64 * 1000, *v));
+    Plain(vec![(labels(&[("__name__", "x"), ("i", "a")]), samples.collect())])
+}
+
+fn times(end: i64) -> Times {
+    Times { start: 0, end, step: 1000, offset_ms: 0, lookback_ms: 1000 }
+}
+
+/// Instances, and when each began and ceased to fire (s).
+fn fired(text: &str, values: &[f64]) -> Vec<(String, i64, bool)> {
+    let plan = plan(text);
+    let runs = vec![(&plan, Vec::new())];
+    let end = times(values.len() as i64 * 1000 - 1000);
+    let budget = Budget::unlimited();
+    let found = backtest(runs, &[], end, &source(values), &budget, Some(&mut render)).unwrap().remove(0);
+    found.iter().map(|c: &Change| (c.labels.to_string(), c.at / 1000, c.firing)).collect()
+}
+
+#[test]
+fn a_rendered_label_tells_instances_apart() {
+    let values = [7.0, 7.0, 8.0, 1.0];
+    let found = fired("alert a when x > 5 labels { v=\"{{ v }}\", w=\"{{ i }}!\", s=\"s\" }", &values);
+    let (seven, eight) = (r#"{i="a", v="7", w="a!"}"#.to_owned(), r#"{i="a", v="8", w="a!"}"#.to_owned());
+    let rows = [(seven.clone(), 0, true), (seven, 2, false), (eight.clone(), 2, true), (eight, 3, false)];
+    assert_eq!(found, rows);
+    // With BY, the rendered ones are added to those that it names; a rendered one that is empty is none.
+    let by = fired("alert a by (j) when x > 5 labels { v=\"{{ i }}\", w=\"{{ none\" }", &[7.0, 1.0]);
+    assert_eq!(by[0].0, r#"{v="a", w="{{ none"}"#);
+    // Levels have no part in it: what differs between them would make instances of its own.
+    let levels = plan("alert a labels { v=\"{{ v }}\" } level l when x > 5");
+    assert!(levels.templates.is_empty());
+}
+
+#[test]
+fn what_does_not_fire_is_rendered_where_it_decides_when_it_ends() {
+    let values = [7.0, 5.0, 3.0];
+    let held = fired("alert a when x > 6 clear at 4 labels { w=\"{{ i }}\" }", &values);
+    assert_eq!(
+        held.iter().map(|(_, at, firing)| (*at, *firing)).collect::<Vec<_>>(),
+        [(0, true), (2, false)]
+    );
+    let present = fired("alert a when abs(x) labels { w=\"{{ i }}\" }", &values);
+    assert_eq!(present.len(), 1);
+}
+
+#[test]
+fn errors_of_templates_end_a_rehearsal() {
+    let plan = plan("alert a when x > 5 labels { v=\"{{ v }}\" }");
+    let budget = Budget::unlimited();
+    let run = || vec![(&plan, Vec::<Change>::new())];
+    let found = backtest(run(), &[], times(0), &source(&[7.0]), &budget, Some(&mut broken));
+    assert!(found.is_err_and(|error| error.to_string().contains("no template")));
+    // Without anybody who renders, templates tell nothing apart.
+    assert_eq!(backtest(run(), &[], times(0), &source(&[7.0]), &budget, None).unwrap()[0].len(), 1);
+}
+
+#[test]
+fn histograms_go_through_templates() {
+    let histogram = Histogram { sum: 1.0, ..Histogram::stale() };
+    let samples = Mixed::from([(0, Sample::Histogram(histogram)), (1000, Sample::Number(1.0))]);
+    let source = Plain(vec![(labels(&[("__name__", "x"), ("i", "a")]), samples)]);
+    let plan = plan("alert a when x labels { w=\"{{ i }}\" }");
+    let run = vec![(&plan, Vec::<Change>::new())];
+    let found = backtest(run, &[], times(1000), &source, &Budget::unlimited(), Some(&mut render)).unwrap();
+    assert_eq!(found[0].len(), 1);
+    assert_eq!(found[0][0].value, 0.0);
+}
+
+/// Two series with a value a second.
+fn two(first: (&str, &str), second: (&str, &str), values: [&[f64]; 2]) -> Matrix {
+    let mut matrix = Matrix::default();
+    for ((name, i), values) in [first, second].into_iter().zip(values) {
+        for (step, value) in values.iter().enumerate() {
+            matrix.timestamps.push(step as i64 * 1000);
+            matrix.values.push(*value);
+        }
+        matrix.end_row(labels(&[("__name__", name), ("i", i)]));
+    }
+    matrix
+}
+
+#[test]
+fn two_samples_that_become_one_alert_are_an_error() {
+    let (x, y, b) = (("x", "a"), ("y", "a"), ("x", "b"));
+    let (high, low) = (&[9.0, 1.0][..], &[1.0, 9.0][..]);
+    let cases = [
+        ("alert a when x > 5", x, y, [high, high], false),
+        ("alert a when x > 5", x, y, [high, low], true), // not at one evaluation
+        ("alert a when x > 5", x, b, [high, high], true),
+        ("alert a by (i) when x > 5", x, y, [high, high], true),
+        ("alert a when x > 5 labels { i=\"one\" }", x, b, [high, high], false),
+        ("alert a when x > 5 labels { i=\"one\" }", x, b, [high, low], true),
+        ("alert a when x > 5 labels { j=\"one\" }", x, b, [high, high], true),
+        ("alert a when x labels { i=\"one\" }", x, b, [high, low], false),
+        (
+            "alert a when label_replace(x, \"alertname\", \"$1\", \"i\", \"(.*)\") > 5",
+            x,
+            b,
+            [high, high],
+            true,
+        ),
+    ];
+    for (text, first, second, values, good) in cases {
+        let (plan, answer) = (plan(text), two(first, second, values));
+        let readings = Readings::new(plan.by.as_deref(), &[0, 1000], vec![&answer]);
+        let found = check(&plan, &readings);
+        assert_eq!(found.is_ok(), good, "{text} {first:?} {second:?}");
+        if let Err(error) = found {
+            assert!(error.to_string().contains("same labelset"));
+        }
+    }
+    let answer = two(x, b, [high, high]);
+    for (text, good) in [
+        ("alert a when x > 5 labels { i=\"{{ v }}\" }", false),
+        ("alert a by (i) when x > 5 labels { i=\"{{ v }}\" }", true),
+    ] {
+        assert_eq!(rendered(&plan(text), &[&answer], &mut render).is_ok(), good, "{text}");
+    }
+}
+
+#[test]
+fn past_a_limit_all_is_forgotten() {
+    let plan = plan("alert a when x > 5");
+    let answer = two(("x", "a"), ("x", "b"), [&[9.0], &[9.0]]);
+    let readings = Readings::new(None, &[0], vec![&answer]);
+    let mut machine = Machine::default();
+    machine.run(&plan, &readings, &[], false);
+    assert!(machine.keep_to(2).is_ok());
+    let error = machine.keep_to(1).unwrap_err().to_string();
+    assert!(error.contains("exceeded limit of 1 with 2 alerts"), "{error}");
+    assert_eq!(machine.active().count(), 0);
+}
