@@ -98,7 +98,7 @@ impl NativeDatabase {
         let ask = Ask { class: Class::Alert, expr: &text, source: "alerts", limits, stop, visits: None };
         call::run(py, &self.queries, ask, |budget| {
             let query = Query { expr: syntax::parse(&text)?, text: text.clone() };
-            let found = backtest::at(&query, at, 1, &self.store, budget)?;
+            let found = backtest::at(&query, at, 1, &*self.store, budget)?;
             *rule.written.lock() = found.labels.into_iter().zip(found.values).collect();
             Ok(())
         })
