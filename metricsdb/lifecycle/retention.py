@@ -162,7 +162,7 @@ def _stays(title: str, keep: DurationLike) -> tuple[Stay, ...]:
                 "'memory 2d -> cold 90d', with places memory and cold"
             )
         until = duration_ms(words[1], f"retention rule {title!r}: {words[0]}") if len(words) == 2 else None
-        stays.append(Stay(words[0], until))  # type: ignore[arg-type]  # one of the places, as was checked
+        stays.append(Stay(words[0], until))
     return tuple(stays)
 
 
@@ -171,7 +171,7 @@ def rules_of(value: RetentionLike) -> tuple[RetentionRule, ...]:
     if value is None:
         return ()
     if isinstance(value, (str, int, float, timedelta)):
-        if not isinstance(value, str) or " " not in value.strip():
+        if not isinstance(value, str) or (" " not in value.strip() and value.strip() not in _ORDER):
             length = duration_ms(value, "retention")
             if length <= 0:
                 raise ConfigError(f"retention {value!r} must be longer than zero; write it as '15d'")
@@ -346,7 +346,7 @@ class Aging:
         return any(rule.importance != "normal" for rule in self.rules)
 
     def evict(self, native: NativeDatabase, goal: int, now_ms: int, keep_from: int) -> tuple[int, int, int, bool]:
-        """Drops the oldest samples of the least important series: a step; samples, series, bytes, whether none may go."""
+        """Drops the oldest samples of the least important series: a step. Samples, series, bytes, whether that is all."""
         stored = native.measure()
         selectors = [rule.selector for rule in self.rules]
         held = native.governed(selectors, [])
