@@ -132,7 +132,7 @@ class Tiers:
         if not self.catalogs:
             return self._native()
         try:
-            reads = [Read(selector, start, end) for selector in selectors or ['{__name__=~".+"}']]
+            reads = [Read(selector, start, end) for selector in selectors or [""]]
         except MetricsDBError:
             return self._native()
         return self._beside(reads, partial)
@@ -143,7 +143,7 @@ class Tiers:
         if not self.catalogs:
             return self._native()
         try:
-            reads = [Read(selector, start, end) for selector in selectors or ['{__name__=~".+"}']]
+            reads = [Read(selector, start, end) for selector in selectors or [""]]
         except MetricsDBError:
             return self._native()
         return self._beside(reads, False, named=True)
