@@ -152,7 +152,7 @@ def _with_memory(chosen: Config, limit: str | None, retention: str | None) -> Co
         size = Size(size_bytes(limit, "memory-limit"))
         chosen = msgspec.structs.replace(chosen, memory=msgspec.structs.replace(chosen.memory, limit=size))
     if retention is not None:
-        if " " not in retention:
+        if " " not in retention:  # else a line, which the database reads
             Duration(duration_ms(retention, "retention") / 1000)
         chosen = msgspec.structs.replace(chosen, retention=retention)
     return chosen

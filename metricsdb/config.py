@@ -330,7 +330,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         # Lines and rules are read where they are used; a length of time is one at once.
-        if isinstance(self.retention, float) or (isinstance(self.retention, str) and " " not in self.retention):
+        if isinstance(self.retention, float) or (isinstance(self.retention, str) and self.retention[:1].isdigit()):
             _as_value_error(Duration, self.retention)
         _as_value_error(address, self.listen)
         names = [job.job_name for job in self.scrape]

@@ -370,7 +370,7 @@ class Database:
         return self.retention.undelete(deletion)
 
     def deletions(self) -> pl.DataFrame:
-        """What ``undelete`` can take back: ``id``, ``selectors``, ``start``, ``end``, ``deleted``, ``until``, counts."""
+        """What ``undelete`` can take back: ``id``, ``selectors``, ``start``, ``end``, ``deleted``, ``until``, …"""
         return self.retention.deletions()
 
     def start(self, every: DurationLike = "1s") -> None:

@@ -131,7 +131,7 @@ class Retention:
     def _cold(self, now_ms: int) -> Cold:
         """What is in the cold store, by days back."""
         samples, size = np.zeros(HISTORY_DAYS), 0
-        for part in (part for catalog in self._db._tiers.catalogs for part in catalog.state.parts):
+        for part in (part for catalog in self._db._tiers.catalogs for part in catalog.parts(-(2**63), 2**63 - 1)):
             if part.pinned is None:
                 back = (now_ms - (part.start_ms + part.end_ms) // 2) // DAY_MS
                 samples[min(max(back, 0), HISTORY_DAYS - 1)] += part.samples

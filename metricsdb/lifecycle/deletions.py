@@ -201,7 +201,7 @@ def replace_counts(note: Deletion, frames: Frames, pieces: int) -> Deletion:
 def _rows(frames: Frames, gone: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Frames:
     """What belongs to the series that are gone; rows are theirs then."""
     labels, samples, histograms = frames
-    place = pl.Series(np.cumsum(gone) - 1).cast(pl.UInt32)
+    place = pl.Series(np.maximum(np.cumsum(gone) - 1, 0)).cast(pl.UInt32)
     kept = pl.Series(gone)
 
     def of(frame: pl.DataFrame) -> pl.DataFrame:

@@ -20,6 +20,11 @@ DAY_MS = 86_400_000
 HISTORY_DAYS, RECENT_DAYS = 400, 7
 # Bytes of a sample in a cold store that has none yet to be measured (node capture, benchmarks/cold.py).
 COLD_BYTES = 0.6
+# What series share by their number; buffers, free pages and answers are none of theirs.
+_INDEX = {
+    "symbols", "raw label hashes", "values", "posting lists", "posting bitmaps", "sorted values", "all series",
+    "table of labels",
+}  # fmt: skip
 _MONTH_DAYS = 30.4375
 _GIB = 2**30
 _SCHEMA = {
@@ -69,7 +74,7 @@ def growth(native: NativeDatabase, rules: Sequence[RetentionRule], now_ms: int) 
     days = min(max((now_ms - stats["first_ms"]) // DAY_MS + 1, 1), HISTORY_DAYS) if held else 1
     edges = [now_ms - DAY_MS * back for back in range(days, -1, -1)]
     rows = native.governed([rule.selector for rule in rules], edges)
-    common = max(sum(size for _, size, _ in native.memory()) - sum(row[3] for row in rows), 0)
+    common = sum(size for part, size, _ in native.memory() if part in _INDEX)
     total = max(sum(row[0] for row in rows), 1)
     found = []
     titles = [*(rule.title for rule in rules), ""]
@@ -141,7 +146,9 @@ def forecast(
             price = (prices or {}).get(tier)
             cost = [None] * len(ahead) if price is None else size / _GIB * price / _MONTH_DAYS
             columns = [ahead, [g.rule] * len(ahead), [tier] * len(ahead), samples, series, size, cost]
-            frames.append(pl.DataFrame(dict(zip(_SCHEMA, columns, strict=True)), schema_overrides=_SCHEMA, strict=False))
+            frames.append(
+                pl.DataFrame(dict(zip(_SCHEMA, columns, strict=True)), schema_overrides=_SCHEMA, strict=False)
+            )
     return pl.concat(frames).sort("day", maintain_order=True)
 
 
@@ -157,9 +164,7 @@ def _memory(rule: RetentionRule | None, g: Growth, ahead: Floats, until: float) 
     return samples, series, size
 
 
-def _cold(
-    g: Growth, ahead: Floats, low: float, high: float, cold: Cold, part: float
-) -> tuple[Floats, Floats, Floats]:
+def _cold(g: Growth, ahead: Floats, low: float, high: float, cold: Cold, part: float) -> tuple[Floats, Floats, Floats]:
     # What is in memory now goes cold; what is cold already stays until it is old.
     there = part * _left(cold.samples, ahead, 0.0, high)
     samples = there + _left(g.samples, ahead, low, high) + g.samples_a_day * _new(ahead, low, high)

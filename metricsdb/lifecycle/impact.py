@@ -64,26 +64,35 @@ class _Reach:
     labels: pl.DataFrame
     rule_of: pl.Series
 
-    def governing(self, read: Read) -> list[RetentionRule | None]:
-        """The rules of the series that are read; None for series of none."""
+    def governing(self, read: Read) -> list[tuple[RetentionRule | None, pl.Series]]:
+        """The rules of the series that are read, each with which series these are; None for those of none."""
         if self.labels.is_empty():
             return []
-        there = self.rule_of.filter(read.matches(self.labels)["matches"]).unique().sort()
-        return [None if at is None else self.rules[at] for at in there.to_list()]
-
-    def level(self, read: Read, back_ms: int) -> tuple[str | None, int | None] | None:
-        """What stands for samples that old of the series that are read: width, and how long; None: samples."""
         matches = read.matches(self.labels)["matches"]
+        found = self.rule_of.filter(matches).unique().sort().to_list()
+        return [(None if at is None else self.rules[at], matches & self.rule_of.eq_missing(at)) for at in found]
+
+    def levels(self, series: pl.Series, back_ms: int) -> set[_Level | None]:
+        """What stands for samples that old of some series; None: the samples themselves."""
+        found: set[_Level | None] = set()
         for policy in self.rollups:
             taken = Read(policy.selector, 0, 0).matches(self.labels)["matches"]
-            if not (taken & matches).any() or not policy.levels:
-                continue
-            raw = policy.raw_ms if policy.raw_ms is not None else policy.levels[0].keep_ms
-            if raw is None or back_ms <= raw:
-                return None
-            stands = [level for level in policy.levels if level.keep_ms is None or back_ms <= level.keep_ms]
-            return (duration_text(stands[0].every_ms) if stands else None, policy.levels[-1].keep_ms)
+            if (taken & series).any():
+                found.add(_level(policy, back_ms))
+            series = series & ~taken
+        return found | ({None} if series.any() else set())
+
+
+# Width of the records that stand, None where none do any more; and how long the last of them stay.
+_Level = tuple[str | None, int | None]
+
+
+def _level(policy: RollupPolicy, back_ms: int) -> _Level | None:
+    raw = policy.raw_ms if policy.raw_ms is not None or not policy.levels else policy.levels[0].keep_ms
+    if not policy.levels or raw is None or back_ms <= raw:
         return None
+    stands = [level for level in policy.levels if level.keep_ms is None or back_ms <= level.keep_ms]
+    return duration_text(stands[0].every_ms) if stands else None, policy.levels[-1].keep_ms
 
 
 def _rows(reach: _Reach, one: Asked, now_ms: int, lookback_ms: int) -> Iterator[tuple[str | None, ...]]:
@@ -93,24 +102,30 @@ def _rows(reach: _Reach, one: Asked, now_ms: int, lookback_ms: int) -> Iterator[
     except MetricsDBError as error:
         yield (*head, None, None, None, None, None, "unread", str(error))
         return
-    furthest: dict[str, tuple[int, RetentionRule | None, Read]] = {}
+    furthest: dict[str, tuple[int, RetentionRule | None, pl.Series]] = {}
     for read in reads:
-        back = max(now_ms - read.start, 0)
-        for rule in reach.governing(read):
+        # A window does not hold the moment at which it begins.
+        back = max(now_ms - read.start + 1, 0)
+        for rule, series in reach.governing(read):
             title = "" if rule is None else rule.title
             if title not in furthest or back > furthest[title][0]:
-                furthest[title] = (back, rule, read)
+                furthest[title] = (back, rule, series)
     if not furthest:
         yield (*head, None, None, None, None, None, "no series", "nothing that is stored is read")
-    for title, (back, rule, read) in furthest.items():
-        yield (*head, duration_text(back), title or None, *_effect(reach, rule, read, back))
+    for title, (back, rule, series) in furthest.items():
+        effects = [_effect(rule, level, back) for level in reach.levels(series, back)]
+        yield (*head, duration_text(back), title or None, *max(effects, key=lambda e: _WORST.index(e[3])))
+
+
+# The worst effect that some of the series have is told.
+_WORST = ("none", "cold", "precision", "data")
 
 
 def _effect(
-    reach: _Reach, rule: RetentionRule | None, read: Read, back_ms: int
+    rule: RetentionRule | None, level: _Level | None, back_ms: int
 ) -> tuple[str | None, str | None, str | None, str, str]:
     """How long samples are kept, what is lost, how exactly the rest stands, and what that comes to."""
-    kept, level = None if rule is None else rule.kept_ms, reach.level(read, back_ms)
+    kept = None if rule is None else rule.kept_ms
     width, records = (None, None) if level is None else level
     if level is not None and kept is not None:
         # Records stand longer than the samples they were made of.
@@ -128,17 +143,18 @@ def _effect(
 
 def panels(dashboard: Mapping[str, Any] | str | Path) -> Iterator[Asked]:
     """The queries of a Grafana dashboard: its JSON, or the path of a file. Raises ``ConfigError``."""
-    if not isinstance(dashboard, Mapping):
+    found: Any = dashboard
+    if isinstance(dashboard, (str, Path)):
         try:
-            dashboard = json.loads(Path(dashboard).read_text())
+            found = json.loads(Path(dashboard).read_text())
         except (OSError, ValueError) as error:
             raise ConfigError(f"dashboard {str(dashboard)!r} cannot be read: {error}; export it as JSON") from None
-    if not isinstance(dashboard, Mapping):
+    if not isinstance(found, Mapping):
         raise ConfigError("a dashboard is a JSON object; export it from Grafana as JSON")
     # The API answers with the dashboard inside.
-    dashboard = dashboard.get("dashboard", dashboard)
-    title, span = dashboard.get("title", "dashboard"), _ago(dashboard.get("time", {}).get("from"))
-    waiting = [*dashboard.get("panels", []), *(p for row in dashboard.get("rows", []) for p in row.get("panels", []))]
+    found = found.get("dashboard", found)
+    title, span = found.get("title", "dashboard"), _ago(found.get("time", {}).get("from"))
+    waiting = [*found.get("panels", []), *(p for row in found.get("rows", []) for p in row.get("panels", []))]
     while waiting:
         panel = waiting.pop(0)
         waiting = [*panel.get("panels", []), *waiting]

@@ -17,7 +17,17 @@ from metricsdb.errors import ConfigError
 from metricsdb.sizes import SizeLike, size_bytes
 from metricsdb.times import DurationLike, duration_ms, duration_text
 
-__all__ = ["Aging", "Departure", "Departures", "Importance", "Place", "RetentionLike", "RetentionRule", "Stay", "rules_of"]
+__all__ = [
+    "Aging",
+    "Departure",
+    "Departures",
+    "Importance",
+    "Place",
+    "RetentionLike",
+    "RetentionRule",
+    "Stay",
+    "rules_of",
+]
 
 log = logging.getLogger("metricsdb.retention")
 
@@ -109,7 +119,9 @@ class RetentionRule:
         if self.importance not in get_args(Importance):
             raise _wrong(self, f"importance {self.importance!r} is not known; give low, normal or high")
         if self.max_bytes is not None and self.max_bytes <= 0:
-            raise _wrong(self, f"max_bytes {self.max_bytes} bounds to nothing; give a size, or let samples leave by age")
+            raise _wrong(
+                self, f"max_bytes {self.max_bytes} bounds to nothing; give a size, or let samples leave by age"
+            )
         if self.max_share is not None and not 0 < self.max_share <= 1:
             raise _wrong(self, f"max_share {self.max_share!r} is no share; give a number above 0 and at most 1")
         places = [stay.place for stay in self.stays]
@@ -150,7 +162,7 @@ def _stays(title: str, keep: DurationLike) -> tuple[Stay, ...]:
                 "'memory 2d -> cold 90d', with places memory and cold"
             )
         until = duration_ms(words[1], f"retention rule {title!r}: {words[0]}") if len(words) == 2 else None
-        stays.append(Stay(words[0], until))  # type: ignore[arg-type]  # one of the places, as was checked
+        stays.append(Stay(words[0], until))
     return tuple(stays)
 
 
@@ -159,13 +171,16 @@ def rules_of(value: RetentionLike) -> tuple[RetentionRule, ...]:
     if value is None:
         return ()
     if isinstance(value, (str, int, float, timedelta)):
-        if not isinstance(value, str) or " " not in value.strip():
+        if not isinstance(value, str) or (" " not in value.strip() and value.strip() not in _ORDER):
             length = duration_ms(value, "retention")
             if length <= 0:
                 raise ConfigError(f"retention {value!r} must be longer than zero; write it as '15d'")
         value = [RetentionRule.of("", value)]
     elif isinstance(value, Mapping):
-        value = [_fields({"selector": key, **of}) if isinstance(of, Mapping) else RetentionRule.of(key, of) for key, of in value.items()]
+        value = [
+            _fields({"selector": key, **of}) if isinstance(of, Mapping) else RetentionRule.of(key, of)
+            for key, of in value.items()
+        ]
     rules = tuple(_fields(rule) if isinstance(rule, Mapping) else rule for rule in value)
     titles: set[str] = set()
     for at, rule in enumerate(rules):
@@ -298,7 +313,11 @@ class Aging:
         return total[0], total[1]
 
     def _note(
-        self, now_ms: int, what: str, rules: list[tuple[str, int | None]], each: list[tuple[int, int, int, int, int, int]]
+        self,
+        now_ms: int,
+        what: str,
+        rules: list[tuple[str, int | None]],
+        each: list[tuple[int, int, int, int, int, int]],
     ) -> None:
         self.log.add(
             Departure(now_ms, what, rule.title, before, samples, touched, size)
@@ -327,7 +346,7 @@ class Aging:
         return any(rule.importance != "normal" for rule in self.rules)
 
     def evict(self, native: NativeDatabase, goal: int, now_ms: int, keep_from: int) -> tuple[int, int, int, bool]:
-        """Drops the oldest samples of the least important series: a step; samples, series, bytes, whether none may go."""
+        """Drops the oldest samples of the least important series: a step. Samples, series, bytes, whether that is all."""
         stored = native.measure()
         selectors = [rule.selector for rule in self.rules]
         held = native.governed(selectors, [])

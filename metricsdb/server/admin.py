@@ -63,7 +63,21 @@ class Admin:
 
     async def snapshot(self, form: Form) -> Response:
         """Writes everything into a folder of the data directory. ``skip_head`` means nothing here: all is one store."""
-        if form.text("skip_head") not in ("", "0", "1", "t", "f", "true", "false", "T", "F", "TRUE", "FALSE", "True", "False"):
+        if form.text("skip_head") not in (
+            "",
+            "0",
+            "1",
+            "t",
+            "f",
+            "true",
+            "false",
+            "T",
+            "F",
+            "TRUE",
+            "FALSE",
+            "True",
+            "False",
+        ):
             raise BadParameter('unable to parse boolean "skip_head" argument', "skip_head")
         home = self._db._home
         if home is None:
