@@ -73,7 +73,7 @@ def serve(
         bool, typer.Option("--allow-unauthenticated", help="Let other machines in without credentials.")
     ] = False,
     memory_limit: Annotated[str | None, typer.Option(help="What all data and queries may hold, such as 4GiB.")] = None,
-    retention: Annotated[str | None, typer.Option(help="How long samples are kept, such as 15d.")] = None,
+    retention: Annotated[str | None, typer.Option(help="How long samples are kept: 15d, or a line.")] = None,
 ) -> None:
     """Serve Prometheus' HTTP API: remote write in, PromQL out."""
     chosen = Config() if config is None else load(config)
@@ -112,7 +112,7 @@ def serve(
         memory_soft=memory.soft,
         evict=memory.evict,
         evict_keep=memory.evict_keep.seconds,
-        retention=None if chosen.retention is None else chosen.retention.seconds,
+        retention=chosen.retention,
         rollups=chosen.rollups,
         alerts_every=chosen.alerts.every.seconds,
     )
@@ -152,8 +152,9 @@ def _with_memory(chosen: Config, limit: str | None, retention: str | None) -> Co
         size = Size(size_bytes(limit, "memory-limit"))
         chosen = msgspec.structs.replace(chosen, memory=msgspec.structs.replace(chosen.memory, limit=size))
     if retention is not None:
-        length = Duration(duration_ms(retention, "retention") / 1000)
-        chosen = msgspec.structs.replace(chosen, retention=length)
+        if " " not in retention:
+            Duration(duration_ms(retention, "retention") / 1000)
+        chosen = msgspec.structs.replace(chosen, retention=retention)
     return chosen
 
 

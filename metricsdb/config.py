@@ -321,7 +321,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     upkeep: Upkeep = msgspec.field(default_factory=Upkeep)
     storage: Storage = msgspec.field(default_factory=Storage)
     memory: Memory = msgspec.field(default_factory=Memory)
-    retention: Duration | None = None
+    retention: str | float | dict[str, Any] | list[dict[str, Any]] | None = None
     precision: list[PrecisionPolicy] = []
     rollups: dict[str, str] = {}
     web: Web = msgspec.field(default_factory=Web)
@@ -329,6 +329,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alerts: Alerts = msgspec.field(default_factory=Alerts)
 
     def __post_init__(self) -> None:
+        # Lines and rules are read where they are used; a length of time is one at once.
+        if isinstance(self.retention, float) or (isinstance(self.retention, str) and " " not in self.retention):
+            _as_value_error(Duration, self.retention)
         _as_value_error(address, self.listen)
         names = [job.job_name for job in self.scrape]
         for name in names:

@@ -1,6 +1,6 @@
 """The one public face: samples in, PromQL out, as Polars frames.
 
-Long, since every public method stands here; most are a call.
+It is long, since every public method stands here; most are a call.
 """
 
 from __future__ import annotations
@@ -214,16 +214,15 @@ class Database:
         self._recovery: durable.Recovery | None = None
         self._release: weakref.finalize[..., Database] | None = None
         self._native = self._empty() if self._home is None else self._open(self._home)
-        self._compose(alerts_every, cold, size_bytes(cold_cache, "cold_cache"))
+        self._compose(alerts_every, cold, size_bytes(cold_cache, "cold_cache"), retention)
         forks.watch(self)
         for selector, policy in (precision or {}).items():
             self.precision.set(selector, policy)
         self.limits.set(*limits)
         self.rollups.use(rollups)
-        self.retention.use(retention)
 
-    def _compose(self, alerts_every: DurationLike, cold: Any, cold_cache: int) -> None:
-        """What stands on the store: tiers, alerts, pins."""
+    def _compose(self, alerts_every: DurationLike, cold: Any, cold_cache: int, retention: RetentionLike) -> None:
+        """What stands on the store: tiers, alerts, pins, retention."""
         self._tiers = Tiers(lambda: self._native, cold_cache)
         if cold is not None:
             self._tiers.catalogs = (Catalog(Objects(cold)),)
@@ -234,6 +233,7 @@ class Database:
         self._pins = incidents.Pins(self, self._clock, directory)
         self._upkeep.aging.log = Departures(directory)
         self.retention = Retention(self, self._upkeep.aging, Trash(directory))
+        self.retention.use(retention)
 
     def _empty(self) -> NativeDatabase:
         # The hash of raw label bytes is keyed at random, so that no sender can make series collide.

@@ -149,7 +149,7 @@ class Pins:
         with self._lock:
             if self._mover is None:
                 tiers = self._db._tiers
-                known = next((c for c in tiers.catalogs if isinstance(c, Catalog)), None)
+                known = next(iter(tiers.catalogs), None)
                 if known is None:
                     known = Catalog(Objects("memory://" if self._where is None else self._where / "pins"))
                     tiers.catalogs = (*tiers.catalogs, known)

@@ -30,7 +30,7 @@ PYTHON_ORDER: list[set[str]] = [
     {"config", "frames"},
     {"explain", "expressions", "scan", "storage", "subscribe", "charts"},
     {"adapters", "lifecycle"},
-    {"cold", "durability", "incidents", "limits", "precision", "rollups"},
+    {"cold", "durability", "incidents", "limits", "precision", "retention", "rollups"},
     {"alerts"},
     {"database"},
     {"testing"},

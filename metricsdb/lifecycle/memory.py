@@ -142,7 +142,7 @@ class Relief:
             freed.evicted_series += series
             freed.evicted_bytes += size
             log.warning(
-                "memory limit %s: the oldest %d samples left, %d series with them; %d so far",
+                "memory limit %s: the %d oldest samples left, %d series with them; %d so far",
                 size_text(self.policy.limit or 0), samples, series, freed.evicted_samples,
             )  # fmt: skip
         if finished:

@@ -159,6 +159,10 @@ def rules_of(value: RetentionLike) -> tuple[RetentionRule, ...]:
     if value is None:
         return ()
     if isinstance(value, (str, int, float, timedelta)):
+        if not isinstance(value, str) or " " not in value.strip():
+            length = duration_ms(value, "retention")
+            if length <= 0:
+                raise ConfigError(f"retention {value!r} must be longer than zero; write it as '15d'")
         value = [RetentionRule.of("", value)]
     elif isinstance(value, Mapping):
         value = [_fields({"selector": key, **of}) if isinstance(of, Mapping) else RetentionRule.of(key, of) for key, of in value.items()]

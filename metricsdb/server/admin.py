@@ -12,9 +12,9 @@ from starlette.responses import Response
 
 from metricsdb.database import Database
 from metricsdb.errors import MetricsDBError
-from metricsdb.server.intake import Intake, NoRoom
+from metricsdb.server.intake import Intake, NoRoom, no_room
 from metricsdb.server.params import MAX_TIME_MS, MIN_TIME_MS, BadParameter, Form, read_form
-from metricsdb.server.reply import failure, no_room, refusal, success
+from metricsdb.server.reply import failure, refusal, success
 from metricsdb.server.runner import Runner
 from metricsdb.server.state import Counts
 

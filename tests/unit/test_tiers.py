@@ -213,8 +213,8 @@ def test_a_read_says_what_it_takes():
     frame = pl.DataFrame({"__name__": ["a", "a", "b"], "label_value": ["1", None, "2"]})
     taken = lambda selector: Read(selector, 0, 1).matches(frame)["matches"].to_list()  # noqa: E731
     assert taken("a") == [True, True, False]
-    assert taken('{value=""}') == [False, True, False]
-    assert taken('{value!="1"}') == [False, True, True]
+    assert taken('{__name__=~".+", value=""}') == [False, True, False]
+    assert taken('{__name__=~".+", value!="1"}') == [False, True, True]
     assert taken('{__name__=~"a|b", value=~".+"}') == [True, False, True]
     with pytest.raises(mdb.ParseError):
         Read("a{", 0, 1)

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +15,11 @@ import polars as pl
 
 from metricsdb._native import NativeDatabase, Read
 from metricsdb.errors import ColdStoreError, MetricsDBError, QueryLimit
+from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.manifest import Part, Tombstone
 from metricsdb.lifecycle.cold.objects import Missing
 
-__all__ = ["Parts", "Tiers"]
+__all__ = ["Tiers", "empty", "part_frames"]
 
 CACHE_BYTES = 512 << 20
 # The newest histogram before a window tells whether its first one is a reset: it is looked for so far back.
@@ -37,19 +37,6 @@ Hashes = npt.NDArray[np.uint64]
 _Key = tuple[str, tuple[Tombstone, ...], bool]
 
 
-class Parts(Protocol):
-    """What is asked of a cold store; ``Catalog`` is it. All may raise ``ColdStoreError``."""
-
-    @property
-    def bytes_read(self) -> int: ...
-    def refresh(self) -> object: ...
-    def parts(self, start_ms: int, end_ms: int) -> list[Part]: ...
-    def series(self, part: Part) -> pl.DataFrame: ...
-    def samples(
-        self, part: Part, series: pl.Series | None = None, start_ms: int = _FIRST, end_ms: int = _LAST
-    ) -> pl.DataFrame: ...
-
-
 @dataclass(slots=True)
 class _Shadow:
     """Series of one part that were fetched, in a store of their own."""
@@ -60,7 +47,7 @@ class _Shadow:
     # Held while samples are fetched: who needs the same waits, and finds them.
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def load(self, catalog: Parts, part: Part, wanted: Hashes, named: bool) -> None:
+    def load(self, catalog: Catalog, part: Part, wanted: Hashes, named: bool) -> None:
         """Fetches those of the series (sorted) that are not there yet; ``named``: their labels alone."""
         with self.lock:
             missing = np.setdiff1d(wanted, self.loaded, assume_unique=True)
@@ -83,7 +70,7 @@ def part_frames(series: pl.DataFrame, samples: pl.DataFrame) -> tuple[pl.DataFra
     placed = samples.join(rows, on="series", how="left", maintain_order="left").drop("series")
     if "encoded" in placed.columns:
         return series.drop("series"), _NO_SAMPLES, placed
-    return series.drop("series"), placed, _NO_HISTOGRAMS
+    return series.drop("series"), placed.with_columns(pl.col("kind").cast(pl.UInt32)), _NO_HISTOGRAMS
 
 
 def _marks(part: Part, series: pl.Series) -> pl.DataFrame:
@@ -115,7 +102,7 @@ class Tiers:
 
     def __init__(self, native: Callable[[], NativeDatabase], cache_bytes: int = CACHE_BYTES) -> None:
         self._native, self._limit = native, cache_bytes
-        self.catalogs: tuple[Parts, ...] = ()
+        self.catalogs: tuple[Catalog, ...] = ()
         self._shadows: OrderedDict[_Key, _Shadow] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -145,7 +132,7 @@ class Tiers:
         if not self.catalogs:
             return self._native()
         try:
-            reads = [Read(selector, start, end) for selector in selectors or ['{__name__=~".+"}']]
+            reads = [Read(selector, start, end) for selector in selectors or [""]]
         except MetricsDBError:
             return self._native()
         return self._beside(reads, partial)
@@ -156,7 +143,7 @@ class Tiers:
         if not self.catalogs:
             return self._native()
         try:
-            reads = [Read(selector, start, end) for selector in selectors or ['{__name__=~".+"}']]
+            reads = [Read(selector, start, end) for selector in selectors or [""]]
         except MetricsDBError:
             return self._native()
         return self._beside(reads, False, named=True)
@@ -175,7 +162,7 @@ class Tiers:
             return self._native()
         return self._native().with_beside(shadows, [(start, end, str(why)) for start, end, why in away], [])
 
-    def needed(self, reads: Reads) -> Iterator[tuple[Parts, Part, Read]]:
+    def needed(self, reads: Reads) -> Iterator[tuple[Catalog, Part, Read]]:
         """The parts that reads look into, one of which may come several times."""
         for catalog in self.catalogs:
             for read in reads:
@@ -196,7 +183,7 @@ class Tiers:
         self, reads: Reads, named: bool = False, again: bool = True
     ) -> tuple[list[NativeDatabase], list[tuple[int, int, ColdStoreError]]]:
         """Stores with what the reads need, the one whose samples stand first; and times that could not be read."""
-        wanted: dict[_Key, tuple[Parts, Part, list[Read]]] = {}
+        wanted: dict[_Key, tuple[Catalog, Part, list[Read]]] = {}
         away: list[tuple[int, int, ColdStoreError]] = []
         try:
             for catalog, part, read in self.needed(reads):
@@ -225,7 +212,7 @@ class Tiers:
             return self._fetch(reads, named, again=False)
         return [shadow.native for shadow in found.values()], away
 
-    def _load(self, key: _Key, catalog: Parts, part: Part, reads: Reads) -> _Shadow | None:
+    def _load(self, key: _Key, catalog: Catalog, part: Part, reads: Reads) -> _Shadow | None:
         table = catalog.series(part)
         labels = table.drop("series")
         taken = np.zeros(table.height, dtype=bool)

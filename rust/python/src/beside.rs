@@ -116,10 +116,11 @@ pub struct Read {
 
 #[pymethods]
 impl Read {
-    /// Of one selector.
+    /// Of one selector; "" takes all series.
     #[new]
     fn new(py: Python<'_>, selector: &str, start: i64, end: i64) -> PyResult<Read> {
-        let predicate = call::short(py, || syntax::selector(selector))?;
+        let all = || Ok(Predicate::All(Vec::new()));
+        let predicate = call::short(py, || if selector.is_empty() { all() } else { syntax::selector(selector) })?;
         Ok(Read { predicate, range: TimeRange::new(start, end) })
     }
 
