@@ -16,7 +16,7 @@ import polars as pl
 
 from metricsdb.lifecycle.cold.objects import Objects, library
 
-__all__ = ["SAMPLES", "Footer", "decode", "encode", "encode_series", "footer", "read_series", "sha256"]
+__all__ = ["SAMPLES", "Footer", "begins_of", "decode", "encode", "encode_series", "footer", "read_series", "sha256"]
 
 VERSION = "1"
 # Rows of a row group, the least that a selective read fetches: as many as make a group and all groups' entries in the
@@ -166,6 +166,11 @@ class Footer:
         return found
 
 
+def begins_of(rows: Ints) -> Ints:
+    """Where runs of one row of the table of series begin."""
+    return np.concatenate([[0], np.flatnonzero(rows[1:] != rows[:-1]) + 1])
+
+
 def footer(objects: Objects, key: str, size: int, footer_bytes: int) -> Footer:
     (tail,) = objects.ranges(key, [(size - footer_bytes, size)])
     metadata = library("pyarrow.parquet").read_metadata(io.BytesIO(tail))
@@ -225,9 +230,9 @@ class _Sparse(io.RawIOBase):
 def _numbers(samples: pl.DataFrame, rows: Ints) -> dict[str, pl.Series]:
     """``number``, ``scale`` and ``value`` of doubles and integers: one of number and value is null in each row."""
     value = samples["value"].to_numpy()
-    begins = np.flatnonzero(np.diff(rows, prepend=-1))
-    scale = np.repeat(_scales(value, begins), np.diff(begins, append=len(rows)))
-    power = 10.0 ** np.maximum(scale, 0)
+    begins = begins_of(rows)
+    scales, lengths = _scales(value, begins), np.diff(begins, append=len(rows))
+    scale, power = np.repeat(scales, lengths), np.repeat(_POWERS[np.maximum(scales, 0)], lengths)
     with np.errstate(all="ignore"):
         scaled = np.rint(value * power) + 0.0  # -0.0 becomes 0.0, which is not what it was
         # A whole number below 2**53 and a power of ten below 10**23 are doubles: their quotient is rounded once,
@@ -241,11 +246,9 @@ def _numbers(samples: pl.DataFrame, rows: Ints) -> dict[str, pl.Series]:
         number = np.where(kind > 0, integer, number)
         scale = np.where(kind > 0, -kind.astype(np.int8), scale)
         exact |= kind > 0
-    there = pl.Series(exact)
-    empty = pl.DataFrame({"there": there, "number": number, "scale": scale, "value": value}).lazy()
-    frame = empty.select(
+    frame = pl.DataFrame({"there": exact, "number": number, "scale": scale, "value": value}).select(
         pl.when("there").then("number").alias("number"), "scale", pl.when(~pl.col("there")).then("value").alias("value")
-    ).collect()
+    )
     return {name: frame[name] for name in ("number", "scale", "value")}
 
 
