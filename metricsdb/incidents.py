@@ -20,7 +20,7 @@ from metricsdb.clock import Clock
 from metricsdb.errors import ConfigError, CorruptionError, FormatVersionError, MemoryLimit, ReadOnlyError
 from metricsdb.frames import TIME
 from metricsdb.lifecycle.cold.catalog import Catalog
-from metricsdb.lifecycle.cold.fetch import Tiers, empty, part_frames
+from metricsdb.lifecycle.cold.fetch import Tiers, empty, load, part_frames
 from metricsdb.lifecycle.cold.move import Export, Mover
 from metricsdb.lifecycle.cold.objects import Missing, Objects
 
@@ -99,7 +99,7 @@ def pieces(native: NativeDatabase, tiers: Tiers, selector: str, start: int, end:
 
 def _filled(native: NativeDatabase, found: Iterator[Frames]) -> None:
     for frames in found:
-        report = NativeDatabase.restore(native, *frames)
+        report = load(native, *frames)
         if report[4]:
             reason, count, example = report[4][0]
             raise MemoryLimit(

@@ -59,12 +59,12 @@ def stored(rows: Rows, catalog: Catalog) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.dictionaries(st.tuples(LABELS, TIMES), VALUES, min_size=1, max_size=60), st.integers(1, 20))
 def test_samples_come_back_bit_for_bit(rows: Rows, group: int) -> None:
-    catalog, before = Catalog(Objects("memory:///")), layout.ROWS
-    layout.ROWS = group
+    catalog, before = Catalog(Objects("memory:///")), layout.group_rows
+    layout.group_rows = lambda _: group
     try:
         stored(rows, catalog)
     finally:
-        layout.ROWS = before
+        layout.group_rows = before
     found = cold_rows(catalog)
     unnamed = {(tuple(sorted((label_of(n), v) for n, v in series)), at): value for (series, at), value in found.items()}
     assert unnamed == rows

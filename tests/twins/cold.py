@@ -60,8 +60,9 @@ class ListMemory:
         self.late: Rows = {}
         self.exported: Rows = {}
 
-    def first_ms(self) -> int | None:
-        return min((at for _, at in self.rows), default=None)
+    def span_ms(self) -> tuple[int, int] | None:
+        times = [at for _, at in self.rows]
+        return (min(times), max(times)) if times else None
 
     def has(self, start_ms: int, end_ms: int) -> bool:
         return any(start_ms <= at <= end_ms for _, at in self.rows)
