@@ -125,6 +125,19 @@ class Rollups:
         frame = self._db._native.rollup_records(selector, every, *self._db._range(start, end))
         return frame.with_columns(pl.col("start", "timestamp", "first_time", "last_time").cast(TIME))
 
+    def states(
+        self, selector: str, level: DurationLike, start: Time | None = None, end: Time | None = None
+    ) -> pl.DataFrame:
+        """How often and for how long each value was seen: a row a bucket and value, by records of policies ``with states``.
+
+        Columns: labels, ``start`` and ``timestamp`` of the bucket, ``value``, ``count`` of its samples, ``seconds``. A
+        value holds from its sample to the next, the last one of a bucket to the bucket's end. Buckets that no pass has
+        made yet, and those of more than 16 values, have no rows. Raises ``ConfigError``, ``ParseError``.
+        """
+        every = duration_ms(level, "level")
+        frame = self._db._native.rollup_states(selector, every, *self._db._range(start, end))
+        return frame.with_columns(pl.col("start", "timestamp").cast(TIME))
+
     def kept(self, selector: str, start: Time | None = None, end: Time | None = None) -> pl.DataFrame:
         """Samples that survived beside records: labels, ``timestamp``, ``value``."""
         frame = self._db._native.rollup_kept(selector, *self._db._range(start, end))

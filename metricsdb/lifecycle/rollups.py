@@ -42,7 +42,7 @@ _SHARDS = 256
 # Standard deviations from which on a sample strays.
 THRESHOLD = 5.0
 
-_QUANTILES = re.compile(r"\s+with\s+quantiles\s*$", re.IGNORECASE)
+_BESIDE = re.compile(r"\s+with\s+(quantiles|states)(?:\s+and\s+(quantiles|states))?\s*$", re.IGNORECASE)
 _KEEP = re.compile(r"\s+keep\s+([0-9.]+)\s*%(?:\s+above\s+([0-9.]+))?\s*$", re.IGNORECASE)
 _PART = re.compile(r"^(raw|[0-9][0-9a-z.]*)(?:\s+(?:for\s+)?([0-9][0-9a-z.]*))?$", re.IGNORECASE)
 
@@ -90,6 +90,8 @@ class RollupPolicy:
     anomalies: Anomalies | None = None
     quantiles: bool = False
     """Whether gauges keep a sketch in each record: ``quantile_over_time`` within one percent."""
+    states: bool = False
+    """Whether records of gauges say how often and for how long each value was seen, where a bucket has 16 at most."""
 
     @classmethod
     def parse(cls, selector: str, text: str, kind: Kind | None = None) -> RollupPolicy:
@@ -97,14 +99,16 @@ class RollupPolicy:
 
         Each part is a width and how long its records stay; without a duration they stay for good. A line that ends with
         ``keep 1%``, or ``keep 1% above 5``, keeps samples that stray, too (``Anomalies``), and one that ends with
-        ``with quantiles`` sketches of gauges. Widths rise, each
-        a multiple of the one before. What stays shorter than the next width needs is refused. Raises ``ConfigError``.
+        ``with quantiles``, ``with states`` or ``with quantiles and states`` sketches or states of gauges. Widths rise,
+        each a multiple of the one before. What stays shorter than the next width needs is refused. Raises ``ConfigError``.
         """
         raw: int | None = None
         levels: list[RollupLevel] = []
         anomalies = None
-        stripped = _QUANTILES.sub("", text)
-        quantiles, text = stripped != text, stripped
+        beside: set[str | None] = set()
+        if found := _BESIDE.search(text):
+            beside = {group and group.lower() for group in found.groups()}
+            text = text[: found.start()]
         if keeps := _KEEP.search(text):
             anomalies = Anomalies(float(keeps[1]) / 100, float(keeps[2] or THRESHOLD))
             text = text[: keeps.start()]
@@ -112,20 +116,22 @@ class RollupPolicy:
         if text.strip().lower() == "none":
             return cls(selector, (), None, kind)
         for at, part in enumerate(parts):
-            found = _PART.match(part)
-            if not found:
+            level = _PART.match(part)
+            if not level:
                 raise ConfigError(
                     f"rollup {text!r}: {part!r} is no level; write a width and how long it stays, as in "
                     "'raw 6h -> 1m 7d -> 1h'"
                 )
-            keep = None if found[2] is None else duration_ms(found[2], f"rollup {text!r}: {part!r}")
-            if found[1].lower() == "raw":
+            keep = None if level[2] is None else duration_ms(level[2], f"rollup {text!r}: {part!r}")
+            if level[1].lower() == "raw":
                 if at > 0:
                     raise ConfigError(f"rollup {text!r}: raw samples come first")
                 raw = keep
             else:
-                levels.append(RollupLevel(duration_ms(found[1], f"rollup {text!r}: {part!r}"), keep))
-        policy = cls(selector, tuple(levels), raw, kind, anomalies, quantiles)
+                levels.append(RollupLevel(duration_ms(level[1], f"rollup {text!r}: {part!r}"), keep))
+        policy = cls(
+            selector, tuple(levels), raw, kind, anomalies, quantiles="quantiles" in beside, states="states" in beside
+        )
         policy.check(text)
         return policy
 
@@ -157,7 +163,8 @@ class RollupPolicy:
         for level in self.levels:
             keep = "" if level.keep_ms is None else f" {duration_text(level.keep_ms)}"
             parts.append(duration_text(level.every_ms) + keep)
-        ends = [f" {self.anomalies}" if self.anomalies else "", " with quantiles" if self.quantiles else ""]
+        beside = " and ".join(word for word in ("quantiles", "states") if getattr(self, word))
+        ends = [f" {self.anomalies}" if self.anomalies else "", f" with {beside}" if beside else ""]
         return " -> ".join(parts) + "".join(ends)
 
     @property
@@ -166,7 +173,7 @@ class RollupPolicy:
         counter = None if self.kind is None else self.kind == "counter"
         strays = self.anomalies
         kept = None if strays is None else (strays.share, strays.threshold, strays.neighbours)
-        return self.selector, self.raw_ms, levels, counter, kept, self.quantiles
+        return self.selector, self.raw_ms, levels, counter, kept, (self.quantiles, self.states)
 
 
 @dataclass(frozen=True, slots=True)

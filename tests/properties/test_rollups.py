@@ -169,3 +169,57 @@ def test_records_say_the_same_bit_by_bit_while_samples_are_there(gaps, width, wi
     assert found["timestamp"].to_list() == wanted["timestamp"].to_list()
     bits = [f["value"].to_numpy().view(np.uint64).tolist() for f in (found, wanted)]
     assert bits[0] == bits[1]
+
+
+STATES = st.lists(
+    st.tuples(st.integers(1, 200), st.sampled_from([0.0, 1.0, 2.0, 0.5, -3.0]) | st.integers(0, 30).map(float)),
+    min_size=1,
+    max_size=300,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(STATES, st.sampled_from(WIDTHS), st.booleans())
+def test_states_are_how_often_and_how_long_each_value_was_seen(steps, width, quantiles):
+    times = np.cumsum([gap for gap, _ in steps])
+    batch = [(int(t), v) for t, (_, v) in zip(times, steps, strict=True)]
+    words = " with quantiles and states" if quantiles else " with states"
+    late = batch[len(batch) // 3 :: 7]
+    db, samples = rolled([[s for s in batch if s not in late], late], kind="gauge", keep=words)
+    wanted: dict[tuple[int, float], list[float]] = {}
+    ordered = sorted(samples.items())
+    made = max(times) // width * width
+    for i, (time, value) in enumerate(ordered):
+        end = -(-time // width) * width
+        until = ordered[i + 1][0] if i + 1 < len(ordered) else end
+        entry = wanted.setdefault((end, value), [0, 0.0])
+        entry[0] += 1
+        entry[1] += min(until, end) - time
+    full = {end for end, _ in wanted if sum(e == end for e, _ in wanted) > 16}
+    # What a wider bucket comes of must have states.
+    for finer in WIDTHS[: WIDTHS.index(width)]:
+        values = {(-(-t // finer) * finer, v) for t, v in ordered}
+        full |= {-(-end // width) * width for end, _ in values if sum(e == end for e, _ in values) > 16}
+    found = db.rollups.states("m", width).with_columns(pl.col("timestamp").dt.timestamp("ms") // 1000)
+    rows = {(r["timestamp"], r["value"]): [r["count"], r["seconds"]] for r in found.iter_rows(named=True)}
+    assert rows == {key: entry for key, entry in wanted.items() if key[0] <= made and key[0] not in full}
+    db._native.check()
+
+
+def test_states_survive_and_say_quantiles(tmp_path):
+    clock = FakeClock(7200_000)
+    line = "raw 10m -> 1m 30m -> 10m with states"
+    with mdb.Database(tmp_path, clock=clock, durability="batch", rollups={"up": line}) as db:
+        times = np.arange(15.0, 7200.0, 15.0)
+        db.append({"__name__": "up"}, times, (times % 600 < 450).astype(float))
+        db.rollups.run()
+        before = db.rollups.states("up", "10m")
+        db.checkpoint()
+    with mdb.Database(tmp_path, clock=clock, durability="batch", rollups={"up": line}) as db:
+        assert db.rollups.states("up", "10m").equals(before)
+        assert before.filter(pl.col("value") == 0.0)["seconds"].unique().to_list() == [150.0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = db.query("quantile_over_time(0.5, up[10m])", time=3600.0)
+        assert found["value"].to_list() == [pytest.approx(1.0, rel=0.01)]
+        assert db.rollups.list()["policy"].to_list() == ["raw 10m -> 1m 30m -> 10m with states"]

@@ -44,6 +44,9 @@ def test_a_line_says_what_stays_how_long():
     assert RollupPolicy.parse("m", str(policy)) == policy
     assert str(RollupPolicy.parse("m", "none")) == "none"
     assert str(RollupPolicy.parse("m", "1m keep 2% with quantiles")) == "1m keep 2% above 5 with quantiles"
+    both = RollupPolicy.parse("m", "1m with states and quantiles")
+    assert (both.quantiles, both.states, str(both)) == (True, True, "1m with quantiles and states")
+    assert RollupPolicy.parse("m", "1m with states").native[-1] == (False, True)
 
 
 @pytest.mark.parametrize(

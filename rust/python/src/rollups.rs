@@ -2,7 +2,8 @@
 
 use metricsdb_model::{Budget, Error, Labels, Result, Samples, SeriesSet, TimeRange};
 use metricsdb_query::syntax;
-use metricsdb_store::rollup::{EVERY_MAX, Keeping, Level, Pass, Progress, Record, Rule};
+use metricsdb_store::rollup::states::State;
+use metricsdb_store::rollup::{Beside, EVERY_MAX, Keeping, Level, Pass, Progress, Record, Rule};
 use polars::prelude::Column;
 use pyo3::prelude::*;
 use pyo3_polars::PyDataFrame;
@@ -13,14 +14,14 @@ use crate::database::NativeDatabase;
 use crate::output;
 
 /// selector, ms that raw samples stay, (ms of a bucket, ms that records stay), whether they are counters, and which
-/// samples survive: share, threshold, neighbours; whether quantiles are kept
+/// samples survive: share, threshold, neighbours; whether quantiles and whether states are kept
 type RuleTuple =
-    (String, Option<i64>, Vec<(i64, Option<i64>)>, Option<bool>, Option<(f64, f64, usize)>, bool);
+    (String, Option<i64>, Vec<(i64, Option<i64>)>, Option<bool>, Option<(f64, f64, usize)>, (bool, bool));
 /// next shard or 256, series, samples, records, records dropped, buckets made anew, samples that survive, raw samples
 /// dropped, their bytes
 type Done = (usize, u64, u64, u64, u64, u64, u64, u64, u64);
 
-fn rule((selector, raw, levels, counter, keeping, sketched): RuleTuple) -> Result<Rule> {
+fn rule((selector, raw, levels, counter, keeping, (sketches, states)): RuleTuple) -> Result<Rule> {
     let predicate = syntax::selector(&selector)?;
     let levels: Vec<Level> = levels.into_iter().map(|(every, keep)| Level { every, keep }).collect();
     let mut below = 1;
@@ -33,7 +34,7 @@ fn rule((selector, raw, levels, counter, keeping, sketched): RuleTuple) -> Resul
         below = level.every;
     }
     let keeping = keeping.map(|(share, threshold, neighbours)| Keeping { share, threshold, neighbours });
-    Ok(Rule { predicate, raw, levels, counter, keeping, sketched })
+    Ok(Rule { predicate, raw, levels, counter, keeping, beside: Beside { sketches, states } })
 }
 
 #[pymethods]
@@ -130,6 +131,36 @@ impl NativeDatabase {
         })
     }
 
+    /// States of the selected series in the buckets of a level that meet the range, a row a state and bucket.
+    fn rollup_states(
+        &self,
+        py: Python<'_>,
+        selector: &str,
+        every_ms: i64,
+        start: i64,
+        end: i64,
+    ) -> PyResult<PyDataFrame> {
+        self.run(py, selector, |budget| {
+            let predicate = syntax::selector(selector)?;
+            let range = TimeRange::new(start, end);
+            let view = self.store.select_exact(&predicate, range, budget)?;
+            let parts: Vec<(Labels, Vec<Stated>)> = (0..view.len())
+                .into_par_iter()
+                .map(|i| {
+                    budget.check()?;
+                    let buckets = view.states(i, every_ms, range)?;
+                    let states: Vec<Stated> = buckets
+                        .into_iter()
+                        .flat_map(|(end, s)| s.into_iter().map(move |s| (end, s)))
+                        .collect();
+                    budget.keep(states.len() * size_of::<Stated>() * 2)?;
+                    Ok((view.labels(i), states))
+                })
+                .collect::<Result<_>>()?;
+            states_frame(parts, every_ms, budget)
+        })
+    }
+
     /// Records of the selected series whose buckets meet the range, a row a record: labels, end of the bucket, columns.
     fn rollup_records(
         &self,
@@ -154,6 +185,30 @@ impl NativeDatabase {
             records_frame(parts, every_ms, budget)
         })
     }
+}
+
+/// A bucket's end, and a state in it.
+type Stated = (i64, State);
+
+fn states_frame(parts: Vec<(Labels, Vec<Stated>)>, every: i64, budget: &Budget) -> Result<PyDataFrame> {
+    let (labels, rows): (Vec<Labels>, Vec<Vec<Stated>>) =
+        parts.into_iter().filter(|p| !p.1.is_empty()).unzip();
+    let names = output::label_names(labels.iter(), budget)?;
+    let columns = output::label_columns(&labels, &names, budget)?;
+    let mut offsets = vec![0];
+    for states in &rows {
+        offsets.push(offsets.last().copied().unwrap_or(0) + states.len());
+    }
+    let mut columns = output::repeat(&columns, &offsets, budget)?;
+    let all = || rows.iter().flatten();
+    let starts: Vec<i64> = all().map(|s| s.0.saturating_sub(every)).collect();
+    columns.push(Column::new("start".into(), starts));
+    columns.push(Column::new("timestamp".into(), all().map(|s| s.0).collect::<Vec<i64>>()));
+    columns.push(Column::new("value".into(), all().map(|s| s.1.value).collect::<Vec<f64>>()));
+    columns.push(Column::new("count".into(), all().map(|s| s.1.count).collect::<Vec<u64>>()));
+    let seconds: Vec<f64> = all().map(|s| s.1.held as f64 / 1000.0).collect();
+    columns.push(Column::new("seconds".into(), seconds));
+    output::frame(columns)
 }
 
 fn records_frame(parts: Vec<(Labels, Vec<Record>)>, every: i64, budget: &Budget) -> Result<PyDataFrame> {

@@ -16,6 +16,7 @@ use crate::codec::{self, OpenState};
 use crate::database::{Database, IntoId};
 use crate::epoch::Inside;
 use crate::histograms::HistogramSeries;
+use crate::rollup::states::State;
 use crate::rollup::{Packed, Record, RolledSeries};
 use crate::sealed::Sealed;
 use crate::shard::{SHARDS, Shard, Work, id_of, place_of};
@@ -516,6 +517,17 @@ impl<'a> View<'a> {
         match &series.rolled {
             Some(rolled) => rolled.level(every, bounds, raw),
             None => RolledSeries::default().level(every, bounds, raw),
+        }
+    }
+
+    /// States of one series in the buckets of a width in milliseconds that passes have made and that meet the range.
+    pub fn states(&self, index: usize, every: i64, range: TimeRange) -> Result<Vec<(i64, Vec<State>)>> {
+        let series = &self.series[index];
+        let bounds = (range.start.saturating_sub(1), range.end);
+        match (&series.rolled, &series.levels) {
+            (Some(rolled), _) => rolled.states(every, bounds),
+            (None, Some(levels)) => levels.unpack().states(every, bounds),
+            (None, None) => Ok(Vec::new()),
         }
     }
 

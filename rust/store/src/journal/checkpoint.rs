@@ -302,8 +302,8 @@ impl Parts<'_> {
             put_signed(out, series.raw_from);
             // The policy, as a step of it is noted in the journal.
             let levels = series.levels.iter().map(|l| (l.every, i64::MIN)).collect();
-            let (keeping, sketched) = (series.keeping, series.sketched);
-            let step = Step { horizon: i64::MIN, raw_before: i64::MIN, levels, keeping, sketched };
+            let (keeping, beside) = (series.keeping, series.beside);
+            let step = Step { horizon: i64::MIN, raw_before: i64::MIN, levels, keeping, beside };
             let mut policy = Vec::new();
             record::put_roll(&mut policy, &step, &[(*row, series.counter)]);
             put_bytes(out, &policy);

@@ -297,8 +297,8 @@ impl Stream {
                 Err(_) => whole = false,
             }
         }
-        let (keeping, sketched) = (step.keeping, step.sketched);
-        let series = RolledSeries { raw_from, counter, keeping, sketched, dirty, levels, kept };
+        let (keeping, beside) = (step.keeping, step.beside);
+        let series = RolledSeries { raw_from, counter, keeping, beside, dirty, levels, kept };
         series.check()?;
         if let Some(row) = self.row(theirs) {
             if !whole {

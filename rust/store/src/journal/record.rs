@@ -7,7 +7,7 @@ use crate::codec::cursor::{Cursor, put_signed, put_varint};
 use crate::codec::histogram::HistogramChunk;
 use crate::cut::Taking;
 use crate::precision::RuleText;
-use crate::rollup::{EVERY_MAX, Keeping, Step};
+use crate::rollup::{Beside, EVERY_MAX, Keeping, Step};
 use crate::series::{ANY_GENERATION, ROWS_MAX};
 use crate::shard::Staged;
 
@@ -78,7 +78,7 @@ pub fn put_roll(out: &mut Vec<u8>, step: &Step, rows: &[(u32, bool)]) {
     out.extend_from_slice(&keeping.share.to_le_bytes());
     out.extend_from_slice(&keeping.threshold.to_le_bytes());
     put_varint(out, keeping.neighbours as u64);
-    out.push(u8::from(step.sketched));
+    out.push(u8::from(step.beside.sketches) | u8::from(step.beside.states) << 1);
     for wanted in [true, false] {
         let of: Vec<i64> = rows.iter().filter(|r| r.1 == wanted).map(|r| i64::from(r.0)).collect();
         put_varint(out, of.len() as u64);
@@ -93,7 +93,7 @@ pub fn read_roll(payload: &[u8]) -> Result<(Step, Vec<(u32, bool)>)> {
         raw_before: c.signed()?,
         levels: Vec::new(),
         keeping: None,
-        sketched: false,
+        beside: Beside::default(),
     };
     for _ in 0..c.count()? {
         let (every, before) = (c.signed()?, c.signed()?);
@@ -106,7 +106,8 @@ pub fn read_roll(payload: &[u8]) -> Result<(Step, Vec<(u32, bool)>)> {
     }
     let (share, threshold) = (f64::from_bits(c.word(8)?), f64::from_bits(c.word(8)?));
     let neighbours = (c.varint()? as usize).min(RECORD_SAMPLES_MAX);
-    step.sketched = c.byte()? != 0;
+    let beside = c.byte()?;
+    step.beside = Beside { sketches: beside & 1 != 0, states: beside & 2 != 0 };
     // Bytes that were damaged and pass every check are not taken for a choice.
     let is_given = share > 0.0 && share <= 1.0 && threshold > 0.0;
     step.keeping = is_given.then_some(Keeping { share, threshold, neighbours });

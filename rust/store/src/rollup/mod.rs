@@ -14,6 +14,7 @@ mod read;
 pub mod record;
 mod roll;
 mod sketches;
+pub mod states;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,12 +28,16 @@ pub use packed::{Commons, Packed};
 pub use record::Record;
 pub use roll::{EVERY_MAX, Keeping, Level, LevelStats, Pass, Progress, Rolled, Rule, Step};
 
-use crate::chunk::{BLOCK_SAMPLES, Chunk, SharedColumns, chunks_of};
+use crate::chunk::{Chunk, SharedColumns, chunks_of};
 use crate::heap;
 use block::{blocks_of, number_of};
 use record::{end_of, floor_of};
 use roll::TIME_MIN;
+pub use sketches::Beside;
 use sketches::Sketched;
+
+/// Buckets of the finest level whose samples that survive are in chunks of their own.
+const KEPT_TOGETHER: i64 = 4096;
 
 /// The series of a shard that have records, by row.
 #[derive(Default)]
@@ -48,9 +53,9 @@ pub struct RolledSeries {
     /// Samples at or before this time are in records alone; `i64::MIN` while all are there.
     pub raw_from: i64,
     pub counter: bool,
-    /// What the last step of a policy said of samples that survive, and of sketches.
+    /// What the last step of a policy said of samples that survive, and of what stands beside records.
     pub keeping: Option<Keeping>,
-    pub sketched: bool,
+    pub beside: Beside,
     /// Ends of the finest level's buckets that late samples came to: sorted, to be made anew.
     pub dirty: Vec<i64>,
     /// The finest first.
@@ -152,8 +157,8 @@ impl Default for RolledSeries {
 impl RolledSeries {
     fn new(levels: &[Level], counter: bool) -> RolledSeries {
         let levels = levels.iter().map(|l| LevelSeries::new(l.every)).collect();
-        let (keeping, sketched, raw_from) = (None, false, i64::MIN);
-        RolledSeries { raw_from, counter, keeping, sketched, dirty: Vec::new(), levels, kept: Vec::new() }
+        let (keeping, beside, raw_from) = (None, Beside::default(), i64::MIN);
+        RolledSeries { raw_from, counter, keeping, beside, dirty: Vec::new(), levels, kept: Vec::new() }
     }
 
     /// Puts kept samples in the place of those in `(after, until]`. Errors: `Corruption`.
@@ -163,11 +168,10 @@ impl RolledSeries {
         new: &[(i64, f64)],
         shared: &SharedColumns,
     ) -> Result<()> {
-        let mut from = self.kept.partition_point(|c| c.last() <= after);
-        if from > 0 && self.kept.get(from - 1).is_some_and(|c| c.count() < BLOCK_SAMPLES) {
-            from -= 1;
-        }
-        let to = self.kept.partition_point(|c| c.first() <= until).max(from);
+        let width = self.levels.first().map_or(1, |l| l.every).saturating_mul(KEPT_TOGETHER);
+        let (lowest, highest) = (floor_of(after.max(TIME_MIN), width), end_of(until, width));
+        let from = self.kept.partition_point(|c| c.last() <= lowest);
+        let to = self.kept.partition_point(|c| c.first() <= highest).max(from);
         if new.is_empty() && from == to {
             return Ok(());
         }
@@ -179,7 +183,13 @@ impl RolledSeries {
         let end = times.partition_point(|&t| t <= until);
         times.splice(begin..end, new.iter().map(|s| s.0));
         bits.splice(begin..end, new.iter().map(|s| s.1.to_bits()));
-        self.kept.splice(from..to, chunks_of(ValueKind::Float, &times, &bits, shared)?);
+        let (mut chunks, mut from_sample) = (Vec::new(), 0);
+        for part in times.chunk_by(|a, b| (a - 1).div_euclid(width) == (b - 1).div_euclid(width)) {
+            let bits = bits.get(from_sample..from_sample + part.len()).unwrap_or(&[]);
+            chunks.extend(chunks_of(ValueKind::Float, part, bits, shared)?);
+            from_sample += part.len();
+        }
+        self.kept.splice(from..to, chunks);
         Ok(())
     }
 
@@ -223,7 +233,10 @@ impl RolledSeries {
                 native.sums.check()?;
             }
             for (_, sketch) in &sketches {
-                Sketch::decode(sketch)?;
+                match states::is_states(sketch) {
+                    true => states::decode(sketch).map(|_| ())?,
+                    false => Sketch::decode(sketch).map(|_| ())?,
+                }
             }
             if records.windows(2).any(|pair| pair[0].end >= pair[1].end)
                 || records.iter().any(|r| r.end > level.until || r.end % level.every != 0 || r.count == 0)

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::record::floor_of;
 use super::roll::Keeping;
-use super::{Block, LevelSeries, Native, RolledSeries};
+use super::{Beside, Block, LevelSeries, Native, RolledSeries};
 use crate::chunk::Chunk;
 use crate::heap;
 
@@ -18,7 +18,7 @@ use crate::heap;
 struct Stand {
     raw_from: i64,
     counter: bool,
-    sketched: bool,
+    beside: Beside,
     keeping: Option<Keeping>,
     /// Of each level its width, up to where it is made, and up to where it is gone.
     levels: Box<[(i64, i64, i64)]>,
@@ -83,11 +83,11 @@ impl Packed {
             let native = rest.iter().find(|n| n.0 == every).map(|n| n.1.clone());
             LevelSeries { every, until, floor, blocks, native }
         };
-        let Stand { raw_from, counter, sketched, keeping, ref levels } = *self.stand;
+        let Stand { raw_from, counter, beside, keeping, ref levels } = *self.stand;
         let (dirty, kept) =
             self.rest.as_ref().map_or_else(Default::default, |r| (r.dirty.clone(), r.kept.clone()));
         let levels = levels.iter().map(level).collect();
-        RolledSeries { raw_from, counter, keeping, sketched, dirty, levels, kept }
+        RolledSeries { raw_from, counter, keeping, beside, dirty, levels, kept }
     }
 
     /// Notes the end of a bucket that is to be made anew.
@@ -186,9 +186,9 @@ impl<T> Table<T> {
 impl Commons {
     /// A series in few bytes, sharing what others have too.
     pub fn pack(&self, series: RolledSeries) -> Arc<Packed> {
-        let RolledSeries { raw_from, counter, keeping, sketched, dirty, levels, kept } = series;
+        let RolledSeries { raw_from, counter, keeping, beside, dirty, levels, kept } = series;
         let spans = levels.iter().map(|l| (l.every, l.until, l.floor)).collect();
-        let stand = self.stand(Stand { raw_from, counter, sketched, keeping, levels: spans });
+        let stand = self.stand(Stand { raw_from, counter, beside, keeping, levels: spans });
         let (mut blocks, mut native) = (Vec::new(), Vec::new());
         for level in levels {
             blocks.extend(level.blocks);
@@ -219,7 +219,7 @@ impl Commons {
     }
 
     fn stand(&self, stand: Stand) -> Arc<Stand> {
-        let hash = self.hasher.hash_one((stand.raw_from, stand.counter, stand.sketched, &stand.levels));
+        let hash = self.hasher.hash_one((stand.raw_from, stand.counter, stand.beside, &stand.levels));
         let mut table = self.stands.lock();
         if let Some(known) = table.find(hash, |other| *other == stand) {
             return known;

@@ -6,6 +6,7 @@ use metricsdb_model::{Result, Samples, Sketch, TimeRange};
 use super::record::{Record, coarser, end_of, expand, floor_of, points_of, records_of};
 use super::roll::TIME_MIN;
 use super::sketches;
+use super::states::{self, State};
 use super::{LevelSeries, RolledSeries, block::Block};
 
 /// A record, and the width of its bucket.
@@ -251,6 +252,17 @@ impl RolledSeries {
         }
         found.samples = samples.len() as u64 + records.len() as u64;
         Ok(Some(found))
+    }
+
+    /// States of the buckets of one of its levels that end in `(after, until]` and have some, by their ends. Errors: `Corruption`.
+    pub fn states(&self, every: i64, (after, until): (i64, i64)) -> Result<Vec<(i64, Vec<State>)>> {
+        let (mut records, mut stored) = (Vec::new(), Vec::new());
+        if let Some(level) = self.levels.iter().find(|level| level.every == every && self.beside.states) {
+            level.records(after, until, &mut records)?;
+            level.sketches(after, until, &mut stored)?;
+        }
+        let all = states::whole(&records, &stored)?;
+        Ok(records.iter().zip(all).filter_map(|(record, states)| Some((record.end, states?))).collect())
     }
 
     /// The newest time and value that records stand for, in a range.

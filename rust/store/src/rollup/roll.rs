@@ -9,7 +9,7 @@ use roaring::RoaringBitmap;
 use super::kept;
 use super::native::Folded;
 use super::record::{Record, coarser, end_of, floor_of, records_of};
-use super::sketches::{self, Sketched};
+use super::sketches::{self, Beside};
 use super::{LevelSeries, Packed, RolledSeries};
 use crate::database::Database;
 use crate::expire::Expired;
@@ -23,6 +23,8 @@ pub const TIME_MIN: i64 = -(1 << 61);
 pub const EVERY_MAX: i64 = 1 << 50;
 /// Series that are rolled under one hold of a shard's lock: a millisecond or two.
 const ROWS_HELD: usize = 16;
+/// Buckets of the finest level among whose samples those that survive are chosen.
+const KEPT_BUCKETS: i64 = 64;
 /// Rises of a series that never falls, from which on it is taken for a counter.
 const RISES: usize = 8;
 
@@ -65,8 +67,8 @@ pub struct Rule {
     /// Whether they are counters; `None`: by type, name or behaviour.
     pub counter: Option<bool>,
     pub keeping: Option<Keeping>,
-    /// Whether quantiles are kept beside records.
-    pub sketched: bool,
+    /// Whether quantiles or states are kept beside records.
+    pub beside: Beside,
 }
 
 /// What one call did.
@@ -117,7 +119,7 @@ pub struct Step {
     /// Width, and the time before which records go.
     pub levels: Vec<(i64, i64)>,
     pub keeping: Option<Keeping>,
-    pub sketched: bool,
+    pub beside: Beside,
 }
 
 impl Step {
@@ -130,7 +132,7 @@ impl Step {
             raw_before: before(rule.raw).max(before(finest)),
             levels: rule.levels.iter().map(|l| (l.every, before(l.keep))).collect(),
             keeping: rule.keeping,
-            sketched: rule.sketched,
+            beside: rule.beside,
         }
     }
 
@@ -147,35 +149,65 @@ impl Step {
     /// The step of a series whose raw samples go for another reason.
     fn forced(series: &RolledSeries, before: i64) -> Step {
         let levels = series.levels.iter().map(|l| (l.every, i64::MIN)).collect();
-        let (keeping, sketched) = (series.keeping, series.sketched);
-        Step { horizon: i64::MIN, raw_before: before, levels, keeping, sketched }
+        let (keeping, beside) = (series.keeping, series.beside);
+        Step { horizon: i64::MIN, raw_before: before, levels, keeping, beside }
     }
-}
-
-/// The sketches of buckets whose values are several, from the samples of these.
-fn sketches_of(records: &[Record], samples: &Samples) -> Vec<Sketched> {
-    let mut out = Vec::with_capacity(records.len());
-    for record in records.iter().filter(|r| r.min != r.max) {
-        let from = samples.timestamps.partition_point(|&t| t < record.first.0);
-        let to = samples.timestamps.partition_point(|&t| t <= record.last.0).max(from);
-        let values = samples.values.get(from..to).unwrap_or(&[]);
-        out.push((record.end, sketches::sketch(values).encode()));
-    }
-    out
 }
 
 /// A span, and what of it survives.
 type Survivors = ((i64, i64), Vec<(i64, f64)>);
 
 /// How much a counter rose before each of its samples.
-fn increases(values: &[f64]) -> Vec<f64> {
-    let mut before = values.first().copied().unwrap_or(0.0);
+fn increases(before: Option<f64>, values: &[f64]) -> Vec<f64> {
+    let mut before = before.or(values.first().copied()).unwrap_or(0.0);
     let rise = |&v: &f64| {
         let rise = if v < before { v } else { v - before };
         before = v;
         rise
     };
     values.iter().map(rise).collect()
+}
+
+/// The samples of a span that survive, chosen group by group, whatever pass they were in; records are told of those that
+/// should have. `before` is the last value in the group before.
+fn survivors(
+    counter: bool,
+    keeping: &Keeping,
+    mut before: Option<f64>,
+    samples: &Samples,
+    every: i64,
+    records: &mut [Record],
+) -> Result<Vec<(i64, f64)>> {
+    let mut samples = samples.clone();
+    samples.drop_stale(0);
+    let (width, mut out, mut from, mut number) = (every * KEPT_BUCKETS, Vec::new(), 0, None);
+    let group_of = |&time: &i64| (time - 1).div_euclid(width);
+    for group in samples.timestamps.chunk_by(|a, b| group_of(a) == group_of(b)) {
+        let values = samples.values.get(from..from + group.len()).unwrap_or(&[]);
+        from += group.len();
+        let this = group.first().map(group_of);
+        if number.is_some() && number != this.map(|n| n - 1) {
+            before = None;
+        }
+        number = this;
+        let picked = if counter {
+            let keeping = Keeping { neighbours: keeping.neighbours.max(1), ..*keeping };
+            kept::pick(&increases(before, values), &keeping.options(values.len()))?
+        } else {
+            kept::pick(values, &keeping.options(values.len()))?
+        };
+        before = values.last().copied();
+        for &time in picked.dropped.iter().filter_map(|&i| group.get(i as usize)) {
+            if let Ok(i) = records.binary_search_by_key(&end_of(time, every), |r| r.end)
+                && let Some(record) = records.get_mut(i)
+            {
+                record.unkept += 1;
+            }
+        }
+        let sample = |&i: &u32| group.get(i as usize).copied().zip(values.get(i as usize).copied());
+        out.extend(picked.kept.iter().filter_map(sample));
+    }
+    Ok(out)
 }
 
 impl RolledSeries {
@@ -193,6 +225,36 @@ impl RolledSeries {
         all.dedup();
         let is_chain = all.windows(2).all(|pair| pair[1] % pair[0] == 0);
         (is_chain && !own().eq(all.iter().copied())).then_some(all)
+    }
+
+    /// Spans of the finest level whose records are to be made, by late samples and up to `until`: of a policy that keeps samples,
+    /// whole groups of buckets, since the choice hangs on all samples of one and on the one before.
+    fn spans_due(&self, until: i64) -> Vec<(i64, i64)> {
+        let Some(level) = self.levels.first() else { return Vec::new() };
+        let (every, made) = (level.every, level.until);
+        let lowest = self.raw_from.max(TIME_MIN);
+        let dirty = self.dirty.iter().copied().filter(|&end| end <= made);
+        let after = made.max(lowest);
+        if self.keeping.is_none() {
+            let mut spans: Vec<(i64, i64)> = dirty.map(|end| (end - every, end)).collect();
+            spans.extend((until > after).then_some((after, until)));
+            return spans;
+        }
+        let width = every * KEPT_BUCKETS;
+        let groups = dirty.map(|end| (end - 1).div_euclid(width)).flat_map(|n| [n * width, (n + 1) * width]);
+        let mut spans: Vec<(i64, i64)> = groups
+            .filter(|&start| start < made)
+            .map(|start| (start.max(lowest), start.saturating_add(width).min(made)))
+            .collect();
+        spans.sort_unstable();
+        spans.dedup();
+        if until > after {
+            // That of the group that was begun is made anew with the rest of it.
+            let begun = floor_of(after, width).max(lowest);
+            spans.retain(|span| span.1 <= begun);
+            spans.push((begun, until));
+        }
+        spans
     }
 
     fn adopt(&mut self, step: &Step) {
@@ -264,7 +326,8 @@ impl Shard {
             None => RolledSeries::new(&levels, counter),
         };
         series.adopt(step);
-        (series.keeping, series.sketched) = (step.keeping, step.sketched && !series.counter);
+        series.keeping = step.keeping;
+        series.beside = if series.counter { Beside::default() } else { step.beside };
         let every = series.levels.first().map_or(1, |l| l.every);
         let native = match series.is_empty() {
             true => self.histograms.get(row).is_some(),
@@ -316,55 +379,38 @@ impl Shard {
 
     /// The finest level: buckets that late samples came to, and those up to `until`.
     fn roll_raw(&self, row: u32, series: &mut RolledSeries, until: i64, done: &mut Rolled) -> Result<()> {
-        let (counter, raw_from, sketched) = (series.counter, series.raw_from, series.sketched);
-        let keeping = series.keeping;
-        let keeping = keeping.as_ref();
-        let mut picked: Vec<Survivors> = Vec::new();
+        let (counter, raw_from, beside, keeping) =
+            (series.counter, series.raw_from, series.beside, series.keeping);
+        let spans = series.spans_due(until);
         let Some(level) = series.levels.first_mut() else { return Ok(()) };
-        let (every, mut samples, mut records) = (level.every, Samples::default(), Vec::new());
-        let made = level.until;
-        for &end in series.dirty.iter().filter(|&&end| end <= made) {
-            samples.clear();
-            records.clear();
-            self.read_raw(row, TimeRange::new(end - every + 1, end), &mut samples)?;
-            records_of(&samples.timestamps, &samples.values, every, end, &mut records);
-            if let Some(keeping) = keeping {
-                picked.push(self.survivors(
-                    row,
-                    counter,
-                    keeping,
-                    (end - every, end),
-                    &samples,
-                    every,
-                    &mut records,
-                )?);
-            }
-            let sketches = if sketched { sketches_of(&records, &samples) } else { Vec::new() };
-            level.replace((end - every, end), &records, &sketches, counter, &self.shared_columns)?;
-            done.remade += 1;
-        }
-        let after = level.until.max(raw_from).max(TIME_MIN);
-        if until > after {
+        let (every, made) = (level.every, level.until);
+        let (mut samples, mut records) = (Samples::default(), Vec::new());
+        let mut picked: Vec<Survivors> = Vec::new();
+        done.remade += series.dirty.iter().filter(|&&end| end <= made).count() as u64;
+        for (after, until) in spans {
             samples.clear();
             records.clear();
             self.read_raw(row, TimeRange::new(after.saturating_add(1), until), &mut samples)?;
             records_of(&samples.timestamps, &samples.values, every, until, &mut records);
-            if let Some(keeping) = keeping {
-                picked.push(self.survivors(
-                    row,
-                    counter,
-                    keeping,
-                    (after, until),
-                    &samples,
-                    every,
-                    &mut records,
-                )?);
+            if let Some(keeping) = &keeping {
+                let mut before = Samples::default();
+                if counter {
+                    let from = after.saturating_sub(every * KEPT_BUCKETS).max(raw_from);
+                    self.read_raw(row, TimeRange::new(from.saturating_add(1), after), &mut before)?;
+                    before.drop_stale(0);
+                }
+                let before = before.values.last().copied();
+                let kept = survivors(counter, keeping, before, &samples, every, &mut records)?;
+                picked.push(((after, until), kept));
             }
-            let sketches = if sketched { sketches_of(&records, &samples) } else { Vec::new() };
+            let sketches = sketches::beside(&records, &samples, beside);
             level.replace((after, until), &records, &sketches, counter, &self.shared_columns)?;
-            level.until = until;
-            done.samples += samples.len() as u64;
-            done.records += records.len() as u64;
+            if until > made {
+                level.until = until;
+                let new = samples.timestamps.partition_point(|&t| t <= made);
+                done.samples += (samples.len() - new) as u64;
+                done.records += records.iter().filter(|r| r.end > made).count() as u64;
+            }
         }
         for (span, kept) in picked {
             done.kept += kept.len() as u64;
@@ -428,46 +474,6 @@ impl Shard {
         Ok(())
     }
 
-    /// The samples of a span that survive, chosen beside their neighbours; records are told of those that should have.
-    #[allow(clippy::too_many_arguments)] // a span of a row, how it is chosen from, and who is told
-    fn survivors(
-        &self,
-        row: u32,
-        counter: bool,
-        keeping: &Keeping,
-        (after, until): (i64, i64),
-        samples: &Samples,
-        every: i64,
-        records: &mut [Record],
-    ) -> Result<Survivors> {
-        let Some((&first, &last)) = samples.timestamps.first().zip(samples.timestamps.last()) else {
-            return Ok(((after, until), Vec::new()));
-        };
-        let context = (last - first) / samples.len() as i64 * kept::Options::default().window as i64;
-        let context = context.max(every);
-        let mut around = Samples::default();
-        let range = TimeRange::new(first.saturating_sub(context), last.saturating_add(context));
-        self.read_raw(row, range, &mut around)?;
-        around.drop_stale(0);
-        let picked = if counter {
-            let keeping = Keeping { neighbours: keeping.neighbours.max(1), ..*keeping };
-            kept::pick(&increases(&around.values), &keeping.options(samples.len()))?
-        } else {
-            kept::pick(&around.values, &keeping.options(samples.len()))?
-        };
-        let at = |i: &u32| around.timestamps.get(*i as usize).copied();
-        let inside = |t: &i64| *t > after && *t <= until;
-        for time in picked.dropped.iter().filter_map(at).filter(inside) {
-            if let Ok(i) = records.binary_search_by_key(&end_of(time, every), |r| r.end)
-                && let Some(record) = records.get_mut(i)
-            {
-                record.unkept += 1;
-            }
-        }
-        let sample = |i: &u32| at(i).zip(around.values.get(*i as usize).copied());
-        Ok(((after, until), picked.kept.iter().filter_map(sample).filter(|s| inside(&s.0)).collect()))
-    }
-
     /// Appends the raw samples of a row in a range.
     pub(crate) fn read_raw(&self, row: u32, range: TimeRange, out: &mut Samples) -> Result<()> {
         for chunk in self.series.sealed[row].overlapping(range) {
@@ -522,7 +528,7 @@ impl RolledSeries {
         shared: &crate::chunk::SharedColumns,
         done: &mut Rolled,
     ) -> Result<()> {
-        let (counter, sketched) = (self.counter, self.sketched);
+        let (counter, beside) = (self.counter, self.beside);
         let (mut fine, mut records) = (Vec::new(), Vec::new());
         for at in 1..self.levels.len() {
             let (below, above) = self.levels.split_at_mut(at);
@@ -540,9 +546,9 @@ impl RolledSeries {
                 below.records(after, until, &mut fine)?;
                 coarser(&fine, every, until, &mut records);
                 let mut sketches = Vec::new();
-                if sketched {
+                if beside != Beside::default() {
                     below.sketches(after, until, &mut sketches)?;
-                    sketches = sketches::coarser(&fine, &sketches, every, until)?;
+                    sketches = sketches::coarser(&fine, &sketches, every, until, beside)?;
                 }
                 level.replace((after, until), &records, &sketches, counter, shared)?;
                 Ok(records.len() as u64)

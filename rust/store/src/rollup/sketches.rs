@@ -1,16 +1,24 @@
 //! Sketches beside records: quantiles within one percent of the samples of whole buckets.
 
-use metricsdb_model::{Result, Sketch};
+use metricsdb_model::{Result, Samples, Sketch};
 
 use super::block::rounded;
 use super::record::{Record, end_of};
+use super::states;
 use crate::codec::cursor::{Cursor, put_varint};
 
 /// Bytes of one sketch: values that spread over more decades than this holds are told less exactly.
 const SKETCH_BYTES: usize = 512;
 
-/// A bucket's end, and the encoded sketch.
+/// A bucket's end, and the encoded sketch, or states.
 pub type Sketched = (i64, Vec<u8>);
+
+/// What is kept beside the records of gauges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Beside {
+    pub sketches: bool,
+    pub states: bool,
+}
 
 /// The sketch of some samples.
 pub fn sketch(values: &[f64]) -> Sketch {
@@ -117,6 +125,7 @@ pub fn whole(records: &[Record], stored: &[Sketched]) -> Result<Option<Vec<Sketc
     for record in records {
         while stored.next_if(|s| s.0 < record.end).is_some() {}
         out.push(match stored.next_if(|s| s.0 == record.end) {
+            Some((_, bytes)) if states::is_states(bytes) => states::sketch(&states::decode(bytes)?),
             Some((_, bytes)) => Sketch::decode(bytes)?,
             None if record.min == record.max => repeated(record.min, record.count),
             None => return Ok(None),
@@ -126,7 +135,7 @@ pub fn whole(records: &[Record], stored: &[Sketched]) -> Result<Option<Vec<Sketc
 }
 
 /// Of one value so often.
-fn repeated(value: f64, mut count: u64) -> Sketch {
+pub fn repeated(value: f64, mut count: u64) -> Sketch {
     let (mut all, mut power) = (Sketch::default(), sketch(&[value]));
     while count > 0 {
         if count & 1 == 1 {
@@ -138,22 +147,63 @@ fn repeated(value: f64, mut count: u64) -> Sketch {
     all
 }
 
-/// Sketches of wider buckets, from records of narrower ones that divide them and their sketches.
-pub fn coarser(fine: &[Record], stored: &[Sketched], every: i64, until: i64) -> Result<Vec<Sketched>> {
-    let Some(sketches) = whole(fine, stored)? else { return Ok(Vec::new()) };
-    let (mut out, mut sketches) = (Vec::new(), sketches.iter());
+/// Sketches, or states, of wider buckets, from records of narrower ones that divide them and what stands beside these.
+pub fn coarser(
+    fine: &[Record],
+    stored: &[Sketched],
+    every: i64,
+    until: i64,
+    wants: Beside,
+) -> Result<Vec<Sketched>> {
+    let (mut out, mut rest) = (Vec::new(), stored);
     for bucket in fine.chunk_by(|a, b| end_of(a.end, every) == end_of(b.end, every)) {
-        let Some(end) = bucket.first().map(|r| end_of(r.end, every)).filter(|&end| end <= until) else {
+        let Some(last) = bucket.last().map(|r| r.end) else { continue };
+        let end = end_of(last, every);
+        if end > until {
             break;
-        };
-        let mut all = Sketch::default();
-        sketches.by_ref().take(bucket.len()).for_each(|one| all.merge(one));
-        let min = bucket.iter().map(|r| r.min).fold(f64::NAN, f64::min);
-        let max = bucket.iter().map(|r| r.max).fold(f64::NAN, f64::max);
-        if min != max {
+        }
+        let (own, later) = rest.split_at(rest.partition_point(|s| s.0 <= last));
+        rest = later;
+        let mut all = *bucket.first().unwrap_or(&Record::ZERO);
+        bucket.iter().skip(1).for_each(|next| all.append(next));
+        if wants.states
+            && !states::is_constant(&all)
+            && let Some(states) = states::coarser(bucket, own, end)?
+        {
+            out.push((end, states::encode(&states)));
+        } else if wants.sketches
+            && all.min != all.max
+            && let Some(sketches) = whole(bucket, own)?
+        {
+            let mut all = Sketch::default();
+            sketches.iter().for_each(|one| all.merge(one));
             all.fit(SKETCH_BYTES);
             out.push((end, all.encode()));
         }
     }
     Ok(out)
+}
+
+/// What is to stand beside the records of some samples: states where there are few values, else a sketch; where the values are
+/// one, neither is needed.
+pub fn beside(records: &[Record], samples: &Samples, wants: Beside) -> Vec<Sketched> {
+    let mut out = Vec::new();
+    if wants == Beside::default() {
+        return out;
+    }
+    for record in records {
+        let from = samples.timestamps.partition_point(|&t| t < record.first.0);
+        let to = samples.timestamps.partition_point(|&t| t <= record.last.0).max(from);
+        let (times, values) = (samples.timestamps.get(from..to), samples.values.get(from..to));
+        let (times, values) = (times.unwrap_or(&[]), values.unwrap_or(&[]));
+        if wants.states
+            && !states::is_constant(record)
+            && let Some(states) = states::of_samples(record.end, times, values)
+        {
+            out.push((record.end, states::encode(&states)));
+        } else if wants.sketches && record.min != record.max {
+            out.push((record.end, sketch(values).encode()));
+        }
+    }
+    out
 }
