@@ -11,8 +11,8 @@ import platform
 import polars as pl
 
 NAMES = [
-    "ingest", "memory", "index", "codecs", "queries", "frames", "downsampling", "rollups", "subscribe", "server",
-    "spike",
+    "ingest", "memory", "index", "codecs", "queries", "frames", "downsampling", "rollups", "subscribe", "alerts",
+    "server", "spike",
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import polars as pl
 from metricsdb._native import AlertRule, NativeDatabase
 from metricsdb.alerts import export, pipeline, rehearse, rules, shown, state
 from metricsdb.alerts.amconfig import Config
-from metricsdb.alerts.evaluate import Deliver, Evaluation, Interval, Muting, Render, evaluate
+from metricsdb.alerts.evaluate import Deliver, Evaluation, Interval, Muting, Render, evaluate, named, plain
 from metricsdb.alerts.groups import (
     Group,
     Installed,
@@ -350,9 +350,10 @@ class Alerts:
                 found.append((at_ms, at_ms + 1, [], f"{'' if negated else 'not '}during {name}"))
         for by, on in said["inhibited"]:
             rules = [rule for group in self._groups.values() for rule in group.rules if rule.name == by]
-            for active in (active for rule in rules for other in rule.alerts for active in other.active()):
+            for other, active in ((other, one) for rule in rules for other in rule.alerts for one in other.active()):
                 if active[4] is not None:
-                    wanted = [(label, active[0].get(label, "")) for label in on or ()]
+                    whole = named(other, active[1], active[0], active[5], plain)
+                    wanted = [(label, whole.get(label, "")) for label in on or ()]
                     found.append((at_ms, at_ms + 1, wanted, f"inhibited by {by}"))
         return found
 
