@@ -1,7 +1,8 @@
 """How often alerts page on NAB's series, and how many labelled windows they meet.
 
 plain        fires beyond 2.5 standard deviations of what came first (15 % of the series), on either side
-statement    the same, with a clear level at one standard deviation that must hold FOR 1h, and FLAP 2 CHANGES IN 1d THEN HOLD
+statement    the same, with a clear level at one standard deviation that must hold FOR 1h, and
+             FLAP 2 CHANGES IN 1d UNTIL 1d QUIET THEN HOLD
 pages        times that somebody is told that it fires; windows: labelled ones during which it fired
 firing       share of the time, %: what is held fires longer, and so meets more
 

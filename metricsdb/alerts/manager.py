@@ -350,7 +350,8 @@ class Alerts:
                 found.append((at_ms, at_ms + 1, [], f"{'' if negated else 'not '}during {name}"))
         for by, on in said["inhibited"]:
             rules = [rule for group in self._groups.values() for rule in group.rules if rule.name == by]
-            for other, active in ((other, one) for rule in rules for other in rule.alerts for one in other.active()):
+            alerts = [found for rule in rules for found in rule.alerts]
+            for other, active in ((source, one) for source in alerts for one in source.active()):
                 if active[4] is not None:
                     whole = named(other, active[1], active[0], active[5], plain)
                     wanted = [(label, whole.get(label, "")) for label in on or ()]

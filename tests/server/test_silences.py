@@ -52,19 +52,19 @@ def silence(**other):
 def test_a_silence_comes_and_goes(routed, db):
     answer = routed("POST", "/api/v2/silences", content=silence())
     assert answer.status_code == 200, answer.text
-    id = answer.json()["silenceID"]
+    known = answer.json()["silenceID"]
     (one,) = routed("GET", "/api/v2/silences").json()
-    assert one == routed("GET", f"/api/v2/silence/{id}").json()
-    assert (one["id"], one["status"], one["createdBy"]) == (id, {"state": "active"}, "me")
+    assert one == routed("GET", f"/api/v2/silence/{known}").json()
+    assert (one["id"], one["status"], one["createdBy"]) == (known, {"state": "active"}, "me")
     assert one["matchers"] == [{"name": "alertname", "value": "W.*", "isRegex": True, "isEqual": True}]
     assert (one["startsAt"], one["endsAt"]) == ("2023-11-14T22:13:20Z", "2023-11-14T23:13:20Z")
     assert routed("GET", "/api/v2/silences", params={"filter": 'alertname="W.*"'}).json() == [one]
     assert routed("GET", "/api/v2/silences", params={"filter": 'team="x"'}).json() == []
     warm = next(a for a in routed("GET", "/api/v2/alerts").json() if a["labels"]["alertname"] == "Warm")
-    assert warm["status"] == {"state": "suppressed", "silencedBy": [id], "inhibitedBy": [], "mutedBy": []}
+    assert warm["status"] == {"state": "suppressed", "silencedBy": [known], "inhibitedBy": [], "mutedBy": []}
     assert warm["receivers"] == [{"name": "chat"}]
-    changed = routed("POST", "/api/v2/silences", content=silence(id=id, comment="later")).json()["silenceID"]
-    assert changed != id
+    changed = routed("POST", "/api/v2/silences", content=silence(id=known, comment="later")).json()["silenceID"]
+    assert changed != known
     assert [s["status"]["state"] for s in routed("GET", "/api/v2/silences").json()] == ["active", "expired"]
     assert routed("DELETE", f"/api/v2/silence/{changed}").status_code == 200
     assert [s["status"]["state"] for s in routed("GET", "/api/v2/silences").json()] == ["expired", "expired"]
