@@ -12,7 +12,7 @@ import polars as pl
 
 NAMES = [
     "ingest", "memory", "index", "codecs", "queries", "frames", "downsampling", "rollups", "cold", "subscribe",
-    "server", "spike", "tiers",
+    "alerts", "server", "spike", "tiers",
 ]  # fmt: skip
 
 

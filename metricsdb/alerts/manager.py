@@ -16,7 +16,7 @@ import polars as pl
 from metricsdb._native import AlertRule, NativeDatabase
 from metricsdb.alerts import export, pipeline, rehearse, rules, shown, state
 from metricsdb.alerts.amconfig import Config
-from metricsdb.alerts.evaluate import Deliver, Evaluation, Interval, Muting, Render, Sight, evaluate
+from metricsdb.alerts.evaluate import Deliver, Evaluation, Interval, Muting, Render, Sight, evaluate, named, plain
 from metricsdb.alerts.groups import (
     Group,
     Installed,
@@ -354,9 +354,11 @@ class Alerts:
                 found.append((at_ms, at_ms + 1, [], f"{'' if negated else 'not '}during {name}"))
         for by, on in said["inhibited"]:
             rules = [rule for group in self._groups.values() for rule in group.rules if rule.name == by]
-            for active in (active for rule in rules for other in rule.alerts for active in other.active()):
+            alerts = [found for rule in rules for found in rule.alerts]
+            for other, active in ((source, one) for source in alerts for one in source.active()):
                 if active[4] is not None:
-                    wanted = [(label, active[0].get(label, "")) for label in on or ()]
+                    whole = named(other, active[1], active[0], active[5], plain)
+                    wanted = [(label, whole.get(label, "")) for label in on or ()]
                     found.append((at_ms, at_ms + 1, wanted, f"inhibited by {by}"))
         return found
 

@@ -298,8 +298,7 @@ impl AlertRule {
                 let ends = |at: &usize| failed.contains(at) != fails || cuts.contains(at);
                 let to = (from + 1..times.len()).find(ends).unwrap_or(times.len());
                 let answers = given(&self.plan, &times, &rows, from..to)?;
-                let readings =
-                    Readings::new(self.plan.by.as_deref(), &times[from..to], answers.iter().collect());
+                let readings = Readings::new(&self.plan, &times[from..to], answers.iter().collect());
                 changes.extend(machine.run(&self.plan, &readings, &mutings, fails));
                 machine = Machine::from_bytes(&self.plan, &machine.to_bytes(&self.plan))?;
                 from = to;
@@ -541,7 +540,7 @@ impl AlertRule {
             Answers::Plain(answers) => answers.clone(),
             Answers::Rendered(own) => own.iter().collect(),
         };
-        let readings = Readings::new(self.plan.by.as_deref(), times, answers);
+        let readings = Readings::new(&self.plan, times, answers);
         identity::check(&self.plan, &readings).map(|()| readings)
     }
 
@@ -556,7 +555,6 @@ impl AlertRule {
         ended: &mut Vec<Labels>,
     ) -> (Vec<Change>, Option<Error>) {
         let times = [at];
-        let by = self.plan.by.as_deref();
         let readings = self.readings(answers, &times);
         let mut held = self.held.lock();
         let (changes, mut failed) = match readings {
@@ -570,7 +568,7 @@ impl AlertRule {
             Err(error) => {
                 let nothing = Matrix::default();
                 let answers = self.plan.queries.iter().map(|_| &nothing).collect();
-                let readings = Readings::new(by, &times, answers);
+                let readings = Readings::new(&self.plan, &times, answers);
                 (held.machine.run(&self.plan, &readings, mutings, true), Some(error))
             }
         };

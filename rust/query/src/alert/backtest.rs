@@ -125,15 +125,15 @@ pub fn backtest<S: Sink>(
         let mut own = Vec::with_capacity(kinds.len());
         for kind in &kinds {
             let answers: Vec<&Matrix> = kind.queries.iter().map(|q| &answers[*q]).collect();
-            own.push(match (kind.rendered, render.as_mut()) {
-                (Some(plan), Some(render)) => rendered(plan, &answers, render)?,
-                _ => Vec::new(),
+            own.push(match render.as_mut().filter(|_| kind.rendered) {
+                Some(render) => rendered(kind.plan, &answers, render)?,
+                None => Vec::new(),
             });
         }
         let gathered = kinds.iter().zip(&own).map(|(kind, own)| {
             let shared = kind.queries.iter().map(|q| &answers[*q]);
             let answers = if own.is_empty() { shared.collect() } else { own.iter().collect() };
-            Readings::new(kind.by, &evaluations, answers)
+            Readings::new(kind.plan, &evaluations, answers)
         });
         let gathered: Vec<Readings<'_>> = gathered.collect();
         runs.par_iter_mut().try_for_each(|run| {
@@ -157,10 +157,10 @@ pub fn backtest<S: Sink>(
 
 /// Queries by their places, and what makes instances of their rows.
 struct Kind<'p> {
-    by: Option<&'p [String]>,
+    plan: &'p Plan,
     queries: Vec<usize>,
-    /// Whose templates are rendered into the rows: of one plan alone.
-    rendered: Option<&'p Plan>,
+    /// Its templates are rendered into the rows: they are of one plan alone.
+    rendered: bool,
 }
 
 struct Run<'p, S> {
@@ -179,10 +179,11 @@ fn sorted<S>(plans: Vec<(&Plan, S)>, renders: bool) -> Sorted<'_, S> {
     for (plan, sink) in plans {
         let places =
             plan.queries.iter().map(|query| found(&mut queries, query, |a, b| a.text == b.text)).collect();
-        let rendered = Some(plan).filter(|plan| renders && !plan.templates.is_empty());
-        let kind = Kind { by: plan.by.as_deref(), queries: places, rendered };
+        let rendered = renders && !plan.templates.is_empty();
+        let kind = Kind { plan, queries: places, rendered };
         let same = |a: &Kind<'_>, b: &Kind<'_>| {
-            a.rendered.is_none() && b.rendered.is_none() && a.by == b.by && a.queries == b.queries
+            let alike = a.plan.by == b.plan.by && a.plan.own == b.plan.own;
+            !a.rendered && !b.rendered && alike && a.queries == b.queries
         };
         let kind = found(&mut kinds, kind, same);
         runs.push(Run { plan, kind, machine: Machine::default(), sink });

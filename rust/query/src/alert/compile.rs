@@ -17,6 +17,8 @@ pub struct Plan {
     pub name: String,
     /// `None`: all labels of the fire expression but the name. With the names of templates.
     pub by: Option<Vec<String>>,
+    /// Labels that are the statement's own at every level, whatever the series say: they tell no instances apart.
+    pub own: Vec<String>,
     /// Labels that are templates, and part of what an instance is. None where the alert has levels: there they are
     /// rendered when somebody is told.
     pub templates: Map,
@@ -185,8 +187,14 @@ pub fn compile(alert: &Alert, text: &str) -> Result<Plan> {
         templates
             .extend(clauses.own.labels.iter().flatten().filter(|(_, text)| text.contains("{{")).cloned());
     }
+    let fixed = clauses.own.labels.iter().flatten().filter(|(_, text)| !text.contains("{{"));
+    let mut own: Vec<String> = fixed.map(|(name, _)| name.clone()).collect();
+    own.push("alertname".to_owned());
+    if matches!(alert.body, Body::Levels(_)) {
+        own.push("severity".to_owned());
+    }
     by.iter_mut().for_each(|by| by.extend(templates.iter().map(|(name, _)| name.clone())));
-    Ok(Plan { name, by, templates, queries, levels: plans, rules, alert: alert.clone() })
+    Ok(Plan { name, by, own, templates, queries, levels: plans, rules, alert: alert.clone() })
 }
 
 struct Compiler<'t> {

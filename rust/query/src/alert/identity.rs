@@ -1,13 +1,12 @@
 //! What tells instances apart beside the labels of their series: labels that are templates, and labels that collide.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use metricsdb_model::answer::Point;
 use metricsdb_model::{Error, Histogram, Labels, Matrix, Result};
 
-use super::compile::{ClearTest, LevelPlan, Plan, Test, compares};
+use super::compile::{ClearTest, Plan, Test, compares};
 use super::readings::Readings;
-use super::saved::named;
 use crate::syntax::statement::{Map, OnNoData};
 
 /// Renders the templates of a sample: their names and texts, the labels and value of the sample, the evaluation (ms).
@@ -82,19 +81,14 @@ fn collision() -> Error {
 /// Fails where two samples that fire at one evaluation are the same alert, as in Prometheus: they differ in their metric
 /// name alone, or in labels that the statement's own take the place of. Those of one `BY` are one instance on purpose.
 pub fn check(plan: &Plan, readings: &Readings<'_>) -> Result<()> {
-    let own = |level: &LevelPlan| level.labels.iter().any(|(_, text)| !text.contains("{{"));
-    if plan.by.is_some() || !(readings.shared() || plan.levels.iter().any(own)) {
+    if plan.by.is_some() || !readings.shared() {
         return Ok(());
     }
-    for (l, level) in plan.levels.iter().enumerate() {
+    for level in &plan.levels {
         let (Test::Compare { query, .. } | Test::Present { query }) = level.fire;
-        let mut seen: HashMap<Labels, Vec<u32>> = HashMap::new();
         for place in (0..readings.len()).filter(|place| !readings.rests(plan, *place)) {
-            let before = seen.entry(named(plan, readings.labels(place), Some(l), &[])).or_default();
-            before.extend(readings.rows(place, query));
-        }
-        for rows in seen.into_values().filter(|rows| rows.len() > 1) {
-            if readings.meet(level.fire, &rows) {
+            let rows: Vec<u32> = readings.rows(place, query).collect();
+            if rows.len() > 1 && readings.meet(level.fire, &rows) {
                 return Err(collision());
             }
         }

@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
 use metricsdb_model::answer::Point;
+use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{Labels, Matrix};
 
 use super::compile::{ClearTest, LevelPlan, Plan, Test, compares};
@@ -28,7 +29,7 @@ pub struct Readings<'m> {
     times: &'m [i64],
     answers: Vec<&'m Matrix>,
     instances: Vec<Entry>,
-    /// Some instance has several rows of one query, or a label that the alert's own take the place of.
+    /// Some instance has several rows of one query.
     shared: bool,
     /// Of each row of each answer.
     extremes: Vec<Vec<Extremes>>,
@@ -48,14 +49,14 @@ struct Entry {
 
 impl<'m> Readings<'m> {
     /// O(rows), and O(samples) for their extremes where there are many evaluations.
-    pub fn new(by: Option<&[String]>, times: &'m [i64], answers: Vec<&'m Matrix>) -> Readings<'m> {
+    pub fn new(plan: &Plan, times: &'m [i64], answers: Vec<&'m Matrix>) -> Readings<'m> {
         let mut places: HashMap<Labels, usize> = HashMap::new();
         let mut instances: Vec<Entry> = Vec::new();
         for (query, matrix) in answers.iter().enumerate() {
             let mut rows: Vec<usize> = (0..matrix.len()).collect();
             rows.sort_by(|a, b| matrix.labels[*a].cmp(&matrix.labels[*b]));
             for row in rows {
-                let labels = instance(&matrix.labels[row], by);
+                let labels = instance(&matrix.labels[row], plan);
                 let place = *places.entry(labels).or_insert_with_key(|labels| {
                     instances.push(Entry { labels: labels.clone(), rows: Vec::new() });
                     instances.len() - 1
@@ -64,10 +65,7 @@ impl<'m> Readings<'m> {
             }
         }
         instances.sort_by(|a, b| a.labels.cmp(&b.labels));
-        let shared = instances.iter().any(|entry| {
-            let own = ["alertname", "severity"].iter().any(|name| !entry.labels.value(name).is_empty());
-            own || entry.rows.windows(2).any(|pair| pair[0].0 == pair[1].0)
-        });
+        let shared = instances.iter().any(|entry| entry.rows.windows(2).any(|pair| pair[0].0 == pair[1].0));
         let extremes = answers
             .iter()
             .map(|matrix| (0..matrix.len()).map(|row| extremes(matrix, row, times)).collect())
@@ -332,10 +330,11 @@ impl<'m> Readings<'m> {
 }
 
 /// The labels that make an instance.
-fn instance(labels: &Labels, by: Option<&[String]>) -> Labels {
-    match by {
-        Some(by) => labels.retain(|name| by.iter().any(|known| known == name)),
-        None => labels.without_name(),
+fn instance(labels: &Labels, plan: &Plan) -> Labels {
+    let own = |name: &str| plan.own.iter().any(|known| known == name);
+    match &plan.by {
+        Some(by) => labels.retain(|name| by.iter().any(|known| known == name) && !own(name)),
+        None => labels.retain(|name| name != METRIC_NAME && !own(name)),
     }
 }
 

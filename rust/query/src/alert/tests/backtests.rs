@@ -38,7 +38,7 @@ fn live(plan: &Plan, times: Times, source: &dyn Source) -> Vec<Change> {
             })
             .collect();
         let evaluations = [now];
-        let readings = Readings::new(plan.by.as_deref(), &evaluations, answers.iter().collect());
+        let readings = Readings::new(plan, &evaluations, answers.iter().collect());
         changes.extend(machine.run(plan, &readings, &[], false));
         machine = Machine::from_bytes(plan, &machine.to_bytes(plan)).unwrap();
         now += times.step;

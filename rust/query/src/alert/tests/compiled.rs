@@ -272,7 +272,7 @@ fn a_digest_changes_with_what_the_machine_sees() {
     let digest = |text: &str, values: [f64; 2]| {
         let plan = plan(text);
         let answer = matrix(&[("a", &[values[0]]), ("b", &[values[1]])], 0, 1);
-        Readings::new(None, &[0], vec![&answer]).digest(&plan)
+        Readings::new(&plan, &[0], vec![&answer]).digest(&plan)
     };
     for (text, same, other) in [
         ("alert a when x > 5", [4.0, 7.0], [4.0, 3.0]),

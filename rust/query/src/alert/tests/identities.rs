@@ -123,7 +123,7 @@ fn two_samples_that_become_one_alert_are_an_error() {
     ];
     for (text, first, second, values, good) in cases {
         let (plan, answer) = (plan(text), two(first, second, values));
-        let readings = Readings::new(plan.by.as_deref(), &[0, 1000], vec![&answer]);
+        let readings = Readings::new(&plan, &[0, 1000], vec![&answer]);
         let found = check(&plan, &readings);
         assert_eq!(found.is_ok(), good, "{text} {first:?} {second:?}");
         if let Err(error) = found {
@@ -143,7 +143,7 @@ fn two_samples_that_become_one_alert_are_an_error() {
 fn past_a_limit_all_is_forgotten() {
     let plan = plan("alert a when x > 5");
     let answer = two(("x", "a"), ("x", "b"), [&[9.0], &[9.0]]);
-    let readings = Readings::new(None, &[0], vec![&answer]);
+    let readings = Readings::new(&plan, &[0], vec![&answer]);
     let mut machine = Machine::default();
     machine.run(&plan, &readings, &[], false);
     assert!(machine.keep_to(2).is_ok());

@@ -21,8 +21,7 @@ fn ran(
     for to in ends.into_iter().filter(|to| *to <= steps) {
         let times: Vec<i64> = (from..to).map(|step| step as i64 * 1000).collect();
         let matrix = matrix(rows, from, to);
-        let readings =
-            Readings::new(plan.by.as_deref(), &times, plan.queries.iter().map(|_| &matrix).collect());
+        let readings = Readings::new(&plan, &times, plan.queries.iter().map(|_| &matrix).collect());
         assert_eq!(readings.is_empty(), rows.is_empty());
         changes.extend(machine.run(&plan, &readings, mutings, failed.contains(&from) && from < to));
         machine = Machine::from_bytes(&plan, &machine.to_bytes(&plan)).unwrap();
@@ -390,7 +389,7 @@ fn series_of_one_instance_are_one_by_its_labels() {
         matrix.end_row(labels(&[("i", instance), ("job", "j")]));
     }
     let times = [0, 1, 2];
-    let readings = Readings::new(plan.by.as_deref(), &times, vec![&matrix]);
+    let readings = Readings::new(&plan, &times, vec![&matrix]);
     assert_eq!(readings.len(), 1);
     let mut machine = Machine::default();
     let changes = machine.run(&plan, &readings, &[], false);
