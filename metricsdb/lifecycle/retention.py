@@ -346,7 +346,7 @@ class Aging:
         return any(rule.importance != "normal" for rule in self.rules)
 
     def evict(self, native: NativeDatabase, goal: int, now_ms: int, keep_from: int) -> tuple[int, int, int, bool]:
-        """Drops the oldest samples of the least important series: a step. Samples, series, bytes, whether that is all."""
+        """Drops the oldest samples of the least important series: a step. Samples, series, bytes, whether it is all."""
         stored = native.measure()
         selectors = [rule.selector for rule in self.rules]
         held = native.governed(selectors, [])
