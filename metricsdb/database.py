@@ -137,8 +137,8 @@ class Database:
     ``memory_limit`` (``"4GiB"``, bytes; None: none) bounds what the database holds: data, index, queries, answers that
     are kept, bodies on their way in. Beyond ``memory_soft`` of it, ``tick`` makes room: ``evict="oldest"`` drops the
     oldest samples, but none of the last ``evict_keep``; ``"never"`` drops none. Where that is not enough, batch queries
-    are refused first, then queries, new series, samples, alert queries last (docs/operations.md). ``retention`` says how
-    long samples stay, and where: ``"15d"``, or rules by selector (``db.retention``, docs/retention.md).
+    are refused first, then queries, new series, samples, alert queries last (docs/operations.md). ``retention`` says
+    how long samples stay, and where: ``"15d"``, or rules by selector (``db.retention``, docs/retention.md).
 
     ``cold`` is an object store with older samples (a URL, a path, or an obstore store), which queries read where they
     need to; ``cold_cache`` bytes of what they needed are kept in memory (docs/tiers.md).
