@@ -11,8 +11,8 @@ import platform
 import polars as pl
 
 NAMES = [
-    "ingest", "memory", "index", "codecs", "queries", "frames", "downsampling", "rollups", "subscribe", "server",
-    "spike", "tiers",
+    "ingest", "memory", "index", "codecs", "queries", "frames", "downsampling", "rollups", "cold", "subscribe",
+    "server", "spike", "tiers",
 ]  # fmt: skip
 
 

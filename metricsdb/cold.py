@@ -98,7 +98,18 @@ class Cold:
         """
         state = self.catalog.refresh() if refresh else self.catalog.state
         rows = [
-            (p.key, p.kind, p.pinned, p.start_ms, p.end_ms, p.series, p.samples, p.bytes, p.series_bytes, len(p.tombstones))
+            (
+                p.key,
+                p.kind,
+                p.pinned,
+                p.start_ms,
+                p.end_ms,
+                p.series,
+                p.samples,
+                p.bytes,
+                p.series_bytes,
+                len(p.tombstones),
+            )
             for p in sorted(state.parts, key=lambda part: (part.start_ms, part.order))
         ]
         frame = pl.DataFrame(rows, schema=_PARTS, orient="row")

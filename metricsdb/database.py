@@ -223,7 +223,7 @@ class Database:
 
     def _compose(self, alerts_every: DurationLike, cold: Any, cold_cache: int, retention: RetentionLike) -> None:
         """What stands on the store: tiers, alerts, pins, retention."""
-        self._tiers = Tiers(lambda: self._native, cold_cache)
+        self._tiers = Tiers(lambda: self._native, self._clock, self._timeout_ms, cold_cache)
         if cold is not None:
             self._tiers.catalogs = (Catalog(Objects(cold)),)
         directory, sync = (None, False) if self._home is None else (self._home.path, self._home.mode != "none")

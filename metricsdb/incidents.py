@@ -20,7 +20,7 @@ from metricsdb.clock import Clock
 from metricsdb.errors import ConfigError, CorruptionError, FormatVersionError, MemoryLimit, ReadOnlyError
 from metricsdb.frames import TIME
 from metricsdb.lifecycle.cold.catalog import Catalog
-from metricsdb.lifecycle.cold.fetch import Tiers, empty, part_frames
+from metricsdb.lifecycle.cold.fetch import Tiers, empty, load, part_frames
 from metricsdb.lifecycle.cold.move import Export, Mover
 from metricsdb.lifecycle.cold.objects import Missing, Objects
 
@@ -31,7 +31,7 @@ __all__ = ["Incident", "Pins", "export_incident", "open_incident", "recall"]
 
 VERSION = 1
 # A pin whose end lies ahead is copied on in pieces of this length, each once it is over and late samples have come.
-TOP_UP_MS, LATE_MS = 3_600_000, 300_000
+TOP_UP_MS, LATE_MS = 900_000, 300_000
 # Samples that a pin copies at once.
 DAY_MS = 86_400_000
 # Notes on pins, beside the folders of parts.
@@ -99,7 +99,7 @@ def pieces(native: NativeDatabase, tiers: Tiers, selector: str, start: int, end:
 
 def _filled(native: NativeDatabase, found: Iterator[Frames]) -> None:
     for frames in found:
-        report = NativeDatabase.restore(native, *frames)
+        report = load(native, *frames)
         if report[4]:
             reason, count, example = report[4][0]
             raise MemoryLimit(
@@ -141,6 +141,7 @@ class Pins:
     def __init__(self, db: Database, clock: Clock, where: Path | None) -> None:
         self._db, self._clock, self._where = db, clock, where
         self._mover: Mover | None = None
+        self._due_ms = 0
         self._lock = threading.RLock()
         if where is not None and (where / "pins").is_dir():
             self._store()
@@ -149,7 +150,7 @@ class Pins:
         with self._lock:
             if self._mover is None:
                 tiers = self._db._tiers
-                known = next((c for c in tiers.catalogs if isinstance(c, Catalog)), None)
+                known = next(iter(tiers.catalogs), None)
                 if known is None:
                     known = Catalog(Objects("memory://" if self._where is None else self._where / "pins"))
                     tiers.catalogs = (*tiers.catalogs, known)
@@ -197,8 +198,9 @@ class Pins:
 
     def tick(self, now_ms: int) -> None:
         """Copies on what pins are to hold and had not come yet. Raises ``ColdStoreError``."""
-        if self._mover is None and not self._db._tiers.catalogs:
+        if now_ms < self._due_ms or (self._mover is None and not self._db._tiers.catalogs):
             return
+        self._due_ms = now_ms + TOP_UP_MS  # which pins there are is asked of the store
         with self._lock:
             for pin in self._all():
                 if pin.copied_ms < min(pin.end_ms, now_ms - TOP_UP_MS):
@@ -227,7 +229,7 @@ class Pins:
             _filled(held, pieces(self._db._native, self._db._tiers, pin.selector, first, until))
             series, labels, samples, histograms = held.export(pin.selector, first, until)
             if labels.height:
-                mover.add(Export(pl.concat([series, labels], how="horizontal"), samples, histograms), pinned=pin.name)
+                mover.add(Export(series, labels, samples, histograms), pinned=pin.name)
             # What is near now may still come late: it is copied again.
             settled = until if until < now_ms - LATE_MS else max(first - 1, min(until, now_ms - LATE_MS))
             pin = msgspec.structs.replace(pin, copied_ms=settled)

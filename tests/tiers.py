@@ -11,7 +11,7 @@ from metricsdb.lifecycle.cold.memory import NativeMemory
 from metricsdb.lifecycle.cold.move import Mover, Rule
 from metricsdb.lifecycle.cold.objects import Objects
 
-ALL = '{__name__=~".*"}'
+ALL = '{__name__=~".+"}'
 
 
 def mover_of(db: mdb.Database, where: Any = "memory://") -> Mover:

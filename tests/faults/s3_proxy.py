@@ -1,4 +1,4 @@
-"""A proxy before an S3 server that answers badly on purpose: 5xx, slowly, partly, or not at all after the work was done."""
+"""A proxy before an S3 server that answers badly on purpose: 5xx, slowly, partly, or not at all with the work done."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class Proxy:
                     self.close_connection = True
                     return
                 upstream = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-                upstream.request(self.command, self.path, body, {k: v for k, v in self.headers.items() if k != "Connection"})
+                upstream.request(
+                    self.command, self.path, body, {k: v for k, v in self.headers.items() if k != "Connection"}
+                )
                 answer = upstream.getresponse()
                 found = answer.read()
                 upstream.close()
@@ -60,7 +62,7 @@ class Proxy:
                 else:
                     self.wfile.write(found)
 
-            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any  # noqa: N815  names of the library
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True

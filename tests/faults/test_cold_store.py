@@ -48,7 +48,9 @@ def bucket(server: int, request: pytest.FixtureRequest) -> str:
 
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:60].strip("-")
     connection = http.client.HTTPConnection("127.0.0.1", server)
-    headers = {"Authorization": "AWS4-HMAC-SHA256 Credential=k/20260101/us-east-1/s3/aws4_request, SignedHeaders=, Signature="}
+    headers = {
+        "Authorization": "AWS4-HMAC-SHA256 Credential=k/20260101/us-east-1/s3/aws4_request, SignedHeaders=, Signature="
+    }
     connection.request("PUT", f"/{name}", headers=headers)
     assert connection.getresponse().status == 200
     connection.close()
@@ -142,9 +144,10 @@ def test_a_store_that_is_away_says_which_and_keeps_memory(
     monkeypatch.setitem(FAST, "max_retries", 2)
     mover = Mover(Catalog(opened(bucket, proxy.url, monkeypatch)), "me", FakeClock(NOON))
     memory = ListMemory(some(2))
-    with pytest.raises(ColdStoreError, match=f"cold store s3://{bucket}/prefix: cannot list manifest/.*try again") as caught:
+    with pytest.raises(
+        ColdStoreError, match=f"cold store s3://{bucket}/prefix: cannot list manifest/.*try again"
+    ) as caught:
         mover.move(memory, [Rule(ALL, NOON + 2 * HOUR)])
     assert caught.value.store == f"s3://{bucket}/prefix"
     assert memory.rows == some(2)
     proxy.close()
-

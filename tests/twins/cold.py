@@ -47,7 +47,7 @@ def samples_frame(rows: list[tuple[int, int, Value]]) -> pl.DataFrame:
             "timestamp": pl.Series([at for _, at, _ in rows], dtype=pl.Int64),
             "value": pl.Series(values, dtype=pl.Float64),
             "integer": pl.Series([v if k else None for _, _, (k, v) in rows], dtype=pl.Int64),
-            "kind": pl.Series([k for _, _, (k, _) in rows], dtype=pl.UInt8),
+            "kind": pl.Series([k for _, _, (k, _) in rows], dtype=pl.UInt32),
         }
     )
 
@@ -60,8 +60,9 @@ class ListMemory:
         self.late: Rows = {}
         self.exported: Rows = {}
 
-    def first_ms(self) -> int | None:
-        return min((at for _, at in self.rows), default=None)
+    def span_ms(self) -> tuple[int, int] | None:
+        times = [at for _, at in self.rows]
+        return (min(times), max(times)) if times else None
 
     def has(self, start_ms: int, end_ms: int) -> bool:
         return any(start_ms <= at <= end_ms for _, at in self.rows)

@@ -215,7 +215,7 @@ def test_a_call_that_fails_as_a_whole_is_told_of_each():
             raise QueryRejected("too many queries")
 
     (group,) = groups_of("ALERT A WHEN x > 5", MINUTE)
-    done = evaluate(Refusing(), group, T0, 300_000, lambda *_: [], plain, FakeClock(T0))
+    done = evaluate(lambda *_: Refusing(), group, T0, 300_000, lambda *_: [], plain, FakeClock(T0))
     assert (done.changes, done.alerts) == ([], [])
     assert (group.rules[0].health, group.rules[0].error) == ("err", "too many queries")
 

@@ -81,8 +81,12 @@ def test_a_view_takes_no_samples():
 
 
 def test_a_view_that_would_not_fit_says_so():
+    db = mdb.Database()
+    times = np.arange(T0, T0 + DAY, 10_000).view("datetime64[ms]")
+    for i in range(100):
+        db.append({"__name__": "x", "i": str(i)}, times, np.random.default_rng(i).normal(size=len(times)))
     with pytest.raises(mdb.MemoryLimit, match="memory_limit"):
-        filled().recall("x", at(T0), at(T0 + 2 * DAY), memory_limit=1)
+        db.recall("x", at(T0), at(T0 + DAY), memory_limit="4MiB")
 
 
 @pytest.mark.parametrize("where", ["cold", "directory", "memory"])
@@ -129,7 +133,7 @@ def test_a_pin_whose_end_lies_ahead_is_copied_on():
 
 def test_an_incident_is_one_file_that_opens_anywhere(tmp_path: Path):
     db = half_cold(filled())
-    db.alerts.install("ALERT high WHEN x > 0.5; RECORD y AS x * 2")
+    db.alerts.install("ALERT high WHEN x > 0.5; RECORD y = x * 2")
     db.alerts.tick(T0 + DAY + DAY // 2 + 600_000)
     path = tmp_path / "night.incident"
     db.export_incident(path, '{__name__=~"x|h"}', at(T0), at(T0 + 2 * DAY))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 import numpy as np
@@ -13,6 +14,7 @@ import metricsdb as mdb
 from metricsdb._native import Read
 from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.manifest import Part
+from metricsdb.testing import FakeClock
 from tests.tiers import ALL, move, mover_of
 
 pytest.importorskip("obstore")
@@ -213,8 +215,8 @@ def test_a_read_says_what_it_takes():
     frame = pl.DataFrame({"__name__": ["a", "a", "b"], "label_value": ["1", None, "2"]})
     taken = lambda selector: Read(selector, 0, 1).matches(frame)["matches"].to_list()  # noqa: E731
     assert taken("a") == [True, True, False]
-    assert taken('{value=""}') == [False, True, False]
-    assert taken('{value!="1"}') == [False, True, True]
+    assert taken('{__name__=~".+", value=""}') == [False, True, False]
+    assert taken('{__name__=~".+", value!="1"}') == [False, True, True]
     assert taken('{__name__=~"a|b", value=~".+"}') == [True, False, True]
     with pytest.raises(mdb.ParseError):
         Read("a{", 0, 1)
@@ -253,3 +255,19 @@ def test_parts_that_another_process_replaced_are_looked_up_again():
     mover.compact()
     catalog.objects.delete([part.key for part in old])
     assert reader.query("requests_total", at(T0 + 30_000)).height == 19
+
+
+def test_a_fetch_that_takes_too_long_ends_and_the_next_goes_on():
+    clock = FakeClock(T0 + 4 * DAY)
+    db, counted = tiered(4, 3, clock=clock, query_timeout="10s")
+    inner = counted.inner.samples
+
+    def slow(*arguments: object) -> pl.DataFrame:
+        clock.move(8)
+        return inner(*arguments)
+
+    counted.inner.samples = slow  # type: ignore[method-assign]
+    for fetched in (2, 3):
+        with pytest.raises(mdb.QueryTimeout, match="ask again") if fetched == 2 else nullcontext():
+            db.query_range("up", at(T0), at(T0 + 3 * DAY), "1d")
+        assert len(counted.fetched) == fetched

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -12,18 +11,16 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 
-from metricsdb._native import NativeDatabase
+from metricsdb._native import Read
 from metricsdb.lifecycle.cold import layout, manifest
 from metricsdb.lifecycle.cold.manifest import Manifest, Part
 from metricsdb.lifecycle.cold.objects import Objects, library
 
-__all__ = ["Catalog", "label_name", "select"]
+__all__ = ["Catalog", "select"]
 
 CACHE_BYTES = 64 << 20
 # Bytes of Python's objects around a cached value, roughly.
 _OVERHEAD = 512
-# Labels of these names have columns with the prefix `label_`.
-_RESERVED = {"series", "timestamp", "value", "histogram"}
 _ALL_TIME = (-(2**63), 2**63 - 1)
 
 Value = TypeVar("Value")
@@ -105,7 +102,7 @@ class Catalog:
     ) -> pl.DataFrame:
         """Samples of these series (UInt64; None: all) in [start, end], sorted as stored: by series, each by time.
 
-        ``series`` UInt64, ``timestamp`` Int64 ms, ``value`` Float64, ``integer`` Int64 or null, ``kind`` UInt8 (0:
+        ``series`` UInt64, ``timestamp`` Int64 ms, ``value`` Float64, ``integer`` Int64 or null, ``kind`` UInt32 (0:
         double; 1: int64; 2: uint64, whose 64 bits are ``integer``), ``start`` Int64 ms or null. Of a part of
         histograms: fields in place of the three columns of the value. What was deleted is left out. Reads the row
         groups that hold any of the series.
@@ -143,24 +140,14 @@ class Catalog:
 
 
 def select(series: pl.DataFrame, selectors: Sequence[str]) -> pl.Series:
-    """Hashes of the series that any selector takes (an empty one: all), by the store's own index over their labels.
-    Raises ``ParseError``.
-    """
-    index = NativeDatabase("last", (600_000, 2**40, 2**40), ([1, 1, 1], 0, 0), 0, secrets.randbits(64), None, None)
+    """Hashes of the series that any selector takes (an empty one: all). Raises ``ParseError``."""
+    if "" in selectors:
+        return series["series"]
     labels = series.drop("series")
-    handles, _ = index.register_frame(labels.rename(label_name), False)
-    index.append_columns(handles, np.zeros(len(handles), dtype=np.int64), np.zeros(len(handles)))
-    found = index.series_frame([] if "" in selectors else list(selectors), *_ALL_TIME)["series"]
-    by_handle = pl.DataFrame({"handle": pl.Series(handles), "hash": series["series"]})
-    return by_handle.filter(pl.col("handle").is_in(found.implode()))["hash"]
-
-
-def label_name(column: str) -> str:
-    """The label that a column of a table of series stands for: a label ``value`` has the column ``label_value``."""
-    bare = column
-    while bare.startswith("label_"):
-        bare = bare.removeprefix("label_")
-    return column.removeprefix("label_") if bare in _RESERVED else column
+    taken = pl.repeat(False, series.height, eager=True)
+    for selector in selectors:
+        taken |= Read(selector, *_ALL_TIME).matches(labels)["matches"]
+    return series["series"].filter(taken)
 
 
 class _Cache:

@@ -8,20 +8,23 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from metricsdb._native import NativeDatabase, Read
-from metricsdb.errors import ColdStoreError, MetricsDBError, QueryLimit
+from metricsdb.clock import Clock
+from metricsdb.errors import ColdStoreError, MetricsDBError, QueryLimit, QueryTimeout
+from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.manifest import Part, Tombstone
 from metricsdb.lifecycle.cold.objects import Missing
 
-__all__ = ["Parts", "Tiers"]
+__all__ = ["Tiers", "empty", "load", "part_frames"]
 
 CACHE_BYTES = 512 << 20
+# Hashes of series that selectors took, which are kept: 8 bytes each.
+MATCHED_MAX = 4 << 20
 # The newest histogram before a window tells whether its first one is a reset: it is looked for so far back.
 HISTOGRAM_LOOK_BACK_MS = 86_400_000
 _FIRST, _LAST = -(2**63), 2**63 - 1
@@ -30,24 +33,13 @@ _LIMITS = (2**40, 2**40, 2**40)
 
 Reads = Sequence[Read]
 _PLACE: dict[str, pl.DataType] = {"row": pl.UInt32(), "timestamp": pl.Int64(), "start": pl.Int64()}
-_NO_SAMPLES = pl.DataFrame(schema={**_PLACE, "value": pl.Float64, "integer": pl.Int64, "kind": pl.UInt8})
+_NO_SAMPLES = pl.DataFrame(schema={**_PLACE, "value": pl.Float64, "integer": pl.Int64, "kind": pl.UInt32})
 _NO_HISTOGRAMS = pl.DataFrame(schema={**_PLACE, "encoded": pl.Binary})
 
+# As `NativeDatabase.append_columns` gives it.
+Report = tuple[int, int, int, int, list[tuple[str, int, str]]]
 Hashes = npt.NDArray[np.uint64]
 _Key = tuple[str, tuple[Tombstone, ...], bool]
-
-
-class Parts(Protocol):
-    """What is asked of a cold store; ``Catalog`` is it. All may raise ``ColdStoreError``."""
-
-    @property
-    def bytes_read(self) -> int: ...
-    def refresh(self) -> object: ...
-    def parts(self, start_ms: int, end_ms: int) -> list[Part]: ...
-    def series(self, part: Part) -> pl.DataFrame: ...
-    def samples(
-        self, part: Part, series: pl.Series | None = None, start_ms: int = _FIRST, end_ms: int = _LAST
-    ) -> pl.DataFrame: ...
 
 
 @dataclass(slots=True)
@@ -60,7 +52,7 @@ class _Shadow:
     # Held while samples are fetched: who needs the same waits, and finds them.
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def load(self, catalog: Parts, part: Part, wanted: Hashes, named: bool) -> None:
+    def load(self, catalog: Catalog, part: Part, wanted: Hashes, named: bool) -> None:
         """Fetches those of the series (sorted) that are not there yet; ``named``: their labels alone."""
         with self.lock:
             missing = np.setdiff1d(wanted, self.loaded, assume_unique=True)
@@ -71,7 +63,7 @@ class _Shadow:
             table = catalog.series(part)
             chosen = table.filter(pl.col("series").is_in(hashes.implode()))
             if samples.height:
-                self.native.restore(*part_frames(chosen, samples))
+                load(self.native, *part_frames(chosen, samples))
             self.loaded = np.union1d(self.loaded, missing)
             self.bytes = self.native.measure()
 
@@ -79,11 +71,26 @@ class _Shadow:
 def part_frames(series: pl.DataFrame, samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """A part's samples as ``NativeDatabase.restore`` takes them: labels, samples, histograms. ``series`` are theirs,
     with hashes and labels."""
-    rows = series.select("series").with_row_index("row")
-    placed = samples.join(rows, on="series", how="left", maintain_order="left").drop("series")
+    runs = samples.select(pl.col("series").rle()).unnest("series")
+    rows = series.select(value="series").with_row_index("row")
+    row = runs.join(rows, on="value", how="left", maintain_order="left")
+    placed = samples.drop("series").with_columns(
+        pl.Series("row", np.repeat(row["row"].to_numpy(), runs["len"].to_numpy()), dtype=pl.UInt32)
+    )
     if "encoded" in placed.columns:
         return series.drop("series"), _NO_SAMPLES, placed
-    return series.drop("series"), placed, _NO_HISTOGRAMS
+    return series.drop("series"), placed.with_columns(pl.col("kind").cast(pl.UInt32)), _NO_HISTOGRAMS
+
+
+def load(native: NativeDatabase, labels: pl.DataFrame, samples: pl.DataFrame, histograms: pl.DataFrame) -> Report:
+    """As ``NativeDatabase.restore``, past what read-only stores refuse; plain doubles go the shortest way."""
+    plain = samples.height and not samples["kind"].max() and samples["start"].null_count() == samples.height
+    # Labels with a name of the frames' own have a column of another name, which `restore` knows.
+    if not plain or histograms.height or any(name.startswith("label_") for name in labels.columns):
+        return NativeDatabase.restore(native, labels, samples, histograms)
+    refs, _ = NativeDatabase.register_frame(native, labels, False)
+    times, values = samples["timestamp"].to_numpy(), samples["value"].to_numpy()
+    return NativeDatabase.append_columns(native, refs[samples["row"].to_numpy()], times, values)
 
 
 def _marks(part: Part, series: pl.Series) -> pl.DataFrame:
@@ -94,7 +101,7 @@ def _marks(part: Part, series: pl.Series) -> pl.DataFrame:
         pl.lit(part.start_ms, pl.Int64).alias("timestamp"),
         pl.lit(0.0).alias("value"),
         empty.alias("integer"),
-        pl.lit(0, pl.UInt8).alias("kind"),
+        pl.lit(0, pl.UInt32).alias("kind"),
         empty.alias("start"),
     )
 
@@ -113,9 +120,12 @@ class Tiers:
     comparison where there is no cold store, and a look at its list of parts where there is one.
     """
 
-    def __init__(self, native: Callable[[], NativeDatabase], cache_bytes: int = CACHE_BYTES) -> None:
-        self._native, self._limit = native, cache_bytes
-        self.catalogs: tuple[Parts, ...] = ()
+    def __init__(
+        self, native: Callable[[], NativeDatabase], clock: Clock, timeout_ms: int, cache_bytes: int = CACHE_BYTES
+    ) -> None:
+        self._native, self._clock, self._timeout_ms, self._limit = native, clock, timeout_ms, cache_bytes
+        self.catalogs: tuple[Catalog, ...] = ()
+        self._matched: OrderedDict[tuple[str, str], Hashes] = OrderedDict()
         self._shadows: OrderedDict[_Key, _Shadow] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -130,7 +140,7 @@ class Tiers:
         """The database that answers this query. Times as ``NativeDatabase.query`` takes them.
 
         Raises ``ColdStoreError``, or with ``partial`` lets the answer say what is missing in it; ``QueryLimit`` where
-        it needs more at once than is kept.
+        it needs more at once than is kept; ``QueryTimeout``.
         """
         if not self.catalogs:
             return self._native()
@@ -145,7 +155,7 @@ class Tiers:
         if not self.catalogs:
             return self._native()
         try:
-            reads = [Read(selector, start, end) for selector in selectors or ['{__name__=~".*"}']]
+            reads = [Read(selector, start, end) for selector in selectors or [""]]
         except MetricsDBError:
             return self._native()
         return self._beside(reads, partial)
@@ -156,7 +166,7 @@ class Tiers:
         if not self.catalogs:
             return self._native()
         try:
-            reads = [Read(selector, start, end) for selector in selectors or ['{__name__=~".*"}']]
+            reads = [Read(selector, start, end) for selector in selectors or [""]]
         except MetricsDBError:
             return self._native()
         return self._beside(reads, False, named=True)
@@ -175,7 +185,7 @@ class Tiers:
             return self._native()
         return self._native().with_beside(shadows, [(start, end, str(why)) for start, end, why in away], [])
 
-    def needed(self, reads: Reads) -> Iterator[tuple[Parts, Part, Read]]:
+    def needed(self, reads: Reads) -> Iterator[tuple[Catalog, Part, Read]]:
         """The parts that reads look into, one of which may come several times."""
         for catalog in self.catalogs:
             for read in reads:
@@ -196,7 +206,7 @@ class Tiers:
         self, reads: Reads, named: bool = False, again: bool = True
     ) -> tuple[list[NativeDatabase], list[tuple[int, int, ColdStoreError]]]:
         """Stores with what the reads need, the one whose samples stand first; and times that could not be read."""
-        wanted: dict[_Key, tuple[Parts, Part, list[Read]]] = {}
+        wanted: dict[_Key, tuple[Catalog, Part, list[Read]]] = {}
         away: list[tuple[int, int, ColdStoreError]] = []
         try:
             for catalog, part, read in self.needed(reads):
@@ -206,8 +216,14 @@ class Tiers:
             away.append((_FIRST, _LAST, error))
         found: dict[_Key, _Shadow] = {}
         order = sorted(wanted, key=lambda key: (wanted[key][1].order, wanted[key][1].key), reverse=True)
+        begun = self._clock.monotonic()
         for key in order:
             catalog, part, of_part = wanted[key]
+            if (self._clock.monotonic() - begun) * 1000 > self._timeout_ms:
+                raise QueryTimeout(
+                    f"cold samples took longer than {self._timeout_ms} ms to fetch; what came is kept: ask again, "
+                    "or for fewer series or less time"
+                )
             try:
                 shadow = self._load(key, catalog, part, of_part)
             except ColdStoreError as error:
@@ -225,21 +241,36 @@ class Tiers:
             return self._fetch(reads, named, again=False)
         return [shadow.native for shadow in found.values()], away
 
-    def _load(self, key: _Key, catalog: Parts, part: Part, reads: Reads) -> _Shadow | None:
-        table = catalog.series(part)
-        labels = table.drop("series")
-        taken = np.zeros(table.height, dtype=bool)
-        for read in reads:
-            taken |= read.matches(labels)["matches"].to_numpy()
-        if not taken.any():
+    def _load(self, key: _Key, catalog: Catalog, part: Part, reads: Reads) -> _Shadow | None:
+        wanted = np.empty(0, dtype=np.uint64)
+        for takes, read in {read.takes(): read for read in reads}.items():
+            wanted = np.union1d(wanted, self._matching(catalog, part, takes, read))
+        if not len(wanted):
             return None
         with self._lock:
             shadow = self._shadows.get(key)
             if shadow is None:
                 shadow = self._shadows[key] = _Shadow(empty())
             self._shadows.move_to_end(key)
-        shadow.load(catalog, part, np.sort(table["series"].to_numpy()[taken]), key[2])
+        shadow.load(catalog, part, wanted, key[2])
         return shadow
+
+    def _matching(self, catalog: Catalog, part: Part, takes: str, read: Read) -> Hashes:
+        """Hashes of the series of a part that a read takes, sorted; those asked for last are kept."""
+        key = (part.series_key, takes)
+        with self._lock:
+            if key in self._matched:
+                self._matched.move_to_end(key)
+                return self._matched[key]
+        table = catalog.series(part)
+        taken = read.matches(table.drop("series"))["matches"]
+        found: Hashes = np.sort(table["series"].filter(taken).to_numpy())
+        with self._lock:
+            self._matched[key] = found
+            held = sum(len(hashes) + 64 for hashes in self._matched.values())
+            while held > MATCHED_MAX:
+                held -= len(self._matched.popitem(last=False)[1]) + 64
+        return found
 
     def _fits(self, found: dict[_Key, _Shadow]) -> None:
         held = sum(shadow.bytes for shadow in found.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +16,18 @@ import polars as pl
 
 from metricsdb.lifecycle.cold.objects import Objects, library
 
-__all__ = ["SAMPLES", "Footer", "decode", "encode", "encode_series", "footer", "read_series", "sha256"]
+__all__ = ["SAMPLES", "Footer", "begins_of", "decode", "encode", "encode_series", "footer", "read_series", "sha256"]
 
 VERSION = "1"
-# Rows of a row group, the least that a selective read fetches of each column.
-ROWS = 1 << 17
+# Rows of a row group, the least that a selective read fetches: as many as make a group and all groups' entries in the
+# footer, of some 400 bytes, least together, at 0.9 bytes a row. Objects that are small compress better as few groups.
+ROWS_MAX, SMALL = 1 << 17, 1 << 20
+ROWS_SQUARED = 400 / 0.9
 PAGE_BYTES = 1 << 20
 LEVEL, SERIES_LEVEL = 6, 9
 # A double is written as `number / 10**scale` where that gives its very bits; nine digits are nanoseconds.
 SCALES = range(10)
+_POWERS = 10.0 ** np.arange(10)
 # Values of a series that are looked at to find its scale, and the share of them that must be decimals.
 SCREEN, SCREEN_SHARE = 32, 0.5
 # `scale` of numbers that were written as integers, which doubles would round.
@@ -35,7 +39,7 @@ SAMPLES: dict[str, pl.DataType] = {
     "timestamp": pl.Int64(),
     "value": pl.Float64(),
     "integer": pl.Int64(),
-    "kind": pl.UInt8(),
+    "kind": pl.UInt32(),
     "start": pl.Int64(),
 }
 _RUNS = ["series", "metric", "scale", "start"]
@@ -99,7 +103,8 @@ def encode(series: pl.DataFrame, samples: pl.DataFrame, series_key: str) -> byte
         rest = samples.drop("row", "timestamp", "start", strict=False)
         columns |= dict(zip(rest.columns, rest.to_arrow().columns, strict=True))
     table = _strings(arrow.table(columns))
-    notes = {"version": VERSION, "series": series_key, "rows": json.dumps(rows[::ROWS].tolist())}
+    count = group_rows(len(rows))
+    notes = {"version": VERSION, "series": series_key, "rows": json.dumps(rows[::count].tolist())}
     metric_field = arrow.field("metric", arrow.dictionary(arrow.int32(), arrow.string()))
     sink = io.BytesIO()
     with parquet.ParquetWriter(
@@ -110,13 +115,13 @@ def encode(series: pl.DataFrame, samples: pl.DataFrame, series_key: str) -> byte
         use_dictionary=_RUNS,
         column_encoding=encodings,
         data_page_size=PAGE_BYTES,
-        max_rows_per_page=ROWS,
-        write_statistics=["series", "metric", "timestamp"],
+        max_rows_per_page=ROWS_MAX,
+        write_statistics=["metric", "timestamp"],
         write_page_checksum=True,
         store_schema=False,
     ) as writer:
-        for at, metric in _metrics(series, rows):
-            writer.write_table(table.slice(at, ROWS).set_column(1, metric_field, metric))
+        for at, metric in _metrics(series, rows, count):
+            writer.write_table(table.slice(at, count).set_column(1, metric_field, metric))
         writer.add_key_value_metadata({f"metricsdb.{name}": text for name, text in notes.items()})
     return sink.getvalue()
 
@@ -159,6 +164,11 @@ class Footer:
             else:
                 found.append((min(starts), max(ends)))
         return found
+
+
+def begins_of(rows: Ints) -> Ints:
+    """Where runs of one row of the table of series begin."""
+    return np.concatenate([[0], np.flatnonzero(rows[1:] != rows[:-1]) + 1])
 
 
 def footer(objects: Objects, key: str, size: int, footer_bytes: int) -> Footer:
@@ -220,9 +230,9 @@ class _Sparse(io.RawIOBase):
 def _numbers(samples: pl.DataFrame, rows: Ints) -> dict[str, pl.Series]:
     """``number``, ``scale`` and ``value`` of doubles and integers: one of number and value is null in each row."""
     value = samples["value"].to_numpy()
-    begins = np.flatnonzero(np.diff(rows, prepend=-1))
-    scale = np.repeat(_scales(value, begins), np.diff(begins, append=len(rows)))
-    power = 10.0 ** np.maximum(scale, 0)
+    begins = begins_of(rows)
+    scales, lengths = _scales(value, begins), np.diff(begins, append=len(rows))
+    scale, power = np.repeat(scales, lengths), np.repeat(_POWERS[np.maximum(scales, 0)], lengths)
     with np.errstate(all="ignore"):
         scaled = np.rint(value * power) + 0.0  # -0.0 becomes 0.0, which is not what it was
         # A whole number below 2**53 and a power of ten below 10**23 are doubles: their quotient is rounded once,
@@ -236,11 +246,9 @@ def _numbers(samples: pl.DataFrame, rows: Ints) -> dict[str, pl.Series]:
         number = np.where(kind > 0, integer, number)
         scale = np.where(kind > 0, -kind.astype(np.int8), scale)
         exact |= kind > 0
-    there = pl.Series(exact)
-    empty = pl.DataFrame({"there": there, "number": number, "scale": scale, "value": value}).lazy()
-    frame = empty.select(
+    frame = pl.DataFrame({"there": exact, "number": number, "scale": scale, "value": value}).select(
         pl.when("there").then("number").alias("number"), "scale", pl.when(~pl.col("there")).then("value").alias("value")
-    ).collect()
+    )
     return {name: frame[name] for name in ("number", "scale", "value")}
 
 
@@ -267,21 +275,30 @@ def _scales(value: Floats, begins: Ints) -> npt.NDArray[np.int8]:
 
 
 def _samples(frame: pl.DataFrame) -> pl.DataFrame:
-    number, scale = pl.col("number"), pl.col("scale")
-    power = pl.lit(10.0).pow(pl.max_horizontal(scale, 0).cast(pl.Float64))
-    unsigned = number.reinterpret(signed=False).cast(pl.Float64)
-    widened = pl.when(scale == UINT64).then(unsigned).otherwise(number.cast(pl.Float64) / power)
-    return frame.select(
+    """Rows as they are in memory: the value of each, and the bits of integers."""
+    number, scale = frame["number"].fill_null(0).to_numpy(), frame["scale"].to_numpy()
+    floats = not len(scale) or scale.min() >= 0
+    value = number / _POWERS[scale if floats else np.maximum(scale, 0)]
+    if not floats:
+        value = np.where(scale == UINT64, number.view(np.uint64).astype(np.float64), value)
+    integer = pl.lit(None, pl.Int64) if floats else pl.when(pl.col("scale") < 0).then("number")
+    kind = pl.lit(0, pl.UInt32) if floats else (-pl.min_horizontal("scale", 0)).cast(pl.UInt32)
+    return frame.with_columns(pl.Series("widened", value)).select(
         "series",
         "timestamp",
-        pl.when(number.is_null()).then("value").otherwise(widened).alias("value"),
-        pl.when(scale < 0).then(number).alias("integer"),
-        (-pl.min_horizontal(scale, 0)).cast(pl.UInt8).alias("kind"),
+        pl.coalesce("value", "widened").alias("value"),
+        integer.alias("integer"),
+        kind.alias("kind"),
         "start",
     )
 
 
-def _metrics(series: pl.DataFrame, rows: Ints) -> Iterator[tuple[int, Any]]:
+def group_rows(samples: int) -> int:
+    """Rows of a row group of an object with so many."""
+    return ROWS_MAX if samples <= SMALL else min(ROWS_MAX, math.isqrt(int(samples * ROWS_SQUARED)))
+
+
+def _metrics(series: pl.DataFrame, rows: Ints, count: int) -> Iterator[tuple[int, Any]]:
     """Row groups and the names of their metrics, each with a dictionary of those names alone."""
     arrow = library("pyarrow")
     names = (
@@ -289,8 +306,8 @@ def _metrics(series: pl.DataFrame, rows: Ints) -> Iterator[tuple[int, Any]]:
     )
     code = names.rle_id().to_numpy()
     texts = names.gather(np.flatnonzero(np.diff(code.astype(np.int64), prepend=-1))).to_arrow().cast(arrow.string())
-    for at in range(0, len(rows), ROWS):
-        some = code[rows[at : at + ROWS]].astype(np.int32)
+    for at in range(0, len(rows), count):
+        some = code[rows[at : at + count]].astype(np.int32)
         used = texts.slice(some[0], some[-1] - some[0] + 1)
         yield at, arrow.DictionaryArray.from_arrays(arrow.array(some - some[0]), used)
 
@@ -298,7 +315,7 @@ def _metrics(series: pl.DataFrame, rows: Ints) -> Iterator[tuple[int, Any]]:
 def _smallest(column: Any, *encodings: str) -> str:
     """The encoding that makes the column smallest, tried on stretches of it."""
     arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
-    stretch = max(ROWS // 8, 1)
+    stretch = ROWS_MAX // 8
     starts = range(0, len(column), max(stretch, len(column) // 4))
     part = arrow.table({"c": arrow.chunked_array([column.slice(at, stretch) for at in starts]).combine_chunks()})
     sizes = {}
@@ -310,7 +327,7 @@ def _smallest(column: Any, *encodings: str) -> str:
             compression="zstd",
             use_dictionary=False,
             column_encoding={"c": encoding},
-            max_rows_per_page=ROWS,
+            max_rows_per_page=ROWS_MAX,
         )
         sizes[encoding] = sink.tell()
     return min(sizes, key=lambda encoding: sizes[encoding])

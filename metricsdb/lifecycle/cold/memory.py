@@ -18,9 +18,10 @@ class NativeMemory:
     def __init__(self, native: Callable[[], NativeDatabase]) -> None:
         self._native = native
 
-    def first_ms(self) -> int | None:
+    def span_ms(self) -> tuple[int, int] | None:
         stats = self._native().stats()
-        return stats["first_ms"] if stats["samples"] + stats["histogram_samples"] else None
+        held = stats["samples"] + stats["histogram_samples"]
+        return (stats["first_ms"], stats["last_ms"]) if held else None
 
     def has(self, start_ms: int, end_ms: int) -> bool:
         return self._native().series_frame([], start_ms, end_ms).height > 0

@@ -66,8 +66,8 @@ class Export:
 class Memory(Protocol):
     """What a move needs of the database."""
 
-    def first_ms(self) -> int | None:
-        """Time of the oldest sample; nothing is older."""
+    def span_ms(self) -> tuple[int, int] | None:
+        """Times between which all samples lie."""
         ...
 
     def has(self, start_ms: int, end_ms: int) -> bool:
@@ -141,11 +141,11 @@ class Mover:
 
         Raises ``ColdStoreError``: what was published by then is moved, the rest is in memory.
         """
-        total, first = Moved(), memory.first_ms()
+        total, span = Moved(), memory.span_ms()
         befores = [rule.before_ms for rule in rules if rule.before_ms is not None]
-        if first is None or not befores:
+        if span is None or not befores:
             return total
-        low, high = first // self.bucket_ms, max(befores) // self.bucket_ms
+        low, high = span[0] // self.bucket_ms, min(max(befores), span[1] + self.bucket_ms) // self.bucket_ms
         bucket = low
         while bucket < high:
             if step := self._empty(memory, bucket, high):

@@ -105,7 +105,7 @@ def ordered(series: pl.DataFrame, samples: pl.DataFrame) -> tuple[pl.DataFrame, 
     if samples.is_empty():
         return series.clear(), samples.clear()
     rows = samples["row"].to_numpy()
-    begins = np.flatnonzero(np.diff(rows.astype(np.int64), prepend=-1))
+    begins = layout.begins_of(rows)
     lengths = np.diff(begins, append=len(rows))
     there = series[rows[begins]]
     used = [name for name in there.columns if name != "series" and there[name].null_count() < there.height]
@@ -115,8 +115,19 @@ def ordered(series: pl.DataFrame, samples: pl.DataFrame) -> tuple[pl.DataFrame, 
     new_begins = np.cumsum(lengths) - lengths
     row = np.repeat(np.arange(len(begins), dtype=np.uint32), lengths)
     if not np.array_equal(begins, new_begins):
-        samples = samples[np.arange(len(rows)) + np.repeat(begins - new_begins, lengths)]
+        # Differences modulo 2**32: half of the memory, and no frame has as many rows.
+        take = np.arange(len(rows), dtype=np.uint32)
+        take += np.repeat((begins - new_begins).astype(np.uint32), lengths)
+        varying = [name for name in samples.columns if name != "row" and not _is_constant(samples[name])]
+        samples = samples.with_columns(pl.col(varying).gather(pl.Series(take)))
     return there[order].select("series", *used), samples.with_columns(pl.Series("row", row))
+
+
+def _is_constant(column: pl.Series) -> bool:
+    """Whether its rows may change places: kinds and starts are the same everywhere, mostly."""
+    if column.null_count() == len(column):
+        return True
+    return column.dtype == pl.UInt32 and column.null_count() == 0 and column.min() == column.max()
 
 
 def split(series: pl.DataFrame, samples: pl.DataFrame, samples_max: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:

@@ -116,10 +116,12 @@ pub struct Read {
 
 #[pymethods]
 impl Read {
-    /// Of one selector.
+    /// Of one selector; "" takes all series.
     #[new]
     fn new(py: Python<'_>, selector: &str, start: i64, end: i64) -> PyResult<Read> {
-        let predicate = call::short(py, || syntax::selector(selector))?;
+        let all = || Ok(Predicate::All(Vec::new()));
+        let predicate =
+            call::short(py, || if selector.is_empty() { all() } else { syntax::selector(selector) })?;
         Ok(Read { predicate, range: TimeRange::new(start, end) })
     }
 
@@ -133,12 +135,32 @@ impl Read {
         self.range.end
     }
 
+    /// What it takes, as a text: equal where that is the same.
+    fn takes(&self) -> String {
+        text(&self.predicate)
+    }
+
     /// The rows of a frame of labels, a String column each, that the selector takes: a column `matches`.
     fn matches(&self, py: Python<'_>, frame: PyDataFrame) -> PyResult<PyDataFrame> {
         call::short(py, || {
             let rows = matching(&self.predicate, &frame.0)?;
             output::frame(vec![Column::new("matches".into(), rows)])
         })
+    }
+}
+
+fn text(predicate: &Predicate) -> String {
+    let all = |parts: &[Predicate], word: &str| {
+        let texts: Vec<String> = parts.iter().map(text).collect();
+        format!("({})", texts.join(word))
+    };
+    match predicate {
+        Predicate::All(parts) => all(parts, " and "),
+        Predicate::Any(parts) => all(parts, " or "),
+        Predicate::Not(part) => format!("not {}", text(part)),
+        Predicate::Match(matcher) => format!("{:?} {:?} {:?}", matcher.name, matcher.op, matcher.value),
+        Predicate::OneOf { name, values } => format!("{name:?} in {values:?}"),
+        Predicate::Num { name, op, value } => format!("{name:?} {op:?} {value:?}"),
     }
 }
 

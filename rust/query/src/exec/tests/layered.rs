@@ -87,10 +87,6 @@ fn any_places() -> impl Strategy<Value = Vec<(u8, bool)>> {
     ]
 }
 
-fn numbers(line: &Vec<(i64, f64)>) -> Vec<(i64, f64)> {
-    line.clone()
-}
-
 fn any_mixed() -> impl Strategy<Value = Plain<Mixed>> {
     super::super::native::tests::any_storage()
 }
@@ -162,7 +158,7 @@ proptest! {
         known in proptest::sample::select(QUESTIONS),
         step in 7_000..400_000i64,
     ) {
-        let data = divided(whole, count, &places, numbers, |v| v + 1.0);
+        let data = divided(whole, count, &places, Vec::clone, |v| v + 1.0);
         for text in [&random, known] {
             // Deviations hang on the order of rows; which of equal rows stand first, too.
             if text.contains("std") || text.contains("limit") || text.contains("topk") || text.contains("bottomk") {

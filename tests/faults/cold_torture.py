@@ -1,0 +1,184 @@
+"""Kills a process with SIGKILL at every step of a move, and looks after each time for what is missing or too much.
+
+    python tests/faults/cold_torture.py --cycles 400
+
+Each cycle is a process that compares what is there with all that was ever acknowledged, makes one whole run, compares
+again, looks for objects that no manifest names, writes new and late samples, deletes some, and is killed at step n of
+the next run: before or after a verb of the store, a sync of a file, an export or a drop. Cycle n + 1 takes step n + 1,
+and begins anew where a run had no more steps. Prints a line of JSON with what it saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+HOUR = 3_600_000
+NOON = 494_400 * HOUR
+KILLED, RAN_OUT = -signal.SIGKILL, 0
+
+
+class Steps:
+    """Counts what may be interrupted; kills the process at one of them."""
+
+    def __init__(self) -> None:
+        self.last, self.taken = -1, 0
+
+    def step(self) -> None:
+        if self.taken == self.last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.taken += 1
+
+    def around(self, act: Callable[..., Any]) -> Callable[..., Any]:
+        def stepped(*args: Any, **words: Any) -> Any:
+            self.step()
+            found = act(*args, **words)
+            self.step()
+            return found
+
+        return stepped
+
+
+def expected(rounds: int) -> dict[tuple[str, int], float]:
+    """All that was acknowledged in so many rounds and not deleted, by job and time."""
+    rows: dict[tuple[str, int], float] = {}
+    for n in range(rounds):
+        rows |= written(n)
+        if n % 5 == 4:
+            rows = {
+                (job, at): v for (job, at), v in rows.items() if job != "b" or not deleted(n)[0] <= at <= deleted(n)[1]
+            }
+    return rows
+
+
+def written(n: int) -> dict[tuple[str, int], float]:
+    """A bucket of two hours, and one late sample of an earlier one, which changes what was there."""
+    new = {
+        (job, NOON + n * 2 * HOUR + i * HOUR // 4): n + i / 8 + len(job) for job in ("a", "b", "cc") for i in range(8)
+    }
+    return new | {
+        ("a", NOON + max(n - 3, 0) * 2 * HOUR): -float(n),
+        ("cc", NOON + max(n - 9, 0) * 2 * HOUR + 7): 0.5 * n,
+    }
+
+
+def deleted(n: int) -> tuple[int, int]:
+    return NOON + (n - 3) * 2 * HOUR, NOON + (n - 3) * 2 * HOUR + HOUR
+
+
+def child(folder: Path, rounds: int, last: int) -> None:
+    import numpy as np
+    from twins.cold import cold_rows
+
+    import metricsdb
+    from metricsdb.lifecycle.cold import objects
+    from metricsdb.lifecycle.cold.catalog import Catalog
+    from metricsdb.lifecycle.cold.memory import NativeMemory
+    from metricsdb.lifecycle.cold.move import Mover, Rule
+    from metricsdb.testing import FakeClock
+
+    steps, clock = Steps(), FakeClock(NOON + 10**6 * HOUR + rounds * 60_000)
+    db = metricsdb.Database(folder / "db", durability="batch", clock=clock, idle_cpu=0)
+    catalog, memory = Catalog(objects.Objects(folder / "cold")), NativeMemory(lambda: db._native)
+    mover = Mover(catalog, "me", clock)
+    rules = [Rule("", NOON + (rounds - 1) * 2 * HOUR)]
+
+    def run() -> None:
+        mover.move(memory, rules)
+        mover.compact()
+        clock.move(16)
+        mover.sweep()
+
+    def in_memory() -> dict[tuple[str, int], float]:
+        series = db._native.raw("m", 0, 2**62)
+        return {
+            (names["job"], int(at)): float(v) for names, t, values in series for at, v in zip(t, values, strict=True)
+        }
+
+    def in_store() -> dict[tuple[str, int], float]:
+        return {
+            (dict(s)["job"], at): float(np.int64(bits).view(np.float64))
+            for (s, at), (_, bits) in cold_rows(catalog).items()
+        }
+
+    def look(when: str) -> None:
+        found, wanted = in_store() | in_memory(), expected(rounds)
+        if found != wanted:
+            missing, more = wanted.keys() - found.keys(), found.keys() - wanted.keys()
+            other = [key for key in wanted.keys() & found.keys() if wanted[key] != found[key]][:3]
+            sys.exit(
+                f"{when}, round {rounds}: missing {sorted(missing)[:3]}, too much {sorted(more)[:3]}, other {other}"
+            )
+
+    look("after a kill")
+    run()
+    look("after a run")
+    kept = {one.key for one in catalog.objects.list("") if not one.key.startswith("manifest/")}
+    if kept != catalog.state.keys():
+        sys.exit(f"orphans, round {rounds}: {sorted(kept - catalog.state.keys())[:3]}")
+    if list(folder.rglob("cold/tmp/*")) or any(at < (rules[0].before_ms or 0) for _, at in in_memory()):
+        sys.exit(f"left behind, round {rounds}")
+    spare = sum(part.samples for part in catalog.state.parts) - len(in_store())
+    # A late sample that changes another is twice in parts until these become one.
+    if spare > 2 * rounds:
+        sys.exit(f"twice, round {rounds}: {spare} samples too many in parts")
+    for (job, at), value in written(rounds).items():
+        db.append({"__name__": "m", "job": job}, np.array([at]).view("datetime64[ms]"), [value])
+    if rounds % 5 == 4:
+        start, end = deleted(rounds)
+        db._native.delete(['m{job="b"}'], start, end)
+        mover.delete(['m{job="b"}'], start, end)
+    (folder / "rounds").write_text(str(rounds + 1))
+    rules = [Rule("", NOON + rounds * 2 * HOUR)]
+    steps.last = last
+    for verb in ("put", "create", "get", "ranges", "delete"):
+        setattr(catalog.objects, verb, steps.around(getattr(catalog.objects, verb)))
+    stepping: Any = type("Os", (), {**vars(os), "fsync": staticmethod(steps.around(os.fsync))})
+    objects.os = stepping
+    changed: Any = memory
+    changed.export, changed.drop = steps.around(memory.export), steps.around(memory.drop)
+    run()
+    db.close()
+
+
+def torture(cycles: int, folder: Path, first: int = 0, stride: int = 1) -> dict[str, int]:
+    """Kills and whole runs, and the most steps of a run. Raises ``AssertionError`` with what a process found."""
+    kills = whole = most = 0
+    last = first
+    for _ in range(cycles):
+        rounds = int((folder / "rounds").read_text()) if (folder / "rounds").exists() else 0
+        command = [sys.executable, __file__, "--child", str(folder), str(rounds), str(last)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert ended.returncode in (KILLED, RAN_OUT), ended.stderr
+        most = max(most, last)
+        if ended.returncode == KILLED:
+            kills, last = kills + 1, last + stride
+        else:
+            whole, last = whole + 1, first
+    return {"cycles": cycles, "kills": kills, "whole": whole, "steps": most}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cycles", type=int, default=200)
+    parser.add_argument("--child", nargs=3)
+    args = parser.parse_args()
+    if args.child:
+        child(Path(args.child[0]), int(args.child[1]), int(args.child[2]))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(torture(args.cycles, Path(folder))))
+
+
+if __name__ == "__main__":
+    main()
