@@ -249,8 +249,8 @@ class NativeDatabase:
         rolled: bool = False,
     ) -> tuple[npt.NDArray[np.bool_], Left]: ...
     def restore(self, labels: pl.DataFrame, samples: pl.DataFrame, histograms: pl.DataFrame) -> Report: ...
-    # of each rule, and of none: series, samples, bytes of samples, bytes, first, last time, by interval of the edges:
-    # samples, series begun, series ended
+    # of each rule, and of none: series, samples, bytes of samples, bytes, first and last time, and by interval of the
+    # edges: samples, series begun, series ended
     def governed(
         self, rules: list[str], edges: list[int]
     ) -> list[tuple[int, int, int, int, int | None, int | None, list[list[int]]]]: ...

@@ -31,7 +31,7 @@ __all__ = ["Incident", "Pins", "export_incident", "open_incident", "recall"]
 
 VERSION = 1
 # A pin whose end lies ahead is copied on in pieces of this length, each once it is over and late samples have come.
-TOP_UP_MS, LATE_MS = 3_600_000, 300_000
+TOP_UP_MS, LATE_MS = 900_000, 300_000
 # Samples that a pin copies at once.
 DAY_MS = 86_400_000
 # Notes on pins, beside the folders of parts.
@@ -141,6 +141,7 @@ class Pins:
     def __init__(self, db: Database, clock: Clock, where: Path | None) -> None:
         self._db, self._clock, self._where = db, clock, where
         self._mover: Mover | None = None
+        self._due_ms = 0
         self._lock = threading.RLock()
         if where is not None and (where / "pins").is_dir():
             self._store()
@@ -197,8 +198,9 @@ class Pins:
 
     def tick(self, now_ms: int) -> None:
         """Copies on what pins are to hold and had not come yet. Raises ``ColdStoreError``."""
-        if self._mover is None and not self._db._tiers.catalogs:
+        if now_ms < self._due_ms or (self._mover is None and not self._db._tiers.catalogs):
             return
+        self._due_ms = now_ms + TOP_UP_MS  # which pins there are is asked of the store
         with self._lock:
             for pin in self._all():
                 if pin.copied_ms < min(pin.end_ms, now_ms - TOP_UP_MS):

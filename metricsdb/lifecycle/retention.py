@@ -35,7 +35,7 @@ Place = Literal["memory", "cold"]
 Importance = Literal["low", "normal", "high"]
 
 # A pass is made this often, or when a fiftieth of the shortest stay is over: what is cut is written anew.
-PASS_MS_MAX = 900_000
+PASS_MS_MAX = 1_800_000
 PASS_PART = 50
 # Steps in which a rule is brought below its limit of bytes, in one pass.
 LIMIT_STEPS = 4
@@ -346,7 +346,7 @@ class Aging:
         return any(rule.importance != "normal" for rule in self.rules)
 
     def evict(self, native: NativeDatabase, goal: int, now_ms: int, keep_from: int) -> tuple[int, int, int, bool]:
-        """Drops the oldest samples of the least important series: a step. Samples, series, bytes, whether it is all."""
+        """Drops the oldest samples of the least important series: samples, series, bytes, and whether that is all."""
         stored = native.measure()
         selectors = [rule.selector for rule in self.rules]
         held = native.governed(selectors, [])

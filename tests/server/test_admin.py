@@ -10,7 +10,7 @@ import pytest
 
 import metricsdb as mdb
 from metricsdb import config
-from metricsdb.server import create_app
+from metricsdb.server import app, create_app
 from metricsdb.testing.clock import FakeClock
 
 T0 = 1_700_000_000
@@ -26,8 +26,8 @@ def filled(path=None):
 
 def asked(db, method, path, chosen=None, headers=None, **arguments):
     async def once():
-        app = create_app(db, config=chosen, environ={"ADMIN": "a" * 20, "READER": "r" * 20})
-        transport = httpx.ASGITransport(app=app)
+        served = create_app(db, config=chosen, environ={"ADMIN": "a" * 20, "READER": "r" * 20})
+        transport = httpx.ASGITransport(app=served)
         async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
             return await client.request(method, path, **arguments)
 
@@ -109,6 +109,12 @@ def test_it_takes_the_right_of_an_administrator():
     headers = {"authorization": f"Bearer {'a' * 20}"}
     answer = asked(db, "POST", f"{PAGES}/delete_series", chosen, headers, params={"match[]": "m"})
     assert answer.status_code == 204
+
+
+def test_where_no_room_is_left_for_forms_it_says_when_to_come_again(monkeypatch):
+    monkeypatch.setattr(app, "FORMS_BYTES_MAX", 1)
+    answer = asked(filled(), "POST", f"{PAGES}/delete_series", data={"match[]": "m"})
+    assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
 
 
 def test_a_body_that_is_too_large_is_refused():

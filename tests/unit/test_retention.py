@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -335,6 +336,31 @@ def test_simulate_knows_cold_tiers_limits_and_empty_stores():
         db.retention.simulate(prices={"disk": 1.0})
 
 
+def test_what_is_cold_already_is_counted_and_weighed():
+    db, _ = filled(days=1)
+    day = DAY * 1000
+
+    class Catalog:
+        def parts(self, start_ms, end_ms):
+            part = SimpleNamespace(samples=1000, bytes=700, pinned=None)
+            for back in (5, 500):
+                span = {"start_ms": T0 * 1000 - (back + 1) * day, "end_ms": T0 * 1000 - back * day - 1}
+                yield SimpleNamespace(**{**vars(part), **span})
+            yield SimpleNamespace(**{**vars(part), **span, "pinned": "incident"})
+
+    db._tiers.catalogs = (Catalog(),)
+    ahead = db.retention.simulate("memory 10d -> cold 12d", days=8).filter(pl.col("tier") == "cold")
+    assert ahead["samples"].to_list()[:8] == pytest.approx([1000.0] * 7 + [0.0])
+    assert ahead["bytes"][0] == pytest.approx(700.0)
+
+
+def test_a_rule_that_cannot_come_below_its_bytes_ends_the_pass(monkeypatch):
+    monkeypatch.setattr(aging, "LIMIT_STEPS", 1)
+    db, _ = filled(retention=[RetentionRule.of("", "30d", max_bytes=1)])
+    db.tick()
+    assert db._native.stats()["samples"] < 4 * 3 * DAY / 600
+
+
 def test_compare_sets_policies_beside_each_other_and_plots():
     db, _ = filled()
     policies = {"short": "1d", "cold": "memory 1d -> cold 30d", "none": None}
@@ -367,7 +393,7 @@ DASHBOARD = {
 
 def test_impact_names_who_would_lose_data_precision_or_nothing(tmp_path):
     db, _ = filled(rollups={'{service="1"}': "raw 6h -> 1m 2d -> 10m 90d"})
-    db.alerts.install('ALERT Slow WHEN avg_over_time(m{service="0"}[5d]) > 1 FOR 5m')
+    db.alerts.install('ALERT Slow WHEN avg_over_time(m{service="0"}[5d]) + m{service="0"} > 1 FOR 5m')
     db.alerts.install('RECORD m:rolled = sum(max_over_time(m{service="1"}[30d]))')
     db.alerts.install('RECORD m:old = sum(max_over_time(m{service="1"}[100d]))')
     db.alerts.install("RECORD m:none = sum(nothing)")

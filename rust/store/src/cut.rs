@@ -7,7 +7,7 @@ use metricsdb_model::{Budget, Predicate, Result, TimeRange};
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
 
-use crate::chunk::{Builder, CHUNK_SAMPLES_MAX, Chunk, chunks_of};
+use crate::chunk::{BLOCK_SAMPLES, Builder, Chunk, chunks_of};
 use crate::database::{Database, IntoId};
 use crate::epoch::Inside;
 use crate::expire::{Expired, Swept};
@@ -17,6 +17,9 @@ use crate::view::ByShard;
 
 /// Rows that are cut under one hold of a shard's lock: a chunk or two of each is written anew, some 2 ms in all.
 const ROWS_HELD: usize = 64;
+
+/// Samples of the chunk that the next cut at the old end will meet.
+const DENSE_NEXT: usize = BLOCK_SAMPLES;
 
 /// Which samples a cut takes of a series that has records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,8 +97,17 @@ impl Shard {
         if taken == 0 {
             return Ok((0, vec![chunk.clone()]));
         }
-        if chunk.is_dense() && times.len() <= CHUNK_SAMPLES_MAX {
-            return Ok((taken, vec![Builder::dense(chunk.kind(), times, bits).finish(&self.shared_columns)]));
+        if chunk.is_dense() {
+            // What is next to go stands apart, so that the next cut writes no long chunk anew.
+            let ages = range.start <= chunk.first() && times.len() > DENSE_NEXT;
+            let at = if ages { DENSE_NEXT } else { 0 };
+            let ((next, times), (next_bits, bits)) = (times.split_at(at), bits.split_at(at));
+            let pieces =
+                [(next, next_bits), (times, bits)].into_iter().filter(|(times, _)| !times.is_empty());
+            let dense = |(times, bits): (&[i64], &[u64])| {
+                Builder::dense(chunk.kind(), times, bits).finish(&self.shared_columns)
+            };
+            return Ok((taken, pieces.map(dense).collect()));
         }
         Ok((taken, chunks_of(chunk.kind(), times, bits, &self.shared_columns)?))
     }
