@@ -166,8 +166,6 @@ class Objects:
         known = self._obstore.exceptions
         try:
             yield
-        except ColdStoreError:
-            raise
         except FileExistsError:
             raise Taken(self.name, f"cannot {what}: there already", "read it and try again") from None
         except FileNotFoundError:

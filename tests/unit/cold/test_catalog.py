@@ -71,6 +71,12 @@ def test_a_question_for_few_series_reads_few_bytes_and_tables_once(catalog: Cata
     assert (
         read < part.series_bytes + part.footer_bytes + 2 * part.bytes * layout.group_rows(part.samples) / part.samples
     )
+    far = catalog.matching(part, ['m{service=~"00100|00900"}'])
+    assert catalog.samples(part, far)["value"].to_list() == [
+        *samples.filter(pl.col("row") == 100)["value"],
+        *samples.filter(pl.col("row") == 900)["value"],
+    ]
+    assert catalog.samples(part)["value"].equals(samples["value"])
     before = catalog.bytes_read
     catalog.matching(part, ['m{service="00500"}'])
     catalog.samples(part, hashes, 0, 60_000)
@@ -192,6 +198,18 @@ def test_who_never_gets_to_publish_says_so(catalog: Catalog) -> None:
     catalog.objects.create = taken  # type: ignore[method-assign]
     with pytest.raises(ColdStoreError, match="others publish all the time"):
         part_of({(labels(__name__="m"), 0): number(1.0)}, catalog)
+
+
+def test_a_publication_whose_answer_was_lost_counts_once(catalog: Catalog) -> None:
+    create = catalog.objects.create
+
+    def twice(key: str, body: bytes) -> None:
+        create(key, body)
+        create(key, body)
+
+    catalog.objects.create = twice  # type: ignore[method-assign]
+    part_of({(labels(__name__="m"), 0): number(1.0)}, catalog)
+    assert catalog.refresh().number == 1
 
 
 def test_old_manifests_go_once_nobody_can_build_on_them(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:

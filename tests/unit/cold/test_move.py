@@ -90,6 +90,13 @@ def test_years_without_samples_are_skipped_in_few_steps(mover: Mover, catalog: C
     assert len(asked) < 2000
 
 
+def test_what_is_empty_up_to_the_end_ends(mover: Mover, catalog: Catalog) -> None:
+    rows = some(2) | some(2, start=NOON + 40 * DAY)
+    memory = ListMemory(dict(rows))
+    assert mover.move(memory, [Rule(ALL, NOON + 20 * DAY)]).parts == 1
+    assert memory.rows == some(2, start=NOON + 40 * DAY)
+
+
 def test_a_write_while_a_bucket_is_copied_is_not_lost(mover: Mover, catalog: Catalog) -> None:
     rows = some(2)
     memory = ListMemory(dict(rows))
