@@ -128,7 +128,7 @@ class Rollups:
     def states(
         self, selector: str, level: DurationLike, start: Time | None = None, end: Time | None = None
     ) -> pl.DataFrame:
-        """How often and for how long each value was seen: a row a bucket and value, by records of policies ``with states``.
+        """How often and for how long each value was seen: a row a bucket and value, of policies ``with states``.
 
         Columns: labels, ``start`` and ``timestamp`` of the bucket, ``value``, ``count`` of its samples, ``seconds``. A
         value holds from its sample to the next, the last one of a bucket to the bucket's end. Buckets that no pass has
