@@ -555,7 +555,7 @@ mod native {
             };
             prop_assert_eq!(gain(near()), gain(raw()), "{:?}", window);
             prop_assert_eq!(near().next(), raw().next());
-            prop_assert_eq!(near().last(), raw().last());
+            prop_assert_eq!(near().next_back(), raw().next_back());
             if let Some(stood) = &stood {
                 prop_assert_eq!(stood.windows[i].count, raw().count() as u64);
                 prop_assert_eq!(total(stood.windows[i].sums.iter()), total(raw()));
