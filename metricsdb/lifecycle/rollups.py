@@ -101,6 +101,7 @@ class RollupPolicy:
         ``keep 1%``, or ``keep 1% above 5``, keeps samples that stray, too (``Anomalies``), and one that ends with
         ``with quantiles``, ``with states`` or ``with quantiles and states`` sketches or states of gauges. Widths rise,
         each a multiple of the one before. What stays shorter than the next width needs is refused.
+
         Raises ``ConfigError``.
         """
         raw: int | None = None
