@@ -520,7 +520,7 @@ impl Run<'_> {
             }
             news |= firing != state.is_firing()
                 || state.is_firing() != state.announced
-                || shown != state.shown()
+                || (self.all && shown != state.shown())
                 || flapping != state.flapping.on;
         }
         news
