@@ -74,6 +74,9 @@ def serve(
     ] = False,
     memory_limit: Annotated[str | None, typer.Option(help="What all data and queries may hold, such as 4GiB.")] = None,
     retention: Annotated[str | None, typer.Option(help="How long samples are kept: 15d, or a line.")] = None,
+    cold: Annotated[
+        str | None, typer.Option(help="Object store of older samples: s3://bucket/prefix, or a path.")
+    ] = None,
 ) -> None:
     """Serve Prometheus' HTTP API: remote write in, PromQL out."""
     chosen = Config() if config is None else load(config)
@@ -87,6 +90,8 @@ def serve(
         chosen = msgspec.structs.replace(chosen, limits=limits)
     chosen = _with_web(_with_storage(chosen, data, durability), web_config, allow_unauthenticated)
     chosen = _with_memory(chosen, memory_limit, retention)
+    if cold is not None:
+        chosen = msgspec.structs.replace(chosen, cold=cold)
     home = chosen.storage
     _log_to_stderr()
     check_exposure(chosen)  # before a directory is opened and read
@@ -113,6 +118,7 @@ def serve(
         evict=memory.evict,
         evict_keep=memory.evict_keep.seconds,
         retention=chosen.retention,
+        cold=chosen.cold,
         rollups=chosen.rollups,
         alerts_every=chosen.alerts.every.seconds,
     )

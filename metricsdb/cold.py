@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,16 +10,23 @@ from typing import Any
 import polars as pl
 
 from metricsdb.clock import Clock
-from metricsdb.errors import ConfigError
+from metricsdb.errors import ColdStoreError, ConfigError
 from metricsdb.frames import TIME
 from metricsdb.lifecycle.cold.catalog import Catalog
-from metricsdb.lifecycle.cold.move import Memory, Moved, Mover, Progress, Rule
+from metricsdb.lifecycle.cold.move import GONE_GRACE_MS, Memory, Moved, Mover, Note, Progress, Rule
 from metricsdb.lifecycle.cold.objects import Objects
 from metricsdb.lifecycle.cold.parts import DAY_MS
 from metricsdb.sizes import SizeLike, size_bytes
 from metricsdb.times import DurationLike, Time, duration_ms
 
 __all__ = ["Cold", "Moved", "Upkeep"]
+
+log = logging.getLogger("metricsdb.cold")
+
+# Whole buckets move, so that looking more often would seldom find one.
+RUN_EVERY_MS, RETRY_MS = 900_000, 60_000
+# A pass over parts of which rules let go of something may publish a manifest.
+EXPIRE_EVERY_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +54,25 @@ class Cold:
         *,
         owner: str,
         clock: Clock,
-        moving: Callable[[], Sequence[Rule]],
-        expiring: Callable[[], Sequence[Rule]],
+        moving: Callable[[int], Sequence[Rule]],
+        expiring: Callable[[int], Sequence[Rule]],
         time: Callable[[Time], int],
         options: Mapping[str, Any] | None = None,
         bucket: DurationLike = "2h",
         cache_memory: SizeLike = "64MiB",
+        grace: DurationLike = 0,
+        note: Note | None = None,
     ) -> None:
         bucket_ms = duration_ms(bucket, "bucket")
         if bucket_ms <= 0 or DAY_MS % bucket_ms:
             raise ConfigError(f"cold bucket {bucket!r} does not divide a day; give one that does, as 2h")
         self.catalog = Catalog(Objects(where, options), size_bytes(cache_memory, "cache_memory"))
         self.mover = Mover(self.catalog, owner, clock, bucket_ms)
-        self._memory, self._moving, self._expiring, self._time = memory, moving, expiring, time
+        self.mover.grace_ms = duration_ms(grace, "grace")
+        self._memory, self._moving, self._expiring, self._time, self._clock = memory, moving, expiring, time, clock
+        self._note = note
+        self.counts = {"cold_moved_samples": 0, "cold_moved_bytes": 0, "cold_runs": 0, "cold_failures": 0}
+        self._due_ms = self._expire_ms = -(2**63)
 
     def __repr__(self) -> str:
         return f"Cold({self.catalog.objects.name!r})"
@@ -67,11 +81,47 @@ class Cold:
         """Moves what the rules say, lets go of what they let go, compacts, and deletes what nothing needs any more.
 
         ``samples_per_second`` bounds how fast samples are moved; ``progress(share, moved)`` is called after each
-        bucket. Whenever it is stopped, nothing is lost, and the next run goes on. Raises ``ColdStoreError``,
+        bucket. Memory keeps what was moved until queries that began before that are sure to be over, and lets go of it
+        in the next run. Whenever it is stopped, nothing is lost, and the next run goes on. Raises ``ColdStoreError``,
         ``NotDurable``.
         """
-        moved = self.mover.move(self._memory, self._moving(), samples_per_second, progress)
-        return Upkeep(moved, self.mover.expire(self._expiring()), self.mover.compact(), self.mover.sweep())
+        return self._run(self._clock.now_ms(), True, samples_per_second, progress)
+
+    def _run(
+        self, now_ms: int, expires: bool, samples_per_second: float | None = None, progress: Progress | None = None
+    ) -> Upkeep:
+        moved = self.mover.move(self._memory, self._moving(now_ms), samples_per_second, progress, self._note)
+        self.counts["cold_runs"] += 1
+        self.counts["cold_moved_samples"] += moved.samples
+        self.counts["cold_moved_bytes"] += moved.bytes
+        expired = self.mover.expire(self._expiring(now_ms)) if expires else 0
+        return Upkeep(moved, expired, self.mover.compact(), self.mover.sweep())
+
+    def step(self, now_ms: int) -> Moved:
+        """What is due: a run, now and then, and between them what memory may let go of.
+
+        A store that is away is told in the log, and asked again a minute later.
+        """
+        if now_ms < self._due_ms:
+            return self.mover.drop(self._memory)
+        try:
+            done = self._run(now_ms, now_ms >= self._expire_ms).moved
+        except ColdStoreError as error:
+            self.counts["cold_failures"] += 1
+            self._due_ms = now_ms + RETRY_MS
+            log.warning("%s", error)
+            return Moved()
+        if now_ms >= self._expire_ms:
+            self._expire_ms = now_ms + EXPIRE_EVERY_MS
+        # What no part needs any more is deleted once readers are through.
+        self._due_ms = now_ms + (GONE_GRACE_MS if self.catalog.state.gone else RUN_EVERY_MS)
+        if done.samples:
+            log.info("%d samples went cold, %d bytes", done.samples, done.bytes)
+        return done
+
+    def hurry(self) -> None:
+        """Makes the next ``step`` a run."""
+        self._due_ms = -(2**63)
 
     def move(
         self,
@@ -83,7 +133,7 @@ class Cold:
     ) -> Moved:
         """Moves whole buckets of a selector's samples before a time, whatever the rules say; see ``run``."""
         rules = [Rule(selector, self._time(before))]
-        return self.mover.move(self._memory, rules, samples_per_second, progress)
+        return self.mover.move(self._memory, rules, samples_per_second, progress, self._note)
 
     def compact(self, progress: Callable[[float, int], None] | None = None) -> int:
         """Makes few parts of many, and rewrites those of which something was deleted; how many were replaced."""

@@ -6,11 +6,13 @@ It is long, since every public method stands here; most are a call.
 from __future__ import annotations
 
 import gc
+import hashlib
 import secrets
 import shutil
+import socket
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,15 +29,16 @@ from metricsdb import scan as scan_source
 from metricsdb._native import NativeDatabase
 from metricsdb.alerts.manager import Alerts
 from metricsdb.clock import Clock, SystemClock
+from metricsdb.cold import Cold
 from metricsdb.config import Limit
 from metricsdb.errors import ConfigError, DatabaseLocked, WriteError
 from metricsdb.explain import Estimate, Plan
 from metricsdb.expressions import Decimation
 from metricsdb.histograms import Histogram, as_list, with_histogram
 from metricsdb.lifecycle import forks
-from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.fetch import Tiers
-from metricsdb.lifecycle.cold.objects import Objects
+from metricsdb.lifecycle.cold.memory import NativeMemory
+from metricsdb.lifecycle.cold.move import Mover, Rule
 from metricsdb.lifecycle.deletions import Deleted, Trash
 from metricsdb.lifecycle.memory import Evict, MemoryPolicy, keep_little_freed
 from metricsdb.lifecycle.retention import Departures, RetentionLike
@@ -224,8 +227,9 @@ class Database:
     def _compose(self, alerts_every: DurationLike, cold: Any, cold_cache: int, retention: RetentionLike) -> None:
         """What stands on the store: tiers, alerts, pins, retention."""
         self._tiers = Tiers(lambda: self._native, self._clock, self._timeout_ms, cold_cache)
-        if cold is not None:
-            self._tiers.catalogs = (Catalog(Objects(cold)),)
+        self._cold = None if cold is None else self._open_cold(cold)
+        if self._cold is not None:
+            self._tiers.catalogs = (self._cold.catalog,)
         directory, sync = (None, False) if self._home is None else (self._home.path, self._home.mode != "none")
         sight = self._tiers.queries
         self.alerts = Alerts(lambda: self._native, self._clock, self._lookback_ms, alerts_every, directory, sync, sight)
@@ -234,6 +238,39 @@ class Database:
         self._upkeep.aging.log = Departures(directory)
         self.retention = Retention(self, self._upkeep.aging, Trash(directory))
         self.retention.use(retention)
+
+    def _open_cold(self, where: Any) -> Cold:
+        def rules(at: list[tuple[str, int | None]]) -> list[Rule]:
+            return [Rule(*one) for one in at]
+
+        # The same after a crash, so that what was left half done is known as one's own.
+        name = secrets.token_hex(6)
+        if self._home is not None:
+            name = hashlib.sha256(f"{socket.gethostname()}:{self._home.path}".encode()).hexdigest()[:12]
+        aging = self._upkeep.aging
+        return Cold(
+            where, NativeMemory(lambda: self._native), owner=name, clock=self._clock,
+            moving=lambda now_ms: rules(aging.moving(now_ms)), expiring=lambda now_ms: rules(aging.expiring(now_ms)),
+            time=lambda at: time_ms(at, self.now_ms()), grace=self._timeout_ms / 1000,
+            note=lambda rule, moved: aging.note_moved(self.now_ms(), rule.selector, rule.before_ms, moved),
+        )  # fmt: skip
+
+    @property
+    def cold(self) -> Cold:
+        """The cold store: what it has, and moving there by hand. docs/cold-storage.md. Raises ``ConfigError``."""
+        if self._cold is None:
+            raise ConfigError("this database has no cold store; open it with Database(cold='s3://bucket/prefix')")
+        return self._cold
+
+    def _movers(self) -> list[Mover]:
+        """Who changes what lies outside of memory."""
+        cold = None if self._cold is None else self._cold.mover
+        return [mover for mover in (cold, self._pins.mover) if mover is not None]
+
+    def _carry(self) -> None:
+        """What is due between memory and the cold store: it may wait for the network, and so holds up no alert."""
+        if self._cold is not None:
+            self._cold.step(self.now_ms())
 
     def _empty(self) -> NativeDatabase:
         # The hash of raw label bytes is keyed at random, so that no sender can make series collide.
@@ -349,6 +386,8 @@ class Database:
         self.alerts.tick(now_ms)
         self._pins.tick(now_ms)
         self.retention.tick(now_ms)
+        if self._cold is not None and not self._background:
+            self._cold.step(now_ms)
         return self._upkeep.tick(self._native, now_ms)
 
     def delete(
@@ -380,7 +419,12 @@ class Database:
             raise ConfigError(f"every {every!r} must be longer than zero")
         self.stop()
         # Receivers may be slow: who waits for them holds up no evaluation.
-        self._background = (Background(self.tick, seconds), Background(self.alerts.send, seconds))
+        works: list[Callable[[], object]] = [
+            self.tick,
+            self.alerts.send,
+            *([] if self._cold is None else [self._carry]),
+        ]
+        self._background = tuple(Background(work, seconds) for work in works)
 
     def stop(self) -> None:
         """Ends the threads of ``start``, if there are any; a message on its way may arrive."""
@@ -852,6 +896,7 @@ class Database:
     def stats(self) -> pl.DataFrame:
         """Counters of the database: ``name``, ``value`` (series, samples, chunks, bytes, …)."""
         rows = [*self._native.stats().items(), *self._upkeep.relief.counts().items(), *counters(self._native)]
+        rows += [] if self._cold is None else [*self._cold.counts.items()]
         return pl.DataFrame(rows, schema={"name": pl.String, "value": pl.Int64}, orient="row")
 
     def _range(self, start: Time | None, end: Time | None) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from metricsdb.clock import Clock
 from metricsdb.errors import ConfigError, CorruptionError, FormatVersionError, MemoryLimit, ReadOnlyError
 from metricsdb.frames import TIME
 from metricsdb.lifecycle.cold.catalog import Catalog
-from metricsdb.lifecycle.cold.fetch import Tiers, empty, load, part_frames
+from metricsdb.lifecycle.cold.fetch import Frames, Tiers, empty, load
 from metricsdb.lifecycle.cold.move import Export, Mover
 from metricsdb.lifecycle.cold.objects import Missing, Objects
 
@@ -62,8 +62,6 @@ _WRITES = [
     "write_remote_v2",
 ]
 
-# Labels, samples and histograms, as ``NativeDatabase.export`` gives and ``restore`` takes them.
-Frames = tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]
 DB = TypeVar("DB", bound="Database")
 
 
@@ -87,13 +85,7 @@ for _name in _WRITES:
 
 def pieces(native: NativeDatabase, tiers: Tiers, selector: str, start: int, end: int) -> Iterator[Frames]:
     """All samples of a selector in [start, end], part by part: what comes later stands where two have one time."""
-    read = Read(selector, start, end)
-    for catalog, part, _ in tiers.needed([read]):
-        if part.overlaps(start, end):
-            table = catalog.series(part)
-            taken = table.filter(read.matches(table.drop("series"))["matches"])
-            if taken.height:
-                yield part_frames(taken, catalog.samples(part, taken["series"], start, end))
+    yield from tiers.pieces(selector, start, end)
     yield native.export(selector, start, end, rolled=True)[1:]
 
 
@@ -205,6 +197,11 @@ class Pins:
             for pin in self._all():
                 if pin.copied_ms < min(pin.end_ms, now_ms - TOP_UP_MS):
                     self._copy(pin, now_ms)
+
+    @property
+    def mover(self) -> Mover | None:
+        """Who changes the store of pins, where that is one of their own."""
+        return self._mover if self._db._cold is None else None
 
     def _all(self) -> list[Pin]:
         if self._mover is None and not self._db._tiers.catalogs:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,7 +202,16 @@ class Retention:
             raise ConfigError(f"delete: start {start!r} is after end {end!r}; give them in order")
         if not selectors or undo_ms < 0:
             raise ConfigError("delete: name the series by a selector, and give an undo of 0 or more")
-        done = self._trash.delete(self._db._native, selectors, first, last, now, undo_ms)
+        movers = self._db._movers()
+        with ExitStack() as held:
+            # Else a move may come in between, and take along what is deleted.
+            for mover in movers:
+                held.enter_context(mover.lock)
+            cold = (piece for one in selectors if undo_ms for piece in self._db._tiers.pieces(one, first, last))
+            done = self._trash.delete(self._db._native, selectors, first, last, now, undo_ms, cold)
+            done = replace(done, cold_parts=sum(mover.delete(selectors, first, last) for mover in movers))
+        if self._db._cold is not None and done.cold_parts:
+            self._db._cold.hurry()
         what = ", ".join(selectors)
         self._aging.log.add([Departure(now, "deleted", what, last, done.samples, done.series, done.bytes)])
         return done

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +32,8 @@ class Deleted:
 
     ``buckets``: records of rollups that went whole although the range took a part of their time, as no samples were
     left to make them anew. ``id`` takes it back (``Database.undelete``); None without ``undo``. Records and their
-    buckets do not come back.
+    buckets do not come back. ``cold_parts``: parts of cold stores that had such samples; ``samples`` counts those in
+    memory.
     """
 
     samples: int
@@ -42,6 +43,7 @@ class Deleted:
     records: int
     buckets: int
     id: str | None = None
+    cold_parts: int = 0
 
 
 class Deletion(msgspec.Struct, frozen=True):
@@ -83,16 +85,28 @@ class Trash:
             self._kept[note.id] = (note, [])
 
     def delete(
-        self, native: NativeDatabase, selectors: Sequence[str], start_ms: int, end_ms: int, now_ms: int, undo_ms: int
+        self,
+        native: NativeDatabase,
+        selectors: Sequence[str],
+        start_ms: int,
+        end_ms: int,
+        now_ms: int,
+        undo_ms: int,
+        cold: Iterable[Frames] = (),
     ) -> Deleted:
-        """Deletes samples in [start, end]; they wait ``undo_ms`` long (0: they don't). Raises ``StorageError``."""
+        """Deletes samples in [start, end] from memory; they wait ``undo_ms`` long (0: they don't), and so do ``cold``
+        ones. Raises ``StorageError``."""
         if undo_ms == 0:
             return _deleted(native.delete(list(selectors), start_ms, end_ms))
         with self._lock:
             name, total = self._name(now_ms), np.zeros(6, dtype=np.int64)
             note = Deletion(name, list(selectors), start_ms, end_ms, now_ms, now_ms + undo_ms)
             pieces: list[Frames] = []
-            for frames, left in self._take(native, selectors, start_ms, end_ms, name):
+            for frames in cold:
+                self._write(name, len(pieces), frames)
+                pieces.append(frames)
+                note = replace_counts(note, frames, len(pieces))
+            for frames, left in self._take(native, selectors, start_ms, end_ms, name, len(pieces)):
                 total += left
                 pieces.append(frames)
                 note = replace_counts(note, frames, len(pieces))
@@ -109,10 +123,9 @@ class Trash:
         return f"{now_ms:013d}-{self._number:04d}"
 
     def _take(
-        self, native: NativeDatabase, selectors: Sequence[str], start_ms: int, end_ms: int, name: str
+        self, native: NativeDatabase, selectors: Sequence[str], start_ms: int, end_ms: int, name: str, at: int
     ) -> Iterator[tuple[Frames, tuple[int, ...]]]:
-        """Pieces that are safe, each with what left memory with it."""
-        at = 0
+        """Pieces that are safe, numbered from ``at`` on, each with what left memory with it."""
         for number, selector in enumerate(selectors):
             for _ in range(TRIES):
                 series, *frames = native.export(selector, start_ms, end_ms, list(selectors[:number]), True)

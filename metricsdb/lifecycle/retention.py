@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from metricsdb._native import NativeDatabase, Read
 from metricsdb.errors import ConfigError
@@ -218,6 +218,15 @@ class Departure:
     bytes: int = 0
 
 
+class Counted(Protocol):
+    """How many samples, and their bytes in the cold store."""
+
+    @property
+    def samples(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+
+
 class Departures:
     """What went when by which rule: the last in memory, and all in a file of the data directory, a JSON line each."""
 
@@ -276,6 +285,11 @@ class Aging:
     def expiring(self, now_ms: int) -> list[tuple[str, int | None]]:
         """Selectors, and the time before which their samples are gone everywhere (None: they stay)."""
         return [(rule.selector, None if rule.kept_ms is None else now_ms - rule.kept_ms) for rule in self.rules]
+
+    def note_moved(self, now_ms: int, selector: str, before_ms: int | None, moved: Counted) -> None:
+        """Notes what went cold."""
+        title = next((rule.title for rule in self.rules if rule.selector == selector), selector)
+        self.log.add([Departure(now_ms, "moved", title, before_ms, moved.samples, 0, moved.bytes)])
 
     def _leaves(self, rule: RetentionRule, now_ms: int) -> int | None:
         times = [] if rule.memory_ms is None else [now_ms - rule.memory_ms]

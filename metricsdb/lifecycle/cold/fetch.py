@@ -20,7 +20,7 @@ from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.manifest import Part, Tombstone
 from metricsdb.lifecycle.cold.objects import Missing
 
-__all__ = ["Tiers", "empty", "load", "part_frames"]
+__all__ = ["Frames", "Tiers", "empty", "load", "part_frames"]
 
 CACHE_BYTES = 512 << 20
 # Hashes of series that selectors took, which are kept: 8 bytes each.
@@ -32,6 +32,8 @@ _FIRST, _LAST = -(2**63), 2**63 - 1
 _LIMITS = (2**40, 2**40, 2**40)
 
 Reads = Sequence[Read]
+# Labels, samples and histograms, as ``NativeDatabase.export`` gives and ``restore`` takes them.
+Frames = tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]
 _PLACE: dict[str, pl.DataType] = {"row": pl.UInt32(), "timestamp": pl.Int64(), "start": pl.Int64()}
 _NO_SAMPLES = pl.DataFrame(schema={**_PLACE, "value": pl.Float64, "integer": pl.Int64, "kind": pl.UInt32})
 _NO_HISTOGRAMS = pl.DataFrame(schema={**_PLACE, "encoded": pl.Binary})
@@ -192,6 +194,17 @@ class Tiers:
                 for part in catalog.parts(max(_FIRST, read.start - HISTOGRAM_LOOK_BACK_MS), read.end):
                     if part.kind == "histograms" or part.overlaps(read.start, read.end):
                         yield catalog, part, read
+
+    def pieces(self, selector: str, start: int, end: int) -> Iterator[Frames]:
+        """What cold stores have of a selector's series in [start, end], part by part: what comes later stands where two
+        have one time. Raises ``ColdStoreError``, ``ParseError``."""
+        read = Read(selector, start, end)
+        for catalog, part, _ in self.needed([read]):
+            if part.overlaps(start, end):
+                table = catalog.series(part)
+                taken = table.filter(read.matches(table.drop("series"))["matches"])
+                if taken.height:
+                    yield part_frames(taken, catalog.samples(part, taken["series"], start, end))
 
     def _beside(self, reads: Reads, partial: bool, named: bool = False) -> NativeDatabase:
         shadows, away = self._fetch(reads, named)

@@ -22,7 +22,7 @@ from metricsdb.lifecycle.cold.manifest import Kind, Manifest, Part, Tombstone
 from metricsdb.lifecycle.cold.objects import Missing
 from metricsdb.lifecycle.cold.parts import FOLDERS, Cut, cut, merge, ordered, split, store
 
-__all__ = ["BUCKET_MS", "Export", "Memory", "Moved", "Mover", "Progress", "Rule"]
+__all__ = ["BUCKET_MS", "GONE_GRACE_MS", "Export", "Memory", "Moved", "Mover", "Progress", "Rule"]
 
 BUCKET_MS = 7_200_000
 # Samples of one part at most, but for a series that has more by itself: bounds the memory of a move.
@@ -106,6 +106,18 @@ class Moved:
 
 
 Progress = Callable[[float, Moved], None]
+Note = Callable[[Rule, Moved], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """Samples that are in both places until ``at_ms``. ``series``: handles and digests."""
+
+    at_ms: int
+    selector: str
+    start_ms: int
+    end_ms: int
+    series: pl.DataFrame
 
 
 class _Changed(Exception):
@@ -129,6 +141,11 @@ class Mover:
         catalog.objects.owner = owner
         self._run, self._names = secrets.token_hex(4), itertools.count()
         self._pause = threading.Event()
+        self.grace_ms = 0
+        """How long memory keeps what was published.
+        A query that looked for parts before that may still be at work: it has to find the samples in memory.
+        """
+        self._waiting: list[_Published] = []
 
     def move(
         self,
@@ -136,12 +153,13 @@ class Mover:
         rules: Sequence[Rule],
         samples_per_second: float | None = None,
         progress: Progress | None = None,
+        note: Note | None = None,
     ) -> Moved:
-        """Moves whole buckets that are older than their rule says, the oldest first.
+        """Moves whole buckets that are older than their rule says, the oldest first; ``note`` is told of each.
 
         Raises ``ColdStoreError``: what was published by then is moved, the rest is in memory.
         """
-        total, span = Moved(), memory.span_ms()
+        total, span = self.drop(memory), memory.span_ms()
         befores = [rule.before_ms for rule in rules if rule.before_ms is not None]
         if span is None or not befores:
             return total
@@ -151,11 +169,23 @@ class Mover:
             if step := self._empty(memory, bucket, high):
                 bucket += step
             else:
-                for moved in self._due(memory, rules, bucket, samples_per_second):
+                for rule, moved in self._due(memory, rules, bucket, samples_per_second):
                     total += moved
+                    if note is not None and moved.samples:
+                        note(rule, moved)
                 bucket += 1
             if progress is not None:
                 progress((bucket - low) / (high - low), total)
+        return total
+
+    def drop(self, memory: Memory) -> Moved:
+        """Lets memory go of what was published long enough ago, but of series that got late samples meanwhile."""
+        total, now = Moved(), self._clock.now_ms()
+        with self.lock:
+            while self._waiting and self._waiting[0].at_ms <= now:
+                one = self._waiting.pop(0)
+                dropped = memory.drop(one.series, one.start_ms, one.end_ms)
+                total += Moved(series=dropped, stayed=one.series.height - dropped)
         return total
 
     def _empty(self, memory: Memory, bucket: int, high: int) -> int:
@@ -170,26 +200,29 @@ class Mover:
 
     def _due(
         self, memory: Memory, rules: Sequence[Rule], bucket: int, samples_per_second: float | None
-    ) -> Iterator[Moved]:
+    ) -> Iterator[tuple[Rule, Moved]]:
         start, end = bucket * self.bucket_ms, (bucket + 1) * self.bucket_ms - 1
         for at, rule in enumerate(rules):
             if rule.before_ms is None or rule.before_ms <= end:
                 continue
             begun = self._clock.monotonic()
             moved = self._bucket(memory, rules, at, start, end)
-            yield moved
+            yield rule, moved
             if samples_per_second:
                 wait = moved.samples / samples_per_second - (self._clock.monotonic() - begun)
                 self._pause.wait(max(0.0, wait))
 
     def _bucket(self, memory: Memory, rules: Sequence[Rule], at: int, start_ms: int, end_ms: int) -> Moved:
         with self.lock:
+            if any((one.selector, one.start_ms) == (rules[at].selector, start_ms) for one in self._waiting):
+                return Moved()
             export = memory.export(rules, at, start_ms, end_ms)
             made = self.add(export)
-            if not export.series.height:
-                return made
-            dropped = memory.drop(export.series, start_ms, end_ms)
-            return replace(made, series=dropped, stayed=export.series.height - dropped)
+            if export.series.height:
+                series = export.series.select("handle", "digest")
+                due = self._clock.now_ms() + self.grace_ms
+                self._waiting.append(_Published(due, rules[at].selector, start_ms, end_ms, series))
+            return made + (Moved() if self.grace_ms else self.drop(memory))
 
     def add(self, export: Export, pinned: str | None = None) -> Moved:
         """Publishes an export, as the newest.

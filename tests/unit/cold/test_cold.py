@@ -69,8 +69,8 @@ def cold_of(db: mdb.Database, where: object = "memory:///", **rules: list[Rule])
         NativeMemory(lambda: db._native),
         owner="me",
         clock=db._clock,
-        moving=lambda: rules.get("moving", []),
-        expiring=lambda: rules.get("expiring", []),
+        moving=lambda _now: rules.get("moving", []),
+        expiring=lambda _now: rules.get("expiring", []),
         time=lambda t: db._range(t, None)[0],
     )
 
