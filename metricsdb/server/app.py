@@ -80,7 +80,7 @@ def create_app(
 
     intake = Intake(config.web.write_bytes_max, config.limits.body_bytes_max, max(1, threads // 2))
     forms = Intake(FORMS_BYTES_MAX, FORM_BYTES_MAX, threads)
-    status = Status(db._native, db._upkeep.relief, db.alerts, counts, config, dict(flags or {}), beside, __version__)
+    status = Status(db, counts, config, dict(flags or {}), beside, __version__)
     rules = Rules(db.alerts)
     endpoints = [
         # First, because routes are tried in order and these are hot.

@@ -226,6 +226,15 @@ _LEFT = {
 }
 
 
+# `Cold.counts` in the words of /metrics.
+COLD = {
+    "cold_moved_samples": "Samples that went to the cold store.",
+    "cold_moved_bytes": "Bytes that were uploaded for them.",
+    "cold_runs": "Runs that moved what was due.",
+    "cold_failures": "Runs that ended because the store was away.",
+}
+
+
 def expose_memory(
     out: Exposition, stats: dict[str, int], steps: dict[str, tuple[int, int]], left: dict[str, int]
 ) -> None:

@@ -15,14 +15,12 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from metricsdb._native import NativeDatabase
-from metricsdb.alerts.manager import Alerts
 from metricsdb.config import Config, dump
-from metricsdb.lifecycle.memory import Relief
+from metricsdb.database import Database
 from metricsdb.server.openapi import description
 from metricsdb.server.params import BadParameter, url_form
 from metricsdb.server.reply import json_bytes, refusal, success
-from metricsdb.server.state import Counts, Exposition, expose_alerts, expose_limits, expose_memory
+from metricsdb.server.state import COLD, Counts, Exposition, expose_alerts, expose_limits, expose_memory
 
 __all__ = ["Status"]
 
@@ -37,18 +35,17 @@ class Status:
 
     def __init__(
         self,
-        native: NativeDatabase,
-        relief: Relief,
-        alerts: Alerts,
+        db: Database,
         counts: Counts,
         config: Config,
         flags: dict[str, str],
         executor: Executor,
         version: str,
     ) -> None:
-        self._native = native
-        self._relief = relief
-        self._alerts = alerts
+        self._native = db._native
+        self._relief = db._upkeep.relief
+        self._alerts = db.alerts
+        self._cold = {} if db._cold is None else db._cold.counts
         self._counts = counts
         self._config = config
         self._flags = flags
@@ -116,6 +113,9 @@ class Status:
         out.sample({"version": self._version}, 1)
         await self._run(partial(expose_limits, self._native, out))
         expose_memory(out, stats, self._native.memory_steps(), self._relief.counts())
+        for name, value in self._cold.items():
+            out.family(f"metricsdb_{name}_total", "counter", COLD[name])
+            out.sample({}, value)
         for name, value in stats.items():
             out.gauge(f"metricsdb_storage_{name}", f"{name.replace('_', ' ').capitalize()} in storage.", value)
         out.family("metricsdb_memory_bytes", "gauge", "Bytes the database holds, by part.")

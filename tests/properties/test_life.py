@@ -1,0 +1,150 @@
+"""A year in the life of a database: what leaves memory and the cold store, and when, against a plain model."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import polars as pl
+import pytest
+
+import metricsdb as mdb
+from metricsdb.lifecycle.cold.move import BUCKET_MS
+from metricsdb.testing import FakeClock
+
+DAY, HOUR = 86_400, 3_600
+T0 = 1_767_225_600  # a midnight
+EVERY = 1800
+ALL = '{__name__=~".+"}'
+# Selector, seconds in memory, seconds until gone; the first that takes a series governs it.
+Rules = list[tuple[str, float, float | None]]
+FIRST: Rules = [('{tier="gold"}', 2 * DAY, None), ('{tier="debug"}', DAY, DAY), ("", DAY, 20 * DAY)]
+LATER: Rules = [('{tier="gold"}', 3 * DAY, 200 * DAY), ('{tier="debug"}', HOUR, 5 * DAY), ("", DAY, 10 * DAY)]
+# A pass comes every half hour at most, parts are looked at each hour, and a tick here is a day.
+SLACK = DAY
+
+
+def lines(rules: Rules) -> dict[str, str]:
+    def line(memory: float, gone: float | None) -> str:
+        if gone == memory:
+            return f"memory {int(memory)}s"
+        return f"memory {int(memory)}s -> cold" + ("" if gone is None else f" {int(gone)}s")
+
+    return {selector: line(memory, gone) for selector, memory, gone in rules}
+
+
+class Life:
+    """A store and its model: series by labels, times to values."""
+
+    def __init__(self, where) -> None:
+        self.clock = FakeClock(T0 * 1000)
+        self.db = mdb.Database(clock=self.clock, cold=where, idle_cpu=0.0, cache_memory=0)
+        self.model: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+        self.rng = np.random.default_rng(5)
+        self.rules: Rules = []
+
+    def use(self, rules: Rules) -> None:
+        self.rules = rules
+        self.db.retention.use(lines(rules))
+
+    def write(self, tier: str, pod: str, times: np.ndarray) -> None:
+        values = np.round(self.rng.random(len(times)), 2)
+        self.db.append({"__name__": "m", "tier": tier, "pod": pod}, times, values)
+        self.model[tier, pod].update(zip(times.tolist(), values.tolist(), strict=True))
+
+    def day(self, day: int) -> None:
+        """Samples of a day, with churn, spikes and late ones; then a night of ticks."""
+        start = T0 + day * DAY
+        times = np.arange(start, start + DAY, EVERY)
+        for tier in ("gold", "plain", "debug"):
+            for i in range(2):
+                self.write(tier, f"{i}", times)
+            self.write(tier, f"churn-{day // 3}", times)
+        if day % 40 == 7:
+            for i in range(30):
+                self.write("plain", f"spike-{day}-{i}", times[20:24])
+        if day % 5 == 2:  # some come late, to buckets that went cold
+            self.write("gold", "0", start - 4 * DAY + np.arange(0, HOUR, 600) + 7)
+        self.until(start + DAY)
+        for _ in range(3):
+            self.db.tick()
+            self.clock.move(200)
+
+    def until(self, at: int) -> None:
+        self.clock.move(at - self.clock.now_ms() / 1000)
+
+    def gone(self, tier: str) -> tuple[float, float | None]:
+        return next((m, g) for selector, m, g in self.rules if selector in ("", f'{{tier="{tier}"}}'))
+
+    def check(self) -> None:
+        """All younger than its rule lets go is there, with its value; nothing that was gone a day ago is."""
+        now = self.clock.now_ms() / 1000
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.db._tiers, "_limit", 1 << 40)
+            raw = self.db.raw(ALL, 0, now + DAY)
+        found = {
+            (s.labels["tier"], s.labels["pod"]): dict(zip((s.timestamps // 1000).tolist(), s.values, strict=True))
+            for s in raw
+        }
+        for (tier, pod), model in self.model.items():
+            _, gone = self.gone(tier)
+            have = found.get((tier, pod), {})
+            wanted = {t: v for t, v in model.items() if gone is None or t >= now - gone}
+            missing = wanted.items() - have.items()
+            assert not missing, (tier, pod, sorted(missing)[:3])
+            for t, v in have.items():
+                assert model.get(t) == v, (tier, pod, t)
+                assert gone is None or t >= now - gone - SLACK, (tier, pod, t)
+        for key in list(self.model):
+            _, gone = self.gone(key[0])
+            if gone is not None:
+                self.model[key] = {t: v for t, v in self.model[key].items() if t >= now - gone}
+
+    def in_memory(self) -> pl.DataFrame:
+        held = self.db._native.governed([selector for selector, *_ in self.rules], [])
+        rows = [(selector, row[1], row[4]) for (selector, *_), row in zip(self.rules, held, strict=False)]
+        return pl.DataFrame(rows, schema=["rule", "samples", "first"], orient="row")
+
+
+def test_a_year_of_life(tmp_path):
+    life = Life(tmp_path)
+    life.use(FIRST)
+    for day in range(365):
+        life.day(day)
+        if day == 200:
+            life.use(LATER)
+        if day % 30 == 29 or day in (200, 201, 202):
+            life.check()
+    # Memory has what its rules say, and not a whole bucket more.
+    now = life.clock.now_ms()
+    for (selector, memory, _), (_, _, first) in zip(LATER, life.in_memory().rows(), strict=True):
+        assert first >= now - memory * 1000 - BUCKET_MS - HOUR * 1000, selector
+    assert life.db.cold.parts()["samples"].sum() > 20_000
+    moved = life.db.retention.log("moved")
+    assert set(moved["rule"]) == {'{tier="gold"}', '{tier="debug"}', "everything"}
+
+
+def test_what_was_simulated_is_what_happens(tmp_path):
+    """A steady store: by tier and day, samples within 5 %, and bytes."""
+    life = Life(tmp_path)
+    life.use([("", 2 * DAY, 9 * DAY)])
+
+    def day(at: int) -> None:
+        times = np.arange(T0 + at * DAY, T0 + (at + 1) * DAY, 60)
+        for i in range(12):
+            life.write("plain", f"{i}-{at // 3}" if i > 8 else f"{i}", times)
+        life.until(T0 + (at + 1) * DAY)
+        for _ in range(3):
+            life.db.tick()
+            life.clock.move(200)
+
+    for at in range(6):
+        day(at)
+    ahead = life.db.retention.simulate(days=12).filter(pl.col("rule") == "everything")
+    for at in range(6, 17):
+        day(at)
+        said = dict(ahead.filter(pl.col("day") == at - 5).select("tier", "samples").rows())
+        held = life.db._native.governed([""], [])[0][1]
+        parts = life.db.cold.parts()
+        assert held == pytest.approx(said["memory"], rel=0.05), at
+        assert parts["samples"].sum() == pytest.approx(said["cold"], rel=0.05), at
