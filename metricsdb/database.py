@@ -400,7 +400,8 @@ class Database:
         """Deletes the samples of a selector's series in [start, end] (None: since ever, for ever), exactly.
 
         They are in no answer once this returns, and their memory is free. ``undo``: so long ``undelete`` brings them
-        back; they wait in the data directory, or in memory. docs/deletes.md. Raises ``ParseError``, ``NotDurable``.
+        back; they wait in the data directory, or in memory. docs/deletes.md. Raises ``ParseError``, ``NotDurable``,
+        ``ColdStoreError`` (memory's may be gone then, cold ones not: call it again, or ``undelete``).
         """
         return self.retention.delete([selector] if isinstance(selector, str) else selector, start, end, undo)
 

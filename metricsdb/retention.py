@@ -207,7 +207,12 @@ class Retention:
             # Else a move may come in between, and take along what is deleted.
             for mover in movers:
                 held.enter_context(mover.lock)
-            cold = (piece for one in selectors if undo_ms for piece in self._db._tiers.pieces(one, first, last))
+            cold = (
+                piece
+                for at, one in enumerate(selectors)
+                if undo_ms
+                for piece in self._db._tiers.pieces(one, first, last, selectors[:at])
+            )
             done = self._trash.delete(self._db._native, selectors, first, last, now, undo_ms, cold)
             done = replace(done, cold_parts=sum(mover.delete(selectors, first, last) for mover in movers))
         if self._db._cold is not None and done.cold_parts:

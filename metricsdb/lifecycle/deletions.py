@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from metricsdb._native import NativeDatabase
-from metricsdb.errors import ConfigError, StorageError
+from metricsdb.errors import ConfigError, MetricsDBError, StorageError
 
 __all__ = ["Deleted", "Deletion", "Trash"]
 
@@ -95,23 +95,31 @@ class Trash:
         cold: Iterable[Frames] = (),
     ) -> Deleted:
         """Deletes samples in [start, end] from memory; they wait ``undo_ms`` long (0: they don't), and so do ``cold``
-        ones. Raises ``StorageError``."""
+        ones. Raises ``StorageError``, ``ColdStoreError``."""
         if undo_ms == 0:
             return _deleted(native.delete(list(selectors), start_ms, end_ms))
         with self._lock:
             name, total = self._name(now_ms), np.zeros(6, dtype=np.int64)
             note = Deletion(name, list(selectors), start_ms, end_ms, now_ms, now_ms + undo_ms)
             pieces: list[Frames] = []
-            for frames in cold:
-                self._write(name, len(pieces), frames)
-                pieces.append(frames)
-                note = replace_counts(note, frames, len(pieces))
-            for frames, left in self._take(native, selectors, start_ms, end_ms, name, len(pieces)):
-                total += left
-                pieces.append(frames)
-                note = replace_counts(note, frames, len(pieces))
-            # Records of rollups, and what came in all the time.
-            total += native.delete(list(selectors), start_ms, end_ms)
+            try:
+                for frames in cold:
+                    self._write(name, len(pieces), frames)
+                    pieces.append(frames)
+                    note = replace_counts(note, frames, len(pieces))
+                for frames, left in self._take(native, selectors, start_ms, end_ms, name, len(pieces)):
+                    total += left
+                    pieces.append(frames)
+                    note = replace_counts(note, frames, len(pieces))
+                # Records of rollups, and what came in all the time.
+                total += native.delete(list(selectors), start_ms, end_ms)
+            except MetricsDBError:
+                # What left memory before that can be taken back all the same.
+                if total.any():
+                    self._keep(note, pieces)
+                else:
+                    self._discard(name)
+                raise
             if not note.samples:
                 self._discard(name)
                 return _deleted(tuple(total))
@@ -160,11 +168,17 @@ class Trash:
         if self._root is None:
             self._kept[note.id] = (note, pieces)
             return
+        self._kept[note.id] = (note, [])
         folder = self._root / note.id
         new = folder / f"{NOTE}.new"
-        new.write_bytes(msgspec.json.encode(note))
-        os.replace(new, folder / NOTE)
-        self._kept[note.id] = (note, [])
+        try:
+            new.write_bytes(msgspec.json.encode(note))
+            os.replace(new, folder / NOTE)
+        except OSError as error:
+            raise StorageError(
+                f"{folder} cannot be written: {error.strerror}; until the database closes, "
+                f"undelete({note.id!r}) takes back what was deleted"
+            ) from error
 
     def _discard(self, name: str) -> None:
         self._kept.pop(name, None)

@@ -195,14 +195,13 @@ class Tiers:
                     if part.kind == "histograms" or part.overlaps(read.start, read.end):
                         yield catalog, part, read
 
-    def pieces(self, selector: str, start: int, end: int) -> Iterator[Frames]:
-        """What cold stores have of a selector's series in [start, end], part by part: what comes later stands where two
-        have one time. Raises ``ColdStoreError``, ``ParseError``."""
-        read = Read(selector, start, end)
-        for catalog, part, _ in self.needed([read]):
+    def pieces(self, selector: str, start: int, end: int, unless: Sequence[str] = ()) -> Iterator[Frames]:
+        """What cold stores have of a selector's series in [start, end], but of those that ``unless`` take, part by
+        part: what comes later stands where two have one time. Raises ``ColdStoreError``, ``ParseError``."""
+        for catalog, part, _ in self.needed([Read(selector, start, end)]):
             if part.overlaps(start, end):
-                table = catalog.series(part)
-                taken = table.filter(read.matches(table.drop("series"))["matches"])
+                hashes = catalog.matching(part, (selector,), unless)
+                taken = catalog.series(part).filter(pl.col("series").is_in(hashes.implode()))
                 if taken.height:
                     yield part_frames(taken, catalog.samples(part, taken["series"], start, end))
 

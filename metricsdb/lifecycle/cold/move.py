@@ -232,7 +232,8 @@ class Mover:
 
         def attempt(state: Manifest) -> None:
             nonlocal made
-            there = {(part.sha256, part.pinned) for part in state.parts}
+            # A part that hides some of its samples does not stand for them, should they be written again.
+            there = {(part.sha256, part.pinned) for part in state.parts if not part.tombstones}
             cuts = self._cuts(export, state, pinned)
             made = [one for one in cuts if (one.part.sha256, pinned) not in there]
             self._publish(made, ())
@@ -267,6 +268,9 @@ class Mover:
 
         with self.lock:
             self.catalog.publish(change)
+            if hidden:
+                # Memory may get the same samples again, and must not let go of those.
+                self._waiting = [one for one in self._waiting if one.end_ms < start_ms or one.start_ms > end_ms]
         return hidden
 
     def expire(self, rules: Sequence[Rule]) -> int:
