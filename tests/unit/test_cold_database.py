@@ -72,7 +72,7 @@ class Away:
 
 
 def counts(db: mdb.Database) -> dict[str, float]:
-    return {name: value for name, value in db.cold.counts.items()}
+    return dict(db.cold.counts)
 
 
 # --- moving ---------------------------------------------------------------------------------------
