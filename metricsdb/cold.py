@@ -120,8 +120,8 @@ class Cold:
         return done
 
     def hurry(self) -> None:
-        """Makes the next ``step`` a run."""
-        self._due_ms = -(2**63)
+        """Makes the next ``step`` a whole run."""
+        self._due_ms = self._expire_ms = -(2**63)
 
     def move(
         self,

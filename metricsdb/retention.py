@@ -66,6 +66,8 @@ class Retention:
                 "give Database(cold=…), or end the line in memory"
             )
         self._aging.use(rules)
+        if self._db._cold is not None:
+            self._db._cold.hurry()
 
     def list(self) -> pl.DataFrame:
         """The rules in order: ``rule``, ``selector``, ``keep``, ``importance``, ``max_bytes``, ``max_share``."""

@@ -141,6 +141,7 @@ class Mover:
         catalog.objects.owner = owner
         self._run, self._names = secrets.token_hex(4), itertools.count()
         self._pause = threading.Event()
+        self._counts: tuple[tuple[str, ...], dict[str, list[int]]] = ((), {})
         self.grace_ms = 0
         """How long memory keeps what was published.
         A query that looked for parts before that may still be at work: it has to find the samples in memory.
@@ -310,11 +311,15 @@ class Mover:
 
     def _governed(self, part: Part, rules: Sequence[Rule]) -> list[tuple[Rule, tuple[str, ...], int]]:
         """Rules that govern series of a part, the selectors before each, and how many series."""
-        found, before = [], tuple[str, ...]()
-        for rule in rules:
-            found.append((rule, before, len(self.catalog.matching(part, (rule.selector,), before))))
-            before = (*before, rule.selector)
-        return [one for one in found if one[2]]
+        selectors = tuple(rule.selector for rule in rules)
+        if self._counts[0] != selectors:
+            self._counts = (selectors, {})
+        # A table of series never changes: it is asked once by the same rules.
+        counts = self._counts[1].get(part.series_key)
+        if counts is None:
+            counts = [len(self.catalog.matching(part, (one,), selectors[:at])) for at, one in enumerate(selectors)]
+            self._counts[1][part.series_key] = counts
+        return [(rule, selectors[:at], n) for at, (rule, n) in enumerate(zip(rules, counts, strict=True)) if n]
 
     def _is_old(self, part: Part, rules: Sequence[Rule]) -> bool:
         old = [
