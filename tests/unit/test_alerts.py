@@ -12,7 +12,9 @@ import metricsdb as mdb
 from metricsdb._native import AlertRule, NativeDatabase
 from metricsdb.alerts.evaluate import evaluate, plain
 from metricsdb.alerts.groups import groups_of
+from metricsdb.alerts.history import History
 from metricsdb.alerts.model import PostableAlert, RouteHint
+from metricsdb.alerts.shown import CHANGES
 from metricsdb.errors import (
     ConfigError,
     CorruptionError,
@@ -493,3 +495,48 @@ def test_columns_give_way_to_labels(db, clock):
     db.append({"__name__": "x", "alert_level": "l", "alert": "q"}, [T0 / 1000], [9])
     done = db.alerts.backtest("ALERT A WHEN x > 5", T0 / 1000)
     assert done.labels == ["label_alert", "label_alert_level"]
+
+
+def test_an_alert_inhibits_by_labels_of_its_own(db, clock):
+    fill(db, [9, 9], name="down")
+    db.append({"__name__": "x", "zone": "z"}, [T0 / 1000], [9])
+    db.append({"__name__": "x", "zone": "y"}, [T0 / 1000], [9])
+    db.alerts.install('ALERT Down WHEN down > 5 LABELS {zone="z"}; ALERT Hot WHEN x > 5 INHIBITED BY Down ON (zone)')
+    ticks(db, clock, 1)
+    rows = db.alerts.history().filter(pl.col("alert") == "Hot").select("labels", "muted").rows()
+    muted = {str(labels): why for labels, why in rows}
+    assert [why for labels, why in sorted(muted.items()) if "z" in labels.split("zone", 1)[1]] == ["inhibited by Down"]
+    assert None in muted.values()
+
+
+def test_labels_that_are_templates_make_instances_in_a_rehearsal_as_live(db, clock):
+    fill(db, [9, 9, 1])
+    text = """ALERT Hot WHEN x > 5 LABELS {who="{{ $labels.instance }}-{{ $value }}"}"""
+    clock.move(120)
+    rehearsed = db.alerts.backtest(text, T0 / 1000, (T0 + 2 * MINUTE) / 1000).transitions
+    assert any("a-9" in str(value) for row in rehearsed.rows() for value in row)
+
+
+def test_records_that_share_a_name_go_on_after_a_restart(tmp_path):
+    clock = FakeClock(T0)
+    text = 'GROUP g { RECORD r = sum(x) LABELS {a="1"} RECORD r = max(x) LABELS {a="2"} RECORD only = min(x) }'
+    for count in range(3):
+        with mdb.Database(tmp_path, clock=clock) as db:
+            if count == 0:
+                fill(db, [1, 2, 3])
+                db.alerts.install(text)
+            ticks(db, clock, 1)
+            now = (T0 + count * MINUTE) / 1000
+            found = db.query('{__name__=~"r|only"}', now)
+            assert found["value"].to_list() == [count + 1.0] * 3
+            assert set(db.alerts.list()["health"]) == {"ok"}
+
+
+def test_a_history_that_cannot_be_written_anew_is_kept_in_memory(tmp_path, caplog):
+    history = History(tmp_path, max_rows=2)
+    (tmp_path / "alerts-history.new").mkdir()
+    rows = [(at, "A", *[None] * (len(CHANGES) - 2)) for at in range(5)]
+    for row in rows:
+        history.add([row])
+    assert history.rows() == rows[-2:]
+    assert "transitions are kept in memory" in caplog.text

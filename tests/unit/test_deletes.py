@@ -229,3 +229,40 @@ def test_the_log_is_in_the_directory_line_by_line(tmp_path):
     lines = (tmp_path / "retention.log").read_text().splitlines()
     assert json.loads(lines[0])["what"] == "deleted"
     assert json.loads(lines[0])["samples"] == 2
+
+
+def test_what_left_before_the_disk_failed_can_be_taken_back(tmp_path, monkeypatch):
+    db, _ = filled(tmp_path)
+    real = deletions.Trash._write
+
+    def write(trash, name, at, frames):
+        if at == 1:
+            raise mdb.StorageError("the disk is full; nothing more was deleted")
+        real(trash, name, at, frames)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deletions.Trash, "_write", write)
+        with pytest.raises(mdb.StorageError, match="nothing more was deleted"):
+            db.delete(['m{i="a"}', 'm{i="b"}'], undo="1h")
+    assert times(db) == {"b": list(range(100))}
+    db.close()
+    db = mdb.Database(tmp_path, clock=FakeClock(T0 * 1000))
+    (name,) = db.deletions()["id"]
+    assert db.undelete(name) == 100
+    assert times(db) == {"a": list(range(100)), "b": list(range(100))}
+
+
+def test_a_note_that_cannot_be_written_says_how_to_take_it_back(tmp_path, monkeypatch):
+    db, _ = filled(tmp_path)
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deletions.os, "replace", full)
+        with pytest.raises(mdb.StorageError, match=r"No space left on device; .*undelete\('"):
+            db.delete("m", undo="1h")
+    (name,) = db.deletions()["id"]
+    assert db.undelete(name) == 200
+    assert times(db) == {"a": list(range(100)), "b": list(range(100))}
+    assert not list((tmp_path / "trash").iterdir())

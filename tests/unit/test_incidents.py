@@ -13,6 +13,8 @@ import polars as pl
 import pytest
 
 import metricsdb as mdb
+from metricsdb import incidents
+from metricsdb.lifecycle.cold.objects import Objects
 from metricsdb.testing import FakeClock
 from tests.tiers import move, mover_of
 
@@ -164,3 +166,32 @@ def test_a_file_that_is_no_whole_incident_is_refused(tmp_path: Path):
         file.writestr("incident.json", json.dumps({"version": 2}))
     with pytest.raises(mdb.FormatVersionError, match="version 2"):
         mdb.open_incident(path)
+
+
+def test_a_member_that_would_unpack_to_more_than_is_borne_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "x.incident"
+    filled().export_incident(path, "x", at(T0), at(T0 + DAY))
+    monkeypatch.setattr(incidents, "_MEMBER_BYTES_MAX", 10)
+    with pytest.raises(mdb.CorruptionError, match="incident.json would take"):
+        mdb.open_incident(path)
+
+
+def test_a_pin_of_nothing_holds_nothing():
+    db = filled(FakeClock(T0 + 3 * DAY))
+    db.pin("none", "nothing", at(T0), at(T0 + DAY))
+    assert db.pins()["samples"].to_list() == [0]
+
+
+def test_a_pin_that_another_process_lets_go_while_pins_are_listed_is_none(monkeypatch: pytest.MonkeyPatch):
+    db = filled(FakeClock(T0 + 3 * DAY))
+    db.pin("one", "x", at(T0), at(T0 + DAY))
+    db.pin("two", "x", at(T0), at(T0 + DAY))
+    real = Objects.get
+
+    def get(objects: Objects, key: str) -> bytes:
+        if key.endswith(f"{b'one'.hex()}.json"):
+            objects.delete([key])
+        return real(objects, key)
+
+    monkeypatch.setattr(Objects, "get", get)
+    assert db.pins()["name"].to_list() == ["two"]

@@ -12,6 +12,7 @@ import pytest
 
 import metricsdb as mdb
 from metricsdb._native import Read
+from metricsdb.lifecycle.cold import fetch
 from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.manifest import Part
 from metricsdb.testing import FakeClock
@@ -271,3 +272,65 @@ def test_a_fetch_that_takes_too_long_ends_and_the_next_goes_on():
         with pytest.raises(mdb.QueryTimeout, match="ask again") if fetched == 2 else nullcontext():
             db.query_range("up", at(T0), at(T0 + 3 * DAY), "1d")
         assert len(counted.fetched) == fetched
+
+
+def test_what_cannot_be_read_is_said_as_by_memory_alone():
+    db, counted = tiered()
+    for ask in (
+        lambda: db.query("sum(", at(T0)),
+        lambda: db.select("up{", at(T0), at(T0 + 1)),
+        lambda: db.series("up{"),
+    ):
+        with pytest.raises(mdb.ParseError):
+            ask()
+    assert counted.fetched == []
+
+
+def test_a_list_of_parts_that_does_not_come_is_a_store_that_is_away(monkeypatch):
+    db, counted = tiered()
+
+    def away(start_ms: int, end_ms: int) -> list[Part]:
+        raise mdb.ColdStoreError("test", "cannot be reached", "wait")
+
+    monkeypatch.setattr(counted, "parts", away)
+    with pytest.raises(mdb.ColdStoreError, match="cannot be reached"):
+        db.query("up", at(T0 + 60_000))
+    with pytest.warns(mdb.QueryWarning, match="answer is partial"):
+        found = db.query_range("up", at(T0), at(T0 + 3 * DAY - 1), "1h", partial=True)
+    assert found["timestamp"].min() >= at(T0 + 2 * DAY)
+
+
+def test_selections_are_kept_up_to_a_limit(monkeypatch):
+    db, counted = tiered()
+    asked = []
+    inner = counted.series
+    monkeypatch.setattr(counted, "series", lambda part: asked.append(part) or inner(part))
+    tiers = db._tiers
+    for expr in ("up", 'requests_total{zone="a"}', "up"):
+        db.query(expr, at(T0 + 3_600_000))
+    assert len(tiers._matched) == 2
+    monkeypatch.setattr(fetch, "MATCHED_MAX", 70)
+    db.query('requests_total{zone="b"}', at(T0 + 3_600_000))
+    assert len(tiers._matched) <= 1
+    assert db.query("up", at(T0 + 3_600_000)).height == 1
+
+
+def test_what_a_query_is_at_is_not_evicted_though_others_were_asked_later(monkeypatch):
+    db, counted = tiered()
+    db.query("requests_total", at(T0 + 3_600_000))
+    tiers = db._tiers
+    (old,) = tiers._shadows
+    fits = tiers._fits
+
+    def later(found) -> None:
+        fits(found)
+        tiers._shadows.move_to_end(old)  # as another thread does meanwhile
+
+    monkeypatch.setattr(tiers, "_fits", later)
+    monkeypatch.setattr(tiers, "_limit", int(tiers._shadows[old].bytes * 1.5))
+    assert db.query("requests_total", at(T0 + DAY + 7_200_000)).height == 20
+    assert old not in tiers._shadows
+    fetched = len(counted.fetched)
+    monkeypatch.setattr(tiers, "_fits", fits)
+    assert db.query("requests_total", at(T0 + DAY + 7_200_000)).height == 20
+    assert len(counted.fetched) == fetched

@@ -398,3 +398,14 @@ def test_apprise_itself_is_driven(tmp_path):
     with pytest.raises(DeliveryError, match="does not know"):
         asyncio.run(AppriseChannel(["nonsense://x"]).send(Message("t", "k", '{"title":"T","body":"B"}')))
     assert apprise.__version__
+
+
+def test_a_text_whose_template_fails_goes_out_and_says_so(monkeypatch):
+    fake = FakeApprise()
+    monkeypatch.setitem(sys.modules, "apprise", fake)
+    delivery = Delivery(Outbox(), {"team/apprise/0": AppriseChannel(["json://h"])}, FakeClock(NOW))
+    delivery.put([notification(1, "apprise", body='{{ template "none" . }}', title="{{ .Status }}")])
+    assert asyncio.run(delivery.deliver()).sent == 1
+    ((title, body),) = fake.sent
+    assert title == "firing"
+    assert body.startswith("<error expanding template: ")

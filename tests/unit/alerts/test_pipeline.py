@@ -13,7 +13,7 @@ from metricsdb.alerts import PostableAlert, RouteHint, amconfig, export
 from metricsdb.alerts.outbox import Outbox
 from metricsdb.alerts.pipeline import Pipeline
 from metricsdb.alerts.routing import Router
-from metricsdb.errors import ConfigError, DatabaseLocked, DeliveryError, StorageError
+from metricsdb.errors import ConfigError, DatabaseLocked, DeliveryError, ParseError, StorageError
 from metricsdb.testing import FakeClock
 
 MINUTE = 60_000
@@ -395,3 +395,73 @@ def test_a_channel_that_raises_anything_holds_up_no_other(db, clock, ways, caplo
     assert said(ways["pager/webhook/0"]) == [("firing", ["a"])]
     assert "desk/webhook/0: the channel raised RuntimeError" in caplog.text
     assert len(db.alerts.pipeline.outbox.waiting("desk/webhook/0")) == 1
+
+
+def test_a_configuration_is_given_as_a_file_with_its_templates_or_read(db, clock, ways, tmp_path):
+    (tmp_path / "parts").mkdir()
+    one, two = tmp_path / "parts" / "one.tmpl", tmp_path / "two.tmpl"
+    one.write_text('{{ define "one" }}first{{ end }}')
+    two.write_text('{{ define "two" }}second{{ end }}')
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(f"templates: ['parts/*.tmpl', '{two}']\n{CONFIG}")
+    pipeline = db.alerts.route(file, channels=ways)
+    text = '{{ template "one" }} {{ template "two" }}'
+    assert pipeline._delivery._templates.render(text, None, T0) == "first second"
+    one.write_text("{{ nothing }}")
+    with pytest.raises(ConfigError, match="a file of `templates`"):
+        db.alerts.route(file, channels=ways)
+    assert db.alerts.route(amconfig.load(CONFIG), channels=ways).config.receivers.keys() == {"chat", "desk", "pager"}
+
+
+def test_what_a_receiver_refuses_for_good_is_told_as_lost(db, clock, ways, caplog):
+    class Refusing(Receiver):
+        async def send(self, message):
+            raise DeliveryError("no such room", retry=False)
+
+    fill(db, [0.9] * 2)
+    db.alerts.install("ALERT A WHEN disk_used_ratio > 0.8")
+    db.alerts.route(CONFIG, channels={**ways, "chat/webhook/0": Refusing()})
+    tick(db, clock, 1)
+    (said_,) = [r.getMessage() for r in caplog.records if "is lost" in r.getMessage()]
+    assert "no such room" in said_
+
+
+def test_a_silence_takes_the_place_of_one_that_is_there_alone(db, ways):
+    pipeline = db.alerts.route(CONFIG, channels=ways)
+    old = pipeline.silence("a=b", by="me", comment="moving")
+    with pytest.raises(ConfigError, match="no silence has the id 'x'"):
+        pipeline.put_silence([], T0, T0 + MINUTE, "me", "longer", in_place_of="x")
+    assert pipeline.silences()["state"].to_list() == ["active"]
+    matchers = amconfig.load(CONFIG).route.routes[0].matchers
+    new = pipeline.put_silence(matchers, T0, T0 + MINUTE, "me", "longer", in_place_of=old)
+    assert dict(pipeline.silences().select("id", "state").rows()) == {old: "expired", new.id: "active"}
+
+
+def test_a_text_of_many_lines_that_is_wrong_is_its_own_name(db):
+    with pytest.raises(ParseError) as error:
+        db.alerts.load("groups:\n - {name: g, rules: [{alert: A, expr: 'sum by ('}]}\n")
+    assert "groups:" not in str(error.value)
+
+
+def test_a_statement_that_cannot_be_read_removes_no_group(db, tmp_path):
+    file = tmp_path / "wrong.mql"
+    file.write_text("ALERT A WHEN sum(")
+    db.alerts.install("ALERT B WHEN x > 1")
+    with pytest.raises(ConfigError, match="wrong.mql: "):
+        db.alerts.load_all([file])
+    assert db.alerts.list()["name"].to_list() == ["B"]
+
+
+def test_two_inhibitions_of_one_alert_have_no_export(db):
+    db.alerts.install("ALERT A WHEN x > 1; ALERT B WHEN x > 2; ALERT C WHEN x > 3 INHIBITED BY A INHIBITED BY B")
+    with pytest.raises(ConfigError, match="C: more than one INHIBITED BY cannot be exported"):
+        db.alerts.export()
+
+
+def test_routes_and_inhibitions_of_an_export_are_put_before_those_of_the_file():
+    rule = {"source_matchers": ['alertname="A"'], "target_matchers": ['alertname="B"']}
+    made = {"routes": [{"receiver": "pager", "matchers": ['alertname="A"']}], "inhibit_rules": [rule]}
+    whole = amconfig.load(CONFIG).with_rules(made)
+    again = amconfig.load(whole.to_yaml())
+    assert [route.receiver for route in again.route.routes] == ["pager", "desk"]
+    assert len(again.raw["inhibit_rules"]) == 1

@@ -376,3 +376,11 @@ def test_many_sources_cost_each_alert_nothing(monkeypatch):
     shown = {n.group_labels["alertname"]: len(n.alerts) for n in router.tick(T0 + 10_000)}
     assert shown == {"S": 500, "T": 500}
     assert count < 20_000
+
+
+def test_what_is_over_is_not_among_what_fires():
+    router = Router(load(SMALL))
+    router.receive([alert("Over", ends=1_000), alert("On", starts=5)], T0)
+    assert [one.alert.labels["alertname"] for one in router.held(T0 + 500)] == ["Over", "On"]
+    (held,) = router.held(T0 + 1_000)
+    assert (held.alert.labels["alertname"], held.receivers) == ("On", ("r",))
