@@ -95,6 +95,22 @@ def serve(
     home = chosen.storage
     _log_to_stderr()
     check_exposure(chosen)  # before a directory is opened and read
+    db = _opened(chosen)
+    flags = {
+        "listen": chosen.listen,
+        "data": str(home.data or ""),
+        "durability": db.durability.mode,
+        "config": str(config or ""),
+        "memory-limit": str(chosen.memory.limit or ""),
+        "retention": str(chosen.retention or ""),
+    }
+    with db:
+        _run(run_server(db, chosen, flags=flags))
+
+
+def _opened(chosen: Config) -> Database:
+    """The database that a configuration describes."""
+    home = chosen.storage
     limits, memory = chosen.limits, chosen.memory
     db = Database(
         home.data,
@@ -125,16 +141,7 @@ def serve(
     for chosen_policy in chosen.precision:
         db.precision.set(chosen_policy.selector, chosen_policy.policy, counters=chosen_policy.counters)
     db.limits.set(*chosen.series_limits)
-    flags = {
-        "listen": chosen.listen,
-        "data": str(home.data or ""),
-        "durability": db.durability.mode,
-        "config": str(config or ""),
-        "memory-limit": str(memory.limit or ""),
-        "retention": str(chosen.retention or ""),
-    }
-    with db:
-        _run(run_server(db, chosen, flags=flags))
+    return db
 
 
 def _log_to_stderr() -> None:
