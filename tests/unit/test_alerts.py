@@ -515,6 +515,8 @@ def test_labels_that_are_templates_make_instances_in_a_rehearsal_as_live(db, clo
     clock.move(120)
     rehearsed = db.alerts.backtest(text, T0 / 1000, (T0 + 2 * MINUTE) / 1000).transitions
     assert any("a-9" in str(value) for row in rehearsed.rows() for value in row)
+    # The native worker's calls are not seen by coverage.
+    assert db.alerts._labels({"who": "{{ $value }}!"}, {"instance": "a"}, 9.0, T0) == {"who": "9!"}
 
 
 def test_records_that_share_a_name_go_on_after_a_restart(tmp_path):

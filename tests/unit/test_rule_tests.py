@@ -148,3 +148,19 @@ def test_what_was_resolved_long_ago_is_forgotten(tmp_path):
     assert "SUCCESS" in case(tmp_path, tests, rules)
     histogram = "- promql_expr_test: [{expr: 'm', eval_time: 0m, exp_samples: []}]\n"
     assert "native histograms" in case(tmp_path, histogram + "  input_series: [{series: m, values: '{{}}'}]", rules)
+
+
+def test_what_is_pending_is_no_alert_yet(tmp_path):
+    rules = "groups: [{name: g, rules: [{alert: Slow, expr: 'm > 0', for: 3m}]}]\n"
+    text = case(tmp_path, "-" + SERIES[1:] + """
+  alert_rule_test:
+    - {eval_time: 2m, alertname: Slow, exp_alerts: []}
+    - {eval_time: 5m, alertname: Slow, exp_alerts: [{exp_labels: {a: x}}]}
+""", rules)  # fmt: skip
+    assert "SUCCESS" in text, text
+
+
+def test_rules_that_record_one_series_twice_with_other_values_fail(tmp_path):
+    rules = "groups: [{name: g, rules: [{record: r, expr: 'm'}, {record: r, expr: 'm + 1'}]}]\n"
+    text = case(tmp_path, "-" + SERIES[1:] + "  promql_expr_test: [{expr: r, eval_time: 3m, exp_samples: []}]\n", rules)
+    assert "duplicate sample for timestamp" in text, text
