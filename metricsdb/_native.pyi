@@ -238,8 +238,16 @@ class NativeDatabase:
     # series: handle, digest, series, samples, histograms (UInt64 all); labels; samples: row (UInt32), timestamp, value,
     # integer, kind (UInt32: 0 double, 1 int64, 2 uint64), start; histograms: row, timestamp, start, count, sum, encoded
     def export(
-        self, selector: str, start: int, end: int, others: list[str] = ..., rolled: bool = False
+        self,
+        selector: str,
+        start: int,
+        end: int,
+        others: list[str] = ...,
+        rolled: bool = False,
+        shards: tuple[int, int] = ...,
     ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]: ...
+    # by shard
+    def export_samples(self, selector: str, start: int, end: int, others: list[str]) -> list[int]: ...
     def drop_copied(
         self,
         handles: npt.NDArray[np.uint64],

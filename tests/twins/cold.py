@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from metricsdb.lifecycle.cold.catalog import Catalog, select
-from metricsdb.lifecycle.cold.move import Export, Rule
+from metricsdb.lifecycle.cold.move import ALL_SHARDS, Export, Rule, Shards
 
 Labels = tuple[tuple[str, str], ...]
 # What tells two values apart: kind, 64 bits.
@@ -29,6 +29,10 @@ def number(value: float | int, kind: int = 0) -> Value:
 
 def hash_of(series: Labels) -> int:
     return int.from_bytes(hashlib.blake2b(repr(series).encode(), digest_size=8).digest(), "little")
+
+
+def shard_of(series: Labels) -> int:
+    return hash_of(series) % ALL_SHARDS[1]
 
 
 def series_frame(found: Sequence[Labels]) -> pl.DataFrame:
@@ -73,12 +77,18 @@ class ListMemory:
         before = [rule.selector for rule in rules[:at]]
         return taken - set(select(frame, before)) if before else taken
 
-    def export(self, rules: Sequence[Rule], at: int, start_ms: int, end_ms: int) -> Export:
+    def samples(self, rules: Sequence[Rule], at: int, start_ms: int, end_ms: int) -> list[int]:
+        mine, counts = self.governed(rules, at), [0] * ALL_SHARDS[1]
+        for series, t in self.rows:
+            counts[shard_of(series)] += start_ms <= t <= end_ms and hash_of(series) in mine
+        return counts
+
+    def export(self, rules: Sequence[Rule], at: int, start_ms: int, end_ms: int, shards: Shards = ALL_SHARDS) -> Export:
         mine = self.governed(rules, at)
         self.exported = {
             (series, t): value
             for (series, t), value in self.rows.items()
-            if start_ms <= t <= end_ms and hash_of(series) in mine
+            if start_ms <= t <= end_ms and hash_of(series) in mine and shards[0] <= shard_of(series) < shards[1]
         }
         found = sorted({series for series, _ in self.exported}, key=hash_of)
         row = {series: i for i, series in enumerate(found)}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import polars as pl
 
 from metricsdb._native import NativeDatabase
-from metricsdb.lifecycle.cold.move import Export, Rule
+from metricsdb.lifecycle.cold.move import ALL_SHARDS, Export, Rule, Shards
 
 __all__ = ["NativeMemory"]
 
@@ -26,10 +26,14 @@ class NativeMemory:
     def has(self, start_ms: int, end_ms: int) -> bool:
         return self._native().series_frame([], start_ms, end_ms).height > 0
 
-    def export(self, rules: Sequence[Rule], at: int, start_ms: int, end_ms: int) -> Export:
+    def samples(self, rules: Sequence[Rule], at: int, start_ms: int, end_ms: int) -> Sequence[int]:
         others = [rule.selector for rule in rules[:at]]
-        series, labels, samples, histograms = self._native().export(rules[at].selector, start_ms, end_ms, others)
-        return Export(series, labels, samples, histograms)
+        return self._native().export_samples(rules[at].selector, start_ms, end_ms, others)
+
+    def export(self, rules: Sequence[Rule], at: int, start_ms: int, end_ms: int, shards: Shards = ALL_SHARDS) -> Export:
+        others = [rule.selector for rule in rules[:at]]
+        frames = self._native().export(rules[at].selector, start_ms, end_ms, others, shards=shards)
+        return Export(*frames)
 
     def drop(self, series: pl.DataFrame, start_ms: int, end_ms: int) -> int:
         handles, digests = series["handle"].to_numpy(), series["digest"].to_numpy()

@@ -22,10 +22,22 @@ from metricsdb.lifecycle.cold.manifest import Kind, Manifest, Part, Tombstone
 from metricsdb.lifecycle.cold.objects import Missing
 from metricsdb.lifecycle.cold.parts import FOLDERS, Cut, cut, merge, ordered, split, store
 
-__all__ = ["BUCKET_MS", "GONE_GRACE_MS", "Export", "Memory", "Moved", "Mover", "Progress", "Rule"]
+__all__ = [
+    "ALL_SHARDS",
+    "BUCKET_MS",
+    "GONE_GRACE_MS",
+    "Export",
+    "Memory",
+    "Moved",
+    "Mover",
+    "Progress",
+    "Rule",
+    "Shards",
+]
 
 BUCKET_MS = 7_200_000
-# Samples of one part at most, but for a series that has more by itself: bounds the memory of a move.
+# Samples of one part at most, but for a series that has more by itself, and of one export, but for a shard that has
+# more: bounds the memory of a move.
 PART_SAMPLES = 8_000_000
 # So many parts of a day become one; fewer, once later days have parts, and all but the largest come to a share of it.
 COMPACT_PARTS, COMPACT_SHARE = 6, 0.1
@@ -37,6 +49,10 @@ GONE_GRACE_MS = 15_000
 ORPHAN_GRACE_MS = 3_600_000
 _ALWAYS = -(2**63)
 _TRIES = 20
+
+# From the first shard to before the second: which series are of a shard never changes.
+Shards = tuple[int, int]
+ALL_SHARDS: Shards = (0, 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +90,12 @@ class Memory(Protocol):
         """Whether there may be samples in [start, end]."""
         ...
 
-    def export(self, rules: Sequence[Rule], at: int, start_ms: int, end_ms: int) -> Export:
-        """Samples in [start, end] of the series that rule ``at`` governs."""
+    def samples(self, rules: Sequence[Rule], at: int, start_ms: int, end_ms: int) -> Sequence[int]:
+        """How many samples ``export`` gives of each shard; of histograms it may be fewer."""
+        ...
+
+    def export(self, rules: Sequence[Rule], at: int, start_ms: int, end_ms: int, shards: Shards = ALL_SHARDS) -> Export:
+        """Samples in [start, end] of the series of some shards that rule ``at`` governs."""
         ...
 
     def drop(self, series: pl.DataFrame, start_ms: int, end_ms: int) -> int:
@@ -117,7 +137,13 @@ class _Published:
     selector: str
     start_ms: int
     end_ms: int
+    shards: Shards
     series: pl.DataFrame
+
+    def holds(self, selector: str, start_ms: int, shards: Shards) -> bool:
+        """Whether some of these shards' samples in the bucket are in both places."""
+        of_bucket = (self.selector, self.start_ms) == (selector, start_ms)
+        return of_bucket and self.shards[0] < shards[1] and shards[0] < self.shards[1]
 
 
 class _Changed(Exception):
@@ -156,7 +182,8 @@ class Mover:
         progress: Progress | None = None,
         note: Note | None = None,
     ) -> Moved:
-        """Moves whole buckets that are older than their rule says, the oldest first; ``note`` is told of each.
+        """Moves whole buckets that are older than their rule says, the oldest first, those of many samples in slices;
+        ``note`` is told of each.
 
         Raises ``ColdStoreError``: what was published by then is moved, the rest is in memory.
         """
@@ -170,10 +197,12 @@ class Mover:
             if step := self._empty(memory, bucket, high):
                 bucket += step
             else:
-                for rule, moved in self._due(memory, rules, bucket, samples_per_second):
+                for rule, share, moved in self._due(memory, rules, bucket, samples_per_second):
                     total += moved
                     if note is not None and moved.samples:
                         note(rule, moved)
+                    if progress is not None and share < 1:
+                        progress((bucket - low + share) / (high - low), total)
                 bucket += 1
             if progress is not None:
                 progress((bucket - low) / (high - low), total)
@@ -201,28 +230,33 @@ class Mover:
 
     def _due(
         self, memory: Memory, rules: Sequence[Rule], bucket: int, samples_per_second: float | None
-    ) -> Iterator[tuple[Rule, Moved]]:
+    ) -> Iterator[tuple[Rule, float, Moved]]:
+        """Moves the slices of a bucket; each with the share of the bucket that is done."""
         start, end = bucket * self.bucket_ms, (bucket + 1) * self.bucket_ms - 1
         for at, rule in enumerate(rules):
             if rule.before_ms is None or rule.before_ms <= end:
                 continue
-            begun = self._clock.monotonic()
-            moved = self._bucket(memory, rules, at, start, end)
-            yield rule, moved
-            if samples_per_second:
-                wait = moved.samples / samples_per_second - (self._clock.monotonic() - begun)
-                self._pause.wait(max(0.0, wait))
+            for shards in _slices(memory.samples(rules, at, start, end), ALL_SHARDS):
+                begun = self._clock.monotonic()
+                moved = self._slice(memory, rules, at, (start, end), shards)
+                yield rule, (at + shards[1] / ALL_SHARDS[1]) / len(rules), moved
+                if samples_per_second:
+                    wait = moved.samples / samples_per_second - (self._clock.monotonic() - begun)
+                    self._pause.wait(max(0.0, wait))
 
-    def _bucket(self, memory: Memory, rules: Sequence[Rule], at: int, start_ms: int, end_ms: int) -> Moved:
+    def _slice(
+        self, memory: Memory, rules: Sequence[Rule], at: int, between_ms: tuple[int, int], shards: Shards
+    ) -> Moved:
+        start_ms, end_ms = between_ms
         with self.lock:
-            if any((one.selector, one.start_ms) == (rules[at].selector, start_ms) for one in self._waiting):
+            if any(one.holds(rules[at].selector, start_ms, shards) for one in self._waiting):
                 return Moved()
-            export = memory.export(rules, at, start_ms, end_ms)
+            export = memory.export(rules, at, start_ms, end_ms, shards)
             made = self.add(export)
             if export.series.height:
                 series = export.series.select("handle", "digest")
                 due = self._clock.now_ms() + self.grace_ms
-                self._waiting.append(_Published(due, rules[at].selector, start_ms, end_ms, series))
+                self._waiting.append(_Published(due, rules[at].selector, start_ms, end_ms, shards, series))
             return made + (Moved() if self.grace_ms else self.drop(memory))
 
     def add(self, export: Export, pinned: str | None = None) -> Moved:
@@ -438,6 +472,21 @@ class Mover:
                 except _Changed:
                     self.catalog.refresh()
         raise self.catalog.objects.error("others replace what is built on", "let fewer processes write to one prefix")
+
+
+def _slices(samples: Sequence[int], shards: Shards) -> Iterator[Shards]:
+    """Halves of halves, until none has more samples than a part.
+
+    Where some of them have moved, the others are the same as before, or what has moved beside one: a run after a crash
+    makes the parts that are there already.
+    """
+    first, end = shards
+    if sum(samples[first:end]) <= PART_SAMPLES or end - first == 1:
+        yield shards
+        return
+    middle = (first + end) // 2
+    yield from _slices(samples, (first, middle))
+    yield from _slices(samples, (middle, end))
 
 
 def compactable(state: Manifest) -> list[list[Part]]:

@@ -3,7 +3,7 @@
 use metricsdb_model::order::sort_owned;
 use metricsdb_model::{Budget, Labels, Predicate, Result, TimeRange, ValueKind};
 use metricsdb_query::syntax;
-use metricsdb_store::{AgeRule, Expired, Exported, Imported, decode_histogram, encode_histogram};
+use metricsdb_store::{AgeRule, Expired, Exported, Imported, SHARDS, decode_histogram, encode_histogram};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use polars::prelude::*;
 use pyo3::prelude::*;
@@ -29,6 +29,15 @@ fn done(done: Expired) -> Done {
 
 fn predicate(selector: &str) -> Result<Predicate> {
     if selector.is_empty() { Ok(Predicate::All(Vec::new())) } else { syntax::selector(selector) }
+}
+
+/// The series of a selector that none of the others takes.
+fn without(selector: &str, others: &[String]) -> Result<Predicate> {
+    let mut wanted = vec![predicate(selector)?];
+    for other in others {
+        wanted.push(Predicate::Not(Box::new(predicate(other)?)));
+    }
+    Ok(Predicate::All(wanted))
 }
 
 #[pymethods]
@@ -93,8 +102,9 @@ impl NativeDatabase {
     }
 
     /// The samples of a selector's series in a closed range, exact, without the series that one of the others takes; four
-    /// frames. Of `rolled` series, too, what no record stands for.
-    #[pyo3(signature = (selector, start, end, others = Vec::new(), rolled = false))]
+    /// frames. Of `rolled` series, too, what no record stands for. `shards`: of those from the first to before the second.
+    #[pyo3(signature = (selector, start, end, others = Vec::new(), rolled = false, shards = (0, SHARDS)))]
+    #[allow(clippy::too_many_arguments)] // an export, one to one
     fn export(
         &self,
         py: Python<'_>,
@@ -103,14 +113,27 @@ impl NativeDatabase {
         end: i64,
         others: Vec<String>,
         rolled: bool,
+        shards: (usize, usize),
     ) -> PyResult<Frames> {
         call::short(py, || {
-            let mut wanted = vec![predicate(selector)?];
-            for other in &others {
-                wanted.push(Predicate::Not(Box::new(predicate(other)?)));
-            }
             let (range, budget) = (TimeRange::new(start, end), Budget::unlimited());
-            frames(&self.store.export(&[Predicate::All(wanted)], range, rolled, &budget)?, &budget)
+            let wanted = [without(selector, &others)?];
+            frames(&self.store.export(&wanted, range, rolled, shards.0..shards.1, &budget)?, &budget)
+        })
+    }
+
+    /// How many samples `export` gives of each shard; of histograms it may be fewer.
+    fn export_samples(
+        &self,
+        py: Python<'_>,
+        selector: &str,
+        start: i64,
+        end: i64,
+        others: Vec<String>,
+    ) -> PyResult<Vec<u64>> {
+        call::short(py, || {
+            let (range, budget) = (TimeRange::new(start, end), Budget::unlimited());
+            self.store.export_samples(&[without(selector, &others)?], range, &budget)
         })
     }
 

@@ -1,6 +1,8 @@
 //! Samples on their way to another place, exact to the bit, with a digest of what each series handed out: so that it can be
 //! dropped here once it is safe there, and only if nothing has changed meanwhile (`cut`).
 
+use std::ops::Range;
+
 use metricsdb_model::{
     Budget, Error, Histogram, Labels, Predicate, Result, TimeRange, ValueKind, WriteReport,
 };
@@ -97,6 +99,15 @@ impl Shard {
             histograms: histograms.map(|h| h.capture(plain)),
             from,
         })
+    }
+
+    /// Samples that `take` takes of a row without records; histograms at most.
+    fn takes(&self, row: u32, range: TimeRange) -> Result<u64> {
+        if !self.series.has(row) || self.rollups.get(row).is_some() {
+            return Ok(0);
+        }
+        let histograms = self.histograms.get(row).map_or(0, |series| series.count_at_most(range));
+        Ok(self.samples_within(row, range)? + histograms as u64)
     }
 }
 
@@ -252,14 +263,39 @@ impl Database {
         Ok(report)
     }
 
+    /// How many samples `export` hands out of each shard, without those of series that have records; of histograms it may be
+    /// fewer. Linear in the series chosen, about 0.2 µs each. Errors: the budget's.
+    pub fn export_samples(
+        &self,
+        predicates: &[Predicate],
+        range: TimeRange,
+        budget: &Budget,
+    ) -> Result<Vec<u64>> {
+        let _inside = self.inside();
+        let by_shard = ByShard::new(&self.chosen(predicates, budget)?, budget)?;
+        let of_shard = |number: usize| -> Result<u64> {
+            let mut samples = 0;
+            for rows in by_shard.rows(number).chunks(ROWS_HELD) {
+                budget.check()?;
+                let shard = self.shard(number);
+                for &row in rows {
+                    samples += shard.takes(row, range)?;
+                }
+            }
+            Ok(samples)
+        };
+        (0..SHARDS).into_par_iter().map(of_shard).collect()
+    }
+
     /// The samples of chosen series in a range, exact, each with the digest that `drop_copied` asks for; those of one shard one
-    /// after the other. `rolled`: also of series that have records, as far as no record stands for their samples. Linear in
-    /// what is handed out. Errors: the budget's.
+    /// after the other, of some of the `SHARDS` shards or of all. `rolled`: also of series that have records, as far as no
+    /// record stands for their samples. Linear in what is handed out. Errors: the budget's.
     pub fn export(
         &self,
         predicates: &[Predicate],
         range: TimeRange,
         rolled: bool,
+        shards: Range<usize>,
         budget: &Budget,
     ) -> Result<Vec<Exported>> {
         let _inside = self.inside();
@@ -288,7 +324,8 @@ impl Database {
             }
             Ok(out)
         };
-        let parts: Vec<Vec<Exported>> = (0..SHARDS).into_par_iter().map(of_shard).collect::<Result<_>>()?;
+        let shards = shards.start..shards.end.min(SHARDS);
+        let parts: Vec<Vec<Exported>> = shards.into_par_iter().map(of_shard).collect::<Result<_>>()?;
         Ok(parts.into_iter().flatten().collect())
     }
 }

@@ -313,6 +313,12 @@ impl HistogramSeries {
         self.overlapping(range).len()
     }
 
+    /// Histograms in the range, at most: those of a chunk that the range cuts are all counted.
+    pub fn count_at_most(&self, range: TimeRange) -> usize {
+        let sealed: usize = self.overlapping(range).iter().map(HistogramChunk::count).sum();
+        sealed + self.open.within(range).0.len()
+    }
+
     /// Bytes of the sealed chunks that a read of the range looks into, and of the numbers of open histograms in it.
     pub fn encoded_bytes(&self, range: TimeRange) -> u64 {
         let sealed = self.overlapping(range).iter().map(|c| c.to_bytes().len() as u64);

@@ -59,4 +59,5 @@ pub use memory::{
     By, ChunkRow, Evicted, Governed, GovernedSeries, LabelEffect, MetricFacts, Part, Row, Stats, Weight,
 };
 pub use precision::{PreviewRow, Rewritten, RuleText};
+pub use shard::SHARDS;
 pub use view::{Rows, Run, View};

@@ -12,6 +12,7 @@ import pytest
 
 import metricsdb as mdb
 from metricsdb.cold import Cold, Upkeep
+from metricsdb.lifecycle.cold import move as moving
 from metricsdb.lifecycle.cold.fetch import part_frames
 from metricsdb.lifecycle.cold.memory import NativeMemory
 from metricsdb.lifecycle.cold.move import Rule
@@ -106,6 +107,27 @@ def test_an_empty_memory_has_nothing_to_move() -> None:
     db = mdb.Database()
     assert NativeMemory(lambda: db._native).span_ms() is None
     assert cold_of(db).move("", "2030-01-01T00:00Z").samples == 0
+
+
+@pytest.mark.parametrize("most", [1, 5, 70])
+def test_slices_move_the_same_as_whole_buckets(most: int, db: mdb.Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(50):
+        db.append({"__name__": "many", "i": str(i)}, stamps(0, 0.25, 1, 2, 2.5), [1.5, i, 3.0, 4.0, 5.0])
+    whole, memory = everything(db), NativeMemory(lambda: db._native)
+    counts = memory.samples([Rule("", None)], 0, NOON, NOON + 2 * HOUR - 1)
+    halves = [memory.export([Rule("", None)], 0, NOON, NOON + 2 * HOUR - 1, half) for half in ((0, 128), (128, 256))]
+    moved = [half.samples.height + half.histograms.height for half in halves]
+    assert moved == [sum(counts[:128]), sum(counts[128:])]
+    assert memory.samples([Rule("m", None), Rule("", None)], 1, NOON, NOON + 2 * HOUR - 1) != counts
+    monkeypatch.setattr(moving, "PART_SAMPLES", most)
+    cold = cold_of(db)
+    assert cold.move("", "2026-12-01T00:00Z").samples == 263
+    assert max(part.samples for part in cold.catalog.state.parts) < most + 3
+    assert everything(db) == [[], []]
+    back = mdb.Database()
+    for part in cold.catalog.parts(-(2**60), 2**60):
+        back._native.restore(*part_frames(cold.catalog.series(part), cold.catalog.samples(part)))
+    assert everything(back) == whole
 
 
 def test_what_is_cold_is_listed(db: mdb.Database, tmp_path: Path) -> None:

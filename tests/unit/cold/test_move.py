@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from twins import cold as cold_twin
 from twins.cold import ListMemory, Rows, cold_rows, labels, number
 
+from metricsdb.errors import ColdStoreError
 from metricsdb.lifecycle.cold import move as moving
 from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.move import Mover, Rule
@@ -130,7 +135,114 @@ def test_a_bucket_that_is_large_becomes_several_parts(
 ) -> None:
     monkeypatch.setattr(moving, "PART_SAMPLES", 10)
     rows = some(2, *"abcdefgh")
+    memory, export, seen = ListMemory(dict(rows)), ListMemory.export, []
+    monkeypatch.setattr(memory, "export", lambda *given: seen.append(export(memory, *given)) or seen[-1])
+    assert mover.move(memory, [Rule(ALL, NOON + 2 * HOUR)]).parts == 8
+    assert max(one.samples.height for one in seen) == 8
+    assert cold_rows(catalog) == rows
+    assert memory.rows == {}
+
+
+def test_a_shard_that_is_large_becomes_several_parts(
+    mover: Mover, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "PART_SAMPLES", 10)
+    monkeypatch.setattr(cold_twin, "shard_of", lambda _: 77)
+    rows = some(2, *"abcdefgh")
     assert mover.move(ListMemory(dict(rows)), [Rule(ALL, NOON + 2 * HOUR)]).parts == 4
+    assert cold_rows(catalog) == rows
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_slices_of_any_size_move_the_same_as_whole_buckets(
+    seed: int, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = Random(seed)
+    rows = {
+        (labels(__name__="m", job=str(random.randrange(40))), NOON + random.randrange(8 * HOUR)): number(i)
+        for i in range(400)
+    }
+    late = {key: number(-1) for key in random.sample(sorted(rows), 10)}
+    rules = [Rule('{job=~"1.*"}', NOON + 4 * HOUR), Rule('{job="2"}', None), Rule(ALL, NOON + 7 * HOUR)]
+    outcomes = []
+    for most in (10**6, random.randrange(1, 60)):
+        monkeypatch.setattr(moving, "PART_SAMPLES", most)
+        catalog = Catalog(Objects("memory:///"))
+        mover, memory, noted = Mover(catalog, "me", clock), ListMemory(dict(rows)), list[int]()
+        mover.grace_ms = 1000
+
+        def note(_: Rule, one: moving.Moved, noted: list[int] = noted) -> None:
+            noted.append(one.samples)
+
+        for again in (False, True):
+            shares: list[float] = []
+            done = mover.move(memory, rules, progress=lambda share, _, into=shares: into.append(share), note=note)
+            # In both places until the grace is over: what is published is not published again.
+            assert (done.samples > 0, memory.rows) == (not again, rows)
+            assert shares == sorted(set(shares))
+            assert shares[-1] == 1.0
+        memory.rows |= late
+        clock.move(2)
+        dropped = mover.drop(memory)
+        assert dropped.stayed > 0
+        cold = cold_rows(catalog)
+        mover.grace_ms = 0
+        mover.move(memory, rules)
+        outcomes.append((cold, cold_rows(catalog), memory.rows, dropped, sum(noted)))
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("at", range(1, 8))
+def test_slices_that_were_published_before_a_crash_are_not_uploaded_again(
+    at: int, mover: Mover, catalog: Catalog, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "PART_SAMPLES", 20)
+    rows = some(2, *"abcdefghijkl")
+    memory, drop, dropped = ListMemory(dict(rows)), ListMemory.drop, []
+
+    def dies(*given: Any) -> int:
+        if len(dropped) == at:
+            raise RuntimeError
+        dropped.append(drop(memory, *given))
+        return dropped[-1]
+
+    monkeypatch.setattr(memory, "drop", dies)
+    with contextlib.suppress(RuntimeError):
+        mover.move(memory, [Rule(ALL, NOON + 2 * HOUR)])
+    before = {part.key for part in catalog.state.parts}
+    left = ListMemory(dict(memory.rows))
+    again = Mover(Catalog(catalog.objects), "me", clock)
+    again.move(left, [Rule(ALL, NOON + 2 * HOUR)])
+    assert left.rows == {}
+    assert cold_rows(again.catalog) == rows
+    parts = again.catalog.state.parts
+    assert before <= {part.key for part in parts}
+    assert sum(part.samples for part in parts) == len(rows)
+
+
+def test_after_a_slice_that_failed_the_others_go_on(
+    mover: Mover, catalog: Catalog, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "PART_SAMPLES", 20)
+    mover.grace_ms = 1000
+    rows = some(2, *"abcdefghijkl")
+    memory, add, calls = ListMemory(dict(rows)), mover.add, []
+
+    def breaks(export: moving.Export) -> moving.Moved:
+        calls.append(export)
+        if len(calls) == 3:
+            raise catalog.objects.error("away", "wait")
+        return add(export)
+
+    monkeypatch.setattr(mover, "add", breaks)
+    with pytest.raises(ColdStoreError, match="away"):
+        mover.move(memory, [Rule(ALL, NOON + 2 * HOUR)])
+    begun = sum(part.samples for part in catalog.state.parts)
+    done = mover.move(memory, [Rule(ALL, NOON + 2 * HOUR)])
+    assert 0 < begun < begun + done.samples == len(rows)
+    clock.move(2)
+    mover.drop(memory)
+    assert memory.rows == {}
     assert cold_rows(catalog) == rows
 
 
@@ -331,8 +443,6 @@ def test_a_compaction_that_another_was_faster_with_does_nothing(catalog: Catalog
 
 
 def test_who_is_always_beaten_gives_up(mover: Mover, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    from metricsdb.errors import ColdStoreError
-
     def beaten(*_: object) -> None:
         raise moving._Changed
 

@@ -114,7 +114,7 @@ impl Model {
 }
 
 fn export(db: &Database, predicate: Predicate, range: TimeRange) -> Vec<Exported> {
-    let mut all = db.export(&[predicate], range, false, &Budget::unlimited()).unwrap();
+    let mut all = db.export(&[predicate], range, false, 0..SHARDS, &Budget::unlimited()).unwrap();
     all.sort_by(|a, b| a.labels.cmp(&b.labels));
     all
 }
@@ -211,6 +211,35 @@ fn a_series_is_dropped_only_as_it_was_exported() {
     // Ids of nobody, and of what is gone, are nobody's.
     let (gone, _) = db.drop_copied(&[(u64::MAX, 1), handles[1]], range, false, &Budget::unlimited()).unwrap();
     assert_eq!(gone, [false, false]);
+}
+
+#[test]
+fn exports_of_slices_of_shards_are_together_the_export_of_all() {
+    let (db, mut model) = (Database::new(Options::default()), Model::default());
+    let times: Vec<i64> = (0..1000).map(|i| i * 7 + i % 3).collect();
+    (0..60).for_each(|of| model.write(&db, of, &times[..times.len() - of], 5, of % 5 == 4));
+    for range in
+        [TimeRange::ALL, TimeRange::new(100, 4321), TimeRange::new(6990, 9000), TimeRange::new(-9, -1)]
+    {
+        let all = db.export(&[every()], range, false, 0..SHARDS, &Budget::unlimited()).unwrap();
+        let counts = db.export_samples(&[every()], range, &Budget::unlimited()).unwrap();
+        for width in [1, 16, 100, SHARDS] {
+            let mut together = Vec::new();
+            for first in (0..SHARDS).step_by(width) {
+                let shards = first..first + width;
+                let some = db.export(&[every()], range, false, shards.clone(), &Budget::unlimited()).unwrap();
+                let counted: u64 = counts[first..shards.end.min(SHARDS)].iter().sum();
+                let samples: usize = some.iter().map(|one| one.columns.times.len()).sum();
+                let histograms: usize = some.iter().map(|one| one.columns.histograms.len()).sum();
+                assert!((samples + histograms) as u64 <= counted);
+                together.extend(some);
+            }
+            assert_eq!(together, all);
+        }
+        let plain = db.export_samples(&[only(0)], range, &Budget::unlimited()).unwrap();
+        let inside = times.iter().filter(|&&t| range.contains(t)).count() as u64;
+        assert_eq!(plain.iter().sum::<u64>(), inside);
+    }
 }
 
 #[test]
@@ -355,7 +384,7 @@ fn writers_beside_moves_and_deletions_lose_nothing() {
             while !done.load(std::sync::atomic::Ordering::Acquire) {
                 let newest = db.stats().newest.unwrap_or(0);
                 let range = TimeRange::new(0, newest - 3);
-                let out = db.export(&[every()], range, false, &Budget::unlimited()).unwrap();
+                let out = db.export(&[every()], range, false, 0..SHARDS, &Budget::unlimited()).unwrap();
                 let handles: Vec<(u64, u64)> = out.iter().map(|one| (one.id, one.digest)).collect();
                 let (gone, _) = db.drop_copied(&handles, range, false, &Budget::unlimited()).unwrap();
                 let mut moved = moved.lock().unwrap();

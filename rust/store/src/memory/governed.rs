@@ -118,7 +118,7 @@ impl Governed {
         for (counts, pair) in self.intervals.iter_mut().zip(edges.windows(2)) {
             let range = TimeRange::new(pair[0].saturating_add(1), pair[1]);
             if range.overlaps(span) {
-                counts[0] += shard.count_within(row, range)?;
+                counts[0] += shard.samples_within(row, range)? + shard.histograms_within(row, range)?;
             }
         }
         Ok(())
@@ -126,23 +126,32 @@ impl Governed {
 }
 
 impl Shard {
-    /// Samples and histograms of a row in a range. Decodes times where chunks are cut.
-    fn count_within(&self, row: u32, range: TimeRange) -> Result<u64> {
+    /// Samples of a row in a range, exactly, without its histograms. Decodes times where chunks are cut.
+    pub(crate) fn samples_within(&self, row: u32, range: TimeRange) -> Result<u64> {
         let mut count = 0;
         for chunk in self.series.sealed[row].overlapping(range) {
             count += chunk.count_within(range)?;
         }
         let head = &self.series.heads[row];
-        if self.open_overlaps(head, range) {
-            let mut open = Samples::default();
-            crate::codec::open::decode_f64(&head.state, self.open_bytes(head), range, &mut open)?;
-            count += open.len();
-        }
-        if let Some(histograms) = self.histograms.get(row) {
-            let (mut times, mut rows) = (Vec::new(), Vec::new());
-            histograms.read_range(range, &Budget::unlimited(), &mut times, &mut rows)?;
-            count += times.len();
+        match self.open_span(head).filter(|span| span.overlaps(range)) {
+            Some(span) if range.contains(span.start) && range.contains(span.end) => {
+                count += head.state.count()
+            }
+            Some(_) => {
+                let mut open = Samples::default();
+                crate::codec::open::decode_f64(&head.state, self.open_bytes(head), range, &mut open)?;
+                count += open.len();
+            }
+            None => {}
         }
         Ok(count as u64)
+    }
+
+    fn histograms_within(&self, row: u32, range: TimeRange) -> Result<u64> {
+        let (mut times, mut rows) = (Vec::new(), Vec::new());
+        if let Some(histograms) = self.histograms.get(row) {
+            histograms.read_range(range, &Budget::unlimited(), &mut times, &mut rows)?;
+        }
+        Ok(times.len() as u64)
     }
 }
