@@ -106,7 +106,7 @@ def test_the_same_alerts_at_the_same_evaluations(tmp_path: Path):
             db.append(labels, [at / 1000 for at, _ in samples], [value for _, value in samples])
         (group,) = db.alerts.groups()
         for at in evaluations:
-            evaluate(db._native, group, at, 300_000, lambda _alert, _at: [], db.alerts.render, SystemClock())
+            evaluate(db._tiers.queries, group, at, 300_000, lambda _alert, _at: [], db.alerts.render, SystemClock())
         for metric, expected in wanted.items():
             found = ours(db, metric, evaluations)
             if metric == "ALERTS_FOR_STATE":  # theirs are whole seconds

@@ -14,7 +14,7 @@ from metricsdb.testing import FakeClock
 DAY, HOUR = 86_400, 3_600
 T0 = 1_767_225_600  # a midnight
 EVERY = 1800
-BUCKET_MS = 43_200_000
+BUCKET_MS = 86_400_000
 ALL = '{__name__=~".+"}'
 # Selector, seconds in memory, seconds until gone; the first that takes a series governs it.
 Rules = list[tuple[str, float, float | None]]
@@ -39,7 +39,7 @@ class Life:
     def __init__(self) -> None:
         self.clock = FakeClock(T0 * 1000)
         self.db = mdb.Database(clock=self.clock, cold="memory://", idle_cpu=0.0, cache_memory=0)
-        self.db.cold.mover.bucket_ms = BUCKET_MS  # fewer than twelve a day: a year has many
+        self.db.cold.mover.bucket_ms = BUCKET_MS  # one a day instead of twelve: a year has many
         self.model: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
         self.written: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
         self.rng = np.random.default_rng(5)
