@@ -27,7 +27,7 @@ CASES = [
     (errors.QueryKilled("killed"), "canceled", 499),
     (errors.QueryRejected("too many"), "unavailable", 503),
     (errors.ReadOnlyError("a view"), "bad_data", 400),
-    (errors.ColdStoreError("s3://bucket is away"), "unavailable", 503),
+    (errors.ColdStoreError("s3://bucket", "away", "look at it"), "unavailable", 503),
     (errors.CorruptionError("bits fell over"), "internal", 500),
     (errors.QueryError("no answer"), "internal", 500),
     (errors.MetricsDBError("whatever"), "internal", 500),
