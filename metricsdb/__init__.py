@@ -8,8 +8,6 @@ from metricsdb.database import (
     QueryInfo,
     QueryWarning,
     RawSeries,
-    Rejected,
-    WriteReport,
 )
 from metricsdb.durability import Durability, Recovery
 from metricsdb.errors import (
@@ -43,6 +41,7 @@ from metricsdb.lifecycle.tick import Tick
 from metricsdb.limits import SeriesLimits
 from metricsdb.precision import PrecisionPolicies
 from metricsdb.subscribe import Subscription
+from metricsdb.writes import Rejected, WriteReport
 
 __all__ = [
     "CardinalityLimit",

@@ -24,7 +24,7 @@ import polars as pl
 
 from metricsdb import durability as durable
 from metricsdb import explain as explaining
-from metricsdb import frames, incidents, storage
+from metricsdb import frames, incidents, storage, writes
 from metricsdb import scan as scan_source
 from metricsdb._native import NativeDatabase
 from metricsdb.alerts.manager import Alerts
@@ -52,6 +52,7 @@ from metricsdb.sizes import SizeLike, size_bytes
 from metricsdb.subscribe import Subscription
 from metricsdb.times import DurationLike, Time, duration_ms, time_column_ms, time_ms
 from metricsdb.values import column as value_column
+from metricsdb.writes import WriteReport
 
 Labels = Mapping[str, str]
 Refs = npt.NDArray[np.uint64]
@@ -85,32 +86,6 @@ class QueryWarning(UserWarning):
 
 class QueryInfo(QueryWarning):
     """PromQL's info: the answer stands, the query may be improved."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """Samples refused for one reason."""
-
-    count: int
-    example: str
-
-
-@dataclass(frozen=True, slots=True)
-class WriteReport:
-    """What became of one call's samples; ``accepted`` and the counts in ``rejected`` add up to what came.
-
-    ``duplicates`` and ``out_of_order`` are counted among ``accepted``.
-    """
-
-    accepted: int
-    duplicates: int
-    out_of_order: int
-    series_created: int
-    rejected: dict[str, Rejected]
-
-    @property
-    def rejected_total(self) -> int:
-        return sum(r.count for r in self.rejected.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,7 +426,7 @@ class Database:
             raise WriteError(f"{len(times)} timestamps but {len(column)} values; give one value a timestamp")
         refs, created = self._register([labels], strict=False)
         ids = np.full(len(times), refs[0], dtype=np.uint64)
-        return _report(self._native.append_columns(ids, times, column), created)
+        return writes.report(self._native.append_columns(ids, times, column), created)
 
     def append_histograms(
         self, labels: Labels, timestamps: Any, histograms: Histogram | Sequence[Histogram]
@@ -464,7 +439,7 @@ class Database:
         times, rows = time_column_ms(timestamps, self.now_ms()), as_list(histograms)
         if len(times) != len(rows):
             raise WriteError(f"{len(times)} timestamps but {len(rows)} histograms; give one histogram a timestamp")
-        return _report(self._native.append_histograms(dict(labels), times, rows))
+        return writes.report(self._native.append_histograms(dict(labels), times, rows))
 
     def register(self, series: Sequence[Labels] | pl.DataFrame) -> Refs:
         """Makes series known and returns their references, stable as long as this process and the series.
@@ -507,7 +482,7 @@ class Database:
             raise WriteError(
                 f"columns differ in length: {len(ids)} refs, {len(times)} timestamps, {len(column)} values"
             )
-        return _report(self._native.append_columns(ids, times, column), created)
+        return writes.report(self._native.append_columns(ids, times, column), created)
 
     def write(
         self, frame: Any, *, value: str = "value", timestamp: str = "timestamp", name: str | None = None
@@ -517,22 +492,9 @@ class Database:
         ``frame``: Polars, or anything with ``__arrow_c_stream__`` (pandas, pyarrow, DuckDB). ``name`` gives the
         metric name where no ``__name__`` column does. Rows without a value are left out.
         """
-        table = _long_frame(frame, value, timestamp)
-        labels = [c for c in table.columns if c not in (value, timestamp, "series")]
-        if name is not None:
-            table = table.with_columns(pl.lit(name).alias("__name__"))
-            labels = list(dict.fromkeys([*labels, "__name__"]))
-        if "__name__" not in labels:
-            raise WriteError("the frame has no metric name; add a '__name__' column or pass name=")
-        wrong = [f"{n}: {table[n].dtype}" for n in labels if table[n].dtype.is_nested()]
-        if wrong:
-            raise WriteError(f"label columns must be text or plain values, not {', '.join(wrong)}; cast or drop them")
-        table = table.filter(pl.col(value).is_not_null())
-        table = table.with_columns(pl.col(labels).cast(pl.String), pl.struct(labels).rank("dense").alias("§row"))
-        keys = table.unique("§row", keep="first").sort("§row")
-        refs, created = self._register(keys.select(labels), strict=False)
-        rows = table["§row"].to_numpy().astype(np.int64) - 1
-        return self._append_batch(refs[rows], table[timestamp], table[value], created)
+        table, keys = writes.by_series(frame, value, timestamp, name)
+        refs, created = self._register(keys, strict=False)
+        return self._append_batch(refs[table["§row"].to_numpy()], table[timestamp], table[value], created)
 
     def ingest(
         self,
@@ -552,7 +514,7 @@ class Database:
         if not isinstance(body, bytes):
             raise WriteError(f"body is {type(body).__name__}; give bytes (text is UTF-8: body.encode())")
         at = self.now_ms() if time is None else time_ms(time, self.now_ms())
-        return _report(self._native.ingest(body, format, at, dict(labels or {}), honor_labels))
+        return writes.report(self._native.ingest(body, format, at, dict(labels or {}), honor_labels))
 
     # --- out ------------------------------------------------------------------------------------
 
@@ -910,28 +872,3 @@ class Database:
 def _warn(notes: list[tuple[str, str]], stacklevel: int = 3) -> None:
     for severity, message in notes:
         warnings.warn(message, QueryWarning if severity == "warning" else QueryInfo, stacklevel=stacklevel)
-
-
-def _report(parts: tuple[int, int, int, int, list[tuple[str, int, str]]], registered: int = 0) -> WriteReport:
-    accepted, duplicates, out_of_order, created, rejected = parts
-    return WriteReport(
-        accepted,
-        duplicates,
-        out_of_order,
-        created + registered,
-        {r: Rejected(n, example) for r, n, example in rejected},
-    )
-
-
-def _long_frame(frame: Any, value: str, timestamp: str) -> pl.DataFrame:
-    if isinstance(frame, pl.LazyFrame):
-        frame = frame.collect()
-    if not isinstance(frame, pl.DataFrame) and not hasattr(frame, "__arrow_c_stream__"):
-        raise WriteError(f"a {type(frame).__name__} is no frame; pass Polars or anything with __arrow_c_stream__")
-    table = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(frame)
-    for column in (value, timestamp):
-        if column not in table.columns:
-            raise WriteError(f"the frame has no column {column!r}; it has {table.columns}")
-    if not table[value].dtype.is_numeric() and table[value].dtype != pl.Boolean:
-        raise WriteError(f"column {value!r} is {table[value].dtype}; values must be numbers")
-    return table

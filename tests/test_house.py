@@ -28,7 +28,7 @@ PYTHON_ORDER: list[set[str]] = [
     {"times", "sizes", "histograms", "values"},
     {"web"},
     {"config", "frames"},
-    {"explain", "expressions", "scan", "storage", "subscribe", "charts"},
+    {"explain", "expressions", "scan", "storage", "subscribe", "charts", "writes"},
     {"adapters", "lifecycle"},
     {"cold", "durability", "incidents", "limits", "precision", "retention", "rollups"},
     {"alerts"},
