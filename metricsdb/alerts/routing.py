@@ -366,8 +366,8 @@ def _group_key(route: Route, labels: Mapping[str, str]) -> str:
 
 
 def _kind(reason: str) -> str:
-    kinds = {"inhibited": "inhibited", "silenced": "silenced"}
-    return kinds.get(reason.partition(" ")[0], "interval")
+    word = reason.partition(" ")[0]
+    return word if word in ("inhibited", "silenced") else "interval"
 
 
 def _needs_update(
