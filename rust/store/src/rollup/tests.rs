@@ -6,11 +6,12 @@ use metricsdb_model::batch::Columns;
 use metricsdb_model::{Budget, Labels, Predicate, SeriesSet, Source, Values};
 use proptest::prelude::*;
 
-use super::record::{coarser, floor_of, records_of};
+use super::record::{coarser, end_of, floor_of, records_of};
 use super::*;
 use crate::database::{Database, Options};
 use crate::journal::testing::Disk;
 use crate::journal::{Durability, Opening};
+use crate::shard::{SHARDS, Shard};
 
 const LEVELS: [i64; 3] = [60, 300, 1800];
 
@@ -60,10 +61,29 @@ fn roll(db: &Database, rule: &Rule, now: i64) -> Rolled {
     .unwrap()
 }
 
+/// The shard of the one series.
+fn shard(db: &Database) -> parking_lot::MutexGuard<'_, Shard> {
+    (0..SHARDS).map(|n| db.shard(n)).find(|shard| shard.series.len() > 0).unwrap()
+}
+
+/// Up to where its samples are gone for good.
+fn raw_from(db: &Database) -> i64 {
+    shard(db).rollups.iter().map(|(_, series)| series.raw_from()).max().unwrap_or(i64::MIN)
+}
+
+/// Passes at the end of time, until nothing is left of the one series.
+fn all_leaves(db: &Database, rule: &Rule) {
+    for _ in 0..4 {
+        roll(db, rule, 600_000);
+        db.expire(&[], &Budget::unlimited()).unwrap();
+    }
+    assert_eq!(db.series_count(), 0);
+    db.check().unwrap();
+}
+
 /// A step that makes all there is to make, however little it is.
 fn roll_all(db: &Database, counter: bool, before: i64) {
-    let shard = (0..256).find(|&n| db.shard(n).series.len() > 0).unwrap();
-    let mut shard = db.shard(shard);
+    let mut shard = shard(db);
     let levels = LEVELS.iter().map(|&every| (every, i64::MIN)).collect();
     let keeping = Some(Keeping { share: 0.05, threshold: 4.0, neighbours: 1 });
     let beside = Beside { sketches: true, states: true };
@@ -149,8 +169,7 @@ proptest! {
                     // Only of a series that has records its samples leave for good.
                     let now = before + 10_000;
                     roll(&db, &rule(Some(10_000), [None; 3]), now);
-                    let shard = (0..256).find(|&n| db.shard(n).series.len() > 0).unwrap();
-                    gone = db.shard(shard).rollups.get(0).map_or(gone, |s| s.raw_from());
+                    gone = raw_from(&db);
                 }
                 Op::Checkpoint => { db.checkpoint().unwrap(); }
                 Op::Reopen => {
@@ -192,8 +211,7 @@ proptest! {
             roll_all(db, counter, floor_of(all.last().unwrap().0, 60));
         }
         let bytes = |db: &Database| -> Vec<Vec<u8>> {
-            let shard = (0..256).find(|&n| db.shard(n).series.len() > 0).unwrap();
-            let shard = db.shard(shard);
+            let shard = shard(db);
             let series = shard.rollups.get(0).map(|s| s.unpack()).unwrap_or_default();
             let blocks = series.levels.into_iter().flat_map(|l| l.blocks);
             let both = |b: Block| {
@@ -260,12 +278,7 @@ fn levels_take_over_from_each_other_and_an_empty_series_goes() {
     }
     keeps.levels.iter_mut().for_each(|l| l.keep = Some(1_000));
     keeps.raw = Some(1_000);
-    for _ in 0..4 {
-        roll(&db, &keeps, 600_000);
-        db.expire(&[], &Budget::unlimited()).unwrap();
-    }
-    assert_eq!(db.series_count(), 0);
-    db.check().unwrap();
+    all_leaves(&db, &keeps);
 }
 
 #[test]
@@ -359,12 +372,7 @@ fn a_series_that_has_ended_leaves_when_its_last_record_is_old() {
     for now in [60_000, 75_000, 90_000, 105_000, 120_000] {
         roll(&db, &keeps, now);
     }
-    for _ in 0..4 {
-        roll(&db, &keeps, 600_000);
-        db.expire(&[], &Budget::unlimited()).unwrap();
-    }
-    assert_eq!(db.series_count(), 0);
-    db.check().unwrap();
+    all_leaves(&db, &keeps);
 }
 
 #[test]
@@ -434,7 +442,8 @@ proptest! {
         let id = series(&db);
         let samples: BTreeMap<i64, f64> = times.iter().map(|&t| (t, (t * 7 % 31) as f64)).collect();
         write(&db, id, &samples.clone().into_iter().collect::<Vec<_>>());
-        write(&db, id, &[(9000, 1.0)]);
+        // Behind all ranges: its own bucket can be made anew.
+        write(&db, id, &[(90_000, 1.0)]);
         roll(&db, &rule(Some(0), [None; 3]), 6000);
         let all = records(&db, LEVELS[0]);
         let range = (range.0, range.0 + range.1);
@@ -562,6 +571,7 @@ mod native {
         Write(Vec<(i64, i32, Vec<u64>, bool)>),
         Roll(i64),
         Forget(i64),
+        Delete(i64, i64),
         Reopen,
         Checkpoint,
     }
@@ -572,6 +582,7 @@ mod native {
             6 => prop::collection::vec(sample, 1..40).prop_map(Op::Write),
             4 => (0i64..35_000).prop_map(Op::Roll),
             2 => (0i64..20_000).prop_map(Op::Forget),
+            2 => (0i64..30_000, 0i64..3_000).prop_map(|(start, length)| Op::Delete(start, start + length)),
             1 => Just(Op::Reopen),
             1 => Just(Op::Checkpoint),
         ]
@@ -659,8 +670,20 @@ mod native {
                     Op::Roll(now) => { roll(&db, &rule(None, [None; 3]), now); }
                     Op::Forget(before) => {
                         roll(&db, &rule(Some(10_000), [None, Some(20_000), None]), before + 10_000);
-                        let shard = (0..256).find(|&n| db.shard(n).series.len() > 0).unwrap();
-                        gone = db.shard(shard).rollups.get(0).map_or(gone, |s| s.raw_from());
+                        gone = raw_from(&db);
+                    }
+                    Op::Delete(start, end) => {
+                        delete(&db, (start, end));
+                        let range = TimeRange::new(start, end);
+                        // Of records alone whole buckets go; the finest stay for good.
+                        samples.retain(|&time, _: &mut Histogram| {
+                            let bucket = end_of(time, LEVELS[0]);
+                            let all = TimeRange::new(bucket - LEVELS[0] + 1, bucket);
+                            if time > gone { !range.contains(time) } else { !range.overlaps(all) }
+                        });
+                        // A series that has lost all begins anew.
+                        id = series(&db);
+                        gone = raw_from(&db);
                     }
                     Op::Checkpoint => { db.checkpoint().unwrap(); }
                     Op::Reopen => {
