@@ -109,16 +109,18 @@ impl Rollups {
         self.rows.insert(row, self.common.pack(series));
     }
 
-    /// Samples of a row have other values now: its records are made anew by the next pass.
-    pub(crate) fn remake(&mut self, row: u32) {
-        let Some(packed) = self.rows.get(&row) else { return };
+    /// Numbers of a row have other values now: their records go, and the next pass makes them anew. Errors: `Corruption`.
+    pub(crate) fn remake(&mut self, row: u32, shared: &SharedColumns) -> Result<()> {
+        let Some(packed) = self.rows.get(&row).filter(|series| !series.is_native()) else { return Ok(()) };
         let mut series = packed.unpack();
-        let raw_from = series.raw_from;
+        let (raw_from, counter) = (series.raw_from, series.counter);
         for level in &mut series.levels {
             level.until = level.until.min(floor_of(raw_from, level.every));
+            level.replace((level.until, i64::MAX), &[], &[], counter, shared)?;
         }
         series.dirty.clear();
         self.put(row, series);
+        Ok(())
     }
 
     /// Bytes of the table that leads to the series.

@@ -547,6 +547,40 @@ fn series_that_never_change_share_all_they_have() {
     db.check().unwrap();
 }
 
+#[test]
+fn records_of_samples_that_were_rewritten_wait_for_the_next_pass() {
+    use metricsdb_model::{Policy, Precision};
+    let disk = Disk::default();
+    let mut db = opened(&disk);
+    let id = series(&db);
+    let mut samples: BTreeMap<i64, f64> = (0..4_000).map(|i| (i * 15, (i % 70) as f64 + 10.125)).collect();
+    write(&db, id, &samples.clone().into_iter().collect::<Vec<_>>());
+    roll(&db, &rule(Some(20_000), [None; 3]), 60_000);
+    let gone = raw_from(&db);
+    assert!(gone > 30_000);
+    let policy = Policy::new(Precision::Digits(2));
+    db.set_precision_rules(vec![("{}".to_owned(), every(), policy)]).unwrap();
+    assert!(db.rewrite_precision(&every(), &Budget::unlimited()).unwrap().changed > 100);
+    let mut left = metricsdb_model::Samples::default();
+    let view = db.select(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
+    view.read(0, TimeRange::new(gone + 1, i64::MAX), &mut left).unwrap();
+    drop(view);
+    samples.extend(left.timestamps.into_iter().zip(left.values));
+    for step in 0..3 {
+        db.check().unwrap();
+        for level in LEVELS {
+            let (found, wanted) = (rounded(records(&db, level)), model(&samples, level));
+            assert!(near(&found, &wanted), "{step} {level}\n{found:?}\n{wanted:?}");
+        }
+        if step == 0 {
+            db.checkpoint().unwrap();
+            drop(db);
+            db = opened(&disk);
+        }
+        roll_all(&db, true, 60_000);
+    }
+}
+
 mod native {
     use std::sync::Arc;
 
