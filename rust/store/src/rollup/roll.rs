@@ -296,7 +296,8 @@ impl Shard {
         let known = known.as_ref();
         let histograms = self.histograms.get(row);
         // A series of both keeps them all.
-        if histograms.is_some() && (self.newest(row).is_some() || known.is_some_and(|s| !s.is_native())) {
+        let numbers = self.newest(row).is_some() || known.is_some_and(|s| !s.is_native());
+        if numbers && (histograms.is_some() || known.is_some_and(|s| s.is_native())) {
             return false;
         }
         // Samples leave bucket by bucket.

@@ -731,4 +731,23 @@ mod native {
             check(&db, &samples)?;
         }
     }
+
+    #[test]
+    fn numbers_behind_records_of_histograms_stay() {
+        let db = Database::new(Options::default());
+        let id = series(&db);
+        for i in 0..100 {
+            db.append_histograms(&[id], &[i * 15], &[histogram(0, &[i as u64], false)]).unwrap();
+        }
+        // All histograms are in records alone, and then the sender sends numbers.
+        let short = rule(Some(1_000), [None; 3]);
+        roll(&db, &short, 60_000);
+        let numbers: Vec<(i64, f64)> = (0..100).map(|i| (60_000 + i * 15, i as f64)).collect();
+        assert_eq!(write(&db, id, &numbers), 100);
+        roll(&db, &short, 150_000);
+        let view = db.select(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
+        let mut found = metricsdb_model::Samples::default();
+        view.read(0, TimeRange::ALL, &mut found).unwrap();
+        assert_eq!(found.len(), 100, "they have no records that stand for them");
+    }
 }
