@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use metricsdb_model::{Budget, HistogramSamples, Labels, MetricType, Predicate, Result, Samples, TimeRange};
-use roaring::RoaringBitmap;
 
 use super::kept;
 use super::native::Folded;
@@ -673,9 +672,9 @@ impl Database {
         Ok(all.into_iter().map(|((every, column), bytes)| (every, column.to_owned(), bytes)).collect())
     }
 
-    /// Does what is due by the rules, the first that takes a series for it. Goes on at a shard, and ends behind the one in which so many samples were read. Linear in
-    /// the series chosen and in the samples read. No lock is held for more than 16 series. Errors: the budget's,
-    /// `NotDurable`.
+    /// Does what is due by the rules, the first that takes a series for it. Goes on at a shard, and ends behind the one in
+    /// which so many samples were read. Linear in the series chosen and in the samples read. No lock is held for more than
+    /// 16 series. Errors: the budget's, `NotDurable`.
     pub fn roll(
         &self,
         rules: &[Rule],
@@ -712,15 +711,11 @@ impl Database {
         pass: Pass,
         budget: &Budget,
     ) -> Result<Vec<(&'r Rule, Step, ByShard)>> {
-        let (mut taken, mut chosen) = (RoaringBitmap::new(), Vec::new());
-        for rule in rules {
-            let ids = self.index.select(&rule.predicate, self, budget)? - &taken;
-            taken |= &ids;
-            if !rule.levels.is_empty() {
-                chosen.push((rule, Step::of(rule, pass), ByShard::new(&ids, budget)?));
-            }
-        }
-        Ok(chosen)
+        let governed = self.governed_by(rules.iter().map(|rule| &rule.predicate), budget)?;
+        let make_records = rules.iter().zip(governed).filter(|(rule, _)| !rule.levels.is_empty());
+        make_records
+            .map(|(rule, ids)| Ok((rule, Step::of(rule, pass), ByShard::new(&ids, budget)?)))
+            .collect()
     }
 
     fn roll_rows(
