@@ -1,7 +1,6 @@
 //! Samples become records: what is due of each series, step by step, each noted in the journal and repeated in a recovery.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use metricsdb_model::{Budget, HistogramSamples, Labels, MetricType, Predicate, Result, Samples, TimeRange};
 
@@ -9,7 +8,7 @@ use super::kept;
 use super::native::Folded;
 use super::record::{Record, coarser, end_of, floor_of, records_of};
 use super::sketches::{self, Beside};
-use super::{LevelSeries, Packed, RolledSeries};
+use super::{LevelRef, LevelSeries, Packed, RolledSeries};
 use crate::database::Database;
 use crate::expire::Expired;
 use crate::histograms::HistogramSeries;
@@ -145,10 +144,34 @@ impl Step {
         named.or(self.levels.last()).map_or(i64::MIN, |l| l.1)
     }
 
+    /// The widths that these levels are of once they take those of the rule; their own stay as long as they have something.
+    /// `None` where they are, or where it would make no chain: then they stay as they are.
+    fn widths<'a>(&self, levels: impl Iterator<Item = LevelRef<'a>> + Clone) -> Option<Vec<i64>> {
+        let own = || levels.clone().map(|l| l.every);
+        if own().eq(self.levels.iter().map(|l| l.0)) {
+            return None;
+        }
+        let stays = |l: &LevelRef<'_>| self.has(l.every) || !l.blocks.is_empty();
+        let mut all: Vec<i64> = levels.clone().filter(stays).map(|l| l.every).collect();
+        all.extend(self.levels.iter().map(|l| l.0));
+        all.sort_unstable();
+        all.dedup();
+        let is_chain = all.windows(2).all(|pair| pair[1] % pair[0] == 0);
+        (is_chain && !own().eq(all.iter().copied())).then_some(all)
+    }
+
+    /// Whether records have to be made anew, dropped, or made of other widths.
+    fn changes(&self, series: &Packed) -> bool {
+        // Some block is older than its level is kept.
+        let old =
+            |l: LevelRef<'_>| l.blocks.first().is_some_and(|b| b.last() <= self.records_before(l.every));
+        !series.dirty().is_empty() || series.levels().any(old) || self.widths(series.levels()).is_some()
+    }
+
     /// The step of a series whose raw samples go for another reason.
-    fn forced(series: &RolledSeries, before: i64) -> Step {
-        let levels = series.levels.iter().map(|l| (l.every, i64::MIN)).collect();
-        let (keeping, beside) = (series.keeping, series.beside);
+    pub(crate) fn forced(series: &Packed, before: i64) -> Step {
+        let levels = series.levels().map(|l| (l.every, i64::MIN)).collect();
+        let (keeping, beside) = series.policy();
         Step { horizon: i64::MIN, raw_before: before, levels, keeping, beside }
     }
 }
@@ -210,22 +233,6 @@ fn survivors(
 }
 
 impl RolledSeries {
-    /// The widths that it has once it takes those of a rule; its own stay as long as they have something. `None` where it has
-    /// them already, or where they would make no chain: then it stays as it is.
-    fn adopts(&self, step: &Step) -> Option<Vec<i64>> {
-        let own = || self.levels.iter().map(|l| l.every);
-        if own().eq(step.levels.iter().map(|l| l.0)) {
-            return None;
-        }
-        let stays = |l: &&LevelSeries| step.has(l.every) || !l.blocks.is_empty();
-        let mut all: Vec<i64> = self.levels.iter().filter(stays).map(|l| l.every).collect();
-        all.extend(step.levels.iter().map(|l| l.0));
-        all.sort_unstable();
-        all.dedup();
-        let is_chain = all.windows(2).all(|pair| pair[1] % pair[0] == 0);
-        (is_chain && !own().eq(all.iter().copied())).then_some(all)
-    }
-
     /// Spans of the finest level whose records are to be made, by late samples and up to `until`: of a policy that keeps samples,
     /// whole groups of buckets, since the choice hangs on all samples of one and on the one before.
     fn spans_due(&self, until: i64) -> Vec<(i64, i64)> {
@@ -257,7 +264,7 @@ impl RolledSeries {
     }
 
     fn adopt(&mut self, step: &Step) {
-        let Some(widths) = self.adopts(step) else { return };
+        let Some(widths) = step.widths(self.levels.iter().map(LevelSeries::as_ref)) else { return };
         let mut before = std::mem::take(&mut self.levels);
         for every in widths {
             let known = before.iter().position(|l| l.every == every);
@@ -291,23 +298,20 @@ impl Shard {
     /// Whether there is enough to do for a row, by the heads of its chunks alone.
     pub(super) fn roll_due(&self, row: u32, step: &Step, batch: i64) -> bool {
         let Some(&(every, _)) = step.levels.first() else { return false };
-        let known = self.rollups.get(row).map(|series| series.unpack());
-        let known = known.as_ref();
-        let histograms = self.histograms.get(row);
+        let (known, histograms) = (self.rollups.get(row), self.histograms.get(row));
         // A series of both keeps them all.
-        let numbers = self.newest(row).is_some() || known.is_some_and(|s| !s.is_native());
-        if numbers && (histograms.is_some() || known.is_some_and(|s| s.is_native())) {
+        let numbers = self.newest(row).is_some() || known.is_some_and(|series| !series.is_native());
+        if numbers && (histograms.is_some() || known.is_some_and(|series| series.is_native())) {
             return false;
         }
         // Samples leave bucket by bucket.
         let raw_before = floor_of(step.raw_before, every);
         let raw_due = raw_before > i64::MIN && self.has_older(row, raw_before.saturating_add(1));
-        let changed =
-            known.is_some_and(|s| !s.dirty.is_empty() || s.is_old(step) || s.adopts(step).is_some());
+        let changed = known.is_some_and(|series| step.changes(series));
         let newest = self.newest(row).or_else(|| histograms.and_then(HistogramSeries::newest));
         let Some(newest) = newest else { return changed };
         let until = floor_of(newest.min(step.horizon), every);
-        let from = known.and_then(|s| s.levels.first()).map_or(i64::MIN, |l| l.until);
+        let from = known.and_then(|series| series.finest()).map_or(i64::MIN, |(_, until)| until);
         let from = if from == i64::MIN { self.span(row).map_or(until, |span| span.start) } else { from };
         raw_due || changed || until.saturating_sub(from) >= batch.saturating_mul(every)
     }
@@ -505,7 +509,7 @@ impl Shard {
         done: &mut Expired,
     ) -> Result<bool> {
         let Some(series) = self.rollups.get(row) else { return Ok(false) };
-        let (step, counter) = (Step::forced(&series.unpack(), before), series.counter());
+        let (step, counter) = (Step::forced(series, before), series.counter());
         let mut rolled = Rolled::default();
         self.roll_row(row, counter, &step, work, &mut rolled)?;
         done.merge(&rolled.raw);
@@ -514,13 +518,6 @@ impl Shard {
 }
 
 impl RolledSeries {
-    /// Whether some block is older than its level is kept.
-    fn is_old(&self, step: &Step) -> bool {
-        let old =
-            |l: &LevelSeries| l.blocks.first().is_some_and(|b| b.last() <= step.records_before(l.every));
-        self.levels.iter().any(old)
-    }
-
     /// Each level from the one below it.
     fn roll_up(
         &mut self,
@@ -607,11 +604,11 @@ impl Database {
         let mut all: BTreeMap<i64, LevelStats> = BTreeMap::new();
         for number in 0..SHARDS {
             let shard = self.shard(number);
-            let levels = |(_, series): (u32, &Arc<Packed>)| {
-                let common = series.is_common();
-                series.unpack().levels.into_iter().map(move |level| (level, common))
-            };
-            for (level, common) in shard.rollups.iter().flat_map(levels) {
+            let levels = shard
+                .rollups
+                .iter()
+                .flat_map(|(_, series)| series.levels().map(|level| (level, series.is_common())));
+            for (level, common) in levels {
                 let Some((first, last)) = level.blocks.first().zip(level.blocks.last()) else { continue };
                 let span = TimeRange::new(first.first() - level.every, last.last());
                 let none = LevelStats { every: level.every, series: 0, records: 0, bytes: 0, span };
@@ -620,7 +617,7 @@ impl Database {
                 stats.records += level.blocks.iter().map(|b| b.count() as u64).sum::<u64>();
                 if !common {
                     stats.bytes += level.blocks.iter().map(|b| b.bytes() as u64).sum::<u64>();
-                    stats.bytes += level.native.as_ref().map_or(0, |native| native.bytes() as u64);
+                    stats.bytes += level.native.map_or(0, |native| native.bytes() as u64);
                 }
                 stats.span.start = stats.span.start.min(span.start);
                 stats.span.end = stats.span.end.max(span.end);
@@ -661,8 +658,8 @@ impl Database {
         for number in 0..SHARDS {
             let shard = self.shard(number);
             let own = shard.rollups.iter().filter(|(_, series)| !series.is_common());
-            for level in own.flat_map(|(_, series)| series.unpack().levels) {
-                for block in &level.blocks {
+            for level in own.flat_map(|(_, series)| series.levels()) {
+                for block in level.blocks {
                     for (column, bytes) in block.columns()? {
                         *all.entry((level.every, column)).or_default() += bytes as u64;
                     }
