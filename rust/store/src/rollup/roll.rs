@@ -176,8 +176,11 @@ impl Step {
     }
 }
 
+/// The buckets that end in `(after, until]`, both ends of buckets.
+type Span = (i64, i64);
+
 /// A span, and what of it survives.
-type Survivors = ((i64, i64), Vec<(i64, f64)>);
+type Survivors = (Span, Vec<(i64, f64)>);
 
 /// How much a counter rose before each of its samples.
 fn increases(before: Option<f64>, values: &[f64]) -> Vec<f64> {
@@ -235,20 +238,20 @@ fn survivors(
 impl RolledSeries {
     /// Spans of the finest level whose records are to be made, by late samples and up to `until`: of a policy that keeps samples,
     /// whole groups of buckets, since the choice hangs on all samples of one and on the one before.
-    fn spans_due(&self, until: i64) -> Vec<(i64, i64)> {
+    fn spans_due(&self, until: i64, native: bool) -> Vec<Span> {
         let Some(level) = self.levels.first() else { return Vec::new() };
         let (every, made) = (level.every, level.until);
         let lowest = self.raw_from.max(TIME_MIN);
         let dirty = self.dirty.iter().copied().filter(|&end| end <= made);
         let after = made.max(lowest);
-        if self.keeping.is_none() {
-            let mut spans: Vec<(i64, i64)> = dirty.map(|end| (end - every, end)).collect();
+        if native || self.keeping.is_none() {
+            let mut spans: Vec<Span> = dirty.map(|end| (end - every, end)).collect();
             spans.extend((until > after).then_some((after, until)));
             return spans;
         }
         let width = every * KEPT_BUCKETS;
         let groups = dirty.map(|end| (end - 1).div_euclid(width)).flat_map(|n| [n * width, (n + 1) * width]);
-        let mut spans: Vec<(i64, i64)> = groups
+        let mut spans: Vec<Span> = groups
             .filter(|&start| start < made)
             .map(|start| (start.max(lowest), start.saturating_add(width).min(made)))
             .collect();
@@ -344,12 +347,8 @@ impl Shard {
         let newest = newest.unwrap_or(i64::MIN);
         let forced = floor_of(step.raw_before, every);
         let until = floor_of(newest.min(step.horizon), every).max(forced);
-        match native {
-            true => self.roll_histograms(row, &mut series, until, done)?,
-            false => self.roll_raw(row, &mut series, until, done)?,
-        }
-        let dirty = std::mem::take(&mut series.dirty);
-        series.roll_up(&dirty, &self.shared_columns, done)?;
+        let remade = self.roll_finest(row, &mut series, native, until, done)?;
+        series.roll_up(&remade, &self.shared_columns, done)?;
         series.expire(step, done);
         if step.raw_before > i64::MIN {
             series.raw_from = series.raw_from.max(forced.min(until));
@@ -381,17 +380,36 @@ impl Shard {
         Ok(())
     }
 
-    /// The finest level: buckets that late samples came to, and those up to `until`.
-    fn roll_raw(&self, row: u32, series: &mut RolledSeries, until: i64, done: &mut Rolled) -> Result<()> {
+    /// The finest level: buckets that late samples came to, and those up to `until`. The spans of those that were there before.
+    fn roll_finest(
+        &self,
+        row: u32,
+        series: &mut RolledSeries,
+        native: bool,
+        until: i64,
+        done: &mut Rolled,
+    ) -> Result<Vec<Span>> {
+        let mut spans = series.spans_due(until, native);
+        let made = series.levels.first().map_or(i64::MIN, |level| level.until);
+        match native {
+            true => self.roll_histograms(row, series, &spans, done)?,
+            false => self.roll_raw(row, series, &spans, done)?,
+        }
+        let dirty = std::mem::take(&mut series.dirty);
+        done.remade += dirty.iter().filter(|&&end| end <= made).count() as u64;
+        spans.retain(|span| span.0 < made);
+        spans.iter_mut().for_each(|span| span.1 = span.1.min(made));
+        Ok(spans)
+    }
+
+    fn roll_raw(&self, row: u32, series: &mut RolledSeries, spans: &[Span], done: &mut Rolled) -> Result<()> {
         let (counter, raw_from, beside, keeping) =
             (series.counter, series.raw_from, series.beside, series.keeping);
-        let spans = series.spans_due(until);
         let Some(level) = series.levels.first_mut() else { return Ok(()) };
         let (every, made) = (level.every, level.until);
         let (mut samples, mut records) = (Samples::default(), Vec::new());
         let mut picked: Vec<Survivors> = Vec::new();
-        done.remade += series.dirty.iter().filter(|&&end| end <= made).count() as u64;
-        for (after, until) in spans {
+        for &(after, until) in spans {
             samples.clear();
             records.clear();
             self.read_raw(row, TimeRange::new(after.saturating_add(1), until), &mut samples)?;
@@ -431,14 +449,12 @@ impl Shard {
         cut: &[i64],
         done: &mut Rolled,
     ) -> Result<()> {
-        match series.is_native() {
-            true => self.roll_histograms(row, series, i64::MIN, done)?,
-            false => self.roll_raw(row, series, i64::MIN, done)?,
-        }
-        let mut dirty = std::mem::take(&mut series.dirty);
-        dirty.extend_from_slice(cut);
-        dirty.sort_unstable();
-        series.roll_up(&dirty, &self.shared_columns, done)
+        let native = series.is_native();
+        let mut remade = self.roll_finest(row, series, native, i64::MIN, done)?;
+        let every = series.levels.first().map_or(1, |level| level.every);
+        remade.extend(cut.iter().map(|&end| (end.saturating_sub(every), end)));
+        remade.sort_unstable();
+        series.roll_up(&remade, &self.shared_columns, done)
     }
 
     /// As `roll_raw`, of native histograms.
@@ -446,19 +462,12 @@ impl Shard {
         &self,
         row: u32,
         series: &mut RolledSeries,
-        until: i64,
+        spans: &[Span],
         done: &mut Rolled,
     ) -> Result<()> {
-        let raw_from = series.raw_from;
         let Some(level) = series.levels.first_mut() else { return Ok(()) };
         let (every, made) = (level.every, level.until);
-        let mut spans: Vec<(i64, i64)> =
-            series.dirty.iter().filter(|&&end| end <= made).map(|&end| (end - every, end)).collect();
-        done.remade += spans.len() as u64;
-        let late = spans.len();
-        let after = made.max(raw_from).max(TIME_MIN);
-        spans.extend((until > after).then_some((after, until)));
-        for (i, (after, until)) in spans.into_iter().enumerate() {
+        for &(after, until) in spans {
             let mut samples = HistogramSamples::default();
             let range = TimeRange::new(after.saturating_add(1), until);
             if let Some(histograms) = self.histograms.get(row) {
@@ -469,7 +478,7 @@ impl Shard {
             let folded = Folded::of(samples, every, until);
             level.replace((after, until), &folded.records, &[], false, &self.shared_columns)?;
             level.replace_native((after, until), &folded)?;
-            if i >= late {
+            if until > made {
                 level.until = until;
                 done.samples += read;
                 done.records += folded.records.len() as u64;
@@ -518,10 +527,10 @@ impl Shard {
 }
 
 impl RolledSeries {
-    /// Each level from the one below it.
+    /// Each level from the one below it; `remade`, in order: where the finest has other records than before.
     fn roll_up(
         &mut self,
-        dirty: &[i64],
+        remade: &[Span],
         shared: &crate::chunk::SharedColumns,
         done: &mut Rolled,
     ) -> Result<()> {
@@ -550,15 +559,16 @@ impl RolledSeries {
                 level.replace((after, until), &records, &sketches, counter, shared)?;
                 Ok(records.len() as u64)
             };
-            let mut last = i64::MIN;
-            for &end in dirty {
-                let end = end_of(end, every);
-                if end == last || end > level.until || end - every < below.floor {
-                    continue;
+            // Whose parts are all there.
+            let mut lowest = end_of(below.floor, every);
+            for &(after, until) in remade {
+                let until = end_of(until, every).min(level.until);
+                let after = floor_of(after, every).max(lowest);
+                if until > after {
+                    make(level, after, until)?;
+                    done.remade += ((until - after) / every) as u64;
+                    lowest = until;
                 }
-                last = end;
-                make(level, end - every, end)?;
-                done.remade += 1;
             }
             let until = floor_of(below.until, every);
             let after = level.until.max(floor_of(below.floor, every));
