@@ -1,5 +1,7 @@
 //! Reading: records stand for the samples that are gone.
 
+use std::ops::Range;
+
 use metricsdb_model::source::{Quantiles, Stood};
 use metricsdb_model::{Result, Samples, Sketch, TimeRange};
 
@@ -10,7 +12,16 @@ use super::states::{self, State};
 use super::{LevelRef, LevelSeries, Packed, RolledSeries, block::Block, stand_in};
 
 /// A record, and the width of its bucket.
-type Standing = (i64, Record);
+pub(super) type Standing = (i64, Record);
+
+/// The records whose buckets meet a window, of those in time order; `from`: where the search begins, no later for the next
+/// of ascending windows.
+pub(super) fn near(records: &[Standing], from: &mut usize, window: TimeRange) -> Range<usize> {
+    let behind = |(_, r): &&Standing| r.end < window.start;
+    *from += records.iter().skip(*from).take_while(behind).count();
+    let inside = |(every, r): &&Standing| r.end - every < window.end;
+    *from..*from + records.iter().skip(*from).take_while(inside).count()
+}
 
 impl RolledSeries {
     /// Whether records stand for samples of this range.
@@ -130,10 +141,7 @@ impl RolledSeries {
                 Some(all) => all.append(next),
                 None => *all = Some(*next),
             };
-            while records.get(from).is_some_and(|(_, r)| r.end < window.start) {
-                from += 1;
-            }
-            for (every, record) in records.iter().skip(from).take_while(|(e, r)| r.end - e < window.end) {
+            for (every, record) in &records[near(&records, &mut from, *window)] {
                 if record.end <= window.end && record.end - every >= window.start.saturating_sub(1) {
                     add(&mut all, record);
                     continue;
@@ -192,12 +200,11 @@ impl RolledSeries {
         raw(self.raw_part(reach), &mut samples)?;
         samples.drop_stale(0);
         let mut found = Quantiles { windows: Vec::with_capacity(windows.len()), exact: true, samples: 0 };
+        let mut from = 0;
         for window in windows {
             let mut all = Sketch::default();
-            for ((every, record), sketch) in records.iter().zip(&sketches) {
-                if record.end < window.start || record.end - every >= window.end {
-                    continue;
-                }
+            let near = near(&records, &mut from, *window);
+            for ((every, record), sketch) in records[near.clone()].iter().zip(&sketches[near]) {
                 if record.end <= window.end && record.end - every >= window.start.saturating_sub(1) {
                     all.merge(sketch);
                     continue;
