@@ -548,6 +548,29 @@ fn series_that_never_change_share_all_they_have() {
 }
 
 #[test]
+fn wider_records_know_what_a_choice_anew_did_to_their_samples() {
+    let db = Database::new(Options::default());
+    let id = series(&db);
+    // More samples stray than may survive, and the choice is another once the second half is there.
+    let value = |i: i64| if i % 8 == 5 { (100 + 10 * i) as f64 } else { ((i * 7919) % 13) as f64 };
+    let all: Vec<(i64, f64)> = (1..240).map(|i| (i * 15, value(i))).collect();
+    let unkept = |level: &LevelSeries| {
+        let mut records = Vec::new();
+        level.records(i64::MIN, 1800, &mut records).unwrap();
+        records.iter().map(|r| r.unkept).sum::<u64>()
+    };
+    let mut found = Vec::new();
+    for (samples, until) in [(&all[..120], 1800), (&all[120..], 3540)] {
+        write(&db, id, samples);
+        roll_all(&db, false, until);
+        let series = shard(&db).rollups.get(0).unwrap().unpack();
+        found.push(series.levels.iter().map(unkept).collect::<Vec<u64>>());
+    }
+    assert!(found.iter().all(|levels| levels.iter().all(|&n| n > 0 && n == levels[0])), "{found:?}");
+    assert_ne!(found[1][0], found[0][0]);
+}
+
+#[test]
 fn records_of_samples_that_were_rewritten_wait_for_the_next_pass() {
     use metricsdb_model::{Policy, Precision};
     let disk = Disk::default();
@@ -730,6 +753,28 @@ mod native {
             }
             check(&db, &samples)?;
         }
+    }
+
+    #[test]
+    fn an_estimate_counts_the_histograms_that_are_due() {
+        let db = Database::new(Options::default());
+        let id = series(&db);
+        let write = |from: i64, to: i64| {
+            for i in from..to {
+                db.append_histograms(&[id], &[i * 15], &[histogram(0, &[i as u64], false)]).unwrap();
+            }
+        };
+        let rules = [rule(None, [None; 3])];
+        let due = |now| {
+            let pass = Pass { now, delay: 0, batch: 1 };
+            db.roll_estimate(&rules, pass, 0, &Budget::unlimited()).unwrap().samples
+        };
+        write(0, 2000);
+        assert_eq!(due(30_000), 2000);
+        roll(&db, &rules[0], 30_000);
+        write(2000, 2100);
+        // Those of a chunk that is due in part are all counted.
+        assert!((100..1000).contains(&due(31_500)), "{}", due(31_500));
     }
 
     #[test]
