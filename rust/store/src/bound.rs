@@ -189,9 +189,9 @@ impl Walk {
             self.bound.samples += count;
             self.bound.bytes += chunk.encoded_bytes() as u64;
         }
-        let rolled = shard.rollups.get(row).map(|series| series.unpack());
-        if let Some(series) = rolled.filter(|series| series.stands_in(self.range)) {
+        if let Some(series) = shard.rollups.get(row).filter(|series| series.stands_in(self.range)) {
             seen = true;
+            let series = series.unpack();
             // Samples that are left of a time for which records stand are not read.
             self.bound.samples_min = samples_min;
             self.bound.samples += series.points_at_most(self.range);

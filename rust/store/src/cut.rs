@@ -196,6 +196,21 @@ impl Database {
         Ok(chosen)
     }
 
+    /// The series that each of ordered rules governs: those that no rule before it takes.
+    pub(crate) fn governed_by<'p>(
+        &self,
+        rules: impl IntoIterator<Item = &'p Predicate>,
+        budget: &Budget,
+    ) -> Result<Vec<RoaringBitmap>> {
+        let mut taken = RoaringBitmap::new();
+        let of_rule = |rule: &'p Predicate| -> Result<RoaringBitmap> {
+            let ids = self.index.select(rule, self, budget)? - &taken;
+            taken |= &ids;
+            Ok(ids)
+        };
+        rules.into_iter().map(of_rule).collect()
+    }
+
     /// Deletes what the series that satisfy one of the predicates have in a range: samples, histograms, and what records say
     /// of them. Nobody sees it once this returns, and its memory is free. Records of buckets that the range cuts are made
     /// anew where their samples are there; else the whole bucket goes, and is counted. No lock is held for more than 64
@@ -213,14 +228,13 @@ impl Database {
     /// each rule, and in all; series that left the index are counted in all alone. Errors: as `delete`.
     pub fn expire(&self, rules: &[AgeRule], budget: &Budget) -> Result<(Vec<Expired>, Expired)> {
         let inside = self.inside();
-        let (mut taken, mut cuts) = (RoaringBitmap::new(), Vec::new());
-        for rule in rules {
-            let ids = self.index.select(&rule.predicate, self, budget)? - &taken;
-            taken |= &ids;
+        let governed = self.governed_by(rules.iter().map(|rule| &rule.predicate), budget)?;
+        let mut cuts = Vec::with_capacity(rules.len());
+        for (rule, ids) in rules.iter().zip(governed) {
+            // Nothing is before the first of all times.
             let until = rule.before.and_then(|before| before.checked_sub(1));
-            // Nothing is before the first of all times, nor in a range that ends before it begins.
-            let range = until.map_or(TimeRange::new(0, -1), |until| TimeRange::new(i64::MIN, until));
-            let ids = if until.is_some() { ids } else { RoaringBitmap::new() };
+            let ids = until.map_or_else(RoaringBitmap::new, |_| ids);
+            let range = TimeRange::new(i64::MIN, until.unwrap_or(i64::MIN));
             cuts.push((ByShard::new(&ids, budget)?, range, Taking::Stood));
         }
         self.cut_all(inside, &cuts, budget)
@@ -251,8 +265,9 @@ impl Database {
         drop(inside);
         let (of_shards, swept): (Vec<Vec<Expired>>, Vec<_>) = all.into_iter().unzip();
         let mut each = vec![Expired::default(); cuts.len()];
-        let pairs = of_shards.iter().flat_map(|of_shard| of_shard.iter().enumerate());
-        pairs.for_each(|(at, done)| each.iter_mut().skip(at).take(1).for_each(|sum| sum.merge(done)));
+        for of_shard in &of_shards {
+            each.iter_mut().zip(of_shard).for_each(|(sum, done)| sum.merge(done));
+        }
         Ok((each, self.swept(burial, swept)?))
     }
 
@@ -318,7 +333,7 @@ impl Database {
     /// Drops what `export` handed out, series by series: where the digest of what is there now in the range is the one given.
     /// Others stay as they are. `rolled`: as it was exported, and what records say of the range goes, too. Says of each
     /// whether it was dropped, and what left. The digest is made under the shard's lock: 64 series at a time. Errors: as
-    /// `delete`, and `Input` where the columns differ in length.
+    /// `delete`.
     pub fn drop_copied(
         &self,
         series: &[(u64, u64)],

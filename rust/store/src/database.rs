@@ -263,38 +263,24 @@ impl Database {
                 "give columns of one length",
             ));
         }
-        Ok(self.with_scratch(|scratch| {
-            let mut report = WriteReport::default();
-            let mut from = 0;
-            while from < ids.len() {
-                let block = from..ids.len().min(from + BATCH_SAMPLES);
-                let (ids, times) = (&ids[block.clone()], &timestamps[block.clone()]);
-                match values {
-                    Values::Float(v) => {
-                        let rows = ids.iter().zip(times).zip(v[block.clone()].iter().map(|v| v.to_bits()));
-                        self.append_block(rows, &[], ValueKind::Float, scratch, &mut report);
-                    }
-                    Values::Int(v) => {
-                        let rows = ids.iter().zip(times).zip(v[block.clone()].iter().map(|&v| v as u64));
-                        self.append_block(rows, &[], ValueKind::Int, scratch, &mut report);
-                    }
-                    Values::Uint(v) => {
-                        let rows = ids.iter().zip(times).zip(v[block.clone()].iter().copied());
-                        self.append_block(rows, &[], ValueKind::Uint, scratch, &mut report);
-                    }
-                }
-                from = block.end;
+        let mut report = WriteReport::default();
+        let (columns, starts, all) = ((ids, timestamps), &[][..], &mut report);
+        match values {
+            Values::Float(v) => {
+                self.append_kind((columns, v), |v| v.to_bits(), starts, ValueKind::Float, all)
             }
-            self.fold(&mut scratch.folded, &mut report);
-            report.not_durable = self.committed();
-            report
-        }))
+            Values::Int(v) => self.append_kind((columns, v), |&v| v as u64, starts, ValueKind::Int, all),
+            Values::Uint(v) => self.append_kind((columns, v), |&v| v, starts, ValueKind::Uint, all),
+        }
+        report.not_durable = self.committed();
+        Ok(report)
     }
 
-    /// Appends ids, times and values of one kind; `starts` is as long, or empty.
-    pub(crate) fn append_bits(
+    /// Appends ids, times and values of one kind, with the 64 bits that each value is kept as; `starts` is as long, or empty.
+    pub(crate) fn append_kind<T>(
         &self,
-        (ids, times, bits): (&[u64], &[i64], &[u64]),
+        ((ids, times), values): ((&[u64], &[i64]), &[T]),
+        bits: impl Fn(&T) -> u64 + Copy,
         starts: &[i64],
         kind: ValueKind,
         report: &mut WriteReport,
@@ -305,7 +291,7 @@ impl Database {
                 let rows = ids[block.clone()]
                     .iter()
                     .zip(&times[block.clone()])
-                    .zip(bits[block.clone()].iter().copied());
+                    .zip(values[block.clone()].iter().map(bits));
                 self.append_block(rows, starts.get(block).unwrap_or(&[]), kind, scratch, report);
             }
             self.fold(&mut scratch.folded, report);

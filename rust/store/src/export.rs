@@ -254,8 +254,8 @@ impl Database {
             let rows = at..at + run.len();
             at = rows.end;
             let starts = all.starts.get(rows.clone()).unwrap_or(&[]);
-            let columns = (&all.ids[rows.clone()], &all.times[rows.clone()], &all.bits[rows]);
-            self.append_bits(columns, starts, kind, &mut report);
+            let columns = ((&all.ids[rows.clone()], &all.times[rows.clone()]), &all.bits[rows]);
+            self.append_kind(columns, |&bits| bits, starts, kind, &mut report);
         }
         let Imported { histogram_ids, histogram_times, histogram_starts, histograms, .. } = all;
         self.append_started(histogram_ids, histogram_times, histogram_starts, histograms, &mut report);

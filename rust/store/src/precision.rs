@@ -398,7 +398,7 @@ impl Shard {
         done.bytes_before += self.row_bytes(row);
         self.rewrite_sealed(row, &round, work, done)?;
         self.rewrite_open(row, &round, rules, work, done)?;
-        self.rollups.remake(row);
+        self.rollups.remake(row, &self.shared_columns)?;
         done.bytes_after += self.row_bytes(row);
         Ok(())
     }

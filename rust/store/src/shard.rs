@@ -172,7 +172,7 @@ impl Shard {
         let plain = oldest.zip(self.newest(row)).map(|(oldest, newest)| TimeRange::new(oldest, newest));
         let histograms = self.histograms.get(row).and_then(HistogramSeries::span);
         let both = |a: TimeRange, b: TimeRange| TimeRange::new(a.start.min(b.start), a.end.max(b.end));
-        let rolled = self.rollups.get(row).and_then(|series| series.unpack().span());
+        let rolled = self.rollups.get(row).and_then(|series| series.span());
         [plain, histograms, rolled].into_iter().flatten().reduce(both)
     }
 

@@ -189,9 +189,9 @@ impl Part {
         let found = found.filter(|h| h.span().is_some_and(|span| span.overlaps(range)));
         // Whether the first histogram goes on from one before the range hangs on the numbers in between.
         let wanted = if found.is_some() { TimeRange::new(i64::MIN, range.end) } else { range };
-        let rolled = shard.rollups.get(row).map(|series| Arc::new(series.unpack()));
-        let rolled = rolled.filter(|series| series.stands_in(wanted));
+        let rolled = shard.rollups.get(row).filter(|series| series.stands_in(wanted));
         let rolled = rolled.filter(|series| kinds == Kinds::NumbersAndHistograms || !series.is_native());
+        let rolled = rolled.map(|series| Arc::new(series.unpack()));
         // Samples that are left of a time for which records stand are read nowhere.
         let wanted = rolled.as_ref().map_or(wanted, |series| series.raw_part(wanted));
         let head = &shard.series.heads[row];
@@ -744,7 +744,7 @@ impl SeriesSet for View<'_> {
         };
         let reach = TimeRange::new(first.start, last.end);
         let stored: usize = series.sealed.overlapping(reach).map(|chunk| chunk.count()).sum();
-        let stood = levels.unpack().whole_windows(windows, stored as u64 / SAMPLES_A_RECORD)?;
+        let stood = levels.whole_windows(windows, stored as u64 / SAMPLES_A_RECORD)?;
         self.store.decoded.add(stood.as_ref().map_or(0, |stood| stood.samples));
         Ok(stood)
     }

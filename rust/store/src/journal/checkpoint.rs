@@ -297,15 +297,12 @@ impl Parts<'_> {
 
     fn rollups(&mut self, copied: &Copied) -> io::Result<()> {
         self.pieces(copied, Kind::Rollups, copied.rollups.iter(), |parts, (row, series), out| {
+            // The policy, as a step of it is noted in the journal.
+            let (mut policy, step) = (Vec::new(), Step::forced(series, i64::MIN));
+            record::put_roll(&mut policy, &step, &[(*row, series.counter())]);
             let series = series.unpack();
             put_varint(out, u64::from(*row));
             put_signed(out, series.raw_from);
-            // The policy, as a step of it is noted in the journal.
-            let levels = series.levels.iter().map(|l| (l.every, i64::MIN)).collect();
-            let (keeping, beside) = (series.keeping, series.beside);
-            let step = Step { horizon: i64::MIN, raw_before: i64::MIN, levels, keeping, beside };
-            let mut policy = Vec::new();
-            record::put_roll(&mut policy, &step, &[(*row, series.counter)]);
             put_bytes(out, &policy);
             put_varint(out, series.dirty.len() as u64);
             put_column(out, series.dirty.iter().copied());

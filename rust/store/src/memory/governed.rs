@@ -1,7 +1,6 @@
 //! What the series of ordered rules hold: the first rule that takes a series governs it.
 
 use metricsdb_model::{Budget, Labels, Predicate, Result, Samples, TimeRange};
-use roaring::RoaringBitmap;
 
 use super::walk::Held;
 use crate::database::Database;
@@ -33,22 +32,11 @@ pub struct GovernedSeries {
 }
 
 impl Database {
-    /// Which series each rule governs.
-    fn by_rule(&self, rules: &[Predicate], budget: &Budget) -> Result<Vec<RoaringBitmap>> {
-        let (mut taken, mut all) = (RoaringBitmap::new(), Vec::with_capacity(rules.len()));
-        for rule in rules {
-            let ids = self.index.select(rule, self, budget)? - &taken;
-            taken |= &ids;
-            all.push(ids);
-        }
-        Ok(all)
-    }
-
     /// What the series of each rule hold, and behind these what those of none do; by intervals `(edges[i], edges[i + 1]]` of
     /// ascending times (ms). Walks every series. Errors: the budget's.
     pub fn governed(&self, rules: &[Predicate], edges: &[i64], budget: &Budget) -> Result<Vec<Governed>> {
         let _inside = self.inside();
-        let of_rules = self.by_rule(rules, budget)?;
+        let of_rules = self.governed_by(rules, budget)?;
         let none = Governed { intervals: vec![[0; 3]; edges.len().saturating_sub(1)], ..Governed::default() };
         let mut all = vec![none; rules.len() + 1];
         let mut outcome = Ok(());
@@ -74,7 +62,7 @@ impl Database {
     ) -> Result<Vec<GovernedSeries>> {
         let _inside = self.inside();
         let chosen = self.index.select(predicate, self, budget)?;
-        let of_rules = self.by_rule(rules, budget)?;
+        let of_rules = self.governed_by(rules, budget)?;
         let (mut all, mut text) = (Vec::new(), Vec::new());
         self.each_shard(|shard, held, _| {
             for (row, held) in (0u32..).zip(held) {

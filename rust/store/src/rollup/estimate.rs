@@ -19,12 +19,11 @@ pub struct Estimate {
 impl Shard {
     /// Samples that a step reads of a row.
     fn samples_due(&self, row: u32, step: &Step) -> Result<u64> {
-        if let Some(histograms) = self.histograms.get(row) {
-            let count = histograms.count();
-            return Ok((count.open_rows + count.sealed_rows) as u64);
-        }
         let made = self.rollups.get(row).and_then(|series| series.finest()).map_or(i64::MIN, |f| f.1);
         let range = TimeRange::new(made.saturating_add(1), step.horizon);
+        if let Some(histograms) = self.histograms.get(row) {
+            return Ok(histograms.count_at_most(range) as u64);
+        }
         let mut count = 0;
         for chunk in self.series.sealed[row].overlapping(range) {
             count += chunk.count_within(range)? as u64;

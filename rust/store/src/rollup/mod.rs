@@ -77,11 +77,40 @@ pub struct LevelSeries {
     pub native: Option<Box<Native>>,
 }
 
+/// A level as it lies in a series, packed or not.
+#[derive(Clone, Copy)]
+pub struct LevelRef<'a> {
+    pub every: i64,
+    pub until: i64,
+    pub floor: i64,
+    pub blocks: &'a [Block],
+    pub native: Option<&'a Native>,
+}
+
 impl LevelSeries {
     pub fn new(every: i64) -> LevelSeries {
         let (until, floor) = (i64::MIN, i64::MIN);
         LevelSeries { every, until, floor, blocks: Vec::new(), native: None }
     }
+
+    fn as_ref(&self) -> LevelRef<'_> {
+        let LevelSeries { every, until, floor, ref blocks, ref native } = *self;
+        LevelRef { every, until, floor, blocks, native: native.as_deref() }
+    }
+}
+
+/// The times of the oldest and the newest sample that records of some levels stand for.
+fn span_of<'a>(levels: impl Iterator<Item = LevelRef<'a>>) -> Option<TimeRange> {
+    let spans = levels.filter_map(|l| {
+        let (first, last) = l.blocks.first().zip(l.blocks.last())?;
+        Some(TimeRange::new(first.first() - l.every + 1, last.last()))
+    });
+    spans.reduce(|a, b| TimeRange::new(a.start.min(b.start), a.end.max(b.end)))
+}
+
+/// Whether records of some levels stand for samples of a range.
+fn stand_in<'a>(levels: impl Iterator<Item = LevelRef<'a>>, raw_from: i64, range: TimeRange) -> bool {
+    raw_from > i64::MIN && range.start <= raw_from && span_of(levels).is_some_and(|span| span.overlaps(range))
 }
 
 impl Rollups {
@@ -109,16 +138,18 @@ impl Rollups {
         self.rows.insert(row, self.common.pack(series));
     }
 
-    /// Samples of a row have other values now: its records are made anew by the next pass.
-    pub(crate) fn remake(&mut self, row: u32) {
-        let Some(packed) = self.rows.get(&row) else { return };
+    /// Numbers of a row have other values now: their records go, and the next pass makes them anew. Errors: `Corruption`.
+    pub(crate) fn remake(&mut self, row: u32, shared: &SharedColumns) -> Result<()> {
+        let Some(packed) = self.rows.get(&row).filter(|series| !series.is_native()) else { return Ok(()) };
         let mut series = packed.unpack();
-        let raw_from = series.raw_from;
+        let (raw_from, counter) = (series.raw_from, series.counter);
         for level in &mut series.levels {
             level.until = level.until.min(floor_of(raw_from, level.every));
+            level.replace((level.until, i64::MAX), &[], &[], counter, shared)?;
         }
         series.dirty.clear();
         self.put(row, series);
+        Ok(())
     }
 
     /// Bytes of the table that leads to the series.
@@ -200,13 +231,6 @@ impl RolledSeries {
         chunks.into_iter().try_for_each(|chunk| chunk.decode_f64(range, out))
     }
 
-    /// The times of the oldest and the newest sample that records stand for.
-    pub fn span(&self) -> Option<TimeRange> {
-        let first = self.levels.iter().filter_map(|l| Some(l.blocks.first()?.first() - l.every + 1)).min()?;
-        let last = self.levels.iter().filter_map(|l| Some(l.blocks.last()?.last())).max()?;
-        Some(TimeRange::new(first, last))
-    }
-
     pub fn is_empty(&self) -> bool {
         self.levels.iter().all(|level| level.blocks.is_empty())
     }
@@ -242,6 +266,24 @@ impl RolledSeries {
                 || records.iter().any(|r| r.end > level.until || r.end % level.every != 0 || r.count == 0)
             {
                 return wrong("records that don't rise in time");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl LevelRef<'_> {
+    /// Appends the records whose buckets end in `(after, until]`. Errors: `Corruption`.
+    fn records(&self, after: i64, until: i64, out: &mut Vec<Record>) -> Result<()> {
+        let after = after.max(self.floor);
+        let from = self.blocks.partition_point(|b| b.last() <= after);
+        for block in self.blocks.iter().skip(from).take_while(|b| b.first() <= until) {
+            let at = out.len();
+            block.decode(out)?;
+            let inside = |r: &Record| r.end > after && r.end <= until;
+            if !(block.first() > after && block.last() <= until) {
+                let kept: Vec<Record> = out.drain(at..).filter(inside).collect();
+                out.extend(kept);
             }
         }
         Ok(())
@@ -285,19 +327,8 @@ impl LevelSeries {
     }
 
     /// Appends the records whose buckets end in `(after, until]`. Errors: `Corruption`.
-    pub fn records(&self, after: i64, until: i64, out: &mut Vec<Record>) -> Result<()> {
-        let after = after.max(self.floor);
-        let from = self.blocks.partition_point(|b| b.last() <= after);
-        for block in self.blocks.iter().skip(from).take_while(|b| b.first() <= until) {
-            let at = out.len();
-            block.decode(out)?;
-            let inside = |r: &Record| r.end > after && r.end <= until;
-            if !(block.first() > after && block.last() <= until) {
-                let kept: Vec<Record> = out.drain(at..).filter(inside).collect();
-                out.extend(kept);
-            }
-        }
-        Ok(())
+    fn records(&self, after: i64, until: i64, out: &mut Vec<Record>) -> Result<()> {
+        self.as_ref().records(after, until, out)
     }
 
     /// Appends the sketches of these buckets. Errors: `Corruption`.

@@ -6,6 +6,7 @@ use metricsdb_model::source::{HistogramsStood, StoodHistograms};
 use metricsdb_model::{Budget, Histogram, HistogramSamples, Result, TimeRange};
 
 use super::block::{blocks_of, number_of};
+use super::read::near;
 use super::record::{Record, end_of};
 use super::{LevelSeries, RolledSeries};
 use crate::codec::histogram::HistogramChunk;
@@ -239,7 +240,13 @@ impl RolledSeries {
         Ok(None)
     }
 
-    fn stood_beside(&self, windows: &[TimeRange], raw: &HistogramSamples) -> Result<StoodHistograms> {
+    /// How many histograms were in ascending windows, and their sums; `raw` are those that are there.
+    pub fn stood_histograms(
+        &self,
+        windows: &[TimeRange],
+        mut raw: HistogramSamples,
+    ) -> Result<StoodHistograms> {
+        without_stale(&mut raw);
         let mut stood = StoodHistograms { windows: Vec::with_capacity(windows.len()), exact: true };
         let Some((first, last)) = windows.first().zip(windows.last()) else { return Ok(stood) };
         let reach = TimeRange::new(first.start, last.end);
@@ -255,15 +262,15 @@ impl RolledSeries {
             )?;
             read(&native.points, part, &mut points)?;
         }
+        let mut from = 0;
         for window in windows {
             let (mut found, mut count) = (HistogramsStood::default(), 0);
-            let near = |(every, r): &&(i64, Record)| r.end >= window.start && r.end - every < window.end;
             let mut add = |of: &HistogramSamples, range: TimeRange| {
                 let rows = within(of, range).1;
                 found.sums.extend(rows.iter().cloned());
                 rows.len() as u64
             };
-            for (every, record) in records.iter().filter(near) {
+            for (every, record) in &records[near(&records, &mut from, *window)] {
                 let bucket = TimeRange::new(record.end - every + 1, record.end);
                 if record.end <= window.end && bucket.start >= window.start {
                     add(&sums, bucket);
@@ -275,22 +282,12 @@ impl RolledSeries {
                 }
             }
             let mut there = HistogramSamples::default();
-            let (times, rows) = within(raw, *window);
+            let (times, rows) = within(&raw, *window);
             add_up(times, rows, &mut there);
             found.count = count + rows.len() as u64;
             found.sums.extend(there.histograms);
             stood.windows.push(found);
         }
         Ok(stood)
-    }
-
-    /// How many histograms were in ascending windows, and their sums; `raw` are those that are there.
-    pub fn stood_histograms(
-        &self,
-        windows: &[TimeRange],
-        mut raw: HistogramSamples,
-    ) -> Result<StoodHistograms> {
-        without_stale(&mut raw);
-        self.stood_beside(windows, &raw)
     }
 }

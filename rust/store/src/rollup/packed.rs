@@ -5,11 +5,12 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::{Arc, Weak};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
+use metricsdb_model::TimeRange;
 use parking_lot::Mutex;
 
 use super::record::floor_of;
 use super::roll::Keeping;
-use super::{Beside, Block, LevelSeries, Native, RolledSeries};
+use super::{Beside, Block, LevelRef, LevelSeries, Native, RolledSeries, span_of, stand_in};
 use crate::chunk::Chunk;
 use crate::heap;
 
@@ -76,18 +77,49 @@ impl Packed {
         self.blocks.is_empty()
     }
 
+    /// What the last step said of samples that survive, and of what stands beside records.
+    pub fn policy(&self) -> (Option<Keeping>, Beside) {
+        (self.stand.keeping, self.stand.beside)
+    }
+
+    /// The finest first.
+    pub fn levels(&self) -> impl Iterator<Item = LevelRef<'_>> + Clone {
+        let mut rest = &self.blocks[..];
+        let natives = self.rest.as_ref().map_or(&[][..], |rest| &rest.native);
+        self.stand.levels.iter().map(move |&(every, until, floor)| {
+            let (blocks, wider) = rest.split_at(rest.partition_point(|b| b.every() <= every));
+            rest = wider;
+            let native = natives.iter().find(|n| n.0 == every).map(|n| &*n.1);
+            LevelRef { every, until, floor, blocks, native }
+        })
+    }
+
+    /// The times of the oldest and the newest sample that records stand for.
+    pub fn span(&self) -> Option<TimeRange> {
+        span_of(self.levels())
+    }
+
+    /// Whether records stand for samples of this range.
+    pub fn stands_in(&self, range: TimeRange) -> bool {
+        stand_in(self.levels(), self.raw_from(), range)
+    }
+
+    /// A copy to work on: of each block a handle.
     pub fn unpack(&self) -> RolledSeries {
-        let level = |&(every, until, floor): &(i64, i64, i64)| {
-            let blocks = self.blocks.iter().filter(|b| b.every() == every).cloned().collect();
-            let rest = self.rest.as_ref().map_or(&[][..], |rest| &rest.native);
-            let native = rest.iter().find(|n| n.0 == every).map(|n| n.1.clone());
-            LevelSeries { every, until, floor, blocks, native }
+        let level = |LevelRef { every, until, floor, blocks, native }: LevelRef<'_>| {
+            let native = native.cloned().map(Box::new);
+            LevelSeries { every, until, floor, blocks: blocks.to_vec(), native }
         };
-        let Stand { raw_from, counter, beside, keeping, ref levels } = *self.stand;
+        let Stand { raw_from, counter, beside, keeping, .. } = *self.stand;
         let (dirty, kept) =
             self.rest.as_ref().map_or_else(Default::default, |r| (r.dirty.clone(), r.kept.clone()));
-        let levels = levels.iter().map(level).collect();
+        let levels = self.levels().map(level).collect();
         RolledSeries { raw_from, counter, keeping, beside, dirty, levels, kept }
+    }
+
+    /// Ends of buckets that are to be made anew: sorted.
+    pub fn dirty(&self) -> &[i64] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.dirty)
     }
 
     /// Notes the end of a bucket that is to be made anew.
@@ -100,7 +132,7 @@ impl Packed {
     }
 
     pub fn is_dirty(&self, end: i64) -> bool {
-        self.rest.as_ref().is_some_and(|rest| rest.dirty.binary_search(&end).is_ok())
+        self.dirty().binary_search(&end).is_ok()
     }
 
     /// Heap bytes; none where others share it all.

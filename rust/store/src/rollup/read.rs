@@ -1,5 +1,7 @@
 //! Reading: records stand for the samples that are gone.
 
+use std::ops::Range;
+
 use metricsdb_model::source::{Quantiles, Stood};
 use metricsdb_model::{Result, Samples, Sketch, TimeRange};
 
@@ -7,16 +9,24 @@ use super::record::{Record, coarser, end_of, expand, floor_of, points_of, record
 use super::roll::TIME_MIN;
 use super::sketches;
 use super::states::{self, State};
-use super::{LevelSeries, RolledSeries, block::Block};
+use super::{LevelRef, LevelSeries, Packed, RolledSeries, block::Block, stand_in};
 
 /// A record, and the width of its bucket.
-type Standing = (i64, Record);
+pub(super) type Standing = (i64, Record);
+
+/// The records whose buckets meet a window, of those in time order; `from`: where the search begins, no later for the next
+/// of ascending windows.
+pub(super) fn near(records: &[Standing], from: &mut usize, window: TimeRange) -> Range<usize> {
+    let behind = |(_, r): &&Standing| r.end < window.start;
+    *from += records.iter().skip(*from).take_while(behind).count();
+    let inside = |(every, r): &&Standing| r.end - every < window.end;
+    *from..*from + records.iter().skip(*from).take_while(inside).count()
+}
 
 impl RolledSeries {
     /// Whether records stand for samples of this range.
     pub fn stands_in(&self, range: TimeRange) -> bool {
-        let (start, raw_from) = (range.start, self.raw_from);
-        raw_from > i64::MIN && start <= raw_from && self.span().is_some_and(|span| span.overlaps(range))
+        stand_in(self.levels.iter().map(LevelSeries::as_ref), self.raw_from, range)
     }
 
     /// The part of a range whose samples are all there.
@@ -131,10 +141,7 @@ impl RolledSeries {
                 Some(all) => all.append(next),
                 None => *all = Some(*next),
             };
-            while records.get(from).is_some_and(|(_, r)| r.end < window.start) {
-                from += 1;
-            }
-            for (every, record) in records.iter().skip(from).take_while(|(e, r)| r.end - e < window.end) {
+            for (every, record) in &records[near(&records, &mut from, *window)] {
                 if record.end <= window.end && record.end - every >= window.start.saturating_sub(1) {
                     add(&mut all, record);
                     continue;
@@ -171,41 +178,6 @@ impl RolledSeries {
         Ok(stood)
     }
 
-    /// What the samples of ascending windows come to, by the widest buckets that make up each of them and are as their
-    /// samples are. `None` where these are more than `records_max`, or there are none.
-    pub fn whole_windows(&self, windows: &[TimeRange], records_max: u64) -> Result<Option<Stood>> {
-        let Some((first, last)) = windows.first().zip(windows.last()) else { return Ok(None) };
-        let (after, until) = (first.start.saturating_sub(1), last.end);
-        let dirty = self.dirty.partition_point(|&end| end <= after) < self.dirty.len();
-        if self.is_native() || after < self.raw_from || dirty || after < TIME_MIN {
-            return Ok(None);
-        }
-        let few = |level: &&LevelSeries| {
-            let near = level.blocks.iter().filter(|b| b.last() > after && b.first() <= until);
-            near.map(|b| b.count() as u64).sum::<u64>() <= records_max
-        };
-        let fits = |level: &&LevelSeries| {
-            let whole = |w: &TimeRange| (w.start - 1) % level.every == 0 && w.end % level.every == 0;
-            level.floor <= after && level.until >= until && windows.iter().all(whole)
-        };
-        // A finer level has more.
-        let Some(level) = self.levels.iter().rev().take_while(few).find(fits) else { return Ok(None) };
-        let mut records = Vec::new();
-        level.records(after, until, &mut records)?;
-        let (mut from, samples) = (0, records.len() as u64);
-        let sum = |window: &TimeRange| {
-            while records.get(from).is_some_and(|r| r.end < window.start) {
-                from += 1;
-            }
-            let mut inside = records.iter().skip(from).take_while(|r| r.end <= window.end);
-            let mut all = *inside.next()?;
-            inside.for_each(|next| all.append(next));
-            Some(all.summary())
-        };
-        let windows = windows.iter().map(sum).collect();
-        Ok(Some(Stood { windows, exact: true, resets: self.counter, samples }))
-    }
-
     /// What the samples of ascending windows come to as sketches; none where some level has none. Not exact where a window
     /// cuts a bucket: points stand for its samples then.
     pub fn quantiles(
@@ -228,12 +200,11 @@ impl RolledSeries {
         raw(self.raw_part(reach), &mut samples)?;
         samples.drop_stale(0);
         let mut found = Quantiles { windows: Vec::with_capacity(windows.len()), exact: true, samples: 0 };
+        let mut from = 0;
         for window in windows {
             let mut all = Sketch::default();
-            for ((every, record), sketch) in records.iter().zip(&sketches) {
-                if record.end < window.start || record.end - every >= window.end {
-                    continue;
-                }
+            let near = near(&records, &mut from, *window);
+            for ((every, record), sketch) in records[near.clone()].iter().zip(&sketches[near]) {
                 if record.end <= window.end && record.end - every >= window.start.saturating_sub(1) {
                     all.merge(sketch);
                     continue;
@@ -315,5 +286,44 @@ impl RolledSeries {
         records_of(&samples.timestamps, &samples.values, finest, i64::MAX, &mut fine);
         coarser(&fine, every, until_end, &mut out);
         Ok(out)
+    }
+}
+
+impl Packed {
+    /// What the samples of ascending windows come to, by the widest buckets that make up each of them and are as their
+    /// samples are. `None` where these are more than `records_max`, or there are none.
+    pub fn whole_windows(&self, windows: &[TimeRange], records_max: u64) -> Result<Option<Stood>> {
+        let Some((first, last)) = windows.first().zip(windows.last()) else { return Ok(None) };
+        let (after, until) = (first.start.saturating_sub(1), last.end);
+        let dirty = self.dirty().last().is_some_and(|&end| end > after);
+        if self.is_native() || after < self.raw_from() || dirty || after < TIME_MIN {
+            return Ok(None);
+        }
+        let few = |level: &LevelRef<'_>| {
+            let near = level.blocks.iter().filter(|b| b.last() > after && b.first() <= until);
+            near.map(|b| b.count() as u64).sum::<u64>() <= records_max
+        };
+        let fits = |level: &LevelRef<'_>| {
+            let whole = |w: &TimeRange| (w.start - 1) % level.every == 0 && w.end % level.every == 0;
+            level.floor <= after && level.until >= until && windows.iter().all(whole)
+        };
+        // A finer level has more.
+        let mut levels: Vec<LevelRef<'_>> = self.levels().collect();
+        levels.reverse();
+        let Some(level) = levels.into_iter().take_while(few).find(fits) else { return Ok(None) };
+        let mut records = Vec::new();
+        level.records(after, until, &mut records)?;
+        let (mut from, samples) = (0, records.len() as u64);
+        let sum = |window: &TimeRange| {
+            while records.get(from).is_some_and(|r| r.end < window.start) {
+                from += 1;
+            }
+            let mut inside = records.iter().skip(from).take_while(|r| r.end <= window.end);
+            let mut all = *inside.next()?;
+            inside.for_each(|next| all.append(next));
+            Some(all.summary())
+        };
+        let windows = windows.iter().map(sum).collect();
+        Ok(Some(Stood { windows, exact: true, resets: self.counter(), samples }))
     }
 }

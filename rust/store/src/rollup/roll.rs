@@ -1,16 +1,14 @@
 //! Samples become records: what is due of each series, step by step, each noted in the journal and repeated in a recovery.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use metricsdb_model::{Budget, HistogramSamples, Labels, MetricType, Predicate, Result, Samples, TimeRange};
-use roaring::RoaringBitmap;
 
 use super::kept;
 use super::native::Folded;
 use super::record::{Record, coarser, end_of, floor_of, records_of};
 use super::sketches::{self, Beside};
-use super::{LevelSeries, Packed, RolledSeries};
+use super::{LevelRef, LevelSeries, Packed, RolledSeries};
 use crate::database::Database;
 use crate::expire::Expired;
 use crate::histograms::HistogramSeries;
@@ -146,16 +144,43 @@ impl Step {
         named.or(self.levels.last()).map_or(i64::MIN, |l| l.1)
     }
 
+    /// The widths that these levels are of once they take those of the rule; their own stay as long as they have something.
+    /// `None` where they are, or where it would make no chain: then they stay as they are.
+    fn widths<'a>(&self, levels: impl Iterator<Item = LevelRef<'a>> + Clone) -> Option<Vec<i64>> {
+        let own = || levels.clone().map(|l| l.every);
+        if own().eq(self.levels.iter().map(|l| l.0)) {
+            return None;
+        }
+        let stays = |l: &LevelRef<'_>| self.has(l.every) || !l.blocks.is_empty();
+        let mut all: Vec<i64> = levels.clone().filter(stays).map(|l| l.every).collect();
+        all.extend(self.levels.iter().map(|l| l.0));
+        all.sort_unstable();
+        all.dedup();
+        let is_chain = all.windows(2).all(|pair| pair[1] % pair[0] == 0);
+        (is_chain && !own().eq(all.iter().copied())).then_some(all)
+    }
+
+    /// Whether records have to be made anew, dropped, or made of other widths.
+    fn changes(&self, series: &Packed) -> bool {
+        // Some block is older than its level is kept.
+        let old =
+            |l: LevelRef<'_>| l.blocks.first().is_some_and(|b| b.last() <= self.records_before(l.every));
+        !series.dirty().is_empty() || series.levels().any(old) || self.widths(series.levels()).is_some()
+    }
+
     /// The step of a series whose raw samples go for another reason.
-    fn forced(series: &RolledSeries, before: i64) -> Step {
-        let levels = series.levels.iter().map(|l| (l.every, i64::MIN)).collect();
-        let (keeping, beside) = (series.keeping, series.beside);
+    pub(crate) fn forced(series: &Packed, before: i64) -> Step {
+        let levels = series.levels().map(|l| (l.every, i64::MIN)).collect();
+        let (keeping, beside) = series.policy();
         Step { horizon: i64::MIN, raw_before: before, levels, keeping, beside }
     }
 }
 
+/// The buckets that end in `(after, until]`, both ends of buckets.
+type Span = (i64, i64);
+
 /// A span, and what of it survives.
-type Survivors = ((i64, i64), Vec<(i64, f64)>);
+type Survivors = (Span, Vec<(i64, f64)>);
 
 /// How much a counter rose before each of its samples.
 fn increases(before: Option<f64>, values: &[f64]) -> Vec<f64> {
@@ -211,38 +236,22 @@ fn survivors(
 }
 
 impl RolledSeries {
-    /// The widths that it has once it takes those of a rule; its own stay as long as they have something. `None` where it has
-    /// them already, or where they would make no chain: then it stays as it is.
-    fn adopts(&self, step: &Step) -> Option<Vec<i64>> {
-        let own = || self.levels.iter().map(|l| l.every);
-        if own().eq(step.levels.iter().map(|l| l.0)) {
-            return None;
-        }
-        let stays = |l: &&LevelSeries| step.has(l.every) || !l.blocks.is_empty();
-        let mut all: Vec<i64> = self.levels.iter().filter(stays).map(|l| l.every).collect();
-        all.extend(step.levels.iter().map(|l| l.0));
-        all.sort_unstable();
-        all.dedup();
-        let is_chain = all.windows(2).all(|pair| pair[1] % pair[0] == 0);
-        (is_chain && !own().eq(all.iter().copied())).then_some(all)
-    }
-
     /// Spans of the finest level whose records are to be made, by late samples and up to `until`: of a policy that keeps samples,
     /// whole groups of buckets, since the choice hangs on all samples of one and on the one before.
-    fn spans_due(&self, until: i64) -> Vec<(i64, i64)> {
+    fn spans_due(&self, until: i64, native: bool) -> Vec<Span> {
         let Some(level) = self.levels.first() else { return Vec::new() };
         let (every, made) = (level.every, level.until);
         let lowest = self.raw_from.max(TIME_MIN);
         let dirty = self.dirty.iter().copied().filter(|&end| end <= made);
         let after = made.max(lowest);
-        if self.keeping.is_none() {
-            let mut spans: Vec<(i64, i64)> = dirty.map(|end| (end - every, end)).collect();
+        if native || self.keeping.is_none() {
+            let mut spans: Vec<Span> = dirty.map(|end| (end - every, end)).collect();
             spans.extend((until > after).then_some((after, until)));
             return spans;
         }
         let width = every * KEPT_BUCKETS;
         let groups = dirty.map(|end| (end - 1).div_euclid(width)).flat_map(|n| [n * width, (n + 1) * width]);
-        let mut spans: Vec<(i64, i64)> = groups
+        let mut spans: Vec<Span> = groups
             .filter(|&start| start < made)
             .map(|start| (start.max(lowest), start.saturating_add(width).min(made)))
             .collect();
@@ -258,7 +267,7 @@ impl RolledSeries {
     }
 
     fn adopt(&mut self, step: &Step) {
-        let Some(widths) = self.adopts(step) else { return };
+        let Some(widths) = step.widths(self.levels.iter().map(LevelSeries::as_ref)) else { return };
         let mut before = std::mem::take(&mut self.levels);
         for every in widths {
             let known = before.iter().position(|l| l.every == every);
@@ -292,22 +301,20 @@ impl Shard {
     /// Whether there is enough to do for a row, by the heads of its chunks alone.
     pub(super) fn roll_due(&self, row: u32, step: &Step, batch: i64) -> bool {
         let Some(&(every, _)) = step.levels.first() else { return false };
-        let known = self.rollups.get(row).map(|series| series.unpack());
-        let known = known.as_ref();
-        let histograms = self.histograms.get(row);
+        let (known, histograms) = (self.rollups.get(row), self.histograms.get(row));
         // A series of both keeps them all.
-        if histograms.is_some() && (self.newest(row).is_some() || known.is_some_and(|s| !s.is_native())) {
+        let numbers = self.newest(row).is_some() || known.is_some_and(|series| !series.is_native());
+        if numbers && (histograms.is_some() || known.is_some_and(|series| series.is_native())) {
             return false;
         }
         // Samples leave bucket by bucket.
         let raw_before = floor_of(step.raw_before, every);
         let raw_due = raw_before > i64::MIN && self.has_older(row, raw_before.saturating_add(1));
-        let changed =
-            known.is_some_and(|s| !s.dirty.is_empty() || s.is_old(step) || s.adopts(step).is_some());
+        let changed = known.is_some_and(|series| step.changes(series));
         let newest = self.newest(row).or_else(|| histograms.and_then(HistogramSeries::newest));
         let Some(newest) = newest else { return changed };
         let until = floor_of(newest.min(step.horizon), every);
-        let from = known.and_then(|s| s.levels.first()).map_or(i64::MIN, |l| l.until);
+        let from = known.and_then(|series| series.finest()).map_or(i64::MIN, |(_, until)| until);
         let from = if from == i64::MIN { self.span(row).map_or(until, |span| span.start) } else { from };
         raw_due || changed || until.saturating_sub(from) >= batch.saturating_mul(every)
     }
@@ -340,12 +347,8 @@ impl Shard {
         let newest = newest.unwrap_or(i64::MIN);
         let forced = floor_of(step.raw_before, every);
         let until = floor_of(newest.min(step.horizon), every).max(forced);
-        match native {
-            true => self.roll_histograms(row, &mut series, until, done)?,
-            false => self.roll_raw(row, &mut series, until, done)?,
-        }
-        let dirty = std::mem::take(&mut series.dirty);
-        series.roll_up(&dirty, &self.shared_columns, done)?;
+        let remade = self.roll_finest(row, &mut series, native, until, done)?;
+        series.roll_up(&remade, &self.shared_columns, done)?;
         series.expire(step, done);
         if step.raw_before > i64::MIN {
             series.raw_from = series.raw_from.max(forced.min(until));
@@ -377,17 +380,36 @@ impl Shard {
         Ok(())
     }
 
-    /// The finest level: buckets that late samples came to, and those up to `until`.
-    fn roll_raw(&self, row: u32, series: &mut RolledSeries, until: i64, done: &mut Rolled) -> Result<()> {
+    /// The finest level: buckets that late samples came to, and those up to `until`. The spans of those that were there before.
+    fn roll_finest(
+        &self,
+        row: u32,
+        series: &mut RolledSeries,
+        native: bool,
+        until: i64,
+        done: &mut Rolled,
+    ) -> Result<Vec<Span>> {
+        let mut spans = series.spans_due(until, native);
+        let made = series.levels.first().map_or(i64::MIN, |level| level.until);
+        match native {
+            true => self.roll_histograms(row, series, &spans, done)?,
+            false => self.roll_raw(row, series, &spans, done)?,
+        }
+        let dirty = std::mem::take(&mut series.dirty);
+        done.remade += dirty.iter().filter(|&&end| end <= made).count() as u64;
+        spans.retain(|span| span.0 < made);
+        spans.iter_mut().for_each(|span| span.1 = span.1.min(made));
+        Ok(spans)
+    }
+
+    fn roll_raw(&self, row: u32, series: &mut RolledSeries, spans: &[Span], done: &mut Rolled) -> Result<()> {
         let (counter, raw_from, beside, keeping) =
             (series.counter, series.raw_from, series.beside, series.keeping);
-        let spans = series.spans_due(until);
         let Some(level) = series.levels.first_mut() else { return Ok(()) };
         let (every, made) = (level.every, level.until);
         let (mut samples, mut records) = (Samples::default(), Vec::new());
         let mut picked: Vec<Survivors> = Vec::new();
-        done.remade += series.dirty.iter().filter(|&&end| end <= made).count() as u64;
-        for (after, until) in spans {
+        for &(after, until) in spans {
             samples.clear();
             records.clear();
             self.read_raw(row, TimeRange::new(after.saturating_add(1), until), &mut samples)?;
@@ -427,14 +449,12 @@ impl Shard {
         cut: &[i64],
         done: &mut Rolled,
     ) -> Result<()> {
-        match series.is_native() {
-            true => self.roll_histograms(row, series, i64::MIN, done)?,
-            false => self.roll_raw(row, series, i64::MIN, done)?,
-        }
-        let mut dirty = std::mem::take(&mut series.dirty);
-        dirty.extend_from_slice(cut);
-        dirty.sort_unstable();
-        series.roll_up(&dirty, &self.shared_columns, done)
+        let native = series.is_native();
+        let mut remade = self.roll_finest(row, series, native, i64::MIN, done)?;
+        let every = series.levels.first().map_or(1, |level| level.every);
+        remade.extend(cut.iter().map(|&end| (end.saturating_sub(every), end)));
+        remade.sort_unstable();
+        series.roll_up(&remade, &self.shared_columns, done)
     }
 
     /// As `roll_raw`, of native histograms.
@@ -442,19 +462,12 @@ impl Shard {
         &self,
         row: u32,
         series: &mut RolledSeries,
-        until: i64,
+        spans: &[Span],
         done: &mut Rolled,
     ) -> Result<()> {
-        let raw_from = series.raw_from;
         let Some(level) = series.levels.first_mut() else { return Ok(()) };
         let (every, made) = (level.every, level.until);
-        let mut spans: Vec<(i64, i64)> =
-            series.dirty.iter().filter(|&&end| end <= made).map(|&end| (end - every, end)).collect();
-        done.remade += spans.len() as u64;
-        let late = spans.len();
-        let after = made.max(raw_from).max(TIME_MIN);
-        spans.extend((until > after).then_some((after, until)));
-        for (i, (after, until)) in spans.into_iter().enumerate() {
+        for &(after, until) in spans {
             let mut samples = HistogramSamples::default();
             let range = TimeRange::new(after.saturating_add(1), until);
             if let Some(histograms) = self.histograms.get(row) {
@@ -465,7 +478,7 @@ impl Shard {
             let folded = Folded::of(samples, every, until);
             level.replace((after, until), &folded.records, &[], false, &self.shared_columns)?;
             level.replace_native((after, until), &folded)?;
-            if i >= late {
+            if until > made {
                 level.until = until;
                 done.samples += read;
                 done.records += folded.records.len() as u64;
@@ -505,7 +518,7 @@ impl Shard {
         done: &mut Expired,
     ) -> Result<bool> {
         let Some(series) = self.rollups.get(row) else { return Ok(false) };
-        let (step, counter) = (Step::forced(&series.unpack(), before), series.counter());
+        let (step, counter) = (Step::forced(series, before), series.counter());
         let mut rolled = Rolled::default();
         self.roll_row(row, counter, &step, work, &mut rolled)?;
         done.merge(&rolled.raw);
@@ -514,17 +527,10 @@ impl Shard {
 }
 
 impl RolledSeries {
-    /// Whether some block is older than its level is kept.
-    fn is_old(&self, step: &Step) -> bool {
-        let old =
-            |l: &LevelSeries| l.blocks.first().is_some_and(|b| b.last() <= step.records_before(l.every));
-        self.levels.iter().any(old)
-    }
-
-    /// Each level from the one below it.
+    /// Each level from the one below it; `remade`, in order: where the finest has other records than before.
     fn roll_up(
         &mut self,
-        dirty: &[i64],
+        remade: &[Span],
         shared: &crate::chunk::SharedColumns,
         done: &mut Rolled,
     ) -> Result<()> {
@@ -553,15 +559,16 @@ impl RolledSeries {
                 level.replace((after, until), &records, &sketches, counter, shared)?;
                 Ok(records.len() as u64)
             };
-            let mut last = i64::MIN;
-            for &end in dirty {
-                let end = end_of(end, every);
-                if end == last || end > level.until || end - every < below.floor {
-                    continue;
+            // Whose parts are all there.
+            let mut lowest = end_of(below.floor, every);
+            for &(after, until) in remade {
+                let until = end_of(until, every).min(level.until);
+                let after = floor_of(after, every).max(lowest);
+                if until > after {
+                    make(level, after, until)?;
+                    done.remade += ((until - after) / every) as u64;
+                    lowest = until;
                 }
-                last = end;
-                make(level, end - every, end)?;
-                done.remade += 1;
             }
             let until = floor_of(below.until, every);
             let after = level.until.max(floor_of(below.floor, every));
@@ -607,11 +614,11 @@ impl Database {
         let mut all: BTreeMap<i64, LevelStats> = BTreeMap::new();
         for number in 0..SHARDS {
             let shard = self.shard(number);
-            let levels = |(_, series): (u32, &Arc<Packed>)| {
-                let common = series.is_common();
-                series.unpack().levels.into_iter().map(move |level| (level, common))
-            };
-            for (level, common) in shard.rollups.iter().flat_map(levels) {
+            let levels = shard
+                .rollups
+                .iter()
+                .flat_map(|(_, series)| series.levels().map(|level| (level, series.is_common())));
+            for (level, common) in levels {
                 let Some((first, last)) = level.blocks.first().zip(level.blocks.last()) else { continue };
                 let span = TimeRange::new(first.first() - level.every, last.last());
                 let none = LevelStats { every: level.every, series: 0, records: 0, bytes: 0, span };
@@ -620,7 +627,7 @@ impl Database {
                 stats.records += level.blocks.iter().map(|b| b.count() as u64).sum::<u64>();
                 if !common {
                     stats.bytes += level.blocks.iter().map(|b| b.bytes() as u64).sum::<u64>();
-                    stats.bytes += level.native.as_ref().map_or(0, |native| native.bytes() as u64);
+                    stats.bytes += level.native.map_or(0, |native| native.bytes() as u64);
                 }
                 stats.span.start = stats.span.start.min(span.start);
                 stats.span.end = stats.span.end.max(span.end);
@@ -661,8 +668,8 @@ impl Database {
         for number in 0..SHARDS {
             let shard = self.shard(number);
             let own = shard.rollups.iter().filter(|(_, series)| !series.is_common());
-            for level in own.flat_map(|(_, series)| series.unpack().levels) {
-                for block in &level.blocks {
+            for level in own.flat_map(|(_, series)| series.levels()) {
+                for block in level.blocks {
                     for (column, bytes) in block.columns()? {
                         *all.entry((level.every, column)).or_default() += bytes as u64;
                     }
@@ -672,9 +679,9 @@ impl Database {
         Ok(all.into_iter().map(|((every, column), bytes)| (every, column.to_owned(), bytes)).collect())
     }
 
-    /// Does what is due by the rules, the first that takes a series for it. Goes on at a shard, and ends behind the one in which so many samples were read. Linear in
-    /// the series chosen and in the samples read. No lock is held for more than 16 series. Errors: the budget's,
-    /// `NotDurable`.
+    /// Does what is due by the rules, the first that takes a series for it. Goes on at a shard, and ends behind the one in
+    /// which so many samples were read. Linear in the series chosen and in the samples read. No lock is held for more than
+    /// 16 series. Errors: the budget's, `NotDurable`.
     pub fn roll(
         &self,
         rules: &[Rule],
@@ -711,15 +718,11 @@ impl Database {
         pass: Pass,
         budget: &Budget,
     ) -> Result<Vec<(&'r Rule, Step, ByShard)>> {
-        let (mut taken, mut chosen) = (RoaringBitmap::new(), Vec::new());
-        for rule in rules {
-            let ids = self.index.select(&rule.predicate, self, budget)? - &taken;
-            taken |= &ids;
-            if !rule.levels.is_empty() {
-                chosen.push((rule, Step::of(rule, pass), ByShard::new(&ids, budget)?));
-            }
-        }
-        Ok(chosen)
+        let governed = self.governed_by(rules.iter().map(|rule| &rule.predicate), budget)?;
+        let make_records = rules.iter().zip(governed).filter(|(rule, _)| !rule.levels.is_empty());
+        make_records
+            .map(|(rule, ids)| Ok((rule, Step::of(rule, pass), ByShard::new(&ids, budget)?)))
+            .collect()
     }
 
     fn roll_rows(

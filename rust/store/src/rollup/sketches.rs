@@ -41,17 +41,26 @@ enum Source {
 const SOURCES: [Source; 3] = [Source::Missing, Source::Record, Source::Stored];
 const SOURCE_BITS: u32 = 2;
 
+/// Records, each with what is stored beside it.
+pub fn paired<'a>(
+    records: &'a [Record],
+    stored: &'a [Sketched],
+) -> impl Iterator<Item = (&'a Record, Option<&'a [u8]>)> {
+    let mut stored = stored.iter().peekable();
+    records.iter().map(move |record| {
+        while stored.next_if(|s| s.0 < record.end).is_some() {}
+        (record, stored.next_if(|s| s.0 == record.end).map(|s| &s.1[..]))
+    })
+}
+
 /// The sketches of some records, in their order: runs of records that come to theirs in one way. Empty where none has one.
-pub fn encode(records: &[Record], sketches: &[Sketched]) -> Vec<u8> {
-    let (mut given, mut found) = (sketches.iter().peekable(), Vec::with_capacity(records.len()));
-    for record in records {
-        while given.next_if(|s| s.0 < record.end).is_some() {}
-        found.push(match given.next_if(|s| s.0 == record.end) {
-            None => (Source::Missing, &[][..]),
-            Some((_, bytes)) if of_record(record).as_deref() == Some(&bytes[..]) => (Source::Record, &[][..]),
-            Some((_, bytes)) => (Source::Stored, &bytes[..]),
-        });
-    }
+pub fn encode<'a>(records: &'a [Record], sketches: &'a [Sketched]) -> Vec<u8> {
+    let source = |(record, stored): (&Record, Option<&'a [u8]>)| match stored {
+        None => (Source::Missing, &[][..]),
+        Some(bytes) if of_record(record).as_deref() == Some(bytes) => (Source::Record, &[][..]),
+        Some(bytes) => (Source::Stored, bytes),
+    };
+    let found: Vec<_> = paired(records, sketches).map(source).collect();
     let mut out = Vec::new();
     if found.iter().all(|f| f.0 == Source::Missing) {
         return out;
@@ -121,17 +130,13 @@ fn of_record(record: &Record) -> Option<Vec<u8>> {
 /// The sketch of each record, from those that are stored: a bucket whose values are one needs none. Errors: `Corruption`;
 /// `None` where one is missing.
 pub fn whole(records: &[Record], stored: &[Sketched]) -> Result<Option<Vec<Sketch>>> {
-    let (mut stored, mut out) = (stored.iter().peekable(), Vec::with_capacity(records.len()));
-    for record in records {
-        while stored.next_if(|s| s.0 < record.end).is_some() {}
-        out.push(match stored.next_if(|s| s.0 == record.end) {
-            Some((_, bytes)) if states::is_states(bytes) => states::sketch(&states::decode(bytes)?),
-            Some((_, bytes)) => Sketch::decode(bytes)?,
-            None if record.min == record.max => repeated(record.min, record.count),
-            None => return Ok(None),
-        });
-    }
-    Ok(Some(out))
+    let sketch = |(record, stored): (&Record, Option<&[u8]>)| match stored {
+        Some(bytes) if states::is_states(bytes) => Ok(Some(states::sketch(&states::decode(bytes)?))),
+        Some(bytes) => Sketch::decode(bytes).map(Some),
+        None if record.min == record.max => Ok(Some(repeated(record.min, record.count))),
+        None => Ok(None),
+    };
+    paired(records, stored).map(sketch).collect()
 }
 
 /// Of one value so often.

@@ -70,19 +70,15 @@ pub fn is_constant(record: &Record) -> bool {
 
 /// The states of each record, from what is stored; `None` where a record has none. Errors: `Corruption`.
 pub fn whole(records: &[Record], stored: &[Sketched]) -> Result<Vec<Option<Vec<State>>>> {
-    let (mut stored, mut out) = (stored.iter().peekable(), Vec::with_capacity(records.len()));
-    for record in records {
-        while stored.next_if(|s| s.0 < record.end).is_some() {}
-        out.push(match stored.next_if(|s| s.0 == record.end) {
-            Some((_, bytes)) if is_states(bytes) => Some(decode(bytes)?),
-            _ if is_constant(record) => {
-                let (value, count) = (plain(record.min), record.count);
-                Some(vec![State { value, count, held: record.end.abs_diff(record.first.0) }])
-            }
-            _ => None,
-        });
-    }
-    Ok(out)
+    let states = |(record, stored): (&Record, Option<&[u8]>)| match stored {
+        Some(bytes) if is_states(bytes) => decode(bytes).map(Some),
+        _ if is_constant(record) => {
+            let (value, count) = (plain(record.min), record.count);
+            Ok(Some(vec![State { value, count, held: record.end.abs_diff(record.first.0) }]))
+        }
+        _ => Ok(None),
+    };
+    sketches::paired(records, stored).map(states).collect()
 }
 
 /// Of a wider bucket, from the records of narrower ones in it; `None` where one has none, or they are too many.

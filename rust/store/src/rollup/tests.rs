@@ -6,11 +6,14 @@ use metricsdb_model::batch::Columns;
 use metricsdb_model::{Budget, Labels, Predicate, SeriesSet, Source, Values};
 use proptest::prelude::*;
 
-use super::record::{coarser, floor_of, records_of};
+use super::record::{coarser, end_of, floor_of, records_of};
 use super::*;
 use crate::database::{Database, Options};
 use crate::journal::testing::Disk;
 use crate::journal::{Durability, Opening};
+use crate::shard::{SHARDS, Shard};
+
+mod native;
 
 const LEVELS: [i64; 3] = [60, 300, 1800];
 
@@ -60,10 +63,29 @@ fn roll(db: &Database, rule: &Rule, now: i64) -> Rolled {
     .unwrap()
 }
 
+/// The shard of the one series.
+fn shard(db: &Database) -> parking_lot::MutexGuard<'_, Shard> {
+    (0..SHARDS).map(|n| db.shard(n)).find(|shard| shard.series.len() > 0).unwrap()
+}
+
+/// Up to where its samples are gone for good.
+fn raw_from(db: &Database) -> i64 {
+    shard(db).rollups.iter().map(|(_, series)| series.raw_from()).max().unwrap_or(i64::MIN)
+}
+
+/// Passes at the end of time, until nothing is left of the one series.
+fn all_leaves(db: &Database, rule: &Rule) {
+    for _ in 0..4 {
+        roll(db, rule, 600_000);
+        db.expire(&[], &Budget::unlimited()).unwrap();
+    }
+    assert_eq!(db.series_count(), 0);
+    db.check().unwrap();
+}
+
 /// A step that makes all there is to make, however little it is.
 fn roll_all(db: &Database, counter: bool, before: i64) {
-    let shard = (0..256).find(|&n| db.shard(n).series.len() > 0).unwrap();
-    let mut shard = db.shard(shard);
+    let mut shard = shard(db);
     let levels = LEVELS.iter().map(|&every| (every, i64::MIN)).collect();
     let keeping = Some(Keeping { share: 0.05, threshold: 4.0, neighbours: 1 });
     let beside = Beside { sketches: true, states: true };
@@ -149,8 +171,7 @@ proptest! {
                     // Only of a series that has records its samples leave for good.
                     let now = before + 10_000;
                     roll(&db, &rule(Some(10_000), [None; 3]), now);
-                    let shard = (0..256).find(|&n| db.shard(n).series.len() > 0).unwrap();
-                    gone = db.shard(shard).rollups.get(0).map_or(gone, |s| s.raw_from());
+                    gone = raw_from(&db);
                 }
                 Op::Checkpoint => { db.checkpoint().unwrap(); }
                 Op::Reopen => {
@@ -192,8 +213,7 @@ proptest! {
             roll_all(db, counter, floor_of(all.last().unwrap().0, 60));
         }
         let bytes = |db: &Database| -> Vec<Vec<u8>> {
-            let shard = (0..256).find(|&n| db.shard(n).series.len() > 0).unwrap();
-            let shard = db.shard(shard);
+            let shard = shard(db);
             let series = shard.rollups.get(0).map(|s| s.unpack()).unwrap_or_default();
             let blocks = series.levels.into_iter().flat_map(|l| l.blocks);
             let both = |b: Block| {
@@ -260,12 +280,7 @@ fn levels_take_over_from_each_other_and_an_empty_series_goes() {
     }
     keeps.levels.iter_mut().for_each(|l| l.keep = Some(1_000));
     keeps.raw = Some(1_000);
-    for _ in 0..4 {
-        roll(&db, &keeps, 600_000);
-        db.expire(&[], &Budget::unlimited()).unwrap();
-    }
-    assert_eq!(db.series_count(), 0);
-    db.check().unwrap();
+    all_leaves(&db, &keeps);
 }
 
 #[test]
@@ -359,12 +374,7 @@ fn a_series_that_has_ended_leaves_when_its_last_record_is_old() {
     for now in [60_000, 75_000, 90_000, 105_000, 120_000] {
         roll(&db, &keeps, now);
     }
-    for _ in 0..4 {
-        roll(&db, &keeps, 600_000);
-        db.expire(&[], &Budget::unlimited()).unwrap();
-    }
-    assert_eq!(db.series_count(), 0);
-    db.check().unwrap();
+    all_leaves(&db, &keeps);
 }
 
 #[test]
@@ -434,7 +444,8 @@ proptest! {
         let id = series(&db);
         let samples: BTreeMap<i64, f64> = times.iter().map(|&t| (t, (t * 7 % 31) as f64)).collect();
         write(&db, id, &samples.clone().into_iter().collect::<Vec<_>>());
-        write(&db, id, &[(9000, 1.0)]);
+        // Behind all ranges: its own bucket can be made anew.
+        write(&db, id, &[(90_000, 1.0)]);
         roll(&db, &rule(Some(0), [None; 3]), 6000);
         let all = records(&db, LEVELS[0]);
         let range = (range.0, range.0 + range.1);
@@ -538,140 +549,59 @@ fn series_that_never_change_share_all_they_have() {
     db.check().unwrap();
 }
 
-mod native {
-    use std::sync::Arc;
-
-    use metricsdb_model::histogram::{Counts, Layout, Span, Tally};
-    use metricsdb_model::{Histogram, HistogramSamples, ResetHint};
-
-    use super::*;
-
-    fn histogram(first: i32, counts: &[u64], gauge: bool) -> Histogram {
-        let spans = vec![Span { offset: first, length: counts.len() as u32 }];
-        let count = counts.iter().sum();
-        Histogram {
-            layout: Arc::new(Layout { schema: 2, positive: spans, ..Layout::default() }),
-            reset: if gauge { ResetHint::Gauge } else { ResetHint::Unknown },
-            sum: count as f64 / 2.0,
-            counts: Counts::Int(Tally { count, zero: 0, buckets: counts.to_vec() }),
-        }
+#[test]
+fn wider_records_know_what_a_choice_anew_did_to_their_samples() {
+    let db = Database::new(Options::default());
+    let id = series(&db);
+    // More samples stray than may survive, and the choice is another once the second half is there.
+    let value = |i: i64| if i % 8 == 5 { (100 + 10 * i) as f64 } else { ((i * 7919) % 13) as f64 };
+    let all: Vec<(i64, f64)> = (1..240).map(|i| (i * 15, value(i))).collect();
+    let unkept = |level: &LevelSeries| {
+        let mut records = Vec::new();
+        level.records(i64::MIN, 1800, &mut records).unwrap();
+        records.iter().map(|r| r.unkept).sum::<u64>()
+    };
+    let mut found = Vec::new();
+    for (samples, until) in [(&all[..120], 1800), (&all[120..], 3540)] {
+        write(&db, id, samples);
+        roll_all(&db, false, until);
+        let series = shard(&db).rollups.get(0).unwrap().unpack();
+        found.push(series.levels.iter().map(unkept).collect::<Vec<u64>>());
     }
+    assert!(found.iter().all(|levels| levels.iter().all(|&n| n > 0 && n == levels[0])), "{found:?}");
+    assert_ne!(found[1][0], found[0][0]);
+}
 
-    #[derive(Clone, Debug)]
-    enum Op {
-        Write(Vec<(i64, i32, Vec<u64>, bool)>),
-        Roll(i64),
-        Forget(i64),
-        Reopen,
-        Checkpoint,
-    }
-
-    fn op() -> impl Strategy<Value = Op> {
-        let sample = (0i64..30_000, 0i32..3, prop::collection::vec(0u64..5, 1..4), prop::bool::weighted(0.1));
-        prop_oneof![
-            6 => prop::collection::vec(sample, 1..40).prop_map(Op::Write),
-            4 => (0i64..35_000).prop_map(Op::Roll),
-            2 => (0i64..20_000).prop_map(Op::Forget),
-            1 => Just(Op::Reopen),
-            1 => Just(Op::Checkpoint),
-        ]
-    }
-
-    /// Counts of observations by gauge, bounds and index, of all histograms.
-    fn total<'a>(all: impl Iterator<Item = &'a Histogram>) -> BTreeMap<(bool, i32), f64> {
-        let mut total = BTreeMap::new();
-        for h in all {
-            let indices = metricsdb_model::histogram::indices(&h.layout.positive);
-            let Counts::Int(tally) = &h.counts else { return Default::default() };
-            for (index, &count) in indices.zip(&tally.buckets) {
-                *total.entry((h.reset == ResetHint::Gauge, index)).or_default() += count as f64;
-            }
-        }
-        total.retain(|_, count| *count > 0.0);
-        total
-    }
-
-    /// Last minus first, and what was reached before each reset, of the count: what functions of counters come to.
-    fn gain<'a>(all: impl Iterator<Item = &'a Histogram>) -> (f64, u64) {
-        let (mut before, mut gain, mut resets): (Option<&Histogram>, f64, u64) = (None, 0.0, 0);
-        for h in all {
-            if let Some(before) = before {
-                let reset = h.resets_after(before);
-                gain += h.count() - if reset { 0.0 } else { before.count() };
-                resets += u64::from(reset);
-            }
-            before = Some(h);
-        }
-        (gain, resets)
-    }
-
-    fn check(db: &Database, samples: &BTreeMap<i64, Histogram>) -> std::result::Result<(), TestCaseError> {
-        let set = db.select(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
-        if set.is_empty() {
-            prop_assert!(samples.is_empty());
-            return Ok(());
-        }
-        let width = set.resolution(0, TimeRange::ALL).max(60);
-        let windows: Vec<TimeRange> =
-            (0..30_000 / width + 1).map(|i| TimeRange::new(i * width - width + 1, i * width)).collect();
-        let mut points = HistogramSamples::default();
-        set.read_histograms(0, TimeRange::ALL, &mut points).unwrap();
-        let stood = set.stood_histograms(0, &windows).unwrap();
-        prop_assert!(stood.as_ref().is_none_or(|s| s.exact));
-        for (i, window) in windows.iter().enumerate() {
-            let raw = || samples.range(window.start..=window.end).map(|s| s.1);
-            let near = || {
-                let both = points.timestamps.iter().zip(&points.histograms);
-                both.filter(|(t, _)| window.contains(**t)).map(|p| p.1)
-            };
-            prop_assert_eq!(gain(near()), gain(raw()), "{:?}", window);
-            prop_assert_eq!(near().next(), raw().next());
-            prop_assert_eq!(near().next_back(), raw().next_back());
-            if let Some(stood) = &stood {
-                prop_assert_eq!(stood.windows[i].count, raw().count() as u64);
-                prop_assert_eq!(total(stood.windows[i].sums.iter()), total(raw()));
-            }
-        }
+#[test]
+fn records_of_samples_that_were_rewritten_wait_for_the_next_pass() {
+    use metricsdb_model::{Policy, Precision};
+    let disk = Disk::default();
+    let mut db = opened(&disk);
+    let id = series(&db);
+    let mut samples: BTreeMap<i64, f64> = (0..4_000).map(|i| (i * 15, (i % 70) as f64 + 10.125)).collect();
+    write(&db, id, &samples.clone().into_iter().collect::<Vec<_>>());
+    roll(&db, &rule(Some(20_000), [None; 3]), 60_000);
+    let gone = raw_from(&db);
+    assert!(gone > 30_000);
+    let policy = Policy::new(Precision::Digits(2));
+    db.set_precision_rules(vec![("{}".to_owned(), every(), policy)]).unwrap();
+    assert!(db.rewrite_precision(&every(), &Budget::unlimited()).unwrap().changed > 100);
+    let mut left = metricsdb_model::Samples::default();
+    let view = db.select(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
+    view.read(0, TimeRange::new(gone + 1, i64::MAX), &mut left).unwrap();
+    drop(view);
+    samples.extend(left.timestamps.into_iter().zip(left.values));
+    for step in 0..3 {
         db.check().unwrap();
-        Ok(())
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 64 } else { 1000 }))]
-        /// Records tell counts, sums and gains of all histograms, whatever came late, was forgotten or replayed.
-        #[test]
-        fn records_tell_what_histograms_came_to(ops in prop::collection::vec(op(), 1..14)) {
-            let disk = Disk::default();
-            let mut db = opened(&disk);
-            let (mut id, mut samples, mut gone) = (series(&db), BTreeMap::new(), i64::MIN);
-            for op in ops {
-                match op {
-                    Op::Write(batch) => {
-                        for (time, first, counts, gauge) in batch {
-                            let h = histogram(first, &counts, gauge);
-                            let report = db.append_histograms(&[id], &[time], std::slice::from_ref(&h)).unwrap();
-                            prop_assert_eq!(report.accepted, u64::from(time > gone));
-                            if time > gone {
-                                samples.insert(time, h);
-                            }
-                        }
-                    }
-                    Op::Roll(now) => { roll(&db, &rule(None, [None; 3]), now); }
-                    Op::Forget(before) => {
-                        roll(&db, &rule(Some(10_000), [None, Some(20_000), None]), before + 10_000);
-                        let shard = (0..256).find(|&n| db.shard(n).series.len() > 0).unwrap();
-                        gone = db.shard(shard).rollups.get(0).map_or(gone, |s| s.raw_from());
-                    }
-                    Op::Checkpoint => { db.checkpoint().unwrap(); }
-                    Op::Reopen => {
-                        db.close().unwrap();
-                        drop(db);
-                        db = opened(&disk);
-                        id = series(&db);
-                    }
-                }
-            }
-            check(&db, &samples)?;
+        for level in LEVELS {
+            let (found, wanted) = (rounded(records(&db, level)), model(&samples, level));
+            assert!(near(&found, &wanted), "{step} {level}\n{found:?}\n{wanted:?}");
         }
+        if step == 0 {
+            db.checkpoint().unwrap();
+            drop(db);
+            db = opened(&disk);
+        }
+        roll_all(&db, true, 60_000);
     }
 }
