@@ -471,8 +471,20 @@ impl NativeDatabase {
         limits: Limits,
         work: impl FnOnce(&Budget) -> Result<T> + Send,
     ) -> PyResult<T> {
-        let (class, stop) = (Class::Query, Stop::default());
-        let ask = Ask { class, expr: what, source: "python", limits, stop, visits: None };
+        self.run_as(py, Class::Query, "python", what, limits, work)
+    }
+
+    /// A call of another class, or for others than people.
+    pub fn run_as<T: Send>(
+        &self,
+        py: Python<'_>,
+        class: Class,
+        source: &str,
+        what: &str,
+        limits: Limits,
+        work: impl FnOnce(&Budget) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        let ask = Ask { class, expr: what, source, limits, stop: Stop::default(), visits: None };
         call::run(py, &self.queries, ask, work).map(|(found, _)| found)
     }
 
