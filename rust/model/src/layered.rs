@@ -8,7 +8,8 @@ use std::collections::hash_map::Entry;
 
 mod merge;
 
-pub use self::merge::{Timed, merged};
+use self::merge::merged;
+pub use self::merge::{BySeries, Timed};
 use crate::budget::Budget;
 use crate::error::Result;
 use crate::histogram::{Histogram, HistogramSamples};
@@ -309,9 +310,7 @@ impl<'a> Merged<'a> {
             let (set, index) = self.of(member);
             let mut one = T::default();
             read(set, index, range, &mut one)?;
-            if !one.times().is_empty() {
-                found.push((member.set, one));
-            }
+            found.push((member.set, one));
         }
         merged(found, out);
         Ok(())

@@ -58,6 +58,11 @@ pub fn report(report: WriteReport) -> Report {
     (report.accepted, report.duplicates, report.out_of_order, report.series_created, rejected)
 }
 
+/// The predicate of a selector; an empty one takes all series.
+pub fn predicate(selector: &str) -> Result<Predicate> {
+    if selector.is_empty() { Ok(Predicate::All(Vec::new())) } else { syntax::selector(selector) }
+}
+
 /// One predicate per selector text.
 pub fn predicates(selectors: &[String]) -> Result<Vec<Predicate>> {
     selectors.iter().map(|text| syntax::selector(text)).collect()
