@@ -8,7 +8,8 @@ use std::collections::hash_map::Entry;
 
 mod merge;
 
-pub use self::merge::{Timed, merged};
+use self::merge::merged;
+pub use self::merge::{BySeries, Timed};
 use crate::budget::Budget;
 use crate::error::Result;
 use crate::histogram::{Histogram, HistogramSamples};
@@ -129,8 +130,7 @@ impl Source for Layered<'_> {
     }
 
     fn label_size(&self, label: &str) -> Option<u64> {
-        let sizes = self.sources.iter().map(|source| source.label_size(label));
-        sizes.sum()
+        self.sources.iter().map(|source| source.label_size(label)).sum()
     }
 
     fn samples_at_most(&self) -> Option<u64> {
@@ -182,6 +182,9 @@ impl<'a> Past<'a> {
     }
 }
 
+/// A set, and the place of a series in it.
+type Place<'s, 'a> = (&'s (dyn SeriesSet + 'a), usize);
+
 /// Selections of several sources, their series merged.
 struct Merged<'a> {
     sets: Vec<Box<dyn SeriesSet + 'a>>,
@@ -230,12 +233,31 @@ impl<'a> Merged<'a> {
         }
     }
 
-    fn of(&self, member: Member) -> (&(dyn SeriesSet + 'a), usize) {
+    fn of(&self, member: Member) -> Place<'_, 'a> {
         (&*self.sets[member.set as usize], member.index as usize)
     }
 
+    /// Where a row stands, in the order of the sources.
+    fn places(&self, row: usize) -> impl Iterator<Item = Place<'_, 'a>> {
+        self.members(row).iter().map(|&member| self.of(member))
+    }
+
+    /// The one set that knows a row, where no other does.
+    fn lone(&self, row: usize) -> Option<Place<'_, 'a>> {
+        match self.members(row) {
+            &[member] => Some(self.of(member)),
+            _ => None,
+        }
+    }
+
+    /// The one set that has samples of a row in a range, where no other has.
+    fn lone_within(&self, row: usize, range: TimeRange) -> Option<Place<'_, 'a>> {
+        let mut there = self.places(row).filter(|(set, index)| set.span(*index).overlaps(range));
+        there.next().filter(|_| there.next().is_none())
+    }
+
     /// The sets that know a row before what was selected.
-    fn earlier(&self, row: usize) -> impl Iterator<Item = (&(dyn SeriesSet + 'a), usize)> {
+    fn earlier(&self, row: usize) -> impl Iterator<Item = Place<'_, 'a>> {
         let members = match self.past.sets.is_empty() {
             true => None,
             false => self.past.rows.get(&self.labels(row)),
@@ -288,9 +310,7 @@ impl<'a> Merged<'a> {
             let (set, index) = self.of(member);
             let mut one = T::default();
             read(set, index, range, &mut one)?;
-            if !one.times().is_empty() {
-                found.push((member.set, one));
-            }
+            found.push((member.set, one));
         }
         merged(found, out);
         Ok(())
@@ -328,6 +348,22 @@ impl<'a> Merged<'a> {
     }
 }
 
+/// The newest of what some sets know; at equal times that of the first.
+fn newest_of<'s, 'a: 's, T>(
+    places: impl Iterator<Item = Place<'s, 'a>>,
+    ask: impl Fn(&(dyn SeriesSet + 'a), usize) -> Result<Option<(i64, T)>>,
+) -> Result<Option<(i64, T)>> {
+    let mut newest: Option<(i64, T)> = None;
+    for (set, index) in places {
+        if let Some(found) = ask(set, index)?
+            && newest.as_ref().is_none_or(|newest| newest.0 < found.0)
+        {
+            newest = Some(found);
+        }
+    }
+    Ok(newest)
+}
+
 /// What two ranges have in common.
 fn shared(a: TimeRange, b: TimeRange) -> TimeRange {
     TimeRange::new(a.start.max(b.start), a.end.min(b.end))
@@ -354,8 +390,7 @@ impl SeriesSet for Merged<'_> {
     }
 
     fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
-        if let &[member] = self.members(index) {
-            let (set, index) = self.of(member);
+        if let Some((set, index)) = self.lone(index) {
             return set.read(index, range, out);
         }
         let parts = self.parts(index, range).into_iter();
@@ -363,23 +398,12 @@ impl SeriesSet for Merged<'_> {
     }
 
     fn newest(&self, index: usize, range: TimeRange) -> Result<Option<(i64, f64)>> {
-        let mut newest: Option<(i64, f64)> = None;
-        let members = self.members(index).iter().map(|&member| self.of(member));
         let earlier = self.earlier(index).filter(|_| range.start < self.range.start);
-        for (set, index) in members.chain(earlier) {
-            let found = set.newest(index, range)?;
-            if found.is_some_and(|found| newest.is_none_or(|newest| newest.0 < found.0)) {
-                newest = found;
-            }
-        }
-        Ok(newest)
+        newest_of(self.places(index).chain(earlier), |set, i| set.newest(i, range))
     }
 
     fn has_histograms(&self, index: usize) -> bool {
-        self.members(index).iter().any(|&member| {
-            let (set, index) = self.of(member);
-            set.has_histograms(index)
-        })
+        self.places(index).any(|(set, i)| set.has_histograms(i))
     }
 
     fn any_histograms(&self) -> bool {
@@ -392,37 +416,24 @@ impl SeriesSet for Merged<'_> {
     }
 
     fn histogram_before(&self, index: usize, time: i64) -> Result<Option<(i64, Histogram)>> {
-        let mut newest: Option<(i64, Histogram)> = None;
-        let members = self.members(index).iter().map(|&member| self.of(member));
-        for (set, index) in members.chain(self.earlier(index)) {
-            let found = set.histogram_before(index, time)?;
-            if found.as_ref().is_some_and(|found| newest.as_ref().is_none_or(|newest| newest.0 < found.0)) {
-                newest = found;
-            }
-        }
-        Ok(newest)
+        let places = self.places(index).chain(self.earlier(index));
+        newest_of(places, |set, i| set.histogram_before(i, time))
     }
 
     fn has_starts(&self, index: usize) -> bool {
-        self.members(index).iter().any(|&member| {
-            let (set, index) = self.of(member);
-            set.has_starts(index)
-        })
+        self.places(index).any(|(set, i)| set.has_starts(i))
     }
 
     /// Each source is asked about its own samples alone: of others it knows nothing.
     fn read_starts(&self, index: usize, timestamps: &[i64], out: &mut Vec<i64>) -> Result<()> {
-        let members = self.members(index);
-        if let &[member] = members {
-            let (set, index) = self.of(member);
+        if let Some((set, index)) = self.lone(index) {
             return set.read_starts(index, timestamps, out);
         }
         let (Some(&start), Some(&end)) = (timestamps.first(), timestamps.last()) else { return Ok(()) };
         let begun = out.len();
         out.resize(begun + timestamps.len(), 0);
         let mut open: Vec<usize> = (0..timestamps.len()).collect();
-        for &member in members {
-            let (set, index) = self.of(member);
+        for (set, index) in self.places(index) {
             let (mut numbers, mut histograms) = (Samples::default(), HistogramSamples::default());
             set.read(index, TimeRange::new(start, end), &mut numbers)?;
             set.read_histograms(index, TimeRange::new(start, end), &mut histograms)?;
@@ -441,29 +452,20 @@ impl SeriesSet for Merged<'_> {
     }
 
     fn span(&self, index: usize) -> TimeRange {
-        let spans = self.members(index).iter().map(|&member| {
-            let (set, index) = self.of(member);
-            set.span(index)
-        });
+        let spans = self.places(index).map(|(set, i)| set.span(i));
         let whole = spans.reduce(|a, b| TimeRange::new(a.start.min(b.start), a.end.max(b.end)));
         whole.unwrap_or(TimeRange::ALL)
     }
 
     fn summary(&self, index: usize, range: TimeRange, wants: Wants) -> Result<Option<Summary>> {
-        let mut there = self
-            .members(index)
-            .iter()
-            .map(|&member| self.of(member))
-            .filter(|(set, index)| set.span(*index).overlaps(range));
-        match (there.next(), there.next()) {
-            (Some((set, index)), None) => set.summary(index, range, wants),
-            _ => Ok(None),
+        match self.lone_within(index, range) {
+            Some((set, index)) => set.summary(index, range, wants),
+            None => Ok(None),
         }
     }
 
     fn resolution(&self, index: usize, range: TimeRange) -> i64 {
-        if let &[member] = self.members(index) {
-            let (set, index) = self.of(member);
+        if let Some((set, index)) = self.lone(index) {
             return set.resolution(index, range);
         }
         let widths = self.parts(index, range).into_iter().map(|(member, part)| {
@@ -474,8 +476,7 @@ impl SeriesSet for Merged<'_> {
     }
 
     fn summaries(&self, index: usize, windows: &[TimeRange]) -> Result<Option<Stood>> {
-        if let &[member] = self.members(index) {
-            let (set, index) = self.of(member);
+        if let Some((set, index)) = self.lone(index) {
             return set.summaries(index, windows);
         }
         let (Some(first), Some(last)) = (windows.first(), windows.last()) else { return Ok(None) };
@@ -493,37 +494,24 @@ impl SeriesSet for Merged<'_> {
     fn quantiles(&self, index: usize, windows: &[TimeRange]) -> Result<Option<Quantiles>> {
         let (Some(first), Some(last)) = (windows.first(), windows.last()) else { return Ok(None) };
         let range = TimeRange::new(first.start, last.end);
-        let mut there = self
-            .members(index)
-            .iter()
-            .map(|&member| self.of(member))
-            .filter(|(set, index)| set.span(*index).overlaps(range));
-        match (there.next(), there.next()) {
-            (Some((set, index)), None) => set.quantiles(index, windows),
-            _ => Ok(None),
+        match self.lone_within(index, range) {
+            Some((set, index)) => set.quantiles(index, windows),
+            None => Ok(None),
         }
     }
 
     /// Of several sources the histograms that tell every gain are enough.
     fn stood_histograms(&self, index: usize, windows: &[TimeRange]) -> Result<Option<StoodHistograms>> {
-        let &[member] = self.members(index) else { return Ok(None) };
-        let (set, index) = self.of(member);
+        let Some((set, index)) = self.lone(index) else { return Ok(None) };
         set.stood_histograms(index, windows)
     }
 
     fn encoded_bytes(&self, index: usize, range: TimeRange) -> u64 {
-        let bytes = self.members(index).iter().map(|&member| {
-            let (set, index) = self.of(member);
-            set.encoded_bytes(index, range)
-        });
-        bytes.sum()
+        self.places(index).map(|(set, i)| set.encoded_bytes(i, range)).sum()
     }
 
     fn codecs(&self, index: usize, range: TimeRange, names: &mut Vec<&'static str>) {
-        for &member in self.members(index) {
-            let (set, index) = self.of(member);
-            set.codecs(index, range, names);
-        }
+        self.places(index).for_each(|(set, i)| set.codecs(i, range, names));
     }
 
     /// Each set groups its own series, and equal groups are one.

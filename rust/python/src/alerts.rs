@@ -3,34 +3,30 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use metricsdb_model::budget::{Limits, Stop};
-use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::sample::{Values, stale};
 use metricsdb_model::{Budget, Columns, Error, Labels, Matrix, MetricType, Result, Source, TimeRange};
-use metricsdb_query::alert::backtest::{self, Times};
+use metricsdb_query::alert::backtest;
 use metricsdb_query::alert::compile::Query;
-use metricsdb_query::alert::identity::{self, Render};
-use metricsdb_query::alert::{self, Change, Machine, Muting, Plan, Readings, Tally};
+use metricsdb_query::alert::identity;
+use metricsdb_query::alert::{self, Change, Machine, Muting, Plan, Readings};
 use metricsdb_query::exec::Params;
 use metricsdb_query::plan;
 use metricsdb_query::syntax::statement::{Alert, Map, Statement};
 use metricsdb_query::syntax::{self, quote};
 use metricsdb_store::Database;
 use parking_lot::Mutex;
-use polars::prelude::*;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
-use pyo3_polars::PyDataFrame;
 
 use crate::database::NativeDatabase;
-use crate::queries::{Ask, Class};
+use crate::queries::Class;
 use crate::statements::{alert_dict, statement_dict};
-use crate::{call, input, output};
+use crate::{call, input};
 
 pub type Pairs = BTreeMap<String, String>;
 /// (from ms, until ms, labels, reason)
-type NativeMuting = (i64, i64, Vec<(String, String)>, String);
+pub type NativeMuting = (i64, i64, Vec<(String, String)>, String);
 /// (time ms, labels, level, from, to, value, firing, flapping, notify, muted, firing since ms)
 type NativeChange = (
     i64,
@@ -48,10 +44,15 @@ type NativeChange = (
 /// (labels, level, state, pending since, firing since, value, flapping, announced, hidden)
 type NativeActive = (Pairs, usize, &'static str, i64, Option<i64>, f64, bool, bool, bool);
 
+/// (query, labels, values by evaluation)
+type NativeRow = (usize, Pairs, Vec<Option<f64>>);
+/// What queries came to, by their texts.
+type Known<'q> = HashMap<&'q str, Result<Matrix>>;
+
 /// One alert: its plan, and what its machine holds.
 #[pyclass(frozen, module = "metricsdb._native")]
 pub struct AlertRule {
-    plan: Arc<Plan>,
+    pub plan: Arc<Plan>,
     text: String,
     /// With the labels of series that were written last, for the markers of those that end.
     held: Mutex<Held>,
@@ -91,8 +92,7 @@ impl alert::Known for Data<'_> {
             return None;
         }
         let predicate = syntax::selector(selector).ok()?;
-        let always = TimeRange { start: i64::MIN, end: i64::MAX };
-        Some(self.store.bound(&predicate, always, self.budget).ok()??.series)
+        Some(self.store.bound(&predicate, TimeRange::ALL, self.budget).ok()??.series)
     }
 
     fn highest(&self, expr: &str) -> Option<f64> {
@@ -108,7 +108,7 @@ impl alert::Known for Data<'_> {
     }
 }
 
-fn mutings(given: Vec<NativeMuting>) -> Vec<Muting> {
+pub fn mutings(given: Vec<NativeMuting>) -> Vec<Muting> {
     let muting = |(from_ms, until_ms, labels, reason): NativeMuting| Muting {
         from_ms,
         until_ms,
@@ -254,10 +254,8 @@ impl AlertRule {
         lookback_ms: i64,
         recorded: Vec<String>,
     ) -> PyResult<Vec<(&'static str, String, String)>> {
-        let (limits, stop) = (database.limits, Stop::default());
         let what = format!("lint of {}", self.plan.name);
-        let ask = Ask { class: Class::Query, expr: &what, source: "alerts", limits, stop, visits: None };
-        let found = call::run(py, &database.queries, ask, |budget| {
+        database.run_as(py, Class::Query, "alerts", &what, database.limits, |budget| {
             // Spans of the printed text, whatever text the statement was read from.
             let alert = AlertRule::parsed(&self.text)?;
             let place = |lint: &alert::Lint| {
@@ -267,8 +265,7 @@ impl AlertRule {
             let known = Data { store: &database.store, at, lookback_ms, recorded: &recorded, budget };
             let found = alert::lint(&alert, &known);
             Ok(found.into_iter().map(|lint| (lint.check, lint.message.clone(), place(&lint))).collect())
-        })?;
-        Ok(found.0)
+        })
     }
 
     /// Evaluations that are remembered: time (ms), and what the conditions came to.
@@ -283,7 +280,7 @@ impl AlertRule {
         &self,
         py: Python<'_>,
         times: Vec<i64>,
-        rows: Vec<(usize, Pairs, Vec<Option<f64>>)>,
+        rows: Vec<NativeRow>,
         failed: Vec<usize>,
         cuts: Vec<usize>,
         mutings: Vec<NativeMuting>,
@@ -315,7 +312,7 @@ impl AlertRule {
 fn given(
     plan: &Plan,
     times: &[i64],
-    rows: &[(usize, Pairs, Vec<Option<f64>>)],
+    rows: &[NativeRow],
     steps: std::ops::Range<usize>,
 ) -> Result<Vec<Matrix>> {
     let mut answers: Vec<Matrix> = plan.queries.iter().map(|_| Matrix::default()).collect();
@@ -372,15 +369,9 @@ impl NativeDatabase {
     ) -> PyResult<Vec<(Vec<NativeChange>, Option<String>)>> {
         let rules: Vec<&AlertRule> = rules.iter().map(|rule| &**rule).collect();
         let mutings: Vec<Vec<Muting>> = mutings.into_iter().map(self::mutings).collect();
-        let (limits, stop) = (self.limits, Stop::default());
-        let ask = Ask { class: Class::Alert, expr: what, source: "alerts", limits, stop, visits: None };
-        let (known, _) = call::run(py, &self.queries, ask, |budget| {
-            let mut known: HashMap<&str, Result<Matrix>> = HashMap::new();
-            for query in rules.iter().flat_map(|rule| &rule.plan.queries) {
-                let seen = || self.seen_at(query, at, offset_ms, lookback_ms, budget);
-                known.entry(&query.text).or_insert_with(seen);
-            }
-            Ok(known)
+        let known = self.run_as(py, Class::Alert, "alerts", what, self.limits, |budget| {
+            let queries = rules.iter().flat_map(|rule| &rule.plan.queries);
+            Ok(self.seen_at(queries, at, offset_ms, lookback_ms, budget))
         })?;
         // Templates may ask queries of their own, so they are rendered outside of the one above.
         let answers: Vec<Result<Answers<'_>>> =
@@ -413,15 +404,9 @@ impl NativeDatabase {
         render: Option<Py<PyAny>>,
     ) -> PyResult<u64> {
         let rule = &*rule;
-        let (limits, stop) = (self.limits, Stop::default());
         let what = format!("late samples of {}", rule.plan.name);
-        let ask = Ask { class: Class::Batch, expr: &what, source: "alerts", limits, stop, visits: None };
-        let (known, _) = call::run(py, &self.queries, ask, |budget| {
-            let mut known: HashMap<&str, Result<Matrix>> = HashMap::new();
-            for query in &rule.plan.queries {
-                known.insert(&query.text, self.seen_at(query, at, offset_ms, lookback_ms, budget));
-            }
-            Ok(known)
+        let known = self.run_as(py, Class::Batch, "alerts", &what, self.limits, |budget| {
+            Ok(self.seen_at(&rule.plan.queries, at, offset_ms, lookback_ms, budget))
         })?;
         let answers = rule.answers(&known, render.as_ref());
         call::short(py, || Ok(rule.readings(&answers, &[at])?.digest(&rule.plan)))
@@ -433,63 +418,6 @@ impl NativeDatabase {
         call::short(py, || {
             let written = rules.iter().flat_map(|rule| std::mem::take(&mut rule.held.lock().written));
             self.write_alerts(&[], &written.collect::<Vec<_>>(), at)
-        })
-    }
-
-    /// What each of some alerts would have done, from rest at `start` on: a frame with `timestamp`, a column a label,
-    /// and `alert_level`, `alert_from`, `alert_to`, `value`, `alert_firing`, `alert_flapping`, `alert_notify`, `alert_muted`.
-    #[pyo3(signature = (rules, mutings, start, end, step, offset_ms, lookback_ms, render=None))]
-    #[allow(clippy::too_many_arguments)] // rules and times, one to one
-    fn backtest_alerts(
-        &self,
-        py: Python<'_>,
-        rules: Vec<PyRef<'_, AlertRule>>,
-        mutings: Vec<NativeMuting>,
-        start: i64,
-        end: i64,
-        step: i64,
-        offset_ms: i64,
-        lookback_ms: i64,
-        render: Option<Py<PyAny>>,
-    ) -> PyResult<Vec<PyDataFrame>> {
-        let plans: Vec<Arc<Plan>> = rules.iter().map(|rule| rule.plan.clone()).collect();
-        let mutings = self::mutings(mutings);
-        let times = Times { start, end, step, offset_ms, lookback_ms };
-        self.rehearse(py, &plans, |budget| {
-            let all = plans.iter().map(|plan| (&**plan, Vec::new())).collect();
-            let mut render = render.as_ref().map(rendering);
-            let render = render.as_mut().map(|render| render as &mut Render<'_>);
-            let found = backtest::backtest(all, &mutings, times, &*self.stores(), budget, render)?;
-            found.iter().zip(&plans).map(|(changes, plan)| change_frame(changes, plan, budget)).collect()
-        })
-    }
-
-    /// The figures of such rehearsals, a row an alert; `incidents` are their first and last moments (ms).
-    #[pyo3(signature = (rules, mutings, incidents, start, end, step, offset_ms, lookback_ms, render=None))]
-    #[allow(clippy::too_many_arguments)] // rules and times, one to one
-    fn sweep_alerts(
-        &self,
-        py: Python<'_>,
-        rules: Vec<PyRef<'_, AlertRule>>,
-        mutings: Vec<NativeMuting>,
-        incidents: Vec<(i64, i64)>,
-        start: i64,
-        end: i64,
-        step: i64,
-        offset_ms: i64,
-        lookback_ms: i64,
-        render: Option<Py<PyAny>>,
-    ) -> PyResult<PyDataFrame> {
-        let plans: Vec<Arc<Plan>> = rules.iter().map(|rule| rule.plan.clone()).collect();
-        let mutings = self::mutings(mutings);
-        let times = Times { start, end, step, offset_ms, lookback_ms };
-        self.rehearse(py, &plans, |budget| {
-            let all = plans.iter().map(|plan| (&**plan, Tally::new(&incidents))).collect();
-            let mut render = render.as_ref().map(rendering);
-            let render = render.as_mut().map(|render| render as &mut Render<'_>);
-            let mut found = backtest::backtest(all, &mutings, times, &*self.stores(), budget, render)?;
-            found.iter_mut().for_each(|tally| tally.finish(end));
-            tally_frame(&found)
         })
     }
 
@@ -514,11 +442,7 @@ enum Answers<'m> {
 
 impl AlertRule {
     /// The answers to its queries, with labels that are templates rendered.
-    fn answers<'m>(
-        &self,
-        known: &'m HashMap<&str, Result<Matrix>>,
-        render: Option<&Py<PyAny>>,
-    ) -> Result<Answers<'m>> {
+    fn answers<'m>(&self, known: &'m Known<'_>, render: Option<&Py<PyAny>>) -> Result<Answers<'m>> {
         let mut answers = Vec::with_capacity(self.plan.queries.len());
         for query in &self.plan.queries {
             match known.get(&*query.text) {
@@ -585,7 +509,7 @@ impl AlertRule {
 }
 
 /// Asks Python for labels.
-fn rendering(render: &Py<PyAny>) -> impl FnMut(&Map, &Labels, f64, i64) -> Result<Map> + Send {
+pub fn rendering(render: &Py<PyAny>) -> impl FnMut(&Map, &Labels, f64, i64) -> Result<Map> + Send {
     |templates, labels, value, at| {
         let asked = Python::attach(|py| {
             let templates: Pairs = templates.iter().cloned().collect();
@@ -598,31 +522,26 @@ fn rendering(render: &Py<PyAny>) -> impl FnMut(&Map, &Labels, f64, i64) -> Resul
 }
 
 impl NativeDatabase {
-    /// What a query that looks `offset_ms` back comes to at an evaluation.
-    fn seen_at(
+    /// What queries that look `offset_ms` back come to at an evaluation, by their texts: each is evaluated once.
+    fn seen_at<'q>(
         &self,
-        query: &Query,
+        queries: impl IntoIterator<Item = &'q Query>,
         at: i64,
         offset_ms: i64,
         lookback_ms: i64,
         budget: &Budget,
-    ) -> Result<Matrix> {
-        let mut found = backtest::at(query, at - offset_ms, lookback_ms, &*self.stores(), budget)?;
-        found.timestamps.iter_mut().for_each(|t| *t = at);
-        Ok(found)
-    }
-
-    fn rehearse<T: Send>(
-        &self,
-        py: Python<'_>,
-        plans: &[Arc<Plan>],
-        work: impl FnOnce(&Budget) -> Result<T> + Send,
-    ) -> PyResult<T> {
-        // Evaluations come in parts, of which memory alone needs a limit.
-        let (limits, stop) = (Limits { samples_max: u64::MAX, ..self.limits }, Stop::default());
-        let what = format!("backtest of {}", plans.first().map_or("nothing", |plan| &plan.name));
-        let ask = Ask { class: Class::Batch, expr: &what, source: "alerts", limits, stop, visits: None };
-        call::run(py, &self.queries, ask, work).map(|(found, _)| found)
+    ) -> Known<'q> {
+        let stores = self.stores();
+        let seen = |query: &Query| {
+            let mut found = backtest::at(query, at - offset_ms, lookback_ms, &*stores, budget)?;
+            found.timestamps.iter_mut().for_each(|t| *t = at);
+            Ok(found)
+        };
+        let mut known = Known::new();
+        for query in queries {
+            known.entry(&query.text).or_insert_with(|| seen(query));
+        }
+        known
     }
 
     /// Writes samples, and markers after series that ended.
@@ -638,65 +557,4 @@ impl NativeDatabase {
         let columns = Columns { ids: &ids, timestamps: &timestamps, values: Values::Float(&values) };
         self.promised(self.store.append_columns(columns)?).map(|_| ())
     }
-}
-
-/// Columns of a frame of transitions beside labels.
-const COLUMNS: [&str; 7] = [
-    "alert_level",
-    "alert_from",
-    "alert_to",
-    "alert_firing",
-    "alert_flapping",
-    "alert_notify",
-    "alert_muted",
-];
-
-fn change_frame(changes: &[Change], plan: &Plan, budget: &Budget) -> Result<PyDataFrame> {
-    let sets: Vec<Labels> = changes.iter().map(|change| change.labels.clone()).collect();
-    let names = output::label_names(sets.iter(), budget)?;
-    let names: Vec<String> = names.into_iter().filter(|name| name != METRIC_NAME).collect();
-    let mut columns =
-        vec![Column::new("timestamp".into(), changes.iter().map(|c| c.at).collect::<Vec<i64>>())];
-    let mut labels = output::label_columns(&sets, &names, budget)?;
-    for column in &mut labels {
-        if COLUMNS.contains(&column.name().as_str()) || column.name() == "alert" {
-            column.rename(format!("label_{}", column.name()).into());
-        }
-    }
-    columns.extend(labels);
-    let level = |c: &Change| c.level.and_then(|l| plan.levels.get(l)?.name.clone());
-    let flags = |of: fn(&Change) -> bool| changes.iter().map(of).collect::<Vec<bool>>();
-    let [named, from, to, firing, flapping, notify, muted] = COLUMNS;
-    columns.extend([
-        Column::new(named.into(), changes.iter().map(level).collect::<Vec<Option<String>>>()),
-        Column::new(from.into(), changes.iter().map(|c| c.from.as_str()).collect::<Vec<&str>>()),
-        Column::new(to.into(), changes.iter().map(|c| c.to.as_str()).collect::<Vec<&str>>()),
-        Column::new("value".into(), changes.iter().map(|c| c.value).collect::<Vec<f64>>()),
-        Column::new(firing.into(), flags(|c| c.firing)),
-        Column::new(flapping.into(), flags(|c| c.flapping)),
-        Column::new(notify.into(), flags(|c| c.notify)),
-        Column::new(muted.into(), changes.iter().map(|c| c.muted.as_deref()).collect::<Vec<Option<&str>>>()),
-    ]);
-    output::frame(columns)
-}
-
-fn tally_frame(found: &[Tally]) -> Result<PyDataFrame> {
-    let counts = |name: &'static str, of: fn(&Tally) -> u64| {
-        Column::new(name.into(), found.iter().map(of).collect::<Vec<u64>>())
-    };
-    let seconds = |name: &'static str, of: fn(&Tally) -> i64| {
-        Column::new(name.into(), found.iter().map(|tally| of(tally) as f64 / 1e3).collect::<Vec<f64>>())
-    };
-    output::frame(vec![
-        counts("firings", |tally| tally.firings),
-        counts("instances", Tally::instances),
-        counts("notifications", |tally| tally.notifications),
-        counts("pages", |tally| tally.pages),
-        counts("flaps", |tally| tally.flaps),
-        seconds("firing_seconds", |tally| tally.firing_ms),
-        seconds("longest_seconds", |tally| tally.longest_ms),
-        counts("hits", Tally::hits),
-        counts("misses", Tally::misses),
-        counts("false_alarms", |tally| tally.false_alarms),
-    ])
 }

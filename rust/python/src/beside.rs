@@ -1,11 +1,10 @@
 //! One query over several stores: the database's own, and what Python fetched from elsewhere beside it.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
 use std::sync::Arc;
 
-use metricsdb_model::layered::{Timed, merged};
+use metricsdb_model::layered::{BySeries, Timed};
 use metricsdb_model::order::sort_owned;
 use metricsdb_model::{
     Annotation, Answer, Bound, Budget, Error, HistogramSamples, Labels, LabelsBuilder, Layered, Predicate,
@@ -18,7 +17,7 @@ use polars::prelude::*;
 use pyo3::prelude::*;
 use pyo3_polars::PyDataFrame;
 
-use crate::database::NativeDatabase;
+use crate::database::{NativeDatabase, predicate};
 use crate::query::Times;
 use crate::{call, output};
 
@@ -119,9 +118,7 @@ impl Read {
     /// Of one selector; "" takes all series.
     #[new]
     fn new(py: Python<'_>, selector: &str, start: i64, end: i64) -> PyResult<Read> {
-        let all = || Ok(Predicate::All(Vec::new()));
-        let predicate =
-            call::short(py, || if selector.is_empty() { all() } else { syntax::selector(selector) })?;
+        let predicate = call::short(py, || predicate(selector))?;
         Ok(Read { predicate, range: TimeRange::new(start, end) })
     }
 
@@ -319,63 +316,42 @@ impl NativeDatabase {
 
     /// Samples as they were written, without staleness markers.
     fn stored(&self, predicates: &[Predicate], range: TimeRange, budget: &Budget) -> Result<Vec<Stored>> {
-        let (mut found, mut place): (
-            Vec<(Option<u64>, Labels, Vec<(u32, Samples)>)>,
-            HashMap<Labels, usize>,
-        ) = Default::default();
+        let mut found = BySeries::default();
+        let mut own = Vec::new();
         for (rank, store) in self.all().enumerate() {
             let (ids, sets) = store.series(predicates, range, budget)?;
             let rows = store.read_many(&ids, range, budget)?;
-            for ((id, labels), ends) in ids.into_iter().zip(sets).zip(rows.offsets.windows(2)) {
+            for (labels, ends) in sets.into_iter().zip(rows.offsets.windows(2)) {
                 let samples = Samples {
                     timestamps: rows.timestamps[ends[0]..ends[1]].to_vec(),
                     values: rows.values[ends[0]..ends[1]].to_vec(),
                 };
-                let at = *place.entry(labels.clone()).or_insert(found.len());
-                if at == found.len() {
-                    found.push(((rank == 0).then_some(id), labels, Vec::new()));
-                }
-                if !samples.is_empty() {
-                    found[at].2.push((rank as u32, samples));
-                }
+                found.push(labels, rank as u32, samples);
+            }
+            if rank == 0 {
+                own = ids;
             }
         }
-        let whole = |(id, labels, parts)| {
-            let mut samples = Samples::default();
-            merged(parts, &mut samples);
-            Stored { id, labels, samples }
-        };
-        Ok(found.into_iter().map(whole).collect())
+        // Those of the own store come first.
+        let ids = own.into_iter().map(Some).chain(std::iter::repeat(None));
+        Ok(found.merged().zip(ids).map(|((labels, samples), id)| Stored { id, labels, samples }).collect())
     }
 
     /// Samples with what their bits mean, staleness markers included.
     pub fn exact(&self, predicate: &Predicate, range: TimeRange, budget: &Budget) -> Result<Vec<RawSeries>> {
-        let (mut found, mut place): (Vec<(Labels, Vec<(u32, Exact)>)>, HashMap<Labels, usize>) =
-            Default::default();
+        let mut found = BySeries::default();
         for (rank, store) in self.all().enumerate() {
             let view = store.select_exact(predicate, range, budget)?;
             for i in 0..view.len() {
                 let (labels, exact) = (view.labels(i), Exact::read(&view, i, range)?);
                 budget.take_samples(exact.times.len() as u64)?;
                 budget.keep(exact.times.len() * 24 + labels.heap_bytes())?;
-                if exact.times.is_empty() {
-                    continue;
-                }
-                match place.entry(labels) {
-                    Entry::Occupied(known) => found[*known.get()].1.push((rank as u32, exact)),
-                    Entry::Vacant(new) => {
-                        found.push((new.key().clone(), vec![(rank as u32, exact)]));
-                        new.insert(found.len() - 1);
-                    }
+                if !exact.times.is_empty() {
+                    found.push(labels, rank as u32, exact);
                 }
             }
         }
-        let whole = |(labels, parts)| {
-            let mut exact = Exact::default();
-            merged(parts, &mut exact);
-            RawSeries::of(labels, exact)
-        };
-        Ok(found.into_iter().map(whole).collect())
+        Ok(found.merged().map(|(labels, exact)| RawSeries::of(labels, exact)).collect())
     }
 
     /// As `Database::histograms`, of all stores.

@@ -58,6 +58,11 @@ pub fn report(report: WriteReport) -> Report {
     (report.accepted, report.duplicates, report.out_of_order, report.series_created, rejected)
 }
 
+/// The predicate of a selector; an empty one takes all series.
+pub fn predicate(selector: &str) -> Result<Predicate> {
+    if selector.is_empty() { Ok(Predicate::All(Vec::new())) } else { syntax::selector(selector) }
+}
+
 /// One predicate per selector text.
 pub fn predicates(selectors: &[String]) -> Result<Vec<Predicate>> {
     selectors.iter().map(|text| syntax::selector(text)).collect()
@@ -471,8 +476,20 @@ impl NativeDatabase {
         limits: Limits,
         work: impl FnOnce(&Budget) -> Result<T> + Send,
     ) -> PyResult<T> {
-        let (class, stop) = (Class::Query, Stop::default());
-        let ask = Ask { class, expr: what, source: "python", limits, stop, visits: None };
+        self.run_as(py, Class::Query, "python", what, limits, work)
+    }
+
+    /// A call of another class, or for others than people.
+    pub fn run_as<T: Send>(
+        &self,
+        py: Python<'_>,
+        class: Class,
+        source: &str,
+        what: &str,
+        limits: Limits,
+        work: impl FnOnce(&Budget) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        let ask = Ask { class, expr: what, source, limits, stop: Stop::default(), visits: None };
         call::run(py, &self.queries, ask, work).map(|(found, _)| found)
     }
 

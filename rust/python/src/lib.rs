@@ -20,6 +20,7 @@ mod precision;
 mod queries;
 mod query;
 mod records;
+mod rehearsals;
 mod retention;
 mod rollups;
 mod scrape;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use metricsdb_model::budget::{Limits, Stop, Visits};
+use metricsdb_model::budget::{Limits, Visits};
 use metricsdb_model::order::sort_owned;
 use metricsdb_model::sample::is_stale;
 use metricsdb_model::{
@@ -66,16 +66,13 @@ impl NativeDatabase {
         let thinning = thinning(points, method).map_err(|e| error::to_python(py, e))?;
         let times = Times { start, end, step_ms, lookback_ms };
         let class = Class::from_name(priority).map_err(|e| error::to_python(py, e))?;
-        let (limits, stop) = (self.limits, Stop::default());
-        let ask = Ask { class, expr, source: "python", limits, stop, visits: None };
-        let (answered, _) = call::run(py, &self.queries, ask, |budget| {
+        self.run_as(py, class, "python", expr, self.limits, |budget| {
             let mut answer = times.evaluate(self, &syntax::parse(expr)?, expr, cache, budget)?;
             if let Some(thinning) = thinning {
                 answer.matrix = thinning.matrix(answer.matrix, budget)?;
             }
             found(answer, wide, budget)
-        })?;
-        Ok(answered)
+        })
     }
 
     /// The body of `/api/v1/query` and, with a step, `/api/v1/query_range`: its first piece, and the rest if there is

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use metricsdb_model::budget::Stop;
 use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{Error, Histogram, Labels, Matrix, Result};
 use metricsdb_query::alert::backtest;
@@ -15,7 +14,7 @@ use pyo3::prelude::*;
 use crate::alerts::{Pairs, pairs};
 use crate::call;
 use crate::database::NativeDatabase;
-use crate::queries::{Ask, Class};
+use crate::queries::Class;
 
 /// A recording rule, with the series that it wrote last, and their values.
 #[pyclass(frozen, module = "metricsdb._native")]
@@ -47,6 +46,8 @@ impl RecordRule {
 /// What one evaluation writes.
 #[derive(Default)]
 struct Recorded {
+    /// All series with their values; a histogram's is NaN.
+    all: BTreeMap<Labels, f64>,
     values: Vec<(Labels, f64)>,
     histograms: Vec<(Labels, Histogram)>,
 }
@@ -59,13 +60,12 @@ impl RecordRule {
             return Err(Error::execution(message));
         }
         let mut recorded = Recorded::default();
-        let mut now = BTreeMap::new();
         let mut histograms = found.histograms.into_iter().peekable();
         for (place, (labels, value)) in found.labels.into_iter().zip(found.values).enumerate() {
             let labels = self.labels.iter().fold(labels, |all, (name, text)| all.with(name, text));
             let histogram = histograms.next_if(|(at, _)| *at == place).map(|(_, histogram)| histogram);
             let shown = if histogram.is_some() { f64::NAN } else { value };
-            if now.insert(labels.clone(), shown).is_some() {
+            if recorded.all.insert(labels.clone(), shown).is_some() {
                 let message = "vector contains metrics with the same labelset after applying rule labels";
                 return Err(Error::execution(message));
             }
@@ -78,13 +78,10 @@ impl RecordRule {
     }
 
     /// Notes what is written now; returns the series that ended.
-    fn turn(&self, recorded: &Recorded) -> Vec<Labels> {
-        let values = recorded.values.iter().map(|(labels, value)| (labels.clone(), *value));
-        let histograms = recorded.histograms.iter().map(|(labels, _)| (labels.clone(), f64::NAN));
-        let now = values.chain(histograms).collect();
-        let before = std::mem::replace(&mut *self.written.lock(), now);
-        let now = self.written.lock();
-        before.into_keys().filter(|labels| !now.contains_key(labels)).collect()
+    fn turn(&self, all: BTreeMap<Labels, f64>) -> Vec<Labels> {
+        let mut written = self.written.lock();
+        let before = std::mem::replace(&mut *written, all);
+        before.into_keys().filter(|labels| !written.contains_key(labels)).collect()
     }
 }
 
@@ -94,15 +91,12 @@ impl NativeDatabase {
     fn resume_record(&self, py: Python<'_>, rule: PyRef<'_, RecordRule>, at: i64) -> PyResult<()> {
         let rule = &*rule;
         let text = rule.selector();
-        let (limits, stop) = (self.limits, Stop::default());
-        let ask = Ask { class: Class::Alert, expr: &text, source: "alerts", limits, stop, visits: None };
-        call::run(py, &self.queries, ask, |budget| {
+        self.run_as(py, Class::Alert, "alerts", &text, self.limits, |budget| {
             let query = Query { expr: syntax::parse(&text)?, text: text.clone() };
             let found = backtest::at(&query, at, 1, &*self.store, budget)?;
             *rule.written.lock() = found.labels.into_iter().zip(found.values).collect();
             Ok(())
         })
-        .map(|_| ())
     }
 
     /// One evaluation of a recording rule at `at`, whose query looks `offset_ms` back: writes what came at the time that
@@ -120,18 +114,15 @@ impl NativeDatabase {
         limit: Option<usize>,
     ) -> PyResult<usize> {
         let rule = &*rule;
-        let (limits, stop) = (self.limits, Stop::default());
-        let ask =
-            Ask { class: Class::Alert, expr: &rule.query.text, source: "alerts", limits, stop, visits: None };
-        let (written, _) = call::run(py, &self.queries, ask, |budget| {
+        self.run_as(py, Class::Alert, "alerts", &rule.query.text, self.limits, |budget| {
             let found = backtest::at(&rule.query, at - offset_ms, lookback_ms, &*self.stores(), budget)?;
-            let recorded = rule.named(found, limit)?;
-            let ended = rule.turn(&recorded);
-            self.write_alerts(&recorded.values, &ended, at - offset_ms)?;
-            self.write_histograms(recorded.histograms, at - offset_ms)?;
-            Ok(rule.written.lock().len())
-        })?;
-        Ok(written)
+            let Recorded { all, values, histograms } = rule.named(found, limit)?;
+            let count = all.len();
+            let ended = rule.turn(all);
+            self.write_alerts(&values, &ended, at - offset_ms)?;
+            self.write_histograms(histograms, at - offset_ms)?;
+            Ok(count)
+        })
     }
 }
 

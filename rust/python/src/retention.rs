@@ -2,7 +2,6 @@
 
 use metricsdb_model::order::sort_owned;
 use metricsdb_model::{Budget, Labels, Predicate, Result, TimeRange, ValueKind};
-use metricsdb_query::syntax;
 use metricsdb_store::{AgeRule, Expired, Exported, Imported, SHARDS, decode_histogram, encode_histogram};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use polars::prelude::*;
@@ -10,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3_polars::PyDataFrame;
 
 use crate::call;
-use crate::database::{NativeDatabase, Report, predicates, report};
+use crate::database::{NativeDatabase, Report, predicate, predicates, report};
 use crate::{error, input, output};
 
 /// Rows of a frame whose label sets are made at once.
@@ -25,10 +24,6 @@ type Frames = (PyDataFrame, PyDataFrame, PyDataFrame, PyDataFrame);
 
 fn done(done: Expired) -> Done {
     (done.samples, done.series, done.bytes, done.touched, done.records, done.buckets)
-}
-
-fn predicate(selector: &str) -> Result<Predicate> {
-    if selector.is_empty() { Ok(Predicate::All(Vec::new())) } else { syntax::selector(selector) }
 }
 
 /// The series of a selector that none of the others takes.

@@ -2,6 +2,7 @@
 
 use metricsdb_model::{Budget, Error, Labels, Result, Samples, SeriesSet, TimeRange};
 use metricsdb_query::syntax;
+use metricsdb_store::View;
 use metricsdb_store::rollup::states::State;
 use metricsdb_store::rollup::{Beside, EVERY_MAX, Keeping, Level, Pass, Progress, Record, Rule};
 use polars::prelude::Column;
@@ -140,24 +141,14 @@ impl NativeDatabase {
         start: i64,
         end: i64,
     ) -> PyResult<PyDataFrame> {
+        let range = TimeRange::new(start, end);
         self.run(py, selector, |budget| {
-            let predicate = syntax::selector(selector)?;
-            let range = TimeRange::new(start, end);
-            let view = self.store.select_exact(&predicate, range, budget)?;
-            let parts: Vec<(Labels, Vec<Stated>)> = (0..view.len())
-                .into_par_iter()
-                .map(|i| {
-                    budget.check()?;
-                    let buckets = view.states(i, every_ms, range)?;
-                    let states: Vec<Stated> = buckets
-                        .into_iter()
-                        .flat_map(|(end, s)| s.into_iter().map(move |s| (end, s)))
-                        .collect();
-                    budget.keep(states.len() * size_of::<Stated>() * 2)?;
-                    Ok((view.labels(i), states))
-                })
-                .collect::<Result<_>>()?;
-            states_frame(parts, every_ms, budget)
+            let (mut columns, all) = self.rolled(selector, range, budget, |view, i| {
+                let buckets = view.states(i, every_ms, range)?.into_iter();
+                Ok(buckets.flat_map(|(end, states)| states.into_iter().map(move |s| (end, s))).collect())
+            })?;
+            columns.extend(state_columns(&all, every_ms));
+            output::frame(columns)
         })
     }
 
@@ -170,60 +161,60 @@ impl NativeDatabase {
         start: i64,
         end: i64,
     ) -> PyResult<PyDataFrame> {
+        let range = TimeRange::new(start, end);
         self.run(py, selector, |budget| {
-            let predicate = syntax::selector(selector)?;
-            let view = self.store.select_exact(&predicate, TimeRange::new(start, end), budget)?;
-            let parts: Vec<(Labels, Vec<Record>)> = (0..view.len())
-                .into_par_iter()
-                .map(|i| {
-                    budget.check()?;
-                    let records = view.records(i, every_ms, TimeRange::new(start, end))?;
-                    budget.keep(records.len() * size_of::<Record>() * 2)?;
-                    Ok((view.labels(i), records))
-                })
-                .collect::<Result<_>>()?;
-            records_frame(parts, every_ms, budget)
+            let (mut columns, all) =
+                self.rolled(selector, range, budget, |view, i| view.records(i, every_ms, range))?;
+            columns.extend(record_columns(&all, every_ms));
+            output::frame(columns)
         })
     }
 }
 
-/// A bucket's end, and a state in it.
-type Stated = (i64, State);
-
-fn states_frame(parts: Vec<(Labels, Vec<Stated>)>, every: i64, budget: &Budget) -> Result<PyDataFrame> {
-    let (labels, rows): (Vec<Labels>, Vec<Vec<Stated>>) =
-        parts.into_iter().filter(|p| !p.1.is_empty()).unzip();
-    let names = output::label_names(labels.iter(), budget)?;
-    let columns = output::label_columns(&labels, &names, budget)?;
-    let mut offsets = vec![0];
-    for states in &rows {
-        offsets.push(offsets.last().copied().unwrap_or(0) + states.len());
+impl NativeDatabase {
+    /// What `read` gives of each selected series, all together, and the columns of labels beside it.
+    fn rolled<T: Send>(
+        &self,
+        selector: &str,
+        range: TimeRange,
+        budget: &Budget,
+        read: impl Fn(&View<'_>, usize) -> Result<Vec<T>> + Sync,
+    ) -> Result<(Vec<Column>, Vec<T>)> {
+        let view = self.store.select_exact(&syntax::selector(selector)?, range, budget)?;
+        let one = |i: usize| {
+            budget.check()?;
+            let rows = read(&view, i)?;
+            budget.keep(rows.len() * size_of::<T>() * 2)?;
+            Ok((view.labels(i), rows))
+        };
+        let parts: Vec<(Labels, Vec<T>)> = (0..view.len()).into_par_iter().map(one).collect::<Result<_>>()?;
+        let (mut labels, mut offsets, mut all) = (Vec::new(), vec![0], Vec::new());
+        for (of, mut rows) in parts.into_iter().filter(|(_, rows)| !rows.is_empty()) {
+            labels.push(of);
+            all.append(&mut rows);
+            offsets.push(all.len());
+        }
+        let names = output::label_names(labels.iter(), budget)?;
+        let columns = output::label_columns(&labels, &names, budget)?;
+        Ok((output::repeat(&columns, &offsets, budget)?, all))
     }
-    let mut columns = output::repeat(&columns, &offsets, budget)?;
-    let all = || rows.iter().flatten();
-    let starts: Vec<i64> = all().map(|s| s.0.saturating_sub(every)).collect();
-    columns.push(Column::new("start".into(), starts));
-    columns.push(Column::new("timestamp".into(), all().map(|s| s.0).collect::<Vec<i64>>()));
-    columns.push(Column::new("value".into(), all().map(|s| s.1.value).collect::<Vec<f64>>()));
-    columns.push(Column::new("count".into(), all().map(|s| s.1.count).collect::<Vec<u64>>()));
-    let seconds: Vec<f64> = all().map(|s| s.1.held as f64 / 1000.0).collect();
-    columns.push(Column::new("seconds".into(), seconds));
-    output::frame(columns)
 }
 
-fn records_frame(parts: Vec<(Labels, Vec<Record>)>, every: i64, budget: &Budget) -> Result<PyDataFrame> {
-    let (labels, rows): (Vec<Labels>, Vec<Vec<Record>>) =
-        parts.into_iter().filter(|(_, records)| !records.is_empty()).unzip();
-    let names = output::label_names(labels.iter(), budget)?;
-    let columns = output::label_columns(&labels, &names, budget)?;
-    let mut offsets = vec![0];
-    for records in &rows {
-        offsets.push(offsets.last().copied().unwrap_or(0) + records.len());
-    }
-    let mut columns = output::repeat(&columns, &offsets, budget)?;
-    let all: Vec<Record> = rows.into_iter().flatten().collect();
-    columns.extend(record_columns(&all, every));
-    output::frame(columns)
+/// The columns of states in buckets, of which the ends are given; times in ms.
+fn state_columns(all: &[(i64, State)], every: i64) -> Vec<Column> {
+    let times = |name: &str, f: &dyn Fn(i64) -> i64| {
+        Column::new(name.into(), all.iter().map(|(end, _)| f(*end)).collect::<Vec<i64>>())
+    };
+    let numbers = |name: &str, f: fn(&State) -> f64| {
+        Column::new(name.into(), all.iter().map(|(_, s)| f(s)).collect::<Vec<f64>>())
+    };
+    vec![
+        times("start", &|end| end.saturating_sub(every)),
+        times("timestamp", &|end| end),
+        numbers("value", |s| s.value),
+        Column::new("count".into(), all.iter().map(|(_, s)| s.count).collect::<Vec<u64>>()),
+        numbers("seconds", |s| s.held as f64 / 1000.0),
+    ]
 }
 
 /// The columns of records; times in ms.

@@ -1,5 +1,10 @@
 //! Columns of samples in time order, put together.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use crate::labels::Labels;
+
 /// Times, ascending, and what stands at each.
 pub trait Timed: Default {
     type Item;
@@ -9,8 +14,38 @@ pub trait Timed: Default {
     fn columns(&mut self) -> (&mut Vec<i64>, &mut Vec<Self::Item>);
 }
 
+/// What several sources have of series, which are one by their labels.
+#[derive(Default)]
+pub struct BySeries<T> {
+    found: Vec<(Labels, Vec<(u32, T)>)>,
+    places: HashMap<Labels, usize>,
+}
+
+impl<T: Timed> BySeries<T> {
+    /// What the source of this rank has of a series.
+    pub fn push(&mut self, labels: Labels, rank: u32, one: T) {
+        match self.places.entry(labels) {
+            Entry::Occupied(known) => self.found[*known.get()].1.push((rank, one)),
+            Entry::Vacant(new) => {
+                self.found.push((new.key().clone(), vec![(rank, one)]));
+                new.insert(self.found.len() - 1);
+            }
+        }
+    }
+
+    /// Each series with its samples as `merged` puts them together, in the order in which series came first.
+    pub fn merged(self) -> impl Iterator<Item = (Labels, T)> {
+        self.found.into_iter().map(|(labels, parts)| {
+            let mut whole = T::default();
+            merged(parts, &mut whole);
+            (labels, whole)
+        })
+    }
+}
+
 /// Appends the samples of all, in time order, to `out`; at equal times the one with the lowest rank stands.
 pub fn merged<T: Timed>(mut all: Vec<(u32, T)>, out: &mut T) {
+    all.retain(|(_, one)| !one.times().is_empty());
     all.sort_by_key(|(rank, one)| (one.times().first().copied(), *rank));
     let apart = all.windows(2).all(|two| two[0].1.times().last() < two[1].1.times().first());
     if !apart {
@@ -62,9 +97,11 @@ mod tests {
                 timestamps: part.keys().copied().collect(),
                 values: part.values().map(|&v| f64::from(v)).collect(),
             };
-            let all = parts.iter().map(column).enumerate().map(|(rank, one)| (rank as u32, one));
-            let mut found = Samples::default();
-            merged(all.filter(|(_, one)| !one.is_empty()).collect(), &mut found);
+            let mut found = BySeries::default();
+            for (rank, one) in parts.iter().map(column).enumerate() {
+                found.push(Labels::empty(), rank as u32, one);
+            }
+            let found = found.merged().next().map(|(_, one)| one).unwrap_or_default();
             let found: Vec<(i64, f64)> = found.timestamps.into_iter().zip(found.values).collect();
             prop_assert_eq!(found, wanted.into_iter().collect::<Vec<_>>());
         }

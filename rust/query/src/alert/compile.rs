@@ -90,6 +90,12 @@ pub struct Timing {
 }
 
 impl Plan {
+    /// Whether an instance that does not fire is as if it were not there: so it is by default.
+    pub(crate) fn only_fire_matters(&self) -> bool {
+        self.rules.nodata == OnNoData::Clear
+            && self.levels.iter().all(|level| level.clear == ClearTest::NotFire)
+    }
+
     /// The same alert with another bound, duration of `FOR`, or clear bound at one level: for rehearsals. `alert` stays
     /// as it was. Fails with `Error::Input` where the level compares nothing, or the clear bound is on the wrong side.
     pub fn variant(
@@ -182,16 +188,13 @@ pub fn compile(alert: &Alert, text: &str) -> Result<Plan> {
         cap: clauses.cap,
     };
     let (name, mut by, queries) = (alert.name.clone(), alert.by.clone(), compiler.queries);
-    let mut templates = Map::new();
-    if matches!(alert.body, Body::Single(_)) {
-        templates
-            .extend(clauses.own.labels.iter().flatten().filter(|(_, text)| text.contains("{{")).cloned());
-    }
-    let fixed = clauses.own.labels.iter().flatten().filter(|(_, text)| !text.contains("{{"));
-    let mut own: Vec<String> = fixed.map(|(name, _)| name.clone()).collect();
+    let labels = clauses.own.labels.iter().flatten().cloned();
+    let (mut templates, fixed): (Map, Map) = labels.partition(|(_, text)| text.contains("{{"));
+    let mut own: Vec<String> = fixed.into_iter().map(|(name, _)| name).collect();
     own.push("alertname".to_owned());
     if matches!(alert.body, Body::Levels(_)) {
         own.push("severity".to_owned());
+        templates.clear();
     }
     by.iter_mut().for_each(|by| by.extend(templates.iter().map(|(name, _)| name.clone())));
     Ok(Plan { name, by, own, templates, queries, levels: plans, rules, alert: alert.clone() })

@@ -3,51 +3,52 @@
 use std::collections::BTreeMap;
 
 use metricsdb_model::answer::Point;
-use metricsdb_model::{Error, Histogram, Labels, Matrix, Result};
+use metricsdb_model::{Error, Labels, Matrix, Result};
 
-use super::compile::{ClearTest, Plan, Test, compares};
+use super::compile::{Plan, Test, compares};
 use super::readings::Readings;
-use crate::syntax::statement::{Map, OnNoData};
+use crate::syntax::statement::Map;
 
 /// Renders the templates of a sample: their names and texts, the labels and value of the sample, the evaluation (ms).
 pub type Render<'r> = dyn FnMut(&Map, &Labels, f64, i64) -> Result<Map> + Send + 'r;
 
 /// The answers of a plan with rendered labels in their rows, so that these make instances, as in Prometheus. A sample
-/// that no instance hangs on (it does not fire, and nothing else would come of it) is left out. O(samples).
+/// that no instance hangs on (it does not fire, and nothing else would come of it) is left out. Several rows may have the
+/// same labels then: `check` says where that is wrong. O(samples).
 pub fn rendered(plan: &Plan, answers: &[&Matrix], render: &mut Render<'_>) -> Result<Vec<Matrix>> {
-    // By default only fire matters: what is not there does not fire either.
-    let all = plan.rules.nodata != OnNoData::Clear
-        || plan.levels.iter().any(|level| level.clear != ClearTest::NotFire);
+    let only_fire = plan.only_fire_matters();
     let mut found = Vec::with_capacity(answers.len());
     for (query, matrix) in answers.iter().enumerate() {
-        let mut rows: BTreeMap<Labels, BTreeMap<i64, Cell>> = BTreeMap::new();
+        let mut rows: BTreeMap<(Labels, usize), Vec<(i64, Point<'_>)>> = BTreeMap::new();
         for row in 0..matrix.len() {
-            let series = matrix.series(row);
-            for (t, point) in series.points() {
-                let (value, histogram) = match point {
-                    Point::Float(value) => (value, None),
-                    Point::Histogram(histogram) => (0.0, Some(histogram.clone())),
-                };
-                if !all && !plan.levels.iter().any(|level| fires(level.fire, query, value)) {
+            let labels = &matrix.labels[row];
+            for (t, point) in matrix.series(row).points() {
+                // As in Prometheus, a histogram's value is 0.
+                let value = if let Point::Float(value) = point { value } else { 0.0 };
+                if only_fire && !plan.levels.iter().any(|level| fires(level.fire, query, value)) {
                     continue;
                 }
-                let labels = &matrix.labels[row];
                 let texts = render(&plan.templates, labels, value, t)?;
                 let labels = texts.iter().fold(labels.clone(), |all, (name, text)| all.with(name, text));
-                let cells = rows.entry(labels).or_default();
-                if cells.insert(t, Cell { value, histogram }).is_some() && plan.by.is_none() {
-                    return Err(collision());
-                }
+                rows.entry((labels, row)).or_default().push((t, point));
             }
         }
-        found.push(matrix_of(rows));
+        let mut own = Matrix::default();
+        for ((labels, _), points) in rows {
+            for (t, point) in points {
+                match point {
+                    Point::Histogram(histogram) => own.push_histogram(t, histogram.clone()),
+                    Point::Float(value) => {
+                        own.timestamps.push(t);
+                        own.values.push(value);
+                    }
+                }
+            }
+            own.end_row(labels);
+        }
+        found.push(own);
     }
     Ok(found)
-}
-
-struct Cell {
-    value: f64,
-    histogram: Option<Histogram>,
 }
 
 fn fires(test: Test, query: usize, value: f64) -> bool {
@@ -55,27 +56,6 @@ fn fires(test: Test, query: usize, value: f64) -> bool {
         Test::Present { query: wanted } => wanted == query,
         Test::Compare { query: wanted, op, bound } => wanted == query && compares(op, value, bound),
     }
-}
-
-fn matrix_of(rows: BTreeMap<Labels, BTreeMap<i64, Cell>>) -> Matrix {
-    let mut matrix = Matrix::default();
-    for (labels, cells) in rows {
-        for (t, cell) in cells {
-            match cell.histogram {
-                Some(histogram) => matrix.push_histogram(t, histogram),
-                None => {
-                    matrix.timestamps.push(t);
-                    matrix.values.push(cell.value);
-                }
-            }
-        }
-        matrix.end_row(labels);
-    }
-    matrix
-}
-
-fn collision() -> Error {
-    Error::execution("vector contains metrics with the same labelset after applying alert labels")
 }
 
 /// Fails where two samples that fire at one evaluation are the same alert, as in Prometheus: they differ in their metric
@@ -89,7 +69,9 @@ pub fn check(plan: &Plan, readings: &Readings<'_>) -> Result<()> {
         for place in (0..readings.len()).filter(|place| !readings.rests(plan, *place)) {
             let rows: Vec<u32> = readings.rows(place, query).collect();
             if rows.len() > 1 && readings.meet(level.fire, &rows) {
-                return Err(collision());
+                return Err(Error::execution(
+                    "vector contains metrics with the same labelset after applying alert labels",
+                ));
             }
         }
     }

@@ -11,7 +11,6 @@ use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{Labels, Matrix};
 
 use super::compile::{ClearTest, LevelPlan, Plan, Test, compares};
-use crate::syntax::statement::OnNoData;
 use crate::syntax::tree::BinaryOp;
 
 /// One level at one evaluation: three bits, shifted by the level.
@@ -134,9 +133,7 @@ impl<'m> Readings<'m> {
 
     /// What the conditions came to, as one number: equal where the machine would go the same way.
     pub fn digest(&self, plan: &Plan) -> u64 {
-        // Where only fire matters, an instance that does not fire is as if it were not there.
-        let all = plan.rules.nodata != OnNoData::Clear
-            || plan.levels.iter().any(|level| level.clear != ClearTest::NotFire);
+        let all = !plan.only_fire_matters();
         let mut hasher = DefaultHasher::new();
         let mut signals = Vec::new();
         for place in (0..self.len()).filter(|place| all || !self.rests(plan, *place)) {

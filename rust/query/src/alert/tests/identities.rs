@@ -130,12 +130,28 @@ fn two_samples_that_become_one_alert_are_an_error() {
             assert!(error.to_string().contains("same labelset"));
         }
     }
-    let answer = two(x, b, [high, high]);
-    for (text, good) in [
-        ("alert a when x > 5 labels { i=\"{{ v }}\" }", false),
-        ("alert a by (i) when x > 5 labels { i=\"{{ v }}\" }", true),
+    for (text, values, good) in [
+        ("alert a when x > 5 labels { i=\"{{ v }}\" }", [high, high], false),
+        ("alert a by (i) when x > 5 labels { i=\"{{ v }}\" }", [high, high], true),
+        ("alert a when x > 5 clear at 3 labels { i=\"one{{ none\" }", [high, high], false),
+        ("alert a when x > 5 clear at 3 labels { i=\"one{{ none\" }", [high, low], true),
     ] {
-        assert_eq!(rendered(&plan(text), &[&answer], &mut render).is_ok(), good, "{text}");
+        let (plan, answer) = (plan(text), two(x, b, values));
+        let own = rendered(&plan, &[&answer], &mut render).unwrap();
+        let readings = Readings::new(&plan, &[0, 1000], own.iter().collect());
+        assert_eq!(check(&plan, &readings).is_ok(), good, "{text}");
+    }
+}
+
+#[test]
+fn a_sample_that_does_not_fire_hides_none_that_does() {
+    let plan = plan("alert a by (i) when x > 5 clear at 3 labels { i=\"one{{ none\" }");
+    for values in [[&[9.0][..], &[1.0]], [&[1.0], &[9.0]]] {
+        let answer = two(("x", "a"), ("x", "b"), values);
+        let own = rendered(&plan, &[&answer], &mut render).unwrap();
+        let readings = Readings::new(&plan, &[0], own.iter().collect());
+        let changes = Machine::default().run(&plan, &readings, &[], false);
+        assert!(changes.iter().any(|change| change.firing), "{values:?}: {changes:?}");
     }
 }
 
