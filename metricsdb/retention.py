@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -45,7 +45,6 @@ class Retention:
 
     def __init__(self, db: Database, aging: Aging, trash: Trash) -> None:
         self._db, self._aging, self._trash = db, aging, trash
-        self.has_cold: Callable[[], bool] = lambda: bool(db._tiers.catalogs)
 
     @property
     def rules(self) -> tuple[RetentionRule, ...]:
@@ -60,7 +59,7 @@ class Retention:
         """
         rules = rules_of(policy)
         cold = [rule for rule in rules if rule.is_cold]
-        if cold and not self.has_cold():
+        if cold and self._db._cold is None:
             raise ConfigError(
                 f"retention rule {cold[0].title!r}: samples are to go cold, and there is no cold store; "
                 "give Database(cold=…), or end the line in memory"
