@@ -15,7 +15,7 @@ from metricsdb.charts import plot
 from metricsdb.errors import ConfigError
 from metricsdb.frames import TIME
 from metricsdb.lifecycle.deletions import Deleted, Trash
-from metricsdb.lifecycle.forecast import DAY_MS, HISTORY_DAYS, Cold, forecast, growth
+from metricsdb.lifecycle.forecast import DAY_MS, HISTORY_DAYS, HeldCold, forecast, growth
 from metricsdb.lifecycle.impact import Asked, impact, panels
 from metricsdb.lifecycle.retention import Aging, Departure, RetentionLike, RetentionRule, rules_of
 from metricsdb.times import DurationLike, Time, duration_ms, time_ms
@@ -130,7 +130,7 @@ class Retention:
         date = (pl.lit(now_ms) + pl.col("day").cast(pl.Int64) * DAY_MS).cast(TIME).alias("date")
         return found.select(date, *found.columns)
 
-    def _cold(self, now_ms: int) -> Cold:
+    def _cold(self, now_ms: int) -> HeldCold:
         """What is in the cold store, by days back."""
         samples, size = np.zeros(HISTORY_DAYS), 0
         for part in (part for catalog in self._db._tiers.catalogs for part in catalog.parts(-(2**63), 2**63 - 1)):
@@ -139,7 +139,7 @@ class Retention:
                 samples[min(max(back, 0), HISTORY_DAYS - 1)] += part.samples
                 size += part.bytes
         total = samples.sum()
-        return Cold(samples, size / total if total else None)
+        return HeldCold(samples, size / total if total else None)
 
     def compare(
         self,
