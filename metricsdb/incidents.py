@@ -128,26 +128,27 @@ class Pin(msgspec.Struct, frozen=True):
 
 class Pins:
     """Copies of what incidents need, as parts of the cold store, or of one of their own in the database's directory or
-    in memory; no rule touches them. Thread-safe."""
+    in memory; no rule touches them. Thread-safe.
 
-    def __init__(self, db: Database, clock: Clock, where: Path | None) -> None:
-        self._db, self._clock, self._where = db, clock, where
+    A directory that has a store of pins keeps to it, also where there is a cold store by now.
+    """
+
+    def __init__(self, db: Database, clock: Clock, directory: Path | None) -> None:
+        self._db, self._clock = db, clock
+        self._where = None if directory is None else directory / "pins"
         self._mover: Mover | None = None
         self._due_ms = 0
         self._lock = threading.RLock()
-        if where is not None and (where / "pins").is_dir():
-            self._store()
+        if self._where is not None and self._where.is_dir():
+            self._mover = self._own()
+        elif db._cold is not None:
+            # The same one: two movers over one store would not know of each other's steps.
+            self._mover = db._cold.mover
 
-    def _store(self) -> Mover:
-        with self._lock:
-            if self._mover is None:
-                tiers = self._db._tiers
-                known = next(iter(tiers.catalogs), None)
-                if known is None:
-                    known = Catalog(Objects("memory://" if self._where is None else self._where / "pins"))
-                    tiers.catalogs = (*tiers.catalogs, known)
-                self._mover = Mover(known, f"pin{secrets.token_hex(4)}", self._clock)
-            return self._mover
+    def _own(self) -> Mover:
+        catalog, tiers = Catalog(Objects(self._where or "memory://")), self._db._tiers
+        tiers.catalogs = (*tiers.catalogs, catalog)
+        return Mover(catalog, f"pin{secrets.token_hex(4)}", self._clock)
 
     def pin(self, name: str, selector: str, start: int, end: int) -> None:
         """See ``Database.pin``."""
@@ -157,7 +158,9 @@ class Pins:
         with self._lock:
             if any(pin.name == name for pin in self._all()):
                 raise ConfigError(f"pin {name!r} is there already; unpin it first, or choose another name")
-            self._copy(Pin(name, selector, start, end, start - 1), self._clock.now_ms())
+            if self._mover is None:
+                self._mover = self._own()
+            self._copy(self._mover, Pin(name, selector, start, end, start - 1), self._clock.now_ms())
 
     def unpin(self, name: str) -> None:
         """See ``Database.unpin``."""
@@ -190,23 +193,28 @@ class Pins:
 
     def tick(self, now_ms: int) -> None:
         """Copies on what pins are to hold and had not come yet. Raises ``ColdStoreError``."""
-        if now_ms < self._due_ms or (self._mover is None and not self._db._tiers.catalogs):
+        if now_ms < self._due_ms or self._mover is None:
             return
         self._due_ms = now_ms + TOP_UP_MS  # which pins there are is asked of the store
         with self._lock:
             for pin in self._all():
                 if pin.copied_ms < min(pin.end_ms, now_ms - TOP_UP_MS):
-                    self._copy(pin, now_ms)
+                    self._copy(self._mover, pin, now_ms)
+        if self.mover is not None:
+            # Nobody else looks after a store of their own: what was let go of or deleted would stay there for good.
+            self.mover.compact()
+            self.mover.sweep()
 
     @property
     def mover(self) -> Mover | None:
         """Who changes the store of pins, where that is one of their own."""
-        return self._mover if self._db._cold is None else None
+        cold = None if self._db._cold is None else self._db._cold.mover
+        return None if self._mover is cold else self._mover
 
     def _all(self) -> list[Pin]:
-        if self._mover is None and not self._db._tiers.catalogs:
+        if self._mover is None:
             return []
-        objects = self._store().catalog.objects
+        objects = self._mover.catalog.objects
         found = []
         for stored in sorted(objects.list(_NOTES), key=lambda one: one.key):
             try:
@@ -215,18 +223,19 @@ class Pins:
                 continue
         return found
 
-    def _copy(self, pin: Pin, now_ms: int) -> None:
+    def _copy(self, mover: Mover, pin: Pin, now_ms: int) -> None:
         """Day by day, so that no more than one stands in memory. Whoever ends on the way goes on from the last note."""
-        mover = self._store()
         last = min(pin.end_ms, now_ms)
         first = self._first(pin, last)
         while True:
             until = min(last, first + DAY_MS - 1 - first % DAY_MS)
-            held = empty()
-            _filled(held, pieces(self._db._native, self._db._tiers, pin.selector, first, until))
-            series, labels, samples, histograms = held.export(pin.selector, first, until)
-            if labels.height:
-                mover.add(Export(series, labels, samples, histograms), pinned=pin.name)
+            with mover.lock:
+                # Else a deletion may come in between, and what it took from memory would come back.
+                held = empty()
+                _filled(held, pieces(self._db._native, self._db._tiers, pin.selector, first, until))
+                export = Export(*held.export(pin.selector, first, until))
+                if export.labels.height:
+                    mover.add(export, pinned=pin.name)
             # What is near now may still come late: it is copied again.
             settled = until if until < now_ms - LATE_MS else max(first - 1, min(until, now_ms - LATE_MS))
             pin = msgspec.structs.replace(pin, copied_ms=settled)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from metricsdb.charts import plot
 from metricsdb.errors import ConfigError
 from metricsdb.frames import TIME
 from metricsdb.lifecycle.deletions import Deleted, Trash
-from metricsdb.lifecycle.forecast import DAY_MS, HISTORY_DAYS, Cold, forecast, growth
+from metricsdb.lifecycle.forecast import DAY_MS, HISTORY_DAYS, HeldCold, forecast, growth
 from metricsdb.lifecycle.impact import Asked, impact, panels
 from metricsdb.lifecycle.retention import Aging, Departure, RetentionLike, RetentionRule, rules_of
 from metricsdb.times import DurationLike, Time, duration_ms, time_ms
@@ -45,7 +45,6 @@ class Retention:
 
     def __init__(self, db: Database, aging: Aging, trash: Trash) -> None:
         self._db, self._aging, self._trash = db, aging, trash
-        self.has_cold: Callable[[], bool] = lambda: bool(db._tiers.catalogs)
 
     @property
     def rules(self) -> tuple[RetentionRule, ...]:
@@ -60,7 +59,7 @@ class Retention:
         """
         rules = rules_of(policy)
         cold = [rule for rule in rules if rule.is_cold]
-        if cold and not self.has_cold():
+        if cold and self._db._cold is None:
             raise ConfigError(
                 f"retention rule {cold[0].title!r}: samples are to go cold, and there is no cold store; "
                 "give Database(cold=…), or end the line in memory"
@@ -131,7 +130,7 @@ class Retention:
         date = (pl.lit(now_ms) + pl.col("day").cast(pl.Int64) * DAY_MS).cast(TIME).alias("date")
         return found.select(date, *found.columns)
 
-    def _cold(self, now_ms: int) -> Cold:
+    def _cold(self, now_ms: int) -> HeldCold:
         """What is in the cold store, by days back."""
         samples, size = np.zeros(HISTORY_DAYS), 0
         for part in (part for catalog in self._db._tiers.catalogs for part in catalog.parts(-(2**63), 2**63 - 1)):
@@ -140,7 +139,7 @@ class Retention:
                 samples[min(max(back, 0), HISTORY_DAYS - 1)] += part.samples
                 size += part.bytes
         total = samples.sum()
-        return Cold(samples, size / total if total else None)
+        return HeldCold(samples, size / total if total else None)
 
     def compare(
         self,

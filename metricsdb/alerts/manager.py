@@ -259,13 +259,18 @@ class Alerts:
             for group in self._groups.values():
                 for rule in group.rules:
                     seen = [(alert, at, was) for alert in rule.alerts for at, was in alert.seen()]
-                    times = (group.offset_ms, self._lookback_ms, self._labels)
-                    changed = sum(self._native().digest_alert(alert, at, *times) != was for alert, at, was in seen)
+                    changed = sum(self._digest(group, alert, at) != was for alert, at, was in seen)
                     if rule.alerts:
                         rows.append((group.name, rule.name, group.offset_ms / 1000, len(seen), changed))
         schema: dict[str, Any] = {"group": pl.String, "name": pl.String, "offset": pl.Float64}
         counts = {"evaluations": pl.Int64, "changed": pl.Int64}
         return pl.DataFrame(rows, schema={**schema, **counts}, orient="row")
+
+    def _digest(self, group: Group, alert: AlertRule, at_ms: int) -> int:
+        """What an evaluation comes to on the data as they are now, wherever they have gone."""
+        looks = at_ms - group.offset_ms
+        native = self._sight(alert.queries, (looks, looks, 0, self._lookback_ms))
+        return native.digest_alert(alert, at_ms, group.offset_ms, self._lookback_ms, self._labels)
 
     def acknowledge(self, name: str, labels: Mapping[str, str] | None = None, *, by: str, comment: str = "") -> int:
         """Notes that somebody takes care of what is active of an alert (of instances that have these labels), until it

@@ -13,7 +13,7 @@ from metricsdb._native import NativeDatabase
 from metricsdb.errors import ConfigError
 from metricsdb.lifecycle.retention import RetentionRule
 
-__all__ = ["COLD_BYTES", "Cold", "Growth", "forecast", "growth"]
+__all__ = ["COLD_BYTES", "Growth", "HeldCold", "forecast", "growth"]
 
 DAY_MS = 86_400_000
 # Days back that are looked at, and those whose mean is what a day brings.
@@ -55,7 +55,7 @@ class Growth:
 
 
 @dataclass(frozen=True, slots=True)
-class Cold:
+class HeldCold:
     """What is cold now: samples by days back, and bytes of one; None: there are none to measure."""
 
     samples: Floats
@@ -119,7 +119,7 @@ def _days(age_ms: int | None) -> float:
 def forecast(
     rules: Sequence[RetentionRule],
     grown: Sequence[Growth],
-    cold: Cold,
+    cold: HeldCold,
     days: int,
     prices: Mapping[str, float] | None,
 ) -> pl.DataFrame:
@@ -164,7 +164,9 @@ def _memory(rule: RetentionRule | None, g: Growth, ahead: Floats, until: float) 
     return samples, series, size
 
 
-def _cold(g: Growth, ahead: Floats, low: float, high: float, cold: Cold, part: float) -> tuple[Floats, Floats, Floats]:
+def _cold(
+    g: Growth, ahead: Floats, low: float, high: float, cold: HeldCold, part: float
+) -> tuple[Floats, Floats, Floats]:
     # What is in memory now goes cold; what is cold already stays until it is old.
     there = part * _left(cold.samples, ahead, 0.0, high)
     samples = there + _left(g.samples, ahead, low, high) + g.samples_a_day * _new(ahead, low, high)

@@ -178,8 +178,7 @@ def _plain(expr: str, range_ms: int) -> str:
     """A query without Grafana's variables: any value where a label is compared with one."""
 
     def matcher(found: re.Match[str]) -> str:
-        text = "|".join(_ANY.sub(".*", part) for part in [found[2]])
-        return f'=~"{text}"' if found[1] in ("=", "=~") else '!~""'
+        return f'=~"{_ANY.sub(".*", found[2])}"' if found[1] in ("=", "=~") else '!~""'
 
     expr = re.sub(r"\$\{?__(?:rate_)?interval(?:_ms)?\}?", _INTERVAL, expr)
     expr = re.sub(r"\$\{?__range(?:_s|_ms)?\}?", duration_text(max(range_ms, 1000)), expr)

@@ -21,6 +21,8 @@ from metricsdb.server.state import Counts
 __all__ = ["Admin"]
 
 Answer = Callable[["Admin", Form], Awaitable[Response]]
+# As Go reads them; the empty text is a parameter that is not there.
+_BOOLEANS = {"", "1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"}
 
 
 class Admin:
@@ -63,21 +65,7 @@ class Admin:
 
     async def snapshot(self, form: Form) -> Response:
         """Writes everything into a folder of the data directory. ``skip_head`` means nothing here: all is one store."""
-        if form.text("skip_head") not in (
-            "",
-            "0",
-            "1",
-            "t",
-            "f",
-            "true",
-            "false",
-            "T",
-            "F",
-            "TRUE",
-            "FALSE",
-            "True",
-            "False",
-        ):
+        if form.text("skip_head") not in _BOOLEANS:
             raise BadParameter('unable to parse boolean "skip_head" argument', "skip_head")
         home = self._db._home
         if home is None:

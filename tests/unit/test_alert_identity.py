@@ -97,6 +97,20 @@ def test_late_samples_that_would_have_changed_an_evaluation_are_counted(db, cloc
     assert db.alerts.late()["changed"].to_list() == [1, 3]
 
 
+def test_samples_that_have_gone_cold_are_not_taken_for_changed(clock):
+    pytest.importorskip("obstore")
+    with mdb.Database(clock=clock, cold="memory://") as db:
+        fill(db, [9, 9, 1])
+        db.alerts.install("ALERT A WHEN x > 5")
+        ticks(db, clock, 3)
+        clock.move(86_400)
+        assert db.cold.move("x", clock.now_ms() / 1000).samples == 3
+        clock.move(3600)
+        db.cold.run()
+        assert db._native.series_frame(["x"], 0, 2**62).is_empty()
+        assert db.alerts.late().select("evaluations", "changed").rows() == [(3, 0)]
+
+
 def test_lints_know_the_data(db, clock):
     fill(db, [9] * 5)
     fill(db, [1000 + i for i in range(5)], name="req_total")

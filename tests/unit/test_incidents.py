@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 import metricsdb as mdb
 from metricsdb import incidents
+from metricsdb.lifecycle.cold.move import Mover
 from metricsdb.lifecycle.cold.objects import Objects
 from metricsdb.testing import FakeClock
 from tests.tiers import move, mover_of
@@ -29,9 +31,9 @@ def at(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
 
 
-def filled(clock: FakeClock | None = None, path: Path | None = None) -> mdb.Database:
+def filled(clock: FakeClock | None = None, path: Path | None = None, cold: str | None = None) -> mdb.Database:
     """Two days of all kinds of samples."""
-    db = mdb.Database(path, clock=clock)
+    db = mdb.Database(path, clock=clock, cold=cold)
     times = np.arange(T0, T0 + 2 * DAY, 600_000).view("datetime64[ms]")
     floats = np.linspace(0, 1, len(times))
     floats[:4] = [math.nan, -0.0, math.inf, STALE.view("float64")]
@@ -94,10 +96,10 @@ def test_a_view_that_would_not_fit_says_so():
 @pytest.mark.parametrize("where", ["cold", "directory", "memory"])
 def test_a_pin_outlives_what_rules_take(where: str, tmp_path: Path):
     clock = FakeClock(T0 + 2 * DAY + 7_200_000)
-    db = filled(clock, tmp_path / "db" if where == "directory" else None)
+    db = filled(clock, tmp_path / "db" if where == "directory" else None, "memory://" if where == "cold" else None)
     wanted = exact(db, "x", T0 + 3_600_000, T0 + DAY + 3_600_000)
     if where == "cold":
-        half_cold(db)
+        assert db.cold.move("x", at(T0 + DAY)).samples
     db.pin("night", "x", at(T0 + 3_600_000), at(T0 + DAY + 3_600_000))
     with pytest.raises(mdb.ConfigError, match="there already"):
         db.pin("night", "x", at(T0), at(T0 + 1))
@@ -115,6 +117,64 @@ def test_a_pin_outlives_what_rules_take(where: str, tmp_path: Path):
     assert exact(db, "x", T0 + DAY + 1, T0 + DAY + 3_600_000) == []
     with pytest.raises(mdb.ConfigError, match="no pin is called 'night'"):
         db.unpin("night")
+    db.close()
+
+
+def test_what_pins_held_leaves_their_directory(tmp_path: Path):
+    clock = FakeClock(T0 + 3 * DAY)
+    with filled(clock, tmp_path) as db:
+        db.pin("both", '{__name__=~"x|other"}', at(T0), at(T0 + DAY))
+        db.pin("one", "x", at(T0), at(T0 + DAY))
+        db.unpin("one")
+        db.delete("other", at(T0), at(T0 + DAY))
+        before = len(db.pins()), exact(db, "x")
+        for _ in range(2):
+            db.tick()
+            clock.move(1000)
+        parts = db._pins._mover.catalog.state.parts
+        assert sum(part.samples for part in parts) == db.pins()["samples"].item() == 3 * 145
+        assert not any(part.tombstones for part in parts)
+        there = {str(file.relative_to(tmp_path / "pins")) for file in (tmp_path / "pins").rglob("*.parquet")}
+        assert there == db._pins._mover.catalog.state.keys()
+        assert (len(db.pins()), exact(db, "x")) == before
+
+
+def test_pins_of_a_directory_are_there_when_it_gets_a_cold_store(tmp_path: Path):
+    clock = FakeClock(T0 + 3 * DAY)
+    with filled(clock, tmp_path / "db") as db:
+        wanted = exact(db, "x")
+        db.pin("early", "x", at(T0), at(T0 + 2 * DAY))
+    with mdb.Database(tmp_path / "db", clock=clock, cold=str(tmp_path / "cold")) as db:
+        db._native.delete(["x"], T0, T0 + 2 * DAY)
+        assert db.pins()["name"].to_list() == ["early"]
+        assert exact(db, "x") == wanted
+        assert db.delete("x", at(T0), at(T0 + 2 * DAY)).cold_parts
+        assert exact(db, "x") == []
+
+
+@pytest.mark.parametrize("cold", [None, "memory://"])
+def test_nothing_is_deleted_between_what_a_pin_reads_and_what_it_keeps(
+    cold: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    db = filled(FakeClock(T0 + 3 * DAY), cold=cold)
+    db.pin("first", "other", at(T0), at(T0 + 1))
+    fill, held = incidents._filled, []
+
+    def is_held(mover: Mover) -> bool:
+        free = mover.lock.acquire(blocking=False)
+        if free:
+            mover.lock.release()
+        return not free
+
+    def filling(*given: object) -> None:
+        fill(*given)
+        with ThreadPoolExecutor(1) as other:
+            # As a deletion asks for them.
+            held.extend(other.map(is_held, db._movers()))
+
+    monkeypatch.setattr(incidents, "_filled", filling)
+    db.pin("second", "x", at(T0), at(T0 + DAY - 1))
+    assert held == [True]
     db.close()
 
 

@@ -93,6 +93,14 @@ def test_what_is_wrong_with_a_rule_is_said_with_its_name(given, words):
     assert words in str(error.value)
 
 
+def test_a_store_of_pins_is_no_cold_store():
+    pytest.importorskip("obstore")
+    db, _ = filled()
+    db.pin("p", "m", 0, T0)
+    with pytest.raises(mdb.ConfigError, match="there is no cold store"):
+        db.retention.use("memory 1d -> cold")
+
+
 def test_a_selector_that_cannot_be_read_changes_nothing():
     db, _ = filled(retention="2d")
     with pytest.raises(mdb.ParseError):
@@ -136,8 +144,8 @@ def test_a_policy_that_changes_holds_at_the_next_tick():
 
 
 def test_samples_that_go_cold_leave_memory_only_when_they_are_gone_everywhere():
-    db, _ = filled()
-    db.retention.has_cold = lambda: True
+    pytest.importorskip("obstore")
+    db, _ = filled(cold="memory://")
     db.retention.use("memory 1d -> cold 2d")
     engine = db._upkeep.aging
     now = T0 * 1000
@@ -163,8 +171,8 @@ def test_a_rule_above_its_bytes_loses_its_oldest_samples_sooner():
 
 
 def test_a_share_of_memory_bounds_too_and_cold_samples_are_pressed_not_dropped():
-    db, _ = filled(days=20, step=60)
-    db.retention.has_cold = lambda: True
+    pytest.importorskip("obstore")
+    db, _ = filled(days=20, step=60, cold="memory://")
     db.retention.use([RetentionRule.of('{service="0"}', "memory 30d -> cold", max_share=0.1), {"keep": "30d"}])
     db.tick()
     assert oldest(db, "m") == (T0 - 20 * DAY) * 1000

@@ -108,11 +108,9 @@ def _marks(part: Part, series: pl.Series) -> pl.DataFrame:
     )
 
 
-def empty(
-    limits: tuple[int, int, int] = (2**40, 2**40, 2**40), memory: tuple[int, int] | None = None
-) -> NativeDatabase:
+def empty() -> NativeDatabase:
     """A store for what was fetched: the value written last stands."""
-    return NativeDatabase("last", limits, ([20, 20, 2], 100, 10_000), 0, secrets.randbits(64), None, memory)
+    return NativeDatabase("last", _LIMITS, ([20, 20, 2], 100, 10_000), 0, secrets.randbits(64), None, None)
 
 
 class Tiers:
