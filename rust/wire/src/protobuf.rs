@@ -4,6 +4,7 @@
 //! into what the sender sent.
 
 use metricsdb_model::Error;
+pub use metricsdb_model::varint::put_varint;
 
 /// Where and why the bytes are not protobuf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -315,15 +316,6 @@ const WRONG_TYPE: &str = "a field has another type than its schema says";
 /// What a number whose sign is its lowest bit stands for.
 pub fn unzigzag(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
-}
-
-/// Appends a varint.
-pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 /// Appends a number as a field.
