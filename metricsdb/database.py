@@ -242,10 +242,13 @@ class Database:
         cold = None if self._cold is None else self._cold.mover
         return [mover for mover in (cold, self._pins.mover) if mover is not None]
 
-    def _carry(self) -> None:
-        """What is due between memory and the cold store: it may wait for the network, and so holds up no alert."""
+    def _carry(self, now_ms: int | None = None) -> None:
+        """What is due between memory and stores of cold and pinned samples: it may wait for the network, so it holds up
+        no alert."""
+        at = self.now_ms() if now_ms is None else now_ms
         if self._cold is not None:
-            self._cold.step(self.now_ms())
+            self._cold.step(at)
+        self._pins.tick(at)
 
     def _empty(self) -> NativeDatabase:
         # The hash of raw label bytes is keyed at random, so that no sender can make series collide.
@@ -359,11 +362,11 @@ class Database:
         """
         now_ms = self.now_ms() if now is None else time_ms(now, self.now_ms())
         self.alerts.tick(now_ms)
-        self._pins.tick(now_ms)
         self.retention.tick(now_ms)
-        if self._cold is not None and not self._background:
-            self._cold.step(now_ms)
-        return self._upkeep.tick(self._native, now_ms)
+        done = self._upkeep.tick(self._native, now_ms)
+        if not self._background:
+            self._carry(now_ms)
+        return done
 
     def delete(
         self,
@@ -394,12 +397,8 @@ class Database:
         if seconds <= 0:
             raise ConfigError(f"every {every!r} must be longer than zero")
         self.stop()
-        # Receivers may be slow: who waits for them holds up no evaluation.
-        works: list[Callable[[], object]] = [
-            self.tick,
-            self.alerts.send,
-            *([] if self._cold is None else [self._carry]),
-        ]
+        # Receivers and stores may be slow: who waits for them holds up no evaluation.
+        works: tuple[Callable[[], object], ...] = (self.tick, self.alerts.send, self._carry)
         self._background = tuple(Background(work, seconds) for work in works)
 
     def stop(self) -> None:
