@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 
 from metricsdb.errors import DatabaseLocked, StorageError
+from metricsdb.files import sync_folder
 
 __all__ = ["Message", "Outbox"]
 
@@ -231,9 +232,7 @@ class Outbox:
             _write(file, data)
             os.fsync(file.fileno())
             fresh.replace(self.path)
-            home = os.open(self.path.parent, os.O_RDONLY)
-            os.fsync(home)
-            os.close(home)
+            sync_folder(self.path.parent)
         except OSError as error:
             file.close()
             raise StorageError(f"{self.path}: cannot be written: {error}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import msgspec
 
 from metricsdb.alerts.groups import Group, groups_of, keys
 from metricsdb.errors import CorruptionError, FormatVersionError, StorageError
+from metricsdb.files import write_whole
 
 __all__ = ["load", "save"]
 
@@ -42,20 +42,9 @@ def _dump(groups: Sequence[Group], acknowledged: dict[str, Any]) -> bytes:
 
 def save(directory: Path, groups: Sequence[Group], acknowledged: dict[str, Any], sync: bool) -> None:
     """Writes the file beside, and renames it into place. Raises ``StorageError``."""
-    target, fresh = directory / FILE, directory / (FILE + ".new")
+    target = directory / FILE
     try:
-        with open(fresh, "wb") as file:
-            file.write(_dump(groups, acknowledged))
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        os.replace(fresh, target)
-        if sync:
-            handle = os.open(directory, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        write_whole(target, _dump(groups, acknowledged), sync=sync)
     except OSError as error:
         raise StorageError(f"{target}: {error.strerror}; alerts go on, and are saved at the next evaluation") from None
 

@@ -15,6 +15,7 @@ import polars as pl
 
 from metricsdb._native import NativeDatabase
 from metricsdb.errors import ConfigError, MetricsDBError, StorageError
+from metricsdb.files import sync_folder, write_whole
 
 __all__ = ["Deleted", "Deletion", "Trash"]
 
@@ -170,10 +171,9 @@ class Trash:
             return
         self._kept[note.id] = (note, [])
         folder = self._root / note.id
-        new = folder / f"{NOTE}.new"
         try:
-            new.write_bytes(msgspec.json.encode(note))
-            os.replace(new, folder / NOTE)
+            write_whole(folder / NOTE, msgspec.json.encode(note))
+            sync_folder(folder.parent)
         except OSError as error:
             raise StorageError(
                 f"{folder} cannot be written: {error.strerror}; until the database closes, "

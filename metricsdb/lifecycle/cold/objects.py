@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from metricsdb.errors import ColdStoreError, ConfigError
+from metricsdb.files import sync_folder
 
 __all__ = ["SCRATCH", "Missing", "Objects", "Stored", "Taken", "library"]
 
@@ -210,11 +211,7 @@ def _write(root: Path, owner: str, key: str, body: bytes, move: Callable[[Path, 
         scratch.unlink(missing_ok=True)
     folder = target.parent
     while True:
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_folder(folder)
         if folder == root:
             return
         folder = folder.parent
