@@ -10,6 +10,7 @@ import polars as pl
 
 import metricsdb as mdb
 from benchmarks import workloads
+from metricsdb._native import StopSwitch
 
 SELECTOR = '{__name__=~".+"}'
 RUNS = 5
@@ -32,7 +33,10 @@ def _shapes(db: mdb.Database, fleet: workloads.Workload) -> list[dict]:
 
     def evaluate() -> None:
         # The limit cuts the answer to one series before it is written: what is left is the evaluation.
-        db._native.api_query(SELECTOR, start, end, step, 300_000, 60_000, 1)
+        stop = StopSwitch()
+        db._native.api_query(
+            SELECTOR, start, end, step, 300_000, 60_000, 1, "", "query", "benchmark", stop, cache=False
+        )
 
     def answer(wide: bool = False) -> pl.DataFrame:
         return db.query_range(SELECTOR, start / 1000, end / 1000, f"{step}ms", wide=wide, cache=False)

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{Answer, Budget, Error, Histogram, Labels, Matrix, Result};
+use metricsdb_query::exec::Freed;
 use metricsdb_store::ChunkRow;
 use polars::prelude::*;
 use polars_arrow::array::MutableBinaryViewArray;
@@ -220,11 +221,11 @@ pub fn label_name(column: &str) -> &str {
 
 /// The long frame of a matrix: labels, `timestamp` (Int64 ms), `value`; a row per sample. O(rows x labels).
 fn long_frame(matrix: Matrix, budget: &Budget) -> Result<PyDataFrame> {
-    let names = label_names(matrix.labels.iter(), budget)?;
     let offsets = &matrix.offsets;
-    let mut columns = repeated_labels(&matrix.labels, &names, |i| offsets[i + 1] - offsets[i], budget)?;
-    // Freeing a million label sets takes longer than a caller who stopped the query should wait.
-    rayon::spawn(move || drop(matrix.labels));
+    let columns = label_names(matrix.labels.iter(), budget)
+        .and_then(|names| repeated_labels(&matrix.labels, &names, |i| offsets[i + 1] - offsets[i], budget));
+    drop(Freed(matrix.labels));
+    let mut columns = columns?;
     columns.push(Column::new("timestamp".into(), matrix.timestamps));
     columns.push(value_column(matrix.values, &matrix.histograms));
     frame(columns)

@@ -58,6 +58,8 @@ pub struct View<'a> {
 
 /// Views of more series are freed by the pool: their chunks lie all over memory, and who stopped a query should not wait.
 const FREED_BY_POOL: usize = 1 << 13;
+/// Series that are freed at once, before work that waits for the thread gets its turn.
+const FREED_AT_ONCE: usize = 1 << 12;
 
 /// A record is read in the time of as many samples.
 const SAMPLES_A_RECORD: u64 = 12;
@@ -65,9 +67,15 @@ const SAMPLES_A_RECORD: u64 = 12;
 impl Drop for View<'_> {
     fn drop(&mut self) {
         if self.series.len() > FREED_BY_POOL {
-            let (series, histograms) =
+            let (mut series, histograms) =
                 (std::mem::take(&mut self.series), std::mem::take(&mut self.histograms));
-            rayon::spawn(move || drop((series, histograms)));
+            rayon::spawn(move || {
+                drop(histograms);
+                while !series.is_empty() {
+                    series.truncate(series.len().saturating_sub(FREED_AT_ONCE));
+                    rayon::yield_now();
+                }
+            });
         }
     }
 }

@@ -42,6 +42,43 @@ pub(crate) enum LabelColumn<'a> {
     },
 }
 
+/// More label sets are freed by the pool: each is an allocation of its own, and who stopped a query should not wait.
+const FREED_BY_POOL: usize = 1 << 13;
+
+/// Freed at once, before work that waits for the thread gets its turn.
+const FREED_AT_ONCE: usize = 1 << 12;
+
+/// Label sets that are freed by the pool where they are many, however the query ends.
+pub struct Freed(pub Vec<Labels>);
+
+impl Freed {
+    pub(crate) fn take(&mut self) -> Vec<Labels> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        if self.0.len() > FREED_BY_POOL {
+            let mut labels = self.take();
+            rayon::spawn(move || {
+                while !labels.is_empty() {
+                    labels.truncate(labels.len().saturating_sub(FREED_AT_ONCE));
+                    rayon::yield_now();
+                }
+            });
+        }
+    }
+}
+
+impl Drop for LabelColumn<'_> {
+    fn drop(&mut self) {
+        if let LabelColumn::Ready(labels) = self {
+            drop(Freed(std::mem::take(labels)));
+        }
+    }
+}
+
 impl LabelColumn<'_> {
     pub fn get(&self, row: usize) -> Labels {
         match self {
@@ -50,9 +87,9 @@ impl LabelColumn<'_> {
         }
     }
 
-    pub fn build(self, budget: &Budget) -> Result<Vec<Labels>> {
-        match self {
-            LabelColumn::Ready(labels) => Ok(labels),
+    pub fn build(mut self, budget: &Budget) -> Result<Vec<Labels>> {
+        match &mut self {
+            LabelColumn::Ready(labels) => Ok(std::mem::take(labels)),
             LabelColumn::Stored { set, index } => {
                 budget.hold(index.len() * size_of::<Labels>())?;
                 let parts = index.par_chunks(ROWS_PER_CHECK).map(|rows| {
@@ -61,7 +98,16 @@ impl LabelColumn<'_> {
                     budget.hold(text_bytes(&part))?;
                     Ok(part)
                 });
-                Ok(parts.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+                let parts: Vec<Result<Vec<Labels>>> = parts.collect();
+                let mut all = Freed(Vec::with_capacity(index.len()));
+                let mut whole = Ok(());
+                for part in parts {
+                    match part {
+                        Ok(part) => all.0.extend(part),
+                        Err(error) => whole = Err(error),
+                    }
+                }
+                whole.map(|()| all.take())
             }
         }
     }
@@ -260,7 +306,7 @@ impl<'a> Block<'a> {
     /// Joins rows of equal labels that never meet at one step; fails where two do. Where only one of them
     /// is to lose its name, they meet no more than others, but stay two.
     pub fn merge_equal(mut self, budget: &Budget) -> Result<Block<'a>> {
-        let labels = self.labels_ready(budget)?.clone();
+        let Freed(labels) = &Freed(self.labels_ready(budget)?.clone());
         budget.hold(labels.len() * 2 * ROW_BYTES)?;
         let mut first = std::collections::HashMap::with_capacity(labels.len());
         let mut kept = Vec::with_capacity(labels.len());

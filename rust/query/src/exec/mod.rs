@@ -45,6 +45,7 @@ use metricsdb_model::{Answer, Budget, Error, Grouping, Result, SeriesSet, Source
 use crate::annotations::Notes;
 use crate::syntax::tree::{Aggregate, AggregateOp, Binary, BinaryOp, Expr, ExprKind, ValueType};
 pub use alone::alone;
+pub use block::Freed;
 use block::{Block, Vector, present};
 use grid::Grid;
 pub use memo::Memo;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use metricsdb_model::order::{sort_by, sort_owned};
 use metricsdb_model::{AnswerKind, Budget, Error, Histogram, Labels, Layout, Matrix, Result, Samples};
 
-use super::block::{Block, present};
+use super::block::{Block, Freed, present};
 use super::cells::Cell;
 use super::grid::{CELLS_PER_CHECK, Grid};
 use super::labels::drop_metadata;
@@ -148,7 +148,7 @@ impl<'a> Evaluator<'a> {
         if block.ordered && grid.steps == 1 {
             order.sort_unstable();
         }
-        let labels = std::mem::take(block.labels_ready(budget)?);
+        let mut labels = Freed(std::mem::take(block.labels_ready(budget)?));
         let mut samples = 0;
         for row in block.values.chunks(CELLS_PER_CHECK) {
             budget.check()?;
@@ -161,9 +161,13 @@ impl<'a> Evaluator<'a> {
         let mut matrix = self.matrix(order.len(), samples)?;
         matrix.histograms.reserve_exact(histograms);
         for row in order {
-            budget.check()?;
+            if let Err(ended) = budget.check() {
+                drop(Freed(matrix.labels));
+                return Err(ended);
+            }
             let at = row as usize;
-            push_row(&mut matrix, labels[at].clone(), grid, block.row(at), block.cells.row(at));
+            let its = std::mem::take(&mut labels.0[at]);
+            push_row(&mut matrix, its, grid, block.row(at), block.cells.row(at));
         }
         Ok(matrix)
     }

@@ -7,7 +7,7 @@ use metricsdb_model::order::sort_by;
 use metricsdb_model::{Budget, Labels, Result, Span};
 
 use super::Evaluator;
-use super::block::Block;
+use super::block::{Block, Freed};
 use super::grid::Grid;
 use super::labels::natural;
 use crate::function::label::{LabelJoin, LabelReplace};
@@ -56,9 +56,9 @@ impl<'a> Evaluator<'a> {
     ) -> Result<Block<'a>> {
         let names = self.strings(&args[1..])?;
         let mut block = self.block(&args[0], grid)?;
-        let labels: Vec<Labels> = block.labels_ready(self.budget)?.clone();
+        let labels = Freed(block.labels_ready(self.budget)?.clone());
         self.order_rows(block, span, |_, a, b| {
-            let (x, y) = (&labels[a], &labels[b]);
+            let (x, y) = (&labels.0[a], &labels.0[b]);
             let by_name = names.iter().map(|name| natural(x.value(name), y.value(name)));
             let order = by_name.fold(Ordering::Equal, Ordering::then).then_with(|| x.cmp(y));
             if descending { order.reverse() } else { order }
@@ -80,11 +80,11 @@ impl<'a> Evaluator<'a> {
         if block.steps > 1 {
             return Ok(block);
         }
-        let labels: Vec<Labels> = block.labels_ready(self.budget)?.clone();
+        let labels = Freed(block.labels_ready(self.budget)?.clone());
         self.budget.hold(block.len() * (2 * size_of::<Labels>() + size_of::<usize>()))?;
         let mut order: Vec<usize> = (0..block.len()).collect();
         sort_by(&mut order, self.budget, |&a, &b| {
-            compare(&block, a, b).then_with(|| labels[a].cmp(&labels[b]))
+            compare(&block, a, b).then_with(|| labels.0[a].cmp(&labels.0[b]))
         })?;
         block.reorder(&order, self.budget)?;
         block.ordered = true;

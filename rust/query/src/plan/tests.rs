@@ -244,6 +244,170 @@ fn good_queries_are_left_alone() {
     }
 }
 
+/// What each check must not take for what it is for; a step of 0 stands for an instant query.
+const NEAR_MISSES: &[(&str, i64, &[&str])] = &[
+    ("regex-literal", 60_000, &[r#"up{job=~"ap."}"#, r#"up{job=~"api|web"}"#]),
+    ("regex-set", 60_000, &[r#"up{job=~"api"}"#, r#"up{job=~"(api|web).+"}"#]),
+    ("matcher-implied", 60_000, &[r#"up{job=~"a.+",job=~"ap.+"}"#, r#"up{job="api",instance!="web"}"#]),
+    ("matcher-contradiction", 60_000, &[r#"up{job="api",job=~"a.+"}"#, r#"up{job="api",instance="x"}"#]),
+    (
+        "matcher-excludes-nothing",
+        60_000,
+        &[r#"up{job!="api"}"#, r#"up{job="api"}"#, r#"{instance=~".+"}"#, r#"lonely{only="here"}"#],
+    ),
+    ("missing-metric-name", 60_000, &[r#"{__name__=~"u.+"}"#, r#"{__name__="up"}"#, r#"{nothing="here"}"#]),
+    ("selects-nothing", 60_000, &["up", r#"absent(up{job="db"})"#]),
+    (
+        "unanchored-regex",
+        60_000,
+        &[r#"up{instance=~"host-1.*"}"#, r#"up{instance=~".*"}"#, r#"up{instance=~".*ost.*"}"#],
+    ),
+    ("redundant-parentheses", 60_000, &["(up + 1) * 2", "2 * (-up)"]),
+    (
+        "join-is-aggregation",
+        60_000,
+        &[
+            "sum by (job) (up) / on (job) count by (instance) (up)",
+            "sum(up) / count(temperature)",
+            "count(up) / sum(up)",
+            "sum(up) * count(up)",
+            "max(up) / count(up)",
+            "sum by (job) (up) / on (job) group_left count by (job) (up)",
+            "sum by (job) (up) / ignoring (job) count by (job) (up)",
+            "sum by (job, room) (up) / on (job) count by (job, room) (up)",
+        ],
+    ),
+    (
+        "nested-aggregation",
+        60_000,
+        &["sum(max by (job) (up))", "avg(avg by (job) (up))", "sum by (job) (sum by (le) (latency_bucket))"],
+    ),
+    ("count-of-aggregation", 60_000, &["sum(count by (job) (up))", "count(quantile by (job) (2, up))"]),
+    (
+        "or-is-set",
+        60_000,
+        &[
+            r#"up{job="api"} or temperature{room="hall"}"#,
+            r#"up{job="api"} or on (job) up{job="web"}"#,
+            r#"up{job="api"} or up{job!="web"}"#,
+            r#"up{job="api"} or up{instance="web"}"#,
+            r#"up{job="api"} and up{job="web"}"#,
+            r#"up{job="api"} or up{job="web"} offset 1m"#,
+        ],
+    ),
+    (
+        "absent-compared",
+        60_000,
+        &["absent(nothing) == 0", "absent(nothing) == bool 1", "absent(nothing) > 1", "count(up) == 1"],
+    ),
+    ("absent-of-aggregation", 60_000, &["absent(rate(nothing[5m]))", "scalar(sum(up))"]),
+    (
+        "filter-without-effect",
+        60_000,
+        &[
+            "rate(requests_total[5m]) > 0",
+            "rate(requests_total[5m]) <= 0",
+            "rate(requests_total[5m]) >= bool 0",
+            "temperature >= 0",
+            "sum(temperature) >= 0",
+            "count by (job) (up) > 1",
+            "delta(temperature[5m]) >= 0",
+        ],
+    ),
+    ("sort-without-effect", 60_000, &["topk(2, temperature)", "abs(up)"]),
+    ("sort-without-effect", 0, &["sort(up)", "sort_desc(sum by (job) (up))"]),
+    (
+        "high-cardinality-by",
+        60_000,
+        &["sum by (job) (up)", "sum by (room) (temperature)", "sum by (nothing) (up)", "sum(up)"],
+    ),
+    (
+        "quantile-without-le",
+        60_000,
+        &[
+            "histogram_quantile(0.9, sum without (job) (rate(latency_bucket[5m])))",
+            "histogram_quantile(0.9, sum by (le) (rate(latency_bucket[5m])))",
+            "clamp_max(sum(rate(latency_bucket[5m])), 3)",
+        ],
+    ),
+    (
+        "recorded",
+        60_000,
+        &[
+            "max by (job) (rate(requests_total[5m]))",
+            "sum by (job) (rate(requests_total[6m]))",
+            "sum by (code) (rate(requests_total[5m]))",
+            "avg(up)",
+        ],
+    ),
+    (
+        "rate-over-gauge",
+        60_000,
+        &[
+            "rate(requests_total[5m])",
+            "rate(lonely[5m])",
+            "deriv(temperature[5m])",
+            "rate(latency_bucket[5m])",
+        ],
+    ),
+    (
+        "delta-over-counter",
+        60_000,
+        &["delta(temperature[5m])", "deriv(lonely[5m])", "rate(requests_total[5m])"],
+    ),
+    (
+        "sum-inside-rate",
+        60_000,
+        &[
+            "max_over_time(sum by (job) (requests_total)[10m:1m])",
+            "rate(max by (job) (requests_total)[10m:1m])",
+            "rate(sum(requests_total)[10m:1m] offset 1m)",
+        ],
+    ),
+    ("range-too-short", 60_000, &["rate(requests_total[30s])", "max_over_time(requests_total[20s])"]),
+    (
+        "subquery-too-fine",
+        60_000,
+        &[
+            "max_over_time(rate(requests_total[5m])[10m:15s])",
+            "max_over_time(rate(requests_total[5m])[10m:14s])",
+        ],
+    ),
+    (
+        "subquery-of-selector",
+        60_000,
+        &[
+            "stddev_over_time(temperature[10m:15s])",
+            "max_over_time(temperature[10m:15s] offset 1m)",
+            "max_over_time(abs(temperature)[10m:15s])",
+        ],
+    ),
+    ("topk-over-range", 60_000, &["max(temperature)", "sum(topk(2, temperature))"]),
+    ("topk-over-range", 0, &["topk(2, temperature)"]),
+    ("irate-in-long-steps", 0, &["irate(requests_total[1m])"]),
+    ("irate-in-long-steps", 45_000, &["irate(requests_total[1m])"]),
+    ("irate-in-long-steps", 60_000, &["rate(requests_total[1m])"]),
+];
+
+#[test]
+fn a_check_leaves_alone_what_only_looks_like_what_it_is_for() {
+    let rules =
+        [("job:requests", "sum by (job) (rate(requests_total[5m]))"), ("job:up", "avg by (job) (up)")];
+    for (check, step, texts) in NEAR_MISSES {
+        for text in *texts {
+            let params = match step {
+                0 => Params::instant(text, END),
+                step => Params::range(text, END / 2, END, *step),
+            };
+            let found = looked_through(text, &params, if *check == "recorded" { &rules } else { &[] });
+            assert!(found.iter().all(|s| s.check != *check), "{check}: {text}: {found:?}");
+        }
+    }
+    let tested = |check: &str| NEAR_MISSES.iter().any(|(name, ..)| *name == check);
+    let untested: Vec<&str> = FOUND.iter().map(|(check, ..)| *check).filter(|check| !tested(check)).collect();
+    assert!(untested.is_empty(), "{untested:?}");
+}
+
 #[test]
 fn a_rewrite_that_answers_otherwise_is_said_to() {
     let text = r#"sum by (job) (rate(requests_total[5m]))"#;
