@@ -58,24 +58,30 @@ pub struct View<'a> {
 
 /// Views of more series are freed by the pool: their chunks lie all over memory, and who stopped a query should not wait.
 const FREED_BY_POOL: usize = 1 << 13;
-/// Series that are freed at once, before work that waits for the thread gets its turn.
+/// Freed at once.
 const FREED_AT_ONCE: usize = 1 << 12;
 
 /// A record is read in the time of as many samples.
 const SAMPLES_A_RECORD: u64 = 12;
 
+/// Frees them piece by piece: a thread that waits for a part of its query has to look up, and others' queries begin.
+fn free(mut series: Vec<Captured>) {
+    rayon::spawn(move || {
+        series.truncate(series.len().saturating_sub(FREED_AT_ONCE));
+        rayon::yield_now();
+        if !series.is_empty() {
+            free(series);
+        }
+    });
+}
+
 impl Drop for View<'_> {
     fn drop(&mut self) {
         if self.series.len() > FREED_BY_POOL {
-            let (mut series, histograms) =
+            let (series, histograms) =
                 (std::mem::take(&mut self.series), std::mem::take(&mut self.histograms));
-            rayon::spawn(move || {
-                drop(histograms);
-                while !series.is_empty() {
-                    series.truncate(series.len().saturating_sub(FREED_AT_ONCE));
-                    rayon::yield_now();
-                }
-            });
+            rayon::spawn(move || drop(histograms));
+            free(series);
         }
     }
 }

@@ -45,8 +45,19 @@ pub(crate) enum LabelColumn<'a> {
 /// More label sets are freed by the pool: each is an allocation of its own, and who stopped a query should not wait.
 const FREED_BY_POOL: usize = 1 << 13;
 
-/// Freed at once, before work that waits for the thread gets its turn.
+/// Freed at once.
 const FREED_AT_ONCE: usize = 1 << 12;
+
+/// Frees them piece by piece: a thread that waits for a part of its query has to look up, and others' queries begin.
+fn free(mut labels: Vec<Labels>) {
+    rayon::spawn(move || {
+        labels.truncate(labels.len().saturating_sub(FREED_AT_ONCE));
+        rayon::yield_now();
+        if !labels.is_empty() {
+            free(labels);
+        }
+    });
+}
 
 /// Label sets that are freed by the pool where they are many, however the query ends.
 pub struct Freed(pub Vec<Labels>);
@@ -60,13 +71,7 @@ impl Freed {
 impl Drop for Freed {
     fn drop(&mut self) {
         if self.0.len() > FREED_BY_POOL {
-            let mut labels = self.take();
-            rayon::spawn(move || {
-                while !labels.is_empty() {
-                    labels.truncate(labels.len().saturating_sub(FREED_AT_ONCE));
-                    rayon::yield_now();
-                }
-            });
+            free(self.take());
         }
     }
 }
