@@ -34,8 +34,10 @@ __all__ = ["RemoteWrite", "TextImport"]
 T = TypeVar("T")
 
 # A body up to this is decoded on the event loop: handing it to a thread costs more than the work of
-# a usual one (2,000 samples take about 30 kB and under a millisecond).
+# a usual one (2,000 samples take about 30 kB and under a millisecond). So it is for series that are known.
 INLINE_BYTES_MAX = 256 * 1024
+# Sources that are known to send such; when they are more, all are learned anew.
+STEADY_SOURCES_MAX = 4096
 _PROTOBUF = "application/x-protobuf"
 _REQUEST_2 = "io.prometheus.write.v2.Request"
 _VERSIONS = {"prometheus.WriteRequest": 1, _REQUEST_2: 2}
@@ -60,6 +62,8 @@ class RemoteWrite:
         self._executor = executor
         # A write that waits for a disk must not hold the event loop, and those that wait together share a sync.
         self._inline_bytes_max = INLINE_BYTES_MAX if native.journal() is None else 0
+        # Whose last body was taken whole and made no series.
+        self._steady: set[str] = set()
         self._no_content: list[Message] = [
             {"type": "http.response.start", "status": 204, "headers": []},
             {"type": "http.response.body", "body": b""},
@@ -108,7 +112,7 @@ class RemoteWrite:
     async def _decode(self, decode: Callable[[bytes], T], body: bytes, held: Held) -> T:
         intake, loop = self._intake, asyncio.get_running_loop()
         await intake.enter(held.source)
-        if len(body) <= self._inline_bytes_max:
+        if len(body) <= self._inline_bytes_max and held.source in self._steady:
             # The turn lasts to the next round of the loop, so that a source of many connections has no more of each.
             loop.call_soon(intake.leave, held.source)
             return decode(body)
@@ -117,6 +121,17 @@ class RemoteWrite:
         finally:
             intake.leave(held.source)
 
+    def _stored(self, source: str, report: Report) -> None:
+        """Counts a body. New series take long, so whoever sends them must not hold the event loop, where all others wait."""
+        self._counts.write("remote_write", report)
+        _, _, _, created, rejected = report
+        if created or rejected:
+            self._steady.discard(source)
+            return
+        if len(self._steady) >= STEADY_SOURCES_MAX:
+            self._steady.clear()
+        self._steady.add(source)
+
     async def _take_v2(self, body: bytes, held: Held) -> Response:
         try:
             report, histograms = await self._decode(self._native.write_remote_v2, body, held)
@@ -124,7 +139,7 @@ class RemoteWrite:
             return _unavailable(error)
         except MetricsDBError as error:
             return PlainTextResponse(f"{error}\n", 400, _written(0, 0))
-        self._counts.write("remote_write", report)
+        self._stored(held.source, report)
         answer = _partly(report) or Response(status_code=204)
         answer.headers.update(_written(report[0] - histograms, histograms))
         return answer
@@ -137,7 +152,7 @@ class RemoteWrite:
         except MetricsDBError as error:
             # Limits too: a sender repeats what is answered with 5xx, and this body will never fit.
             return PlainTextResponse(f"{error}\n", 400)
-        self._counts.write("remote_write", report)
+        self._stored(held.source, report)
         return _partly(report) if report[4] else None
 
 

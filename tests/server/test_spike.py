@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from metricsdb.config import Config, Limits
+from metricsdb.server.intake import Intake
+from metricsdb.server.state import Counts
+from metricsdb.server.write import STEADY_SOURCES_MAX, RemoteWrite
 from metricsdb.web import Web
 from tests.server.remote_write import body
 from tests.server.serving import Served, read_answer, run, served
@@ -65,5 +70,79 @@ def test_a_flood_of_one_sender_is_told_to_wait_and_the_other_is_not():
             stored = {n for n in range(CONNECTIONS) if not on.db.query(f'mad{{n="{n}-299"}}', 1).is_empty()}
             assert len(stored) > 0
             assert on.db.query("count_over_time(steady[1m])", 1)["value"].item() > 0
+
+    run(story())
+
+
+class SlowStore:
+    """Makes series of a body that says so, and takes until it is told to end."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.go_on = threading.Event()
+        self.threads: list[str] = []
+
+    def journal(self) -> None:
+        return None
+
+    def write_remote(self, body: bytes):
+        self.threads.append(threading.current_thread().name)
+        new = body == b"new"
+        if new:
+            self.entered.release()
+            assert self.go_on.wait(20), "nobody came to end it: the event loop is held"
+        return 1, 0, 0, int(new), []
+
+
+async def sent(write: RemoteWrite, address: str, content: bytes) -> int:
+    """One body of a sender through the endpoint: the status."""
+    answers = []
+
+    async def receive():
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    async def send(message):
+        answers.append(message)
+
+    scope = {"type": "http", "headers": [(b"content-length", b"%d" % len(content))], "client": (address, 1)}
+    await write(scope, receive, send)
+    return answers[0]["status"]
+
+
+def test_a_store_that_takes_long_for_new_series_of_one_sender_holds_up_no_other():
+    store = SlowStore()
+
+    async def story() -> None:
+        with ThreadPoolExecutor(4, thread_name_prefix="call") as executor:
+            write = RemoteWrite(store, Counts(0), Intake(MIB, MIB, 2), executor)
+            assert [await sent(write, "10.0.0.1", b"known") for _ in range(2)] == [204, 204]
+            mad = [asyncio.create_task(sent(write, "10.0.0.2", b"new")) for _ in range(20)]
+            for _ in range(2):
+                await asyncio.to_thread(store.entered.acquire)
+            # Both turns of the mad one are in the store, its others wait; a steady sender and a newcomer do not.
+            assert [await sent(write, "10.0.0.1", b"known") for _ in range(50)] == [204] * 50
+            assert [await sent(write, "10.0.0.3", b"known") for _ in range(2)] == [204, 204]
+            assert not any(task.done() for task in mad)
+            store.go_on.set()
+            assert await asyncio.gather(*mad) == [204] * 20
+
+    run(story())
+
+
+def test_a_sender_is_handed_to_a_thread_until_its_series_are_known_and_again_when_it_makes_some():
+    store = SlowStore()
+    store.go_on.set()
+
+    async def story() -> None:
+        with ThreadPoolExecutor(4, thread_name_prefix="call") as executor:
+            write = RemoteWrite(store, Counts(0), Intake(MIB, MIB, 2), executor)
+            for content in (b"known", b"known", b"new", b"known", b"known"):
+                assert await sent(write, "10.0.0.1", content) == 204
+            here = [not name.startswith("call") for name in store.threads]
+            # New series of a sender that was steady until now come as a surprise, once.
+            assert here == [False, True, True, False, True]
+            for n in range(STEADY_SOURCES_MAX):
+                await sent(write, f"host-{n}", b"known")
+            assert len(write._steady) <= STEADY_SOURCES_MAX
 
     run(story())

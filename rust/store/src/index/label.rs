@@ -20,6 +20,9 @@ use crate::symbols::Symbols;
 const TAIL_VALUES: usize = 1024;
 /// Two runs are merged when the older is at most so many times as long: few runs, few merges.
 const RUN_RATIO: usize = 3;
+/// No merge makes a run longer than this: who writes sorts, and to merge a million texts takes seconds. A prefix is
+/// looked for in each run, which for a million values costs less than to look at the tail does.
+const RUN_VALUES_MAX: usize = 1 << 16;
 
 /// Outcomes of tests that a label remembers at most.
 const REMEMBERED_MAX: usize = 8;
@@ -308,8 +311,8 @@ impl Label {
         remembered.iter().map(owned).sum::<usize>() + heap::vector(&remembered)
     }
 
-    /// Sorts the tail into a run and merges runs of like length: amortised a logarithmic number of text
-    /// comparisons a value. Nobody waits meanwhile but others who would sort.
+    /// Sorts the tail into a run and merges runs of like length, up to a length: amortised a constant number of text
+    /// comparisons a value. Nobody waits meanwhile, and others who would sort go on.
     pub(super) fn sort_tail(&self, symbols: &Symbols) {
         let Some(_alone) = self.sorting.try_lock() else { return };
         let (mut sorted, kept, end) = {
@@ -320,9 +323,12 @@ impl Label {
             }
             let mut kept = state.runs.len();
             let mut length = tail.len();
-            while kept > 0 && state.runs[kept - 1].len() <= RUN_RATIO * length {
+            while let Some(older) = kept.checked_sub(1).and_then(|at| state.runs.get(at)) {
+                if older.len() > RUN_RATIO * length || older.len() + length > RUN_VALUES_MAX {
+                    break;
+                }
                 kept -= 1;
-                length += state.runs[kept].len();
+                length += older.len();
             }
             let merged = state.runs[kept..].iter().flat_map(|run| run.iter().copied());
             let end = tail.end as usize;
@@ -343,6 +349,33 @@ impl Label {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_who_writes_sorts_more_than_a_run_however_many_values_there_are() {
+        let symbols = Symbols::new();
+        let label = Label::default();
+        let mut longest = 0;
+        for i in 0..4 * RUN_VALUES_MAX as u32 {
+            // Scattered, so that each run spans all texts.
+            let text = format!("{:08x}", i.wrapping_mul(0x9e37_79b9));
+            if label.insert(symbols.intern(&text).unwrap(), i).unwrap() {
+                let before = label.read().runs.clone();
+                label.sort_tail(&symbols);
+                let state = label.read();
+                let kept = before.iter().zip(&state.runs).take_while(|(a, b)| Arc::ptr_eq(a, b)).count();
+                longest = longest.max(state.runs[kept..].iter().map(|run| run.len()).sum());
+            }
+        }
+        assert!((RUN_VALUES_MAX / 2..=RUN_VALUES_MAX).contains(&longest), "{longest}");
+        let state = label.read();
+        assert!(state.runs.len() < 16, "{}", state.runs.len());
+        let mut got = Vec::new();
+        state.with_prefix(&symbols, "00", &mut got);
+        got.sort_unstable();
+        let all = 0..4 * RUN_VALUES_MAX as u32;
+        let expected: Vec<u32> = all.filter(|i| i.wrapping_mul(0x9e37_79b9) >> 24 == 0).collect();
+        assert_eq!(got, expected);
+    }
 
     #[test]
     fn prefixes_are_found_in_every_run_and_in_the_tail() {
