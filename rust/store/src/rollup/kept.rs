@@ -179,12 +179,11 @@ fn pick_numbers(values: &[f64], options: &Options) -> Picked {
     }
     let mut worth = vec![0f32; points];
     if options.fill || hot.len().saturating_mul(1 + 2 * options.neighbours) > options.points_max {
-        windows::add_worth(&scores, &mut worth);
+        windows::add_worth(|i| scores[i], &mut worth);
     }
     if options.fill {
         let level = level(values);
-        let far: Vec<f64> = values.iter().map(|v| (v - level).abs()).collect();
-        windows::add_worth(&far, &mut worth);
+        windows::add_worth(|i| (values[i] - level).abs(), &mut worth);
     }
     let mut taken = Taken { marks: vec![false; points], left: options.points_max.min(points) };
     keep_anomalies(&hot, &scores, &worth, options, &mut taken);
@@ -249,14 +248,21 @@ fn keep_anomalies(hot: &[u32], scores: &[f64], worth: &[f32], options: &Options,
 fn fill(scores: &[f64], worth: &[f32], taken: &mut Taken) {
     // Rank above, index below: one word is chosen from at twice the speed of a pair.
     let packed = |rank: u32, index: u32| u64::from(!rank) << 32 | u64::from(index);
-    let open = |worthy: bool| {
-        let marks = &taken.marks;
-        (0u32..).zip(worth).filter(move |&(i, &w)| (w > 0.0) == worthy && !marks[i as usize]).map(|(i, _)| i)
+    let open = |marks: &[bool], wanted: &dyn Fn(f32) -> bool| -> Vec<u32> {
+        let all = (0u32..).zip(worth);
+        all.filter(|&(i, &w)| wanted(w) && !marks[i as usize]).map(|(i, _)| i).collect()
     };
-    let mut best: Vec<u64> = open(true).map(|i| packed(worth[i as usize].to_bits(), i)).collect();
+    let word = |i: u32| packed(worth[i as usize].to_bits(), i);
+    let least = likely_least(worth, taken.left);
+    let mut best = open(&taken.marks, &|w| w >= least);
+    if best.len() < taken.left {
+        best = open(&taken.marks, &|w| w > 0.0);
+    }
+    let mut best: Vec<u64> = best.into_iter().map(word).collect();
     let mut rest: Vec<u64> = Vec::new();
     if best.len() < taken.left {
-        rest = open(false).map(|i| packed((scores[i as usize] as f32).to_bits(), i)).collect();
+        let worthless = open(&taken.marks, &|w| w <= 0.0);
+        rest = worthless.into_iter().map(|i| packed((scores[i as usize] as f32).to_bits(), i)).collect();
     }
     for list in [&mut best, &mut rest] {
         if taken.left < list.len() && taken.left > 0 {
@@ -265,6 +271,18 @@ fn fill(scores: &[f64], worth: &[f32], taken: &mut Taken) {
         for &word in list.iter().take(taken.left) {
             taken.take(word as u32 as usize);
         }
+    }
+}
+
+/// A worth that more points than `wanted` are likely to have, and not many more: so the choice is among few. Above 0.
+fn likely_least(worth: &[f32], wanted: usize) -> f32 {
+    let step = worth.len().div_ceil(LEVEL_SAMPLES).max(1);
+    let mut some: Vec<f32> = worth.iter().copied().step_by(step).collect();
+    // A quarter more, and what chance may take.
+    let place = wanted / step * 5 / 4 + 16;
+    match some.len().checked_sub(place + 1) {
+        Some(from_below) => some.select_nth_unstable_by(from_below, f32::total_cmp).1.max(f32::MIN_POSITIVE),
+        None => f32::MIN_POSITIVE,
     }
 }
 

@@ -37,33 +37,101 @@ fn ordered(value: f64) -> u64 {
 }
 
 struct Ranks {
-    keys: [u64; STRETCH],
-    full: [u64; STRETCH],
     rank: [u16; STRETCH],
-    /// The values in order.
+    /// The values in order, and where each comes from.
     sorted: [f64; STRETCH],
+    order: [u16; STRETCH],
+    /// Where the next value of a bucket goes.
+    next: [u16; BUCKETS],
+    bucket: [u16; STRETCH],
 }
+
+/// Of equal width; a stretch puts about one value into every fourth, so that few need another place.
+const BUCKETS: usize = 4 * STRETCH;
+/// Values that say where the others are.
+const PROBES: usize = 32;
+/// Steps of a value to its place, for each value of a stretch, above which sorting takes less time.
+const STEPS_MAX: usize = 6;
 
 impl Ranks {
     fn new() -> Box<Ranks> {
-        let (keys, full) = ([0; STRETCH], [0; STRETCH]);
-        Box::new(Ranks { keys, full, rank: [0; STRETCH], sorted: [0.0; STRETCH] })
+        let (rank, order, bucket) = ([0; STRETCH], [0; STRETCH], [0; STRETCH]);
+        Box::new(Ranks { rank, sorted: [0.0; STRETCH], order, next: [0; BUCKETS], bucket })
     }
 
     fn rank(&mut self, values: &[f64]) {
-        let low = STRETCH as u64 - 1;
-        let n = values.len();
-        for (i, ((key, full), &value)) in self.keys.iter_mut().zip(&mut self.full).zip(values).enumerate() {
-            *full = ordered(value);
-            *key = (*full & !low) | i as u64;
+        if !self.sort_by_buckets(values) {
+            self.sort(values);
         }
-        let keys = &mut self.keys[..n];
+        for (at, &index) in self.order[..values.len()].iter().enumerate() {
+            self.rank[index as usize] = at as u16;
+        }
+    }
+
+    /// In three passes, where values are spread evenly enough; else false, and nothing is in order.
+    fn sort_by_buckets(&mut self, values: &[f64]) -> bool {
+        let n = values.len();
+        let mut probes = [0.0; PROBES];
+        for (i, probe) in probes.iter_mut().enumerate() {
+            *probe = values[i * n / PROBES];
+        }
+        probes.sort_unstable_by(f64::total_cmp);
+        // Without the outermost, so that a spike doesn't push all others into one bucket.
+        let (low, high) = (probes[1], probes[PROBES - 2]);
+        let margin = (high - low) * 0.25;
+        let scale = BUCKETS as f64 / (high - low + 2.0 * margin);
+        if !scale.is_normal() || !margin.is_normal() {
+            return false;
+        }
+        self.next.fill(0);
+        for (bucket, &value) in self.bucket.iter_mut().zip(values) {
+            // It rises with the value, whatever is rounded.
+            let place = ((value - low + margin) * scale).max(0.0).min((BUCKETS - 1) as f64);
+            *bucket = place as i32 as u16;
+        }
+        for &bucket in &self.bucket[..n] {
+            self.next[bucket as usize % BUCKETS] += 1;
+        }
+        let mut before = 0;
+        for slot in &mut self.next {
+            before += std::mem::replace(slot, before);
+        }
+        for (i, (&bucket, &value)) in self.bucket.iter().zip(values).enumerate() {
+            let slot = &mut self.next[bucket as usize % BUCKETS];
+            let at = *slot as usize % STRETCH;
+            *slot += 1;
+            (self.sorted[at], self.order[at]) = (value, i as u16);
+        }
+        let mut steps = STEPS_MAX * n;
+        for at in 1..n {
+            let (value, index, mut to) = (self.sorted[at], self.order[at], at);
+            while to > 0 && self.sorted[to - 1] > value {
+                (self.sorted[to], self.order[to]) = (self.sorted[to - 1], self.order[to - 1]);
+                to -= 1;
+            }
+            (self.sorted[to], self.order[to]) = (value, index);
+            match steps.checked_sub(at - to) {
+                Some(left) => steps = left,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    fn sort(&mut self, values: &[f64]) {
+        let n = values.len();
+        let low = STRETCH as u64 - 1;
+        let mut keys = [0; STRETCH];
+        for (i, (key, &value)) in keys.iter_mut().zip(values).enumerate() {
+            *key = (ordered(value) & !low) | i as u64;
+        }
+        let keys = &mut keys[..n];
         keys.sort_unstable();
         // The index took the place of the lowest bits: what differs in these alone is put in order here.
         for at in 1..n {
             let (key, mut to) = (keys[at], at);
-            let full = self.full[(key & low) as usize];
-            while to > 0 && self.full[(keys[to - 1] & low) as usize] > full {
+            let value = values[(key & low) as usize];
+            while to > 0 && values[(keys[to - 1] & low) as usize] > value {
                 keys[to] = keys[to - 1];
                 to -= 1;
             }
@@ -71,8 +139,7 @@ impl Ranks {
         }
         for (at, key) in keys.iter().enumerate() {
             let index = (key & low) as usize;
-            self.rank[index] = at as u16;
-            self.sorted[at] = values[index];
+            (self.sorted[at], self.order[at]) = (values[index], index as u16);
         }
     }
 

@@ -21,10 +21,13 @@ struct Open {
     from: usize,
 }
 
-/// Adds to `worth[i]` the shares of windows, of each length, in which `scores[i]` is the largest, of several the first. Only
-/// local maxima get any: what stands on a slope has next to none. O(n), one pass.
-pub fn add_worth(scores: &[f64], worth: &mut [f32]) {
-    let points = scores.len();
+/// Points that are looked through for maxima together.
+const BLOCK: usize = 1024;
+
+/// Adds to `worth[i]` the shares of windows, of each length, in which `score(i)` is the largest, of several the first; `worth` has
+/// one a point. Only local maxima get any: what stands on a slope has next to none. O(n), one pass.
+pub fn add_worth(score: impl Fn(usize) -> f64, worth: &mut [f32]) {
+    let points = worth.len();
     // Each with what one window of it is worth.
     let lengths: Vec<(usize, f32)> = lengths(points).map(|l| (l, 1.0 / (points - l + 1) as f32)).collect();
     let mut open: Vec<Open> = Vec::new();
@@ -38,34 +41,29 @@ pub fn add_worth(scores: &[f64], worth: &mut [f32]) {
         });
         worth[peak.at] += shares.sum::<f32>();
     };
-    for at in maxima(scores) {
-        let score = scores[at];
-        while let Some(last) = open.last().filter(|last| last.score < score) {
-            close(last, at, worth);
-            open.pop();
+    let mut found = [(0usize, 0.0f64); BLOCK];
+    let (mut here, mut rising) = (if points > 0 { score(0) } else { 0.0 }, true);
+    for from in (0..points).step_by(BLOCK) {
+        let mut count = 0;
+        for at in from..points.min(from + BLOCK) {
+            let next = if at + 1 < points { score(at + 1) } else { f64::NEG_INFINITY };
+            // Written always and kept sometimes: a branch would be mispredicted on every other point of noise.
+            found[count] = (at, here);
+            count += usize::from(rising & (here >= next));
+            (rising, here) = (next > here, next);
         }
-        let from = open.last().map_or(0, |last| last.at + 1);
-        open.push(Open { score, at, from });
+        for &(at, score) in &found[..count] {
+            while let Some(last) = open.last().filter(|last| last.score < score) {
+                close(last, at, worth);
+                open.pop();
+            }
+            let from = open.last().map_or(0, |last| last.at + 1);
+            open.push(Open { score, at, from });
+        }
     }
     for peak in &open {
         close(peak, points, worth);
     }
-}
-
-/// Indices of points above the one before and not below the one behind.
-fn maxima(scores: &[f64]) -> Vec<usize> {
-    let mut found = vec![0usize; scores.len()];
-    let mut count = 0;
-    let mut rising = true;
-    for (at, &score) in scores.iter().enumerate() {
-        let next = scores.get(at + 1).copied().unwrap_or(f64::NEG_INFINITY);
-        // Written always and kept sometimes: a branch would be mispredicted on every other point of noise.
-        found[count] = at;
-        count += usize::from(rising & (score >= next));
-        rising = next > score;
-    }
-    found.truncate(count);
-    found
 }
 
 #[cfg(test)]
@@ -92,7 +90,7 @@ mod tests {
             // Valleys of zero between all peaks: then no slope hides anything.
             let scores: Vec<f64> = heights.iter().flat_map(|&h| [f64::from(h), 0.0]).collect();
             let mut worth = vec![0.0; scores.len()];
-            add_worth(&scores, &mut worth);
+            add_worth(|i| scores[i], &mut worth);
             for (got, want) in worth.iter().zip(slow(&scores)) {
                 prop_assert!((got - want).abs() < 1e-4, "{} {}", got, want);
             }
@@ -102,7 +100,7 @@ mod tests {
         fn no_window_is_lost_on_any_scores(scores in prop::collection::vec(0u8..30, 1..400)) {
             let scores: Vec<f64> = scores.into_iter().map(f64::from).collect();
             let mut worth = vec![0.0; scores.len()];
-            add_worth(&scores, &mut worth);
+            add_worth(|i| scores[i], &mut worth);
             for (at, (&got, want)) in worth.iter().zip(slow(&scores)).enumerate() {
                 let peak = (at == 0 || scores[at - 1] < scores[at])
                     && scores.get(at + 1).is_none_or(|&next| scores[at] >= next);
