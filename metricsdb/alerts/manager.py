@@ -191,7 +191,8 @@ class Alerts:
         return self._lints(groups_of(statements, self._every_ms))
 
     def _lints(self, fresh: Sequence[Group]) -> Lints:
-        native, now_ms = self._native(), self._clock.now_ms()
+        now_ms = self._clock.now_ms()
+        times = (now_ms, now_ms, 0, self._lookback_ms)
         rules = [rule for group in (*self._groups.values(), *fresh) for rule in group.rules]
         recorded = [rule.name for rule in rules if rule.kind == "record"]
         return [
@@ -199,7 +200,7 @@ class Alerts:
             for group in fresh
             for rule in group.rules
             for alert in rule.alerts
-            for found in alert.lint(native, now_ms, self._lookback_ms, recorded)
+            for found in alert.lint(self._sight(alert.queries, times), now_ms, self._lookback_ms, recorded)
         ]
 
     def remove(self, name: str, group: str | None = None) -> None:
@@ -214,8 +215,8 @@ class Alerts:
                 known = ", ".join(sorted({rule.name for place in places for rule in place.rules})) or "none"
                 raise ConfigError(f"{name!r} is not installed; there are: {known}")
             for place, rule in gone:
-                place.rules.remove(rule)
                 self._end(rule, place)
+                place.rules.remove(rule)
                 if not place.rules:
                     del self._groups[place.name]
             self._save()

@@ -192,14 +192,17 @@ class Pipeline:
         comment: str,
         in_place_of: str | None = None,
     ) -> Silence:
-        """The same of matchers and times; ``in_place_of``: the id of one that ends with it. Raises ``ConfigError``."""
+        """The same of matchers and times; ``in_place_of``: the id of one that becomes it, or that ends with it where it
+        takes other alerts or is over. Raises ``ConfigError``."""
         with self._lock:
-            known = self._routes().silences
-            if in_place_of is not None and known.get(in_place_of) is None:
+            known, now_ms = self._routes().silences, self._clock.now_ms()
+            before = None if in_place_of is None else known.get(in_place_of)
+            if in_place_of is not None and before is None:
                 raise ConfigError(f"no silence has the id {in_place_of!r}")
-            silence = known.add(matchers, start_ms, end_ms, by, comment)
-            if in_place_of is not None and in_place_of != silence.id:
-                known.expire(in_place_of, self._clock.now_ms())
+            same = in_place_of if before is not None and before.may_become(matchers, start_ms, now_ms) else None
+            silence = known.add(matchers, start_ms, end_ms, by, comment, same)
+            if before is not None and before.id != silence.id:
+                known.expire(before.id, now_ms)
             self._unsaved = True
             self._keep()
             return silence

@@ -35,6 +35,11 @@ class Silence:
             return "active"
         return "pending" if now_ms < self.starts_at_ms else "expired"
 
+    def may_become(self, matchers: Iterable[Matcher], starts_at_ms: int, now_ms: int) -> bool:
+        """Whether it can be changed under its id, as in Alertmanager: it takes the same alerts, and its past stays."""
+        starts = starts_at_ms >= now_ms if self.starts_at_ms > now_ms else starts_at_ms == self.starts_at_ms
+        return self.matchers == tuple(sorted(matchers)) and now_ms < self.ends_at_ms and starts
+
     def plain(self) -> dict[str, Any]:
         """JSON has it so."""
         pairs = [[m.name, m.op, m.value] for m in self.matchers]
@@ -62,17 +67,18 @@ class Silences:
         ends_at_ms: int,
         created_by: str = "",
         comment: str = "",
+        id: str | None = None,
     ) -> Silence:
-        """A new one, or the same again: its id is a hash of what it says. Raises ``ConfigError``."""
+        """A new one, or the same again: its id is a hash of what it says, unless ``id`` is given. Raises
+        ``ConfigError``."""
         taken = tuple(sorted(matchers))
         if not taken or matches(taken, {}):
             raise ConfigError("a silence needs a matcher that does not take the empty label set")
         if ends_at_ms <= starts_at_ms:
             raise ConfigError("a silence must end after it starts")
         text = repr((taken, starts_at_ms, ends_at_ms, created_by, comment))
-        silence = Silence(
-            hashlib.sha256(text.encode()).hexdigest()[:32], taken, starts_at_ms, ends_at_ms, created_by, comment
-        )
+        named = hashlib.sha256(text.encode()).hexdigest()[:32] if id is None else id
+        silence = Silence(named, taken, starts_at_ms, ends_at_ms, created_by, comment)
         self._all[silence.id] = silence
         return silence
 

@@ -65,7 +65,7 @@ class Silencing:
         return json_bytes(msgspec.json.encode([_silence(one, now_ms) for one in shown]))
 
     async def put(self, request: Request) -> Response:
-        """Takes a silence; one that gives the ``id`` of another takes its place."""
+        """Takes a silence; one that gives the ``id`` of another changes it, or takes its place."""
         body = await _body(request)
         if body is None:
             return _text(f"the body has more than {BODY_BYTES_MAX} bytes", 413)
@@ -80,11 +80,11 @@ class Silencing:
                 raise ConfigError("end time can't be in the past")
         except (msgspec.MsgspecError, ValueError, ConfigError) as error:
             return _text(str(error), 400)
-        known = {one.id for one in await self._run(made.all_silences)}
+        known = {one.id: one.starts_at_ms for one in await self._run(made.all_silences)}
         if posted.id and posted.id not in known:
             return _text(f"silence {posted.id} not found", 404)
         try:
-            span = (max(start, now_ms), end)
+            span = (start if start == known.get(posted.id) else max(start, now_ms), end)
             silence = await self._run(
                 lambda: made.put_silence(matchers, *span, posted.createdBy, posted.comment, posted.id or None)
             )

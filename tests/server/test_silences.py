@@ -63,7 +63,13 @@ def test_a_silence_comes_and_goes(routed, db):
     warm = next(a for a in routed("GET", "/api/v2/alerts").json() if a["labels"]["alertname"] == "Warm")
     assert warm["status"] == {"state": "suppressed", "silencedBy": [known], "inhibitedBy": [], "mutedBy": []}
     assert warm["receivers"] == [{"name": "chat"}]
-    changed = routed("POST", "/api/v2/silences", content=silence(id=known, comment="later")).json()["silenceID"]
+    said = silence(id=known, comment="later", endsAt="2023-11-14T23:43:20Z")
+    assert routed("POST", "/api/v2/silences", content=said).json() == {"silenceID": known}
+    (one,) = routed("GET", "/api/v2/silences").json()
+    assert (one["comment"], one["endsAt"]) == ("later", "2023-11-14T23:43:20Z")
+    # What takes other alerts is another one.
+    other = silence(id=known, matchers=[{"name": "alertname", "value": "Warm", "isRegex": False}])
+    changed = routed("POST", "/api/v2/silences", content=other).json()["silenceID"]
     assert changed != known
     assert [s["status"]["state"] for s in routed("GET", "/api/v2/silences").json()] == ["active", "expired"]
     assert routed("DELETE", f"/api/v2/silence/{changed}").status_code == 200

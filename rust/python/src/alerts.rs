@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use metricsdb_model::sample::{Values, stale};
-use metricsdb_model::{Budget, Columns, Error, Labels, Matrix, MetricType, Result, Source, TimeRange};
+use metricsdb_model::{Budget, Columns, Error, Labels, Matrix, MetricType, Result, TimeRange, WriteReport};
 use metricsdb_query::alert::backtest;
 use metricsdb_query::alert::compile::Query;
 use metricsdb_query::alert::identity;
@@ -19,6 +19,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
+use crate::beside::Stores;
 use crate::database::NativeDatabase;
 use crate::queries::Class;
 use crate::statements::{alert_dict, statement_dict};
@@ -73,6 +74,8 @@ const SEEN_MAX: usize = 64;
 /// What the lints of an alert ask of the data.
 struct Data<'d> {
     store: &'d Database,
+    /// With what lies elsewhere.
+    all: Stores<'d>,
     at: i64,
     lookback_ms: i64,
     recorded: &'d [String],
@@ -92,18 +95,18 @@ impl alert::Known for Data<'_> {
             return None;
         }
         let predicate = syntax::selector(selector).ok()?;
-        Some(self.store.bound(&predicate, TimeRange::ALL, self.budget).ok()??.series)
+        Some(self.all.bound(&predicate, TimeRange::ALL, self.budget).ok()??.series)
     }
 
     fn highest(&self, expr: &str) -> Option<f64> {
         let query = Query { expr: syntax::parse(expr).ok()?, text: expr.to_owned() };
-        let found = backtest::at(&query, self.at, self.lookback_ms, self.store, self.budget).ok()?;
+        let found = backtest::at(&query, self.at, self.lookback_ms, &*self.all, self.budget).ok()?;
         found.values.into_iter().filter(|value| !value.is_nan()).reduce(f64::max)
     }
 
     fn samples(&self, expr: &str) -> Option<u64> {
         let params = Params { lookback_ms: self.lookback_ms, ..Params::instant(expr, self.at) };
-        let bounds = plan::estimate(&syntax::parse(expr).ok()?, &params, self.store, self.budget).ok()?;
+        let bounds = plan::estimate(&syntax::parse(expr).ok()?, &params, &*self.all, self.budget).ok()?;
         Some(bounds.samples)
     }
 }
@@ -262,7 +265,8 @@ impl AlertRule {
                 let (line, column) = lint.span.line_column(&self.text);
                 format!("{line}:{column}")
             };
-            let known = Data { store: &database.store, at, lookback_ms, recorded: &recorded, budget };
+            let (store, all) = (&database.store, database.stores());
+            let known = Data { store, all, at, lookback_ms, recorded: &recorded, budget };
             let found = alert::lint(&alert, &known);
             Ok(found.into_iter().map(|lint| (lint.check, lint.message.clone(), place(&lint))).collect())
         })
@@ -352,7 +356,8 @@ impl NativeDatabase {
     /// The series of each alert are written at the time that its queries saw, and markers after those that ended.
     /// `render` gives labels that are templates: of their names and texts, the labels and value of a sample, and `at`.
     /// Where an alert has more than `limit` active instances, it fails and forgets all.
-    /// Returns for each alert what happened, or why it failed.
+    /// Returns for each alert what happened, and why it failed: also where its series could not be written, which holds
+    /// up no transition.
     #[pyo3(signature = (rules, mutings, at, offset_ms, lookback_ms, what, render=None, limit=None))]
     #[allow(clippy::too_many_arguments)] // an evaluation, one to one
     fn evaluate_alerts(
@@ -378,11 +383,21 @@ impl NativeDatabase {
             rules.iter().map(|rule| rule.answers(&known, render.as_ref())).collect();
         let done = call::short(py, || {
             let mut done = Vec::with_capacity(rules.len());
-            let (mut samples, mut ended) = (Vec::new(), Vec::new());
+            let (mut samples, mut ended, mut ends) = (Vec::new(), Vec::new(), Vec::new());
             for ((rule, mutings), answers) in rules.iter().zip(&mutings).zip(&answers) {
                 done.push(rule.step(answers, mutings, at, limit, &mut samples, &mut ended));
+                ends.push(samples.len());
             }
-            self.write_alerts(&samples, &ended, at - offset_ms)?;
+            let note = || {
+                let mut from = 0;
+                for (rule, to) in rules.iter().zip(ends) {
+                    rule.held.lock().written = samples[from..to].iter().map(|(one, _)| one.clone()).collect();
+                    from = to;
+                }
+            };
+            if let Err(error) = self.write_alerts(&samples, &ended, at - offset_ms, note) {
+                done.iter_mut().for_each(|(_, failed)| *failed = Some(error.clone()));
+            }
             Ok(done)
         })?;
         let of = |(changes, failed): (Vec<Change>, Option<Error>)| {
@@ -416,8 +431,10 @@ impl NativeDatabase {
     fn end_alerts(&self, py: Python<'_>, rules: Vec<PyRef<'_, AlertRule>>, at: i64) -> PyResult<()> {
         let rules: Vec<&AlertRule> = rules.iter().map(|rule| &**rule).collect();
         call::short(py, || {
-            let written = rules.iter().flat_map(|rule| std::mem::take(&mut rule.held.lock().written));
-            self.write_alerts(&[], &written.collect::<Vec<_>>(), at)
+            let written: Vec<Labels> =
+                rules.iter().flat_map(|rule| rule.held.lock().written.clone()).collect();
+            let note = || rules.iter().for_each(|rule| rule.held.lock().written.clear());
+            self.write_alerts(&[], &written, at, note)
         })
     }
 
@@ -502,7 +519,6 @@ impl AlertRule {
         let series = held.machine.series(&self.plan);
         let now: BTreeSet<&Labels> = series.iter().map(|(labels, _)| labels).collect();
         ended.extend(held.written.iter().filter(|labels| !now.contains(labels)).cloned());
-        held.written = series.iter().map(|(labels, _)| labels.clone()).collect();
         samples.extend(series);
         (changes, failed)
     }
@@ -544,17 +560,26 @@ impl NativeDatabase {
         known
     }
 
-    /// Writes samples, and markers after series that ended.
-    pub fn write_alerts(&self, samples: &[(Labels, f64)], ended: &[Labels], at: i64) -> Result<()> {
-        if samples.is_empty() && ended.is_empty() {
-            return Ok(());
-        }
+    /// Writes samples, and markers after series that ended. `note` is called when memory has them, and before it is asked
+    /// whether they are kept: what was written is known, and what could not be is not taken for written.
+    pub fn write_alerts(
+        &self,
+        samples: &[(Labels, f64)],
+        ended: &[Labels],
+        at: i64,
+        note: impl FnOnce(),
+    ) -> Result<()> {
         let labels: Vec<Labels> = samples.iter().map(|(labels, _)| labels).chain(ended).cloned().collect();
         let (ids, _) = self.store.register(&labels)?;
         let mut values: Vec<f64> = samples.iter().map(|(_, value)| *value).collect();
         values.resize(labels.len(), stale());
         let timestamps = vec![at; ids.len()];
         let columns = Columns { ids: &ids, timestamps: &timestamps, values: Values::Float(&values) };
-        self.promised(self.store.append_columns(columns)?).map(|_| ())
+        let report =
+            if ids.is_empty() { WriteReport::default() } else { self.store.append_columns(columns)? };
+        if report.accepted > 0 || report.rejected.is_empty() {
+            note();
+        }
+        self.promised(report).map(|_| ())
     }
 }

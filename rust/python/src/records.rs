@@ -77,11 +77,9 @@ impl RecordRule {
         Ok(recorded)
     }
 
-    /// Notes what is written now; returns the series that ended.
-    fn turn(&self, all: BTreeMap<Labels, f64>) -> Vec<Labels> {
-        let mut written = self.written.lock();
-        let before = std::mem::replace(&mut *written, all);
-        before.into_keys().filter(|labels| !written.contains_key(labels)).collect()
+    /// The series that it wrote last, and that this evaluation does not write.
+    fn ended(&self, all: &BTreeMap<Labels, f64>) -> Vec<Labels> {
+        self.written.lock().keys().filter(|labels| !all.contains_key(labels)).cloned().collect()
     }
 }
 
@@ -118,9 +116,15 @@ impl NativeDatabase {
             let found = backtest::at(&rule.query, at - offset_ms, lookback_ms, &*self.stores(), budget)?;
             let Recorded { all, values, histograms } = rule.named(found, limit)?;
             let count = all.len();
-            let ended = rule.turn(all);
-            self.write_alerts(&values, &ended, at - offset_ms)?;
+            let ended = rule.ended(&all);
+            self.write_alerts(&values, &ended, at - offset_ms, || {
+                // What is no more got its marker, whatever becomes of histograms.
+                let mut written = rule.written.lock();
+                written.retain(|labels, _| all.contains_key(labels));
+                written.extend(values.iter().cloned());
+            })?;
             self.write_histograms(histograms, at - offset_ms)?;
+            *rule.written.lock() = all;
             Ok(count)
         })
     }

@@ -9,10 +9,14 @@ use super::compile::{Plan, Query};
 use super::identity::{Render, check, rendered};
 use super::machine::{Change, Machine, Muting};
 use super::readings::Readings;
+use super::run::{Pass, order, together};
 use crate::exec::{Params, alone, evaluate};
 
 /// Evaluations whose answers stand in memory at once.
 const STEPS_PER_CHUNK: i64 = 1024;
+
+/// Runs that go through readings together: the more, the less is read twice, and the fewer cores help.
+const GROUP_MAX: usize = 16;
 
 /// When evaluations are: at `start`, `start + step`, …, not after `end`; ms. Queries look at `offset_ms` before.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +110,7 @@ pub fn backtest<S: Sink>(
             "give a positive step, and an end after the start",
         ));
     }
-    let (queries, kinds, mut runs) = sorted(plans, render.is_some());
+    let (queries, kinds, mut groups) = sorted(plans, render.is_some());
     let mut first = times.start;
     while first <= times.end {
         let last = times.end.min(first.saturating_add(times.step.saturating_mul(STEPS_PER_CHUNK - 1)));
@@ -136,14 +140,19 @@ pub fn backtest<S: Sink>(
             Readings::new(kind.plan, &evaluations, answers)
         });
         let gathered: Vec<Readings<'_>> = gathered.collect();
-        runs.par_iter_mut().try_for_each(|run| {
+        groups.par_iter_mut().try_for_each(|group| {
             budget.check()?;
-            let readings = &gathered[run.kind];
-            check(run.plan, readings)?;
-            run.sink.take(match S::ALL {
-                true => run.machine.run(run.plan, readings, mutings, false),
-                false => run.machine.changes(run.plan, readings, mutings, false, false),
-            });
+            let readings = &gathered[group.kind];
+            group.runs.first().map_or(Ok(()), |run| check(run.plan, readings))?;
+            let mut machines: Vec<_> =
+                group.runs.iter_mut().map(|run| (run.plan, &mut run.machine)).collect();
+            let found = together(&mut machines, Pass { readings, mutings, failed: false, all: S::ALL });
+            for (run, mut changes) in group.runs.iter_mut().zip(found) {
+                if S::ALL {
+                    order(&mut changes);
+                }
+                run.sink.take(changes);
+            }
             Ok::<_, Error>(())
         })?;
         budget.settle(mark, 0)?;
@@ -152,6 +161,8 @@ pub fn backtest<S: Sink>(
             None => break,
         };
     }
+    let mut runs: Vec<Run<'_, S>> = groups.into_iter().flat_map(|group| group.runs).collect();
+    runs.sort_by_key(|run| run.place);
     Ok(runs.into_iter().map(|run| run.sink).collect())
 }
 
@@ -164,19 +175,26 @@ struct Kind<'p> {
 }
 
 struct Run<'p, S> {
+    /// Among the plans as they were given.
+    place: usize,
     plan: &'p Plan,
-    kind: usize,
     machine: Machine,
     sink: S,
 }
 
-/// Queries, kinds of readings, runs.
-type Sorted<'p, S> = (Vec<&'p Query>, Vec<Kind<'p>>, Vec<Run<'p, S>>);
+/// Runs that read the same conditions: they differ in times alone.
+struct Group<'p, S> {
+    kind: usize,
+    runs: Vec<Run<'p, S>>,
+}
+
+/// Queries, kinds of readings, groups of runs.
+type Sorted<'p, S> = (Vec<&'p Query>, Vec<Kind<'p>>, Vec<Group<'p, S>>);
 
 /// Each query once, each kind of readings once, and a run a plan.
 fn sorted<S>(plans: Vec<(&Plan, S)>, renders: bool) -> Sorted<'_, S> {
-    let (mut queries, mut kinds, mut runs) = (Vec::new(), Vec::new(), Vec::with_capacity(plans.len()));
-    for (plan, sink) in plans {
+    let (mut queries, mut kinds, mut groups) = (Vec::new(), Vec::new(), Vec::<Group<'_, S>>::new());
+    for (place, (plan, sink)) in plans.into_iter().enumerate() {
         let places =
             plan.queries.iter().map(|query| found(&mut queries, query, |a, b| a.text == b.text)).collect();
         let rendered = renders && !plan.templates.is_empty();
@@ -186,9 +204,17 @@ fn sorted<S>(plans: Vec<(&Plan, S)>, renders: bool) -> Sorted<'_, S> {
             !a.rendered && !b.rendered && alike && a.queries == b.queries
         };
         let kind = found(&mut kinds, kind, same);
-        runs.push(Run { plan, kind, machine: Machine::default(), sink });
+        let run = Run { place, plan, machine: Machine::default(), sink };
+        let reads = |run: &Run<'_, S>| run.plan.reads_as(plan);
+        let fits = |group: &&mut Group<'_, S>| {
+            group.kind == kind && group.runs.len() < GROUP_MAX && group.runs.first().is_some_and(reads)
+        };
+        match groups.iter_mut().find(fits) {
+            Some(group) => group.runs.push(run),
+            None => groups.push(Group { kind, runs: vec![run] }),
+        }
     }
-    (queries, kinds, runs)
+    (queries, kinds, groups)
 }
 
 /// The place of a thing among those known, which it joins if it is new.

@@ -96,6 +96,15 @@ impl Plan {
             && self.levels.iter().all(|level| level.clear == ClearTest::NotFire)
     }
 
+    /// Whether the bits of evaluations are the same as those of another plan with the same queries: it differs in times.
+    pub(crate) fn reads_as(&self, other: &Plan) -> bool {
+        let tests = |plan: &Plan| {
+            let level = |level: &LevelPlan| (level.fire, level.clear, level.compared.clone());
+            plan.levels.iter().map(level).collect::<Vec<_>>()
+        };
+        tests(self) == tests(other)
+    }
+
     /// The same alert with another bound, duration of `FOR`, or clear bound at one level: for rehearsals. `alert` stays
     /// as it was. Fails with `Error::Input` where the level compares nothing, or the clear bound is on the wrong side.
     pub fn variant(

@@ -1,16 +1,15 @@
 //! The machine: readings to transitions. `docs/alerts.md` has the table that this is.
 //!
-//! Each level of each instance has a state of its own. Only instances that are not at rest are kept. What they do not
-//! know of each other is run instance by instance over all evaluations; with `CAP`, evaluation by evaluation.
+//! Each level of each instance has a state of its own. Only instances that are not at rest are kept.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use metricsdb_model::Labels;
 
-use super::compile::{Plan, Rules, Timing};
+use super::compile::{Rules, Timing};
 use super::flap::Flapping;
-use super::readings::{ALL, BLOCK, CLEAR, DATA, FIRE, Readings};
+use super::readings::{CLEAR, DATA, FIRE};
 use crate::syntax::statement::{Damp, OnError, OnNoData};
 
 /// What a level of an instance shows.
@@ -86,9 +85,9 @@ pub(super) struct LevelState {
     pub pending_at: i64,
     pub firing_at: i64,
     pub clearing_at: i64,
-    /// The first evaluation without fire since the last with it.
+    /// The first evaluation without fire since the last with it, for `KEEP FIRING`.
     pub quiet_at: Option<i64>,
-    /// The last evaluations, the newest in the lowest bit: fire since pending, clear since firing.
+    /// The last evaluations, for k of n, the newest in the lowest bit: fire since pending, clear since firing.
     pub fired: u64,
     pub cleared: u64,
     pub nodata_at: Option<i64>,
@@ -117,11 +116,11 @@ pub struct Machine {
 }
 
 impl LevelState {
-    fn is_firing(&self) -> bool {
+    pub(super) fn is_firing(&self) -> bool {
         matches!(self.phase, Phase::Firing | Phase::Clearing)
     }
 
-    fn is_at_rest(&self) -> bool {
+    pub(super) fn is_at_rest(&self) -> bool {
         self.phase == Phase::Inactive && self.resolved_at.is_none() && self.flapping.is_forgotten()
     }
 
@@ -136,7 +135,7 @@ impl LevelState {
     }
 
     /// One evaluation; `bits` are those of this level alone, `None`: it failed.
-    fn step(&mut self, rules: &Rules, timing: &Timing, now: i64, bits: Option<u32>) {
+    pub(super) fn step(&mut self, rules: &Rules, timing: &Timing, now: i64, bits: Option<u32>) {
         if let Some(flap) = rules.flap {
             self.flapping.begin(flap, now);
         }
@@ -147,14 +146,11 @@ impl LevelState {
         self.unknown = false;
         match self.phase {
             Phase::Inactive if fire && self.resolved_at.is_none() => {
-                (self.phase, self.pending_at, self.fired) = (Phase::Pending, now, 1);
+                (self.phase, self.pending_at) = (Phase::Pending, now);
                 self.rise(rules, timing, now, true);
             }
             Phase::Inactive => {}
-            Phase::Pending => {
-                self.fired = self.fired << 1 | u64::from(fire);
-                self.rise(rules, timing, now, fire);
-            }
+            Phase::Pending => self.rise(rules, timing, now, fire),
             Phase::Firing | Phase::Clearing => self.fall(rules, timing, now, fire, clear),
         }
     }
@@ -195,7 +191,7 @@ impl LevelState {
             None => (fire, false),
             Some(Damp::For(ms)) => (fire && now.saturating_sub(self.pending_at) >= ms, fire),
             Some(Damp::Of { count, of }) => {
-                self.fired &= last(of);
+                self.fired = (self.fired << 1 | u64::from(fire)) & last(of);
                 (self.fired.count_ones() >= count, can_reach(self.fired, count, of))
             }
         };
@@ -209,12 +205,14 @@ impl LevelState {
 
     /// Firing or clearing.
     fn fall(&mut self, rules: &Rules, timing: &Timing, now: i64, fire: bool, clear: bool) {
-        if fire {
+        if fire || timing.keep_firing_ms == 0 {
             self.quiet_at = None;
         } else {
             self.quiet_at.get_or_insert(now);
         }
-        self.cleared = self.cleared << 1 | u64::from(clear);
+        if let Some(Damp::Of { of, .. }) = timing.clear_damp {
+            self.cleared = (self.cleared << 1 | u64::from(clear)) & last(of);
+        }
         match (self.phase, clear) {
             (Phase::Firing, true) => {
                 (self.phase, self.clearing_at) = (Phase::Clearing, now);
@@ -234,18 +232,48 @@ impl LevelState {
     }
 
     /// Clearing: whether all that it waits for is over.
-    fn is_over(&mut self, rules: &Rules, timing: &Timing, now: i64) -> bool {
+    fn is_over(&self, rules: &Rules, timing: &Timing, now: i64) -> bool {
         let damped = match timing.clear_damp {
             None => true,
             Some(Damp::For(ms)) => now.saturating_sub(self.clearing_at) >= ms,
-            Some(Damp::Of { count, of }) => {
-                self.cleared &= last(of);
-                self.cleared.count_ones() >= count
-            }
+            Some(Damp::Of { count, .. }) => self.cleared.count_ones() >= count,
         };
-        let quiet = self.quiet_at.is_some_and(|at| now.saturating_sub(at) >= timing.keep_firing_ms);
+        let keep = timing.keep_firing_ms;
+        let quiet = keep == 0 || self.quiet_at.is_some_and(|at| now.saturating_sub(at) >= keep);
         let held = now.saturating_sub(self.firing_at) >= timing.hold_ms;
         damped && quiet && held && !self.flapping.holds(rules.flap)
+    }
+
+    /// How long it stays exactly as it is; `None`: until the next evaluation. Waking too early is no harm.
+    pub(super) fn sleep(&self, rules: &Rules, timing: &Timing) -> Option<Sleep> {
+        let moves = rules.flap.is_some() || self.nodata_at.is_some() || self.unknown;
+        if moves || self.announced != self.is_firing() {
+            return None;
+        }
+        let asleep = |mask, bits, until| Some(Sleep { mask, bits, until });
+        match self.phase {
+            Phase::Inactive => match self.resolved_at {
+                Some(at) => asleep(0, 0, at.saturating_add(rules.cooldown_ms)),
+                None => asleep(FIRE, 0, i64::MAX),
+            },
+            Phase::Pending => match timing.damp {
+                Some(Damp::For(ms)) => asleep(FIRE, FIRE, self.pending_at.saturating_add(ms)),
+                _ => None,
+            },
+            _ if matches!(timing.clear_damp, Some(Damp::Of { .. })) => None,
+            Phase::Firing if timing.keep_firing_ms == 0 => asleep(CLEAR | DATA, DATA, i64::MAX),
+            Phase::Firing if self.quiet_at.is_none() => asleep(FIRE, FIRE, i64::MAX),
+            Phase::Firing => asleep(FIRE | CLEAR | DATA, DATA, i64::MAX),
+            Phase::Clearing => {
+                let damp_ms = if let Some(Damp::For(ms)) = timing.clear_damp { ms } else { 0 };
+                let ends = [
+                    self.clearing_at.saturating_add(damp_ms),
+                    self.firing_at.saturating_add(timing.hold_ms),
+                    self.quiet_at.map_or(i64::MIN, |at| at.saturating_add(timing.keep_firing_ms)),
+                ];
+                asleep(FIRE | CLEAR | DATA, CLEAR | DATA, ends.into_iter().fold(i64::MIN, i64::max))
+            }
+        }
     }
 
     /// Inactive, and nothing is left of what it was but what outlives it.
@@ -267,6 +295,29 @@ impl LevelState {
     }
 }
 
+impl Instance {
+    pub(super) fn is_at_rest(&self) -> bool {
+        !self.folded && self.levels.iter().all(LevelState::is_at_rest)
+    }
+
+    /// At rest: as if it had never been, as it is after a restart.
+    pub(super) fn forget(&mut self) {
+        self.levels.iter_mut().for_each(|level| *level = LevelState::default());
+    }
+
+    pub(super) fn is_firing(&self) -> bool {
+        self.levels.iter().any(LevelState::is_firing)
+    }
+}
+
+/// A state that nothing changes while the bits of evaluations are so, and before a time (ms).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sleep {
+    pub mask: u32,
+    pub bits: u32,
+    pub until: i64,
+}
+
 /// A bit for each of the last `of` evaluations.
 fn last(of: u32) -> u64 {
     u64::MAX >> (64 - of)
@@ -276,338 +327,4 @@ fn last(of: u32) -> u64 {
 /// reach it if all that follow are.
 fn can_reach(fired: u64, count: u32, of: u32) -> bool {
     (0..of).any(|age| fired >> age & 1 == 1 && (fired & last(age + 1)).count_ones() + (of - 1 - age) >= count)
-}
-
-/// One run of the machine: what holds for all instances of it.
-struct Run<'r> {
-    plan: &'r Plan,
-    readings: &'r Readings<'r>,
-    mutings: &'r [Muting],
-    failed: bool,
-    /// Also what nobody is told.
-    all: bool,
-    changes: Vec<Change>,
-}
-
-/// An instance in a run: its place among the readings, where it has any.
-struct Candidate {
-    labels: Labels,
-    place: Option<usize>,
-    /// Bits at evaluations from `first` on.
-    signals: Vec<u32>,
-    first: usize,
-    state: Instance,
-    /// Up to which evaluation the value of each level is known.
-    valued: Vec<usize>,
-    before: Vec<Before>,
-}
-
-impl Machine {
-    /// Goes on by the evaluations of the readings, which follow all before. `failed`: the queries failed at all of
-    /// them. Returns what happened in the order of time, labels, level. O(instances not at rest · evaluations), and
-    /// O(values) to find those that leave it.
-    pub fn run(
-        &mut self,
-        plan: &Plan,
-        readings: &Readings<'_>,
-        mutings: &[Muting],
-        failed: bool,
-    ) -> Vec<Change> {
-        let mut changes = self.changes(plan, readings, mutings, failed, true);
-        let key = |c: &Change| (c.at, c.level.is_none());
-        changes.sort_by(|a, b| {
-            key(a).cmp(&key(b)).then_with(|| (&a.labels, a.level).cmp(&(&b.labels, b.level)))
-        });
-        changes
-    }
-
-    /// The same, in the order of time for each level of each instance alone; without `all`, only what changes whether it
-    /// fires or flaps, and what somebody is told.
-    pub(super) fn changes(
-        &mut self,
-        plan: &Plan,
-        readings: &Readings<'_>,
-        mutings: &[Muting],
-        failed: bool,
-        all: bool,
-    ) -> Vec<Change> {
-        if readings.times().is_empty() {
-            return Vec::new();
-        }
-        let mut run = Run { plan, readings, mutings, failed, all, changes: Vec::new() };
-        let mut places = vec![false; readings.len()];
-        let mut tracked: Vec<(Labels, Option<usize>)> = Vec::new();
-        for labels in self.instances.keys() {
-            let place = readings.find(labels);
-            place.into_iter().for_each(|place| places[place] = true);
-            tracked.push((labels.clone(), place));
-        }
-        let fresh = (0..places.len()).filter(|place| !places[*place] && !readings.rests(plan, *place));
-        tracked.extend(fresh.map(|place| (readings.labels(place).clone(), Some(place))));
-        tracked.sort_by(|a, b| a.0.cmp(&b.0));
-        if plan.rules.cap.is_some() {
-            let mut all: Vec<Candidate> =
-                tracked.into_iter().map(|(labels, place)| self.candidate(&run, labels, place)).collect();
-            let steps = readings.times().len();
-            all.iter_mut().for_each(|candidate| run.read(candidate, 0..steps));
-            for step in 0..steps {
-                self.step_all(&mut run, &mut all, step);
-            }
-            all.iter_mut().for_each(|candidate| run.value_all(candidate));
-            all.into_iter().for_each(|candidate| self.keep(candidate));
-        } else {
-            for (labels, place) in tracked {
-                let mut candidate = self.candidate(&run, labels, place);
-                run.instance(&mut candidate);
-                self.keep(candidate);
-            }
-        }
-        run.changes
-    }
-
-    fn candidate(&mut self, run: &Run<'_>, labels: Labels, place: Option<usize>) -> Candidate {
-        let state = self.instances.remove(&labels).unwrap_or_else(|| Instance {
-            levels: vec![LevelState::default(); run.plan.levels.len()],
-            folded: false,
-        });
-        let valued = vec![0; run.plan.levels.len()];
-        Candidate { labels, place, signals: Vec::new(), first: 0, state, valued, before: Vec::new() }
-    }
-
-    fn keep(&mut self, candidate: Candidate) {
-        if !candidate.state.is_at_rest() {
-            self.instances.insert(candidate.labels, candidate.state);
-        }
-    }
-
-    /// One evaluation of all instances, so that those past the cap are known before anybody is told.
-    fn step_all(&mut self, run: &mut Run<'_>, all: &mut [Candidate], step: usize) {
-        for candidate in all.iter_mut() {
-            run.advance(candidate, step);
-        }
-        let now = run.readings.times()[step];
-        let cap = run.plan.rules.cap.map_or(usize::MAX, |cap| cap as usize);
-        let fired = |candidate: &Candidate| candidate.before.iter().any(|before| before.firing);
-        let counts = all.iter().filter(|c| c.state.is_firing() && fired(c) && !c.state.folded);
-        let mut shown = counts.count();
-        for candidate in all.iter_mut() {
-            let fired = fired(candidate);
-            let state = &mut candidate.state;
-            if !state.is_firing() {
-                state.folded = false;
-            } else if !fired {
-                state.folded = shown >= cap;
-                shown += usize::from(!state.folded);
-            }
-        }
-        for candidate in all.iter_mut() {
-            run.announce(candidate, step);
-            if candidate.state.is_at_rest() {
-                candidate.state.forget();
-            }
-        }
-        let folded = all.iter().filter(|candidate| candidate.state.folded).count();
-        if (folded > 0) != self.folded_at.is_some() {
-            let (from, to) =
-                if folded > 0 { (State::Inactive, State::Firing) } else { (State::Firing, State::Inactive) };
-            let (at, labels, level, value, firing) = (now, Labels::empty(), None, folded as f64, folded > 0);
-            let since = self.folded_at.or(Some(now));
-            self.folded_at = firing.then_some(now);
-            run.changes.push(Change {
-                at,
-                labels,
-                level,
-                from,
-                to,
-                value,
-                since,
-                firing,
-                flapping: false,
-                notify: true,
-                muted: None,
-            });
-        }
-    }
-}
-
-/// A level before an evaluation.
-#[derive(Clone, Copy)]
-struct Before {
-    shown: State,
-    flapping: bool,
-    firing: bool,
-    firing_at: i64,
-}
-
-impl Instance {
-    fn is_at_rest(&self) -> bool {
-        !self.folded && self.levels.iter().all(LevelState::is_at_rest)
-    }
-
-    /// At rest: as if it had never been, as it is after a restart.
-    fn forget(&mut self) {
-        self.levels.iter_mut().for_each(|level| *level = LevelState::default());
-    }
-
-    fn is_firing(&self) -> bool {
-        self.levels.iter().any(LevelState::is_firing)
-    }
-}
-
-impl Run<'_> {
-    fn instance(&mut self, candidate: &mut Candidate) {
-        let steps = self.readings.times().len();
-        for (block, first) in (0..steps).step_by(BLOCK).enumerate() {
-            if candidate.state.is_at_rest() {
-                candidate.state.forget();
-                // Nothing but fire ends it.
-                let quiet =
-                    candidate.place.is_none_or(|place| self.readings.is_quiet(self.plan, place, block));
-                if quiet || self.failed {
-                    continue;
-                }
-            }
-            self.read(candidate, first..steps.min(first + BLOCK));
-            self.block(candidate);
-        }
-        self.value_all(candidate);
-    }
-
-    /// The evaluations whose bits were read.
-    fn block(&mut self, candidate: &mut Candidate) {
-        let mut at = 0;
-        while at < candidate.signals.len() {
-            if candidate.state.is_at_rest() {
-                candidate.state.forget();
-                match candidate.signals[at..].iter().position(|bits| bits & ALL != 0) {
-                    Some(ahead) if !self.failed => at += ahead,
-                    _ => return,
-                }
-            }
-            if self.advance(candidate, candidate.first + at) {
-                self.announce(candidate, candidate.first + at);
-            }
-            at += 1;
-        }
-    }
-
-    fn read(&self, candidate: &mut Candidate, steps: std::ops::Range<usize>) {
-        candidate.first = steps.start;
-        match candidate.place {
-            Some(place) => self.readings.signals(self.plan, place, steps, &mut candidate.signals),
-            None => {
-                candidate.signals.clear();
-                candidate.signals.resize(steps.len(), Readings::silence(self.plan));
-            }
-        }
-    }
-
-    /// The states after an evaluation; those before are kept beside. Whether there may be anything to tell.
-    fn advance(&mut self, candidate: &mut Candidate, step: usize) -> bool {
-        let rules = &self.plan.rules;
-        let now = self.readings.times()[step];
-        let bits = candidate.signals[step - candidate.first];
-        candidate.before.clear();
-        let mut news = false;
-        for (l, (state, timing)) in candidate.state.levels.iter_mut().zip(&rules.levels).enumerate() {
-            let (shown, firing) = (state.shown(), state.is_firing());
-            let (flapping, firing_at) = (state.flapping.on, state.firing_at);
-            candidate.before.push(Before { shown, flapping, firing, firing_at });
-            state.step(rules, timing, now, (!self.failed).then_some(bits >> l));
-            if shown == State::Inactive {
-                // What it is from here on is of interest.
-                candidate.valued[l] = step;
-            }
-            news |= firing != state.is_firing()
-                || state.is_firing() != state.announced
-                || (self.all && shown != state.shown())
-                || flapping != state.flapping.on;
-        }
-        news
-    }
-
-    /// Takes over the last value of a level up to an evaluation.
-    fn value(&self, candidate: &mut Candidate, level: usize, step: usize) {
-        let Some(place) = candidate.place.filter(|_| !self.failed) else { return };
-        let steps = candidate.valued[level]..=step;
-        if let Some(value) = steps.rev().find_map(|step| self.readings.value(self.plan, level, place, step)) {
-            candidate.state.levels[level].value = value;
-        }
-        candidate.valued[level] = step + 1;
-    }
-
-    /// The same for all that are active, at the end.
-    fn value_all(&self, candidate: &mut Candidate) {
-        for level in 0..candidate.state.levels.len() {
-            if candidate.state.levels[level].phase != Phase::Inactive {
-                self.value(candidate, level, self.readings.times().len() - 1);
-            }
-        }
-    }
-
-    /// Tells what happened, and whom: the highest level that fires goes first.
-    fn announce(&mut self, candidate: &mut Candidate, step: usize) {
-        let now = self.readings.times()[step];
-        let highest = candidate.state.levels.iter().rposition(LevelState::is_firing);
-        let folded = candidate.state.folded;
-        for level in 0..candidate.state.levels.len() {
-            let before = candidate.before[level];
-            let mut muted = None;
-            let mut notify = false;
-            let state = &mut candidate.state.levels[level];
-            if state.is_firing() && !state.announced {
-                muted = if highest != Some(level) {
-                    Some("level".into())
-                } else if folded {
-                    Some("cap".into())
-                } else if state.flapping.mutes(self.plan.rules.flap) {
-                    Some("flap".into())
-                } else {
-                    self.muted(&candidate.labels, level, now)
-                };
-                notify = muted.is_none();
-                state.announced = notify;
-            } else if !state.is_firing() {
-                notify = std::mem::take(&mut state.announced);
-            }
-            let fires = before.firing != state.is_firing();
-            let changed =
-                fires || before.flapping != state.flapping.on || (self.all && before.shown != state.shown());
-            if changed || notify {
-                self.value(candidate, level, step);
-                self.changes.push(change(candidate, level, now, notify, muted));
-            }
-        }
-    }
-
-    /// The reason of the first muting that is about a level of an instance.
-    fn muted(&self, labels: &Labels, level: usize, now: i64) -> Option<Arc<str>> {
-        let own = &self.plan.levels[level].labels;
-        let value =
-            |name: &str| own.iter().find(|(known, _)| known == name).map_or(labels.value(name), |(_, v)| v);
-        let found = self.mutings.iter().find(|muting| {
-            (muting.from_ms..muting.until_ms).contains(&now)
-                && muting.labels.iter().all(|(name, wanted)| value(name) == wanted)
-        });
-        found.map(|muting| muting.reason.clone())
-    }
-}
-
-/// What became of a level at an evaluation.
-fn change(candidate: &Candidate, level: usize, at: i64, notify: bool, muted: Option<Arc<str>>) -> Change {
-    let (before, state) = (candidate.before[level], &candidate.state.levels[level]);
-    let firing = state.is_firing();
-    Change {
-        at,
-        labels: candidate.labels.clone(),
-        level: Some(level),
-        from: before.shown,
-        to: state.shown(),
-        value: state.value,
-        since: if firing { Some(state.firing_at) } else { before.firing.then_some(before.firing_at) },
-        firing,
-        flapping: state.flapping.on,
-        notify,
-        muted,
-    }
 }

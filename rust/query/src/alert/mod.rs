@@ -1,4 +1,5 @@
-//! Alerts: statement to conditions (`compile`), conditions to readings (`readings`), readings to transitions (`machine`).
+//! Alerts: statement to conditions (`compile`), conditions to readings (`readings`), readings to transitions (`machine`,
+//! over many evaluations `run`).
 //!
 //! All state is a function of statement, evaluation times and what the conditions came to: live, after a restart, in a
 //! test and over last month the same code runs.
@@ -10,6 +11,7 @@ pub mod identity;
 pub mod lint;
 pub mod machine;
 pub mod readings;
+mod run;
 mod saved;
 mod slo;
 mod tally;
