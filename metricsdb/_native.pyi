@@ -53,7 +53,7 @@ class Read:
     def matches(self, frame: pl.DataFrame) -> pl.DataFrame: ...
 
 class Sampling:
-    """Which series of a store stand for others: hash of the labels, draw, stratum, its series, and those drawn of it."""
+    """Which series of a store stand for others: hash of the labels, draw, stratum, its series, those drawn of it."""
 
     def __init__(
         self,
@@ -61,6 +61,8 @@ class Sampling:
         range: tuple[int, int],
         series: list[tuple[int, int, int, int, int]],
     ) -> None: ...
+    @staticmethod
+    def units(frame: pl.DataFrame) -> pl.DataFrame: ...
 
 class StreamState:
     """What one subscription keeps between its evaluations."""

@@ -19,7 +19,7 @@ use pyo3_polars::PyDataFrame;
 
 use crate::database::{NativeDatabase, predicate};
 use crate::query::Times;
-use crate::{call, output};
+use crate::{call, input, output};
 
 /// What was fetched from elsewhere for one query or some: where both have a sample, the database's own stands.
 #[derive(Default)]
@@ -170,6 +170,18 @@ impl Sampling {
             .collect();
         let range = TimeRange::new(range.0, range.1);
         Sampling(Arc::new(metricsdb_model::Sampling { draws, series, range }))
+    }
+
+    /// A number a row of a frame of labels, a String column each: the same in every process, and for all metrics and buckets of
+    /// one thing that is measured.
+    #[staticmethod]
+    fn units(py: Python<'_>, frame: PyDataFrame) -> PyResult<PyDataFrame> {
+        call::short(py, || {
+            let parts = ["__name__", "le", "quantile"];
+            let rows = input::label_rows(&frame.0, 0..frame.0.height())?;
+            let unit = |labels: &Labels| labels.retain(|name| !parts.contains(&name)).hash64();
+            output::frame(vec![Column::new("unit".into(), rows.iter().map(unit).collect::<Vec<u64>>())])
+        })
     }
 }
 
