@@ -52,6 +52,18 @@ class Read:
     def takes(self) -> str: ...
     def matches(self, frame: pl.DataFrame) -> pl.DataFrame: ...
 
+class Sampling:
+    """Which series of a store stand for others: hash of the labels, draw, stratum, its series, those drawn of it."""
+
+    def __init__(
+        self,
+        draws: list[tuple[str, int, bool]],
+        range: tuple[int, int],
+        series: list[tuple[int, int, int, int, int]],
+    ) -> None: ...
+    @staticmethod
+    def units(frame: pl.DataFrame) -> pl.DataFrame: ...
+
 class StreamState:
     """What one subscription keeps between its evaluations."""
 
@@ -113,7 +125,11 @@ class NativeDatabase:
         memory: tuple[int, int] | None,
     ) -> None: ...
     def with_beside(
-        self, beside: list[NativeDatabase], away: list[tuple[int, int, str]], warnings: list[str]
+        self,
+        beside: list[NativeDatabase],
+        away: list[tuple[int, int, str]],
+        warnings: list[str],
+        samplings: list[Sampling | None] | None = None,
     ) -> NativeDatabase: ...
     @staticmethod
     def reads(expr: str, start: int, end: int, step_ms: int, lookback_ms: int) -> list[Read]: ...

@@ -16,6 +16,8 @@ from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.move import GONE_GRACE_MS, Memory, Moved, Mover, Note, Progress, Rule
 from metricsdb.lifecycle.cold.objects import Objects
 from metricsdb.lifecycle.cold.parts import DAY_MS
+from metricsdb.lifecycle.cold.thin import Thinned, Used, thin, unused
+from metricsdb.lifecycle.sampling import SampleRule
 from metricsdb.sizes import SizeLike, size_bytes
 from metricsdb.times import DurationLike, Time, duration_ms
 
@@ -31,10 +33,12 @@ EXPIRE_EVERY_MS = 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class Upkeep:
-    """What ``Cold.run`` did. ``compacted``: parts that became fewer or were rewritten; ``swept``: objects deleted."""
+    """What ``Cold.run`` did. ``sampled``: days of which a sample is left; ``compacted``: parts that became fewer or
+    were rewritten; ``swept``: objects deleted."""
 
     moved: Moved
     expired: int
+    sampled: int
     compacted: int
     swept: int
 
@@ -43,8 +47,9 @@ class Cold:
     """One cold store: ``s3://bucket/prefix``, ``gs://…``, ``az://…``, ``file:///dir``, a path, or a store of obstore.
 
     Credentials come from the environment, as the store's own tools read them, or from ``options``. ``rules`` say which
-    samples are to move, and which to leave for good, by now. Raises ``ConfigError``; the store is first asked when
-    something is wanted of it.
+    samples are to move, which to leave for good, and of which a sample is to stay, by now; ``used`` how many queries
+    read the series of a frame of labels. Raises ``ConfigError``; the store is first asked when something is wanted of
+    it.
     """
 
     def __init__(
@@ -62,6 +67,9 @@ class Cold:
         cache_memory: SizeLike = "64MiB",
         grace: DurationLike = 0,
         note: Note | None = None,
+        sampling: Callable[[int], Sequence[SampleRule]] | None = None,
+        used: Used = unused,
+        note_sampled: Callable[[SampleRule, Thinned], None] | None = None,
     ) -> None:
         bucket_ms = duration_ms(bucket, "bucket")
         if bucket_ms <= 0 or DAY_MS % bucket_ms:
@@ -70,7 +78,7 @@ class Cold:
         self.mover = Mover(self.catalog, owner, clock, bucket_ms)
         self.mover.grace_ms = duration_ms(grace, "grace")
         self._memory, self._moving, self._expiring, self._time, self._clock = memory, moving, expiring, time, clock
-        self._note = note
+        self._note, self._sampling, self._used, self._note_sampled = note, sampling, used, note_sampled
         self.counts = {"cold_moved_samples": 0, "cold_moved_bytes": 0, "cold_runs": 0, "cold_failures": 0}
         self._due_ms = self._expire_ms = -(2**63)
 
@@ -95,7 +103,10 @@ class Cold:
         self.counts["cold_moved_samples"] += moved.samples
         self.counts["cold_moved_bytes"] += moved.bytes
         expired = self.mover.expire(self._expiring(now_ms)) if expires else 0
-        return Upkeep(moved, expired, self.mover.compact(), self.mover.sweep())
+        sampled = 0
+        if expires and self._sampling is not None:
+            sampled = thin(self.mover, self._sampling(now_ms), self._used, self._note_sampled)
+        return Upkeep(moved, expired, sampled, self.mover.compact(), self.mover.sweep())
 
     def step(self, now_ms: int) -> Moved:
         """What is due: a run, now and then, and between them what memory may let go of.

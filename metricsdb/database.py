@@ -228,6 +228,8 @@ class Database:
             moving=lambda now_ms: rules(aging.moving(now_ms)), expiring=lambda now_ms: rules(aging.expiring(now_ms)),
             time=lambda at: time_ms(at, self.now_ms()), grace=self._timeout_ms / 1000,
             note=lambda rule, moved: aging.note_moved(self.now_ms(), rule.selector, rule.before_ms, moved),
+            sampling=aging.sampling, used=lambda labels: self.retention.used(labels),
+            note_sampled=lambda rule, gone: aging.note_sampled(self.now_ms(), rule, gone, gone.series),
         )  # fmt: skip
 
     @property

@@ -16,8 +16,9 @@ from metricsdb.errors import ConfigError
 from metricsdb.frames import TIME
 from metricsdb.lifecycle.deletions import Deleted, Trash
 from metricsdb.lifecycle.forecast import DAY_MS, HISTORY_DAYS, HeldCold, forecast, growth
-from metricsdb.lifecycle.impact import Asked, impact, panels
+from metricsdb.lifecycle.impact import Asked, impact, panels, readers
 from metricsdb.lifecycle.retention import Aging, Departure, RetentionLike, RetentionRule, rules_of
+from metricsdb.lifecycle.sampling import share
 from metricsdb.times import DurationLike, Time, duration_ms, time_ms
 
 if TYPE_CHECKING:
@@ -106,8 +107,8 @@ class Retention:
     def log(self, what: str | None = None) -> pl.DataFrame:
         """What went when by which rule, the oldest first: ``time``, ``what``, ``rule``, ``before``, counts.
 
-        ``what``: expired, moved, evicted, deleted or undeleted. The last 10,000; with a directory they are in its
-        ``retention.log``, too, a JSON line each.
+        ``what``: expired, moved, sampled, evicted, deleted or undeleted. The last 10,000; with a directory they are in
+        its ``retention.log``, too, a JSON line each.
         """
         rows = [asdict(row) for row in self._aging.log.rows if what is None or row.what == what]
         table = [tuple(row.get(name, row.get(f"{name}_ms")) for name in _LOG) for row in rows]
@@ -126,9 +127,20 @@ class Retention:
         """
         rules, now_ms = self.rules if policy is None else rules_of(policy), self._db.now_ms()
         grown = growth(self._db._native, rules, now_ms)
-        found = forecast(rules, grown, self._cold(now_ms), days, prices)
+        found = forecast(rules, grown, self._cold(now_ms), days, prices, self._shares(rules))
         date = (pl.lit(now_ms) + pl.col("day").cast(pl.Int64) * DAY_MS).cast(TIME).alias("date")
         return found.select(date, *found.columns)
+
+    def _shares(self, rules: Sequence[RetentionRule]) -> dict[str, float]:
+        """By rule which share of its series in memory a sample would leave."""
+        if not any(rule.sampled for rule in rules):
+            return {}
+        rows, labels = self._db._native.governing("", [rule.selector for rule in rules])
+        return {
+            rule.title: share(labels.filter(rows["rule"] == at), rule.sampled.keep)
+            for at, rule in enumerate(rules)
+            if rule.sampled and rule.sampled.keep
+        }
 
     def _cold(self, now_ms: int) -> HeldCold:
         """What is in the cold store, by days back."""
@@ -180,14 +192,19 @@ class Retention:
 
         ``kind`` (alert, record, slo, panel), ``name``, ``expr``; how far it ``look_back``s; the ``rule``, how long that
         has samples ``kept``, what of the look-back is ``lost``, the ``resolution`` of records that stand for the rest;
-        ``effect``: ``data``, ``precision``, ``cold`` (read from there, the same), ``none``, ``no series`` or
-        ``unread`` (``detail`` says why). ``dashboards``: JSON that Grafana exports, as a mapping or a path.
+        ``effect``: ``data``, ``sample``, ``precision``, ``cold`` (read from there, the same), ``none``, ``no series``
+        or ``unread`` (``detail`` says why). ``dashboards``: JSON that Grafana exports, as a mapping or a path.
         """
         rules = self.rules if policy is None else rules_of(policy)
         asked = [one for group in self._db.alerts.groups() for rule in group.rules for one in _asked(rule)]
         asked += [one for dashboard in dashboards for one in panels(dashboard)]
         rollups, now_ms = self._db.rollups.policies, self._db.now_ms()
         return impact(self._db._native, rules, rollups, asked, now_ms, self._db._lookback_ms)
+
+    def used(self, labels: pl.DataFrame) -> pl.Series:
+        """How many queries of installed statements read each series of a frame of labels."""
+        asked = [one for group in self._db.alerts.groups() for rule in group.rules for one in _asked(rule)]
+        return readers(asked, labels, self._db.now_ms(), self._db._lookback_ms)
 
     # --- deletions ------------------------------------------------------------------------------
 

@@ -122,10 +122,12 @@ def forecast(
     cold: HeldCold,
     days: int,
     prices: Mapping[str, float] | None,
+    left: Mapping[str, float],
 ) -> pl.DataFrame:
     """A row a day, rule and tier: ``samples``, ``series``, ``bytes``, ``cost`` of that day (null without prices).
 
-    Series of no rule stay. Prices are per GiB and month. Raises ``ConfigError``.
+    ``left``: by rule the share of samples that a sample of its series has. Series of no rule stay. Prices are per GiB
+    and month. Raises ``ConfigError``.
     """
     if days < 1:
         raise ConfigError(f"days {days} must be 1 or more")
@@ -141,7 +143,9 @@ def forecast(
         tiers = {"memory": _memory(rule, g, ahead, memory)}
         if rule is not None and rule.is_cold:
             part = share[at] / max(sum(share), 1e-9)
-            tiers["cold"] = _cold(g, ahead, memory, _days(rule.kept_ms), cold, part)
+            whole, kept = _days(rule.whole_ms), _days(rule.kept_ms)
+            ages = (memory, whole, kept) if rule.sampled else (memory, kept, kept)
+            tiers["cold"] = _cold(g, ahead, ages, left.get(rule.title, 1.0), cold, part)
         for tier, (samples, series, size) in tiers.items():
             price = (prices or {}).get(tier)
             cost = [None] * len(ahead) if price is None else size / _GIB * price / _MONTH_DAYS
@@ -165,11 +169,15 @@ def _memory(rule: RetentionRule | None, g: Growth, ahead: Floats, until: float) 
 
 
 def _cold(
-    g: Growth, ahead: Floats, low: float, high: float, cold: HeldCold, part: float
+    g: Growth, ahead: Floats, ages: tuple[float, float, float], left: float, cold: HeldCold, part: float
 ) -> tuple[Floats, Floats, Floats]:
     # What is in memory now goes cold; what is cold already stays until it is old.
-    there = part * _left(cold.samples, ahead, 0.0, high)
-    samples = there + _left(g.samples, ahead, low, high) + g.samples_a_day * _new(ahead, low, high)
+    low, whole, high = ages
+    young = np.arange(len(cold.samples)) < whole
+    fresh, old = np.where(young, cold.samples, 0.0), np.where(young, 0.0, cold.samples)
+    there = _left(fresh, ahead, 0.0, whole) + left * _left(fresh, ahead, whole, high) + _left(old, ahead, 0.0, high)
+    samples = part * there + _left(g.samples, ahead, low, whole) + g.samples_a_day * _new(ahead, low, whole)
+    samples = samples + left * (_left(g.samples, ahead, whole, high) + g.samples_a_day * _new(ahead, whole, high))
     series = np.where(samples > 0, g.ended[0] + g.series_a_day * _new(ahead, 0.0, high), 0.0)
     each = COLD_BYTES if cold.sample_bytes is None else cold.sample_bytes
     return samples, series, samples * each

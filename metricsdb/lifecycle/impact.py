@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from metricsdb.lifecycle.retention import RetentionRule
 from metricsdb.lifecycle.rollups import RollupPolicy
 from metricsdb.times import duration_ms, duration_text
 
-__all__ = ["Asked", "impact", "panels"]
+__all__ = ["Asked", "impact", "panels", "readers"]
 
 STEP_MS = 60_000
 # What Grafana puts in the place of its own variables, near enough for how far a query looks back.
@@ -53,6 +54,19 @@ def impact(
     reach = _Reach(rules, rollups, labels, rows["rule"])
     found = [row for one in asked for row in _rows(reach, one, now_ms, lookback_ms)]
     return pl.DataFrame(found, schema=_SCHEMA, orient="row")
+
+
+def readers(asked: Iterable[Asked], labels: pl.DataFrame, now_ms: int, lookback_ms: int) -> pl.Series:
+    """How many of these queries read each series of a frame of labels (UInt32); those that do not parse read none."""
+    counts = pl.repeat(0, labels.height, dtype=pl.UInt32, eager=True)
+    for one in asked:
+        with suppress(MetricsDBError):
+            reads = NativeDatabase.reads(one.expr, now_ms, now_ms, STEP_MS, lookback_ms)
+            taken = [read.matches(labels)["matches"] for read in {read.takes(): read for read in reads}.values()]
+            if taken:
+                any_of = pl.select(pl.any_horizontal(taken)).to_series()
+                counts += any_of.cast(pl.UInt32)
+    return counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +132,7 @@ def _rows(reach: _Reach, one: Asked, now_ms: int, lookback_ms: int) -> Iterator[
 
 
 # The worst effect that some of the series have is told.
-_WORST = ("none", "cold", "precision", "data")
+_WORST = ("none", "cold", "precision", "sample", "data")
 
 
 def _effect(
@@ -134,6 +148,9 @@ def _effect(
     if kept is not None and back_ms > kept:
         lost = duration_text(back_ms - kept)
         return text, lost, width, "data", f"the oldest {lost} of what is read are gone"
+    if rule is not None and rule.sampled is not None and rule.whole_ms is not None and back_ms > rule.whole_ms:
+        left = f"only {rule.sampled.keep} is left of what is older than {duration_text(rule.whole_ms)}"
+        return text, None, width, "sample", left
     if width is not None:
         return text, None, width, "precision", f"records of {width} stand for samples of that age"
     if rule is not None and rule.is_cold and rule.memory_ms is not None and back_ms > rule.memory_ms:

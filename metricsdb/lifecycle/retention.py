@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,6 +15,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from metricsdb._native import NativeDatabase, Read
 from metricsdb.errors import ConfigError
+from metricsdb.lifecycle.sampling import Keep, SampleRule
 from metricsdb.sizes import SizeLike, size_bytes
 from metricsdb.times import DurationLike, duration_ms, duration_text
 
@@ -43,19 +45,23 @@ LIMIT_STEPS = 4
 EVICT_STEPS = 20
 # Lines that are kept in memory, and bytes of one file of them.
 LOG_LINES, LOG_BYTES = 10_000, 8 << 20
+# A sample, and until which age it stays: a word behind it that begins with a digit.
+_SAMPLED = re.compile(r"((?:top\s+)?\d+\s+in\s+.*?)(?:\s+(\d[0-9a-z.]*))?$")
 _ORDER: tuple[Place, ...] = get_args(Place)
 _FIELDS = ("selector", "keep", "name", "importance", "max_bytes", "max_share")
 
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """Where samples are until they have this age; None: for good."""
+    """Where samples are until they have this age; None: for good. ``keep``: of them only a sample is left there."""
 
     place: Place
     until_ms: int | None = None
+    keep: Keep | None = None
 
     def __str__(self) -> str:
-        return self.place if self.until_ms is None else f"{self.place} {duration_text(self.until_ms)}"
+        what = self.place if self.keep is None else str(self.keep)
+        return what if self.until_ms is None else f"{what} {duration_text(self.until_ms)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,16 @@ class RetentionRule:
     def is_cold(self) -> bool:
         return len(self.stays) > 1
 
+    @property
+    def sampled(self) -> Stay | None:
+        """The last stay, where only a sample is left by then."""
+        return self.stays[-1] if self.stays[-1].keep else None
+
+    @property
+    def whole_ms(self) -> int | None:
+        """The age at which samples are gone, or only a sample of them is left."""
+        return self.stays[-2].until_ms if self.sampled else self.kept_ms
+
     def check(self) -> None:
         """Raises ``ConfigError`` or, of the selector, ``ParseError``, naming the rule and the remedy."""
         if self.selector:
@@ -124,7 +140,12 @@ class RetentionRule:
             )
         if self.max_share is not None and not 0 < self.max_share <= 1:
             raise _wrong(self, f"max_share {self.max_share!r} is no share; give a number above 0 and at most 1")
-        places = [stay.place for stay in self.stays]
+        places = [stay.place for stay in self.stays if stay.keep is None]
+        sampled = [stay for stay in self.stays if stay.keep]
+        if sampled and ("cold" not in places or sampled != [self.stays[-1]]):
+            raise _wrong(
+                self, f"{sampled[0].keep} stands where no sample can be left; write it once, last, behind a cold part"
+            )
         if places != [place for place in _ORDER if place in places] or places[:1] != ["memory"]:
             raise _wrong(self, f"samples cannot go {' -> '.join(places) or 'nowhere'}; write memory first, then cold")
         before = 0
@@ -153,13 +174,20 @@ def _stays(title: str, keep: DurationLike) -> tuple[Stay, ...]:
         return (Stay("memory", duration_ms(keep, f"retention rule {title!r}")),)
     stays = []
     for part in keep.split("->"):
+        if sampled := _SAMPLED.match(part.strip()):
+            until = None if sampled[2] is None else duration_ms(sampled[2], f"retention rule {title!r}: {sampled[1]}")
+            try:
+                stays.append(Stay("cold", until, Keep.parse(sampled[1])))
+            except ConfigError as error:
+                raise ConfigError(f"retention rule {title!r}: {error}") from None
+            continue
         words = part.split()
         if len(words) == 1 and words[0] not in _ORDER and "->" not in keep:
             words = ["memory", *words]
         if not words or words[0] not in _ORDER or len(words) > 2:
             raise ConfigError(
                 f"retention rule {title!r}: {part.strip()!r} is no place with an age; write a line such as "
-                "'memory 2d -> cold 90d', with places memory and cold"
+                "'memory 2d -> cold 90d', with places memory and cold, and '1 in 10 by job' behind them"
             )
         until = duration_ms(words[1], f"retention rule {title!r}: {words[0]}") if len(words) == 2 else None
         stays.append(Stay(words[0], until))
@@ -207,7 +235,7 @@ def _fields(fields: Mapping[str, Any]) -> RetentionRule:
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """What left at one time by one rule. ``what``: expired, moved, evicted, deleted or undeleted."""
+    """What left at one time by one rule. ``what``: expired, moved, sampled, evicted, deleted or undeleted."""
 
     time_ms: int
     what: str
@@ -285,6 +313,22 @@ class Aging:
     def expiring(self, now_ms: int) -> list[tuple[str, int | None]]:
         """Selectors, and the time before which their samples are gone everywhere (None: they stay)."""
         return [(rule.selector, None if rule.kept_ms is None else now_ms - rule.kept_ms) for rule in self.rules]
+
+    def sampling(self, now_ms: int) -> list[SampleRule]:
+        """Selectors, and the time before which only a sample is left of what they take."""
+        return [
+            SampleRule(
+                rule.selector,
+                None if rule.sampled is None or rule.whole_ms is None else now_ms - rule.whole_ms,
+                None if rule.sampled is None else rule.sampled.keep,
+            )
+            for rule in self.rules
+        ]
+
+    def note_sampled(self, now_ms: int, rule: SampleRule, gone: Counted, series: int) -> None:
+        """Notes what a sample was left of."""
+        title = next((one.title for one in self.rules if one.selector == rule.selector), rule.selector)
+        self.log.add([Departure(now_ms, "sampled", title, rule.before_ms, gone.samples, series, gone.bytes)])
 
     def note_moved(self, now_ms: int, selector: str, before_ms: int | None, moved: Counted) -> None:
         """Notes what went cold."""

@@ -15,6 +15,8 @@ from metricsdb._native import Read
 from metricsdb.lifecycle.cold import layout, manifest
 from metricsdb.lifecycle.cold.manifest import Manifest, Part
 from metricsdb.lifecycle.cold.objects import Objects, library
+from metricsdb.lifecycle.cold.parts import DAY_MS
+from metricsdb.lifecycle.sampling import COLUMNS
 
 __all__ = ["Catalog", "select"]
 
@@ -76,6 +78,23 @@ class Catalog:
         """``series`` (UInt64: hash of the labels) and a String column a label, sorted by labels, as the part's
         samples are.
         """
+        table = self.table(part)
+        return table.drop(COLUMNS, strict=False) if part.sampled else table
+
+    def drawn(self, part: Part) -> pl.DataFrame:
+        """Of the series those that were drawn from others: ``series`` and what ``sampling.COLUMNS`` says of them."""
+        table = self.table(part)
+        if not part.sampled:
+            return pl.DataFrame(schema={"series": pl.UInt64, **COLUMNS})
+        return table.select("series", *COLUMNS).filter(pl.col("sampled_by").is_not_null())
+
+    def sampled_until(self, keep: str) -> int:
+        """The last time (ms) of the days of which such a sample was drawn."""
+        ends = (part.start_ms for part in self.state.parts if any(draw.keep == keep for draw in part.sampled))
+        return (max(ends, default=-1) // DAY_MS + 1) * DAY_MS - 1
+
+    def table(self, part: Part) -> pl.DataFrame:
+        """As ``series``, with ``sampling.COLUMNS`` where series were drawn."""
 
         def load() -> tuple[pl.DataFrame, int]:
             body = self.objects.get(part.series_key)

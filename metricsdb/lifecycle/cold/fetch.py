@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from metricsdb._native import NativeDatabase, Read
+from metricsdb._native import NativeDatabase, Read, Sampling
 from metricsdb.clock import Clock
 from metricsdb.errors import ColdStoreError, MetricsDBError, QueryLimit, QueryTimeout
 from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.manifest import Part, Tombstone
 from metricsdb.lifecycle.cold.objects import Missing
+from metricsdb.lifecycle.cold.parts import DAY_MS
 
 __all__ = ["Frames", "Tiers", "empty", "load", "part_frames"]
 
@@ -51,6 +52,8 @@ class _Shadow:
     native: NativeDatabase
     loaded: Hashes = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     bytes: int = 0
+    # Which of its series stand for others, and until when and where that was known.
+    sampling: tuple[tuple[object, ...], Sampling | None] = ((), None)
     # Held while samples are fetched: who needs the same waits, and finds them.
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -68,6 +71,31 @@ class _Shadow:
                 load(self.native, *part_frames(chosen, samples))
             self.loaded = np.union1d(self.loaded, missing)
             self.bytes = self.native.measure()
+
+    def sampled(self, catalog: Catalog, part: Part, beside: bool) -> Sampling | None:
+        """Which of its series stand for others; ``beside``: pinned ones stand beside them, so that none is scaled."""
+        if not part.sampled:
+            return None
+        untils = tuple((draw.keep, catalog.sampled_until(draw.keep)) for draw in dict.fromkeys(part.sampled))
+        if self.sampling[0] != (untils, beside):
+            self.sampling = (untils, beside), _sampling(catalog.drawn(part), part, dict(untils), beside)
+        return self.sampling[1]
+
+
+def _sampling(drawn: pl.DataFrame, part: Part, untils: dict[str, int], beside: bool) -> Sampling:
+    texts = drawn["sampled_by"].unique().sort().to_list()
+    pinned = ", and pinned series stand beside it" if beside else ""
+    scales = {text: not beside and "hours" not in text and not text.startswith("top") for text in texts}
+    draws = [(text + pinned, untils.get(text, part.end_ms), scales[text]) for text in texts]
+    rows = drawn.select(
+        "series",
+        pl.col("sampled_by").replace_strict(texts, range(len(texts)), return_dtype=pl.UInt32),
+        pl.concat_str("sampled_by", "sampled_group", separator="\x1f").hash().alias("stratum"),
+        pl.col("sampled_of").fill_null(1),
+        pl.col("sampled_kept").fill_null(1),
+    )
+    day = part.start_ms // DAY_MS * DAY_MS
+    return Sampling(draws, (day, day + DAY_MS - 1), rows.rows())
 
 
 def part_frames(series: pl.DataFrame, samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
@@ -180,10 +208,11 @@ class Tiers:
         for expr in exprs:
             with suppress(MetricsDBError):  # the evaluation says what is wrong
                 reads += NativeDatabase.reads(expr, *times)
-        shadows, away = self._fetch(reads)
+        shadows, samplings, away = self._fetch(reads)
         if not shadows and not away:
             return self._native()
-        return self._native().with_beside(shadows, [(start, end, str(why)) for start, end, why in away], [])
+        apart = [(start, end, str(why)) for start, end, why in away]
+        return self._native().with_beside(shadows, apart, [], samplings)
 
     def needed(self, reads: Reads) -> Iterator[tuple[Catalog, Part, Read]]:
         """The parts that reads look into, one of which may come several times."""
@@ -204,18 +233,19 @@ class Tiers:
                     yield part_frames(taken, catalog.samples(part, taken["series"], start, end))
 
     def _beside(self, reads: Reads, partial: bool, named: bool = False) -> NativeDatabase:
-        shadows, away = self._fetch(reads, named)
+        shadows, samplings, away = self._fetch(reads, named)
         if away and not partial:
             raise away[0][2]
         if not shadows and not away:
             return self._native()
         texts = sorted({f"the answer is partial: {why}" for *_, why in away})
-        return self._native().with_beside(shadows, [], texts)
+        return self._native().with_beside(shadows, [], texts, samplings)
 
     def _fetch(
         self, reads: Reads, named: bool = False, again: bool = True
-    ) -> tuple[list[NativeDatabase], list[tuple[int, int, ColdStoreError]]]:
-        """Stores with what the reads need, the one whose samples stand first; and times that could not be read."""
+    ) -> tuple[list[NativeDatabase], list[Sampling | None], list[tuple[int, int, ColdStoreError]]]:
+        """Stores with what the reads need, the one whose samples stand first; which of their series stand for others;
+        and times that could not be read."""
         wanted: dict[_Key, tuple[Catalog, Part, list[Read]]] = {}
         away: list[tuple[int, int, ColdStoreError]] = []
         try:
@@ -249,7 +279,19 @@ class Tiers:
                 with suppress(ColdStoreError):
                     one.refresh()
             return self._fetch(reads, named, again=False)
-        return [shadow.native for shadow in found.values()], away
+        natives = [shadow.native for shadow in found.values()]
+        return natives, self._samplings(wanted, found), away
+
+    def _samplings(
+        self, wanted: Mapping[_Key, tuple[Catalog, Part, list[Read]]], found: Mapping[_Key, _Shadow]
+    ) -> list[Sampling | None]:
+        pins = [wanted[key][1] for key in found if wanted[key][1].pinned]
+        made: list[Sampling | None] = []
+        for key, shadow in found.items():
+            catalog, part, _ = wanted[key]
+            beside = any(part.overlaps(pin.start_ms, pin.end_ms) for pin in pins)
+            made.append(shadow.sampled(catalog, part, beside))
+        return made
 
     def _load(self, key: _Key, catalog: Catalog, part: Part, reads: Reads) -> _Shadow | None:
         wanted = np.empty(0, dtype=np.uint64)

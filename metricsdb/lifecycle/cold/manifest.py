@@ -12,7 +12,7 @@ import msgspec
 from metricsdb.errors import FormatVersionError
 from metricsdb.lifecycle.cold.objects import Missing, Objects, Taken
 
-__all__ = ["Gone", "Manifest", "Part", "Tombstone", "load", "publish", "sweep"]
+__all__ = ["Draw", "Gone", "Manifest", "Part", "Tombstone", "load", "publish", "sweep"]
 
 VERSION = 1
 FOLDER = "manifest/"
@@ -31,6 +31,14 @@ class Tombstone:
     start_ms: int
     end_ms: int
     unless: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Of the series that ``selector`` takes only a sample is left: ``keep`` says how, as in ``1 in 10 by job``."""
+
+    selector: str
+    keep: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,7 @@ class Part:
     footer_bytes: int
     pinned: str | None = None
     tombstones: tuple[Tombstone, ...] = ()
+    sampled: tuple[Draw, ...] = ()
 
     def overlaps(self, start_ms: int, end_ms: int) -> bool:
         return self.start_ms <= end_ms and start_ms <= self.end_ms

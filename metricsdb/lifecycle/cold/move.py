@@ -18,14 +18,16 @@ import polars as pl
 from metricsdb.clock import Clock
 from metricsdb.lifecycle.cold import manifest
 from metricsdb.lifecycle.cold.catalog import Catalog
-from metricsdb.lifecycle.cold.manifest import Kind, Manifest, Part, Tombstone
+from metricsdb.lifecycle.cold.manifest import Draw, Kind, Manifest, Part, Tombstone
 from metricsdb.lifecycle.cold.objects import Missing
 from metricsdb.lifecycle.cold.parts import FOLDERS, Cut, cut, merge, ordered, split, store
 
 __all__ = [
     "ALL_SHARDS",
     "BUCKET_MS",
+    "COMPACT_SAMPLES",
     "GONE_GRACE_MS",
+    "Changed",
     "Export",
     "Memory",
     "Moved",
@@ -146,7 +148,7 @@ class _Published:
         return of_bucket and self.shards[0] < shards[1] and shards[0] < self.shards[1]
 
 
-class _Changed(Exception):
+class Changed(Exception):
     """Parts that a step builds on are not there any more."""
 
 
@@ -218,6 +220,10 @@ class Mover:
                 total += Moved(series=dropped, stayed=one.series.height - dropped)
         return total
 
+    def is_in_both(self, start_ms: int, end_ms: int) -> bool:
+        """Whether memory still has samples in [start, end] that were published."""
+        return any(one.start_ms <= end_ms and start_ms <= one.end_ms for one in self._waiting)
+
     def _empty(self, memory: Memory, bucket: int, high: int) -> int:
         """How many buckets from this one on are known to hold nothing: years are skipped in few steps."""
         empty, width = 0, 1
@@ -271,7 +277,7 @@ class Mover:
             there = {(part.sha256, part.pinned) for part in state.parts if not part.tombstones}
             cuts = self._cuts(export, state, pinned)
             made = [one for one in cuts if (one.part.sha256, pinned) not in there]
-            self._publish(made, ())
+            self.publish(made, ())
 
         self._attempt(attempt)
         size = sum(len(body) for one in made for body in one.bodies.values())
@@ -388,15 +394,16 @@ class Mover:
 
     def _merge(self, group: Sequence[Part]) -> int:
         try:
-            pieces = [(self.catalog.series(part), self.catalog.samples(part)) for part in group]
+            pieces = [(self.catalog.table(part), self.catalog.samples(part)) for part in group]
             series, samples = merge(pieces)
             state, first = self.catalog.state, group[0]
             cuts = [
-                cut(some_series, some, self._name, state, kind=first.kind, pinned=first.pinned)
+                cut(some_series, some, self.name, state, kind=first.kind, pinned=first.pinned)
                 for some_series, some in split(series, samples, COMPACT_SAMPLES)
             ]
-            self._publish(cuts, group)
-        except (_Changed, Missing):
+            told = [replace(one, part=replace(one.part, sampled=first.sampled)) for one in cuts]
+            self.publish(told, group)
+        except (Changed, Missing):
             # Somebody else deleted or compacted: the next run sees what is left to do.
             self.catalog.refresh()
             return 0
@@ -427,7 +434,7 @@ class Mover:
     def _is_own(self, key: str) -> bool:
         return key.rpartition("/")[2].startswith(f"{self.owner}-")
 
-    def _name(self) -> str:
+    def name(self) -> str:
         """A name for an object that none had before, so that nothing that may be deleted comes back."""
         return f"{self.owner}-{self._run}-{next(self._names)}"
 
@@ -438,12 +445,12 @@ class Mover:
         for kind, frame in kinds:
             series, samples = ordered(table, frame)
             for some_series, some in split(series, samples, PART_SAMPLES):
-                made.append(cut(some_series, some, self._name, known, kind=kind, pinned=pinned))
+                made.append(cut(some_series, some, self.name, known, kind=kind, pinned=pinned))
         return made
 
-    def _publish(self, cuts: Sequence[Cut], old: Sequence[Part]) -> None:
-        """Uploads, verifies, and puts parts in the place of old ones, as old as the youngest of these, or as the
-        newest.
+    def publish(self, cuts: Sequence[Cut], old: Sequence[Part]) -> None:
+        """Uploads, verifies, and puts parts in the place of old ones: as old as they say, else as the youngest of
+        these, or as the newest. Raises ``ColdStoreError``, ``Changed``.
         """
         if not cuts and not old:
             return
@@ -454,13 +461,14 @@ class Mover:
         def change(state: Manifest) -> Manifest:
             keys = state.keys() | stored
             if not all(part in state.parts for part in old) or not all(one.part.series_key in keys for one in cuts):
-                raise _Changed
-            new = [replace(one.part, order=state.number + 1 if order is None else order) for one in cuts]
+                raise Changed
+            youngest = state.number + 1 if order is None else order
+            new = [replace(one.part, order=one.part.order or youngest) for one in cuts]
             return state.exchange([part.key for part in old], new, self._clock.now_ms())
 
         try:
             self.catalog.publish(change)
-        except _Changed:
+        except Changed:
             self.catalog.objects.delete(stored)
             raise
 
@@ -469,7 +477,7 @@ class Mover:
             for _ in range(_TRIES):
                 try:
                     return attempt(self.catalog.state)
-                except _Changed:
+                except Changed:
                     self.catalog.refresh()
         raise self.catalog.objects.error("others replace what is built on", "let fewer processes write to one prefix")
 
@@ -491,12 +499,12 @@ def _slices(samples: Sequence[int], shards: Shards) -> Iterator[Shards]:
 
 def compactable(state: Manifest) -> list[list[Part]]:
     """Parts that should become one, as groups of neighbours in the order that decides between them, or be rewritten."""
-    folders: dict[tuple[str, str, str | None], list[Part]] = {}
+    folders: dict[tuple[str, str, str | None, tuple[Draw, ...]], list[Part]] = {}
     for part in sorted(state.parts, key=lambda part: (part.order, part.key)):
-        folders.setdefault((part.kind, part.day, part.pinned), []).append(part)
+        folders.setdefault((part.kind, part.day, part.pinned, part.sampled), []).append(part)
     newest = max((part.day for part in state.parts), default="")
     groups = []
-    for (_, day, pinned), parts in folders.items():
+    for (_, day, pinned, _), parts in folders.items():
         for run in _runs(parts):
             small = sum(part.samples for part in run) - max(part.samples for part in run)
             over = day < newest and small >= COMPACT_SHARE * max(part.samples for part in run)

@@ -12,6 +12,7 @@ import polars as pl
 from metricsdb.lifecycle.cold import layout
 from metricsdb.lifecycle.cold.manifest import Kind, Manifest, Part
 from metricsdb.lifecycle.cold.objects import SCRATCH, Missing, Objects
+from metricsdb.lifecycle.sampling import COLUMNS
 
 __all__ = ["DAY_MS", "FOLDERS", "Cut", "cut", "day_of", "merge", "ordered", "split", "store"]
 
@@ -108,7 +109,12 @@ def ordered(series: pl.DataFrame, samples: pl.DataFrame) -> tuple[pl.DataFrame, 
     begins = layout.begins_of(rows)
     lengths = np.diff(begins, append=len(rows))
     there = series[rows[begins]]
-    used = [name for name in there.columns if name != "series" and there[name].null_count() < there.height]
+    used = [
+        name
+        for name in there.columns
+        if name != "series" and name not in COLUMNS and there[name].null_count() < there.height
+    ]
+    told = [name for name in COLUMNS if name in there.columns]
     used.sort(key=lambda name: (name != "__name__", name))
     order = there.select(pl.arg_sort_by([*used, "series"], nulls_last=False)).to_series().to_numpy()
     begins, lengths = begins[order], lengths[order]
@@ -120,7 +126,7 @@ def ordered(series: pl.DataFrame, samples: pl.DataFrame) -> tuple[pl.DataFrame, 
         take += np.repeat((begins - new_begins).astype(np.uint32), lengths)
         varying = [name for name in samples.columns if name != "row" and not _is_constant(samples[name])]
         samples = samples.with_columns(pl.col(varying).gather(pl.Series(take)))
-    return there[order].select("series", *used), samples.with_columns(pl.Series("row", row))
+    return there[order].select("series", *used, *told), samples.with_columns(pl.Series("row", row))
 
 
 def _is_constant(column: pl.Series) -> bool:

@@ -11,6 +11,7 @@ mod merge;
 use self::merge::merged;
 pub use self::merge::{BySeries, Timed};
 use crate::budget::Budget;
+use crate::drawn::{Draw, Drawn, Sampling};
 use crate::error::Result;
 use crate::histogram::{Histogram, HistogramSamples};
 use crate::labels::Labels;
@@ -26,11 +27,23 @@ const ROW_BYTES: usize = 96;
 /// Sources, the one whose samples stand first.
 pub struct Layered<'s> {
     sources: Vec<&'s dyn Source>,
+    /// By source; those behind the last one have no drawn series.
+    samplings: Vec<Option<&'s Sampling>>,
 }
 
 impl<'s> Layered<'s> {
     pub fn new(first: &'s dyn Source, beside: impl IntoIterator<Item = &'s dyn Source>) -> Layered<'s> {
-        Layered { sources: std::iter::once(first).chain(beside).collect() }
+        Layered { sources: std::iter::once(first).chain(beside).collect(), samplings: Vec::new() }
+    }
+
+    /// The same, where series of some sources beside the first, in their order, stand for others.
+    pub fn with_samplings(mut self, beside: impl IntoIterator<Item = Option<&'s Sampling>>) -> Layered<'s> {
+        self.samplings = std::iter::once(None).chain(beside).collect();
+        self
+    }
+
+    fn sampling(&self, source: usize) -> Option<&'s Sampling> {
+        self.samplings.get(source).copied().flatten()
     }
 
     fn merged<'a>(
@@ -53,8 +66,12 @@ impl<'s> Layered<'s> {
             past.retain(|set| set.any_histograms());
         }
         let filled = sets.iter().filter(|set| !set.is_empty()).count();
-        if filled > 1 || !past.is_empty() {
-            return Ok(Box::new(Merged::new(sets, Past::new(past, budget)?, range, budget)?));
+        let drawn = |(source, set): (usize, &Box<dyn SeriesSet + 'a>)| {
+            !set.is_empty() && self.sampling(source).is_some()
+        };
+        if filled > 1 || !past.is_empty() || sets.iter().enumerate().any(drawn) {
+            let stands = Stands::new(&sets, |source| self.sampling(source), budget)?;
+            return Ok(Box::new(Merged::new(sets, Past::new(past, budget)?, stands, range, budget)?));
         }
         let only = sets.iter().position(|set| !set.is_empty());
         Ok(sets.swap_remove(only.unwrap_or(0)))
@@ -110,6 +127,7 @@ impl Source for Layered<'_> {
         budget: &Budget,
     ) -> Result<Option<Vec<(Labels, u64)>>> {
         match self.alone(predicate, range, budget)? {
+            _ if self.has_draws() => Ok(None),
             Alone::None => Ok(Some(Vec::new())),
             Alone::One(source) => source.count_newest(predicate, range, grouping, budget),
             Alone::Several => Ok(None),
@@ -135,6 +153,10 @@ impl Source for Layered<'_> {
 
     fn samples_at_most(&self) -> Option<u64> {
         self.sources.iter().map(|source| source.samples_at_most()).sum()
+    }
+
+    fn has_draws(&self) -> bool {
+        self.samplings.iter().any(Option::is_some)
     }
 }
 
@@ -182,6 +204,54 @@ impl<'a> Past<'a> {
     }
 }
 
+/// What series stand for, source by source.
+#[derive(Default)]
+struct Stands {
+    draws: Vec<Draw>,
+    /// By set, then by its series; empty for sets whose series stand for themselves.
+    sets: Vec<(TimeRange, Vec<Option<Drawn>>)>,
+}
+
+impl Stands {
+    fn new<'s, 'a>(
+        sets: &[Box<dyn SeriesSet + 'a>],
+        sampling: impl Fn(usize) -> Option<&'s Sampling>,
+        budget: &Budget,
+    ) -> Result<Stands> {
+        let mut stands = Stands::default();
+        for (source, set) in sets.iter().enumerate() {
+            let Some(sampling) = sampling(source).filter(|_| !set.is_empty()) else {
+                stands.sets.push((TimeRange::ALL, Vec::new()));
+                continue;
+            };
+            budget.keep(set.len() * size_of::<Option<Drawn>>())?;
+            let mut drawn = Vec::with_capacity(set.len());
+            for index in 0..set.len() {
+                budget.check_at(index)?;
+                drawn.push(sampling.of(&set.labels(index)).map(|one| stands.adopt(sampling, one)));
+            }
+            stands.sets.push((sampling.range, drawn));
+        }
+        Ok(stands)
+    }
+
+    /// The same with the number that its draw has here.
+    fn adopt(&mut self, sampling: &Sampling, one: Drawn) -> Drawn {
+        let draw = &sampling.draws[one.draw as usize];
+        let at = self.draws.iter().position(|known| known == draw).unwrap_or_else(|| {
+            self.draws.push(draw.clone());
+            self.draws.len() - 1
+        });
+        Drawn { draw: at as u32, ..one }
+    }
+
+    fn of(&self, member: Member, range: TimeRange) -> Option<(i64, Drawn)> {
+        let (there, drawn) = self.sets.get(member.set as usize)?;
+        let one = drawn.get(member.index as usize).copied().flatten()?;
+        there.overlaps(range).then_some((there.end, one))
+    }
+}
+
 /// A set, and the place of a series in it.
 type Place<'s, 'a> = (&'s (dyn SeriesSet + 'a), usize);
 
@@ -193,6 +263,7 @@ struct Merged<'a> {
     /// All members of those rows that have several, in the order of the sources.
     several: HashMap<u32, Vec<Member>>,
     past: Past<'a>,
+    stands: Stands,
     /// What was selected.
     range: TimeRange,
 }
@@ -201,6 +272,7 @@ impl<'a> Merged<'a> {
     fn new(
         sets: Vec<Box<dyn SeriesSet + 'a>>,
         past: Past<'a>,
+        stands: Stands,
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Merged<'a>> {
@@ -223,7 +295,7 @@ impl<'a> Merged<'a> {
                 }
             }
         }
-        Ok(Merged { sets, first, several, past, range })
+        Ok(Merged { sets, first, several, past, stands, range })
     }
 
     fn members(&self, row: usize) -> &[Member] {
@@ -504,6 +576,15 @@ impl SeriesSet for Merged<'_> {
     fn stood_histograms(&self, index: usize, windows: &[TimeRange]) -> Result<Option<StoodHistograms>> {
         let Some((set, index)) = self.lone(index) else { return Ok(None) };
         set.stood_histograms(index, windows)
+    }
+
+    fn draws(&self) -> &[Draw] {
+        &self.stands.draws
+    }
+
+    fn drawn(&self, index: usize, range: TimeRange) -> Option<Drawn> {
+        let found = self.members(index).iter().filter_map(|&member| self.stands.of(member, range));
+        found.max_by_key(|(end, _)| *end).map(|(_, one)| one)
     }
 
     fn encoded_bytes(&self, index: usize, range: TimeRange) -> u64 {

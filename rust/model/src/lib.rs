@@ -8,6 +8,7 @@ pub mod batch;
 pub mod bounds;
 pub mod budget;
 pub mod counter;
+pub mod drawn;
 pub mod error;
 pub mod histogram;
 pub mod labels;
@@ -32,6 +33,7 @@ pub use batch::{
 };
 pub use budget::Budget;
 pub use counter::Counter;
+pub use drawn::{Draw, Drawn, Sampling};
 pub use error::{Error, Result, Span};
 pub use histogram::{CountNumber, Counts, Histogram, HistogramSamples, Layout, ResetHint, Tally};
 pub use labels::{LabelError, Labels, LabelsBuilder, LabelsRef};

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use crate::budget::Budget;
+use crate::drawn::{Draw, Drawn};
 use crate::error::Result;
 use crate::histogram::{Histogram, HistogramSamples};
 use crate::labels::Labels;
@@ -68,6 +69,11 @@ pub trait Source: Sync {
     /// All samples there are, at most; `None` where storage can't say at once.
     fn samples_at_most(&self) -> Option<u64> {
         None
+    }
+
+    /// Whether some series may stand for others, which are gone.
+    fn has_draws(&self) -> bool {
+        false
     }
 }
 
@@ -183,6 +189,16 @@ pub trait SeriesSet: Send + Sync {
     /// As `summaries`, of native histograms: `read_histograms` gives those that tell every gain then.
     fn stood_histograms(&self, _index: usize, _windows: &[TimeRange]) -> Result<Option<StoodHistograms>> {
         Ok(None)
+    }
+
+    /// How those series were drawn that stand for others; nothing where all stand for themselves.
+    fn draws(&self) -> &[Draw] {
+        &[]
+    }
+
+    /// For which others one series stands in a range, by one of `draws`: as its newest source there says.
+    fn drawn(&self, _index: usize, _range: TimeRange) -> Option<Drawn> {
+        None
     }
 
     /// Encoded bytes of the chunks of one series that a read of `range` looks into. Asked by EXPLAIN ANALYZE alone.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use metricsdb_model::layered::{BySeries, Timed};
 use metricsdb_model::order::sort_owned;
 use metricsdb_model::{
-    Annotation, Answer, Bound, Budget, Error, HistogramSamples, Labels, LabelsBuilder, Layered, Predicate,
-    Result, Samples, SeriesSet, Severity, Source, Span, TimeRange, ValueKind,
+    Annotation, Answer, Bound, Budget, Draw, Drawn, Error, HistogramSamples, Labels, LabelsBuilder, Layered,
+    Predicate, Result, Samples, SeriesSet, Severity, Source, Span, TimeRange, ValueKind,
 };
 use metricsdb_query::plan;
 use metricsdb_query::syntax;
@@ -19,12 +19,14 @@ use pyo3_polars::PyDataFrame;
 
 use crate::database::{NativeDatabase, predicate};
 use crate::query::Times;
-use crate::{call, output};
+use crate::{call, input, output};
 
 /// What was fetched from elsewhere for one query or some: where both have a sample, the database's own stands.
 #[derive(Default)]
 pub struct Beside {
     stores: Vec<Arc<Database>>,
+    /// Store by store, which of its series stand for others.
+    samplings: Vec<Option<Arc<metricsdb_model::Sampling>>>,
     away: Away,
     /// Remarks of every answer.
     warnings: Vec<String>,
@@ -146,6 +148,43 @@ impl Read {
     }
 }
 
+/// Which series of a store stand for others, and how they were drawn.
+#[pyclass(frozen, module = "metricsdb._native")]
+pub struct Sampling(Arc<metricsdb_model::Sampling>);
+
+#[pymethods]
+impl Sampling {
+    /// `draws`: text, the last time (ms) that was drawn from, and whether sums can be scaled. The store has samples in
+    /// `range`. A row a series: hash of its labels, number of its draw, stratum, series that this had, and that were
+    /// drawn of it.
+    #[new]
+    fn new(
+        draws: Vec<(String, i64, bool)>,
+        range: (i64, i64),
+        series: Vec<(u64, u32, u64, u32, u32)>,
+    ) -> Sampling {
+        let draws = draws.into_iter().map(|(text, until, scales)| Draw { text, until, scales }).collect();
+        let series = series
+            .into_iter()
+            .map(|(hash, draw, stratum, of, kept)| (hash, Drawn { draw, stratum, of, kept }))
+            .collect();
+        let range = TimeRange::new(range.0, range.1);
+        Sampling(Arc::new(metricsdb_model::Sampling { draws, series, range }))
+    }
+
+    /// A number a row of a frame of labels, a String column each: the same in every process, and for all metrics and buckets of
+    /// one thing that is measured.
+    #[staticmethod]
+    fn units(py: Python<'_>, frame: PyDataFrame) -> PyResult<PyDataFrame> {
+        call::short(py, || {
+            let parts = ["__name__", "le", "quantile"];
+            let rows = input::label_rows(&frame.0, 0..frame.0.height())?;
+            let unit = |labels: &Labels| labels.retain(|name| !parts.contains(&name)).hash64();
+            output::frame(vec![Column::new("unit".into(), rows.iter().map(unit).collect::<Vec<u64>>())])
+        })
+    }
+}
+
 fn text(predicate: &Predicate) -> String {
     let all = |parts: &[Predicate], word: &str| {
         let texts: Vec<String> = parts.iter().map(text).collect();
@@ -204,18 +243,23 @@ fn matching(predicate: &Predicate, frame: &DataFrame) -> Result<Vec<bool>> {
 impl NativeDatabase {
     /// This database for queries that read other ones beside it. Where several have a sample at one time, that of the
     /// first stands, and its own before all. `away`: times (ms, both included) whose samples are not there, and why;
-    /// queries that look there fail. `warnings` are remarks of every answer.
+    /// queries that look there fail. `warnings` are remarks of every answer. `samplings`: store by store, which of its
+    /// series stand for others.
+    #[pyo3(signature = (beside, away, warnings, samplings = None))]
     fn with_beside(
         &self,
         beside: Vec<PyRef<'_, NativeDatabase>>,
         away: Vec<(i64, i64, String)>,
         warnings: Vec<String>,
+        samplings: Option<Vec<Option<PyRef<'_, Sampling>>>>,
     ) -> NativeDatabase {
+        let samplings = samplings.unwrap_or_default();
+        let samplings = samplings.into_iter().map(|one| one.map(|one| one.0.clone())).collect();
         let away = away.into_iter().map(|(start, end, why)| (TimeRange::new(start, end), why)).collect();
         let stores = beside.iter().map(|other| other.store.clone()).collect();
         NativeDatabase {
             store: self.store.clone(),
-            beside: Beside { stores, away: Away(away), warnings },
+            beside: Beside { stores, samplings, away: Away(away), warnings },
             limits: self.limits,
             queries: self.queries.clone(),
             cache: self.cache.clone(),
@@ -273,7 +317,12 @@ impl NativeDatabase {
         }
         let beside = stores.iter().map(|store| &**store as &dyn Source);
         let away = (!away.0.is_empty()).then_some(away as &dyn Source);
-        Stores::Several(Layered::new(&*self.store, beside.chain(away)))
+        let samplings = self.beside.samplings.iter().map(Option::as_deref);
+        let layered = Layered::new(&*self.store, beside.chain(away));
+        Stores::Several(match self.beside.samplings.iter().any(Option::is_some) {
+            true => layered.with_samplings(samplings),
+            false => layered,
+        })
     }
 
     fn all(&self) -> impl Iterator<Item = &Database> {

@@ -39,6 +39,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<alerts::AlertRule>()?;
     module.add_class::<records::RecordRule>()?;
     module.add_class::<beside::Read>()?;
+    module.add_class::<beside::Sampling>()?;
     module.add_class::<body::Body>()?;
     module.add_class::<body::StopSwitch>()?;
     module.add_class::<subscribe::StreamState>()?;

@@ -37,6 +37,36 @@ pub enum Note {
     IgnoredInAggregation(&'static str),
     /// Points of rollups of so many milliseconds stand for samples that are gone.
     Rollups(i64),
+    /// Series that were drawn so stand for others, and nothing is scaled.
+    Drawn { of: String, draw: String },
+    /// The same, where the aggregation around them is scaled.
+    Scaled { of: String, draw: String, scaling: Scaling },
+}
+
+/// By how much an aggregation is scaled, and how far off that is at its worst step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Scaling {
+    /// How many series one stands for, at most.
+    pub factor: f64,
+    /// The largest standard error, as a share of the value.
+    pub error: f64,
+    /// Some windows reach over the end of what was drawn from: they are not scaled.
+    pub edge: bool,
+}
+
+impl Scaling {
+    pub fn add(&mut self, factor: f64, value: f64, error: f64) {
+        self.factor = self.factor.max(factor);
+        // Of infinities no error is known; of nothing it is nothing.
+        let share = if error == 0.0 { 0.0 } else { error / value.abs() };
+        self.error = self.error.max(share);
+    }
+
+    pub fn merge(&mut self, other: &Scaling) {
+        self.factor = self.factor.max(other.factor);
+        self.error = self.error.max(other.error);
+        self.edge |= other.edge;
+    }
 }
 
 /// Some repairs of one histogram's buckets.
@@ -74,7 +104,9 @@ impl Note {
             | Note::PossibleNonCounter(_)
             | Note::IncompatibleTypes { .. }
             | Note::IgnoredInAggregation(_)
-            | Note::Rollups(_) => Severity::Info,
+            | Note::Rollups(_)
+            | Note::Drawn { .. }
+            | Note::Scaled { .. } => Severity::Info,
             Note::Histograms { remark, .. } => remark.severity(),
         }
     }
@@ -113,6 +145,14 @@ impl Note {
             (Note::Rollups(a), Note::Rollups(b)) => {
                 *a = (*a).max(*b);
                 true
+            }
+            (Note::Drawn { of, draw }, Note::Drawn { of: o, draw: d }) => of == o && draw == d,
+            (Note::Scaled { of, draw, scaling }, Note::Scaled { of: o, draw: d, scaling: more }) => {
+                let same = of == o && draw == d;
+                if same {
+                    scaling.merge(more);
+                }
+                same
             }
             _ => false,
         }
@@ -178,8 +218,34 @@ impl fmt::Display for Note {
                     "of some samples only rollups of {width} are left here, so that the result is approximate"
                 )
             }
+            Note::Drawn { of, draw } => {
+                write!(f, "of old samples of {of} only a sample is left ({draw}), and nothing is scaled")
+            }
+            Note::Scaled { of, draw, scaling } => {
+                write!(f, "of old samples of {of} only a sample is left ({draw})")?;
+                scaling.write(f)
+            }
         }
     }
+}
+
+impl Scaling {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.factor > 0.0 {
+            let (factor, error) = (rounded(self.factor), rounded(100.0 * self.error));
+            let (factor, error) = (Shortest(factor), Shortest(error));
+            write!(f, ": scaled, a series stands for up to {factor}, standard error up to {error}%")?;
+        }
+        if self.edge {
+            f.write_str("; windows that reach over its end are not scaled")?;
+        }
+        Ok(())
+    }
+}
+
+/// To three digits.
+fn rounded(value: f64) -> f64 {
+    format!("{value:.2e}").parse().unwrap_or(value)
 }
 
 /// True for a name that a counter, a sum or a bucket would have, and for no name.
@@ -221,6 +287,11 @@ impl<'t> Notes<'t> {
 
     pub fn has_rollups(&self) -> bool {
         self.rollups.load(Relaxed)
+    }
+
+    /// What stands at a place of the query.
+    pub fn text(&self, span: Span) -> String {
+        self.text.get(span.start as usize..span.end as usize).unwrap_or_default().to_owned()
     }
 
     /// How many remarks there are so far.

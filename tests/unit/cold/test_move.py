@@ -444,9 +444,9 @@ def test_a_compaction_that_another_was_faster_with_does_nothing(catalog: Catalog
 
 def test_who_is_always_beaten_gives_up(mover: Mover, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     def beaten(*_: object) -> None:
-        raise moving._Changed
+        raise moving.Changed
 
-    monkeypatch.setattr(mover, "_publish", beaten)
+    monkeypatch.setattr(mover, "publish", beaten)
     memory = ListMemory(some(2))
     with pytest.raises(ColdStoreError, match="others replace what is built on"):
         mover.move(memory, [Rule(ALL, NOON + 2 * HOUR)])

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::block::{ABSENT, Block, LabelColumn, Vector, present};
 use super::cells::{Cell, CellRow, bytes};
+use super::drawn;
 use super::fold::{Histograms, Role};
 use super::grid::filled;
 use super::labels::meant;
@@ -282,8 +283,8 @@ fn is_stored(input: &Vector<'_>) -> bool {
 }
 
 /// Rows sorted by group.
-struct Order {
-    rows: Vec<u32>,
+pub(super) struct Order {
+    pub rows: Vec<u32>,
     groups: Groups,
 }
 
@@ -304,7 +305,7 @@ impl Order {
         Order { rows, groups }
     }
 
-    fn group(&self, row: u32) -> usize {
+    pub fn group(&self, row: u32) -> usize {
         self.groups.of[row as usize] as usize
     }
 
@@ -364,6 +365,9 @@ pub(crate) fn fold<'a>(
     // The rows in order, their groups, and the flags of the groups.
     budget.hold(order.rows.len() * size_of::<u32>() + order.groups.labels.len())?;
     sum_exactly(op, input, &order, &doubtful, &mut values, &budget.uncounted())?;
+    if let Some(rows) = drawn::scaled(op, input) {
+        drawn::scale(op, rows, &order, steps, &mut values, budget)?;
+    }
     let cells = histograms.finish(&mut values);
     let labels = LabelColumn::Ready(order.groups.labels);
     let mut block = Block { steps, values, cells, labels, drop_name, ordered: false };

@@ -13,6 +13,7 @@ mod binary;
 mod block;
 mod call;
 mod cells;
+mod drawn;
 mod edges;
 mod fold;
 mod gaps;
@@ -42,7 +43,7 @@ use std::sync::Arc;
 use metricsdb_model::budget::Visits;
 use metricsdb_model::{Answer, Budget, Error, Grouping, Result, SeriesSet, Source, Span};
 
-use crate::annotations::Notes;
+use crate::annotations::{Note, Notes};
 use crate::syntax::tree::{Aggregate, AggregateOp, Binary, BinaryOp, Expr, ExprKind, ValueType};
 pub use alone::alone;
 pub use block::Freed;
@@ -123,8 +124,10 @@ pub fn evaluate_on(
     let times = params.times();
     let notes = Notes::new(params.text);
     let (selected, hints, memo) = (RefCell::default(), Cell::default(), RefCell::new(memo));
+    let unscaled = RefCell::default();
     // A stream keeps what it needs itself; who counts samples step by step counts them at each place.
-    let shares = memo.borrow().is_none() && budget.visits().is_none();
+    // A value that is shared is read: what its rows stand for is not known any more.
+    let shares = memo.borrow().is_none() && budget.visits().is_none() && !source.has_draws();
     let sharing = if shares { Sharing::of(expr) } else { Sharing::default() };
     let single = crate::plan::only_selector(expr).is_some();
     let evaluator = Evaluator {
@@ -135,6 +138,7 @@ pub fn evaluate_on(
         notes: &notes,
         profile,
         selected,
+        unscaled,
         hints,
         memo,
         sharing,
@@ -142,6 +146,9 @@ pub fn evaluate_on(
     };
     let (kind, matrix, string) = evaluator.answer(expr)?;
     budget.check_samples()?;
+    for (span, draw) in evaluator.unscaled.take() {
+        notes.add(Note::Drawn { of: notes.text(span), draw }, span);
+    }
     drop(evaluator);
     let (rolled, samples_loaded) = (notes.has_rollups(), budget.samples_used());
     Ok(Answer { kind, matrix, string, annotations: notes.into_list(), samples_loaded, rolled })
@@ -191,6 +198,8 @@ struct Evaluator<'a> {
     profile: Option<&'a Profile<'a>>,
     /// What was selected so far: equal selectors share one view, and see the same samples.
     selected: RefCell<Vec<select::Selected<'a>>>,
+    /// Selectors of whose series some stand for others, and how these were drawn, that nothing has scaled.
+    unscaled: RefCell<Vec<(Span, String)>>,
     /// For the selectors inside of what is being evaluated.
     hints: Cell<Hints>,
     /// What subqueries came to before, in a stream.
@@ -410,6 +419,9 @@ impl<'a> Evaluator<'a> {
                 return Ok(counted);
             }
             let input = self.vector(expr, grid)?;
+            if let Some(rows) = drawn::scaled(*op, &input) {
+                self.unscaled.borrow_mut().retain(|(span, _)| *span != rows.remarks.span);
+            }
             if *op == AggregateOp::OutliersIqr {
                 return outliers::outliers(*op, input, grouping, &[], self.budget);
             }

@@ -112,6 +112,25 @@ impl Leaf<'_> {
     }
 }
 
+impl Leaf<'_> {
+    /// The sample times that one step can see.
+    pub(super) fn sees(&self, step: usize) -> TimeRange {
+        let one = |looks: &Looks| Looks {
+            first: looks.time(step.min(looks.count.saturating_sub(1))),
+            step: 0,
+            count: 1,
+        };
+        match self {
+            Leaf::Instant { looks, lookback, .. } => one(looks).reach(*lookback),
+            Leaf::Smoothed { looks, lookback, .. } => one(looks).around(*lookback, *lookback),
+            Leaf::Window(window) => match window.edges {
+                Some(edges) => edges.reach(&one(&window.looks), window.range),
+                None => one(&window.looks).reach(window.range),
+            },
+        }
+    }
+}
+
 /// What stands for a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shows {

@@ -60,6 +60,14 @@ impl<'a> Evaluator<'a> {
         Ok(set)
     }
 
+    /// Tells of series that stand for others, until something scales them.
+    fn note_draws(&self, set: &dyn SeriesSet, span: Span) {
+        let texts: Vec<&str> = set.draws().iter().map(|draw| &*draw.text).collect();
+        if !texts.is_empty() {
+            self.unscaled.borrow_mut().push((span, texts.join(", ")));
+        }
+    }
+
     fn edges(&self, selector: &Selector) -> Option<Edges> {
         let lookback = self.params.lookback_ms;
         selector.extension.map(|extension| Edges { extension, lookback })
@@ -79,6 +87,7 @@ impl<'a> Evaluator<'a> {
         let after = if smoothed { lookback } else { 0 };
         let wants = if looks.count == 1 && !smoothed { Wanted::Newest } else { Wanted::All };
         let set = self.series(selector, looks.around(lookback, after), wants)?;
+        self.note_draws(&*set, span);
         Ok(Rows {
             set,
             leaf: match smoothed {
@@ -134,6 +143,7 @@ impl<'a> Evaluator<'a> {
                 let edges = self.edges(selector);
                 let reach = edges.map_or(looks.reach(range), |edges| edges.reach(&looks, range));
                 let set = self.series(selector, reach, Wanted::All)?;
+                self.note_draws(&*set, expr.span);
                 Ok(Ranges {
                     set,
                     looks,
