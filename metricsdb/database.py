@@ -211,7 +211,7 @@ class Database:
         self.incident: incidents.Incident | None = None
         self._pins = incidents.Pins(self, self._clock, directory)
         self._upkeep.aging.log = Departures(directory)
-        self.retention = Retention(self, self._upkeep.aging, Trash(directory))
+        self.retention = Retention(self, self._upkeep.aging, Trash(directory, self._native))
         self.retention.use(retention)
 
     def _open_cold(self, where: Any) -> Cold:
