@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,14 +23,20 @@ from metricsdb.lifecycle.cold.objects import Objects
 DAY_MS = 86_400_000
 T0 = 1_780_012_800_000
 STEP_MS = 60_000
+# As many as a move puts into one part.
+SERVICES_OF_PART = 5_000
 
 
 def main(quick: bool = False) -> list[dict]:
     services, days = (500, 2) if quick else (12_000, 30)
-    objects = Objects("memory://")
+    with TemporaryDirectory() as folder:
+        return _measured(Objects(Path(folder)), services, days)
+
+
+def _measured(objects: Objects, services: int, days: int) -> list[dict]:
     mover = Mover(Catalog(objects), "benchmark", SystemClock())
-    for day in range(days):
-        _move_a_day(mover, services, T0 + day * DAY_MS)
+    for first in range(0, services, SERVICES_OF_PART):
+        _move(mover, range(first, min(first + SERVICES_OF_PART, services)), days)
     state = mover.catalog.state
     stored = sum(part.bytes for part in state.parts)
     stored += sum({part.series_key: part.series_bytes for part in state.parts}.values())
@@ -62,17 +71,21 @@ def main(quick: bool = False) -> list[dict]:
     return rows
 
 
-def _move_a_day(mover: Mover, services: int, day_ms: int) -> None:
+def _move(mover: Mover, services: range, days: int) -> None:
+    """A part a day; each day has the first one's values, so that but one has to stand in memory."""
     db = mdb.Database()
-    names = pl.Series(np.arange(services)).cast(pl.String).str.zfill(5)
-    refs = db.register(pl.DataFrame({"__name__": ["requests_total"] * services, "service": "s" + names}))
+    names = pl.Series(np.array(services)).cast(pl.String).str.zfill(5)
+    refs = db.register(pl.DataFrame({"__name__": ["requests_total"] * len(services), "service": "s" + names}))
     count = DAY_MS // STEP_MS
-    rng = np.random.default_rng(day_ms)
-    for block in np.array_split(refs, max(1, services // 1000)):
-        times = np.tile(day_ms + STEP_MS * np.arange(count), len(block)).view("datetime64[ms]")
+    rng = np.random.default_rng(services.start)
+    for block in np.array_split(refs, max(1, len(services) // 1000)):
+        times = np.tile(T0 + STEP_MS * np.arange(count), len(block)).view("datetime64[ms]")
         values = rng.poisson(30, (len(block), count)).cumsum(axis=1).astype(np.float64)
         db.append_batch(np.repeat(block, count), times, values.ravel())
-    mover.add(NativeMemory(lambda: db._native).export([Rule('{__name__=~".+"}', None)], 0, day_ms, day_ms + DAY_MS - 1))
+    first = NativeMemory(lambda: db._native).export([Rule('{__name__=~".+"}', None)], 0, T0, T0 + DAY_MS - 1)
+    for day in range(days):
+        later = first.samples.with_columns(pl.col("timestamp") + day * DAY_MS)
+        mover.add(replace(first, samples=later))
 
 
 def _cpu(run: Callable[[], object]) -> float:

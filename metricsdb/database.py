@@ -211,7 +211,7 @@ class Database:
         self.incident: incidents.Incident | None = None
         self._pins = incidents.Pins(self, self._clock, directory)
         self._upkeep.aging.log = Departures(directory)
-        self.retention = Retention(self, self._upkeep.aging, Trash(directory))
+        self.retention = Retention(self, self._upkeep.aging, Trash(directory, self._native))
         self.retention.use(retention)
 
     def _open_cold(self, where: Any) -> Cold:
@@ -584,7 +584,8 @@ class Database:
             times = (start, end, step, lookback)
             if is_alert:
                 return explaining.explain_alert(self._native, inner, times, analyze, {}).frame
-            return self._explaining(inner, times, analyze)[0].explain(inner, *times, analyze)[0]
+            asked = self._tiers.query(inner, *times) if analyze else self._native
+            return asked.explain(inner, *times, analyze)[0]
         native = self._tiers.query(expr, start, end, step, lookback, partial=partial)
         frame, notes, fields = native.query(expr, start, end, step, lookback, wide, priority, cache, points, method)
         _warn(notes, stacklevel=4)
@@ -616,9 +617,10 @@ class Database:
         """What a query would cost at most, without running it: series, samples, bytes, values held in memory.
 
         An instant query at ``start`` (default: now), or a range query with ``end`` and ``step``. See
-        ``metricsdb.explain.Estimate``.
+        ``metricsdb.explain.Estimate``. Raises ``ColdStoreError`` where a cold store that would be read can't be asked.
         """
-        return explaining.estimate(self._native, expr, self._query_times(start, end, step))
+        times = self._query_times(start, end, step)
+        return explaining.estimate(self._native, expr, times, self._tiers.cost(expr, *times))
 
     def explain(
         self,
@@ -638,15 +640,15 @@ class Database:
         ``suggest`` finds.
         """
         times = self._query_times(start, end, step)
-        native, cold_bytes = self._explaining(expr, times, analyze)
-        return explaining.explain(native, expr, times, analyze, dict(rules or {}), cold_bytes)
-
-    def _explaining(self, expr: str, times: tuple[int, int, int, int], analyze: bool) -> tuple[NativeDatabase, int]:
-        """The database that is asked for a plan, and the bytes that were read from cold stores for it."""
+        found = explaining.statement(self._native, expr)
+        analyze, asked = (analyze, expr) if found is None else (analyze or found[0], found[1])
         if not analyze:
-            return self._native, 0
+            return explaining.explain(
+                self._native, expr, times, False, dict(rules or {}), self._tiers.cost(asked, *times)
+            )
         before = self._tiers.bytes_read
-        return self._tiers.query(expr, *times), self._tiers.bytes_read - before
+        native = self._tiers.query(asked, *times)
+        return explaining.explain(native, expr, times, True, dict(rules or {}), self._tiers.bytes_read - before)
 
     def suggest(
         self,

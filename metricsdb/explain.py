@@ -11,14 +11,29 @@ import polars as pl
 
 from metricsdb._native import AlertRule, NativeDatabase
 
-__all__ = ["Estimate", "Plan", "estimate", "explain", "statement"]
+__all__ = ["ColdCost", "Estimate", "Plan", "estimate", "explain", "statement"]
 
 # Start, end, step (0: an instant query) and lookback, in milliseconds.
 Times = tuple[int, int, int, int]
 ESTIMATED = ["estimated_series", "estimated_samples", "estimated_bytes", "estimated_values"]
 ACTUAL = ["series", "samples", "bytes", "values"]
+_COLD = ["parts", "series", "samples", "bytes"]
 _STATEMENT = re.compile(r"(?:\s|#[^\n]*\n)*explain\b", re.IGNORECASE)
 _STATEMENTS = re.compile(r"(?:\s|#[^\n]*\n)*(?:explain|alert|slo)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ColdCost:
+    """What a query would fetch from cold stores, that is not kept from an earlier one.
+
+    ``parts``; ``series``: of all parts together, each once; ``samples`` and ``bytes``: of the row groups that hold
+    them, so of neighbours, too.
+    """
+
+    parts: int = 0
+    series: int = 0
+    samples: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +43,8 @@ class Estimate:
     ``frame``: a row a node, as in ``Plan``, with the estimated columns alone. ``series``: of all selectors.
     ``samples``: loaded from storage. ``bytes``: encoded, of the chunks looked into. ``values``: held in memory at the
     worst moment, 8 bytes each. ``samples_min``: a lower bound; a query for which it is above ``max_samples`` is
-    refused before it starts.
+    refused before it starts. All of these are of memory alone. ``cold_parts``, ``cold_series``, ``cold_samples``,
+    ``cold_bytes``: what would be fetched from cold stores (``ColdCost``), and kept for the next query.
     """
 
     frame: pl.DataFrame = field(repr=False)
@@ -37,6 +53,10 @@ class Estimate:
     samples_min: int
     bytes: int
     values: int
+    cold_parts: int = 0
+    cold_series: int = 0
+    cold_samples: int = 0
+    cold_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +66,9 @@ class Plan:
     ``frame``: a row a node: ``id``, ``parent`` (null: the root), ``depth``, ``node``, ``detail``, ``position``,
     ``estimated_series``, ``estimated_samples``, ``estimated_bytes``, ``estimated_values`` (upper bounds); with
     ``analyze`` also ``series``, ``samples`` (loaded), ``bytes`` (encoded, of the chunks looked into), ``values``
-    (made), ``milliseconds``, ``codec``, else null. ``totals``: the same figures of the whole query, and ``cold_bytes``:
-    what was read from cold stores for it. ``suggestions``: as
-    ``Database.suggest`` gives them.
+    (made), ``milliseconds``, ``codec``, else null. ``totals``: the same figures of the whole query, and
+    of cold stores what would be fetched, ``estimated_cold_parts``, ``…_series``, ``…_samples`` and ``…_bytes``; with
+    ``analyze`` instead ``cold_bytes``: what was read for it. ``suggestions``: as ``Database.suggest`` gives them.
     """
 
     query: str
@@ -80,10 +100,16 @@ class Plan:
         totals = self.totals
         text = f"At most {totals['estimated_samples']:,} samples loaded and {totals['estimated_values']:,} values held"
         if not self.analyzed:
-            return text + "."
+            return f"{text}.{self._cold()}"
         took = f"{totals['nanoseconds'] / 1e6:.3f} ms"
         cold = f" {totals['cold_bytes']:,} bytes read from cold storage." if totals.get("cold_bytes") else ""
         return f"{text}; {totals['samples']:,} loaded, {totals['series']:,} series answered, {took}.{cold}"
+
+    def _cold(self) -> str:
+        parts, series, samples, size = (self.totals.get(f"estimated_cold_{name}", 0) for name in _COLD)
+        if not parts:
+            return ""
+        return f" From cold storage {size:,} bytes of {parts:,} parts: {series:,} series, at most {samples:,} samples."
 
     def _advice(self) -> list[str]:
         lines = []
@@ -130,7 +156,7 @@ def _verdict(row: dict[str, object]) -> str:
     return f"   ({', '.join(said)})" if said else ""
 
 
-def estimate(native: NativeDatabase, expr: str, times: Times) -> Estimate:
+def estimate(native: NativeDatabase, expr: str, times: Times, cold: ColdCost) -> Estimate:
     """See ``Database.estimate``."""
     frame, totals = native.explain(expr, *times, False)
     return Estimate(
@@ -140,21 +166,24 @@ def estimate(native: NativeDatabase, expr: str, times: Times) -> Estimate:
         totals["estimated_samples_min"],
         totals["estimated_bytes"],
         totals["estimated_values"],
+        *(getattr(cold, name) for name in _COLD),
     )
 
 
 def explain(
-    native: NativeDatabase, expr: str, times: Times, analyze: bool, rules: dict[str, str], cold_bytes: int = 0
+    native: NativeDatabase, expr: str, times: Times, analyze: bool, rules: dict[str, str], cold: ColdCost | int = 0
 ) -> Plan:
-    """See ``Database.explain``."""
+    """See ``Database.explain``. ``cold``: what would be fetched, or the bytes that were."""
     found = native.statement(expr) if _STATEMENTS.match(expr) else None
     if found is not None and found[2]:
         return explain_alert(native, found[1], times, analyze or found[0], rules)
     if found is not None:
         analyze, expr = analyze or found[0], found[1]
     frame, totals = native.explain(expr, *times, analyze)
-    if analyze:
-        totals["cold_bytes"] = cold_bytes
+    if isinstance(cold, ColdCost):
+        totals |= {f"estimated_cold_{name}": getattr(cold, name) for name in _COLD}
+    else:
+        totals["cold_bytes"] = cold
     return Plan(expr, frame, totals, native.suggest(expr, *times, list(rules.items()), analyze))
 
 

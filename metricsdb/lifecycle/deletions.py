@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import shutil
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -59,24 +59,27 @@ class Deletion(msgspec.Struct, frozen=True):
     samples: int = 0
     series: int = 0
     pieces: int = 0
+    dropping: bool = False
+    """Whether some of the last piece may not have left memory."""
 
 
 class Trash:
     """What was deleted with a time in which that can be taken back. Thread-safe.
 
-    With a directory, each deletion is a folder of Parquet files there, written before anything is dropped; its note
-    comes last, so that what a killed process left behind half written counts for nothing.
+    With a directory, each deletion is a folder of Parquet files there. A piece is written and noted before it is
+    dropped: whatever moment a process ends at, what left memory can be taken back, and a piece that is half written
+    counts for nothing.
     """
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, directory: Path | None, native: NativeDatabase) -> None:
         self._root = None if directory is None else directory / "trash"
         self._lock = threading.Lock()
         self._kept: dict[str, tuple[Deletion, list[Frames]]] = {}
         self._number = 0
         if self._root is not None and self._root.is_dir():
-            self._load(self._root)
+            self._load(self._root, native)
 
-    def _load(self, root: Path) -> None:
+    def _load(self, root: Path, native: NativeDatabase) -> None:
         for folder in sorted(root.iterdir()):
             try:
                 note = msgspec.json.decode((folder / NOTE).read_bytes(), type=Deletion)
@@ -84,6 +87,25 @@ class Trash:
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
             self._kept[note.id] = (note, [])
+            if note.dropping:
+                self._settle(note, native)
+
+    def _settle(self, note: Deletion, native: NativeDatabase) -> None:
+        """Keeps of the last piece what left memory before the process ended: what is there has the digest it had."""
+        pieces = [self._piece(note, at) for at in range(note.pieces)]
+        handed = pl.read_parquet(self._file(note, note.pieces - 1, "digests"))
+        there = pl.concat(
+            native.export(selector, note.start_ms, note.end_ms, list(note.selectors[:at]), True)[0]
+            for at, selector in enumerate(note.selectors)
+        )
+        left = handed.join(there, on=["series", "digest"], how="left", maintain_order="left")["handle"].is_null()
+        pieces[-1] = _rows(pieces[-1], left.to_numpy())
+        self._write(note.id, len(pieces) - 1, pieces[-1], handed.filter(left))
+        settled = _counted(msgspec.structs.replace(note, dropping=False), pieces)
+        if settled.samples:
+            self._keep(settled, pieces)
+        else:
+            self._discard(note.id)
 
     def delete(
         self,
@@ -107,20 +129,16 @@ class Trash:
                 for frames in cold:
                     self._write(name, len(pieces), frames)
                     pieces.append(frames)
-                    note = replace_counts(note, frames, len(pieces))
-                for frames, left in self._take(native, selectors, start_ms, end_ms, name, len(pieces)):
+                for left in self._take(native, note, pieces):
                     total += left
-                    pieces.append(frames)
-                    note = replace_counts(note, frames, len(pieces))
                 # Records of rollups, and what came in all the time.
                 total += native.delete(list(selectors), start_ms, end_ms)
             except MetricsDBError:
-                # What left memory before that can be taken back all the same.
-                if total.any():
-                    self._keep(note, pieces)
-                else:
+                # What left memory before that is noted, and can be taken back all the same.
+                if name not in self._kept:
                     self._discard(name)
                 raise
+            note = _counted(note, pieces)
             if not note.samples:
                 self._discard(name)
                 return _deleted(tuple(total))
@@ -131,54 +149,58 @@ class Trash:
         self._number += 1
         return f"{now_ms:013d}-{self._number:04d}"
 
-    def _take(
-        self, native: NativeDatabase, selectors: Sequence[str], start_ms: int, end_ms: int, name: str, at: int
-    ) -> Iterator[tuple[Frames, tuple[int, ...]]]:
-        """Pieces that are safe, numbered from ``at`` on, each with what left memory with it."""
-        for number, selector in enumerate(selectors):
+    def _take(self, native: NativeDatabase, note: Deletion, pieces: list[Frames]) -> Iterator[tuple[int, ...]]:
+        """Makes ``pieces`` more, each safe and noted before it is dropped; what left memory with each."""
+        for number, selector in enumerate(note.selectors):
             for _ in range(TRIES):
-                series, *frames = native.export(selector, start_ms, end_ms, list(selectors[:number]), True)
+                series, *frames = native.export(selector, note.start_ms, note.end_ms, note.selectors[:number], True)
                 if series.is_empty():
                     break
-                piece = (frames[0], frames[1], frames[2])
-                self._write(name, at, piece)
+                at = len(pieces)
+                pieces.append((frames[0], frames[1], frames[2]))
+                digests = series.select("series", "digest")
+                try:
+                    self._write(note.id, at, pieces[at], digests)
+                    self._keep(_counted(msgspec.structs.replace(note, dropping=True), pieces), pieces)
+                except StorageError:
+                    pieces.pop()
+                    raise
                 gone, left = native.drop_copied(
-                    series["handle"].to_numpy(), series["digest"].to_numpy(), start_ms, end_ms, True
+                    series["handle"].to_numpy(), series["digest"].to_numpy(), note.start_ms, note.end_ms, True
                 )
                 if not gone.all():
-                    piece = _rows(piece, gone)
-                    self._write(name, at, piece)
-                at += 1
-                yield piece, left
+                    pieces[at] = _rows(pieces[at], gone)
+                    self._write(note.id, at, pieces[at], digests.filter(pl.Series(gone)))
+                yield left
 
-    def _write(self, name: str, at: int, frames: Frames) -> None:
+    def _write(self, name: str, at: int, frames: Frames, digests: pl.DataFrame | None = None) -> None:
         if self._root is None:
             return
         folder = self._root / name
+        named = dict(zip(_FRAMES, frames, strict=True))
+        if digests is not None:
+            named["digests"] = digests
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for kind, frame in zip(_FRAMES, frames, strict=True):
-                with (folder / f"{at}.{kind}.parquet").open("wb") as file:
-                    frame.write_parquet(file)
-                    file.flush()
-                    os.fsync(file.fileno())
+            for kind, frame in named.items():
+                body = io.BytesIO()
+                frame.write_parquet(body)
+                write_whole(folder / f"{at}.{kind}.parquet", body.getvalue())
         except OSError as error:
             raise StorageError(f"{folder} cannot be written: {error.strerror}; nothing more was deleted") from error
 
     def _keep(self, note: Deletion, pieces: list[Frames]) -> None:
-        if self._root is None:
-            self._kept[note.id] = (note, pieces)
-            return
-        self._kept[note.id] = (note, [])
-        folder = self._root / note.id
-        try:
-            write_whole(folder / NOTE, msgspec.json.encode(note))
-            sync_folder(folder.parent)
-        except OSError as error:
-            raise StorageError(
-                f"{folder} cannot be written: {error.strerror}; until the database closes, "
-                f"undelete({note.id!r}) takes back what was deleted"
-            ) from error
+        if self._root is not None:
+            folder = self._root / note.id
+            try:
+                write_whole(folder / NOTE, msgspec.json.encode(note))
+                sync_folder(folder.parent)
+            except OSError as error:
+                raise StorageError(
+                    f"{folder} cannot be written: {error.strerror}; nothing more was deleted, "
+                    f"and deletions() says whether some can be taken back"
+                ) from error
+        self._kept[note.id] = (note, pieces if self._root is None else [])
 
     def _discard(self, name: str) -> None:
         self._kept.pop(name, None)
@@ -197,12 +219,15 @@ class Trash:
             return note, taken
 
     def _read(self, note: Deletion) -> Iterator[Frames]:
+        return (self._piece(note, at) for at in range(note.pieces))
+
+    def _file(self, note: Deletion, at: int, kind: str) -> Path:
         assert self._root is not None
-        for at in range(note.pieces):
-            labels, samples, histograms = (
-                pl.read_parquet(self._root / note.id / f"{at}.{kind}.parquet") for kind in _FRAMES
-            )
-            yield labels, samples, histograms
+        return self._root / note.id / f"{at}.{kind}.parquet"
+
+    def _piece(self, note: Deletion, at: int) -> Frames:
+        labels, samples, histograms = (pl.read_parquet(self._file(note, at, kind)) for kind in _FRAMES)
+        return labels, samples, histograms
 
     def deletions(self) -> list[Deletion]:
         """Those that can be taken back, the oldest first."""
@@ -220,9 +245,10 @@ class Trash:
             return over
 
 
-def replace_counts(note: Deletion, frames: Frames, pieces: int) -> Deletion:
-    samples = note.samples + frames[1].height + frames[2].height
-    return msgspec.structs.replace(note, samples=samples, series=note.series + frames[0].height, pieces=pieces)
+def _counted(note: Deletion, pieces: Sequence[Frames]) -> Deletion:
+    samples = sum(piece[1].height + piece[2].height for piece in pieces)
+    series = sum(piece[0].height for piece in pieces)
+    return msgspec.structs.replace(note, samples=samples, series=series, pieces=len(pieces))
 
 
 def _rows(frames: Frames, gone: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Frames:

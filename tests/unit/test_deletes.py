@@ -235,10 +235,10 @@ def test_what_left_before_the_disk_failed_can_be_taken_back(tmp_path, monkeypatc
     db, _ = filled(tmp_path)
     real = deletions.Trash._write
 
-    def write(trash, name, at, frames):
+    def write(trash, name, at, frames, digests=None):
         if at == 1:
             raise mdb.StorageError("the disk is full; nothing more was deleted")
-        real(trash, name, at, frames)
+        real(trash, name, at, frames, digests)
 
     with monkeypatch.context() as patch:
         patch.setattr(deletions.Trash, "_write", write)
@@ -252,17 +252,52 @@ def test_what_left_before_the_disk_failed_can_be_taken_back(tmp_path, monkeypatc
     assert times(db) == {"a": list(range(100)), "b": list(range(100))}
 
 
-def test_a_note_that_cannot_be_written_says_how_to_take_it_back(tmp_path, monkeypatch):
+def test_a_note_that_cannot_be_written_deletes_nothing(tmp_path, monkeypatch):
     db, _ = filled(tmp_path)
 
     def full(*_args):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(deletions.os, "replace", full)
-        with pytest.raises(mdb.StorageError, match=r"No space left on device; .*undelete\('"):
+        patch.setattr(deletions, "sync_folder", full)
+        with pytest.raises(mdb.StorageError, match=r"No space left on device; nothing more was deleted"):
             db.delete("m", undo="1h")
-    (name,) = db.deletions()["id"]
-    assert db.undelete(name) == 200
+    assert db.deletions().is_empty()
     assert times(db) == {"a": list(range(100)), "b": list(range(100))}
+    assert not list((tmp_path / "trash").iterdir())
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("dropped", [0, 1, 2])
+def test_a_process_that_ends_inside_a_deletion_loses_no_sample(tmp_path, dropped):
+    """Of two series so many have left memory when it ends."""
+    db, _ = filled(tmp_path, duplicates="sum")
+    db.append(A, [T0 + 500], [7.0])
+    native = db._native
+
+    class Ending:
+        def __getattr__(self, name):
+            return getattr(native, name)
+
+        def drop_copied(self, handles, digests, *rest):
+            native.drop_copied(handles[:dropped], digests[:dropped], *rest)
+            raise Killed
+
+    db._native = Ending()
+    with pytest.raises(Killed):
+        db.delete("m", T0, T0 + 200, undo="1h")
+    db._native = native
+    db.close()
+    db = mdb.Database(tmp_path, clock=FakeClock(T0 * 1000), duplicates="sum")
+    held = sum(map(len, times(db).values()))
+    assert held == 201 - 100 * dropped
+    assert db.deletions()["samples"].to_list() == ([100 * dropped] if dropped else [])
+    for name in db.deletions()["id"]:
+        assert db.undelete(name) == 100 * dropped
+    assert times(db) == {"a": [*range(100), 500], "b": list(range(100))}
+    # No sample came twice: sums would say so.
+    assert [s.values.max() for s in db.raw("m", T0, T0 + 200)] == [99, 99]
     assert not list((tmp_path / "trash").iterdir())

@@ -64,6 +64,9 @@ class Counted:
         self.fetched.append((part.key, None if series is None else len(series)))
         return self.inner.samples(part, series, *times)
 
+    def cost(self, part: Part, series: pl.Series) -> tuple[int, int]:
+        return self.inner.cost(part, series)
+
     def refresh(self) -> object:
         return self.inner.refresh()
 
@@ -124,6 +127,52 @@ def test_series_are_fetched_once_and_those_of_the_query_alone():
     plan = db.explain("count(requests_total)", at(T0 + 1000 * 60), analyze=True)
     assert plan.totals["cold_bytes"] > 0
     assert "read from cold storage" in plan.text
+
+
+def test_a_plan_tells_what_would_be_fetched_and_fetches_nothing():
+    db, counted = tiered()
+    expr, times = 'sum(rate(requests_total{service=~"s00[34]"}[1h]))', (at(T0), at(T0 + 3 * DAY - 1), "1h")
+    bound = db.estimate(expr, *times)
+    # Two days of two series; a row group here is all of a day's 21.
+    assert (bound.cold_parts, bound.cold_series, bound.cold_samples) == (2, 2, 2 * 21 * 288)
+    assert counted.fetched == []
+    plan = db.explain(f"EXPLAIN {expr}", *times)
+    assert plan.totals["estimated_cold_bytes"] == bound.cold_bytes
+    assert f"From cold storage {bound.cold_bytes:,} bytes of 2 parts: 2 series, at most 12,096 samples" in plan.text
+    before = counted.bytes_read
+    analyzed = db.explain(f"EXPLAIN ANALYZE {expr}", *times)
+    assert analyzed.totals["cold_bytes"] == bound.cold_bytes == counted.bytes_read - before
+    # What is kept by now costs nothing, nor does what lies in memory.
+    assert db.estimate(expr, *times).cold_parts == 0
+    assert db.explain("up", at(T0 + 3 * DAY - 1)).totals["estimated_cold_bytes"] == 0
+    assert mdb.Database().estimate("up").cold_bytes == 0
+    assert db.estimate("requests_total", *times).cold_series == 18
+    assert db.estimate("nothing", *times).cold_parts == 0
+
+
+def test_a_plan_of_a_store_that_is_away_says_so():
+    class Away:
+        bytes_read = 0
+
+        def parts(self, start_ms: int, end_ms: int) -> list[Part]:
+            raise mdb.ColdStoreError("test", "cannot be reached", "wait")
+
+    db = mdb.Database()
+    db._tiers.catalogs = (Away(),)
+    with pytest.raises(mdb.ColdStoreError):
+        db.estimate("up", at(T0))
+    with pytest.raises(mdb.ParseError):
+        db.estimate("up{", at(T0))
+
+
+def test_what_is_sure_to_be_too_much_is_refused_before_it_is_fetched():
+    db, counted = tiered()
+    parts = counted.inner.state.parts
+    db._tiers._limit = sum(part.bytes for part in parts) // fetch.SURE - 100
+    worst = max(parts, key=lambda part: part.bytes)
+    with pytest.raises(mdb.QueryLimit, match=f"of 21 series in {worst.key}; ask for fewer series or less time, or"):
+        db.query_range(ALL, at(T0), at(T0 + 3 * DAY - 1), "1h")
+    assert counted.fetched == []
 
 
 def test_names_are_known_from_the_tables_of_series():

@@ -127,9 +127,7 @@ class Catalog:
         groups that hold any of the series.
         """
         known = self._footer(part)
-        rows = None
-        if series is not None:
-            rows = self.series(part)["series"].is_in(series.implode()).arg_true().to_numpy().astype(np.int64)
+        rows = None if series is None else self._rows(part, series)
         with self._readable(part.key):
             frame = layout.decode(self.objects, part.key, known, known.groups(rows))
         if part.start_ms < start_ms or part.end_ms > end_ms:
@@ -140,6 +138,16 @@ class Catalog:
             taken = pl.col("series").is_in(self.matching(part, dead.selectors, dead.unless).implode())
             frame = frame.filter(~(taken & pl.col("timestamp").is_between(dead.start_ms, dead.end_ms)))
         return frame
+
+    def cost(self, part: Part, series: pl.Series) -> tuple[int, int]:
+        """Rows and bytes of the row groups that ``samples`` would read for these series."""
+        known = self._footer(part)
+        groups = known.groups(self._rows(part, series))
+        rows = sum(known.metadata.row_group(at).num_rows for at in groups)
+        return rows, sum(end - start for start, end in known.ranges(groups))
+
+    def _rows(self, part: Part, series: pl.Series) -> layout.Ints:
+        return self.series(part)["series"].is_in(series.implode()).arg_true().to_numpy().astype(np.int64)
 
     def _footer(self, part: Part) -> layout.Footer:
         def load() -> tuple[layout.Footer, int]:

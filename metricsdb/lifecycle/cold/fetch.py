@@ -16,6 +16,7 @@ import polars as pl
 from metricsdb._native import NativeDatabase, Read, Sampling
 from metricsdb.clock import Clock
 from metricsdb.errors import ColdStoreError, MetricsDBError, QueryLimit, QueryTimeout
+from metricsdb.explain import ColdCost
 from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.manifest import Part, Tombstone
 from metricsdb.lifecycle.cold.objects import Missing
@@ -29,6 +30,9 @@ MATCHED_MAX = 4 << 20
 # The newest histogram before a window tells whether its first one is a reset: it is looked for so far back.
 HISTOGRAM_LOOK_BACK_MS = 86_400_000
 _FIRST, _LAST = -(2**63), 2**63 - 1
+# What a query asks for is refused before it is fetched where its bytes come to so many times what may be kept: memory
+# takes about as many as Parquet, of some data less.
+SURE = 2
 # Of a store that is not asked by itself: what is asked of it counts where the question came in.
 _LIMITS = (2**40, 2**40, 2**40)
 
@@ -43,6 +47,24 @@ _NO_HISTOGRAMS = pl.DataFrame(schema={**_PLACE, "encoded": pl.Binary})
 Report = tuple[int, int, int, int, list[tuple[str, int, str]]]
 Hashes = npt.NDArray[np.uint64]
 _Key = tuple[str, tuple[Tombstone, ...], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """What reads want of a part: ``series``, their hashes, sorted."""
+
+    catalog: Catalog
+    part: Part
+    series: Hashes
+
+    @property
+    def share(self) -> float:
+        """Bytes of the part that are these series', if all are alike."""
+        return self.part.bytes * len(self.series) / max(self.part.series, 1)
+
+
+# Times that could not be read, and why.
+_Away = tuple[int, int, ColdStoreError]
 
 
 @dataclass(slots=True)
@@ -241,37 +263,74 @@ class Tiers:
         texts = sorted({f"the answer is partial: {why}" for *_, why in away})
         return self._native().with_beside(shadows, [], texts, samplings)
 
-    def _fetch(
-        self, reads: Reads, named: bool = False, again: bool = True
-    ) -> tuple[list[NativeDatabase], list[Sampling | None], list[tuple[int, int, ColdStoreError]]]:
-        """Stores with what the reads need, the one whose samples stand first; which of their series stand for others;
-        and times that could not be read."""
+    def cost(self, expr: str, start: int, end: int, step: int, lookback: int) -> ColdCost:
+        """What this query would fetch, from manifests, tables of series and footers. Raises ``ColdStoreError``."""
+        if not self.catalogs:
+            return ColdCost()
+        try:
+            reads = NativeDatabase.reads(expr, start, end, step, lookback)
+        except MetricsDBError:
+            return ColdCost()  # the plan says what is wrong
+        needs, away = self._needs(reads)
+        if away:
+            raise away[0][2]
+        parts = samples = size = 0
+        series = np.empty(0, dtype=np.uint64)
+        for key, need in needs.items():
+            shadow = self._shadows.get(key)
+            missing = need.series if shadow is None else np.setdiff1d(need.series, shadow.loaded, assume_unique=True)
+            if len(missing):
+                rows, read = need.catalog.cost(need.part, pl.Series(missing))
+                parts, samples, size = parts + 1, samples + rows, size + read
+                series = np.union1d(series, missing)
+        return ColdCost(parts, len(series), samples, size)
+
+    def _needs(self, reads: Reads, named: bool = False) -> tuple[dict[_Key, _Need], list[_Away]]:
+        """What reads want of each part, the one first whose samples stand; and times that could not be read."""
         wanted: dict[_Key, tuple[Catalog, Part, list[Read]]] = {}
-        away: list[tuple[int, int, ColdStoreError]] = []
+        away: list[_Away] = []
         try:
             for catalog, part, read in self.needed(reads):
                 of_labels = named and read.start <= part.start_ms and part.end_ms <= read.end
                 wanted.setdefault(_key(part, of_labels), (catalog, part, []))[2].append(read)
         except ColdStoreError as error:
             away.append((_FIRST, _LAST, error))
-        found: dict[_Key, _Shadow] = {}
-        order = sorted(wanted, key=lambda key: (wanted[key][1].order, wanted[key][1].key), reverse=True)
-        begun = self._clock.monotonic()
-        for key in order:
+        needs = {}
+        for key in sorted(wanted, key=lambda key: (wanted[key][1].order, wanted[key][1].key), reverse=True):
             catalog, part, of_part = wanted[key]
+            series = np.empty(0, dtype=np.uint64)
+            try:
+                for takes, read in {read.takes(): read for read in of_part}.items():
+                    series = np.union1d(series, self._matching(catalog, part, takes, read))
+            except ColdStoreError as error:
+                away.append((part.start_ms, part.end_ms, error))
+                continue
+            if len(series):
+                needs[key] = _Need(catalog, part, series)
+        return needs, away
+
+    def _fetch(
+        self, reads: Reads, named: bool = False, again: bool = True
+    ) -> tuple[list[NativeDatabase], list[Sampling | None], list[_Away]]:
+        """Stores with what the reads need, the one whose samples stand first; which of their series stand for others;
+        and times that could not be read."""
+        needs, away = self._needs(reads, named)
+        if not named:
+            self._bearable(list(needs.values()))
+        found: dict[_Key, _Shadow] = {}
+        begun = self._clock.monotonic()
+        for key, need in needs.items():
             if (self._clock.monotonic() - begun) * 1000 > self._timeout_ms:
                 raise QueryTimeout(
                     f"cold samples took longer than {self._timeout_ms} ms to fetch; what came is kept: ask again, "
                     "or for fewer series or less time"
                 )
             try:
-                shadow = self._load(key, catalog, part, of_part)
+                found[key] = self._load(key, need)
             except ColdStoreError as error:
-                away.append((part.start_ms, part.end_ms, error))
+                away.append((need.part.start_ms, need.part.end_ms, error))
                 continue
-            if shadow is not None:
-                found[key] = shadow
-                self._fits(found)
+            self._fits(found)
         self._evict(found)
         if again and any(isinstance(why, Missing) for *_, why in away):
             # Another process has put other parts in the place of those that this one knows of.
@@ -279,32 +338,21 @@ class Tiers:
                 with suppress(ColdStoreError):
                     one.refresh()
             return self._fetch(reads, named, again=False)
-        natives = [shadow.native for shadow in found.values()]
-        return natives, self._samplings(wanted, found), away
-
-    def _samplings(
-        self, wanted: Mapping[_Key, tuple[Catalog, Part, list[Read]]], found: Mapping[_Key, _Shadow]
-    ) -> list[Sampling | None]:
-        pins = [wanted[key][1] for key in found if wanted[key][1].pinned]
-        made: list[Sampling | None] = []
+        pins = [needs[key].part for key in found if needs[key].part.pinned]
+        samplings = []
         for key, shadow in found.items():
-            catalog, part, _ = wanted[key]
+            part = needs[key].part
             beside = any(part.overlaps(pin.start_ms, pin.end_ms) for pin in pins)
-            made.append(shadow.sampled(catalog, part, beside))
-        return made
+            samplings.append(shadow.sampled(needs[key].catalog, part, beside))
+        return [shadow.native for shadow in found.values()], samplings, away
 
-    def _load(self, key: _Key, catalog: Catalog, part: Part, reads: Reads) -> _Shadow | None:
-        wanted = np.empty(0, dtype=np.uint64)
-        for takes, read in {read.takes(): read for read in reads}.items():
-            wanted = np.union1d(wanted, self._matching(catalog, part, takes, read))
-        if not len(wanted):
-            return None
+    def _load(self, key: _Key, need: _Need) -> _Shadow:
         with self._lock:
             shadow = self._shadows.get(key)
             if shadow is None:
                 shadow = self._shadows[key] = _Shadow(empty())
             self._shadows.move_to_end(key)
-        shadow.load(catalog, part, wanted, key[2])
+        shadow.load(need.catalog, need.part, need.series, key[2])
         return shadow
 
     def _matching(self, catalog: Catalog, part: Part, takes: str, read: Read) -> Hashes:
@@ -323,6 +371,17 @@ class Tiers:
             while held > MATCHED_MAX:
                 held -= len(self._matched.popitem(last=False)[1]) + 64
         return found
+
+    def _bearable(self, needs: Sequence[_Need]) -> None:
+        """Refuses what is sure to be too much before anything is fetched. Raises ``QueryLimit``."""
+        total = sum(need.share for need in needs)
+        if total > SURE * self._limit:
+            worst = max(needs, key=lambda need: need.share)
+            raise QueryLimit(
+                f"the query asks for some {total:,.0f} bytes of {len(needs)} cold parts, and may hold {self._limit:,}; "
+                f"the most, {worst.share:,.0f}, are of {len(worst.series):,} series in {worst.part.key}; "
+                "ask for fewer series or less time, or give a larger cold_cache"
+            )
 
     def _fits(self, found: dict[_Key, _Shadow]) -> None:
         held = sum(shadow.bytes for shadow in found.values())

@@ -18,7 +18,7 @@ use metricsdb_model::{Error, Result, Samples, TimeRange, ValueKind};
 
 pub use build::Builder;
 pub use column::ValueBlock;
-pub use grow::{chunks_of, dense, grown};
+pub use grow::{chunks_behind, chunks_of, dense, grown};
 pub use shared::{Shared, SharedColumns};
 pub use summary::Folded;
 pub(crate) use together::whole_together;

@@ -1,9 +1,9 @@
 //! Appending in order: into the open chunk, into a larger slab when it is full, behind the last sealed
-//! chunk when it has its number of samples.
+//! chunk when it has its number of samples. Columns that bring whole blocks of a series are sealed as they are.
 
 use metricsdb_model::{Reason, Result, ValueKind, WriteReport};
 
-use crate::chunk::{chunks_of, grown};
+use crate::chunk::{BLOCK_SAMPLES, chunks_behind, chunks_of, grown};
 use crate::codec::{self, OpenState};
 use crate::late::Late;
 use crate::series::Head;
@@ -12,6 +12,8 @@ use crate::slab::CLASSES;
 
 /// Samples whose places are read ahead together.
 const GROUP: usize = 16;
+/// Samples of one series in a row that no open chunk needs to see: a block of a sealed one.
+const RUN: usize = BLOCK_SAMPLES;
 
 /// What became of one sample.
 enum Placed {
@@ -40,7 +42,15 @@ impl Shard {
         late.clear();
         let mut unknown = 0;
         let has_starts = !starts.is_empty() || !self.starts.is_empty();
-        for (number, group) in staged.chunks(GROUP).enumerate() {
+        let mut at = 0;
+        while let Some(rest) = staged.get(at..).filter(|rest| !rest.is_empty()) {
+            let run = self.run(rest, kind);
+            if run > 0 {
+                self.append_run(&rest[..run], starts.get(at..at + run).unwrap_or(&[]), kind, work)?;
+                at += run;
+                continue;
+            }
+            let group = &rest[..before_run(rest)];
             self.touch(group);
             for (i, s) in group.iter().enumerate() {
                 if !self.series.has_of(s.row, s.generation) {
@@ -50,7 +60,7 @@ impl Shard {
                     continue;
                 }
                 let bits = self.kept(s.row, kind, s.bits);
-                let start = || starts.get(number * GROUP + i).copied().unwrap_or(0);
+                let start = || starts.get(at + i).copied().unwrap_or(0);
                 let wait = |older| Late { row: s.row, time: s.time, bits, start: start(), older };
                 match self.place(s.row, kind, s.time, bits, rules, work)? {
                     Placed::Appended if has_starts => self.note_start(s.row, s.time, start())?,
@@ -65,6 +75,7 @@ impl Shard {
                     Placed::Repeated => late.push(wait(false)),
                 }
             }
+            at += group.len();
         }
         report.accepted += (staged.len() - unknown - late.len()) as u64;
         if !late.is_empty() {
@@ -72,6 +83,55 @@ impl Shard {
         }
         work.late = late;
         Ok(())
+    }
+
+    /// How many of the first samples are one series' in rising order, newer than all that it has, if those are enough for
+    /// a block; else 0.
+    #[inline]
+    fn run(&self, staged: &[Staged], kind: ValueKind) -> usize {
+        let Some((first, end)) = staged.first().zip(staged.get(RUN - 1)) else { return 0 };
+        if first.row != end.row
+            || !self.rollups.is_empty()
+            || !self.series.has_of(first.row, first.generation)
+        {
+            return 0;
+        }
+        let head = &self.series.heads[first.row];
+        let newest = self.newest(first.row);
+        if newest.is_some_and(|newest| first.time <= newest) || (head.is_open() && head.state.kind() != kind)
+        {
+            return 0;
+        }
+        let same = |a: &Staged, b: &Staged| (a.row, a.generation) == (b.row, b.generation) && a.time < b.time;
+        let goes_on = staged.windows(2).take_while(|pair| same(&pair[0], &pair[1])).count() + 1;
+        if goes_on >= RUN { goes_on } else { 0 }
+    }
+
+    /// Seals what `run` found, behind what the series has.
+    fn append_run(&mut self, run: &[Staged], starts: &[i64], kind: ValueKind, work: &mut Work) -> Result<()> {
+        let Some(&Staged { row, .. }) = run.first() else { return Ok(()) };
+        self.seal(row, work)?;
+        work.times.clear();
+        work.bits.clear();
+        work.times.extend(run.iter().map(|s| s.time));
+        work.bits.extend(run.iter().map(|s| self.kept(row, kind, s.bits)));
+        let sealed = &mut self.series.sealed[row];
+        let (goes_on, chunks) =
+            chunks_behind(sealed.last(), kind, &work.times, &work.bits, &self.shared_columns)?;
+        for (i, chunk) in chunks.into_iter().enumerate() {
+            self.sealed_count.add(&chunk);
+            if i > 0 || !goes_on {
+                sealed.push(chunk);
+            } else if let Some(old) = sealed.replace_last(chunk) {
+                self.sealed_count.remove(&old);
+            }
+        }
+        if starts.is_empty() && self.starts.is_empty() {
+            return Ok(());
+        }
+        let each = run.iter().enumerate();
+        each.map(|(i, s)| (s.time, starts.get(i).copied().unwrap_or(0)))
+            .try_for_each(|(time, start)| self.note_start(row, time, start))
     }
 
     /// Reads where the next samples go, so that their cache misses overlap: nothing else is done here.
@@ -195,5 +255,17 @@ impl Shard {
             self.arena.give(head.slab, head.class);
             *head = head.closed_again();
         }
+    }
+}
+
+/// How many samples are looked at together: those before a series of many samples, that it may go whole.
+#[inline]
+fn before_run(rest: &[Staged]) -> usize {
+    let group = rest.len().min(GROUP);
+    match (rest.get(group - 1), rest.get(group + RUN)) {
+        (Some(last), Some(later)) if last.row == later.row => {
+            rest.iter().position(|s| s.row == last.row).filter(|&at| at > 0).unwrap_or(group)
+        }
+        _ => group,
     }
 }

@@ -33,8 +33,37 @@ pub fn grown(
 
 /// Columns of any length as chunks of the usual size.
 pub fn chunks_of(kind: ValueKind, times: &[i64], bits: &[u64], shared: &SharedColumns) -> Result<Vec<Chunk>> {
+    chunks_from(None, kind, times, bits, shared)
+}
+
+/// Columns of any length behind a chunk: whether that goes on, so that the first of the chunks stands in its place.
+pub fn chunks_behind(
+    last: Option<&Chunk>,
+    kind: ValueKind,
+    times: &[i64],
+    bits: &[u64],
+    shared: &SharedColumns,
+) -> Result<(bool, Vec<Chunk>)> {
+    let last = last.filter(|last| last.kind() == kind && !last.is_dense());
+    let room = last.map_or(0, |last| BLOCK_SAMPLES - last.count() % BLOCK_SAMPLES).min(times.len());
+    let room = room.min(bits.len());
+    let all = (times, bits);
+    let (times, bits) = (times.split_at(room), bits.split_at(room));
+    let Some(mut open) = last.map(Builder::of).transpose()?.filter(|builder| builder.fits(times.0)) else {
+        return Ok((false, chunks_of(kind, all.0, all.1, shared)?));
+    };
+    open.append(times.0, bits.0)?;
+    Ok((true, chunks_from(Some(open), kind, times.1, bits.1, shared)?))
+}
+
+fn chunks_from(
+    mut open: Option<Builder>,
+    kind: ValueKind,
+    times: &[i64],
+    bits: &[u64],
+    shared: &SharedColumns,
+) -> Result<Vec<Chunk>> {
     let mut chunks = Vec::new();
-    let mut open: Option<Builder> = None;
     for (times, bits) in times.chunks(BLOCK_SAMPLES).zip(bits.chunks(BLOCK_SAMPLES)) {
         match &mut open {
             Some(builder) if builder.fits(times) => builder.append(times, bits)?,

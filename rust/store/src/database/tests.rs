@@ -12,6 +12,7 @@ use metricsdb_model::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::export::Imported;
 
 mod model;
 mod starts;
@@ -365,3 +366,64 @@ fn a_sample_that_comes_again_after_another_of_its_time_is_the_last() {
 }
 
 mod aging;
+
+/// Columns of whole series, as they come from elsewhere: in one call, or a few samples at a time.
+fn columns_of(ids: &[u64], lengths: &[usize], jitter: i64) -> Imported {
+    let mut all = Imported::default();
+    for (number, (&id, &length)) in ids.iter().zip(lengths).enumerate() {
+        for i in 0..length as i64 {
+            all.ids.push(id);
+            // Gaps, and one time that is neither newer nor new.
+            let gap = if i > 700 { 60_000 } else { 0 };
+            let late = if i == 800 { -200_000 } else { 0 };
+            all.times.push(1_700_000_000_000 + i * 1000 + gap + late + (i * i) % 7 * jitter);
+            let kind = if i >= 600 && number == 1 { ValueKind::Int } else { ValueKind::Float };
+            all.kinds.push(kind);
+            all.bits.push(if kind == ValueKind::Int { i as u64 } else { (i as f64 / 8.0).to_bits() });
+            all.starts.push(if number == 2 { 1_600_000_000_000 + i / 300 } else { 0 });
+        }
+    }
+    all
+}
+
+#[test]
+fn whole_columns_of_series_are_what_the_same_samples_are_one_after_the_other() {
+    let lengths = [5, 3000, 2600, 511, 512, 513, 1, 9_000, 17, 1024];
+    for jitter in [0, 3] {
+        let stores = [Database::new(Options::default()), Database::new(Options::default())];
+        for round in 0..3 {
+            for (slowly, db) in stores.iter().enumerate() {
+                let sets: Vec<Labels> = (0..lengths.len())
+                    .map(|i| Labels::from_pairs([("__name__", "m"), ("i", i.to_string().as_str())]).unwrap())
+                    .collect();
+                let (ids, _) = db.register(&sets).unwrap();
+                let mut all = columns_of(&ids, &lengths, jitter);
+                all.times.iter_mut().for_each(|t| *t += round * 80_000_000);
+                let step = if slowly == 1 { 100 } else { all.ids.len() };
+                for from in (0..all.ids.len()).step_by(step) {
+                    let rows = from..all.ids.len().min(from + step);
+                    let some = Imported {
+                        ids: all.ids[rows.clone()].to_vec(),
+                        times: all.times[rows.clone()].to_vec(),
+                        bits: all.bits[rows.clone()].to_vec(),
+                        kinds: all.kinds[rows.clone()].to_vec(),
+                        starts: all.starts[rows].to_vec(),
+                        ..Imported::default()
+                    };
+                    let report = db.import(&some).unwrap();
+                    assert_eq!((report.accepted as usize, report.rejected.len()), (some.ids.len(), 0));
+                }
+                db.check().unwrap();
+            }
+        }
+        let [whole, slow] = &stores;
+        assert_eq!(content(whole, TimeRange::ALL), content(slow, TimeRange::ALL));
+        let out = |db: &Database| {
+            let all = db.export(&[every()], TimeRange::ALL, false, 0..SHARDS, &Budget::unlimited()).unwrap();
+            let mut digests: Vec<(u64, u64)> = all.iter().map(|one| (one.hash, one.digest)).collect();
+            digests.sort_unstable();
+            digests
+        };
+        assert_eq!(out(whole), out(slow));
+    }
+}
