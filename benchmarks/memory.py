@@ -1,21 +1,23 @@
 """What series and samples cost, all in, by growth of a process: a million series with 11 labels, and a node fleet.
 
 head: growth by every sample after a series' first one, that is without labels and index.
+account: growth of `db.memory()`, what was freed and the C library keeps among it, as a part of the growth in RSS.
 """
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
-import os
 import pathlib
 import pickle
 import tempfile
 from collections.abc import Callable
 from functools import partial
 
+import polars as pl
+
 import metricsdb as mdb
 from benchmarks import workloads
+from metricsdb.heap import return_freed_memory
 
 
 def main(quick: bool = False) -> list[dict]:
@@ -54,13 +56,15 @@ def _save(make: Callable[[], workloads.Workload], columns: bool, path: pathlib.P
 def _grow(path: pathlib.Path, columns: bool, goal: int | None) -> dict:
     with path.open("rb") as file:
         fleet: workloads.Workload = pickle.load(file)
-    ctypes.CDLL(None).malloc_trim(0)
-    before = _rss()
+    _warm_up()
+    return_freed_memory()
     db = mdb.Database()
+    accounted, before = int(db.memory()["bytes"].sum()), _rss()
     write = _columns(db, fleet) if columns else _bodies(db, fleet)
     accepted = write(0)
     first = _rss()
     accepted += sum(map(write, range(1, fleet.steps)))
+    memory = db.memory()
     last = _rss()
     assert accepted == fleet.samples, f"{accepted} of {fleet.samples}"
     text = sum(len(c.name) * c.count() + c.str.len_bytes().sum() for c in fleet.labels.iter_columns())
@@ -70,16 +74,28 @@ def _grow(path: pathlib.Path, columns: bool, goal: int | None) -> dict:
         "RSS B/series": per_series,
         "RSS B/sample": (last - before) / fleet.samples,
         "head B/sample": (last - first) / (fleet.samples - fleet.series),
-        "accounted B/series": int(db.memory()["bytes"].sum()) / fleet.series,
+        "accounted B/series": int(memory.filter(pl.col("part") != "(freed)")["bytes"].sum()) / fleet.series,
+        "account / RSS": (int(memory["bytes"].sum()) - accounted) / (last - before),
         "labels as text B/series": text / fleet.series,
         "goal B/series": goal,
         "met": None if goal is None else "yes" if per_series <= goal else "no",
     }
 
 
+def _warm_up() -> None:
+    """Brings code in, and what the process makes once."""
+    fleet = workloads.card(10, 300)
+    for write in (_columns, _bodies):
+        db = mdb.Database()
+        step = write(db, fleet)
+        for at in range(fleet.steps):
+            step(at)
+        db.memory()
+
+
 def _rss() -> int:
-    with open("/proc/self/statm") as f:
-        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    with open("/proc/self/smaps_rollup") as file:  # `statm` may be some MB behind
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("Rss:"))
 
 
 def _columns(db: mdb.Database, fleet: workloads.Workload) -> Callable[[int], int]:

@@ -34,13 +34,14 @@ from metricsdb.config import Limit
 from metricsdb.errors import ConfigError, DatabaseLocked, WriteError
 from metricsdb.explain import Estimate, Plan
 from metricsdb.expressions import Decimation
+from metricsdb.heap import keep_little_freed
 from metricsdb.histograms import Histogram, as_list, with_histogram
 from metricsdb.lifecycle import forks
 from metricsdb.lifecycle.cold.fetch import Tiers
 from metricsdb.lifecycle.cold.memory import NativeMemory
 from metricsdb.lifecycle.cold.move import Mover, Rule
 from metricsdb.lifecycle.deletions import Deleted, Trash
-from metricsdb.lifecycle.memory import Evict, MemoryPolicy, keep_little_freed
+from metricsdb.lifecycle.memory import Evict, MemoryPolicy
 from metricsdb.lifecycle.retention import Departures, RetentionLike
 from metricsdb.lifecycle.rollups import RollupPolicy
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
@@ -802,7 +803,10 @@ class Database:
         return self._native.format_query(expr)
 
     def memory(self, by: storage.By = "part") -> pl.DataFrame:
-        """Every byte the database holds, by a key; each table adds up to the same total.
+        """Every byte the database holds, by a key; each table adds up to the same total but for the row ``(freed)``.
+
+        That is what the process, whoever in it, freed and the C library keeps for later: with it the total grows as the
+        process does.
 
         ``by="part"``: ``part``, ``bytes``, ``items``, ``bytes_per_series``. ``"metric"``, ``"label"``, ``"codec"``,
         ``"tier"``, ``"shard"``: the key, ``bytes``, ``series``, ``samples``, ``bytes_per_series``,

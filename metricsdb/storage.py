@@ -12,8 +12,9 @@ import polars as pl
 from metricsdb import frames
 from metricsdb._native import NativeDatabase
 from metricsdb.errors import ConfigError, QueryLimit
+from metricsdb.heap import freed_bytes
 
-__all__ = ["By", "advise", "compare_storage", "explain_storage", "memory"]
+__all__ = ["FREED", "By", "advise", "compare_storage", "explain_storage", "memory"]
 
 # Samples that `compare_storage` really writes, at most; the seed of which series they are of.
 SAMPLES_MEASURED, SEED = 2_000_000, 7
@@ -35,6 +36,8 @@ Advice = tuple[str, str, str, float, float]
 Facts = tuple[str, int, int, int, int, str | None]
 
 By = Literal["part", "metric", "label", "codec", "tier", "shard"]
+# The row of what belongs to the process, and to none of its databases more than to others.
+FREED = "(freed)"
 
 
 def memory(native: NativeDatabase, by: By) -> pl.DataFrame:
@@ -43,11 +46,11 @@ def memory(native: NativeDatabase, by: By) -> pl.DataFrame:
         raise ConfigError(f"by {by!r} is no key of the memory account; use one of {', '.join(get_args(By))}")
     if by == "part":
         schema = {"part": pl.String, "bytes": pl.UInt64, "items": pl.UInt64}
-        parts = pl.DataFrame(native.memory(), schema=schema, orient="row")
+        parts = pl.DataFrame([*native.memory(), (FREED, freed_bytes(), 0)], schema=schema, orient="row")
         return parts.with_columns(bytes_per_series=pl.col("bytes") / max(1, native.stats()["series"]))
     schema = {by: pl.String, "bytes": pl.UInt64, "series": pl.UInt64, "samples": pl.UInt64}
-    rows = pl.DataFrame(native.account(by), schema=schema, orient="row")
-    return rows.with_columns(
+    rows = pl.DataFrame([*native.account(by), (FREED, freed_bytes(), 0, 0)], schema=schema, orient="row")
+    return rows.sort(["bytes", by], descending=[True, False]).with_columns(
         bytes_per_series=_ratio("bytes", "series"),
         bytes_per_sample=_ratio("bytes", "samples"),
         share=pl.col("bytes") / pl.col("bytes").sum(),

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import os
 from dataclasses import asdict, dataclass, field
 from typing import Literal, get_args
 
 from metricsdb._native import NativeDatabase
 from metricsdb.errors import ConfigError
+from metricsdb.heap import return_freed_memory
 from metricsdb.lifecycle.retention import Aging
 from metricsdb.sizes import SizeLike, size_bytes, size_text
 from metricsdb.times import DurationLike, duration_ms
 
-__all__ = ["Evict", "Freed", "MemoryPolicy", "Relief", "keep_little_freed", "return_freed_memory"]
+__all__ = ["Evict", "Freed", "MemoryPolicy", "Relief"]
 
 log = logging.getLogger("metricsdb.memory")
 
@@ -28,10 +27,6 @@ GOAL = 0.95
 TRIM_PART = 64
 # Or after so long: queries free memory too, and nobody says how much of it stays with the allocator.
 TRIM_EVERY_MS = 10_000
-# glibc's numbers of settings, in malloc.h. Each arena keeps pages that were freed, so a limited process has few; and
-# blocks of this size go back to the system as soon as they are freed, whatever stands above them.
-_M_ARENA_MAX, _ARENAS_MAX = -8, 8
-_M_MMAP_THRESHOLD, _MMAP_BYTES = -3, 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,22 +143,3 @@ class Relief:
         if finished:
             self._before = -(2**63)
         return samples, size, finished
-
-
-def keep_little_freed() -> None:
-    """Tells glibc, for the whole process, to keep few arenas and no large blocks that are free. Nothing elsewhere."""
-    _libc("mallopt", _M_MMAP_THRESHOLD, _MMAP_BYTES)
-    _libc("mallopt", _M_ARENA_MAX, min(max(os.cpu_count() or 2, 2), _ARENAS_MAX))
-
-
-def return_freed_memory() -> None:
-    """Gives pages that were freed back to the system, where the C library has a call for it (glibc)."""
-    _libc("malloc_trim", 0)
-
-
-def _libc(name: str, *arguments: int) -> None:
-    try:
-        call = getattr(ctypes.CDLL(None), name)
-    except (AttributeError, OSError, TypeError):
-        return
-    call(*arguments)
