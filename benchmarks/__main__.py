@@ -11,7 +11,7 @@ import platform
 import polars as pl
 
 NAMES = [
-    "ingest", "memory", "index", "codecs", "queries", "frames", "downsampling", "rollups", "cold", "subscribe",
+    "ingest", "memory", "index", "codecs", "queries", "guard", "frames", "downsampling", "rollups", "cold", "subscribe",
     "alerts", "server", "spike", "tiers",
 ]  # fmt: skip
 

@@ -130,12 +130,15 @@ def test_a_query_is_killed_at_any_moment(big: mdb.Database) -> None:
     for expr in HEAVY:
         ended = threading.Event()
         killed: list[float] = []
+        after = chance.uniform(0, 0.8) * timed(lambda expr=expr: big.query(expr, time=150))
 
-        def kill(expr: str = expr, ended: threading.Event = ended, killed: list[float] = killed) -> None:
+        def kill(
+            expr: str = expr, ended: threading.Event = ended, killed: list[float] = killed, after: float = after
+        ) -> None:
             running = pl.DataFrame()
             while not ended.is_set() and running.is_empty():
                 running = big.queries().filter(pl.col("expr") == expr)
-            ended.wait(chance.random() * 0.1)
+            ended.wait(after)
             killed.append(perf_counter())
             if not running.is_empty():
                 big.kill(running["id"].item())

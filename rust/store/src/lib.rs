@@ -18,6 +18,7 @@ mod densify;
 mod epoch;
 mod expire;
 mod export;
+mod freed;
 mod group;
 mod grow;
 mod head;

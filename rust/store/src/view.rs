@@ -15,6 +15,7 @@ use crate::chunk::Folded;
 use crate::codec::{self, OpenState};
 use crate::database::{Database, IntoId};
 use crate::epoch::Inside;
+use crate::freed;
 use crate::histograms::HistogramSeries;
 use crate::rollup::states::State;
 use crate::rollup::{Packed, Record, RolledSeries};
@@ -56,33 +57,13 @@ pub struct View<'a> {
     _inside: Inside<'a>,
 }
 
-/// Views of more series are freed by the pool: their chunks lie all over memory, and who stopped a query should not wait.
-const FREED_BY_POOL: usize = 1 << 13;
-/// Freed at once.
-const FREED_AT_ONCE: usize = 1 << 12;
-
 /// A record is read in the time of as many samples.
 const SAMPLES_A_RECORD: u64 = 12;
 
-/// Frees them piece by piece: a thread that waits for a part of its query has to look up, and others' queries begin.
-fn free(mut series: Vec<Captured>) {
-    rayon::spawn(move || {
-        series.truncate(series.len().saturating_sub(FREED_AT_ONCE));
-        rayon::yield_now();
-        if !series.is_empty() {
-            free(series);
-        }
-    });
-}
-
 impl Drop for View<'_> {
     fn drop(&mut self) {
-        if self.series.len() > FREED_BY_POOL {
-            let (series, histograms) =
-                (std::mem::take(&mut self.series), std::mem::take(&mut self.histograms));
-            rayon::spawn(move || drop(histograms));
-            free(series);
-        }
+        freed::by_pool(std::mem::take(&mut self.series));
+        freed::by_pool(std::mem::take(&mut self.histograms));
     }
 }
 

@@ -48,15 +48,16 @@ const FREED_BY_POOL: usize = 1 << 13;
 /// Freed at once.
 const FREED_AT_ONCE: usize = 1 << 12;
 
-/// Frees them piece by piece: a thread that waits for a part of its query has to look up, and others' queries begin.
-fn free(mut labels: Vec<Labels>) {
-    rayon::spawn(move || {
-        labels.truncate(labels.len().saturating_sub(FREED_AT_ONCE));
-        rayon::yield_now();
-        if !labels.is_empty() {
-            free(labels);
-        }
-    });
+/// Frees them piece by piece: a thread that waits for a part of its query looks up in between, and others' queries
+/// begin.
+fn free_by_pool(mut labels: Vec<Labels>) {
+    if labels.len() > FREED_BY_POOL {
+        rayon::spawn(move || {
+            labels.truncate(labels.len() - FREED_AT_ONCE);
+            rayon::yield_now();
+            free_by_pool(labels);
+        });
+    }
 }
 
 /// Label sets that are freed by the pool where they are many, however the query ends.
@@ -70,9 +71,7 @@ impl Freed {
 
 impl Drop for Freed {
     fn drop(&mut self) {
-        if self.0.len() > FREED_BY_POOL {
-            free(self.take());
-        }
+        free_by_pool(self.take());
     }
 }
 
