@@ -229,7 +229,7 @@ def test_hours_leave_all_series_and_scale_nothing():
 
 def test_the_most_read_are_those_of_installed_statements_and_are_not_scaled():
     db, clock = filled("top 1 in 10 by job")
-    db.alerts.load('ALERT hot EXPR m{job="a", i=~"1|3|12|39"} > 1e9')
+    db.alerts.load('ALERT hot WHEN m{job="a", i=~"1|3|12|39"} > 1e9')
     aged(db, clock)
     assert {i for job, i in left(db) if job == "a"} == {1, 3, 12, 39}
     _, said = ask(db, "sum(m)")
@@ -324,7 +324,7 @@ def test_simulate_and_impact_know_samples():
     # Two whole days behind memory's one, and a sample of those up to the twentieth.
     assert ahead["samples"][-1] == pytest.approx(2 * each + 17 * kept, rel=0.05)
     aged(db, clock)
-    db.alerts.load("ALERT old EXPR avg_over_time(m[10d]) > 1")
+    db.alerts.load("ALERT old WHEN avg_over_time(m[10d]) > 1")
     found = db.retention.impact().filter(pl.col("name") == "old")
     assert found["effect"].to_list() == ["sample"]
     assert "1 in 5 by job" in found["detail"][0]

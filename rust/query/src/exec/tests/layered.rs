@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use metricsdb_model::{Layered, Predicate, SeriesSet, Source, TimeRange};
+use metricsdb_model::{Draw, Drawn, Layered, Predicate, Sampling, SeriesSet, Source, TimeRange};
 
 use super::*;
 use crate::plan::{Read, reads};
@@ -228,4 +228,51 @@ fn what_a_query_reads_is_as_narrow_as_its_windows() {
     assert_eq!(read("max_over_time(rate(x[1m])[10m:1m])"), [(360_001, 1_920_000)]);
     assert_eq!(read("info(x @ 500)"), [(200_001, 500_000), (200_001, 500_000)]);
     assert_eq!(read("vector(1)"), []);
+}
+
+/// Which series of a source stand for others: stratum, series that it had, series that were drawn.
+fn drawn(plain: &Plain, of: impl Fn(usize) -> Option<(u64, u32, u32)>) -> Sampling {
+    let draws = vec![Draw { text: "1 in n".to_owned(), until: 1_000_000_000, scales: true }];
+    let series = plain.0.iter().enumerate().filter_map(|(i, (labels, _))| {
+        of(i).map(|(stratum, of, kept)| (labels.hash64(), Drawn { draw: 0, stratum, of, kept }))
+    });
+    Sampling { draws, series: series.collect(), range: TimeRange::ALL }
+}
+
+#[test]
+fn sums_of_drawn_series_come_to_the_weighted_sums_of_what_is_there() {
+    let series =
+        |i: usize, g: &str| Labels::from_pairs([("__name__", "x"), ("i", &i.to_string()), ("g", g)]).unwrap();
+    let values = [3.0, 5.0, 11.0, 2.0, 7.0];
+    let groups = ["a", "a", "a", "b", "own"];
+    let lines = values.iter().zip(groups).enumerate().map(|(i, (v, g))| (series(i, g), vec![(1000, *v)]));
+    let (none, plain) = (Plain(Vec::new()), Plain(lines.collect()));
+    // Three of 12, one of 4, and one that stands for itself.
+    let strata = [Some((1, 12, 3)), Some((1, 12, 3)), Some((1, 12, 3)), Some((2, 4, 1)), None];
+    let sampling = drawn(&plain, |i| strata[i]);
+    let source = Layered::new(&none, [&plain as &dyn Source]).with_samplings([Some(&sampling)]);
+    let ask = |text: &str| {
+        let answer = ask_any(&source, text, Params::instant(text, 1000)).unwrap();
+        let rows = answer.matrix.rows().map(|(l, _, v)| (l.get("g").unwrap_or("").to_owned(), v[0]));
+        let said: Vec<String> = answer.annotations.iter().map(|a| a.message.clone()).collect();
+        (rows.collect::<BTreeMap<String, f64>>(), said.join("; "))
+    };
+    let of =
+        |pairs: &[(&str, f64)]| pairs.iter().map(|(g, v)| ((*g).to_owned(), *v)).collect::<BTreeMap<_, _>>();
+    let (sums, said) = ask("sum by (g) (x)");
+    assert_eq!(sums, of(&[("a", 4.0 * 19.0), ("b", 8.0), ("own", 7.0)]));
+    // Of b one was drawn: 4 * 3 * 2^2 is the variance, 87 % of 8 its root.
+    assert!(said.contains("up to 4, standard error up to 86.6%"), "{said}");
+    let (sums, said) = ask("sum by (g) (x{g=\"a\"} > 2)");
+    assert_eq!(sums, of(&[("a", 76.0)]));
+    // 12^2 (1 - 3/12) 17.33 / 3 is the variance.
+    let error = 100.0 * (144.0 * 0.75 * (52.0 / 3.0) / 3.0_f64).sqrt() / 76.0;
+    assert!(said.contains(&format!("up to {error:.1}%")), "{said} {error}");
+    assert_eq!(ask("count by (g) (x)").0, of(&[("a", 12.0), ("b", 4.0), ("own", 1.0)]));
+    assert_eq!(ask("avg(x)").0, of(&[("", (76.0 + 8.0 + 7.0) / 17.0)]));
+    assert_eq!(ask("sum(x) / count(x)").0, of(&[("", (76.0 + 8.0 + 7.0) / 17.0)]));
+    for text in ["max(x)", "sum(x * on(i) x)", "x", "quantile(0.5, x)", "sum(x) * scalar(max(x))"] {
+        assert!(ask(text).1.contains("nothing is scaled"), "{text}");
+    }
+    assert!(ask("sum by (g) (x{g=\"own\"})").1.is_empty());
 }
