@@ -49,17 +49,20 @@ torture: build
 hostile: build
 	$(BIN)/python tests/faults/hostile.py --minutes 10 --limit 1GiB
 
-# Lines and regions of journal and recovery that no test of theirs reaches. Needs `rustup component add llvm-tools`.
+# Lines and branches of journal, recovery, sealing and eviction that no test of theirs reaches. Needs
+# `rustup component add llvm-tools`; branches need a compiler that takes unstable options, hence the variable.
 COVERAGE := $(CURDIR)/target/coverage
+COVERED := $(addprefix rust/store/src/,journal sealed.rs head.rs chunk/build.rs chunk/grow.rs expire.rs cut.rs densify.rs)
 coverage:
 	rm -rf $(COVERAGE)/raw
-	RUSTFLAGS=-Cinstrument-coverage LLVM_PROFILE_FILE='$(COVERAGE)/raw/%p-%m.profraw' CARGO_TARGET_DIR=$(COVERAGE) \
-		cargo test --quiet -p metricsdb-store --lib journal
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Cinstrument-coverage -Zcoverage-options=branch' \
+		LLVM_PROFILE_FILE='$(COVERAGE)/raw/%p-%m.profraw' CARGO_TARGET_DIR=$(COVERAGE) \
+		cargo test --quiet -p metricsdb-store --lib -- journal chunk cut densify expire head sealed
 	llvm=$$(echo $$(rustc --print sysroot)/lib/rustlib/*/bin); \
 	tests=$$(ls -t $(COVERAGE)/debug/deps/metricsdb_store-* | grep -v '\.d$$' | head -1); \
 	$$llvm/llvm-profdata merge -sparse $(COVERAGE)/raw/*.profraw -o $(COVERAGE)/all.profdata && \
-	$$llvm/llvm-cov report $$tests -instr-profile=$(COVERAGE)/all.profdata rust/store/src/journal && \
-	$$llvm/llvm-cov show $$tests -instr-profile=$(COVERAGE)/all.profdata rust/store/src/journal > $(COVERAGE)/lines.txt
+	$$llvm/llvm-cov report $$tests -instr-profile=$(COVERAGE)/all.profdata --show-branch-summary $(COVERED) && \
+	$$llvm/llvm-cov show $$tests -instr-profile=$(COVERAGE)/all.profdata --show-branches=count $(COVERED) > $(COVERAGE)/lines.txt
 
 bench: build
 	$(BIN)/python -m benchmarks
