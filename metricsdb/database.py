@@ -13,7 +13,7 @@ import socket
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -42,7 +42,7 @@ from metricsdb.lifecycle.cold.move import Mover, Rule
 from metricsdb.lifecycle.deletions import Deleted, Trash
 from metricsdb.lifecycle.memory import Evict, MemoryPolicy, keep_little_freed
 from metricsdb.lifecycle.retention import Departures, RetentionLike
-from metricsdb.lifecycle.rollups import RollupPolicy
+from metricsdb.lifecycle.rollups import RollupPolicy, at_level
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.limits import CardinalityBy, SeriesLimits, cardinality, counters
 from metricsdb.precision import PrecisionPolicies
@@ -50,7 +50,7 @@ from metricsdb.retention import Retention
 from metricsdb.rollups import Rollups
 from metricsdb.sizes import SizeLike, size_bytes
 from metricsdb.subscribe import Subscription
-from metricsdb.times import DurationLike, Time, duration_ms, time_column_ms, time_ms
+from metricsdb.times import DurationLike, Time, duration_ms, duration_text, time_column_ms, time_ms
 from metricsdb.values import column as value_column
 from metricsdb.writes import WriteReport
 
@@ -525,6 +525,7 @@ class Database:
         wide: bool = False,
         priority: Priority = "query",
         partial: bool = False,
+        level: DurationLike | None = None,
     ) -> pl.DataFrame:
         """Evaluates PromQL at one time (default: now).
 
@@ -533,11 +534,13 @@ class Database:
         ``histogram`` (Struct, as ``histograms`` gives it) holds it. Annotations become ``QueryWarning`` and
         ``QueryInfo`` warnings. ``EXPLAIN [ANALYZE] expr`` answers the frame of ``explain``. Work of class ``"batch"``
         gives way to ``"query"``, and both to ``"alert"``. Where a cold store that the query needs is away, it raises
-        ``ColdStoreError``; with ``partial`` it answers with what there is, and a ``QueryWarning`` says so.
+        ``ColdStoreError``; with ``partial`` it answers with what there is, and a ``QueryWarning`` says so. With a
+        ``level`` such as ``"10m"`` records of this width answer wherever they are made, though finer ones or samples
+        are there, and cold stores are not read; ``ConfigError`` names the levels that there are.
         """
         now = self.now_ms()
         at = now if time is None else time_ms(time, now)
-        return self._evaluate(expr, at, at, 0, wide, priority, partial=partial)
+        return self._evaluate(expr, at, at, 0, wide, priority, partial=partial, level=level)
 
     def query_range(
         self,
@@ -552,14 +555,15 @@ class Database:
         points: int | None = None,
         method: Decimation = "m4",
         partial: bool = False,
+        level: DurationLike | None = None,
     ) -> pl.DataFrame:
         """Evaluates PromQL at start, start + step, … up to end; the shape is that of ``query``.
 
         ``wide=True`` gives one row a step and one column a series; histograms are left out. Steps that an earlier
         query came to, and that nothing written since can have changed, are not evaluated again; ``cache=False``
         evaluates them all. The answer is the same. ``points`` leaves so many of a series at most, those that
-        ``method`` says a plot needs; not of a wide frame, whose rows are all series' at one time. ``partial`` as in
-        ``query``.
+        ``method`` says a plot needs; not of a wide frame, whose rows are all series' at one time. ``partial`` and
+        ``level`` as in ``query``.
         """
         now = self.now_ms()
         step_ms = duration_ms(step, "step")
@@ -569,11 +573,12 @@ class Database:
             why = "a wide frame has one row for all series: leave wide out" if wide else "it must be 4 or more"
             raise ConfigError(f"points={points!r}: {why}")
         first, last = time_ms(start, now, "start"), time_ms(end, now, "end")
-        return self._evaluate(expr, first, last, step_ms, wide, priority, cache, points or 0, method, partial)
+        return self._evaluate(expr, first, last, step_ms, wide, priority, cache, points or 0, method, partial, level)
 
     def _evaluate(
         self, expr: str, start: int, end: int, step: int, wide: bool, priority: str,
         cache: bool = False, points: int = 0, method: str = "", partial: bool = False,
+        level: DurationLike | None = None,
     ) -> pl.DataFrame:  # fmt: skip
         lookback = self._lookback_ms
         statement = explaining.statement(self._native, expr)
@@ -582,8 +587,11 @@ class Database:
             times = (start, end, step, lookback)
             if is_alert:
                 return explaining.explain_alert(self._native, inner, times, analyze, {}).frame
-            return self._explaining(inner, times, analyze)[0].explain(inner, *times, analyze)[0]
-        native = self._tiers.query(expr, start, end, step, lookback, partial=partial)
+            return self._explaining(inner, times, analyze, level)[0].explain(inner, *times, analyze)[0]
+        if level is not None:
+            native = at_level(self._native, level)
+        else:
+            native = self._tiers.query(expr, start, end, step, lookback, partial=partial)
         frame, notes, fields = native.query(expr, start, end, step, lookback, wide, priority, cache, points, method)
         _warn(notes, stacklevel=4)
         return with_histogram(frames.finish(frame), fields)
@@ -627,20 +635,26 @@ class Database:
         *,
         analyze: bool = False,
         rules: Mapping[str, str] | None = None,
+        level: DurationLike | None = None,
     ) -> Plan:
         """The plan of a query: a row a node with its bounds, and with ``analyze`` what running it took.
 
         Of an `ALERT` or `SLO` (with or without `EXPLAIN` before it): a node a level, and the plans of its queries.
 
         Times as in ``estimate``. ``str()`` of it is the plan as text, ``.frame`` the rows, ``.suggestions`` what
-        ``suggest`` finds.
+        ``suggest`` finds. ``level`` as in ``query``.
         """
         times = self._query_times(start, end, step)
-        native, cold_bytes = self._explaining(expr, times, analyze)
-        return explaining.explain(native, expr, times, analyze, dict(rules or {}), cold_bytes)
+        native, cold_bytes = self._explaining(expr, times, analyze, level)
+        plan = explaining.explain(native, expr, times, analyze, dict(rules or {}), cold_bytes)
+        return plan if level is None else replace(plan, level=duration_text(duration_ms(level, "level")))
 
-    def _explaining(self, expr: str, times: tuple[int, int, int, int], analyze: bool) -> tuple[NativeDatabase, int]:
+    def _explaining(
+        self, expr: str, times: tuple[int, int, int, int], analyze: bool, level: DurationLike | None
+    ) -> tuple[NativeDatabase, int]:
         """The database that is asked for a plan, and the bytes that were read from cold stores for it."""
+        if level is not None:
+            return at_level(self._native, level), 0
         if not analyze:
             return self._native, 0
         before = self._tiers.bytes_read

@@ -12,6 +12,7 @@ use metricsdb_model::{
 };
 use metricsdb_query::plan;
 use metricsdb_query::syntax;
+use metricsdb_store::rollup::AtLevel;
 use metricsdb_store::{Database, HistogramRows, View};
 use polars::prelude::*;
 use pyo3::prelude::*;
@@ -28,11 +29,13 @@ pub struct Beside {
     away: Away,
     /// Remarks of every answer.
     warnings: Vec<String>,
+    /// The width of the rollups that queries want, in milliseconds; nothing else is beside then.
+    level: Option<i64>,
 }
 
 impl Beside {
     pub fn is_empty(&self) -> bool {
-        self.stores.is_empty() && self.away.0.is_empty() && self.warnings.is_empty()
+        self.stores.is_empty() && self.away.0.is_empty() && self.warnings.is_empty() && self.level.is_none()
     }
 
     /// Puts the remarks to an answer.
@@ -92,6 +95,7 @@ impl SeriesSet for Nothing {
 /// What queries read.
 pub enum Stores<'d> {
     Own(&'d Database),
+    AtLevel(AtLevel<'d>),
     Several(Layered<'d>),
 }
 
@@ -101,6 +105,7 @@ impl<'d> Deref for Stores<'d> {
     fn deref(&self) -> &(dyn Source + 'd) {
         match self {
             Stores::Own(store) => *store,
+            Stores::AtLevel(store) => store,
             Stores::Several(stores) => stores,
         }
     }
@@ -213,16 +218,14 @@ impl NativeDatabase {
     ) -> NativeDatabase {
         let away = away.into_iter().map(|(start, end, why)| (TimeRange::new(start, end), why)).collect();
         let stores = beside.iter().map(|other| other.store.clone()).collect();
-        NativeDatabase {
-            store: self.store.clone(),
-            beside: Beside { stores, away: Away(away), warnings },
-            limits: self.limits,
-            queries: self.queries.clone(),
-            cache: self.cache.clone(),
-            memory: self.memory.clone(),
-            statsd: self.statsd.clone(),
-            home: self.home.clone(),
-        }
+        self.reading(Beside { stores, away: Away(away), warnings, level: None })
+    }
+
+    /// This database for queries that want records of a width, though finer ones or samples are there. `None` where no series
+    /// has such records.
+    fn at_level(&self, py: Python<'_>, every_ms: i64) -> PyResult<Option<NativeDatabase>> {
+        let found = call::short(py, || Ok(self.store.has_level(every_ms)))?;
+        Ok(found.then(|| self.reading(Beside { level: Some(every_ms), ..Beside::default() })))
     }
 
     /// What a query may read. `step_ms` 0: an instant query at `start`.
@@ -265,9 +268,26 @@ impl NativeDatabase {
 }
 
 impl NativeDatabase {
+    /// This database for queries that read what is given.
+    fn reading(&self, beside: Beside) -> NativeDatabase {
+        NativeDatabase {
+            store: self.store.clone(),
+            beside,
+            limits: self.limits,
+            queries: self.queries.clone(),
+            cache: self.cache.clone(),
+            memory: self.memory.clone(),
+            statsd: self.statsd.clone(),
+            home: self.home.clone(),
+        }
+    }
+
     /// What queries read.
     pub fn stores(&self) -> Stores<'_> {
-        let Beside { stores, away, .. } = &self.beside;
+        let Beside { stores, away, level, .. } = &self.beside;
+        if let &Some(every) = level {
+            return Stores::AtLevel(AtLevel { store: &self.store, every });
+        }
         if stores.is_empty() && away.0.is_empty() {
             return Stores::Own(&self.store);
         }
