@@ -13,7 +13,7 @@ import socket
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -32,7 +32,7 @@ from metricsdb.clock import Clock, SystemClock
 from metricsdb.cold import Cold
 from metricsdb.config import Limit
 from metricsdb.errors import ConfigError, DatabaseLocked, WriteError
-from metricsdb.explain import Estimate, Plan
+from metricsdb.explain import ColdCost, Estimate, Plan
 from metricsdb.expressions import Decimation
 from metricsdb.heap import keep_little_freed
 from metricsdb.histograms import Histogram, as_list, with_histogram
@@ -43,7 +43,7 @@ from metricsdb.lifecycle.cold.move import Mover, Rule
 from metricsdb.lifecycle.deletions import Deleted, Trash
 from metricsdb.lifecycle.memory import Evict, MemoryPolicy
 from metricsdb.lifecycle.retention import Departures, RetentionLike
-from metricsdb.lifecycle.rollups import RollupPolicy
+from metricsdb.lifecycle.rollups import RollupPolicy, at_level
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.limits import CardinalityBy, SeriesLimits, cardinality, counters
 from metricsdb.precision import PrecisionPolicies
@@ -51,7 +51,7 @@ from metricsdb.retention import Retention
 from metricsdb.rollups import Rollups
 from metricsdb.sizes import SizeLike, size_bytes
 from metricsdb.subscribe import Subscription
-from metricsdb.times import DurationLike, Time, duration_ms, time_column_ms, time_ms
+from metricsdb.times import DurationLike, Time, duration_ms, duration_text, time_column_ms, time_ms
 from metricsdb.values import column as value_column
 from metricsdb.writes import WriteReport
 
@@ -528,6 +528,7 @@ class Database:
         wide: bool = False,
         priority: Priority = "query",
         partial: bool = False,
+        level: DurationLike | None = None,
     ) -> pl.DataFrame:
         """Evaluates PromQL at one time (default: now).
 
@@ -536,11 +537,13 @@ class Database:
         ``histogram`` (Struct, as ``histograms`` gives it) holds it. Annotations become ``QueryWarning`` and
         ``QueryInfo`` warnings. ``EXPLAIN [ANALYZE] expr`` answers the frame of ``explain``. Work of class ``"batch"``
         gives way to ``"query"``, and both to ``"alert"``. Where a cold store that the query needs is away, it raises
-        ``ColdStoreError``; with ``partial`` it answers with what there is, and a ``QueryWarning`` says so.
+        ``ColdStoreError``; with ``partial`` it answers with what there is, and a ``QueryWarning`` says so. With a
+        ``level`` such as ``"10m"`` records of this width answer wherever they are made, though finer ones or samples
+        are there, and cold stores are not read; ``ConfigError`` names the levels that there are.
         """
         now = self.now_ms()
         at = now if time is None else time_ms(time, now)
-        return self._evaluate(expr, at, at, 0, wide, priority, partial=partial)
+        return self._evaluate(expr, at, at, 0, wide, priority, partial=partial, level=level)
 
     def query_range(
         self,
@@ -555,14 +558,15 @@ class Database:
         points: int | None = None,
         method: Decimation = "m4",
         partial: bool = False,
+        level: DurationLike | None = None,
     ) -> pl.DataFrame:
         """Evaluates PromQL at start, start + step, … up to end; the shape is that of ``query``.
 
         ``wide=True`` gives one row a step and one column a series; histograms are left out. Steps that an earlier
         query came to, and that nothing written since can have changed, are not evaluated again; ``cache=False``
         evaluates them all. The answer is the same. ``points`` leaves so many of a series at most, those that
-        ``method`` says a plot needs; not of a wide frame, whose rows are all series' at one time. ``partial`` as in
-        ``query``.
+        ``method`` says a plot needs; not of a wide frame, whose rows are all series' at one time. ``partial`` and
+        ``level`` as in ``query``.
         """
         now = self.now_ms()
         step_ms = duration_ms(step, "step")
@@ -572,11 +576,12 @@ class Database:
             why = "a wide frame has one row for all series: leave wide out" if wide else "it must be 4 or more"
             raise ConfigError(f"points={points!r}: {why}")
         first, last = time_ms(start, now, "start"), time_ms(end, now, "end")
-        return self._evaluate(expr, first, last, step_ms, wide, priority, cache, points or 0, method, partial)
+        return self._evaluate(expr, first, last, step_ms, wide, priority, cache, points or 0, method, partial, level)
 
     def _evaluate(
         self, expr: str, start: int, end: int, step: int, wide: bool, priority: str,
         cache: bool = False, points: int = 0, method: str = "", partial: bool = False,
+        level: DurationLike | None = None,
     ) -> pl.DataFrame:  # fmt: skip
         lookback = self._lookback_ms
         statement = explaining.statement(self._native, expr)
@@ -586,8 +591,8 @@ class Database:
             if is_alert:
                 return explaining.explain_alert(self._native, inner, times, analyze, {}).frame
             asked = self._tiers.query(inner, *times) if analyze else self._native
-            return asked.explain(inner, *times, analyze)[0]
-        native = self._tiers.query(expr, start, end, step, lookback, partial=partial)
+            return at_level(asked, level).explain(inner, *times, analyze)[0]
+        native = at_level(self._tiers.query(expr, start, end, step, lookback, partial=partial), level)
         frame, notes, fields = native.query(expr, start, end, step, lookback, wide, priority, cache, points, method)
         _warn(notes, stacklevel=4)
         return with_histogram(frames.finish(frame), fields)
@@ -632,24 +637,28 @@ class Database:
         *,
         analyze: bool = False,
         rules: Mapping[str, str] | None = None,
+        level: DurationLike | None = None,
     ) -> Plan:
         """The plan of a query: a row a node with its bounds, and with ``analyze`` what running it took.
 
         Of an `ALERT` or `SLO` (with or without `EXPLAIN` before it): a node a level, and the plans of its queries.
 
         Times as in ``estimate``. ``str()`` of it is the plan as text, ``.frame`` the rows, ``.suggestions`` what
-        ``suggest`` finds.
+        ``suggest`` finds. ``level`` as in ``query``.
         """
         times = self._query_times(start, end, step)
         found = explaining.statement(self._native, expr)
         analyze, asked = (analyze, expr) if found is None else (analyze or found[0], found[1])
-        if not analyze:
-            return explaining.explain(
-                self._native, expr, times, False, dict(rules or {}), self._tiers.cost(asked, *times)
-            )
-        before = self._tiers.bytes_read
-        native = self._tiers.query(asked, *times)
-        return explaining.explain(native, expr, times, True, dict(rules or {}), self._tiers.bytes_read - before)
+        native = self._native
+        cold: ColdCost | int
+        if analyze:
+            before = self._tiers.bytes_read
+            native = self._tiers.query(asked, *times)
+            cold = self._tiers.bytes_read - before
+        else:
+            cold = self._tiers.cost(asked, *times)
+        plan = explaining.explain(at_level(native, level), expr, times, analyze, dict(rules or {}), cold)
+        return plan if level is None else replace(plan, level=duration_text(duration_ms(level, "level")))
 
     def suggest(
         self,

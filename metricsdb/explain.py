@@ -69,12 +69,14 @@ class Plan:
     (made), ``milliseconds``, ``codec``, else null. ``totals``: the same figures of the whole query, and
     of cold stores what would be fetched, ``estimated_cold_parts``, ``…_series``, ``…_samples`` and ``…_bytes``; with
     ``analyze`` instead ``cold_bytes``: what was read for it. ``suggestions``: as ``Database.suggest`` gives them.
+    ``level``: the rollups that were asked for, as ``"10m"``.
     """
 
     query: str
     frame: pl.DataFrame
     totals: dict[str, int]
     suggestions: pl.DataFrame
+    level: str | None = None
 
     @property
     def analyzed(self) -> bool:
@@ -87,7 +89,8 @@ class Plan:
         table += [self._cells(row) for row in self.frame.iter_rows(named=True)]
         widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
         lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]
-        return "\n".join([*lines, "", self._summary(), *self._advice()])
+        chosen = [f"From records of {self.level} where a series has some."] if self.level else []
+        return "\n".join([*lines, "", *chosen, self._summary(), *self._advice()])
 
     def _cells(self, row: dict[str, object]) -> list[str]:
         cells = ["  " * int(str(row["depth"])) + str(row["detail"]), _figures([row[name] for name in ESTIMATED])]

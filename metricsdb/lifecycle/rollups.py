@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from metricsdb._native import NativeDatabase
 from metricsdb.errors import ConfigError, ParseError
-from metricsdb.times import duration_ms, duration_text
+from metricsdb.times import DurationLike, duration_ms, duration_text
 
 if TYPE_CHECKING:
     from metricsdb._native import RollupRule
@@ -24,6 +24,7 @@ __all__ = [
     "RollupEstimate",
     "RollupLevel",
     "RollupPolicy",
+    "at_level",
 ]
 
 Kind = Literal["counter", "gauge"]
@@ -206,6 +207,23 @@ class Rolled:
 
 
 NOTHING_ROLLED = Rolled()
+
+
+def at_level(native: NativeDatabase, level: DurationLike | None) -> NativeDatabase:
+    """The database for queries that want records of this width, though finer ones or samples are there; None: any.
+
+    Raises ``ConfigError``, with the levels that there are, where no series has such records.
+    """
+    if level is None:
+        return native
+    found = native.at_level(duration_ms(level, "level"))
+    if found is None:
+        levels = ", ".join(duration_text(every) for every, *_ in native.rollup_levels())
+        there = (
+            f"levels that there are: {levels}" if levels else "there are none; db.rollups.run() makes those of policies"
+        )
+        raise ConfigError(f"level {level!r}: no series has records of this width; {there}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ _PARAMETERS: dict[str, Json] = {
     "stats": {"type": "string", "description": "anything: counts and timings; all: counts of each step, too"},
     "priority": {"type": "string", "enum": ["alert", "query", "batch"]},
     "nocache": _FLAG,
+    "level": {**_SPAN, "description": "answer from rollups of this width wherever they are made"},
     "partial_response": {**_FLAG, "description": "answers with what there is where a cold store is away"},
     "points": {"type": "integer", "minimum": 0, "description": "so many of a series at most, 4 or more; 0: all"},
     "method": {"type": "string", "enum": ["m4", "minmax", "lttb", "minmax_lttb"]},
@@ -162,7 +163,7 @@ def description(version: str) -> Json:
 
 
 def _queries() -> Json:
-    common = ("timeout", "lookback_delta", "limit", "stats", "priority", "nocache", "partial_response")
+    common = ("timeout", "lookback_delta", "limit", "stats", "priority", "nocache", "partial_response", "level")
     canceled = {"499": "the query was stopped or killed"}
     return {
         "/api/v1/query": _form("Evaluates PromQL at one time", ("query",), ("time", *common), _RESULT, canceled),

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from metricsdb._native import Body, StopSwitch
 from metricsdb.database import Database
 from metricsdb.errors import ExecutionError, MetricsDBError
+from metricsdb.lifecycle.rollups import at_level
 from metricsdb.server.intake import Intake, NoRoom, no_room
 from metricsdb.server.params import MAX_TIME_MS, MIN_TIME_MS, STEPS_MAX, BadParameter, Form, read_form, url_form
 from metricsdb.server.reply import failure, json_bytes, refusal, success
@@ -92,10 +93,11 @@ class Read:
             raise BadParameter("must be longer than zero", "lookback_delta")
         priority = form.text("priority") or request.headers.get(PRIORITY_HEADER, "query")
         source = f"http {request.client.host}:{request.client.port}" if request.client else "http"
-        expr, partly = form.text("query"), form.flag("partial_response")
+        expr, partly, level = form.text("query"), form.flag("partial_response"), form.text("level")
 
         def work(stop: StopSwitch) -> tuple[bytes, Body | None]:
-            return self._tiers.query(expr, *times, lookback, partial=partly).api_query(
+            native = self._tiers.query(expr, *times, lookback, partial=partly)
+            return at_level(native, level or None).api_query(
                 expr, *times, lookback, max(timeout, 1), limit, form.text("stats"), priority, source, stop,
                 cache=not form.flag("nocache"), points=points, method=form.text("method") or "m4",
             )  # fmt: skip

@@ -252,6 +252,22 @@ def test_unknown_paths_and_methods_are_told_apart(call):
     assert call("GET", "/api/v1/write").status_code == 405
 
 
+def test_a_level_is_chosen_by_parameter_and_a_wrong_one_is_told_those_there_are(db, call):
+    db.rollups.set("http_requests_total", "1m -> 2m")
+    db.rollups.run()
+    end = T0 // 120 * 120
+    params = {"query": 'increase(http_requests_total{code="500"}[4m])', "time": str(end)}
+    whole = ok(call("GET", "/api/v1/query", params=params))
+    assert ok(call("GET", "/api/v1/query", params={**params, "level": "2m"})) == whole
+    params["query"] = 'http_requests_total{code="500"}[4m]'
+    points = [len(ok(call("GET", "/api/v1/query", params=params | level))["result"][0]["values"])
+              for level in ({}, {"level": "120"})]  # fmt: skip
+    assert points == [16, 8]
+    refused = call("GET", "/api/v1/query", params={**params, "level": "1h"})
+    assert refused.status_code == 400
+    assert "levels that there are: 1m, 2m" in refused.json()["error"]
+
+
 def test_nocache_evaluates_what_is_kept(db, call):
     steps = {"query": "sum(http_requests_total)", "start": T0 - 300, "end": T0, "step": 15}
 

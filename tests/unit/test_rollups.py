@@ -284,3 +284,48 @@ def test_an_estimate_of_many_samples_tries_some(monkeypatch):
     assert estimate.records == pytest.approx(done.records, rel=0.05)
     held = int(db.memory().filter(pl.col("part") == "rollups")["bytes"][0])
     assert estimate.bytes == pytest.approx(held, rel=0.2)
+
+
+def test_a_query_may_choose_the_level_that_answers():
+    db, _ = filled(24)
+    db.rollups.set("temperature", "1m -> 10m")
+    db.rollups.run()
+    expr, grid = "max_over_time(temperature[1h])", (T0 + 7200, T0 + 12 * 3600, "1h")
+    whole = db.query_range(expr, *grid)
+    # Extremes of whole buckets are those of the samples; sums within rounding.
+    assert_frame_equal(db.query_range(expr, *grid, level="10m"), whole)
+    mean = "avg_over_time(temperature[1h])"
+    assert_frame_equal(db.query_range(mean, *grid, level="10m"), db.query_range(mean, *grid))
+    with pytest.warns(mdb.QueryInfo, match="rollups of 10m"):
+        points = db.query("count_over_time(temperature[35m])", T0 + 7300, level=600)
+    assert points["value"][0] == pytest.approx(140, rel=0.2)
+    # Behind the last bucket samples are there as ever, and so are series without records.
+    db.append({"__name__": "temperature"}, db.now_ms() / 1000 + 15, 33.5)
+    late = {"time": T0 + 24 * 3600 + 310, "level": "10m"}
+    assert db.query("temperature", **late)["value"].to_list() == [33.5]
+    counted = "increase(requests_total[1h])"
+    assert_frame_equal(db.query_range(counted, *grid, level="1m"), db.query_range(counted, *grid))
+
+
+def test_a_level_that_is_not_there_is_refused_with_those_that_are():
+    db, _ = filled(6)
+    with pytest.raises(mdb.ConfigError, match="level '10m': no series has records of this width; there are none"):
+        db.query("temperature", level="10m")
+    db.rollups.set("temperature", "1m -> 10m")
+    db.rollups.run()
+    with pytest.raises(mdb.ConfigError, match="levels that there are: 1m, 10m"):
+        db.query_range("temperature", T0, T0 + 3600, 60, level="1h")
+    with pytest.raises(mdb.ConfigError, match="level"):
+        db.explain("temperature", level="ten minutes")
+
+
+def test_a_plan_says_which_level_was_asked_for():
+    db, _ = filled(6)
+    db.rollups.set("temperature", "1m -> 10m")
+    db.rollups.run()
+    expr, times = "sum_over_time(temperature[1h])", (T0 + 3600, T0 + 3 * 3600, "1h")
+    plan = db.explain(expr, *times, analyze=True, level="10m")
+    assert plan.level == "10m"
+    assert "From records of 10m where a series has some." in plan.text
+    assert plan.totals["samples"] < db.explain(expr, *times, analyze=True).totals["samples"] / 10
+    assert db.explain(expr, *times).level is None

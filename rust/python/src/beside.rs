@@ -12,6 +12,7 @@ use metricsdb_model::{
 };
 use metricsdb_query::plan;
 use metricsdb_query::syntax;
+use metricsdb_store::rollup::AtLevel;
 use metricsdb_store::{Database, HistogramRows, View};
 use polars::prelude::*;
 use pyo3::prelude::*;
@@ -22,7 +23,7 @@ use crate::query::Times;
 use crate::{call, input, output};
 
 /// What was fetched from elsewhere for one query or some: where both have a sample, the database's own stands.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Beside {
     stores: Vec<Arc<Database>>,
     /// Store by store, which of its series stand for others.
@@ -30,11 +31,13 @@ pub struct Beside {
     away: Away,
     /// Remarks of every answer.
     warnings: Vec<String>,
+    /// Stands for the database's own samples where queries want records of one width.
+    level: Option<AtLevel>,
 }
 
 impl Beside {
     pub fn is_empty(&self) -> bool {
-        self.stores.is_empty() && self.away.0.is_empty() && self.warnings.is_empty()
+        self.stores.is_empty() && self.away.0.is_empty() && self.warnings.is_empty() && self.level.is_none()
     }
 
     /// Puts the remarks to an answer.
@@ -93,7 +96,7 @@ impl SeriesSet for Nothing {
 
 /// What queries read.
 pub enum Stores<'d> {
-    Own(&'d Database),
+    Own(&'d dyn Source),
     Several(Layered<'d>),
 }
 
@@ -257,16 +260,15 @@ impl NativeDatabase {
         let samplings = samplings.into_iter().map(|one| one.map(|one| one.0.clone())).collect();
         let away = away.into_iter().map(|(start, end, why)| (TimeRange::new(start, end), why)).collect();
         let stores = beside.iter().map(|other| other.store.clone()).collect();
-        NativeDatabase {
-            store: self.store.clone(),
-            beside: Beside { stores, samplings, away: Away(away), warnings },
-            limits: self.limits,
-            queries: self.queries.clone(),
-            cache: self.cache.clone(),
-            memory: self.memory.clone(),
-            statsd: self.statsd.clone(),
-            home: self.home.clone(),
-        }
+        self.reading(Beside { stores, samplings, away: Away(away), warnings, level: None })
+    }
+
+    /// This database for queries that want records of a width, though finer ones or samples are there. `None` where no series
+    /// has such records.
+    fn at_level(&self, py: Python<'_>, every_ms: i64) -> PyResult<Option<NativeDatabase>> {
+        let found = call::short(py, || Ok(self.store.has_level(every_ms)))?;
+        let level = AtLevel { store: self.store.clone(), every: every_ms };
+        Ok(found.then(|| self.reading(Beside { level: Some(level), ..self.beside.clone() })))
     }
 
     /// What a query may read. `step_ms` 0: an instant query at `start`.
@@ -309,20 +311,31 @@ impl NativeDatabase {
 }
 
 impl NativeDatabase {
+    /// This database for queries that read what is given.
+    fn reading(&self, beside: Beside) -> NativeDatabase {
+        NativeDatabase {
+            store: self.store.clone(),
+            beside,
+            limits: self.limits,
+            queries: self.queries.clone(),
+            cache: self.cache.clone(),
+            memory: self.memory.clone(),
+            statsd: self.statsd.clone(),
+            home: self.home.clone(),
+        }
+    }
+
     /// What queries read.
     pub fn stores(&self) -> Stores<'_> {
-        let Beside { stores, away, .. } = &self.beside;
+        let Beside { stores, samplings, away, level, .. } = &self.beside;
+        let own: &dyn Source = level.as_ref().map_or(&*self.store, |level| level);
         if stores.is_empty() && away.0.is_empty() {
-            return Stores::Own(&self.store);
+            return Stores::Own(own);
         }
         let beside = stores.iter().map(|store| &**store as &dyn Source);
         let away = (!away.0.is_empty()).then_some(away as &dyn Source);
-        let samplings = self.beside.samplings.iter().map(Option::as_deref);
-        let layered = Layered::new(&*self.store, beside.chain(away));
-        Stores::Several(match self.beside.samplings.iter().any(Option::is_some) {
-            true => layered.with_samplings(samplings),
-            false => layered,
-        })
+        let samplings = samplings.iter().map(Option::as_deref);
+        Stores::Several(Layered::new(own, beside.chain(away)).with_samplings(samplings))
     }
 
     fn all(&self) -> impl Iterator<Item = &Database> {

@@ -179,14 +179,19 @@ pub(crate) enum Kinds {
 }
 
 impl Part {
-    pub fn capture(&mut self, shard: &Shard, row: u32, range: TimeRange, kinds: Kinds) {
+    /// `level`: records of this width stand wherever they are made, though samples or finer ones are there.
+    pub fn capture(&mut self, shard: &Shard, row: u32, range: TimeRange, kinds: Kinds, level: Option<i64>) {
         let found = if kinds == Kinds::Numbers { None } else { shard.histograms.get(row) };
         let found = found.filter(|h| h.span().is_some_and(|span| span.overlaps(range)));
         // Whether the first histogram goes on from one before the range hangs on the numbers in between.
         let wanted = if found.is_some() { TimeRange::new(i64::MIN, range.end) } else { range };
-        let rolled = shard.rollups.get(row).filter(|series| series.stands_in(wanted));
+        let rolled = shard.rollups.get(row);
         let rolled = rolled.filter(|series| kinds == Kinds::NumbersAndHistograms || !series.is_native());
-        let rolled = rolled.map(|series| Arc::new(series.unpack()));
+        let rolled = match level {
+            Some(every) => rolled.map(|s| s.unpack().seen_at(every)).filter(|s| s.stands_in(wanted)),
+            None => rolled.filter(|series| series.stands_in(wanted)).map(|series| series.unpack()),
+        };
+        let rolled = rolled.map(Arc::new);
         // Samples that are left of a time for which records stand are read nowhere.
         let wanted = rolled.as_ref().map_or(wanted, |series| series.raw_part(wanted));
         let head = &shard.series.heads[row];
@@ -246,11 +251,23 @@ impl Taken for Part {
 }
 
 impl Database {
+    pub(crate) fn select_at(
+        &self,
+        predicate: &Predicate,
+        range: TimeRange,
+        level: Option<i64>,
+        budget: &Budget,
+    ) -> Result<Box<dyn SeriesSet + '_>> {
+        let _inside = self.inside();
+        let ids = self.index.select(predicate, self, budget)?;
+        Ok(Box::new(self.capture(&ids, range, Kinds::NumbersAndHistograms, level, budget)?))
+    }
+
     /// As `Source::select`, for readers that need values as exact as they were written.
     pub fn select_exact(&self, predicate: &Predicate, range: TimeRange, budget: &Budget) -> Result<View<'_>> {
         let _inside = self.inside();
         let ids = self.index.select(predicate, self, budget)?;
-        self.capture(&ids, range, Kinds::Numbers, budget)
+        self.capture(&ids, range, Kinds::Numbers, None, budget)
     }
 
     fn capture(
@@ -258,13 +275,14 @@ impl Database {
         ids: &RoaringBitmap,
         range: TimeRange,
         kinds: Kinds,
+        level: Option<i64>,
         budget: &Budget,
     ) -> Result<View<'_>> {
         let by_shard = ByShard::new(ids, budget)?;
         let mut all = Part::default();
         let take = |part: &mut Part, shard: &Shard, rows: &[u32]| {
             part.series.reserve(rows.len());
-            rows.iter().for_each(|&row| part.capture(shard, row, range, kinds));
+            rows.iter().for_each(|&row| part.capture(shard, row, range, kinds, level));
         };
         by_shard.take(self, budget, take, &mut all)?;
         Ok(View::new(self, all, budget))
@@ -283,7 +301,7 @@ impl Database {
                 Error::input("series", &id.to_string(), "no series has this id", "use ids of this database")
             })?);
         }
-        let view = self.capture(&wanted, range, Kinds::Numbers, budget)?;
+        let view = self.capture(&wanted, range, Kinds::Numbers, None, budget)?;
         let mut place: hashbrown::HashMap<u32, usize> = hashbrown::HashMap::with_capacity(view.len());
         place.extend(view.series.iter().enumerate().map(|(i, c)| (c.id, i)));
         let mut rows = Rows { offsets: vec![0], ..Rows::default() };
@@ -434,9 +452,7 @@ impl Source for Database {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Box<dyn SeriesSet + 'a>> {
-        let _inside = self.inside();
-        let ids = self.index.select(predicate, self, budget)?;
-        Ok(Box::new(self.capture(&ids, range, Kinds::NumbersAndHistograms, budget)?))
+        self.select_at(predicate, range, None, budget)
     }
 
     fn select_newest<'a>(

@@ -5,6 +5,7 @@
 //! `floor` of a level are in the next level alone.
 
 mod block;
+mod chosen;
 mod cut;
 mod estimate;
 pub mod kept;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use metricsdb_model::{Error, Result, Samples, Sketch, TimeRange, ValueKind};
 
 pub use block::Block;
+pub use chosen::AtLevel;
 pub use estimate::Estimate;
 pub use native::Native;
 pub use packed::{Commons, Packed};

@@ -29,6 +29,25 @@ impl RolledSeries {
         stand_in(self.levels.iter().map(LevelSeries::as_ref), self.raw_from, range)
     }
 
+    /// As if samples and finer records were gone wherever records of this width are made; itself where it has none.
+    pub(crate) fn seen_at(mut self, every: i64) -> RolledSeries {
+        let Some(at) = self.levels.iter().position(|l| l.every == every) else { return self };
+        let until = self.levels.get(at).map_or(i64::MIN, |level| self.clean(level));
+        for finer in self.levels.iter_mut().take(at) {
+            finer.floor = finer.floor.max(until);
+        }
+        self.raw_from = self.raw_from.max(until);
+        self
+    }
+
+    /// Up to where the records of a level are as their samples are: those that late samples changed are made anew.
+    fn clean(&self, level: &LevelSeries) -> i64 {
+        match self.dirty.first() {
+            Some(end) => level.until.min(floor_of(end - 1, level.every)),
+            None => level.until,
+        }
+    }
+
     /// The part of a range whose samples are all there.
     pub fn raw_part(&self, range: TimeRange) -> TimeRange {
         TimeRange::new(range.start.max(self.raw_from.saturating_add(1)), range.end)
@@ -259,21 +278,16 @@ impl RolledSeries {
     ) -> Result<Vec<Record>> {
         let mut out = Vec::new();
         let until_end = end_of(until, every);
-        // Records that late samples changed are made anew.
-        let clean = |l: &LevelSeries| match self.dirty.first() {
-            Some(end) => l.until.min(floor_of(end - 1, l.every)),
-            None => l.until,
-        };
         let mut made = i64::MIN;
         if let Some(level) = self.levels.iter().find(|l| l.every == every) {
-            made = clean(level);
+            made = self.clean(level);
             level.records(after, until_end.min(made), &mut out)?;
         }
         let (mut fine, mut samples) = (Vec::new(), Samples::default());
         let mut from = made.max(after);
         let below = self.levels.iter().rev().filter(|l| l.every < every && every % l.every == 0);
         for level in below {
-            let upto = until_end.min(clean(level));
+            let upto = until_end.min(self.clean(level));
             if upto > from {
                 level.records(from, upto, &mut fine)?;
                 from = upto;

@@ -636,6 +636,16 @@ impl Database {
         all.into_values().collect()
     }
 
+    /// Whether any series has records of a width in milliseconds.
+    pub fn has_level(&self, every: i64) -> bool {
+        (0..SHARDS).any(|number| {
+            let shard = self.shard(number);
+            shard.rollups.iter().any(|(_, series)| {
+                series.levels().any(|level| level.every == every && !level.blocks.is_empty())
+            })
+        })
+    }
+
     /// The samples in a range that survived, of the series that satisfy the predicate and have some.
     pub fn kept(
         &self,

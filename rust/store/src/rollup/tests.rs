@@ -605,3 +605,65 @@ fn records_of_samples_that_were_rewritten_wait_for_the_next_pass() {
         roll_all(&db, true, 60_000);
     }
 }
+
+proptest! {
+    /// What a query that chooses a level sees is what stands once finer records and samples are gone; behind the level, and where late
+    /// samples came, the rest answers.
+    #[test]
+    fn a_chosen_level_answers_as_if_all_else_were_gone(
+        steps in prop::collection::vec((1i64..40, -50i64..50), 50..400),
+        late in prop::option::of(1i64..6_000),
+        at in 0usize..3,
+    ) {
+        let mut time = 0;
+        let mut all: BTreeMap<i64, f64> = BTreeMap::new();
+        for (step, value) in steps {
+            time += step;
+            all.insert(time, value as f64);
+        }
+        let samples: Vec<(i64, f64)> = all.iter().map(|(&t, &v)| (t, v)).collect();
+        let every_ms = LEVELS[at];
+        let (here, gone) = (Database::new(Options::default()), Database::new(Options::default()));
+        for db in [&here, &gone] {
+            let id = series(db);
+            write(db, id, &samples);
+            roll_all(db, false, i64::MAX);
+        }
+        let levels = LEVELS[at..].iter().map(|&every| (every, i64::MIN)).collect();
+        let (raw_before, beside) = (floor_of(time, every_ms), Beside { sketches: true, states: true });
+        let only = Step { horizon: i64::MAX, raw_before, levels, keeping: None, beside };
+        shard(&gone).roll_row(0, false, &only, &mut Default::default(), &mut Rolled::default()).unwrap();
+        if let Some(at) = late {
+            all.insert(at, 99.0);
+            write(&here, series(&here), &[(at, 99.0)]);
+        }
+        let chosen = AtLevel { store: &here, every: every_ms };
+        let budget = Budget::unlimited();
+        let view = chosen.select(&every(), TimeRange::ALL, &budget).unwrap();
+        let other = gone.select(&every(), TimeRange::ALL, &budget).unwrap();
+        let windows: Vec<TimeRange> =
+            (0..time / every_ms + 2).map(|i| TimeRange::new(i * every_ms + 1, (i + 1) * every_ms)).collect();
+        let counted: Vec<u64> = windows.iter().map(|w| all.range(w.start..=w.end).count() as u64).collect();
+        let standing = view.resolution(0, TimeRange::ALL) > 0;
+        let found = match standing {
+            true => view.summaries(0, &windows).unwrap().unwrap(),
+            false => {
+                // No bucket is whole yet, or a late sample came to the first one.
+                prop_assert!(floor_of(time, every_ms) <= 0 || late.is_some());
+                return Ok(());
+            }
+        };
+        prop_assert!(found.exact || late.is_some());
+        let counts: Vec<u64> = found.windows.iter().map(|w| w.map_or(0, |w| w.count)).collect();
+        prop_assert_eq!(counts, counted);
+        if late.is_none() {
+            prop_assert_eq!(view.resolution(0, TimeRange::ALL), every_ms);
+            let there = other.summaries(0, &windows).unwrap().unwrap();
+            prop_assert_eq!(format!("{:?}", found.windows), format!("{:?}", there.windows));
+            let (mut a, mut b) = (Samples::default(), Samples::default());
+            view.read(0, TimeRange::ALL, &mut a).unwrap();
+            other.read(0, TimeRange::ALL, &mut b).unwrap();
+            prop_assert_eq!((a.timestamps, a.values), (b.timestamps, b.values));
+        }
+    }
+}
