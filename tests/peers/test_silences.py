@@ -108,7 +108,7 @@ def test_amtool_shows_the_alerts_that_fire(tmp_path):
     async def served_story() -> None:
         async with served() as on:
             on.db.alerts.route(CONFIG)
-            on.db.alerts.install("ALERT Always WHEN vector(1) > 0 LABELS { team=\"web\" }")
+            on.db.alerts.install('ALERT Always WHEN vector(1) > 0 LABELS { team="web" }')
             on.db.tick()
             amtool = Amtool(on.server.port, tmp_path)
             [alert] = json.loads(await asyncio.to_thread(amtool, "alert", "query", "-o", "json", "team=web"))
