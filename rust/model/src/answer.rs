@@ -189,12 +189,13 @@ pub struct QueryStats {
 }
 
 impl Answer {
-    /// Keeps the first `limit` series, and says so in a warning if any goes.
-    pub fn truncate(&mut self, limit: usize) {
+    /// Keeps the first `limit` series, and says so in a warning if any goes. Gives the label sets of the others, which
+    /// take long to free where they are many.
+    pub fn truncate(&mut self, limit: usize) -> Vec<Labels> {
         if self.matrix.len() <= limit {
-            return;
+            return Vec::new();
         }
-        self.matrix.labels.truncate(limit);
+        let cut = self.matrix.labels.split_off(limit);
         self.matrix.offsets.truncate(limit + 1);
         let samples = self.matrix.offsets[limit];
         self.matrix.timestamps.truncate(samples);
@@ -205,6 +206,7 @@ impl Answer {
             message: "results truncated due to limit".to_owned(),
             span: Span::default(),
         });
+        cut
     }
 }
 

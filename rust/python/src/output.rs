@@ -88,6 +88,7 @@ fn repeated_labels(
             split(labels, names, &place, row);
         });
         columns.par_iter_mut().enumerate().try_for_each(|(column, runs)| {
+            budget.check()?;
             runs.reserve(total);
             for (i, row) in cells.chunks(names.len()).enumerate() {
                 runs.push(row[column], rows(block * SETS_PER_BLOCK + i))?;

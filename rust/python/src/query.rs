@@ -9,7 +9,7 @@ use metricsdb_model::{
     Answer, Budget, Error, Labels, Predicate, QueryStats, Result, Samples, TimeRange, bounds,
 };
 use metricsdb_query::decimate::{Method, Thinning};
-use metricsdb_query::exec::{self, Params};
+use metricsdb_query::exec::{self, Freed, Params};
 use metricsdb_query::plan;
 use metricsdb_query::syntax;
 use metricsdb_query::syntax::tree::{Expr, ValueType};
@@ -118,7 +118,7 @@ impl NativeDatabase {
                 times.stats(seconds, stats == "all", &answer, budget)
             });
             if limit > 0 {
-                answer.truncate(limit);
+                drop(Freed(answer.truncate(limit)));
             }
             if let Some(thinning) = thinning {
                 answer.matrix = thinning.matrix(answer.matrix, budget)?;

@@ -354,7 +354,10 @@ pub(crate) fn fold<'a>(
     budget: &Budget,
     remarks: Remarks<'_>,
 ) -> Result<Block<'a>> {
-    let mut order = Order::new(groups_of(input, grouping, budget)?);
+    let groups = groups_of(input, grouping, budget)?;
+    budget.check()?;
+    let mut order = Order::new(groups);
+    budget.check()?;
     if Role::of(op) == Role::Folded && has_histograms(input) && !is_stored(input) {
         // Histograms are added in the order of their rows: that of stored series never changes.
         order.by_labels(|row| labels_of(input, row), budget)?;

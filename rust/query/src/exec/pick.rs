@@ -65,6 +65,7 @@ pub(crate) fn pick<'a>(
 ) -> Result<Block<'a>> {
     let input = Vector::Block(input.into_block(budget)?);
     let members = members(&groups_of(&input, grouping, budget)?, budget)?;
+    budget.check()?;
     let mut block = input.into_block(budget)?;
     let steps = block.steps;
     let mut order: Vec<usize> = Vec::new();
@@ -106,6 +107,7 @@ pub(crate) fn pick<'a>(
             }
         }
     }
+    budget.check()?;
     for (v, k) in block.values.iter_mut().zip(&keep) {
         if !k {
             *v = ABSENT;
