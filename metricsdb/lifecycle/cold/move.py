@@ -20,7 +20,7 @@ from metricsdb.lifecycle.cold import manifest
 from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.manifest import Kind, Manifest, Part, Tombstone
 from metricsdb.lifecycle.cold.objects import Missing
-from metricsdb.lifecycle.cold.parts import FOLDERS, Cut, cut, merge, ordered, split, store
+from metricsdb.lifecycle.cold.parts import FOLDERS, Cut, compacted, cut, ordered, split, store
 
 __all__ = [
     "ALL_SHARDS",
@@ -388,13 +388,8 @@ class Mover:
 
     def _merge(self, group: Sequence[Part]) -> int:
         try:
-            pieces = [(self.catalog.series(part), self.catalog.samples(part)) for part in group]
-            series, samples = merge(pieces)
-            state, first = self.catalog.state, group[0]
-            cuts = [
-                cut(some_series, some, self._name, state, kind=first.kind, pinned=first.pinned)
-                for some_series, some in split(series, samples, COMPACT_SAMPLES)
-            ]
+            made = compacted(self.catalog, group, self._name, self.catalog.state)
+            cuts = [] if made is None else [made]
             self._publish(cuts, group)
         except (_Changed, Missing):
             # Somebody else deleted or compacted: the next run sees what is left to do.
