@@ -315,18 +315,17 @@ class Mover:
         """
         befores = [rule.before_ms for rule in rules if rule.before_ms is not None]
         high = max(befores, default=_ALWAYS)
+        dropped = 0
+
+        def change(state: Manifest) -> Manifest:
+            nonlocal dropped
+            old = [p.key for p in state.parts if p.start_ms < high and not p.pinned and self._is_old(p, rules)]
+            dropped = len(old)
+            rest = state.exchange(old, (), self._clock.now_ms()) if old else state
+            parts = tuple(p if p.pinned or p.start_ms >= high else self._aged(p, rules) for p in rest.parts)
+            return replace(rest, parts=parts)
+
         with self.lock:
-            dropped = self._drop(lambda part: part.start_ms < high and not part.pinned and self._is_old(part, rules))
-
-            def change(state: Manifest) -> Manifest:
-                return replace(
-                    state,
-                    parts=tuple(
-                        part if part.pinned or part.start_ms >= high else self._aged(part, rules)
-                        for part in state.parts
-                    ),
-                )
-
             self.catalog.publish(change)
         return dropped
 
