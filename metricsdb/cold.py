@@ -98,15 +98,19 @@ class Cold:
     def _run(
         self, now_ms: int, expires: bool, samples_per_second: float | None = None, progress: Progress | None = None
     ) -> Upkeep:
-        moved = self.mover.move(self._memory, self._moving(now_ms), samples_per_second, progress, self._note)
+        moved = self._move(self._moving(now_ms), samples_per_second, progress)
         self.counts["cold_runs"] += 1
-        self.counts["cold_moved_samples"] += moved.samples
-        self.counts["cold_moved_bytes"] += moved.bytes
         expired = self.mover.expire(self._expiring(now_ms)) if expires else 0
         sampled = 0
         if expires and self._sampling is not None:
             sampled = thin(self.mover, self._sampling(now_ms), self._used, self._note_sampled)
         return Upkeep(moved, expired, sampled, self.mover.compact(), self.mover.sweep())
+
+    def _move(self, rules: Sequence[Rule], samples_per_second: float | None, progress: Progress | None) -> Moved:
+        moved = self.mover.move(self._memory, rules, samples_per_second, progress, self._note)
+        self.counts["cold_moved_samples"] += moved.samples
+        self.counts["cold_moved_bytes"] += moved.bytes
+        return moved
 
     def step(self, now_ms: int) -> Moved:
         """What is due: a run, now and then, and between them what memory may let go of.
@@ -143,8 +147,7 @@ class Cold:
         progress: Progress | None = None,
     ) -> Moved:
         """Moves whole buckets of a selector's samples before a time, whatever the rules say; see ``run``."""
-        rules = [Rule(selector, self._time(before))]
-        return self.mover.move(self._memory, rules, samples_per_second, progress, self._note)
+        return self._move([Rule(selector, self._time(before))], samples_per_second, progress)
 
     def compact(self, progress: Callable[[float, int], None] | None = None) -> int:
         """Makes few parts of many, and rewrites those of which something was deleted; how many were replaced."""

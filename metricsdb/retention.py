@@ -147,8 +147,10 @@ class Retention:
         samples, size = np.zeros(HISTORY_DAYS), 0
         for part in (part for catalog in self._db._tiers.catalogs for part in catalog.parts(-(2**63), 2**63 - 1)):
             if part.pinned is None:
-                back = (now_ms - (part.start_ms + part.end_ms) // 2) // DAY_MS
-                samples[min(max(back, 0), HISTORY_DAYS - 1)] += part.samples
+                young, old = (now_ms - part.end_ms - 1) / DAY_MS, (now_ms - part.start_ms) / DAY_MS
+                ages = np.arange(np.floor(young), np.floor(old) + 1)
+                share = np.clip(np.minimum(ages + 1, old) - np.maximum(ages, young), 0.0, None) / (old - young)
+                np.add.at(samples, np.clip(ages, 0, HISTORY_DAYS - 1).astype(np.int64), part.samples * share)
                 size += part.bytes
         total = samples.sum()
         return HeldCold(samples, size / total if total else None)

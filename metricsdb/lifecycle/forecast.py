@@ -18,6 +18,8 @@ __all__ = ["COLD_BYTES", "Growth", "HeldCold", "forecast", "growth"]
 DAY_MS = 86_400_000
 # Days back that are looked at, and those whose mean is what a day brings.
 HISTORY_DAYS, RECENT_DAYS = 400, 7
+# Days that a trend is read off, and the share of their differences that a straight line must explain.
+TREND_DAYS_MIN, TREND_DAYS_MAX, TREND_FIT = 5, 28, 0.9
 # Bytes of a sample in a cold store that has none yet to be measured (node capture, benchmarks/cold.py).
 COLD_BYTES = 0.6
 # What series share by their number; buffers, free pages and answers are none of theirs.
@@ -107,9 +109,26 @@ def _left(amounts: Floats, days: Floats, low: float, high: float) -> Floats:
     return np.asarray(np.clip(inside, 0.0, 1.0) @ amounts)
 
 
-def _new(days: Floats, low: float, high: float) -> Floats:
-    """Days' worth of what comes from now on that is between two ages."""
-    return np.asarray(np.clip(np.minimum(days, high) - low, 0.0, None))
+def _new(days: Floats, low: float, high: float, slope: float = 0.0) -> Floats:
+    """Days' worth of what comes from now on that is between two ages; a day brings ``slope`` more than the one before,
+    as a share of today's, and never less than nothing."""
+    last = np.inf if slope >= 0 else -1 / slope
+    begun, ended = (np.clip(days - age, 0.0, last) for age in (high, low))
+    return np.asarray(ended - begun + slope * (ended**2 - begun**2) / 2)
+
+
+def _trend(history: Floats) -> tuple[float, float] | None:
+    """What a day brings now, and how much more each next one as a share of it; None where no straight line says so."""
+    # The oldest day may have lost some of its samples.
+    whole = min(int(np.flatnonzero(history).max(initial=0)), TREND_DAYS_MAX)
+    if whole < TREND_DAYS_MIN:
+        return None
+    ages, amounts = np.arange(whole) + 0.5, history[:whole]
+    (slope, now), spread = np.polyfit(ages, amounts, 1), np.var(amounts)
+    rest = np.mean((amounts - now - slope * ages) ** 2)
+    if rest > (1 - TREND_FIT) * spread or now <= 0:
+        return None
+    return float(now), float(-slope / now)
 
 
 def _days(age_ms: int | None) -> float:
@@ -140,12 +159,15 @@ def forecast(
     for at, g in enumerate(grown):
         rule = rules[at] if at < len(rules) else None
         memory = _days(None if rule is None else rule.memory_ms)
-        tiers = {"memory": _memory(rule, g, ahead, memory)}
+        part = share[at] / max(sum(share), 1e-9) if rule is not None and rule.is_cold else 0.0
+        # Where several rules have samples in the cold store, nobody knows what each of them brought a day.
+        history = _padded(g.samples) + (cold.samples if part == 1.0 else 0.0)
+        trend = _trend(history) or (g.samples_a_day, 0.0)
+        tiers = {"memory": _memory(rule, g, trend, ahead, memory)}
         if rule is not None and rule.is_cold:
-            part = share[at] / max(sum(share), 1e-9)
             whole, kept = _days(rule.whole_ms), _days(rule.kept_ms)
             ages = (memory, whole, kept) if rule.sampled else (memory, kept, kept)
-            tiers["cold"] = _cold(g, ahead, ages, left.get(rule.title, 1.0), cold, part)
+            tiers["cold"] = _cold(g, trend, ahead, ages, left.get(rule.title, 1.0), cold, part)
         for tier, (samples, series, size) in tiers.items():
             price = (prices or {}).get(tier)
             cost = [None] * len(ahead) if price is None else size / _GIB * price / _MONTH_DAYS
@@ -156,8 +178,15 @@ def forecast(
     return pl.concat(frames).sort("day", maintain_order=True)
 
 
-def _memory(rule: RetentionRule | None, g: Growth, ahead: Floats, until: float) -> tuple[Floats, Floats, Floats]:
-    samples = _left(g.samples, ahead, 0.0, until) + g.samples_a_day * _new(ahead, 0.0, until)
+def _padded(samples: Floats) -> Floats:
+    return np.pad(samples, (0, HISTORY_DAYS - len(samples)))
+
+
+def _memory(
+    rule: RetentionRule | None, g: Growth, trend: tuple[float, float], ahead: Floats, until: float
+) -> tuple[Floats, Floats, Floats]:
+    now, slope = trend
+    samples = _left(g.samples, ahead, 0.0, until) + now * _new(ahead, 0.0, until, slope)
     # Of those that are alive none ends without another in its place.
     series = g.ended[0] + _left(g.ended[1:], ahead + 1, 0.0, until)
     series = series + g.series_a_day * _new(ahead, 0.0, max(until - 1, 0.0))
@@ -169,15 +198,22 @@ def _memory(rule: RetentionRule | None, g: Growth, ahead: Floats, until: float) 
 
 
 def _cold(
-    g: Growth, ahead: Floats, ages: tuple[float, float, float], left: float, cold: HeldCold, part: float
+    g: Growth,
+    trend: tuple[float, float],
+    ahead: Floats,
+    ages: tuple[float, float, float],
+    left: float,
+    cold: HeldCold,
+    part: float,
 ) -> tuple[Floats, Floats, Floats]:
+    now, slope = trend
     # What is in memory now goes cold; what is cold already stays until it is old.
     low, whole, high = ages
     young = np.arange(len(cold.samples)) < whole
     fresh, old = np.where(young, cold.samples, 0.0), np.where(young, 0.0, cold.samples)
     there = _left(fresh, ahead, 0.0, whole) + left * _left(fresh, ahead, whole, high) + _left(old, ahead, 0.0, high)
-    samples = part * there + _left(g.samples, ahead, low, whole) + g.samples_a_day * _new(ahead, low, whole)
-    samples = samples + left * (_left(g.samples, ahead, whole, high) + g.samples_a_day * _new(ahead, whole, high))
+    samples = part * there + _left(g.samples, ahead, low, whole) + now * _new(ahead, low, whole, slope)
+    samples = samples + left * (_left(g.samples, ahead, whole, high) + now * _new(ahead, whole, high, slope))
     series = np.where(samples > 0, g.ended[0] + g.series_a_day * _new(ahead, 0.0, high), 0.0)
     each = COLD_BYTES if cold.sample_bytes is None else cold.sample_bytes
     return samples, series, samples * each

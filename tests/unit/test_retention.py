@@ -445,3 +445,24 @@ def test_dashboards_that_cannot_be_read_are_named(tmp_path):
 
 def test_stays_are_text():
     assert str(Stay("cold", 1000)) == "cold 1s"
+
+
+def test_a_trend_is_a_line_that_days_lie_on():
+    whole = np.array([19.0, 18, 17, 16, 15, 14, 6])
+    now, slope = forecast._trend(whole)
+    assert (now, slope) == (pytest.approx(19.5), pytest.approx(1 / 19.5))
+    # Too few days, days that all are the same, days that are up and down, and none at all.
+    for history in (whole[3:], np.full(9, 5.0), np.array([9.0, 2, 9, 1, 9, 2, 9]), np.zeros(9)):
+        assert forecast._trend(history) is None
+    # It falls so fast that nothing would be left by now.
+    assert forecast._trend(np.array([0.0, 0, 0, 10, 300, 600, 900, 1200])) is None
+
+
+def test_what_falls_never_brings_less_than_nothing():
+    days = np.arange(8.0)
+    assert forecast._new(days, 0.0, np.inf).tolist() == days.tolist()
+    brought = forecast._new(days, 0.0, np.inf, -0.25)
+    assert brought.tolist() == [0, 0.875, 1.5, 1.875, 2, 2, 2, 2]
+    # Younger than two days.
+    assert forecast._new(days, 0.0, 2.0, -0.25).tolist() == [0, 0.875, 1.5, 1, 0.5, 0.125, 0, 0]
+    assert forecast._new(days, 0.0, 2.0, 0.5)[3] == pytest.approx(2 + 0.5 * (9 - 1) / 2)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from metricsdb._native import Read
@@ -145,6 +146,19 @@ class Catalog:
         groups = known.groups(self._rows(part, series))
         rows = sum(known.metadata.row_group(at).num_rows for at in groups)
         return rows, sum(end - start for start, end in known.ranges(groups))
+
+    def weights(self, part: Part) -> npt.NDArray[np.float64]:
+        """How many samples each series of the part has, its neighbours in a row group with it on an average."""
+        known = self._footer(part)
+        groups = [known.metadata.row_group(at).num_rows for at in range(known.metadata.num_row_groups)]
+        begins = np.concatenate([[0], np.cumsum(groups)]).astype(np.float64)
+        first = np.append(known.first, part.series)
+        # Several groups may begin with one series: before it, there is what the first of them follows; it has the rest.
+        last = np.append(first[1:] != first[:-1], True)
+        before = np.interp(np.arange(part.series + 1), first[last], begins[last])
+        starts, at = np.unique(first, return_index=True)
+        before[starts] = begins[at]
+        return np.diff(before)
 
     def _rows(self, part: Part, series: pl.Series) -> layout.Ints:
         return self.series(part)["series"].is_in(series.implode()).arg_true().to_numpy().astype(np.int64)

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ import polars as pl
 
 from metricsdb.lifecycle.cold.objects import Objects, library
 
-__all__ = ["SAMPLES", "Footer", "begins_of", "decode", "encode", "encode_series", "footer", "read_series", "sha256"]
+__all__ = ["SAMPLES", "Footer", "Writer", "begins_of", "decode", "encode_series", "footer", "read_series", "sha256"]
 
 VERSION = "1"
 # Rows of a row group, the least that a selective read fetches: as many as make a group and all groups' entries in the
@@ -24,6 +23,8 @@ VERSION = "1"
 ROWS_MAX, SMALL = 1 << 17, 1 << 20
 ROWS_SQUARED = 400 / 0.9
 PAGE_BYTES = 1 << 20
+# Rows of the stretches on which encodings are tried.
+TRIAL_ROWS = ROWS_MAX // 8
 # zstd levels: of numbers, where a higher one pays; of other columns; of tables of series.
 NUMBER_LEVEL, LEVEL, SERIES_LEVEL = 6, 3, 9
 # A double is written as `number / 10**scale` where that gives its very bits; nine digits are nanoseconds.
@@ -77,13 +78,88 @@ def read_series(body: bytes) -> pl.DataFrame:
     return frame
 
 
-def encode(series: pl.DataFrame, samples: pl.DataFrame, series_key: str) -> bytes:
-    """Samples, or histograms, sorted by ``row`` (of the series frame, UInt32) and ``timestamp`` (Int64 ms).
+class Writer:
+    """An object of samples, or histograms, made piece by piece: it holds a row group, and the object's bytes.
 
-    The other columns are those of ``SAMPLES``, or, of histograms, whatever their fields are. Some 20 million samples
-    per second of CPU.
+    ``trial``: samples by which encodings are chosen, of series with ``trial_series`` (as ``write`` takes them).
+    ``rows``: how many come, which says how long row groups are.
     """
-    arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
+
+    def __init__(self, trial_series: pl.DataFrame, trial: pl.DataFrame, rows: int) -> None:
+        arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
+        table = _columns(trial_series, trial)
+        encodings = {"timestamp": _smallest(table["timestamp"], "PLAIN", "DELTA_BINARY_PACKED")}
+        if "number" in table.column_names:
+            encodings["number"] = _smallest(table["number"], "BYTE_STREAM_SPLIT", "DELTA_BINARY_PACKED")
+            encodings["value"] = _smallest(table["value"], "PLAIN", "BYTE_STREAM_SPLIT")
+        self._schema = table.schema.set(1, arrow.field("metric", arrow.dictionary(arrow.int32(), arrow.string())))
+        self._count = group_rows(rows)
+        self._waiting: list[Any] = []
+        self._first: list[int] = []
+        self._held = self._series = 0
+        self.rows = 0
+        self.start_ms, self.end_ms = 2**63 - 1, -(2**63)
+        """Times of the first and the last sample so far."""
+        self._sink = io.BytesIO()
+        self._writer = parquet.ParquetWriter(
+            self._sink,
+            self._schema,
+            compression="zstd",
+            compression_level={n: NUMBER_LEVEL if n == "number" else LEVEL for n in self._schema.names},
+            use_dictionary=_RUNS,
+            column_encoding=encodings,
+            data_page_size=PAGE_BYTES,
+            max_rows_per_page=ROWS_MAX,
+            write_statistics=["metric", "timestamp"],
+            write_page_checksum=True,
+            store_schema=False,
+        )
+
+    def write(self, series: pl.DataFrame, samples: pl.DataFrame) -> None:
+        """Samples, or histograms, of the next series, all that come of each, sorted by ``row`` (of ``series``, UInt32)
+        and ``timestamp`` (Int64 ms). The other columns are those of ``SAMPLES``, or of histograms whatever their
+        fields are. Some 20 million samples per second of CPU.
+        """
+        if samples.is_empty():
+            return
+        table, rows, names = _columns(series, samples), samples["row"].to_numpy(), _names(series)
+        times = samples["timestamp"].to_numpy()
+        self.start_ms, self.end_ms = min(self.start_ms, int(times.min())), max(self.end_ms, int(times.max()))
+        at = 0
+        while at < len(rows):
+            if not self._held:
+                self._first.append(self._series + int(rows[at]))
+            end = min(at + self._count - self._held, len(rows))
+            metric = _metrics(names, rows[at:end])
+            self._waiting.append(table.slice(at, end - at).set_column(1, self._schema.field(1), metric))
+            self._held += end - at
+            at = end
+            if self._held == self._count:
+                self._flush()
+        self._series += series.height
+        self.rows += len(rows)
+
+    def _flush(self) -> None:
+        arrow = library("pyarrow")
+        group = self._waiting[0]
+        if len(self._waiting) > 1:
+            group = arrow.concat_tables(self._waiting).unify_dictionaries().combine_chunks()
+        self._writer.write_table(group)
+        self._waiting, self._held = [], 0
+
+    def finish(self, series_key: str) -> bytes:
+        """The object. ``series_key``: of the table of all series that were written, in their order."""
+        if self._held:
+            self._flush()
+        notes = {"version": VERSION, "series": series_key, "rows": json.dumps(self._first)}
+        self._writer.add_key_value_metadata({f"metricsdb.{name}": text for name, text in notes.items()})
+        self._writer.close()
+        return self._sink.getvalue()
+
+
+def _columns(series: pl.DataFrame, samples: pl.DataFrame) -> Any:
+    """All columns but the names of metrics, in whose place nulls stand."""
+    arrow = library("pyarrow")
     rows = samples["row"].to_numpy()
     hashes = series["series"].to_numpy()
     start = (
@@ -95,36 +171,12 @@ def encode(series: pl.DataFrame, samples: pl.DataFrame, series_key: str) -> byte
         "timestamp": samples["timestamp"].cast(_TIME).to_arrow(),
         "start": start.cast(_TIME).to_arrow(),
     }
-    encodings = {"timestamp": _smallest(columns["timestamp"], "PLAIN", "DELTA_BINARY_PACKED")}
     if "value" in samples.columns:
         columns |= {name: column.to_arrow() for name, column in _numbers(samples, rows).items()}
-        encodings["number"] = _smallest(columns["number"], "BYTE_STREAM_SPLIT", "DELTA_BINARY_PACKED")
-        encodings["value"] = _smallest(columns["value"], "PLAIN", "BYTE_STREAM_SPLIT")
     else:
         rest = samples.drop("row", "timestamp", "start", strict=False)
         columns |= dict(zip(rest.columns, rest.to_arrow().columns, strict=True))
-    table = _strings(arrow.table(columns))
-    count = group_rows(len(rows))
-    notes = {"version": VERSION, "series": series_key, "rows": json.dumps(rows[::count].tolist())}
-    metric_field = arrow.field("metric", arrow.dictionary(arrow.int32(), arrow.string()))
-    sink = io.BytesIO()
-    with parquet.ParquetWriter(
-        sink,
-        table.schema.set(1, metric_field),
-        compression="zstd",
-        compression_level={name: NUMBER_LEVEL if name == "number" else LEVEL for name in table.column_names},
-        use_dictionary=_RUNS,
-        column_encoding=encodings,
-        data_page_size=PAGE_BYTES,
-        max_rows_per_page=ROWS_MAX,
-        write_statistics=["metric", "timestamp"],
-        write_page_checksum=True,
-        store_schema=False,
-    ) as writer:
-        for at, metric in _metrics(series, rows, count):
-            writer.write_table(table.slice(at, count).set_column(1, metric_field, metric))
-        writer.add_key_value_metadata({f"metricsdb.{name}": text for name, text in notes.items()})
-    return sink.getvalue()
+    return _strings(arrow.table(columns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,26 +346,33 @@ def group_rows(samples: int) -> int:
     return ROWS_MAX if samples <= SMALL else min(ROWS_MAX, math.isqrt(int(samples * ROWS_SQUARED)))
 
 
-def _metrics(series: pl.DataFrame, rows: Ints, count: int) -> Iterator[tuple[int, Any]]:
-    """Row groups and the names of their metrics, each with a dictionary of those names alone."""
+def _names(series: pl.DataFrame) -> tuple[Ints, Any]:
+    """The name of each series' metric as its place in a column of names."""
     arrow = library("pyarrow")
     names = (
         series["__name__"].fill_null("") if "__name__" in series.columns else pl.repeat("", series.height, eager=True)
     )
     code = names.rle_id().to_numpy()
     texts = names.gather(np.flatnonzero(np.diff(code.astype(np.int64), prepend=-1))).to_arrow().cast(arrow.string())
-    for at in range(0, len(rows), count):
-        some = code[rows[at : at + count]].astype(np.int32)
-        used = texts.slice(some[0], some[-1] - some[0] + 1)
-        yield at, arrow.DictionaryArray.from_arrays(arrow.array(some - some[0]), used)
+    return code.astype(np.int64), texts
+
+
+def _metrics(names: tuple[Ints, Any], rows: Ints) -> Any:
+    """The names of the metrics of rows, with a dictionary of those names alone."""
+    arrow = library("pyarrow")
+    code, texts = names
+    some = code[rows].astype(np.int32)
+    used = texts.slice(some[0], some[-1] - some[0] + 1)
+    return arrow.DictionaryArray.from_arrays(arrow.array(some - some[0]), used)
 
 
 def _smallest(column: Any, *encodings: str) -> str:
     """The encoding that makes the column smallest, tried on stretches of it."""
     arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
-    stretch = ROWS_MAX // 8
+    stretch = TRIAL_ROWS
     starts = range(0, len(column), max(stretch, len(column) // 4))
-    part = arrow.table({"c": arrow.chunked_array([column.slice(at, stretch) for at in starts]).combine_chunks()})
+    chunks = [chunk for at in starts for chunk in column.slice(at, stretch).chunks]
+    part = arrow.table({"c": arrow.chunked_array(chunks).combine_chunks()})
     sizes = {}
     for encoding in encodings:
         sink = io.BytesIO()

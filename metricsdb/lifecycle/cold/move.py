@@ -20,7 +20,7 @@ from metricsdb.lifecycle.cold import manifest
 from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.manifest import Draw, Kind, Manifest, Part, Tombstone
 from metricsdb.lifecycle.cold.objects import Missing
-from metricsdb.lifecycle.cold.parts import FOLDERS, Cut, cut, merge, ordered, split, store
+from metricsdb.lifecycle.cold.parts import FOLDERS, Cut, compacted, cut, ordered, split, store
 
 __all__ = [
     "ALL_SHARDS",
@@ -321,18 +321,17 @@ class Mover:
         """
         befores = [rule.before_ms for rule in rules if rule.before_ms is not None]
         high = max(befores, default=_ALWAYS)
+        dropped = 0
+
+        def change(state: Manifest) -> Manifest:
+            nonlocal dropped
+            old = [p.key for p in state.parts if p.start_ms < high and not p.pinned and self._is_old(p, rules)]
+            dropped = len(old)
+            rest = state.exchange(old, (), self._clock.now_ms()) if old else state
+            parts = tuple(p if p.pinned or p.start_ms >= high else self._aged(p, rules) for p in rest.parts)
+            return replace(rest, parts=parts)
+
         with self.lock:
-            dropped = self._drop(lambda part: part.start_ms < high and not part.pinned and self._is_old(part, rules))
-
-            def change(state: Manifest) -> Manifest:
-                return replace(
-                    state,
-                    parts=tuple(
-                        part if part.pinned or part.start_ms >= high else self._aged(part, rules)
-                        for part in state.parts
-                    ),
-                )
-
             self.catalog.publish(change)
         return dropped
 
@@ -394,15 +393,9 @@ class Mover:
 
     def _merge(self, group: Sequence[Part]) -> int:
         try:
-            pieces = [(self.catalog.table(part), self.catalog.samples(part)) for part in group]
-            series, samples = merge(pieces)
-            state, first = self.catalog.state, group[0]
-            cuts = [
-                cut(some_series, some, self.name, state, kind=first.kind, pinned=first.pinned)
-                for some_series, some in split(series, samples, COMPACT_SAMPLES)
-            ]
-            told = [replace(one, part=replace(one.part, sampled=first.sampled)) for one in cuts]
-            self.publish(told, group)
+            made = compacted(self.catalog, group, self.name, self.catalog.state)
+            cuts = [] if made is None else [made]
+            self.publish(cuts, group)
         except (Changed, Missing):
             # Somebody else deleted or compacted: the next run sees what is left to do.
             self.catalog.refresh()

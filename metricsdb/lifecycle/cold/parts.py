@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from metricsdb.lifecycle.cold import layout
+from metricsdb.lifecycle.cold.catalog import Catalog
+from metricsdb.lifecycle.cold.layout import Ints
 from metricsdb.lifecycle.cold.manifest import Kind, Manifest, Part
 from metricsdb.lifecycle.cold.objects import SCRATCH, Missing, Objects
 from metricsdb.lifecycle.sampling import COLUMNS
 
-__all__ = ["DAY_MS", "FOLDERS", "Cut", "cut", "day_of", "merge", "ordered", "split", "store"]
+__all__ = ["DAY_MS", "FOLDERS", "Cut", "compacted", "cut", "day_of", "merge", "ordered", "split", "store"]
 
 DAY_MS = 86_400_000
+# Samples that a compaction merges at once, but for a series that has more, and stretches on which it tries encodings.
+SLICE_SAMPLES, TRIALS = 1_000_000, 4
 # Uploads at once.
 UPLOADS = 4
 # Where objects of parts stand; manifests have a folder of their own.
 FOLDERS = ("samples/", "histograms/", "pins/", "series/", SCRATCH)
+
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +59,31 @@ def cut(
     ``timestamp`` and the columns of a value. ``name`` gives names that nothing had before. A table of series that a
     known part has is not written again.
     """
+    writer = layout.Writer(series, samples, samples.height)
+    writer.write(series, samples)
+    return _cut(series, writer, name, known, kind, pinned)
+
+
+def _cut(
+    series: pl.DataFrame,
+    writer: layout.Writer,
+    name: Callable[[], str],
+    known: Manifest,
+    kind: Kind,
+    pinned: str | None,
+) -> Cut:
     series_body = layout.encode_series(series)
     series_hash = layout.sha256(series_body)
     shared = next((p.series_key for p in known.parts if p.series_sha256 == series_hash), None)
     series_key = shared or f"series/{name()}.parquet"
-    body = layout.encode(series, samples, series_key)
-    start, end = samples["timestamp"].min(), samples["timestamp"].max()
-    assert isinstance(start, int)
-    assert isinstance(end, int)
+    body = writer.finish(series_key)
     part = Part(
-        key=f"{kind if pinned is None else 'pins'}/day={day_of(start)}/{name()}.parquet",
+        key=f"{kind if pinned is None else 'pins'}/day={day_of(writer.start_ms)}/{name()}.parquet",
         series_key=series_key,
-        start_ms=start,
-        end_ms=end,
+        start_ms=writer.start_ms,
+        end_ms=writer.end_ms,
         series=series.height,
-        samples=samples.height,
+        samples=writer.rows,
         bytes=len(body),
         kind=kind,
         order=0,
@@ -77,6 +95,70 @@ def cut(
     )
     bodies = {part.key: body} if shared else {series_key: series_body, part.key: body}
     return Cut(part, bodies)
+
+
+def compacted(catalog: Catalog, group: Sequence[Part], name: Callable[[], str], known: Manifest) -> Cut | None:
+    """The samples of several parts as one; where two have one time, the later part has it. None: none are left.
+
+    Some ``SLICE_SAMPLES`` at a time are read, merged and written, and neighbours that share their row groups: that and
+    the tables of series are all that it holds, beside the new object. Raises ``ColdStoreError``.
+    """
+    tables = [catalog.table(part) for part in group]
+    union = pl.concat(tables, how="diagonal").unique("series", keep="first", maintain_order=True)
+    union = in_order(union)
+    place = union.select("series").with_row_index("place")
+    weight = np.zeros(union.height)
+    for part, table in zip(group, tables, strict=True):
+        at = table.select("series").join(place, on="series", how="left", maintain_order="left")["place"].to_numpy()
+        weight[at] += catalog.weights(part)
+
+    def merged(first: int, end: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+        wanted = union["series"][first:end]
+        return merge([(union[first:end], catalog.samples(part, wanted)) for part in group])
+
+    trial, writer, kept = _trial(merged, weight), None, []
+    for first, end in slices(weight, SLICE_SAMPLES):
+        series, samples = merged(first, end)
+        if samples.is_empty():
+            continue
+        if writer is None:
+            writer = layout.Writer(*(trial or (series, samples)), sum(part.samples for part in group))
+        writer.write(series, samples)
+        kept.append(series["series"])
+    if writer is None:
+        return None
+    series = union.filter(pl.col("series").is_in(pl.concat(kept).implode()))
+    told = [name for name in COLUMNS if name in series.columns]
+    series = series.select("series", *label_order(series), *told)
+    made = _cut(series, writer, name, known, group[0].kind, group[0].pinned)
+    return replace(made, part=replace(made.part, sampled=group[0].sampled))
+
+
+def _trial(
+    merged: Callable[[int, int], tuple[pl.DataFrame, pl.DataFrame]], weight: Floats
+) -> tuple[pl.DataFrame, pl.DataFrame] | None:
+    """Series from everywhere, with as many samples as encodings are tried on; None where these have none left."""
+    tables, samples, behind = [], [], 0
+    for number in range(TRIALS):
+        first = number * len(weight) // TRIALS
+        _, end = next(slices(weight[first:], layout.TRIAL_ROWS))
+        table, some = merged(first, first + end)
+        tables.append(table)
+        samples.append(some.with_columns(pl.col("row") + pl.lit(behind, pl.UInt32)))
+        behind += table.height
+    all_samples = pl.concat(samples)
+    return None if all_samples.is_empty() else (pl.concat(tables, how="diagonal"), all_samples)
+
+
+def slices(weight: Floats, samples_max: int) -> Iterator[tuple[int, int]]:
+    """Neighbours with some ``samples_max`` samples, or one series with more: first, and behind the last."""
+    ends = np.cumsum(weight)
+    first = 0
+    while first < len(weight):
+        begun = ends[first] - weight[first]
+        end = max(int(np.searchsorted(ends, begun + samples_max, side="right")), first + 1)
+        yield first, end
+        first = end
 
 
 def store(objects: Objects, cuts: Sequence[Cut]) -> None:
@@ -109,14 +191,9 @@ def ordered(series: pl.DataFrame, samples: pl.DataFrame) -> tuple[pl.DataFrame, 
     begins = layout.begins_of(rows)
     lengths = np.diff(begins, append=len(rows))
     there = series[rows[begins]]
-    used = [
-        name
-        for name in there.columns
-        if name != "series" and name not in COLUMNS and there[name].null_count() < there.height
-    ]
+    used = label_order(there)
     told = [name for name in COLUMNS if name in there.columns]
-    used.sort(key=lambda name: (name != "__name__", name))
-    order = there.select(pl.arg_sort_by([*used, "series"], nulls_last=False)).to_series().to_numpy()
+    order = _order(there)
     begins, lengths = begins[order], lengths[order]
     new_begins = np.cumsum(lengths) - lengths
     row = np.repeat(np.arange(len(begins), dtype=np.uint32), lengths)
@@ -127,6 +204,23 @@ def ordered(series: pl.DataFrame, samples: pl.DataFrame) -> tuple[pl.DataFrame, 
         varying = [name for name in samples.columns if name != "row" and not _is_constant(samples[name])]
         samples = samples.with_columns(pl.col(varying).gather(pl.Series(take)))
     return there[order].select("series", *used, *told), samples.with_columns(pl.Series("row", row))
+
+
+def label_order(series: pl.DataFrame) -> list[str]:
+    """The labels that some of the series have, as tables of series order them."""
+    labels = [name for name in series.columns if name != "series" and name not in COLUMNS]
+    used = [name for name in labels if series[name].null_count() < series.height]
+    return sorted(used, key=lambda name: (name != "__name__", name))
+
+
+def in_order(series: pl.DataFrame) -> pl.DataFrame:
+    """A table's rows as parts have them."""
+    return series[_order(series)]
+
+
+def _order(series: pl.DataFrame) -> Ints:
+    by = pl.arg_sort_by([*label_order(series), "series"], nulls_last=False)
+    return series.select(by).to_series().to_numpy().astype(np.int64)
 
 
 def _is_constant(column: pl.Series) -> bool:
