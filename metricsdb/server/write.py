@@ -122,7 +122,7 @@ class RemoteWrite:
             intake.leave(held.source)
 
     def _stored(self, source: str, report: Report) -> None:
-        """Counts a body. New series take long: whoever sends them must not hold the event loop, where all others wait."""
+        """Counts a body. New series take long: who sends them must not hold the event loop, where all others wait."""
         self._counts.write("remote_write", report)
         _, _, _, created, rejected = report
         if created or rejected:

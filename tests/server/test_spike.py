@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from metricsdb.config import Config, Limits
 from metricsdb.server.intake import Intake
 from metricsdb.server.state import Counts
-from metricsdb.server.write import STEADY_SOURCES_MAX, RemoteWrite
+from metricsdb.server.write import RemoteWrite
 from metricsdb.web import Web
 from tests.server.remote_write import body
 from tests.server.serving import Served, read_answer, run, served
@@ -129,7 +129,8 @@ def test_a_store_that_takes_long_for_new_series_of_one_sender_holds_up_no_other(
     run(story())
 
 
-def test_a_sender_is_handed_to_a_thread_until_its_series_are_known_and_again_when_it_makes_some():
+def test_a_sender_is_handed_to_a_thread_until_its_series_are_known_and_again_when_it_makes_some(monkeypatch):
+    monkeypatch.setattr("metricsdb.server.write.STEADY_SOURCES_MAX", 8)
     store = SlowStore()
     store.go_on.set()
 
@@ -141,8 +142,8 @@ def test_a_sender_is_handed_to_a_thread_until_its_series_are_known_and_again_whe
             here = [not name.startswith("call") for name in store.threads]
             # New series of a sender that was steady until now come as a surprise, once.
             assert here == [False, True, True, False, True]
-            for n in range(STEADY_SOURCES_MAX):
+            for n in range(10):
                 await sent(write, f"host-{n}", b"known")
-            assert len(write._steady) <= STEADY_SOURCES_MAX
+            assert len(write._steady) <= 8
 
     run(story())
