@@ -41,7 +41,7 @@ from metricsdb.lifecycle.cold.memory import NativeMemory
 from metricsdb.lifecycle.cold.move import Mover, Rule
 from metricsdb.lifecycle.deletions import Deleted, Trash
 from metricsdb.lifecycle.memory import Evict, MemoryPolicy, keep_little_freed
-from metricsdb.lifecycle.retention import Departures, RetentionLike
+from metricsdb.lifecycle.retention import RetentionLike, departures
 from metricsdb.lifecycle.rollups import RollupPolicy
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.limits import CardinalityBy, SeriesLimits, cardinality, counters
@@ -210,7 +210,7 @@ class Database:
         self.alerts = Alerts(lambda: self._native, self._clock, self._lookback_ms, alerts_every, directory, sync, sight)
         self.incident: incidents.Incident | None = None
         self._pins = incidents.Pins(self, self._clock, directory)
-        self._upkeep.aging.log = Departures(directory)
+        self._upkeep.aging.log = departures(directory)
         self.retention = Retention(self, self._upkeep.aging, Trash(directory))
         self.retention.use(retention)
 
