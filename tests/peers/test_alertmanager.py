@@ -135,7 +135,7 @@ class Hook:
 
 
 # When the peer is ended; ms after the start.
-END = 12_300
+END = 12_600
 # Timers that are late by less (s) change no flush of the stories below.
 LATE_MAX = 0.3
 
@@ -143,8 +143,9 @@ LATE_MAX = 0.3
 def story(start: int) -> list[tuple[int, list[PostableAlert]]]:
     """(milliseconds from the start, what is posted then).
 
-    Groups are flushed a second after their first alert, and each two seconds from then on. Nothing is posted, and
-    nothing ends, within 400 ms of a flush: which flush takes it must not hang on how busy the machine is.
+    Groups are flushed a second after their first alert (at once where that began longer ago), and each two seconds from
+    then on. Nothing that a group takes is posted, nothing ends, and the peer is not ended within 300 ms of its flush:
+    which flush takes it must not hang on how busy the machine is.
     """
 
     def alert(ends: int | None = None, **labels: str) -> PostableAlert:
@@ -190,7 +191,7 @@ def random_story(start: int, seed: int) -> list[tuple[int, list[PostableAlert]]]
     known = [random_labels(chance) for _ in range(12)]
     for at in range(200, 10_000, 2_000):
         alerts = [
-            PostableAlert(labels, {}, start, start + at - 20 if chance.random() < 0.3 else None)
+            PostableAlert(labels, {}, start + at - 40, start + at - 20 if chance.random() < 0.3 else None)
             for labels in chance.sample(known, chance.randrange(2, 8))
         ]
         events.append((at, alerts))
