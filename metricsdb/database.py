@@ -42,7 +42,7 @@ from metricsdb.lifecycle.cold.memory import NativeMemory
 from metricsdb.lifecycle.cold.move import Mover, Rule
 from metricsdb.lifecycle.deletions import Deleted, Trash
 from metricsdb.lifecycle.memory import Evict, MemoryPolicy
-from metricsdb.lifecycle.retention import Departures, RetentionLike
+from metricsdb.lifecycle.retention import RetentionLike, departures
 from metricsdb.lifecycle.rollups import RollupPolicy, at_level
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.limits import CardinalityBy, SeriesLimits, cardinality, counters
@@ -211,7 +211,7 @@ class Database:
         self.alerts = Alerts(lambda: self._native, self._clock, self._lookback_ms, alerts_every, directory, sync, sight)
         self.incident: incidents.Incident | None = None
         self._pins = incidents.Pins(self, self._clock, directory)
-        self._upkeep.aging.log = Departures(directory)
+        self._upkeep.aging.log = departures(directory)
         self.retention = Retention(self, self._upkeep.aging, Trash(directory, self._native))
         self.retention.use(retention)
 

@@ -24,7 +24,7 @@ RUST_ARROWS = {
 }
 # Python rooms, lowest first; a room imports from rooms above it in this list only, never from its own line.
 PYTHON_ORDER: list[set[str]] = [
-    {"errors", "clock", "files", "heap", "logs", "_native"},
+    {"errors", "clock", "files", "heap", "lines", "logs", "_native"},
     {"times", "sizes", "histograms", "values"},
     {"web"},
     {"config", "frames"},

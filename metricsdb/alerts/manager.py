@@ -28,7 +28,6 @@ from metricsdb.alerts.groups import (
     keys,
     merge,
 )
-from metricsdb.alerts.history import History
 from metricsdb.alerts.notify import Channel
 from metricsdb.alerts.pipeline import Pipeline
 from metricsdb.alerts.policy import Policy
@@ -36,6 +35,7 @@ from metricsdb.alerts.shown import label_text
 from metricsdb.alerts.templates import expand
 from metricsdb.clock import Clock
 from metricsdb.errors import ConfigError, MetricsDBError, StorageError
+from metricsdb.lines import Lines
 from metricsdb.times import DurationLike, Time, duration_ms, time_ms
 
 __all__ = ["Alerts"]
@@ -74,7 +74,8 @@ class Alerts:
         self._every_ms = duration_ms(every, "every")
         self._directory, self._sync = directory, sync
         self._lock = threading.RLock()
-        self._history = History(directory)
+        path = None if directory is None else directory / "alerts-history.jsonl"
+        self._history = Lines(path, shown.change, log)
         self.deliver: Deliver | None = None
         self.pipeline: Pipeline | None = None
         self.render: Render = self._expanded
@@ -89,7 +90,8 @@ class Alerts:
             for group in groups:
                 for rule in group.rules:
                     last[rule.name] = max(last.get(rule.name, 0), group.evaluated_ms or 0)
-            self._history.forget_after(last)
+            # What is later than the last evaluation that was saved happens again.
+            self._history.keep(lambda row: row[0] <= last.get(row[1], row[0]))
         self._resumed = not self._groups
 
     # --- what is installed ----------------------------------------------------------------------
@@ -248,7 +250,7 @@ class Alerts:
         ``alert``, ``labels``, ``level``, ``from``, ``to``, ``value``, ``notified``, ``flapping``, ``muted`` (why nobody
         was told). `ALERTS` has the rest."""
         with self._lock:
-            return shown.changes(self._history.rows())
+            return shown.changes(list(self._history.rows))
 
     def late(self) -> pl.DataFrame:
         """What late samples would have changed: a row an alert with ``group``, ``name``, ``offset`` (s),

@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cmp_to_key
 from itertools import chain
 from typing import Any
 
@@ -181,7 +182,7 @@ class Router:
         group.flushed = True
         # What fires has no end in a notification: who reads it later must not take it for resolved.
         alerts = [a if a.resolved(now_ms) else replace(a, ends_at_ms=None) for a in group.alerts.values()]
-        alerts.sort(key=lambda a: (a.labels.get("job", ""), a.labels.get("instance", ""), sorted(a.labels.items())))
+        alerts.sort(key=cmp_to_key(lambda a, b: _compared(a.labels, b.labels)))
         reasons = [self._muted(group.route, alert, now_ms) for alert in alerts]
         self.muted.update(_kind(reason) for reason in reasons if reason is not None)
         passed = [alert for alert, reason in zip(alerts, reasons, strict=True) if reason is None]
@@ -415,3 +416,19 @@ def _sources(rule: InhibitRule, alerts: Iterable[PostableAlert]) -> _Sources:
 def _plain(alert: PostableAlert) -> dict[str, Any]:
     names = ("labels", "annotations", "starts_at_ms", "ends_at_ms", "generator_url", "fingerprint")
     return {name: getattr(alert, name) for name in names}
+
+
+def _compared(one: Mapping[str, str], other: Mapping[str, str]) -> int:
+    """Alertmanager's order of alerts in a message: by job and instance, those without them last; then those with fewer
+    labels first, and by the first label that differs, those without it first."""
+    for name in ("job", "instance"):
+        a, b = ((name not in labels, labels.get(name, "")) for labels in (one, other))
+        if a != b:
+            return -1 if a < b else 1
+    if len(one) != len(other):
+        return len(one) - len(other)
+    for name in sorted(one.keys() | other.keys()):
+        a, b = ((name in labels, labels.get(name, "")) for labels in (one, other))
+        if a != b:
+            return -1 if a < b else 1
+    return 0

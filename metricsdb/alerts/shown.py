@@ -10,7 +10,7 @@ import polars as pl
 from metricsdb.alerts.groups import Group
 from metricsdb.frames import TIME
 
-__all__ = ["CHANGES", "active", "changes", "label_text", "listed"]
+__all__ = ["CHANGES", "active", "change", "changes", "label_text", "listed"]
 
 CHANGES = {
     "timestamp": pl.Int64,
@@ -66,6 +66,14 @@ def active(groups: Iterable[Group], acknowledged: Mapping[str, Any]) -> pl.DataF
     flags = dict.fromkeys(("flapping", "notified", "hidden"), pl.Boolean)
     frame = pl.DataFrame(rows, schema={**texts, **numbers, **flags, "acknowledged": pl.String}, orient="row")
     return frame.with_columns(pl.col("since", "firing_since").cast(TIME))
+
+
+def change(line: Any) -> tuple[Any, ...]:
+    """A row of ``changes`` from a line of JSON. Raises ``TypeError``, ``ValueError``."""
+    row = tuple(line)
+    if len(row) != len(CHANGES) or not isinstance(row[0], int):
+        raise ValueError("a line of transitions has other parts")
+    return row
 
 
 def changes(rows: Sequence[tuple[Any, ...]]) -> pl.DataFrame:

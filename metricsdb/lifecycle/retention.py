@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import re
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -16,18 +13,19 @@ from typing import Any, Literal, Protocol, get_args
 from metricsdb._native import NativeDatabase, Read
 from metricsdb.errors import ConfigError
 from metricsdb.lifecycle.sampling import Keep, SampleRule
+from metricsdb.lines import Lines
 from metricsdb.sizes import SizeLike, size_bytes
 from metricsdb.times import DurationLike, duration_ms, duration_text
 
 __all__ = [
     "Aging",
     "Departure",
-    "Departures",
     "Importance",
     "Place",
     "RetentionLike",
     "RetentionRule",
     "Stay",
+    "departures",
     "rules_of",
 ]
 
@@ -43,8 +41,6 @@ PASS_PART = 50
 LIMIT_STEPS = 4
 # Of what may go, a step of eviction takes this part at least.
 EVICT_STEPS = 20
-# Lines that are kept in memory, and bytes of one file of them.
-LOG_LINES, LOG_BYTES = 10_000, 8 << 20
 # A sample, and until which age it stays: a word behind it that begins with a digit.
 _SAMPLED = re.compile(r"((?:top\s+)?\d+\s+in\s+.*?)(?:\s+(\d[0-9a-z.]*))?$")
 _ORDER: tuple[Place, ...] = get_args(Place)
@@ -255,41 +251,10 @@ class Counted(Protocol):
     def bytes(self) -> int: ...
 
 
-class Departures:
-    """What went when by which rule: the last in memory, and all in a file of the data directory, a JSON line each."""
-
-    def __init__(self, directory: Path | None) -> None:
-        self._path = None if directory is None else directory / "retention.log"
-        self.rows: deque[Departure] = deque(maxlen=LOG_LINES)
-        for path in (self._older, self._path):
-            if path is not None and path.exists():
-                self._load(path)
-
-    @property
-    def _older(self) -> Path | None:
-        return None if self._path is None else self._path.with_suffix(".log.1")
-
-    def _load(self, path: Path) -> None:
-        for line in path.read_text(errors="replace").splitlines():
-            try:
-                self.rows.append(Departure(**json.loads(line)))
-            except (ValueError, TypeError):
-                # The last line of a process that was killed.
-                continue
-
-    def add(self, departures: Iterable[Departure]) -> None:
-        """Notes what left; a disk that fails is told in the program's log, and stops nothing."""
-        new = list(departures)
-        self.rows.extend(new)
-        if self._path is None or self._older is None or not new:
-            return
-        try:
-            if self._path.exists() and self._path.stat().st_size > LOG_BYTES:
-                os.replace(self._path, self._older)
-            with self._path.open("a") as file:
-                file.writelines(json.dumps(asdict(one)) + "\n" for one in new)
-        except OSError as error:
-            log.warning("%s cannot be written: %s", self._path, error.strerror)
+def departures(directory: Path | None) -> Lines[Departure]:
+    """What went when by which rule: the last, also in a file of the data directory."""
+    path = None if directory is None else directory / "retention.log"
+    return Lines(path, lambda found: Departure(**found), log)
 
 
 @dataclass(slots=True)
@@ -297,7 +262,7 @@ class Aging:
     """Carries rules out, pass by pass: called by a tick, which owns the time."""
 
     rules: tuple[RetentionRule, ...] = ()
-    log: Departures = field(default_factory=lambda: Departures(None))
+    log: Lines[Departure] = field(default_factory=lambda: departures(None))
     _pass_at: int = -(2**63)
     # The time before which samples leave memory since a rule is above its limit of bytes.
     _pressed: dict[str, int] = field(default_factory=dict)

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
@@ -134,14 +135,17 @@ class Hook:
 
 
 # When the peer is ended; ms after the start.
-END = 12_300
+END = 12_600
+# Timers that are late by less (s) change no flush of the stories below.
+LATE_MAX = 0.3
 
 
 def story(start: int) -> list[tuple[int, list[PostableAlert]]]:
     """(milliseconds from the start, what is posted then).
 
-    Groups are flushed a second after their first alert, and each two seconds from then on. Nothing is posted, and
-    nothing ends, within 400 ms of a flush: which flush takes it must not hang on how busy the machine is.
+    Groups are flushed a second after their first alert (at once where that began longer ago), and each two seconds from
+    then on. Nothing that a group takes is posted, nothing ends, and the peer is not ended within 300 ms of its flush:
+    which flush takes it must not hang on how busy the machine is.
     """
 
     def alert(ends: int | None = None, **labels: str) -> PostableAlert:
@@ -187,61 +191,113 @@ def random_story(start: int, seed: int) -> list[tuple[int, list[PostableAlert]]]
     known = [random_labels(chance) for _ in range(12)]
     for at in range(200, 10_000, 2_000):
         alerts = [
-            PostableAlert(labels, {}, start, start + at - 20 if chance.random() < 0.3 else None)
+            PostableAlert(labels, {}, start + at - 40, start + at - 20 if chance.random() < 0.3 else None)
             for labels in chance.sample(known, chance.randrange(2, 8))
         ]
         events.append((at, alerts))
     return events
 
 
-@pytest.mark.parametrize("seed", [None, 1, 2])
-def test_notifications_are_those_of_alertmanager(tmp_path, seed):
-    hook = Hook()
-    file, port = tmp_path / "am.yml", free_port()
+class Pace:
+    """How late this machine wakes who sleeps, at worst (s): whoever measures another program's timers has to know."""
+
+    def __init__(self) -> None:
+        self.late = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Pace:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.is_set():
+            due = time.monotonic() + 0.02
+            self._over.wait(0.02)
+            self.note(time.monotonic() - due)
+
+    def note(self, late: float) -> None:
+        self.late = max(self.late, late)
+
+
+def told_by_alertmanager(folder: Path, hook: Hook, seed: int | None) -> tuple[int, list[tuple[int, list]], float]:
+    """Runs a story through Debian's Alertmanager: its start (ms), when what was posted, and how late it all was (s)."""
+    file, port = folder / "am.yml", free_port()
     file.write_text(config(hook.url))
     command = [need("prometheus-alertmanager"), f"--config.file={file}", f"--web.listen-address=127.0.0.1:{port}",
-               "--cluster.listen-address=", f"--storage.path={tmp_path / 'data'}", "--web.external-url=http://am"]  # fmt: skip
-    with running(command, f"http://127.0.0.1:{port}/-/ready", tmp_path / "log"):
+               "--cluster.listen-address=", f"--storage.path={folder / 'data'}", "--web.external-url=http://am"]  # fmt: skip
+    posted = []
+    with running(command, f"http://127.0.0.1:{port}/-/ready", folder / "log"), Pace() as pace:
         start = time.time()
         start_ms = int(start * 1000)
-        events, posted = story(start_ms) if seed is None else random_story(start_ms, seed), []
-        for offset, alerts in events:
+        for offset, alerts in story(start_ms) if seed is None else random_story(start_ms, seed):
             time.sleep(max(0.0, start + offset / 1000 - time.time()))
             body = [alertmanager_body(alert) for alert in alerts]
             posted.append((int(time.time() * 1000), alerts))
-            httpx.post(f"http://127.0.0.1:{port}/api/v2/alerts", json=body).raise_for_status()
+            httpx.post(f"http://127.0.0.1:{port}/api/v2/alerts", json=body, timeout=60).raise_for_status()
+            pace.note(time.time() - start - offset / 1000)
         time.sleep(max(0.0, start + END / 1000 - time.time()))
+        pace.note(time.time() - start - END / 1000)
     hook.server.shutdown()
     hook.server.server_close()
+    return start_ms, posted, pace.late
 
-    # Ours hears of the alerts when the peer really did.
-    router, ours = Router(load(config(hook.url))), []
+
+def told_by_us(url: str, start_ms: int, posted: list[tuple[int, list]]) -> list[tuple[float, tuple]]:
+    """What our router says of the same, which hears of alerts when the peer really did."""
+    router, ours, waiting = Router(load(config(url))), [], list(posted)
     for now in range(start_ms, start_ms + END, 100):
-        while posted and posted[0][0] <= now:
-            at, alerts = posted.pop(0)
+        while waiting and waiting[0][0] <= now:
+            at, alerts = waiting.pop(0)
             router.receive(alerts, at)
         for notification in router.tick(now):
-            path = notification.integration.raw["url"].removeprefix(hook.url)
+            path = notification.integration.raw["url"].removeprefix(url)
             body = json.loads(
                 webhook_body(notification, "http://am", notification.integration.raw.get("max_alerts", 0))
             )
             ours.append(((now - start_ms) / 1000, plainly(path, body)))
-    theirs = [(at - start, plainly(path, payload)) for at, path, payload in hook.seen]
+    return ours
 
-    def by_path(rows):
-        found: dict[tuple, list] = {}
-        for at, row in rows:
-            found.setdefault((row[0], row[1][2]), []).append((round(at, 1), row))
-        return found
 
-    mine, peers = by_path(ours), by_path(theirs)
-    assert mine.keys() == peers.keys()
-    for key, rows in peers.items():
-        told = [row for _, row in mine[key]]
-        assert told == [row for _, row in rows], key
-        late = [abs(a - b) for (a, _), (b, _) in zip(mine[key], rows, strict=True)]
-        # Half of the group interval: which flush it was, not how quick the machine is.
-        assert max(late) < 1.0, (key, late)
+def by_path(rows: list[tuple[float, tuple]]) -> dict[tuple, list]:
+    found: dict[tuple, list] = {}
+    for at, row in rows:
+        found.setdefault((row[0], row[1][2]), []).append((round(at, 1), row))
+    return found
+
+
+@pytest.mark.parametrize("seed", [None, 1, 2])
+def test_notifications_are_those_of_alertmanager(tmp_path, seed):
+    late = []
+    for attempt in range(3):
+        hook, folder = Hook(), tmp_path / str(attempt)
+        folder.mkdir()
+        start_ms, posted, was_late = told_by_alertmanager(folder, hook, seed)
+        mine = by_path(told_by_us(hook.url, start_ms, posted))
+        peers = by_path([(at - start_ms / 1000, plainly(path, payload)) for at, path, payload in hook.seen])
+        late.append(was_late)
+        # Whether it came to the same with timers that were late tells nothing of either; when they were in time, all.
+        if was_late < LATE_MAX or not differences(mine, peers):
+            break
+    else:
+        pytest.skip(f"this machine is too busy for another program's timers: late by {late} s, not under {LATE_MAX}")
+    assert peers
+    assert differences(mine, peers) == []
+
+
+def differences(mine: dict[tuple, list], peers: dict[tuple, list]) -> list[tuple]:
+    """What one said and the other did not, or at another flush (half of the group interval apart)."""
+    found = [(key, "one alone") for key in mine.keys() ^ peers.keys()]
+    for key in mine.keys() & peers.keys():
+        told, heard = ([row for _, row in rows[key]] for rows in (mine, peers))
+        apart = [abs(a - b) for (a, _), (b, _) in zip(mine[key], peers[key], strict=False)]
+        if told != heard or max(apart) >= 1.0:
+            found.append((key, told, heard, apart))
+    return found
 
 
 def test_an_alertmanager_takes_what_we_feed_it(tmp_path):

@@ -197,22 +197,6 @@ def test_an_evaluation_that_was_not_saved_is_in_the_history_once(tmp_path):
         assert db.alerts.history()["to"].to_list() == ["firing", "inactive", "firing"]
 
 
-def test_the_history_is_written_anew_now_and_then(tmp_path):
-    from metricsdb.alerts.history import History
-
-    history = History(tmp_path, max_rows=4)
-    rows = [(i, "A", "{}", None, "inactive", "firing", 1.0, True, False, None) for i in range(20)]
-    for row in rows:
-        history.add([row])
-    assert [row[0] for row in history.rows()] == [16, 17, 18, 19]
-    assert (tmp_path / "alerts-history.jsonl").read_text().count("\n") <= 8
-    assert [row[0] for row in History(tmp_path, max_rows=4).rows()] == [16, 17, 18, 19]
-    history.add([])
-    memory = History(None)
-    memory.add(rows)
-    assert len(memory.rows()) == 20
-
-
 def test_a_plan_of_an_alert_says_what_is_evaluated_once(db, clock):
     fill(db, [9] * 5)
     text = """ALERT A

@@ -12,9 +12,7 @@ import metricsdb as mdb
 from metricsdb._native import AlertRule, NativeDatabase
 from metricsdb.alerts.evaluate import evaluate, plain
 from metricsdb.alerts.groups import groups_of
-from metricsdb.alerts.history import History
 from metricsdb.alerts.model import PostableAlert, RouteHint
-from metricsdb.alerts.shown import CHANGES
 from metricsdb.errors import (
     ConfigError,
     CorruptionError,
@@ -532,13 +530,3 @@ def test_records_that_share_a_name_go_on_after_a_restart(tmp_path):
             found = db.query('{__name__=~"r|only"}', now)
             assert found["value"].to_list() == [count + 1.0] * 3
             assert set(db.alerts.list()["health"]) == {"ok"}
-
-
-def test_a_history_that_cannot_be_written_anew_is_kept_in_memory(tmp_path, caplog):
-    history = History(tmp_path, max_rows=2)
-    (tmp_path / "alerts-history.new").mkdir()
-    rows = [(at, "A", *[None] * (len(CHANGES) - 2)) for at in range(5)]
-    for row in rows:
-        history.add([row])
-    assert history.rows() == rows[-2:]
-    assert "transitions are kept in memory" in caplog.text

@@ -384,3 +384,17 @@ def test_what_is_over_is_not_among_what_fires():
     assert [one.alert.labels["alertname"] for one in router.held(T0 + 500)] == ["Over", "On"]
     (held,) = router.held(T0 + 1_000)
     assert (held.alert.labels["alertname"], held.receivers) == ("On", ("r",))
+
+
+def test_alerts_of_a_message_stand_in_alertmanagers_order():
+    """As Debian's Alertmanager sent them in one message."""
+    wanted = [
+        {"job": "x", "y": "1"}, {"instance": "1"}, {"instance": "2"}, {"a": "1", "instance": "2"}, {"z": "1"},
+        {"b": "1", "d": "1"}, {"a": "0", "d": "1"}, {"a": "1", "c": "1"}, {"a": "1", "b": "2", "c": "3"},
+    ]  # fmt: skip
+    chance = random.Random(3)
+    for _ in range(5):
+        router = Router(load(SMALL))
+        router.receive([alert(**labels) for labels in chance.sample(wanted, len(wanted))], T0)
+        [message] = router.tick(T0 + 10_000)
+        assert [{n: v for n, v in a.labels.items() if n != "alertname"} for a in message.alerts] == wanted
