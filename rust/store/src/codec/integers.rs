@@ -56,6 +56,9 @@ pub(super) const TAG_BITS_MAX: u32 = 7;
 pub(super) const POSITION_BITS: u32 = 6;
 pub(super) const PATCH_HEAD_BITS: u32 = 12;
 
+/// The widest number that eight bytes hold wherever it begins in the first.
+const ONE_LOAD_WIDTH: u32 = 57;
+
 /// What a number in the middle of a block's width stands for, in form `Centre`.
 #[inline(always)]
 pub(super) fn bias(width: u32) -> u64 {
@@ -196,9 +199,12 @@ impl<'a> Blocks<'_, 'a> {
         if n == 0 {
             return Ok(0);
         }
-        match self.packed(c, n, block)? {
-            (numbers, true) => self.fill::<S, true>(simd, &numbers, block),
-            (numbers, false) => self.fill::<S, false>(simd, &numbers, block),
+        let (numbers, patched) = self.packed(c, n)?;
+        if patched {
+            self.read_patches(c, numbers.width, block)?;
+            self.fill::<S, true>(simd, &numbers, block);
+        } else {
+            self.fill::<S, false>(simd, &numbers, block);
         }
         Ok(n)
     }
@@ -219,22 +225,24 @@ impl<'a> Blocks<'_, 'a> {
         of: impl Fn(u64) -> T + Copy,
         out: &mut Vec<T>,
     ) -> Result<()> {
-        match self.packed(c, BLOCK, block)? {
-            (numbers, true) => self.fill_onto::<S, true, T>(simd, &numbers, block, of, out),
-            (numbers, false) => self.fill_onto::<S, false, T>(simd, &numbers, block, of, out),
+        let (numbers, patched) = self.packed(c, BLOCK)?;
+        if !patched {
+            self.fill_onto::<S, false, T>(simd, &numbers, block, of, out);
+        } else if self.head.shape.order == 0 && numbers.width <= ONE_LOAD_WIDTH {
+            // Nothing hangs on an integer but what is made of it: the few with patches are made once more.
+            simd.numbers_onto::<false, T>(&numbers, self.last, block, of, out);
+            let made = out.last_chunk_mut::<BLOCK>();
+            return self.patch(c, &numbers, of, made);
+        } else {
+            self.read_patches(c, numbers.width, block)?;
+            self.fill_onto::<S, true, T>(simd, &numbers, block, of, out);
         }
         Ok(())
     }
 
-    /// Moves behind a block of `n` integers: as it is packed, and whether there are patches, which the block
-    /// holds then.
+    /// Moves behind a block of `n` integers: as it is packed, and whether patches follow.
     #[inline(always)]
-    fn packed(
-        &mut self,
-        c: &mut Cursor<'a>,
-        n: usize,
-        block: &mut [u64; BLOCK],
-    ) -> Result<(Numbers<'a>, bool)> {
+    fn packed(&mut self, c: &mut Cursor<'a>, n: usize) -> Result<(Numbers<'a>, bool)> {
         let (width, patched) = self.head.tag(self.done / BLOCK);
         if width > 64 {
             return Err(c.wrong("a width over 64"));
@@ -250,12 +258,33 @@ impl<'a> Blocks<'_, 'a> {
             self.before_first(plus);
         }
         self.done += n;
-        if patched {
-            // Patches go first, so that no vector is loaded right after a part of it was stored.
-            *block = [0; BLOCK];
-            read_patches(c, width, self.head.shape.form, block)?;
-        }
         Ok((Numbers { bytes, width, factor: self.head.divisor, plus }, patched))
+    }
+
+    /// Reads the patches of a block whose numbers take `width` bits into it. They go first, so that no vector is
+    /// loaded right after a part of it was stored.
+    #[inline(always)]
+    fn read_patches(&self, c: &mut Cursor<'a>, width: u32, block: &mut [u64; BLOCK]) -> Result<()> {
+        *block = [0; BLOCK];
+        each_patch(c, width, self.head.shape.form, |at, top| block[at] = top)
+    }
+
+    /// Reads the patches of a block of order 0, and makes what `of` makes of their integers.
+    #[inline(always)]
+    fn patch<T>(
+        &self,
+        c: &mut Cursor<'a>,
+        numbers: &Numbers<'a>,
+        of: impl Fn(u64) -> T,
+        made: Option<&mut [T; BLOCK]>,
+    ) -> Result<()> {
+        let Some(made) = made else { return Ok(()) };
+        let (keep, width) = (mask(numbers.width), numbers.width as usize);
+        let plus = numbers.plus.wrapping_add(self.last);
+        each_patch(c, numbers.width, self.head.shape.form, |at, top| {
+            let low = load64(numbers.bytes, at * width >> 3) >> (at * width & 7) & keep;
+            made[at] = of(low.wrapping_add(top).wrapping_mul(numbers.factor).wrapping_add(plus));
+        })
     }
 
     /// Integers from packed numbers, with `ADD` from their patches too.
@@ -315,25 +344,25 @@ fn patches_of<'a>(c: &mut Cursor<'a>) -> Result<(usize, u32, &'a [u8])> {
     Ok((count, width, c.pass(bits.div_ceil(8))?))
 }
 
-/// Puts the high bits of the numbers that their block is too narrow for into one of zeros.
+/// Hands out the patches of a block: a place, and what the number there gets on top.
 #[inline(always)]
-fn read_patches(c: &mut Cursor, width: u32, form: Form, block: &mut [u64; BLOCK]) -> Result<()> {
+fn each_patch(c: &mut Cursor, width: u32, form: Form, put: impl FnMut(usize, u64)) -> Result<()> {
     let (count, patch_width, bytes) = patches_of(c)?;
     match form {
-        Form::Centre => add_patches(count, patch_width, bytes, width, uncentre, block),
-        _ => add_patches(count, patch_width, bytes, width, |code| code + 1, block),
+        Form::Centre => read_patches(count, patch_width, bytes, width, uncentre, put),
+        _ => read_patches(count, patch_width, bytes, width, |code| code + 1, put),
     }
     Ok(())
 }
 
 #[inline(always)]
-fn add_patches(
+fn read_patches(
     count: usize,
     patch_width: u32,
     bytes: &[u8],
     width: u32,
     high: impl Fn(u64) -> u64,
-    block: &mut [u64; BLOCK],
+    mut put: impl FnMut(usize, u64),
 ) {
     let keep = mask(patch_width);
     let each = POSITION_BITS + patch_width;
@@ -347,7 +376,7 @@ fn add_patches(
             let there = 64 - POSITION_BITS - (bit as u32 & 7);
             code |= load64(bytes, (bit >> 3) + 8) << there;
         }
-        block[at] = high(code & keep) << (width & 63);
+        put(at, high(code & keep) << (width & 63));
         bit += each as usize;
     }
 }

@@ -107,17 +107,18 @@ impl Record {
     /// Adds a record of samples that are all behind those of this one.
     pub fn append(&mut self, next: &Record) {
         let crossing = next.first.1 < self.last.1;
-        self.resets += next.resets + u64::from(crossing);
+        // Bytes from outside may say any number.
+        self.resets = self.resets.saturating_add(next.resets).saturating_add(u64::from(crossing));
         self.reset_from += next.reset_from + if crossing { self.last.1 } else { 0.0 };
         let (n, m) = (self.count as f64, next.count as f64);
         let apart = next.sum / m - self.sum / n;
         self.deviation += next.deviation + apart * apart * (n * m / (n + m));
-        self.count += next.count;
+        self.count = self.count.saturating_add(next.count);
         self.last = next.last;
         self.min = self.min.min(next.min);
         self.max = self.max.max(next.max);
         self.sum += next.sum;
-        self.unkept += next.unkept;
+        self.unkept = self.unkept.saturating_add(next.unkept);
         self.end = next.end;
     }
 

@@ -37,8 +37,9 @@ fn add(states: &mut Vec<State>, value: f64, count: u64, held: u64) {
     match states.binary_search_by(|s| s.value.total_cmp(&value)) {
         Ok(at) => {
             if let Some(state) = states.get_mut(at) {
-                state.count += count;
-                state.held += held;
+                // Bytes from outside may say any number.
+                state.count = state.count.saturating_add(count);
+                state.held = state.held.saturating_add(held);
             }
         }
         Err(at) => states.insert(at, State { value, count, held }),

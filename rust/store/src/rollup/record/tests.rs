@@ -72,3 +72,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn counts_of_bytes_from_outside_end_at_the_largest() {
+    let mut all = Record { count: u64::MAX, resets: u64::MAX, unkept: u64::MAX, ..Record::ZERO };
+    all.append(&Record { count: 2, resets: 3, unkept: 1, ..Record::ZERO });
+    assert_eq!((all.count, all.resets, all.unkept), (u64::MAX, u64::MAX, u64::MAX));
+}
