@@ -128,33 +128,39 @@ def test_a_query_is_killed_at_any_moment(big: mdb.Database) -> None:
     chance = random.Random(7)
     late = []
     for expr in HEAVY:
-        ended = threading.Event()
-        killed: list[float] = []
-        after = chance.uniform(0, 0.8) * timed(lambda expr=expr: big.query(expr, time=150))
+        alone = min(timed(lambda expr=expr: big.query(expr, time=150)) for _ in range(2))
+        taken = (killed(big, expr, chance.uniform(0, 0.8) * alone) for _ in range(3))
+        late.append(next((seconds for seconds in taken if seconds is not None), None))
+    ended = [seconds for seconds in late if seconds is not None]
+    assert len(ended) >= len(HEAVY) // 3
+    assert statistics.median(ended) < 0.1
+    assert max(ended) < 1
 
-        def kill(
-            expr: str = expr, ended: threading.Event = ended, killed: list[float] = killed, after: float = after
-        ) -> None:
-            running = pl.DataFrame()
-            while not ended.is_set() and running.is_empty():
-                running = big.queries().filter(pl.col("expr") == expr)
-            ended.wait(after)
-            killed.append(perf_counter())
-            if not running.is_empty():
-                big.kill(running["id"].item())
 
-        killer = threading.Thread(target=kill)
-        killer.start()
-        try:
-            big.query(expr, time=150)
-        except mdb.QueryKilled:
-            late.append(perf_counter() - killed[0])
-        finally:
-            ended.set()
-            killer.join()
-    assert len(late) >= len(HEAVY) // 3
-    assert statistics.median(late) < 0.1
-    assert max(late) < 1
+def killed(db: mdb.Database, expr: str, after: float) -> float | None:
+    """Seconds from a kill, so long after it was seen, until the query's end; None where it was over before."""
+    ended = threading.Event()
+    at: list[float] = []
+
+    def kill() -> None:
+        running = pl.DataFrame()
+        while not ended.is_set() and running.is_empty():
+            running = db.queries().filter(pl.col("expr") == expr)
+        ended.wait(after)
+        at.append(perf_counter())
+        if not running.is_empty():
+            db.kill(running["id"].item())
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        db.query(expr, time=150)
+    except mdb.QueryKilled:
+        return perf_counter() - at[0]
+    finally:
+        ended.set()
+        killer.join()
+    return None
 
 
 # --- the list, and kill ---------------------------------------------------------------------------
