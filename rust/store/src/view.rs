@@ -251,18 +251,6 @@ impl Taken for Part {
 }
 
 impl Database {
-    pub(crate) fn select_at(
-        &self,
-        predicate: &Predicate,
-        range: TimeRange,
-        level: Option<i64>,
-        budget: &Budget,
-    ) -> Result<Box<dyn SeriesSet + '_>> {
-        let _inside = self.inside();
-        let ids = self.index.select(predicate, self, budget)?;
-        Ok(Box::new(self.capture(&ids, range, Kinds::NumbersAndHistograms, level, budget)?))
-    }
-
     /// As `Source::select`, for readers that need values as exact as they were written.
     pub fn select_exact(&self, predicate: &Predicate, range: TimeRange, budget: &Budget) -> Result<View<'_>> {
         let _inside = self.inside();
@@ -270,7 +258,7 @@ impl Database {
         self.capture(&ids, range, Kinds::Numbers, None, budget)
     }
 
-    fn capture(
+    pub(crate) fn capture(
         &self,
         ids: &RoaringBitmap,
         range: TimeRange,

@@ -6,6 +6,22 @@ use metricsdb_model::source::Bound;
 use metricsdb_model::{Budget, Predicate, Result, SeriesSet, Source, TimeRange};
 
 use crate::database::Database;
+use crate::view::Kinds;
+
+impl Database {
+    /// As `Source::select`. `level`: records of this width stand wherever they are made.
+    pub(crate) fn select_at(
+        &self,
+        predicate: &Predicate,
+        range: TimeRange,
+        level: Option<i64>,
+        budget: &Budget,
+    ) -> Result<Box<dyn SeriesSet + '_>> {
+        let _inside = self.inside();
+        let ids = self.index.select(predicate, self, budget)?;
+        Ok(Box::new(self.capture(&ids, range, Kinds::NumbersAndHistograms, level, budget)?))
+    }
+}
 
 /// A store for queries that want records of one width, though samples or finer records are there: of samples there are those
 /// that no such record stands for. Where a series has no such level, or it ends, the rest answers as ever.

@@ -20,6 +20,8 @@ const MEAN_TO_SIGMA: f64 = 1.2533;
 const FLOOR: f64 = 0.05;
 /// Values whose median stands for the whole's.
 const LEVEL_SAMPLES: usize = 4096;
+/// Worths that tell which are among the best.
+const WORTH_SAMPLES: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
@@ -276,7 +278,7 @@ fn fill(scores: &[f64], worth: &[f32], taken: &mut Taken) {
 
 /// A worth that more points than `wanted` are likely to have, and not many more: so the choice is among few. Above 0.
 fn likely_least(worth: &[f32], wanted: usize) -> f32 {
-    let step = worth.len().div_ceil(LEVEL_SAMPLES).max(1);
+    let step = worth.len().div_ceil(WORTH_SAMPLES).max(1);
     let mut some: Vec<f32> = worth.iter().copied().step_by(step).collect();
     // A quarter more, and what chance may take.
     let place = wanted / step * 5 / 4 + 16;
