@@ -66,10 +66,8 @@ impl<'s> Layered<'s> {
             past.retain(|set| set.any_histograms());
         }
         let filled = sets.iter().filter(|set| !set.is_empty()).count();
-        let drawn = |(source, set): (usize, &Box<dyn SeriesSet + 'a>)| {
-            !set.is_empty() && self.sampling(source).is_some()
-        };
-        if filled > 1 || !past.is_empty() || sets.iter().enumerate().any(drawn) {
+        let drawn = sets.iter().enumerate().any(|(at, set)| !set.is_empty() && self.sampling(at).is_some());
+        if filled > 1 || !past.is_empty() || drawn {
             let stands = Stands::new(&sets, |source| self.sampling(source), budget)?;
             return Ok(Box::new(Merged::new(sets, Past::new(past, budget)?, stands, range, budget)?));
         }
