@@ -9,6 +9,7 @@ import polars as pl
 
 from metricsdb.errors import ConfigError
 from metricsdb.frames import TIME
+from metricsdb.times import DAY_MS
 
 if TYPE_CHECKING:
     import altair as alt
@@ -20,7 +21,6 @@ Unit = Literal["number", "bytes", "seconds", "ratio"]
 # A line is broken where samples are further apart than this many of their usual distances, and than a pixel.
 _GAP = 2.5
 _TICKS = 5
-_DAY_MS = 86_400_000
 _SI = "abs(datum.value) >= 1000 ? format(datum.value, '~s') : format(datum.value, '~g')"
 _LABELS: dict[str, str] = {"number": _SI, "ratio": "format(datum.value * 100, '~g') + ' %'"}
 _SIZES = {
@@ -221,9 +221,9 @@ def _inline(alt: Any, drawn: pl.DataFrame) -> Any:
 
 def _time_format(samples: pl.DataFrame) -> str:
     span = _extent(samples)[1]
-    if span < _DAY_MS // 24:
+    if span < DAY_MS // 24:
         return "%H:%M:%S"
-    return "%H:%M" if span <= _DAY_MS else "%d %b %H:%M"
+    return "%H:%M" if span <= DAY_MS else "%d %b %H:%M"
 
 
 def _axis(alt: Any, samples: pl.DataFrame, unit: Unit) -> Any:

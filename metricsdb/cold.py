@@ -15,11 +15,10 @@ from metricsdb.frames import TIME
 from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.move import GONE_GRACE_MS, Memory, Moved, Mover, Note, Progress, Rule
 from metricsdb.lifecycle.cold.objects import Objects
-from metricsdb.lifecycle.cold.parts import DAY_MS
 from metricsdb.lifecycle.cold.thin import Thinned, Used, thin, unused
 from metricsdb.lifecycle.sampling import SampleRule
 from metricsdb.sizes import SizeLike, size_bytes
-from metricsdb.times import DurationLike, Time, duration_ms
+from metricsdb.times import DAY_MS, DurationLike, Time, duration_ms
 
 __all__ = ["Cold", "Moved", "Upkeep"]
 

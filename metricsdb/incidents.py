@@ -23,6 +23,7 @@ from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.fetch import Frames, Tiers, empty, load
 from metricsdb.lifecycle.cold.move import Export, Mover
 from metricsdb.lifecycle.cold.objects import Missing, Objects
+from metricsdb.times import DAY_MS
 
 if TYPE_CHECKING:
     from metricsdb.database import Database
@@ -33,7 +34,6 @@ VERSION = 1
 # A pin whose end lies ahead is copied on in pieces of this length, each once it is over and late samples have come.
 TOP_UP_MS, LATE_MS = 900_000, 300_000
 # Samples that a pin copies at once.
-DAY_MS = 86_400_000
 # Notes on pins, beside the folders of parts.
 _NOTES = "pinned/"
 # Bytes of an incident's file that are unpacked at most: it may come from anywhere.

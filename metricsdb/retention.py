@@ -15,11 +15,11 @@ from metricsdb.charts import plot
 from metricsdb.errors import ConfigError
 from metricsdb.frames import TIME
 from metricsdb.lifecycle.deletions import Deleted, Trash
-from metricsdb.lifecycle.forecast import DAY_MS, HISTORY_DAYS, HeldCold, forecast, growth
+from metricsdb.lifecycle.forecast import HISTORY_DAYS, HeldCold, forecast, growth
 from metricsdb.lifecycle.impact import Asked, impact, panels, readers
 from metricsdb.lifecycle.retention import Aging, Departure, RetentionLike, RetentionRule, rules_of
 from metricsdb.lifecycle.sampling import share
-from metricsdb.times import DurationLike, Time, duration_ms, time_ms
+from metricsdb.times import DAY_MS, DurationLike, Time, duration_ms, time_ms
 
 if TYPE_CHECKING:
     import altair as alt

@@ -19,6 +19,7 @@ from metricsdb.errors import ConfigError
 Time = datetime | int | float | str | np.datetime64
 DurationLike = timedelta | int | float | str
 
+DAY_MS = 86_400_000
 # Seconds beyond this are the year 5138: almost surely milliseconds that lost their unit.
 _SECONDS_MAX = 100_000_000_000
 _UNITS_MS = {
@@ -26,7 +27,7 @@ _UNITS_MS = {
     "s": 1_000,
     "m": 60_000,
     "h": 3_600_000,
-    "d": 86_400_000,
+    "d": DAY_MS,
     "w": 604_800_000,
     "y": 31_536_000_000,
 }

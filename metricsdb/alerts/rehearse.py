@@ -15,7 +15,7 @@ from metricsdb.alerts.groups import Group, groups_of
 from metricsdb.alerts.shown import label_text
 from metricsdb.errors import ConfigError
 from metricsdb.frames import TIME
-from metricsdb.times import DurationLike, duration_ms
+from metricsdb.times import DAY_MS, DurationLike, duration_ms
 
 if TYPE_CHECKING:
     import altair as alt
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Backtest", "Times", "past_mutings", "preview"]
 
-DAY_MS = 86_400_000
 # Columns of transitions that are no labels.
 _OWN = ("alert", "timestamp", "value", "alert_level", "alert_from", "alert_to", "alert_firing", "alert_flapping",
         "alert_notify", "alert_muted")  # fmt: skip

@@ -12,10 +12,10 @@ import polars as pl
 from metricsdb._native import NativeDatabase
 from metricsdb.errors import ConfigError
 from metricsdb.lifecycle.retention import RetentionRule
+from metricsdb.times import DAY_MS
 
 __all__ = ["COLD_BYTES", "Growth", "HeldCold", "forecast", "growth"]
 
-DAY_MS = 86_400_000
 # Days back that are looked at, and those whose mean is what a day brings.
 HISTORY_DAYS, RECENT_DAYS = 400, 7
 # Days that a trend is read off, and the share of their differences that a straight line must explain.

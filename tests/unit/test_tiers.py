@@ -175,6 +175,20 @@ def test_what_is_sure_to_be_too_much_is_refused_before_it_is_fetched():
     assert counted.fetched == []
 
 
+def test_parts_are_brought_back_in_pieces_of_few_series(monkeypatch):
+    monkeypatch.setattr(fetch, "PIECE_SAMPLES", 500)
+    whole, (db, counted) = filled(), tiered()
+    db._tiers.catalogs = (counted.inner,)
+    assert len(list(db._tiers.pieces("requests_total", T0, T0 + DAY - 1))) == 20
+    view = db.recall("requests_total", at(T0), at(T0 + 3 * DAY))
+    for one, other in zip(
+        view.raw(ALL, 0, at(T0 + 3 * DAY)), whole.raw("requests_total", 0, at(T0 + 3 * DAY)), strict=True
+    ):
+        assert one.labels == other.labels
+        assert (one.timestamps == other.timestamps).all()
+        assert (one.values == other.values).all()
+
+
 def test_names_are_known_from_the_tables_of_series():
     db, counted = tiered()
     assert len(db.label_values("service")) == 20

@@ -16,8 +16,8 @@ from metricsdb._native import Read
 from metricsdb.lifecycle.cold import layout, manifest
 from metricsdb.lifecycle.cold.manifest import Manifest, Part
 from metricsdb.lifecycle.cold.objects import Objects, library
-from metricsdb.lifecycle.cold.parts import DAY_MS
 from metricsdb.lifecycle.sampling import COLUMNS
+from metricsdb.times import DAY_MS
 
 __all__ = ["Catalog", "select"]
 

@@ -20,11 +20,14 @@ from metricsdb.explain import ColdCost
 from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.manifest import Part, Tombstone
 from metricsdb.lifecycle.cold.objects import Missing
-from metricsdb.lifecycle.cold.parts import DAY_MS
+from metricsdb.lifecycle.cold.parts import slices
+from metricsdb.times import DAY_MS
 
 __all__ = ["Frames", "Tiers", "empty", "load", "part_frames"]
 
 CACHE_BYTES = 512 << 20
+# Samples that are decoded at once where a whole part is wanted: what is used again is in the processor's cache.
+PIECE_SAMPLES = 2_000_000
 # Hashes of series that selectors took, which are kept: 8 bytes each.
 MATCHED_MAX = 4 << 20
 # The newest histogram before a window tells whether its first one is a reset: it is looked for so far back.
@@ -246,13 +249,16 @@ class Tiers:
 
     def pieces(self, selector: str, start: int, end: int, unless: Sequence[str] = ()) -> Iterator[Frames]:
         """What cold stores have of a selector's series in [start, end], but of those that ``unless`` take, part by
-        part: what comes later stands where two have one time. Raises ``ColdStoreError``, ``ParseError``."""
+        part, and some ``PIECE_SAMPLES`` at a time: what comes later stands where two have one time. Raises
+        ``ColdStoreError``, ``ParseError``."""
         for catalog, part, _ in self.needed([Read(selector, start, end)]):
             if part.overlaps(start, end):
                 hashes = catalog.matching(part, (selector,), unless)
-                taken = catalog.series(part).filter(pl.col("series").is_in(hashes.implode()))
-                if taken.height:
-                    yield part_frames(taken, catalog.samples(part, taken["series"], start, end))
+                chosen = catalog.series(part)["series"].is_in(hashes.implode())
+                taken = catalog.series(part).filter(chosen)
+                for first, behind in slices(catalog.weights(part)[chosen.to_numpy()], PIECE_SAMPLES):
+                    some = taken[first:behind]
+                    yield part_frames(some, catalog.samples(part, some["series"], start, end))
 
     def _beside(self, reads: Reads, partial: bool, named: bool = False) -> NativeDatabase:
         shadows, samplings, away = self._fetch(reads, named)

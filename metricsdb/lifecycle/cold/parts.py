@@ -16,10 +16,10 @@ from metricsdb.lifecycle.cold.layout import Ints
 from metricsdb.lifecycle.cold.manifest import Kind, Manifest, Part
 from metricsdb.lifecycle.cold.objects import SCRATCH, Missing, Objects
 from metricsdb.lifecycle.sampling import COLUMNS
+from metricsdb.times import DAY_MS
 
-__all__ = ["DAY_MS", "FOLDERS", "Cut", "compacted", "cut", "day_of", "merge", "ordered", "split", "store"]
+__all__ = ["FOLDERS", "Cut", "compacted", "cut", "day_of", "merge", "ordered", "split", "store"]
 
-DAY_MS = 86_400_000
 # Samples that a compaction merges at once, but for a series that has more, and stretches on which it tries encodings.
 SLICE_SAMPLES, TRIALS = 1_000_000, 4
 # Uploads at once.

@@ -13,8 +13,9 @@ import polars as pl
 from metricsdb.lifecycle.cold.manifest import Draw, Part
 from metricsdb.lifecycle.cold.move import COMPACT_SAMPLES, Changed, Mover
 from metricsdb.lifecycle.cold.objects import Missing
-from metricsdb.lifecycle.cold.parts import DAY_MS, Cut, cut, merge, split
+from metricsdb.lifecycle.cold.parts import Cut, cut, merge, split
 from metricsdb.lifecycle.sampling import COLUMNS, SampleRule, choose, kept_hours
+from metricsdb.times import DAY_MS
 
 __all__ = ["Thinned", "Used", "thin", "unused"]
 
