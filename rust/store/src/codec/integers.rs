@@ -282,7 +282,7 @@ impl<'a> Blocks<'_, 'a> {
         let (keep, width) = (mask(numbers.width), numbers.width as usize);
         let plus = numbers.plus.wrapping_add(self.last);
         each_patch(c, numbers.width, self.head.shape.form, |at, top| {
-            let low = load64(numbers.bytes, at * width >> 3) >> (at * width & 7) & keep;
+            let low = (load64(numbers.bytes, (at * width) >> 3) >> ((at * width) & 7)) & keep;
             made[at] = of(low.wrapping_add(top).wrapping_mul(numbers.factor).wrapping_add(plus));
         })
     }

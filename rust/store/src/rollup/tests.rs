@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use metricsdb_model::batch::Columns;
 use metricsdb_model::{Budget, Labels, Predicate, SeriesSet, Source, Values};
@@ -623,8 +624,8 @@ proptest! {
         }
         let samples: Vec<(i64, f64)> = all.iter().map(|(&t, &v)| (t, v)).collect();
         let every_ms = LEVELS[at];
-        let (here, gone) = (Database::new(Options::default()), Database::new(Options::default()));
-        for db in [&here, &gone] {
+        let (here, gone) = (Arc::new(Database::new(Options::default())), Database::new(Options::default()));
+        for db in [&*here, &gone] {
             let id = series(db);
             write(db, id, &samples);
             roll_all(db, false, i64::MAX);
@@ -637,7 +638,7 @@ proptest! {
             all.insert(at, 99.0);
             write(&here, series(&here), &[(at, 99.0)]);
         }
-        let chosen = AtLevel { store: &here, every: every_ms };
+        let chosen = AtLevel { store: here.clone(), every: every_ms };
         let budget = Budget::unlimited();
         let view = chosen.select(&every(), TimeRange::ALL, &budget).unwrap();
         let other = gone.select(&every(), TimeRange::ALL, &budget).unwrap();

@@ -246,7 +246,7 @@ fn sums_of_drawn_series_come_to_the_weighted_sums_of_what_is_there() {
     let values = [3.0, 5.0, 11.0, 2.0, 7.0];
     let groups = ["a", "a", "a", "b", "own"];
     let lines = values.iter().zip(groups).enumerate().map(|(i, (v, g))| (series(i, g), vec![(1000, *v)]));
-    let (none, plain) = (Plain(Vec::new()), Plain(lines.collect()));
+    let (none, plain): (Plain, Plain) = (Plain(Vec::new()), Plain(lines.collect()));
     // Three of 12, one of 4, and one that stands for itself.
     let strata = [Some((1, 12, 3)), Some((1, 12, 3)), Some((1, 12, 3)), Some((2, 4, 1)), None];
     let sampling = drawn(&plain, |i| strata[i]);
