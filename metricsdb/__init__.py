@@ -5,8 +5,6 @@ from metricsdb.charts import plot
 from metricsdb.config import Limit
 from metricsdb.database import (
     Database,
-    QueryInfo,
-    QueryWarning,
     RawSeries,
 )
 from metricsdb.durability import Durability, Recovery
@@ -36,6 +34,7 @@ from metricsdb.errors import (
     WriteError,
 )
 from metricsdb.explain import Estimate, Plan
+from metricsdb.frames import QueryInfo, QueryWarning
 from metricsdb.histograms import Histogram
 from metricsdb.lifecycle.tick import Tick
 from metricsdb.limits import SeriesLimits

@@ -34,6 +34,7 @@ from metricsdb.config import Limit
 from metricsdb.errors import ConfigError, DatabaseLocked, WriteError
 from metricsdb.explain import ColdCost, Estimate, Plan
 from metricsdb.expressions import Decimation
+from metricsdb.frames import QueryInfo, QueryWarning
 from metricsdb.heap import keep_little_freed
 from metricsdb.histograms import Histogram, as_list, with_histogram
 from metricsdb.lifecycle import forks
@@ -79,14 +80,6 @@ def _positive(**counts: int) -> None:
     for name, count in counts.items():
         if count <= 0:
             raise ConfigError(f"{name} {count} must be positive")
-
-
-class QueryWarning(UserWarning):
-    """PromQL's warning: the answer is probably not what was meant."""
-
-
-class QueryInfo(QueryWarning):
-    """PromQL's info: the answer stands, the query may be improved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -539,7 +532,7 @@ class Database:
         gives way to ``"query"``, and both to ``"alert"``. Where a cold store that the query needs is away, it raises
         ``ColdStoreError``; with ``partial`` it answers with what there is, and a ``QueryWarning`` says so. With a
         ``level`` such as ``"10m"`` records of this width answer wherever they are made, though finer ones or samples
-        are there, and cold stores are not read; ``ConfigError`` names the levels that there are.
+        are there; ``ConfigError`` names the levels that there are.
         """
         now = self.now_ms()
         at = now if time is None else time_ms(time, now)

@@ -6,6 +6,7 @@ import io
 import json
 import secrets
 import threading
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import polars as pl
 from metricsdb._native import NativeDatabase, Read
 from metricsdb.clock import Clock
 from metricsdb.errors import ConfigError, CorruptionError, FormatVersionError, MemoryLimit, ReadOnlyError
-from metricsdb.frames import TIME
+from metricsdb.frames import TIME, QueryWarning
 from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.fetch import Frames, Tiers, empty, load
 from metricsdb.lifecycle.cold.move import Export, Mover
@@ -89,6 +90,16 @@ def pieces(native: NativeDatabase, tiers: Tiers, selector: str, start: int, end:
     yield native.export(selector, start, end, rolled=True)[1:]
 
 
+def _tell_drawn(tiers: Tiers, selector: str, start: int, end: int) -> None:
+    for text in tiers.drawn(selector, start, end):
+        warnings.warn(
+            f"of old samples of {selector} only a sample is left ({text}); what is brought back knows nothing of the "
+            "others, and nothing that is asked of it is scaled",
+            QueryWarning,
+            stacklevel=4,
+        )
+
+
 def _filled(native: NativeDatabase, found: Iterator[Frames]) -> None:
     for frames in found:
         report = load(native, *frames)
@@ -111,6 +122,7 @@ def _view(make: type[DB], found: Iterator[Frames], options: Mapping[str, Any]) -
 
 def recall(db: DB, selector: str, start: int, end: int, memory_limit: int | str | None) -> DB:
     """See ``Database.recall``."""
+    _tell_drawn(db._tiers, selector, start, end)
     found = pieces(db._native, db._tiers, selector, start, end)
     options = {"memory_limit": memory_limit, "lookback": db._lookback_ms / 1000, "clock": db._clock}
     return _view(type(db), found, options)
@@ -271,6 +283,7 @@ class Incident:
 
 def export_incident(db: Database, path: Path, selector: str, start: int, end: int) -> None:
     """See ``Database.export_incident``."""
+    _tell_drawn(db._tiers, selector, start, end)
     held = empty()
     _filled(held, pieces(db._native, db._tiers, selector, start, end))
     frames = dict(zip(_FRAMES, held.export(selector, start, end)[1:], strict=True))

@@ -252,6 +252,17 @@ def test_runs_again_change_nothing_and_late_samples_go_by_the_first_choice():
     assert log["samples"].sum() >= 5 * 48 * 37
 
 
+def test_what_is_brought_back_of_a_sample_says_so(tmp_path):
+    db = aged(*filled("1 in 5 by job"))
+    with pytest.warns(mdb.QueryWarning, match=r"of old samples of m .*1 in 5 by job"):
+        assert db.recall("m", WHEN - 1800, WHEN).query("count(m)", WHEN)["value"][0] == len(left(db))
+    with pytest.warns(mdb.QueryWarning, match="1 in 5 by job"):
+        db.export_incident(tmp_path / "incident.zip", "m", WHEN - 1800, WHEN)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        db.recall("m", NOW - 7200, NOW)
+
+
 def test_pins_hold_and_nothing_is_scaled_beside_them():
     db, clock = filled("1 in 5 by job")
     db.pin("incident", 'm{job="a"}', WHEN - 1800, WHEN)

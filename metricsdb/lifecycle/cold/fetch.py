@@ -260,6 +260,17 @@ class Tiers:
                     some = taken[first:behind]
                     yield part_frames(some, catalog.samples(part, some["series"], start, end))
 
+    def drawn(self, selector: str, start: int, end: int) -> list[str]:
+        """How those of a selector's series were drawn that stand for others somewhere in [start, end]: as retention's
+        lines say it, ``1 in 10 by job``. Raises ``ColdStoreError``, ``ParseError``."""
+        found: set[str] = set()
+        for catalog, part, _ in self.needed([Read(selector, start, end)]):
+            if part.sampled and part.overlaps(start, end):
+                hashes = catalog.matching(part, (selector,))
+                drawn = catalog.drawn(part).filter(pl.col("series").is_in(hashes.implode()))
+                found.update(drawn["sampled_by"])
+        return sorted(found)
+
     def _beside(self, reads: Reads, partial: bool, named: bool = False) -> NativeDatabase:
         shadows, samplings, away = self._fetch(reads, named)
         if away and not partial:

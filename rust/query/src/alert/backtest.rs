@@ -28,6 +28,21 @@ pub struct Times {
     pub lookback_ms: i64,
 }
 
+impl Times {
+    fn check(&self) -> Result<()> {
+        if self.step <= 0 || self.end < self.start {
+            let shown = format!("{}..{} by {}", self.start, self.end, self.step);
+            return Err(Error::input(
+                "times",
+                &shown,
+                "are no evaluations",
+                "give a positive step, and an end after the start",
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// What a query comes to at one evaluation.
 pub fn at(query: &Query, at: i64, lookback_ms: i64, source: &dyn Source, budget: &Budget) -> Result<Matrix> {
     let params = Params { lookback_ms, ..Params::instant(&query.text, at) };
@@ -101,15 +116,7 @@ pub fn backtest<S: Sink>(
     budget: &Budget,
     mut render: Option<&mut Render<'_>>,
 ) -> Result<Vec<S>> {
-    if times.step <= 0 || times.end < times.start {
-        let shown = format!("{}..{} by {}", times.start, times.end, times.step);
-        return Err(Error::input(
-            "times",
-            &shown,
-            "are no evaluations",
-            "give a positive step, and an end after the start",
-        ));
-    }
+    times.check()?;
     let (queries, kinds, mut groups) = sorted(plans, render.is_some());
     let mut first = times.start;
     while first <= times.end {
