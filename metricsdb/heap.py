@@ -26,7 +26,7 @@ class _Mallinfo2(ctypes.Structure):
 def freed_bytes() -> int:
     """Bytes that the process, whoever in it, has freed and that it holds all the same. 0 where nobody says.
 
-    Looks at each free block, and nobody gets memory meanwhile: 10 ms for 100,000 of them.
+    Looks at each free block, and nobody gets memory meanwhile: some milliseconds for 100,000 of them.
     """
     global _returned
     try:
