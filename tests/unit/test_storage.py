@@ -223,9 +223,9 @@ def node(db, instances, steps):
 
 CAPTURE = demo.read_capture()[0] if sys.argv[1] == "node" else None
 case = {
-    "many series": (lambda db: fill(db, 40_000, 3, float), lambda db: fill(db, 200_000, 3, float)),
-    "integers": (lambda db: fill(db, 4000, 600, int), lambda db: fill(db, 40_000, 600, int)),
-    "node": (lambda db: node(db, 1, 400), lambda db: node(db, 80, 400)),
+    "many series": (lambda db: fill(db, 40_000, 3, float), lambda db: fill(db, 500_000, 3, float)),
+    "integers": (lambda db: fill(db, 4000, 600, int), lambda db: fill(db, 160_000, 600, int)),
+    "node": (lambda db: node(db, 1, 400), lambda db: node(db, 320, 400)),
 }[sys.argv[1]]
 warm = mdb.Database()
 case[0](warm)
