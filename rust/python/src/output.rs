@@ -4,8 +4,7 @@
 use std::collections::BTreeSet;
 
 use metricsdb_model::labels::METRIC_NAME;
-use metricsdb_model::{Answer, Budget, Error, Histogram, Labels, Matrix, Result};
-use metricsdb_query::exec::Freed;
+use metricsdb_model::{Answer, Budget, Error, Freed, Histogram, Labels, Matrix, Result};
 use metricsdb_store::ChunkRow;
 use polars::prelude::*;
 use polars_arrow::array::MutableBinaryViewArray;

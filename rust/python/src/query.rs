@@ -6,10 +6,10 @@ use metricsdb_model::budget::{Limits, Visits};
 use metricsdb_model::order::sort_owned;
 use metricsdb_model::sample::is_stale;
 use metricsdb_model::{
-    Answer, Budget, Error, Labels, Predicate, QueryStats, Result, Samples, TimeRange, bounds,
+    Answer, Budget, Error, Freed, Labels, Predicate, QueryStats, Result, Samples, TimeRange, bounds,
 };
 use metricsdb_query::decimate::{Method, Thinning};
-use metricsdb_query::exec::{self, Freed, Params};
+use metricsdb_query::exec::{self, Params};
 use metricsdb_query::plan;
 use metricsdb_query::syntax;
 use metricsdb_query::syntax::tree::{Expr, ValueType};

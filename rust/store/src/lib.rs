@@ -18,7 +18,6 @@ mod densify;
 mod epoch;
 mod expire;
 mod export;
-mod freed;
 mod group;
 mod grow;
 mod head;

@@ -3,7 +3,7 @@
 
 use metricsdb_model::source::{Groups, Quantiles, Stood, StoodHistograms};
 use metricsdb_model::{
-    Bound, Budget, Error, Grouping, Histogram, HistogramSamples, Labels, LabelsRef, Predicate, Result,
+    Bound, Budget, Error, Freed, Grouping, Histogram, HistogramSamples, Labels, LabelsRef, Predicate, Result,
     Samples, SeriesSet, Source, Summary, TimeRange, ValueKind, Wants,
 };
 use std::sync::Arc;
@@ -15,7 +15,6 @@ use crate::chunk::Folded;
 use crate::codec::{self, OpenState};
 use crate::database::{Database, IntoId};
 use crate::epoch::Inside;
-use crate::freed;
 use crate::histograms::HistogramSeries;
 use crate::rollup::states::State;
 use crate::rollup::{Packed, Record, RolledSeries};
@@ -62,8 +61,8 @@ const SAMPLES_A_RECORD: u64 = 12;
 
 impl Drop for View<'_> {
     fn drop(&mut self) {
-        freed::by_pool(std::mem::take(&mut self.series));
-        freed::by_pool(std::mem::take(&mut self.histograms));
+        drop(Freed(std::mem::take(&mut self.series)));
+        drop(Freed(std::mem::take(&mut self.histograms)));
     }
 }
 

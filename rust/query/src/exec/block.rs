@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use metricsdb_model::sample::{STALE_NAN_BITS, is_stale};
 use metricsdb_model::{
-    Budget, Error, Grouping, Groups, HistogramSamples, Labels, ResetHint, Result, Samples, SeriesSet,
+    Budget, Error, Freed, Grouping, Groups, HistogramSamples, Labels, ResetHint, Result, Samples, SeriesSet,
     TimeRange,
 };
 use rayon::prelude::*;
@@ -40,39 +40,6 @@ pub(crate) enum LabelColumn<'a> {
         set: Arc<dyn SeriesSet + 'a>,
         index: Vec<u32>,
     },
-}
-
-/// More label sets are freed by the pool: each is an allocation of its own, and who stopped a query should not wait.
-const FREED_BY_POOL: usize = 1 << 13;
-
-/// Freed at once.
-const FREED_AT_ONCE: usize = 1 << 12;
-
-/// Frees them piece by piece: a thread that waits for a part of its query looks up in between, and others' queries
-/// begin.
-fn free_by_pool(mut labels: Vec<Labels>) {
-    if labels.len() > FREED_BY_POOL {
-        rayon::spawn(move || {
-            labels.truncate(labels.len() - FREED_AT_ONCE);
-            rayon::yield_now();
-            free_by_pool(labels);
-        });
-    }
-}
-
-/// Label sets that are freed by the pool where they are many, however the query ends.
-pub struct Freed(pub Vec<Labels>);
-
-impl Freed {
-    pub(crate) fn take(&mut self) -> Vec<Labels> {
-        std::mem::take(&mut self.0)
-    }
-}
-
-impl Drop for Freed {
-    fn drop(&mut self) {
-        free_by_pool(self.take());
-    }
 }
 
 impl Drop for LabelColumn<'_> {
@@ -111,7 +78,7 @@ impl LabelColumn<'_> {
                         Err(error) => whole = Err(error),
                     }
                 }
-                whole.map(|()| all.take())
+                whole.map(|()| std::mem::take(&mut all.0))
             }
         }
     }

@@ -46,7 +46,6 @@ use metricsdb_model::{Answer, Budget, Error, Grouping, Result, SeriesSet, Source
 use crate::annotations::{Note, Notes};
 use crate::syntax::tree::{Aggregate, AggregateOp, Binary, BinaryOp, Expr, ExprKind, ValueType};
 pub use alone::alone;
-pub use block::Freed;
 use block::{Block, Vector, present};
 use grid::Grid;
 pub use memo::Memo;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use metricsdb_model::order::{sort_by, sort_owned};
-use metricsdb_model::{AnswerKind, Budget, Error, Histogram, Labels, Layout, Matrix, Result, Samples};
+use metricsdb_model::{AnswerKind, Budget, Error, Freed, Histogram, Labels, Layout, Matrix, Result, Samples};
 
-use super::block::{Block, Freed, present};
+use super::block::{Block, present};
 use super::cells::Cell;
 use super::grid::{CELLS_PER_CHECK, Grid};
 use super::labels::drop_metadata;

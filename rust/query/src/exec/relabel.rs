@@ -4,10 +4,10 @@ use std::cmp::Ordering;
 
 use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::order::sort_by;
-use metricsdb_model::{Budget, Labels, Result, Span};
+use metricsdb_model::{Budget, Freed, Labels, Result, Span};
 
 use super::Evaluator;
-use super::block::{Block, Freed};
+use super::block::Block;
 use super::grid::Grid;
 use super::labels::natural;
 use crate::function::label::{LabelJoin, LabelReplace};
