@@ -5,7 +5,7 @@ use std::sync::Arc;
 use metricsdb_model::budget::Limits;
 use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{Budget, Labels, Result};
-use metricsdb_query::alert::backtest::{self, Times};
+use metricsdb_query::alert::backtest::{self, Sink, Times};
 use metricsdb_query::alert::identity::Render;
 use metricsdb_query::alert::{Change, Plan, Tally};
 use polars::prelude::*;
@@ -35,15 +35,9 @@ impl NativeDatabase {
         lookback_ms: i64,
         render: Option<Py<PyAny>>,
     ) -> PyResult<Vec<PyDataFrame>> {
-        let plans: Vec<Arc<Plan>> = rules.iter().map(|rule| rule.plan.clone()).collect();
-        let mutings = alerts::mutings(mutings);
         let times = Times { start, end, step, offset_ms, lookback_ms };
-        self.rehearse(py, &plans, |budget| {
-            let all = plans.iter().map(|plan| (&**plan, Vec::new())).collect();
-            let mut render = render.as_ref().map(rendering);
-            let render = render.as_mut().map(|render| render as &mut Render<'_>);
-            let found = backtest::backtest(all, &mutings, times, &*self.stores(), budget, render)?;
-            found.iter().zip(&plans).map(|(changes, plan)| change_frame(changes, plan, budget)).collect()
+        self.rehearse(py, &rules, mutings, times, render, Vec::new, |found, plans, budget| {
+            found.iter().zip(plans).map(|(changes, plan)| change_frame(changes, plan, budget)).collect()
         })
     }
 
@@ -63,31 +57,47 @@ impl NativeDatabase {
         lookback_ms: i64,
         render: Option<Py<PyAny>>,
     ) -> PyResult<PyDataFrame> {
-        let plans: Vec<Arc<Plan>> = rules.iter().map(|rule| rule.plan.clone()).collect();
-        let mutings = alerts::mutings(mutings);
         let times = Times { start, end, step, offset_ms, lookback_ms };
-        self.rehearse(py, &plans, |budget| {
-            let all = plans.iter().map(|plan| (&**plan, Tally::new(&incidents))).collect();
-            let mut render = render.as_ref().map(rendering);
-            let render = render.as_mut().map(|render| render as &mut Render<'_>);
-            let mut found = backtest::backtest(all, &mutings, times, &*self.stores(), budget, render)?;
-            found.iter_mut().for_each(|tally| tally.finish(end));
-            tally_frame(&found)
-        })
+        self.rehearse(
+            py,
+            &rules,
+            mutings,
+            times,
+            render,
+            || Tally::new(&incidents),
+            |mut found, _, _| {
+                found.iter_mut().for_each(|tally| tally.finish(end));
+                tally_frame(&found)
+            },
+        )
     }
 }
 
 impl NativeDatabase {
-    fn rehearse<T: Send>(
+    /// Runs the alerts over the past, each into a `sink` of its own, and makes something of these.
+    #[allow(clippy::too_many_arguments)] // what both rehearsals take
+    fn rehearse<S: Sink, T: Send>(
         &self,
         py: Python<'_>,
-        plans: &[Arc<Plan>],
-        work: impl FnOnce(&Budget) -> Result<T> + Send,
+        rules: &[PyRef<'_, AlertRule>],
+        mutings: Vec<NativeMuting>,
+        times: Times,
+        render: Option<Py<PyAny>>,
+        sink: impl Fn() -> S + Send,
+        made: impl FnOnce(Vec<S>, &[Arc<Plan>], &Budget) -> Result<T> + Send,
     ) -> PyResult<T> {
+        let plans: Vec<Arc<Plan>> = rules.iter().map(|rule| rule.plan.clone()).collect();
+        let mutings = alerts::mutings(mutings);
         // Evaluations come in parts, of which memory alone needs a limit.
         let limits = Limits { samples_max: u64::MAX, ..self.limits };
         let what = format!("backtest of {}", plans.first().map_or("nothing", |plan| &plan.name));
-        self.run_as(py, Class::Batch, "alerts", &what, limits, work)
+        self.run_as(py, Class::Batch, "alerts", &what, limits, |budget| {
+            let all = plans.iter().map(|plan| (&**plan, sink())).collect();
+            let mut render = render.as_ref().map(rendering);
+            let render = render.as_mut().map(|render| render as &mut Render<'_>);
+            let found = backtest::backtest(all, &mutings, times, &*self.stores(), budget, render)?;
+            made(found, &plans, budget)
+        })
     }
 }
 
