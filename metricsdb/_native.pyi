@@ -53,13 +53,13 @@ class Read:
     def matches(self, frame: pl.DataFrame) -> pl.DataFrame: ...
 
 class Sampling:
-    """Which series of a store stand for others: hash of the labels, draw, stratum, its series, those drawn of it."""
+    """Which series of a store stand for others; ``drawn``: ``series``, ``draw``, ``stratum``, ``of``, ``kept``."""
 
     def __init__(
         self,
         draws: list[tuple[str, int, bool]],
         range: tuple[int, int],
-        series: list[tuple[int, int, int, int, int]],
+        drawn: pl.DataFrame,
     ) -> None: ...
     @staticmethod
     def units(frame: pl.DataFrame) -> pl.DataFrame: ...
@@ -129,7 +129,7 @@ class NativeDatabase:
         beside: list[NativeDatabase],
         away: list[tuple[int, int, str]],
         warnings: list[str],
-        samplings: list[Sampling | None] | None = None,
+        samplings: list[Sampling | None],
     ) -> NativeDatabase: ...
     def at_level(self, every_ms: int) -> NativeDatabase | None: ...
     @staticmethod

@@ -81,7 +81,7 @@ def duration_ms(value: DurationLike, what: str = "duration") -> int:
     raise ConfigError(f"{what} {value!r} is not a duration; write it as '30s', '5m', '1h30m', or seconds")
 
 
-_UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
+_UNITS = (("d", DAY_MS), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
 
 
 def duration_text(ms: int) -> str:

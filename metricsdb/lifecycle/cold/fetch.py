@@ -21,6 +21,7 @@ from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.manifest import Part, Tombstone
 from metricsdb.lifecycle.cold.objects import Missing
 from metricsdb.lifecycle.cold.parts import slices
+from metricsdb.lifecycle.sampling import Keep
 from metricsdb.times import DAY_MS
 
 __all__ = ["Frames", "Tiers", "empty", "load", "part_frames"]
@@ -31,7 +32,7 @@ PIECE_SAMPLES = 2_000_000
 # Hashes of series that selectors took, which are kept: 8 bytes each.
 MATCHED_MAX = 4 << 20
 # The newest histogram before a window tells whether its first one is a reset: it is looked for so far back.
-HISTOGRAM_LOOK_BACK_MS = 86_400_000
+HISTOGRAM_LOOK_BACK_MS = DAY_MS
 _FIRST, _LAST = -(2**63), 2**63 - 1
 # What a query asks for is refused before it is fetched where its bytes come to so many times what may be kept: memory
 # takes about as many as Parquet, of some data less.
@@ -110,17 +111,19 @@ class _Shadow:
 def _sampling(drawn: pl.DataFrame, part: Part, untils: dict[str, int], beside: bool) -> Sampling:
     texts = drawn["sampled_by"].unique().sort().to_list()
     pinned = ", and pinned series stand beside it" if beside else ""
-    scales = {text: not beside and "hours" not in text and not text.startswith("top") for text in texts}
-    draws = [(text + pinned, untils.get(text, part.end_ms), scales[text]) for text in texts]
+    draws = [
+        (text + pinned, untils.get(text, part.end_ms), not beside and Keep.parse(text).kind == "series")
+        for text in texts
+    ]
     rows = drawn.select(
         "series",
-        pl.col("sampled_by").replace_strict(texts, range(len(texts)), return_dtype=pl.UInt32),
+        pl.col("sampled_by").replace_strict(texts, range(len(texts)), return_dtype=pl.UInt32).alias("draw"),
         pl.concat_str("sampled_by", "sampled_group", separator="\x1f").hash().alias("stratum"),
-        pl.col("sampled_of").fill_null(1),
-        pl.col("sampled_kept").fill_null(1),
+        pl.col("sampled_of").fill_null(1).alias("of"),
+        pl.col("sampled_kept").fill_null(1).alias("kept"),
     )
     day = part.start_ms // DAY_MS * DAY_MS
-    return Sampling(draws, (day, day + DAY_MS - 1), rows.rows())
+    return Sampling(draws, (day, day + DAY_MS - 1), rows)
 
 
 def part_frames(series: pl.DataFrame, samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:

@@ -158,21 +158,19 @@ pub struct Sampling(Arc<metricsdb_model::Sampling>);
 #[pymethods]
 impl Sampling {
     /// `draws`: text, the last time (ms) that was drawn from, and whether sums can be scaled. The store has samples in
-    /// `range`. A row a series: hash of its labels, number of its draw, stratum, series that this had, and that were
-    /// drawn of it.
+    /// `range`. `drawn` has a row a series: `series`, the hash of its labels (UInt64), `draw`, the number of its draw (UInt32),
+    /// `stratum` (UInt64), `of` series that this had, and `kept` of them (UInt32).
     #[new]
     fn new(
+        py: Python<'_>,
         draws: Vec<(String, i64, bool)>,
         range: (i64, i64),
-        series: Vec<(u64, u32, u64, u32, u32)>,
-    ) -> Sampling {
+        drawn: PyDataFrame,
+    ) -> PyResult<Sampling> {
         let draws = draws.into_iter().map(|(text, until, scales)| Draw { text, until, scales }).collect();
-        let series = series
-            .into_iter()
-            .map(|(hash, draw, stratum, of, kept)| (hash, Drawn { draw, stratum, of, kept }))
-            .collect();
         let range = TimeRange::new(range.0, range.1);
-        Sampling(Arc::new(metricsdb_model::Sampling { draws, series, range }))
+        let series = call::short(py, || drawn_rows(&drawn.0).map_err(output::frame_error))?;
+        Ok(Sampling(Arc::new(metricsdb_model::Sampling { draws, series, range })))
     }
 
     /// A number a row of a frame of labels, a String column each: the same in every process, and for all metrics and buckets of
@@ -186,6 +184,13 @@ impl Sampling {
             output::frame(vec![Column::new("unit".into(), rows.iter().map(unit).collect::<Vec<u64>>())])
         })
     }
+}
+
+fn drawn_rows(frame: &DataFrame) -> PolarsResult<HashMap<u64, Drawn>> {
+    let whole = |name| PolarsResult::Ok(frame.column(name)?.u64()?.into_no_null_iter());
+    let half = |name| PolarsResult::Ok(frame.column(name)?.u32()?.into_no_null_iter());
+    let rows = whole("series")?.zip(half("draw")?).zip(whole("stratum")?).zip(half("of")?.zip(half("kept")?));
+    Ok(rows.map(|(((hash, draw), stratum), (of, kept))| (hash, Drawn { draw, stratum, of, kept })).collect())
 }
 
 fn text(predicate: &Predicate) -> String {
@@ -248,15 +253,13 @@ impl NativeDatabase {
     /// first stands, and its own before all. `away`: times (ms, both included) whose samples are not there, and why;
     /// queries that look there fail. `warnings` are remarks of every answer. `samplings`: store by store, which of its
     /// series stand for others.
-    #[pyo3(signature = (beside, away, warnings, samplings = None))]
     fn with_beside(
         &self,
         beside: Vec<PyRef<'_, NativeDatabase>>,
         away: Vec<(i64, i64, String)>,
         warnings: Vec<String>,
-        samplings: Option<Vec<Option<PyRef<'_, Sampling>>>>,
+        samplings: Vec<Option<PyRef<'_, Sampling>>>,
     ) -> NativeDatabase {
-        let samplings = samplings.unwrap_or_default();
         let samplings = samplings.into_iter().map(|one| one.map(|one| one.0.clone())).collect();
         let away = away.into_iter().map(|(start, end, why)| (TimeRange::new(start, end), why)).collect();
         let stores = beside.iter().map(|other| other.store.clone()).collect();

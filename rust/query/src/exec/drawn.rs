@@ -4,7 +4,7 @@
 //! series come to, and series that a query leaves out count as zeros in its variance. Of a stratum of one drawn series no
 //! variance can be seen: what it would be if each series had been drawn by itself stands for it, which is more.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use metricsdb_model::{Budget, Drawn, Result, TimeRange};
 use rayon::prelude::*;
@@ -65,7 +65,8 @@ struct Tally {
     /// Of series that stand for themselves.
     count: f64,
     sum: f64,
-    strata: HashMap<u64, Stratum>,
+    /// In an order, so that sums are the same each time.
+    strata: BTreeMap<u64, Stratum>,
 }
 
 impl Tally {
