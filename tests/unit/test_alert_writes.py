@@ -8,9 +8,7 @@ import metricsdb as mdb
 from metricsdb.config import Limit
 from metricsdb.errors import MetricsDBError
 from metricsdb.testing import FakeClock
-
-MINUTE = 60_000
-T0 = 1_700_000_040_000 - 1_700_000_040_000 % MINUTE
+from tests.unit.test_alerts import MINUTE, T0, fill
 
 
 @pytest.fixture
@@ -23,9 +21,7 @@ def db(clock):
     """`x` of `a` is gone after two minutes, and that of `b` begins."""
     with mdb.Database(clock=clock) as db:
         for instance, values in {"a": [9, 9, float("nan")], "b": [None, None, 9, 9, 9]}.items():
-            for i, value in enumerate(values):
-                if value is not None:
-                    db.append({"__name__": "x", "instance": instance}, [(T0 + i * MINUTE) / 1000], [value])
+            fill(db, values, instance)
         yield db
 
 

@@ -48,6 +48,12 @@ fn opened(disk: &Disk) -> Database {
     Database::open(Options::default(), opening).unwrap().0
 }
 
+fn reopened(db: Database, disk: &Disk) -> Database {
+    db.close().unwrap();
+    drop(db);
+    opened(disk)
+}
+
 fn series(db: &Database) -> u64 {
     db.register(&[Labels::from_pairs([("__name__", "x")]).unwrap()]).unwrap().0[0]
 }
@@ -176,9 +182,7 @@ proptest! {
                 }
                 Op::Checkpoint => { db.checkpoint().unwrap(); }
                 Op::Reopen => {
-                    db.close().unwrap();
-                    drop(db);
-                    db = opened(&disk);
+                    db = reopened(db, &disk);
                     id = series(&db);
                 }
             }

@@ -139,9 +139,7 @@ proptest! {
                 }
                 Op::Checkpoint => { db.checkpoint().unwrap(); }
                 Op::Reopen => {
-                    db.close().unwrap();
-                    drop(db);
-                    db = opened(&disk);
+                    db = reopened(db, &disk);
                     id = series(&db);
                 }
             }
