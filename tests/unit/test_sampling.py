@@ -213,6 +213,13 @@ def test_what_is_younger_is_whole_and_windows_over_the_edge_are_not_scaled():
     assert "windows that reach over its end are not scaled" in said[0]
 
 
+def test_groups_by_a_label_of_any_name_are_scaled():
+    db = aged(*filled("1 in 5 by hours"))
+    values, said = ask(db, "count(m)")
+    assert values == {(): sum(JOBS.values())}
+    assert "1 in 5 by hours): scaled" in said[0]
+
+
 def test_hours_leave_all_series_and_scale_nothing():
     db, clock = filled("1 in 4 hours")
     aged(db, clock)

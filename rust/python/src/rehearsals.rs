@@ -83,7 +83,7 @@ impl NativeDatabase {
         mutings: Vec<NativeMuting>,
         times: Times,
         render: Option<Py<PyAny>>,
-        sink: impl Fn() -> S + Send,
+        sink: impl Fn() -> S + Sync,
         made: impl FnOnce(Vec<S>, &[Arc<Plan>], &Budget) -> Result<T> + Send,
     ) -> PyResult<T> {
         let plans: Vec<Arc<Plan>> = rules.iter().map(|rule| rule.plan.clone()).collect();
