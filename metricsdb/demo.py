@@ -282,7 +282,7 @@ def _account(db: Database, console: Console) -> None:
     total, samples = int(memory["bytes"].sum()), stats.get("samples", 0)
     console.print(
         f"{total / 1e6:,.0f} MB for {stats.get('series', 0):,} series and {samples:,} samples: "
-        f"[bold]{total / max(samples, 1):.2f} bytes a sample[/bold], labels and index included."
+        f"[bold]{total / max(samples, 1):.2f} bytes a sample[/bold], labels, index and freed memory included."
     )
 
 
