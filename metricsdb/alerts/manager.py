@@ -454,6 +454,13 @@ class Alerts:
             external_url="" if made is None else made.external_url,
         )
 
+    def _at(self, at_ms: int) -> Render:
+        """What renders texts as they would have been at a time."""
+        own = self.render
+        if own != self._expanded:
+            return own
+        return lambda text, labels, value: self._expanded(text, labels, value, at_ms)
+
     def _samples(self, expr: str, at_ms: int) -> Iterator[tuple[dict[str, str], float]]:
         native = self._sight([expr], (at_ms, at_ms, 0, self._lookback_ms))
         frame, _, _ = native.query(expr, at_ms, at_ms, 0, self._lookback_ms, False, "alert", False, 0, "")
@@ -468,8 +475,8 @@ class Alerts:
         ``labels``, ``level``, ``state``, ``value``, ``notified``, ``muted`` (why not), ``text`` (annotations,
         rendered), ``route``."""
         at_ms = time_ms(at, self._clock.now_ms(), "at")
-        one = (at_ms, self._lookback_ms, self._labels)
-        return rehearse.preview(self._sight, statement, lambda alert: self._mutings(alert, at_ms), self.render, *one)
+        one = (self._at(at_ms), at_ms, self._lookback_ms, self._labels)
+        return rehearse.preview(self._sight, statement, lambda alert: self._mutings(alert, at_ms), *one)
 
     def backtest(
         self,
