@@ -417,6 +417,20 @@ class Alerts:
             self.pipeline, self.deliver = made, made.receive
         return made
 
+    def silence(self, matchers: str, start: Time = "now", end: Time = "+1h", *, by: str = "", comment: str = "") -> str:
+        """Tells nobody of what ``matchers`` (``team="db", instance=~"db-.*"``) take, for a time; returns the id, which
+        ``unsilence`` takes. ``pipeline.silences()`` shows them. Raises ``ConfigError``, also before ``route``."""
+        return self._routed().silence(matchers, start, end, by, comment)
+
+    def unsilence(self, id: str) -> None:
+        """Ends a silence now. Raises ``ConfigError`` where none has this id."""
+        self._routed().unsilence(id)
+
+    def _routed(self) -> Pipeline:
+        if self.pipeline is None:
+            raise ConfigError("nothing is routed, so nobody is told of anything; call db.alerts.route first")
+        return self.pipeline
+
     def send(self) -> int:
         """Hands over what waits for its receivers, a hundred messages to each at most; returns how many were taken.
 

@@ -31,6 +31,10 @@ _OWN = ("alert", "timestamp", "value", "alert_level", "alert_from", "alert_to", 
         "alert_notify", "alert_muted")  # fmt: skip
 
 
+# From the lowest level to the highest of seven.
+_COLOURS = ("#f2a93b", "#ee8a2f", "#e5682b", "#d62728", "#ac1a35", "#7d1138", "#4b0a30")
+
+
 class Times(NamedTuple):
     """Evaluations at ``start``, ``start + step``, …, not after ``end``; queries look ``offset`` back. Milliseconds."""
 
@@ -299,7 +303,7 @@ class Backtest:
             x=altair.X("start:T", title=None, scale=scale),
             x2="end:T",
             y=altair.Y("instance:N", title=None),
-            color=altair.Color("level:N", title="level"),
+            color=self._colours(altair),
             opacity=altair.condition("datum.notified", altair.value(1.0), altair.value(0.45)),
             tooltip=["instance:N", "level:N", "start:T", "end:T", "seconds:Q", "value:Q", "notified:N"],
         )
@@ -311,6 +315,15 @@ class Backtest:
             )
         drawn: alt.Chart = layers if title is None else layers.properties(title=title)
         return drawn
+
+    def _colours(self, altair: Any) -> Any:
+        """The higher a level, the darker; no legend where there are none."""
+        names = [level["name"] for alert, _ in self._alerts for level in alert.describe()["levels"]]
+        levels = list(dict.fromkeys(name for name in names if name is not None))
+        last = len(_COLOURS) - 1 if len(levels) > 3 else 3
+        chosen = [_COLOURS[i * last // max(len(levels) - 1, 1)] for i in range(len(levels))] or _COLOURS[:1]
+        scale = altair.Scale(domain=levels or ["firing"], range=chosen)
+        return altair.Color("level:N", title="level", scale=scale, legend=altair.Legend() if levels else None)
 
     def as_mutings(self, on: Sequence[str], reason: str) -> list[Muting]:
         """The episodes as reasons not to tell of instances with equal labels."""

@@ -220,12 +220,12 @@ def _key(labels: Labels) -> Key:
 
 def _firing(one: _Evaluated) -> Iterator[Labels]:
     """The labels of each instance that fires, as receivers see them."""
-    if isinstance(one.native, AlertRule):
-        templates = one.native.describe()["templates"]
-        own = {name: text for name, text in one.labels.items() if name not in templates}
-        for labels, _level, _state, _since, firing, *_ in one.native.active():
-            if firing is not None:
-                yield {k: v for k, v in (labels | own | {"alertname": one.rule.name}).items() if v}
+    assert isinstance(one.native, AlertRule)
+    templates = one.native.describe()["templates"]
+    own = {name: text for name, text in one.labels.items() if name not in templates}
+    for labels, _level, _state, _since, firing, *_ in one.native.active():
+        if firing is not None:
+            yield {k: v for k, v in (labels | own | {"alertname": one.rule.name}).items() if v}
 
 
 def _alike(one: float, other: float) -> bool:

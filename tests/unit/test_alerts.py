@@ -233,7 +233,13 @@ def test_what_fires_is_said_again_after_missed_evaluations_and_after_a_restart(t
                 clock.move(75)
             db.tick()
             clock.move(15)
-    assert [at - T0 for _, _, at in taker.all] == [0, 75_000, 90_000]
+    # Within a minute once, as long as nothing changes.
+    with mdb.Database(tmp_path, clock=clock) as db:
+        db.alerts.deliver = taker
+        for _ in range(4):
+            db.tick()
+            clock.move(15)
+    assert [at - T0 for _, _, at in taker.all] == [0, 75_000, 90_000, 105_000, 120_000]
     assert {alert.starts_at_ms for alert, _, _ in taker.all} == {T0}
 
 
