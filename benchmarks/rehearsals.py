@@ -1,8 +1,8 @@
 """What alerts cost: 10,000 statements live every 15 s over 100,000 series, and rehearsals of a month.
 
 cores        CPU seconds of an evaluation of all statements (median of eight; with their series and deliveries) by 15
-backtest     one alert over 30 days at 1-minute steps on 1,000 series, wall time (best of three)
-sweep        100 variants of it (thresholds x FOR) from one scan, in backtests
+backtest     one alert over 30 days at 1-minute steps on 1,000 series: wall time and CPU time, best of three
+sweep        100 variants of it (thresholds x FOR) from one scan, the same, and in backtests
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(quick: bool = False) -> list[dict]:
         # Ten alerts on each of some selectors, as teams write them: equal expressions are evaluated once.
         "ten a selector": lambda i: f'load{{job="{i // 10}"}} > 0.{90 + i % 10}',
         "each its own": lambda i: f'load{{shard="{i}"}} > 0.95',
-        "rates, ten a selector": lambda i: f'rate(requests_total{{job="{i // 10}"}}[5m]) > {50 + i % 10}',
+        "rates, ten a selector": lambda i: f'rate(requests_total{{job="{i // 10}"}}[5m]) > {30 + i % 10}',
     }
     live = [_live(name, kind, series, statements) for name, kind in kinds.items()]
     return [*live, *_rehearsed(series // 100 if not quick else 50, days)]
@@ -54,8 +54,10 @@ def _live(name: str, kind, series: int, statements: int) -> dict:
         told = []
         db.alerts.deliver = lambda alerts, _now_ms: told.extend(alerts)
         clauses = 'FOR 1m LABELS {team="t"} ANNOTATIONS {summary="{{ $labels.instance }} is at {{ $value }}"}'
-        text = "\n".join(f"ALERT A{i} WHEN {kind(i)} {clauses}" for i in range(statements))
-        db.alerts.install(f"GROUP g EVERY {EVERY_S}s {{ {text} }}")
+        for first in range(0, statements, 1_000):
+            group = range(first, min(first + 1_000, statements))
+            text = "\n".join(f"ALERT A{i} WHEN {kind(i)} {clauses}" for i in group)
+            db.alerts.install(f"GROUP g{first} EVERY {EVERY_S}s {{ {text} }}")
         level, count = rng.uniform(0, 0.9, series), rng.uniform(0, 1e6, series)
         spent = []
         # The first minutes fill the windows; the last evaluations count.
@@ -91,22 +93,32 @@ def _rehearsed(series: int, days: int) -> list[dict]:
         for step in range(minutes):
             level = np.clip(level + rng.normal(0, 0.02, series), 0, 1)
             db.append_batch(refs, end - (minutes - step) * 60, np.round(level, 3))
-        walls, sweeps = [], []
+        backtests, sweeps = [], []
         for _ in range(3):
-            before = time.perf_counter()
+            before = _now()
             done = db.alerts.backtest(STATEMENT, end - minutes * 60, end)
-            walls.append(time.perf_counter() - before)
+            backtests.append(_now() - before)
         for _ in range(2):
-            before = time.perf_counter()
+            before = _now()
             swept = done.sweep(threshold=THRESHOLDS, for_=FORS)
-            sweeps.append(time.perf_counter() - before)
+            sweeps.append(_now() - before)
         assert swept.height == len(THRESHOLDS) * len(FORS)
         same = swept.filter((pl.col("threshold") == 0.9) & (pl.col("for") == "5m"))
         assert same["pages"].item() == done.summary["pages"]
     return [
         {
             "table": f"rehearsals of {days} days at 1-minute steps, {series:,} series",
-            "transitions": done.transitions.height, "backtest s": min(walls), "sweep of 100 s": min(sweeps),
-            "sweep in backtests": min(sweeps) / min(walls),
+            "transitions": done.transitions.height,
+            "backtest s, cpu s": " ".join(f"{one:.2f}" for one in _best(backtests)),
+            "sweep s, cpu s": " ".join(f"{one:.2f}" for one in _best(sweeps)),
+            "sweep in backtests, by cpu": _best(sweeps)[1] / _best(backtests)[1],
         }
     ]  # fmt: skip
+
+
+def _now() -> np.ndarray:
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def _best(spent: list[np.ndarray]) -> np.ndarray:
+    return np.min(spent, axis=0)
