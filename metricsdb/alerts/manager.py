@@ -468,8 +468,9 @@ class Alerts:
             external_url="" if made is None else made.external_url,
         )
 
-    def _at(self, at_ms: int) -> Render:
-        """What renders texts as they would have been at a time."""
+    def render_at(self, at_ms: int) -> Render:
+        """What renders texts as of a time: `query` in them is asked of what was stored then. ``render`` where that was
+        set to something else."""
         own = self.render
         if own != self._expanded:
             return own
@@ -489,7 +490,7 @@ class Alerts:
         ``labels``, ``level``, ``state``, ``value``, ``notified``, ``muted`` (why not), ``text`` (annotations,
         rendered), ``route``."""
         at_ms = time_ms(at, self._clock.now_ms(), "at")
-        one = (self._at(at_ms), at_ms, self._lookback_ms, self._labels)
+        one = (self.render_at(at_ms), at_ms, self._lookback_ms, self._labels)
         return rehearse.preview(self._sight, statement, lambda alert: self._mutings(alert, at_ms), *one)
 
     def backtest(

@@ -107,6 +107,7 @@ class _Timeline:
             if broken:
                 return failed + broken
             now = self._next(now)
+        self.arrivals.until(self.test.last_ms)
         for alert in alerts:
             failed += self._alerts(alert)
         for expr in self.test.promql_expr_test or ():
@@ -145,16 +146,17 @@ class _Timeline:
     # --- expectations -----------------------------------------------------------------------------
 
     def _alerts(self, test: AlertTest) -> list[str]:
-        render = self.db.alerts.render
         found: list[tuple[Labels, Labels]] = []
-        rules = [rule for group in self.db.alerts.groups() for rule in group.rules if rule.name == test.alertname]
-        for alert in (alert for rule in rules for alert in rule.alerts):
-            levels = alert.describe()["levels"]
-            for labels, level, _state, _since, firing, value, *_ in alert.active():
-                if firing is not None:
-                    whole = named(alert, level, labels, value, render)
-                    said = levels[level]["annotations"].items()
-                    found.append((whole, {name: render(text, whole, value) for name, text in said}))
+        for group in self.db.alerts.groups():
+            render = self.db.alerts.render_at(group.evaluated_ms or 0)
+            rules = (rule for rule in group.rules if rule.name == test.alertname)
+            for alert in (alert for rule in rules for alert in rule.alerts):
+                levels = alert.describe()["levels"]
+                for labels, level, _state, _since, firing, value, *_ in alert.active():
+                    if firing is not None:
+                        whole = named(alert, level, labels, value, render)
+                        said = levels[level]["annotations"].items()
+                        found.append((whole, {name: render(text, whole, value) for name, text in said}))
         return compared_alerts(test, found, self.test.title)
 
     def _transitions(self, test: TransitionTest) -> list[str]:

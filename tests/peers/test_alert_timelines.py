@@ -95,7 +95,8 @@ class Between:
     def __init__(self) -> None:
         self.target = ""
         self.posts: list[list[dict]] = []
-        self.told: dict[tuple[Key, str, str], int] = {}
+        # Whom people were told of: the alert, its status, its start.
+        self.told: set[tuple[Key, str, str]] = set()
         here = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -105,7 +106,7 @@ class Between:
                 if self.path == "/hook":
                     for alert in json.loads(body)["alerts"]:
                         key = (alert["labels"]["alertname"], alert["labels"]["instance"])
-                        here.told[key, alert["status"], alert["startsAt"]] = 1
+                        here.told.add((key, alert["status"], alert["startsAt"]))
                 else:
                     status = httpx.post(here.target + self.path, content=body, headers=dict(self.headers)).status_code
                     here.posts.append(json.loads(body))
@@ -151,9 +152,10 @@ def opened(folder: Path, clock: FakeClock, url: str) -> tuple[mdb.Database, Pipe
 
 def statements() -> str:
     text = 'ANNOTATIONS {text="{{ $labels.instance }} is at {{ $value }}"}'
-    alerts = (f'ALERT {name} WHEN level{{of="{name}"}} > 0 {more} {text}' for name, (more, _) in TIMELINES.items())
-    # `of` only says whose series it is.
-    alerts = (one.replace("ALERT ", "ALERT ", 1).replace(" WHEN", " BY (instance) WHEN", 1) for one in alerts)
+    alerts = (
+        f'ALERT {name} BY (instance) WHEN level{{of="{name}"}} > 0 {more} {text}'
+        for name, (more, _) in TIMELINES.items()
+    )
     return "GROUP g EVERY 5s {\n" + "\n".join(alerts) + "\n}"
 
 

@@ -137,6 +137,11 @@ def test_rule_files_of_prometheus_take_part(tmp_path):
     assert "order rule_files" in text
 
 
+def test_samples_after_the_last_evaluation_are_there(tmp_path):
+    expr = '    promql_expr_test: [{expr: "sum(used)", eval_time: 2m, exp_samples: [{labels: "{}", value: 0.9}]}]\n'
+    assert "SUCCESS" in case(tmp_path, expr, statements="GROUP g EVERY 1h { RECORD r = used }")
+
+
 def test_nothing_to_run_is_no_error(tmp_path):
     assert "SUCCESS" in case(tmp_path, "    transition_test: [{alertname: A, eval_time: 3m}]\n", head="", statements="")
 
