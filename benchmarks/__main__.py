@@ -12,7 +12,7 @@ import polars as pl
 
 NAMES = [
     "ingest", "memory", "index", "codecs", "queries", "guard", "frames", "downsampling", "rollups", "cold", "subscribe",
-    "alerts", "server", "spike", "tiers",
+    "alerts", "rehearsals", "server", "spike", "tiers",
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "Render",
     "Sight",
     "evaluate",
+    "folded",
     "hint",
     "named",
     "plain",
@@ -87,6 +88,8 @@ def evaluate(
             spent = clock.monotonic() - begun
             for rule in batch:
                 rule.evaluated_ms, rule.seconds = at_ms, spent / len(batch)
+    if _resends(group, at_ms):
+        group.told_ms = at_ms
     return done
 
 
@@ -155,8 +158,8 @@ def rendered(render: Render) -> Callable[[dict[str, str], dict[str, str], float,
 
 
 def _resends(group: Group, at_ms: int) -> bool:
-    """Whether a minute has begun since the evaluation before this one."""
-    return at_ms // RESEND_MS != (at_ms - group.every_ms) // RESEND_MS
+    """Whether a minute has begun since all that fires was delivered, or nobody of this process did it yet."""
+    return group.told_ms is None or at_ms // RESEND_MS != group.told_ms // RESEND_MS
 
 
 def postable(
@@ -186,14 +189,18 @@ def postable(
     for _at, labels, level, _from, _to, value, fires, _flapping, _told, _why, since in told:
         since = at_ms if since is None else since
         if level is None:
-            summary = {"alertname": name, "alertfolded": "true"}
-            texts = {"summary": f"{value:.0f} more instances of {name} fire"}
+            summary, texts = folded(name, value)
             found.append(
                 (PostableAlert(summary, texts, since, until_ms if fires else at_ms, url), hint(levels[0]["route"]))
             )
         elif not fires:
             add(labels, level, value, since, at_ms)
     return found
+
+
+def folded(name: str, count: float) -> tuple[dict[str, str], dict[str, str]]:
+    """Labels and annotations of the one alert that stands for what is past `CAP`."""
+    return {"alertname": name, "alertfolded": "true"}, {"summary": f"{count:.0f} more instances of {name} fire"}
 
 
 def named(alert: AlertRule, level: int, labels: Mapping[str, str], value: float, render: Render) -> dict[str, str]:

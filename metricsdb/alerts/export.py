@@ -109,6 +109,7 @@ class StatementGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     interval_ms: int | None = None
     offset_ms: int = 0
     labels: dict[str, str] = {}
+    limit: int | None = None
 
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> StatementGroup:
@@ -132,7 +133,7 @@ def installed(groups: Iterable[Group]) -> list[StatementGroup]:
             if rule.record is not None:
                 statements.append(Recording(rule.name, rule.expr, dict(rule.labels), rule.text, rule.backfill_ms or 0))
             statements += [_described(alert.describe(), alert.text) for alert in rule.alerts]
-        made.append(StatementGroup(group.name, statements, group.every_ms, group.offset_ms))
+        made.append(StatementGroup(group.name, statements, group.every_ms, group.offset_ms, limit=group.limit))
     return made
 
 
@@ -229,6 +230,10 @@ class _Export:
         made: dict[str, Any] = {"name": group.name}
         made |= {"interval": duration_text(group.interval_ms)} if group.interval_ms else {}
         made |= {"query_offset": duration_text(group.offset_ms)} if group.offset_ms else {}
+        if group.limit is not None:
+            made["limit"] = group.limit
+            levels = [one.name for one in group.statements if isinstance(one, Statement) and len(one.levels) > 1]
+            self.inexact += [f"{name}: LIMIT counts each level for itself" for name in levels]
         if group.labels:
             # Older servers know no labels of a group: each rule gets them.
             for rule in rules:

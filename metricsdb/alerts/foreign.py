@@ -57,6 +57,7 @@ def grafana(
                 continue
             rules += [_grafana_rule(one, level, group, datasource, inexact) for level in one.levels]
             _common(one, inexact, ("COOLDOWN", "FLAP", "CAP", "INHIBITED BY", "HOLD", "DURING"))
+        inexact += _limited(group)
         head = {"orgId": org, "name": group.name, "folder": folder}
         made.append(head | {"interval": duration_text(group.interval_ms or step_ms), "rules": rules})
     return Provisioned({"apiVersion": 1, "groups": made}, inexact)
@@ -118,6 +119,7 @@ def datadog(groups: Iterable[StatementGroup], *, step_ms: int = 60_000) -> Provi
     inexact: list[str] = []
     made = []
     for group in groups:
+        inexact += _limited(group)
         for one in group.statements:
             if isinstance(one, Recording):
                 inexact.append(f"{one.record}: RECORD is left out")
@@ -180,6 +182,10 @@ def _common(alert: Statement, inexact: list[str], clauses: Iterable[str]) -> Non
         "KEEP FIRING FOR": alert.keep_ms or any(level.keep_ms for level in alert.levels),
     }
     inexact += [f"{alert.name}: {clause} is left out" for clause in clauses if there[clause]]
+
+
+def _limited(group: StatementGroup) -> list[str]:
+    return [] if group.limit is None else [f"group {group.name}: LIMIT is left out"]
 
 
 def _is_number(text: str | None) -> bool:

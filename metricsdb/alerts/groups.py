@@ -65,6 +65,8 @@ class Group:
     seconds_total: float = 0.0
     failures: int = 0
     """Evaluations of one rule that failed, since the database was opened; as ``seconds_total``."""
+    told_ms: int | None = None
+    """The last evaluation that delivered all that fires; None: none since the database was opened."""
 
     def due(self, now_ms: int) -> int | None:
         """The evaluation that is due, if one is: the latest; those before it are missed."""

@@ -417,6 +417,20 @@ class Alerts:
             self.pipeline, self.deliver = made, made.receive
         return made
 
+    def silence(self, matchers: str, start: Time = "now", end: Time = "+1h", *, by: str = "", comment: str = "") -> str:
+        """Tells nobody of what ``matchers`` (``team="db", instance=~"db-.*"``) take, for a time; returns the id, which
+        ``unsilence`` takes. ``pipeline.silences()`` shows them. Raises ``ConfigError``, also before ``route``."""
+        return self._routed().silence(matchers, start, end, by, comment)
+
+    def unsilence(self, id: str) -> None:
+        """Ends a silence now. Raises ``ConfigError`` where none has this id."""
+        self._routed().unsilence(id)
+
+    def _routed(self) -> Pipeline:
+        if self.pipeline is None:
+            raise ConfigError("nothing is routed, so nobody is told of anything; call db.alerts.route first")
+        return self.pipeline
+
     def send(self) -> int:
         """Hands over what waits for its receivers, a hundred messages to each at most; returns how many were taken.
 
@@ -454,6 +468,14 @@ class Alerts:
             external_url="" if made is None else made.external_url,
         )
 
+    def render_at(self, at_ms: int) -> Render:
+        """What renders texts as of a time: `query` in them is asked of what was stored then. ``render`` where that was
+        set to something else."""
+        own = self.render
+        if own != self._expanded:
+            return own
+        return lambda text, labels, value: self._expanded(text, labels, value, at_ms)
+
     def _samples(self, expr: str, at_ms: int) -> Iterator[tuple[dict[str, str], float]]:
         native = self._sight([expr], (at_ms, at_ms, 0, self._lookback_ms))
         frame, _, _ = native.query(expr, at_ms, at_ms, 0, self._lookback_ms, False, "alert", False, 0, "")
@@ -468,8 +490,8 @@ class Alerts:
         ``labels``, ``level``, ``state``, ``value``, ``notified``, ``muted`` (why not), ``text`` (annotations,
         rendered), ``route``."""
         at_ms = time_ms(at, self._clock.now_ms(), "at")
-        one = (at_ms, self._lookback_ms, self._labels)
-        return rehearse.preview(self._sight, statement, lambda alert: self._mutings(alert, at_ms), self.render, *one)
+        one = (self.render_at(at_ms), at_ms, self._lookback_ms, self._labels)
+        return rehearse.preview(self._sight, statement, lambda alert: self._mutings(alert, at_ms), *one)
 
     def backtest(
         self,

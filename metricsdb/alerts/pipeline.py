@@ -133,6 +133,11 @@ class Pipeline:
             self._feed(now_ms)
             self._keep()
 
+    def next_due(self) -> int | None:
+        """When a group of alerts is flushed next; None: none is there."""
+        with self._lock:
+            return None if self._router is None else self._router.next_due()
+
     def waits(self) -> bool:
         """Whether `deliver` would try a message now."""
         return bool(self.outbox.due(self._clock.now_ms()))

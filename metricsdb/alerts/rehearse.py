@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from metricsdb._native import AlertRule, NativeDatabase
+from metricsdb.alerts.evaluate import folded, named
 from metricsdb.alerts.groups import Group, groups_of
 from metricsdb.alerts.shown import label_text
 from metricsdb.errors import ConfigError
@@ -28,8 +29,10 @@ __all__ = ["Backtest", "Times", "past_mutings", "preview"]
 # Columns of transitions that are no labels.
 _OWN = ("alert", "timestamp", "value", "alert_level", "alert_from", "alert_to", "alert_firing", "alert_flapping",
         "alert_notify", "alert_muted")  # fmt: skip
-# An Alert of one statement or of an SLO is named by this in results.
-_ROW = "alert_instance"
+
+
+# From the lowest level to the highest of seven.
+_COLOURS = ("#f2a93b", "#ee8a2f", "#e5682b", "#d62728", "#ac1a35", "#7d1138", "#4b0a30")
 
 
 class Times(NamedTuple):
@@ -78,14 +81,10 @@ def preview(
     """See ``Alerts.preview``."""
     rows = []
     for alert in alerts_of(statement):
-        levels = alert.describe()["levels"]
         for labels, row in changes(sight, [alert], mutings(alert), at_ms, lookback_ms, labels_of):
-            said = next(said for said in levels if said["name"] == row["alert_level"])
-            texts = said["annotations"].items()
-            text = "; ".join(f"{name}: {render(text, labels, row['value'])}" for name, text in texts)
-            route = ", ".join(said["route"]["receivers"]) if said["route"] else None
+            _, text, route = _told_of(alert, labels, row, render)
             told = (row["alert_to"], row["value"], row["alert_notify"], row["alert_muted"])
-            rows.append((alert.name, label_text(labels), said["name"], *told, text, route))
+            rows.append((alert.name, label_text(labels), row["alert_level"], *told, text, route))
     names = dict.fromkeys(("alert", "labels", "level", "state"), pl.String)
     told_of = {"value": pl.Float64, "notified": pl.Boolean, "muted": pl.String, "text": pl.String}
     return pl.DataFrame(rows, schema={**names, **told_of, "route": pl.String}, orient="row")
@@ -120,10 +119,13 @@ def past_mutings(
     return found
 
 
-def _transitions(alert: AlertRule, frame: pl.DataFrame) -> pl.DataFrame:
+def _transitions(alert: AlertRule, frame: pl.DataFrame, apart: bool) -> pl.DataFrame:
+    """``apart``: with what tells the alerts of an SLO apart (`severity`, `window`) among the labels."""
+    own = alert.describe()["levels"][0]["labels"] if apart else {}
+    frame = frame.with_columns(pl.lit(text).alias(name) for name, text in own.items())
     labels = [name for name in frame.columns if name not in _OWN]
-    named = frame.with_columns(pl.lit(alert.name).alias("alert"), pl.col("timestamp").cast(TIME))
-    return named.select("alert", *labels, *(name for name in _OWN if name != "alert"))
+    whole = frame.with_columns(pl.lit(alert.name).alias("alert"), pl.col("timestamp").cast(TIME))
+    return whole.select("alert", *labels, *(name for name in _OWN if name != "alert"))
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,8 @@ class Backtest:
     times: Times
     incidents: pl.DataFrame | None
     _native: NativeDatabase
-    _alerts: tuple[AlertRule, ...]
+    # Each with its part of the transitions.
+    _alerts: tuple[tuple[AlertRule, pl.DataFrame], ...]
     _mutings: Mapping[str, Sequence[Muting]]
     _render: RenderLabels
 
@@ -157,12 +160,13 @@ class Backtest:
         start, end, step, offset, lookback = times
         exprs = [expr for alert in alerts for expr in alert.queries]
         native = sight(exprs, (start - offset, end - offset, step, lookback))
-        frames = [
-            _transitions(alert, native.backtest_alerts([alert], list(mutings.get(alert.text, ())), *times, render)[0])
-            for alert in alerts
-        ]
+        parts = []
+        for alert in alerts:
+            (frame,) = native.backtest_alerts([alert], list(mutings.get(alert.text, ())), *times, render)
+            parts.append((alert, _transitions(alert, frame, len(alerts) > 1)))
+        frames = [frame for _, frame in parts]
         whole = pl.concat(frames, how="diagonal") if len(frames) > 1 else frames[0]
-        return cls(whole, times, incidents, native, tuple(alerts), dict(mutings), render)
+        return cls(whole, times, incidents, native, tuple(parts), dict(mutings), render)
 
     @property
     def labels(self) -> list[str]:
@@ -200,6 +204,34 @@ class Backtest:
         ``longest_seconds``; with incidents also ``hits``, ``misses``, ``false_alarms`` (episodes in no incident)."""
         return _summary(self)
 
+    @cached_property
+    def notifications(self) -> pl.DataFrame:
+        """What somebody would have been told: ``timestamp``, ``alert``, ``labels`` (as receivers see them), ``status``
+        (``firing``, ``resolved``), ``value``, ``text`` (annotations, rendered as of then: what `query` in them asks is
+        asked of the stored history at that time), ``route``. Renders each of them."""
+        rows = [row for alert, part in self._alerts for row in self._notified(alert, part)]
+        names = dict.fromkeys(("alert", "labels", "status"), pl.String)
+        schema: dict[str, Any] = {
+            "timestamp": TIME,
+            **names,
+            "value": pl.Float64,
+            "text": pl.String,
+            "route": pl.String,
+        }
+        return pl.DataFrame(rows, schema=schema, orient="row").sort("timestamp", maintain_order=True)
+
+    def _notified(self, alert: AlertRule, part: pl.DataFrame) -> Iterator[tuple[Any, ...]]:
+        columns = {name: _label(name) for name in part.columns if name not in _OWN}
+        for row in part.filter("alert_notify").iter_rows(named=True):
+            labels = {label: row[name] for name, label in columns.items() if row[name] is not None}
+
+            def render(text: str, labels: Mapping[str, str], value: float, at: Any = row["timestamp"]) -> str:
+                return self._render({"": text}, dict(labels), value, _ms(at))[""]
+
+            whole, text, route = _told_of(alert, labels, row, render)
+            status = "firing" if row["alert_firing"] else "resolved"
+            yield row["timestamp"], alert.name, label_text(whole), status, row["value"], text, route
+
     def compare(self, other: Backtest) -> pl.DataFrame:
         """The figures of two rehearsals side by side: ``figure``, ``this``, ``other``, ``change``."""
         mine, theirs = self.summary, other.summary
@@ -219,7 +251,7 @@ class Backtest:
         is varied, from 0 on."""
         if len(self._alerts) != 1:
             raise ConfigError("an SLO has several alerts; sweep over one of them")
-        (alert,) = self._alerts
+        ((alert, _),) = self._alerts
         variants: list[tuple[float | None, str | None, float | None, AlertRule]] = []
         last: ConfigError | None = None
         bounds: Sequence[float | None] = threshold or [None]
@@ -271,7 +303,7 @@ class Backtest:
             x=altair.X("start:T", title=None, scale=scale),
             x2="end:T",
             y=altair.Y("instance:N", title=None),
-            color=altair.Color("level:N", title="level"),
+            color=self._colours(altair),
             opacity=altair.condition("datum.notified", altair.value(1.0), altair.value(0.45)),
             tooltip=["instance:N", "level:N", "start:T", "end:T", "seconds:Q", "value:Q", "notified:N"],
         )
@@ -284,12 +316,45 @@ class Backtest:
         drawn: alt.Chart = layers if title is None else layers.properties(title=title)
         return drawn
 
+    def _colours(self, altair: Any) -> Any:
+        """The higher a level, the darker; no legend where there are none."""
+        names = [level["name"] for alert, _ in self._alerts for level in alert.describe()["levels"]]
+        levels = list(dict.fromkeys(name for name in names if name is not None))
+        last = len(_COLOURS) - 1 if len(levels) > 3 else 3
+        chosen = [_COLOURS[i * last // max(len(levels) - 1, 1)] for i in range(len(levels))] or _COLOURS[:1]
+        scale = altair.Scale(domain=levels or ["firing"], range=chosen)
+        return altair.Color("level:N", title="level", scale=scale, legend=altair.Legend() if levels else None)
+
     def as_mutings(self, on: Sequence[str], reason: str) -> list[Muting]:
         """The episodes as reasons not to tell of instances with equal labels."""
         rows = self.episodes.iter_rows(named=True)
         last = self.times.end + 1
         ends = ((row, last if row["end"] is None else _ms(row["end"])) for row in rows)
         return [(_ms(row["start"]), end, [(name, row.get(name) or "") for name in on], reason) for row, end in ends]
+
+
+def _told_of(
+    alert: AlertRule, labels: Mapping[str, str], row: Mapping[str, Any], render: Render
+) -> tuple[dict[str, str], str, str | None]:
+    """What receivers see of a transition: labels, annotations as a text; and which receivers its statement names."""
+    said, value = alert.describe(), row["value"]
+    levels = {level["name"]: place for place, level in enumerate(said["levels"])}
+    place = levels.get(row["alert_level"])
+    # What stands for those past the cap has no labels and no level.
+    if place is None or (said["cap"] is not None and not labels):
+        place, (whole, texts) = 0, folded(alert.name, value)
+    else:
+        whole = named(alert, place, labels, value, render)
+        texts = {name: render(text, whole, value) for name, text in said["levels"][place]["annotations"].items()}
+    route = said["levels"][place]["route"]
+    text = "; ".join(f"{name}: {text}" for name, text in texts.items())
+    return whole, text, ", ".join(route["receivers"]) if route else None
+
+
+def _label(column: str) -> str:
+    """The label that a column stands for: one that has a column's name is called `label_…`."""
+    bare = column.removeprefix("label_")
+    return bare if bare in _OWN else column
 
 
 def _ms(time: Any) -> int:

@@ -185,9 +185,13 @@ def statements(source: str | Path) -> tuple[str, list[str]]:
             text = path.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read: {error}; give a file of rules or statements") from None
-    if name.endswith((".yml", ".yaml")) or re.search(r"^groups[ ]*:[ ]*(?:$|\[|#)", text, re.MULTILINE):
-        return load(text, name).to_statements()
-    return text, []
+    return load(text, name).to_statements() if is_rule_file(name, text) else (text, [])
+
+
+def is_rule_file(name: str | Path, text: str) -> bool:
+    """Whether it is a rule file of Prometheus, and no statements: by its name, or by `groups:` in it."""
+    yaml = str(name).endswith((".yml", ".yaml"))
+    return yaml or re.search(r"^groups[ ]*:[ ]*(?:$|\[|#)", text, re.MULTILINE) is not None
 
 
 def _group(given: dict[str, Any], where: str) -> Group:

@@ -220,6 +220,29 @@ def test_a_call_that_fails_as_a_whole_is_told_of_each():
     assert (group.rules[0].health, group.rules[0].error) == ("err", "too many queries")
 
 
+def test_what_fires_is_said_again_after_missed_evaluations_and_after_a_restart(tmp_path):
+    clock, taker = FakeClock(T0), Taker()
+    for stopped in range(2):
+        with mdb.Database(tmp_path, clock=clock) as db:
+            db.alerts.deliver = taker
+            if not stopped:
+                fill(db, [9] * 20)
+                db.alerts.install("GROUP g EVERY 15s { ALERT A WHEN x > 5 }")
+                db.tick()
+                # Nobody called while the minute began, and the evaluation after that is none at a minute's begin.
+                clock.move(75)
+            db.tick()
+            clock.move(15)
+    # Within a minute once, as long as nothing changes.
+    with mdb.Database(tmp_path, clock=clock) as db:
+        db.alerts.deliver = taker
+        for _ in range(4):
+            db.tick()
+            clock.move(15)
+    assert [at - T0 for _, _, at in taker.all] == [0, 75_000, 90_000, 105_000, 120_000]
+    assert {alert.starts_at_ms for alert, _, _ in taker.all} == {T0}
+
+
 def test_what_is_pending_inhibits_nothing(db, clock):
     fill(db, [9] * 3)
     db.alerts.install("ALERT Slow WHEN x > 5 FOR 1h; ALERT A WHEN x > 5 INHIBITED BY Slow")
@@ -437,6 +460,64 @@ def test_rehearsal_has_episodes_figures_and_variants(db, clock):
             wrong()
     flaps = db.alerts.backtest("ALERT A WHEN x > 5 FLAP 2 CHANGES IN 1h", T0 / 1000).summary
     assert flaps["flaps"] == 1
+
+
+ASKING = r"""ALERT A WHEN x > 5 ROUTE TO "chat"
+  ANNOTATIONS {s="{{ $labels.instance }} of {{ query \"count(x)\" | first | value }} at {{ $value }}"}"""
+
+
+def test_rehearsed_notifications_ask_what_was_stored_then(db, clock):
+    fill(db, [9, 9, 1, 9])
+    fill(db, [None, 1, 1, 1], instance="b")
+    clock.move(240)
+    end = (T0 + 3 * MINUTE) / 1000
+    told = db.alerts.backtest(ASKING, T0 / 1000, end).notifications
+    at = [(time.timestamp() * 1000 - T0) // MINUTE for time in told["timestamp"].to_list()]
+    assert at == [0, 2, 3]
+    assert told.select("alert", "labels", "status", "value", "text", "route").rows() == [
+        ("A", '{alertname="A", instance="a"}', "firing", 9.0, "s: a of 1 at 9", "chat"),
+        ("A", '{alertname="A", instance="a"}', "resolved", 1.0, "s: a of 2 at 1", "chat"),
+        ("A", '{alertname="A", instance="a"}', "firing", 9.0, "s: a of 2 at 9", "chat"),
+    ]
+    # A preview of then is in the words of then, too; a renderer of one's own knows no time.
+    assert db.alerts.preview(ASKING, T0 / 1000)["text"].to_list() == ["s: a of 1 at 9"]
+    db.alerts.render = lambda text, _labels, _value: text.upper()
+    assert db.alerts.preview('ALERT A WHEN x > 5 ANNOTATIONS {s="t"}', T0 / 1000)["text"].to_list() == ["s: T"]
+
+
+def test_rehearsed_notifications_of_levels_and_of_what_is_folded(db, clock):
+    for instance in "abc":
+        fill(db, [9, 9, 1], instance=instance)
+    db.append({"__name__": "x", "alert_level": "l", "instance": "d"}, [T0 / 1000], [9])
+    clock.move(180)
+    text = 'ALERT A CAP 3 INSTANCES LEVEL low WHEN x > 5 LEVEL high WHEN x > 8 LABELS {v="{{ $value }}"}'
+    told = db.alerts.backtest(text, T0 / 1000, T0 / 1000).notifications
+    assert told["labels"].to_list() == [
+        '{alert_level="l", alertname="A", instance="d", severity="high", v="9"}',
+        '{alertname="A", instance="a", severity="high", v="9"}',
+        '{alertname="A", instance="b", severity="high", v="9"}',
+        '{alertfolded="true", alertname="A"}',
+    ]
+    assert told["text"].to_list()[-1] == "summary: 1 more instances of A fire"
+    alone = 'ALERT A WHEN x{instance="d"} > 5'
+    found = db.alerts.backtest(alone, T0 / 1000, T0 / 1000).notifications["labels"].to_list()
+    assert db.alerts.preview(text, T0 / 1000)["text"].to_list()[-1] == "summary: 1 more instances of A fire"
+    assert found == ['{alert_level="l", alertname="A", instance="d"}']
+
+
+def test_burn_rates_of_an_slo_are_told_apart(db, clock):
+    for name, rate in (("bad", 5), ("total", 10)):
+        fill(db, [i * rate for i in range(120)], name=name)
+    clock.move(7000)
+    text = "SLO S TARGET 99% OVER 30d BAD sum(rate(bad[$w])) TOTAL sum(rate(total[$w]))"
+    text += " BURN 14 OVER 1h AND 5m LEVEL page BURN 1 OVER 30m AND 5m LEVEL ticket"
+    done = db.alerts.backtest(text, T0 / 1000, (T0 + 100 * MINUTE) / 1000)
+    episodes = done.episodes.select("severity", "window").rows()
+    assert sorted(episodes) == [("page", "1h"), ("ticket", "30m")]
+    assert (done.summary["firings"], done.summary["pages"]) == (2, 2)
+    assert sorted(done.notifications["labels"].to_list()) == [
+        '{alertname="S", severity="page", window="1h"}', '{alertname="S", severity="ticket", window="30m"}',
+    ]  # fmt: skip
 
 
 def test_rehearsals_that_cannot_be_are_refused(db):

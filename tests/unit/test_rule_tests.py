@@ -105,6 +105,7 @@ def test_what_is_wrong_is_said(tests, says, tmp_path):
         ("{alert: A, expr: 'label_replace(m, \"a\", \"\", \"a\", \".*\")'}", "contains the same label set"),
         ("{alert: A, expr: m, labels: {a: one}}", "same labelset after applying alert labels"),
         ("{record: r, expr: m, labels: {a: one}}", "same labelset after applying rule labels"),
+        ("{alert: A, expr: '\"text\"'}", "instant vector or a scalar"),
     ],
 )  # fmt: skip
 def test_rules_that_fail_end_the_test(rule, says, tmp_path):

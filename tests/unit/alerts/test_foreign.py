@@ -70,6 +70,12 @@ def test_datadog_gets_a_monitor_an_alert():
     assert "unloadEvaluator" not in str(grafana([StatementGroup("g", [again])]).value)
 
 
+def test_a_limit_of_a_group_is_listed():
+    one = StatementGroup("g", [], limit=5)
+    for made in (grafana([one]), datadog([one])):
+        assert made.inexact == ["group g: LIMIT is left out"]
+
+
 def test_a_monitor_has_two_levels():
     levels = [Level(f"x > {i}", name, "x", ">", str(i)) for i, name in enumerate(("low", "middle", "high"))]
     made = datadog([StatementGroup("g", [Statement("A", levels), Recording("a:b", "x")])])

@@ -208,9 +208,11 @@ def test_a_receiver_that_is_gone_leaves_its_alerts_to_the_tree(db, clock, ways, 
 
 def test_a_silence_holds_back_until_it_ends(db, clock, ways):
     fill(db, [0.9] * 6)
+    with pytest.raises(ConfigError, match="call db.alerts.route first"):
+        db.alerts.silence("a=b")
     pipeline = db.alerts.route(CONFIG, channels=ways)
     db.alerts.load(RULES)
-    silence = pipeline.silence('instance=~"a|b"', by="me", comment="moving")
+    silence = db.alerts.silence('instance=~"a|b"', by="me", comment="moving")
     tick(db, clock, 2)
     assert said(ways["chat/webhook/0"]) == []
     assert pipeline.silences().select("id", "state", "matchers", "by", "comment").rows() == [
@@ -218,7 +220,7 @@ def test_a_silence_holds_back_until_it_ends(db, clock, ways):
     ]
     labels = {"alertname": "DiskFilling", "instance": "a", "severity": "page"}
     assert pipeline.explain(labels).select("receiver", "muted").rows() == [("chat", f"silenced by {silence}")]
-    pipeline.unsilence(silence)
+    db.alerts.unsilence(silence)
     assert pipeline.silences()["state"].to_list() == ["expired"]
     assert pipeline.explain(labels, RouteHint(("pager",)))["receiver"].to_list() == ["pager"]
     tick(db, clock, 2)

@@ -12,7 +12,7 @@ from metricsdb.alerts import PostableAlert, fingerprint
 from metricsdb.alerts.amconfig import load
 from metricsdb.alerts.intervals import TimeInterval
 from metricsdb.alerts.matchers import Matcher, parse
-from metricsdb.alerts.routing import Router
+from metricsdb.alerts.routing import Router, _compared
 from metricsdb.alerts.silences import Silence
 from metricsdb.errors import ConfigError
 from tests.unit.alerts.amfiles import config
@@ -398,3 +398,4 @@ def test_alerts_of_a_message_stand_in_alertmanagers_order():
         router.receive([alert(**labels) for labels in chance.sample(wanted, len(wanted))], T0)
         [message] = router.tick(T0 + 10_000)
         assert [{n: v for n, v in a.labels.items() if n != "alertname"} for a in message.alerts] == wanted
+    assert _compared({"a": "1"}, {"a": "1"}) == 0

@@ -9,6 +9,7 @@ import random
 import pytest
 import yaml
 
+import metricsdb as mdb
 from metricsdb.alerts import RouteHint, export, rules
 from metricsdb.alerts.documents import read_yaml, to_yaml
 from metricsdb.alerts.groups import groups_of
@@ -23,6 +24,33 @@ def test_a_file_read_and_written_is_the_same_file(text):
     before = read_yaml(text, "") or {}
     assert read_yaml(file.to_yaml(), "") == {"groups": []} | before
     assert rules.load(file.to_yaml()).plain() == file.plain()
+
+
+@pytest.mark.parametrize("text", [HAND, UNKNOWN, *(yaml.safe_dump(generated(60, seed)) for seed in range(8))])
+def test_a_file_that_becomes_statements_and_a_file_again_means_the_same(text):
+    """Installed and exported: what a file said by its group stands in each rule, and an interval in each group."""
+    file = rules.load(text)
+    statements, _ = file.to_statements()
+    made = export.portable(export.installed(groups_of(statements, 60_000)))
+    assert made.inexact == []
+    with mdb.Database() as db:
+
+        def meant(one):
+            return [
+                (group.name, group.interval_ms or 60_000, group.limit, group.query_offset_ms, [
+                    (rule.alert, rule.record, db.format_query(rule.expr), rule.for_ms, rule.keep_firing_for_ms,
+                     group.labels | rule.labels, rule.annotations) for rule in group.rules
+                ]) for group in one.groups if group.rules
+            ]  # fmt: skip
+
+        assert meant(rules.load(made.rules.to_yaml())) == meant(file)
+
+
+def test_a_limit_counts_levels_apart_there():
+    text = "GROUP g LIMIT 5 { ALERT A BY (i) LEVEL low WHEN x > 1 LEVEL high WHEN x > 2 ALERT B WHEN x > 3 }"
+    made = export.portable(export.installed(groups_of(text, 60_000)))
+    assert made.rules.groups[0].limit == 5
+    assert made.inexact == ["A: LIMIT counts each level for itself"]
 
 
 def test_a_rule_has_typed_fields(tmp_path):

@@ -41,6 +41,19 @@ impl Times {
         }
         Ok(())
     }
+
+    /// In parts of so many evaluations that their answers may stand in memory at once.
+    fn parts(self) -> impl Iterator<Item = Times> {
+        let width = self.step.saturating_mul(STEPS_PER_CHUNK - 1);
+        let part = move |start: i64| Times { start, end: self.end.min(start.saturating_add(width)), ..self };
+        std::iter::successors(Some(part(self.start)), move |before| {
+            before.end.checked_add(self.step).filter(|start| *start <= self.end).map(part)
+        })
+    }
+
+    fn evaluations(self) -> impl Iterator<Item = i64> {
+        std::iter::successors(Some(self.start), move |t| t.checked_add(self.step).filter(|t| *t <= self.end))
+    }
 }
 
 /// What a query comes to at one evaluation.
@@ -49,28 +62,21 @@ pub fn at(query: &Query, at: i64, lookback_ms: i64, source: &dyn Source, budget:
     Ok(evaluate(&query.expr, &params, source, budget)?.matrix)
 }
 
-/// The same at each of some evaluations: at once where no step of the query sees the others.
-fn over(
-    query: &Query,
-    times: &[i64],
-    step: i64,
-    lookback_ms: i64,
-    source: &dyn Source,
-    budget: &Budget,
-) -> Result<Matrix> {
-    let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(Matrix::default()) };
-    if alone(&query.expr, &query.text, step, lookback_ms).is_some() && times.len() > 1 {
-        let params = Params { lookback_ms, ..Params::range(&query.text, *first, *last, step) };
+/// The same at each of the evaluations of `looks`: at once where no step of the query sees the others.
+fn over(query: &Query, looks: Times, source: &dyn Source, budget: &Budget) -> Result<Matrix> {
+    let Times { start, end, step, lookback_ms, .. } = looks;
+    if start < end && alone(&query.expr, &query.text, step, lookback_ms).is_some() {
+        let params = Params { lookback_ms, ..Params::range(&query.text, start, end, step) };
         let Answer { matrix, .. } = evaluate(&query.expr, &params, source, budget)?;
         return Ok(matrix);
     }
     let mut rows: BTreeMap<_, Vec<(i64, f64, Option<_>)>> = BTreeMap::new();
-    for t in times {
-        let matrix = at(query, *t, lookback_ms, source, budget)?;
+    for t in looks.evaluations() {
+        let matrix = at(query, t, lookback_ms, source, budget)?;
         let mut histograms = matrix.histograms.into_iter().peekable();
         for (i, (labels, value)) in matrix.labels.into_iter().zip(matrix.values).enumerate() {
             let histogram = histograms.next_if(|(place, _)| *place == i).map(|(_, h)| h);
-            rows.entry(labels).or_default().push((*t, value, histogram));
+            rows.entry(labels).or_default().push((t, value, histogram));
         }
     }
     let mut all = Matrix::default();
@@ -91,16 +97,17 @@ fn over(
 
 /// Takes what happened, part by part.
 pub trait Sink: Send {
-    /// In the order of time, and also what nobody is told; else in that order for each level of each instance alone,
-    /// and only what changes whether it fires or flaps, or is told.
+    /// Also what nobody is told; else only what changes whether it fires or flaps, or is told.
     const ALL: bool;
+    /// Parts come in the order of time; in a part that order holds for each level of each instance alone.
     fn take(&mut self, changes: Vec<Change>);
 }
 
 impl Sink for Vec<Change> {
     const ALL: bool = true;
 
-    fn take(&mut self, changes: Vec<Change>) {
+    fn take(&mut self, mut changes: Vec<Change>) {
+        order(&mut changes);
         self.extend(changes);
     }
 }
@@ -118,16 +125,11 @@ pub fn backtest<S: Sink>(
 ) -> Result<Vec<S>> {
     times.check()?;
     let (queries, kinds, mut groups) = sorted(plans, render.is_some());
-    let mut first = times.start;
-    while first <= times.end {
-        let last = times.end.min(first.saturating_add(times.step.saturating_mul(STEPS_PER_CHUNK - 1)));
-        let evaluations: Vec<i64> =
-            std::iter::successors(Some(first), |t| t.checked_add(times.step).filter(|t| *t <= last))
-                .collect();
-        let looks: Vec<i64> = evaluations.iter().map(|t| t - times.offset_ms).collect();
+    for part in times.parts() {
+        let evaluations: Vec<i64> = part.evaluations().collect();
+        let looks = Times { start: part.start - times.offset_ms, end: part.end - times.offset_ms, ..times };
         let mark = budget.mark();
-        let evaluated =
-            queries.iter().map(|query| over(query, &looks, times.step, times.lookback_ms, source, budget));
+        let evaluated = queries.iter().map(|query| over(query, looks, source, budget));
         let mut answers = evaluated.collect::<Result<Vec<Matrix>>>()?;
         if times.offset_ms != 0 {
             answers.iter_mut().flat_map(|m| &mut m.timestamps).for_each(|t| *t += times.offset_ms);
@@ -154,19 +156,12 @@ pub fn backtest<S: Sink>(
             let mut machines: Vec<_> =
                 group.runs.iter_mut().map(|run| (run.plan, &mut run.machine)).collect();
             let found = together(&mut machines, Pass { readings, mutings, failed: false, all: S::ALL });
-            for (run, mut changes) in group.runs.iter_mut().zip(found) {
-                if S::ALL {
-                    order(&mut changes);
-                }
+            for (run, changes) in group.runs.iter_mut().zip(found) {
                 run.sink.take(changes);
             }
             Ok::<_, Error>(())
         })?;
         budget.settle(mark, 0)?;
-        first = match last.checked_add(times.step) {
-            Some(next) => next,
-            None => break,
-        };
     }
     let mut runs: Vec<Run<'_, S>> = groups.into_iter().flat_map(|group| group.runs).collect();
     runs.sort_by_key(|run| run.place);
@@ -179,6 +174,13 @@ struct Kind<'p> {
     queries: Vec<usize>,
     /// Its templates are rendered into the rows: they are of one plan alone.
     rendered: bool,
+}
+
+impl Kind<'_> {
+    fn is(&self, other: &Kind<'_>) -> bool {
+        let alike = self.plan.by == other.plan.by && self.plan.own == other.plan.own;
+        !self.rendered && !other.rendered && alike && self.queries == other.queries
+    }
 }
 
 struct Run<'p, S> {
@@ -206,11 +208,7 @@ fn sorted<S>(plans: Vec<(&Plan, S)>, renders: bool) -> Sorted<'_, S> {
             plan.queries.iter().map(|query| found(&mut queries, query, |a, b| a.text == b.text)).collect();
         let rendered = renders && !plan.templates.is_empty();
         let kind = Kind { plan, queries: places, rendered };
-        let same = |a: &Kind<'_>, b: &Kind<'_>| {
-            let alike = a.plan.by == b.plan.by && a.plan.own == b.plan.own;
-            !a.rendered && !b.rendered && alike && a.queries == b.queries
-        };
-        let kind = found(&mut kinds, kind, same);
+        let kind = found(&mut kinds, kind, Kind::is);
         let run = Run { place, plan, machine: Machine::default(), sink };
         let reads = |run: &Run<'_, S>| run.plan.reads_as(plan);
         let fits = |group: &&mut Group<'_, S>| {

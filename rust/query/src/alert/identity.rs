@@ -51,10 +51,11 @@ pub fn rendered(plan: &Plan, answers: &[&Matrix], render: &mut Render<'_>) -> Re
     Ok(found)
 }
 
+/// Where only fire matters: what compares with a number has no other query then.
 fn fires(test: Test, query: usize, value: f64) -> bool {
     match test {
         Test::Present { query: wanted } => wanted == query,
-        Test::Compare { query: wanted, op, bound } => wanted == query && compares(op, value, bound),
+        Test::Compare { op, bound, .. } => compares(op, value, bound),
     }
 }
 

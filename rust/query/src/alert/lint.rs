@@ -133,7 +133,7 @@ fn unknown(metric: &str, labels: &[&str], span: Span, known: &dyn Known, found: 
 fn wanted<'e>(filter: &'e Filter, found: &mut Vec<&'e str>) {
     match filter {
         Filter::All(parts) => parts.iter().for_each(|part| wanted(part, found)),
-        Filter::Match(matcher) if matcher.name != "__name__" => {
+        Filter::Match(matcher) => {
             let positive = matches!(matcher.op, MatchOp::Equal | MatchOp::Regex);
             if positive && !matcher.matches("") {
                 found.push(&matcher.name);
@@ -193,10 +193,9 @@ fn cost(expr: &Expr, known: &dyn Known, found: &mut Vec<Lint>) {
 fn always(expr: &Expr) -> bool {
     match &expr.kind {
         ExprKind::Paren(inner) | ExprKind::Plus(inner) | ExprKind::Negate(inner) => always(inner),
-        ExprKind::Selector(_) | ExprKind::Aggregate(_) => true,
         ExprKind::Binary(binary) if binary.op.is_comparison() => binary.return_bool,
         ExprKind::Binary(binary) if binary.op.is_set() || binary.op.is_gap() => false,
-        ExprKind::Binary(binary) => always(&binary.left) || always(&binary.right),
+        ExprKind::Binary(binary) => always(&binary.left) && always(&binary.right),
         // `absent` and its like have values only where something is missing.
         ExprKind::Call(call) if call.function.name.starts_with("absent") => false,
         ExprKind::Call(call) => call.args.iter().all(|arg| match arg.value_type() {
@@ -204,7 +203,8 @@ fn always(expr: &Expr) -> bool {
             ValueType::Vector => always(arg),
             ValueType::Scalar | ValueType::String => true,
         }),
-        _ => false,
+        // A selector, an aggregate, or a number beside one.
+        _ => true,
     }
 }
 

@@ -279,10 +279,11 @@ impl<'m> Readings<'m> {
         (set, unset): (u32, u32),
     ) {
         let times = &self.times[steps];
-        let (Some(first), Some(last)) = (times.first(), times.last()) else { return };
         let mut step = 0;
         let points = self.answers[query].series(row).points();
-        for (t, point) in points.skip_while(|(t, _)| t < first).take_while(|(t, _)| t <= last) {
+        let after = |t: &i64| times.last().is_none_or(|last| t > last);
+        let before = |t: &i64| times.first().is_some_and(|first| t < first);
+        for (t, point) in points.skip_while(|(t, _)| before(t)).take_while(|(t, _)| !after(t)) {
             while times.get(step).is_some_and(|time| *time < t) {
                 step += 1;
             }

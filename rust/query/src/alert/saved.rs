@@ -85,7 +85,7 @@ impl Reader<'_> {
         let (mut value, mut shift) = (0u64, 0);
         loop {
             let byte = self.byte()?;
-            if shift > 63 || (shift == 63 && byte > 1) {
+            if shift == 63 && byte > 1 {
                 return Err(self.wrong("a number is too long"));
             }
             value |= u64::from(byte & 0x7f) << shift;
@@ -97,7 +97,8 @@ impl Reader<'_> {
     }
 
     fn count(&mut self) -> Result<usize> {
-        usize::try_from(self.number()?).map_err(|_| self.wrong("a count is too large"))
+        // More than fits is more than there is to read.
+        Ok(usize::try_from(self.number()?).unwrap_or(usize::MAX))
     }
 
     fn time(&mut self) -> Result<i64> {

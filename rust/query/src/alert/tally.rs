@@ -24,35 +24,32 @@ pub struct Tally {
     /// First and last moment of each known incident, and whether something fired then.
     incidents: Vec<(i64, i64, bool)>,
     instances: HashSet<Labels>,
-    open: HashMap<(Labels, Option<usize>), i64>,
-    flapping: HashSet<(Labels, Option<usize>)>,
+    levels: HashMap<(Labels, Option<usize>), Going>,
+}
+
+/// What a level of an instance is about.
+#[derive(Clone, Copy, Debug, Default)]
+struct Going {
+    /// Since when it fires.
+    open: Option<i64>,
+    flapping: bool,
+    fired: bool,
 }
 
 impl Sink for Tally {
     const ALL: bool = false;
 
     fn take(&mut self, changes: Vec<Change>) {
-        for change in changes {
-            self.notifications += u64::from(change.notify);
-            self.pages += u64::from(change.notify && change.firing);
-            let key = (change.labels, change.level);
-            if change.flapping {
-                self.flaps += u64::from(self.flapping.insert(key.clone()));
-            } else if !self.flapping.is_empty() {
-                self.flapping.remove(&key);
+        // Changes of an instance stand together: it is looked up once for all of them.
+        for same in changes.chunk_by(|a, b| a.level == b.level && a.labels == b.labels) {
+            let key = (same[0].labels.clone(), same[0].level);
+            let mut going = self.levels.get(&key).copied().unwrap_or_default();
+            let fired = going.fired;
+            same.iter().for_each(|change| self.count(change, &mut going));
+            if going.fired != fired {
+                self.instances.insert(key.0.clone());
             }
-            match (change.firing, self.open.get(&key).copied()) {
-                (true, None) => {
-                    self.firings += 1;
-                    self.instances.insert(key.0.clone());
-                    self.open.insert(key, change.at);
-                }
-                (false, Some(start)) => {
-                    self.open.remove(&key);
-                    self.close(start, change.at);
-                }
-                _ => {}
-            }
+            self.levels.insert(key, going);
         }
     }
 }
@@ -67,7 +64,7 @@ impl Tally {
 
     /// Ends what still fires with the rehearsal.
     pub fn finish(&mut self, end: i64) {
-        for start in std::mem::take(&mut self.open).into_values() {
+        for start in std::mem::take(&mut self.levels).into_values().filter_map(|going| going.open) {
             self.close(start, end);
         }
     }
@@ -84,6 +81,24 @@ impl Tally {
 
     pub fn misses(&self) -> u64 {
         self.incidents.len() as u64 - self.hits()
+    }
+
+    fn count(&mut self, change: &Change, going: &mut Going) {
+        self.notifications += u64::from(change.notify);
+        self.pages += u64::from(change.notify && change.firing);
+        self.flaps += u64::from(change.flapping && !going.flapping);
+        going.flapping = change.flapping;
+        match (change.firing, going.open) {
+            (true, None) => {
+                self.firings += 1;
+                (going.open, going.fired) = (Some(change.at), true);
+            }
+            (false, Some(start)) => {
+                going.open = None;
+                self.close(start, change.at);
+            }
+            _ => {}
+        }
     }
 
     fn close(&mut self, start: i64, end: i64) {

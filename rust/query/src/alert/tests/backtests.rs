@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::alert::backtest::Sink;
 use crate::alert::backtest::{Times, at, backtest};
+use crate::alert::identity::Render;
 use crate::testing::{Mixed, Numbers, Plain, Sample};
 
 fn source(rows: &[Vec<Option<f64>>]) -> Plain {
@@ -46,7 +47,7 @@ fn live(plan: &Plan, times: Times, source: &dyn Source) -> Vec<Change> {
     changes
 }
 
-const STATEMENTS: [&str; 13] = [
+const STATEMENTS: [&str; 17] = [
     "alert a when x <= 3",
     "alert a when x > 5",
     "alert a when x > 5 for 3s clear at 3 for 2s hold 5s",
@@ -60,6 +61,10 @@ const STATEMENTS: [&str; 13] = [
     "alert a when x > 3 cap 2 instances flap 2 changes in 9s then mute",
     "alert a when max_over_time(x[4s:2s]) >= 7 on nodata fire",
     "alert a when 5 < x or x == 0",
+    "alert a when x > 5 clear at 2 keep firing for 3s",
+    "alert a when x > 6 cooldown 5s flap 1 changes in 9s on error fire",
+    "alert a when x{i=\"0\"} > 5 or absent(x{i=\"0\"}) on nodata keep",
+    "alert a on nodata keep level l when x > 4 clear when max by (i) (x) < 2 level m when sum by (i) (x) > 6",
 ];
 
 proptest! {
@@ -95,6 +100,8 @@ fn parts_of_a_long_time_are_one_rehearsal() {
     }
     let wrong = backtest(all(), &[], Times { step: 0, ..times(1) }, &held, &Budget::unlimited(), None);
     assert!(wrong.unwrap_err().to_string().contains("are no evaluations"));
+    let turned = backtest(all(), &[], Times { start: 2, ..times(1) }, &held, &Budget::unlimited(), None);
+    assert!(turned.unwrap_err().to_string().contains("an end after the start"));
     let last = Times { start: i64::MAX - 1, end: i64::MAX, ..times(0) };
     assert!(backtest(all(), &[], last, &source(&[]), &Budget::unlimited(), None).is_ok());
 }
@@ -172,4 +179,94 @@ fn a_tally_counts_what_the_transitions_say() {
     let mut nothing: Vec<Change> = Vec::new();
     nothing.take(Vec::new());
     assert_eq!((nothing.len(), Tally::default().hits()), (0, 0));
+}
+
+/// What a sweep counts of a variant is what it counts of it alone, whatever runs beside it.
+#[test]
+fn variants_that_run_together_are_each_what_they_are_alone() {
+    let rows: Vec<Vec<Option<f64>>> = (0..3)
+        .map(|i| (0..2100).map(|step| Some(f64::from((step * (i + 1) / 7 + step % 5) % 9))).collect())
+        .collect();
+    let held = source(&rows);
+    let when = Times { offset_ms: 3000, ..times(2_099_000) };
+    for text in [
+        "alert a when x > 5 clear at 3",
+        "alert a cap 2 instances flap 3 changes in 60s when x > 5 for 1s clear at 3",
+        "alert a when x > 5 clear at 3 labels { w=\"{{ i }}\" }",
+        "alert a labels { team=\"t\" } level l when x > 5 level m when sum(x) > 9",
+    ] {
+        let base = plan(text);
+        let mut plans = vec![base.clone()];
+        for (threshold, ms) in [(5.0, 0), (5.0, 2000), (7.0, 0), (7.0, 4000), (5.0, 9000)] {
+            plans.push(base.variant(0, Some(threshold), Some(ms), None).unwrap());
+        }
+        // More of them than go through readings at once.
+        plans.extend((0..18).map(|i| base.variant(0, None, Some(i * 1000), None).unwrap()));
+        let ran = |plans: &[Plan], with: bool| -> Vec<Tally> {
+            let mut render = super::identities::render;
+            let all = plans.iter().map(|plan| (plan, Tally::new(&[(9000, 60_000)]))).collect();
+            let render: Option<&mut Render<'_>> = if with { Some(&mut render) } else { None };
+            let mut found = backtest(all, &[], when, &held, &Budget::unlimited(), render).unwrap();
+            found.iter_mut().for_each(|tally| tally.finish(when.end));
+            found
+        };
+        for with in [false, true] {
+            let together = ran(&plans, with);
+            assert!(together.iter().any(|tally| tally.pages > 0), "{text}");
+            for (plan, tally) in plans.iter().zip(together) {
+                let alone = ran(std::slice::from_ref(plan), with).remove(0);
+                assert_eq!(format!("{:?}", figures(&tally)), format!("{:?}", figures(&alone)), "{text}");
+            }
+        }
+    }
+    // Nor does it matter which other statements there are.
+    let texts = [
+        "alert a when x > 5 clear at 3",
+        "alert b when x > 5 clear at 3 labels { w=\"{{ i }}\" }",
+        "alert c when x > 5 clear at 3 labels { w=\"w\" }",
+        "alert d by (i) when x > 5 clear at 3",
+        "alert e when x > 5 clear at 3 for 1s",
+        "alert f when x > 6 for 1s",
+    ];
+    let plans: Vec<Plan> = texts.iter().map(|text| plan(text)).collect();
+    let ran = |plans: Vec<&Plan>| -> Vec<Vec<Change>> {
+        let all = plans.into_iter().map(|plan| (plan, Vec::new())).collect();
+        let mut render = super::identities::render;
+        backtest(all, &[], when, &held, &Budget::unlimited(), Some(&mut render)).unwrap()
+    };
+    let alone: Vec<Vec<Change>> = plans.iter().map(|plan| ran(vec![plan]).remove(0)).collect();
+    assert_eq!(ran(plans.iter().collect()), alone);
+    assert_eq!(ran(plans.iter().rev().collect()), alone.into_iter().rev().collect::<Vec<_>>());
+    let wrong = Times { step: -1, ..when };
+    let run = plan(STATEMENTS[0]);
+    assert!(backtest(vec![(&run, Tally::default())], &[], wrong, &held, &Budget::unlimited(), None).is_err());
+}
+
+fn figures(tally: &Tally) -> [i64; 9] {
+    let counts = [tally.firings, tally.notifications, tally.pages, tally.flaps, tally.false_alarms];
+    let [a, b, c, d, e] = counts.map(|count| count as i64);
+    [a, b, c, d, e, tally.firing_ms, tally.longest_ms, tally.instances() as i64, tally.hits() as i64]
+}
+
+/// Starts to flap while it fires, and is told of what it was already: neither begins nor ends anything.
+#[test]
+fn a_tally_takes_what_changes_nothing_but_flapping() {
+    let change = |at: i64, flapping: bool, firing: bool| Change {
+        at,
+        labels: labels(&[("i", "a")]),
+        level: Some(0),
+        from: State::Firing,
+        to: State::Firing,
+        value: 1.0,
+        since: Some(0),
+        firing,
+        flapping,
+        notify: at == 0,
+        muted: None,
+    };
+    let mut tally = Tally::default();
+    tally.take(vec![change(0, false, true), change(5, true, true), change(9, false, true)]);
+    tally.take(vec![change(20, false, false), change(30, true, false), change(40, false, false)]);
+    tally.finish(50);
+    assert_eq!(figures(&tally), [1, 1, 1, 2, 1, 20, 20, 1, 0]);
 }

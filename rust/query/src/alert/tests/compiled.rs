@@ -1,5 +1,5 @@
 use super::*;
-use crate::alert::compile::{ClearTest, Test};
+use crate::alert::compile::{ClearTest, Test, compares};
 use crate::syntax::tree::BinaryOp;
 
 fn refused(text: &str) -> String {
@@ -75,6 +75,7 @@ fn every_comparison_and_every_constant_is_understood() {
         assert_eq!(found.levels[0].fire, Test::Compare { query: 0, op, bound }, "{text}");
     }
     assert_eq!(plan("alert a when x > 1 atan2 2").levels[0].fire, Test::Present { query: 0 });
+    assert!(!compares(BinaryOp::Add, 1.0, 1.0), "what is no comparison holds nowhere");
 }
 
 #[test]
@@ -84,6 +85,16 @@ fn what_cannot_be_meant_is_refused_where_it_stands() {
         "2:14: parse error: CLEAR AT 90 is above 80, where it fires (exchange the two numbers, or write the clear level on the quiet side)"
     );
     assert!(refused("alert a when x <= 80 clear at 70").contains("CLEAR AT 70 is below 80"));
+    for (text, at, side) in [
+        ("x > 80", 80.5, "above 80"),
+        ("x >= 80", 81.0, "above 80"),
+        ("x < 80", 79.0, "below 80"),
+        ("x <= 80", 79.5, "below 80"),
+    ] {
+        let message = refused(&format!("alert a when {text} clear at {at}"));
+        assert!(message.contains(&format!("CLEAR AT {at} is {side}")), "{message}");
+        plan(&format!("alert a when {text} clear at {}", 160.0 - at));
+    }
     assert!(refused("alert a when x == 80 clear at 80").contains("CLEAR AT has no side of =="));
     assert!(refused("alert a when x > y clear at 80").contains("CLEAR AT needs a comparison with a number"));
     for word in ["keep", "unknown", "fire"] {
@@ -129,11 +140,12 @@ fn burn_rates_are_plain_promql() {
     );
     assert!(found[1].to_string().ends_with("LABELS { severity=\"ticket\", window=\"3d\" }"));
     compile(&found[0], text).unwrap();
-    let text = "slo s target 50% over 1d bad count(x > (1)) or topk(2, rate(y[-min_of($w, 5m) + (+$w) * 2])) total vector(1)
+    let text = "slo s target 50% over 1d bad count(x offset $w > (1)) or topk(2, rate(y[-min_of($w, 5m) + (+$w) * 2])) or rate(y[90s]) total vector(1)
         burn 1 over 1h and 1m level page";
     let Some(Statement::Slo(slo)) = program(text).unwrap().statements.pop() else { panic!() };
     let found = burns(&slo).unwrap()[0].to_string();
-    assert!(found.contains("topk(2, rate(y[-min_of(1h, 5m) + 1h * 2]))"), "{found}");
+    assert!(found.contains("count(x offset 1h > (1))"), "{found}");
+    assert!(found.contains("topk(2, rate(y[-min_of(1h, 5m) + 1h * 2])) or rate(y[1m30s])"), "{found}");
 }
 
 #[test]
@@ -149,7 +161,9 @@ fn lints_say_what_is_probably_not_meant() {
         "-x",
         "rate(x[5m])",
         "abs(x)",
-        "x + (y > 1)",
+        "x + 5",
+        "x * on (i) (y / 2)",
+        "time() - 5",
         "(x)",
         "clamp(x, 0, 1)",
         "+x",
@@ -182,10 +196,20 @@ fn lints_say_what_is_probably_not_meant() {
         "abs(absent(x))",
         "x > bool x > 0",
         "x < 3 and x > -1e300",
+        "x + (y > 1)",
+        "(x > 1) - 5",
+        "x if y",
+        "rate(x_total[5m]) > 1000",
     ] {
         assert_eq!(checks(&format!("alert a when {text}")), Vec::<&str>::new(), "{text}");
     }
-    for text in ["x_total > 5", "(x_total) > 5", "y > 1 and 5 < x_total", "y > 1 or +(x_total == 3)"] {
+    for text in [
+        "x_total > 5",
+        "(x_total) > 5",
+        "y > 1 and 5 < x_total",
+        "y > 1 or +(x_total == 3)",
+        "x_total > 5 default y",
+    ] {
         assert_eq!(checks(&format!("alert a when {text}")), ["counter_compared"], "{text}");
     }
     assert!(checks("alert a when rate(x_total[5m]) > 5 or x_total > y_total").is_empty());
@@ -193,6 +217,8 @@ fn lints_say_what_is_probably_not_meant() {
     assert_eq!(checks("alert a when x > 5 clear when x < 6"), ["clear_while_firing"]);
     assert!(checks("alert a when x > 5 clear when x <= 5").is_empty());
     assert!(checks("alert a when x > 5 clear when y > 3").is_empty());
+    assert!(checks("alert a when x > 5 clear when absent(y)").is_empty());
+    assert!(checks("alert a when x > 5 clear at 3").is_empty());
     assert_eq!(checks("alert a level l when x > 5 level m when up"), ["always_fires"]);
 }
 
@@ -226,7 +252,11 @@ impl Known for Some2 {
         Some(u64::from(there && (!selector.contains("!=") || selector.contains("\"i\"!="))))
     }
     fn highest(&self, expr: &str) -> Option<f64> {
-        Some(if expr.contains("rate") { 2.0 } else { 100_000.0 })
+        Some(match expr {
+            _ if expr.contains("irate") => 0.0,
+            _ if expr.contains("rate") => 2.0,
+            _ => 100_000.0,
+        })
     }
     fn samples(&self, expr: &str) -> Option<u64> {
         Some(if expr.contains("1y") { 1 << 40 } else { 1 })
@@ -250,6 +280,8 @@ fn lints_know_the_data() {
         ("sum by (i, j) (rate(x_total[5m])) > 5", &["unknown_label"]),
         ("sum by (j) (-(x)) > 5", &["unknown_label"]),
         ("sum by (j) (label_replace(x, \"j\", \"\", \"\", \"\")) > 5", &[]),
+        ("sum by (j) (label_join(x, \"j\", \"\", \"i\")) > 5", &[]),
+        ("sum by (i) (y) > 5", &["unknown_metric"]),
         ("sum by (j) (x + x) > 5", &[]),
         ("sum by (j) (round(x, 5)) > 5", &[]),
         ("sum without (j) (x) > 5", &[]),
@@ -257,6 +289,7 @@ fn lints_know_the_data() {
         ("rate(x_total[5m]) > 100", &[]),
         ("rate(x_total[5m]) > 1000", &["counter_scale"]),
         ("rate(x_total[5m]) > 1000000", &[]),
+        ("irate(x_total[5m]) > 1000", &[]),
         ("rate(x_total[5m]) < 1000", &[]),
         ("rate({__name__=\"x\"}[5m]) > 1000", &[]),
         ("delta(x[5m]) > 1000", &[]),

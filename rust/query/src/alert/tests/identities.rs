@@ -9,7 +9,7 @@ use crate::syntax::statement::Map;
 use crate::testing::{Mixed, Plain, Sample};
 
 /// `{{ v }}` is the value, `{{ i }}` the label.
-fn render(templates: &Map, labels: &Labels, value: f64, _at: i64) -> Result<Map> {
+pub(super) fn render(templates: &Map, labels: &Labels, value: f64, _at: i64) -> Result<Map> {
     let text = |text: &str| text.replace("{{ v }}", &value.to_string()).replace("{{ i }}", labels.value("i"));
     Ok(templates.iter().map(|(name, template)| (name.clone(), text(template))).collect())
 }
@@ -60,6 +60,12 @@ fn what_does_not_fire_is_rendered_where_it_decides_when_it_ends() {
         held.iter().map(|(_, at, firing)| (*at, *firing)).collect::<Vec<_>>(),
         [(0, true), (2, false)]
     );
+    // The other condition may look at something else; only what fires or stays is rendered by its value.
+    let other = fired("alert a when x > 6 clear when abs(x) < 4 labels { w=\"{{ i }}\" }", &values);
+    assert_eq!(
+        other.iter().map(|(_, at, firing)| (*at, *firing)).collect::<Vec<_>>(),
+        [(0, true), (2, false)]
+    );
     let present = fired("alert a when abs(x) labels { w=\"{{ i }}\" }", &values);
     assert_eq!(present.len(), 1);
 }
@@ -71,6 +77,14 @@ fn errors_of_templates_end_a_rehearsal() {
     let run = || vec![(&plan, Vec::<Change>::new())];
     let found = backtest(run(), &[], times(0), &source(&[7.0]), &budget, Some(&mut broken));
     assert!(found.is_err_and(|error| error.to_string().contains("no template")));
+    // So do two samples that are one alert.
+    let both: Plain = Plain(vec![source(&[7.0]).0.remove(0), {
+        let (_, samples) = source(&[9.0]).0.remove(0);
+        (labels(&[("__name__", "x"), ("i", "b")]), samples)
+    }]);
+    let one = super::plan("alert a when x > 5 labels { i=\"one\" }");
+    let found = backtest(vec![(&one, Vec::<Change>::new())], &[], times(0), &both, &budget, None);
+    assert!(found.is_err_and(|error| error.to_string().contains("same labelset")));
     // Without anybody who renders, templates tell nothing apart.
     assert_eq!(backtest(run(), &[], times(0), &source(&[7.0]), &budget, None).unwrap()[0].len(), 1);
 }
@@ -140,6 +154,20 @@ fn two_samples_that_become_one_alert_are_an_error() {
         let own = rendered(&plan, &[&answer], &mut render).unwrap();
         let readings = Readings::new(&plan, &[0, 1000], own.iter().collect());
         assert_eq!(check(&plan, &readings).is_ok(), good, "{text}");
+    }
+}
+
+/// Of several instances one alone is made of two samples: it decides, wherever it stands.
+#[test]
+fn instances_of_one_sample_are_no_error_beside_one_of_two() {
+    let plan = plan("alert a when x > 5");
+    for (second, good) in [(1.0, true), (9.0, false)] {
+        let mut answer = two(("x", "a"), ("x", "b"), [&[9.0], &[9.0]]);
+        answer.timestamps.push(0);
+        answer.values.push(second);
+        answer.end_row(labels(&[("__name__", "y"), ("i", "b")]));
+        let readings = Readings::new(&plan, &[0], vec![&answer]);
+        assert_eq!(check(&plan, &readings).is_ok(), good);
     }
 }
 

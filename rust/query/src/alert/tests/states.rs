@@ -160,6 +160,17 @@ fn cool_down_holds_the_next_one_back() {
             "9 0 inactive>firing!",
         ]
     );
+    // What cools down is looked at where something else has to be counted, and does not fire then either.
+    assert_eq!(
+        alone("alert a when x > 5 cooldown 3s flap 9 changes in 1m", &[6., 1., 6., 6., 6., 1.]),
+        ["0 0 inactive>firing!", "1 0 firing>inactive!", "4 0 inactive>firing!", "5 0 firing>inactive!",]
+    );
+    // Nor does an error make it fire: only what is active stays so.
+    let values: &[f64] = &[6., 1., 6., 6., 6., 6.];
+    let (changes, machine) =
+        ran("alert a when x > 5 cooldown 4s on error fire", &[("", values)], &[2, 3], &[], &[]);
+    assert_eq!(told(&changes), ["0 0 inactive>firing!", "1 0 firing>inactive!", "5 0 inactive>firing!"]);
+    assert_eq!(machine.active().count(), 1);
     // Only what fired cools down.
     assert_eq!(
         alone("alert a when x > 5 for 1s cooldown 3s", &[6., 1., 6., 6.]),
@@ -432,6 +443,19 @@ fn series_say_what_the_machine_holds() {
 }
 
 #[test]
+fn what_is_behind_a_higher_level_or_past_the_cap_is_hidden() {
+    let hidden = |text: &str, rows: &[(&str, &[f64])]| -> Vec<(usize, bool)> {
+        let (_, machine) = ran(text, rows, &[], &[], &[]);
+        machine.active().map(|active| (active.level, active.hidden)).collect()
+    };
+    let levels = "alert a level low when x > 5 level middle when x > 7 for 1h level high when x > 8";
+    assert_eq!(hidden(levels, &[("", &[9.])]), [(0, true), (1, true), (2, false)]);
+    assert_eq!(hidden(levels, &[("", &[8.])]), [(0, false), (1, false)]);
+    let capped = "alert a when x > 5 cap 1 instances";
+    assert_eq!(hidden(capped, &[("a", &[9.]), ("b", &[9.])]), [(0, false), (0, true)]);
+}
+
+#[test]
 fn no_evaluation_changes_nothing() {
     let (changes, machine) = ran("alert a when x > 5", &[("", &[6.])], &[], &[0], &[]);
     assert_eq!((changes.len(), machine.active().count()), (1, 1));
@@ -467,6 +491,8 @@ fn bytes_that_are_no_state_are_refused() {
             }
         }
     }
+    let twice = [&[1, 1, 0, 1, 2][..], b"\x01a\x01x\x01a\x01y"].concat();
+    assert!(Machine::from_bytes(&plan, &twice).unwrap_err().to_string().contains("these are no labels"));
     let long = [vec![1, 1, 0], vec![0xff; 11]].concat();
     assert!(Machine::from_bytes(&plan, &long).unwrap_err().to_string().contains("a number is too long"));
 }

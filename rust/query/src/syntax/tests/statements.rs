@@ -200,6 +200,36 @@ fn errors_say_where_and_what_to_do() {
             "1:24: parse error: unexpected identifier \"x\" in FOR, expected a duration",
         ),
         ("alert a when x > 1 hold 1m hold 2m", "1:28: parse error: HOLD stands twice"),
+        ("alert a cooldown 1m cooldown 2m when x", "1:21: parse error: COOLDOWN stands twice"),
+        ("alert a flap 1 changes in 1m flap 2 changes in 1m when x", "1:30: parse error: FLAP stands twice"),
+        ("alert a cap 1 instances cap 2 instances when x", "1:25: parse error: CAP stands twice"),
+        ("alert a on error keep on error fire when x", "1:23: parse error: ON ERROR stands twice"),
+        ("alert a on nodata keep on nodata clear when x", "1:24: parse error: ON NODATA stands twice"),
+        (
+            "alert a when x keep firing for 1m keep firing for 2m",
+            "1:35: parse error: KEEP FIRING FOR stands twice",
+        ),
+        ("alert a when x annotations {} annotations {}", "1:31: parse error: ANNOTATIONS stands twice"),
+        ("alert a when x labels {} labels {}", "1:26: parse error: LABELS stands twice"),
+        ("alert a when x route to \"a\" route to \"b\"", "1:29: parse error: ROUTE stands twice"),
+        ("alert a when x labels {\"\"=\"x\"}", "1:24: parse error: this cannot be the name of a label"),
+        (
+            "alert a cap 1.5 instances when x",
+            "1:13: parse error: CAP takes a whole number from 1 to 4294967295",
+        ),
+        ("slo s target -1% over 30d bad x total y", "1:14: parse error: a target lies between 0% and 100%"),
+        (
+            "slo s target 9% over 30d bad x total y burn 0 over 1h and 5m level page",
+            "1:45: parse error: a burn rate is more than 0",
+        ),
+        (
+            "slo s target 9% over 30d bad x total y burn +Inf over 1h and 5m level page",
+            "1:45: parse error: a burn rate is more than 0",
+        ),
+        (
+            "alert a not hold 1m when x",
+            "1:9: parse error: unexpected identifier \"not\" in ALERT, expected WHEN, LEVEL or another clause (an alert is ALERT name WHEN expression)",
+        ),
         ("alert a when x > 1 flap 1 changes in 0s", "1:38: parse error: duration must be greater than 0"),
         (
             "alert a when x > 1 on nodata sleep",
@@ -304,6 +334,8 @@ fn errors_say_where_and_what_to_do() {
             Err(error) => assert_eq!(error.to_string(), message, "{text}"),
         }
     }
+    let endless = program("alert a when x hold 99999999999999y").unwrap_err().to_string();
+    assert!(endless.starts_with("1:21: parse error: "), "{endless}");
     let many: String = (0..8).map(|i| format!(" level l{i} when x > {i}")).collect();
     assert!(program(&format!("alert a{many}")).unwrap_err().to_string().contains("more than 7 levels"));
     assert!(program(&"x;".repeat(1 << 20)).unwrap_err().to_string().starts_with("limit reached"));
