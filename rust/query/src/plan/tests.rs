@@ -345,7 +345,7 @@ const NEAR_MISSES: &[(&str, i64, &[&str])] = &[
             r#"up{job="api"} or up{job="web"} offset 1m"#,
             r#"up{job="api"} or up{job="web",instance="x"}"#,
             r#"up{job!="api"} or up{job="web"}"#,
-            r#"up{job="api",instance="x"} or up{job="web",instance="x"} or up{job="api",instance="y"}"#,
+            r#"up{job="api",job="api"} or up{job="web",job="api"} or up{job="api",job="web"}"#,
         ],
     ),
     (
