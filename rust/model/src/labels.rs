@@ -56,13 +56,9 @@ impl<'a> LabelsRef<'a> {
     }
 
     /// Pairs as bytes: nothing proves again that they are UTF-8.
-    fn pairs(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        let mut parts = self.0.split(|&b| b == SEP);
-        std::iter::from_fn(move || {
-            let name = parts.next()?;
-            let value = parts.next()?;
-            Some((name, value))
-        })
+    fn pairs(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone {
+        let mut rest = self.0;
+        std::iter::from_fn(move || Some((part(&mut rest)?, part(&mut rest)?)))
     }
 
     pub fn get(self, name: &str) -> Option<&'a str> {
@@ -137,13 +133,31 @@ impl Labels {
         (self.0.len() + 16 + 8).next_multiple_of(16)
     }
 
-    /// The pairs for which `keep(name)` holds.
+    /// How many canonical bytes both begin with.
+    pub fn common(&self, other: &Labels) -> usize {
+        const STRIDE: usize = 16;
+        let (a, b) = (&self.0[..], &other.0[..]);
+        let strides = a.chunks_exact(STRIDE).zip(b.chunks_exact(STRIDE));
+        let same = strides.take_while(|(x, y)| x == y).count() * STRIDE;
+        same + a[same..].iter().zip(&b[same..]).take_while(|(x, y)| x == y).count()
+    }
+
+    /// Sets that have as many canonical bytes in common are ordered as these numbers; where they are equal, `cmp` says
+    /// more.
+    pub fn order_key(&self, common: usize) -> u64 {
+        let rest = self.0.get(common..).unwrap_or(&[]);
+        (0..8).fold(0, |key, i| key << 8 | rest.get(i).map_or(0, |&byte| u64::from(rank(byte))))
+    }
+
+    /// The pairs for which `keep(name)` holds. Allocates nothing where that is all of them.
     pub fn retain(&self, keep: impl Fn(&str) -> bool) -> Labels {
-        let mut bytes = Vec::with_capacity(self.0.len());
-        for (n, v) in self.as_ref().pairs().filter(|(n, _)| keep(text(n))) {
-            push_pair(&mut bytes, n, v);
+        let pairs = self.as_ref().pairs();
+        if pairs.clone().all(|(n, _)| keep(text(n))) {
+            return self.clone();
         }
-        if bytes.len() == self.0.len() { self.clone() } else { Labels(Arc::from(bytes)) }
+        let mut bytes = Vec::with_capacity(self.0.len());
+        pairs.filter(|(n, _)| keep(text(n))).for_each(|(n, v)| push_pair(&mut bytes, n, v));
+        Labels(Arc::from(bytes))
     }
 
     pub fn without_name(&self) -> Labels {
@@ -171,6 +185,14 @@ impl Labels {
     }
 }
 
+/// Takes the first part of canonical bytes, and its separator; none behind the last.
+fn part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let end = rest.iter().position(|&b| b == SEP)?;
+    let found = rest.get(..end)?;
+    *rest = rest.get(end + 1..)?;
+    Some(found)
+}
+
 fn push_pair(bytes: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     bytes.extend_from_slice(name);
     bytes.push(SEP);
@@ -186,18 +208,17 @@ fn text(part: &[u8]) -> &str {
 /// comes before everything, not after.
 impl Ord for Labels {
     fn cmp(&self, other: &Labels) -> Ordering {
-        const STRIDE: usize = 16;
-        let (a, b) = (&self.0[..], &other.0[..]);
-        let strides = a.chunks_exact(STRIDE).zip(b.chunks_exact(STRIDE));
-        let same = strides.take_while(|(x, y)| x == y).count() * STRIDE;
-        for (x, y) in a[same..].iter().zip(&b[same..]) {
-            if x != y {
-                // The separator wraps to 0 and so comes before every byte of a text.
-                return x.wrapping_add(1).cmp(&y.wrapping_add(1));
-            }
+        let same = self.common(other);
+        match (self.0.get(same), other.0.get(same)) {
+            (Some(a), Some(b)) => rank(*a).cmp(&rank(*b)),
+            _ => self.0.len().cmp(&other.0.len()),
         }
-        a.len().cmp(&b.len())
     }
+}
+
+/// A separator comes before every byte of a text.
+fn rank(byte: u8) -> u8 {
+    byte.wrapping_add(1)
 }
 
 impl PartialOrd for Labels {
@@ -352,8 +373,21 @@ mod tests {
         for a in &sets {
             for b in &sets {
                 assert_eq!(a.cmp(b), a.iter().cmp(b.iter()), "{a} {b}");
+                for common in 0..=a.common(b) {
+                    let by_key = a.order_key(common).cmp(&b.order_key(common));
+                    assert!(by_key.is_eq() || by_key == a.cmp(b), "{a} {b} {common}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn retain_keeps_pairs_and_gives_the_same_set_where_all_are_kept() {
+        let l = set(&[("__name__", "up"), ("a", "1"), ("b", "2")]);
+        assert!(Arc::ptr_eq(&l.retain(|_| true).0, &l.0));
+        assert_eq!(l.without_name(), set(&[("a", "1"), ("b", "2")]));
+        assert_eq!(l.retain(|n| n == "b"), set(&[("b", "2")]));
+        assert_eq!(l.retain(|_| false), Labels::empty());
     }
 
     #[test]

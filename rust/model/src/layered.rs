@@ -467,6 +467,20 @@ impl SeriesSet for Merged<'_> {
         self.collect(parts, |set, i, range, out| set.read(i, range, out), out)
     }
 
+    fn read_values(&self, index: usize, range: TimeRange, out: &mut Vec<f64>) -> Result<()> {
+        if let Some((set, index)) = self.lone(index) {
+            return set.read_values(index, range, out);
+        }
+        let mut samples = Samples::default();
+        self.read(index, range, &mut samples)?;
+        out.append(&mut samples.values);
+        Ok(())
+    }
+
+    fn integer_sum(&self, index: usize, range: TimeRange) -> Result<Option<(u64, i64)>> {
+        self.lone(index).map_or(Ok(None), |(set, index)| set.integer_sum(index, range))
+    }
+
     fn newest(&self, index: usize, range: TimeRange) -> Result<Option<(i64, f64)>> {
         let earlier = self.earlier(index).filter(|_| range.start < self.range.start);
         newest_of(self.places(index).chain(earlier), |set, i| set.newest(i, range))

@@ -117,6 +117,19 @@ impl Values<'_> {
     }
 }
 
+/// Removes the staleness markers from values that come without times.
+pub fn drop_stale(values: &mut Vec<f64>) {
+    if any_stale(values) {
+        values.retain(|&v| !is_stale(v));
+    }
+}
+
+/// A few at once, without a branch for each: there are hardly ever any.
+fn any_stale(values: &[f64]) -> bool {
+    let any = |few: &[f64]| few.iter().fold(false, |found, &v| found | is_stale(v));
+    values.chunks(64).any(any)
+}
+
 /// Samples of one series in time order, values widened to `f64`; staleness markers are included.
 /// A reusable buffer: readers append to it, callers clear it.
 #[derive(Clone, Debug, Default)]
@@ -138,9 +151,7 @@ impl Samples {
 
     /// Removes the staleness markers from row `from` on.
     pub fn drop_stale(&mut self, from: usize) {
-        // A few at once, without a branch for each: there are hardly ever any.
-        let any = |few: &[f64]| few.iter().fold(false, |found, &v| found | is_stale(v));
-        if !self.values[from..].chunks(64).any(any) {
+        if !any_stale(&self.values[from..]) {
             return;
         }
         let mut kept = from;

@@ -110,6 +110,21 @@ pub trait SeriesSet: Send + Sync {
     /// `range` lies within the one given to `select`.
     fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()>;
 
+    /// Appends the values of the samples that `read` gives, for who has no use for their times. Stores override it where
+    /// times take work.
+    fn read_values(&self, index: usize, range: TimeRange, out: &mut Vec<f64>) -> Result<()> {
+        let mut samples = Samples::default();
+        self.read(index, range, &mut samples)?;
+        out.append(&mut samples.values);
+        Ok(())
+    }
+
+    /// How many samples one series has in `range`, and their exact sum, where all are integers that a double holds and
+    /// storage knows that in less time than it takes to read them. `None` where it does not: then read them.
+    fn integer_sum(&self, _index: usize, _range: TimeRange) -> Result<Option<(u64, i64)>> {
+        Ok(None)
+    }
+
     /// The newest sample of one series in `range`, be it a staleness marker. Stores override it where they know
     /// it without decoding.
     fn newest(&self, index: usize, range: TimeRange) -> Result<Option<(i64, f64)>> {

@@ -79,6 +79,11 @@ impl Summary {
         self.deviation = None;
     }
 
+    /// Numbers of which count and sum alone are known.
+    pub fn of_sum(count: u64, sum: f64) -> Summary {
+        Summary { count, sum, ..Summary::of(0, sum) }
+    }
+
     /// A block of numbers of which just this is known: no NaN among them, resets left out.
     pub fn of_block(
         count: u64,

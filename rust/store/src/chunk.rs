@@ -162,6 +162,14 @@ impl<'a> Parts<'a> {
         Ok((from, to))
     }
 
+    /// The positions of the samples in `range`.
+    fn places(&self, range: TimeRange) -> Result<(usize, usize)> {
+        match self.positions(range) {
+            Some((_, from, to)) => Ok((from, to)),
+            None => column::places(TimeBlocks::new(self.times, self.first, self.count), range),
+        }
+    }
+
     /// Regular times: the step, and the positions that lie in `range`.
     fn positions(&self, range: TimeRange) -> Option<(u64, usize, usize)> {
         let step = self.step?;
@@ -451,6 +459,23 @@ impl Chunk {
                 self.decode(range, &mut out.timestamps, &mut out.values, |b| ValueKind::Uint.widen(b))
             }
         }
+    }
+
+    /// As `decode_f64`, the values alone: of times only blocks that the range cuts are decoded. Errors: `Corruption`;
+    /// `out` is then as it was.
+    pub fn decode_values(&self, range: TimeRange, out: &mut Vec<f64>) -> Result<()> {
+        let before = out.len();
+        let mut run = || -> Result<()> {
+            let parts = Parts::parse(self)?;
+            let (from, to) = parts.places(range)?;
+            match self.kind() {
+                ValueKind::Float => {
+                    column::decode_values(parts.value_blocks(), from, to, f64::from_bits, out)
+                }
+                kind => column::decode_values(parts.value_blocks(), from, to, |b| kind.widen(b), out),
+            }
+        };
+        run().inspect_err(|_| out.truncate(before))
     }
 
     fn decode<T: Copy>(

@@ -28,6 +28,7 @@ pub mod journal;
 pub mod labelsets;
 mod late;
 pub mod limits;
+mod lookup;
 pub mod memory;
 mod metadata;
 mod newest;

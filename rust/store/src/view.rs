@@ -19,11 +19,13 @@ use crate::histograms::HistogramSeries;
 use crate::rollup::states::State;
 use crate::rollup::{Packed, Record, RolledSeries};
 use crate::sealed::Sealed;
-use crate::shard::{SHARDS, Shard, Work, id_of, place_of};
+use crate::shard::{SHARDS, Shard, id_of, place_of};
 use crate::starts::StartSeries;
 
 /// Selections of fewer series are captured by the caller's thread alone.
 const PARALLEL_SERIES: usize = 1 << 14;
+/// Series whose places are read ahead together.
+const ROWS_AHEAD: usize = 16;
 /// Series that `read_many` decodes at once, before it copies them out.
 const READ_BLOCK: usize = 4096;
 
@@ -226,6 +228,19 @@ impl Part {
     }
 }
 
+/// Reads where the samples of rows lie, so that their cache misses overlap: nothing else is done here.
+fn touch(shard: &Shard, rows: &[u32]) {
+    let mut seen = 0;
+    for &row in rows {
+        let head = &shard.series.heads[row];
+        if head.is_open() {
+            seen ^= shard.open_bytes(head).first().copied().unwrap_or(0);
+        }
+        seen ^= shard.series.sealed[row].last().map_or(0, |chunk| chunk.count() as u8);
+    }
+    std::hint::black_box(seen);
+}
+
 impl Taken for Part {
     fn bytes(&self) -> usize {
         self.series.capacity() * size_of::<Captured>() + self.open.capacity() + self.beside
@@ -269,7 +284,10 @@ impl Database {
         let mut all = Part::default();
         let take = |part: &mut Part, shard: &Shard, rows: &[u32]| {
             part.series.reserve(rows.len());
-            rows.iter().for_each(|&row| part.capture(shard, row, range, kinds, level));
+            for rows in rows.chunks(ROWS_AHEAD) {
+                touch(shard, rows);
+                rows.iter().for_each(|&row| part.capture(shard, row, range, kinds, level));
+            }
         };
         by_shard.take(self, budget, take, &mut all)?;
         Ok(View::new(self, all, budget))
@@ -320,95 +338,6 @@ impl Database {
             }
         }
         Ok(rows)
-    }
-
-    /// The series that satisfy one of the predicates (none given: every series) and have a sample in the
-    /// range: their ids and label sets, in no particular order.
-    pub fn series(
-        &self,
-        predicates: &[Predicate],
-        range: TimeRange,
-        budget: &Budget,
-    ) -> Result<(Vec<u64>, Vec<Labels>)> {
-        let _inside = self.inside();
-        let by_shard = ByShard::new(&self.with_samples(predicates, range, budget)?, budget)?;
-        budget.keep(by_shard.rows.len() * (size_of::<u64>() + size_of::<Labels>() + size_of::<u32>()))?;
-        let mut ids = Vec::with_capacity(by_shard.rows.len());
-        let mut sets = Vec::with_capacity(by_shard.rows.len());
-        let mut text = Vec::new();
-        for number in 0..SHARDS {
-            if by_shard.rows(number).is_empty() {
-                continue;
-            }
-            budget.check()?;
-            let shard = self.shard(number);
-            let from = sets.len();
-            for &row in by_shard.rows(number) {
-                ids.push(shard.public_id(row));
-                sets.push(self.labels_of(&shard, row, &mut text));
-            }
-            budget.keep(sets[from..].iter().map(Labels::heap_bytes).sum())?;
-        }
-        Ok((ids, sets))
-    }
-
-    /// The names of all labels of such series, sorted.
-    pub fn label_names(
-        &self,
-        predicates: &[Predicate],
-        range: TimeRange,
-        budget: &Budget,
-    ) -> Result<Vec<String>> {
-        let _inside = self.inside();
-        let ids = self.with_samples(predicates, range, budget)?;
-        self.index.label_names(self.unless_all(&ids), budget)
-    }
-
-    /// The values of one label of such series, sorted.
-    pub fn label_values(
-        &self,
-        name: &str,
-        predicates: &[Predicate],
-        range: TimeRange,
-        budget: &Budget,
-    ) -> Result<Vec<String>> {
-        let _inside = self.inside();
-        let ids = self.with_samples(predicates, range, budget)?;
-        self.index.label_values(name, self.unless_all(&ids), self, budget)
-    }
-
-    fn unless_all<'i>(&self, ids: &'i RoaringBitmap) -> Option<&'i RoaringBitmap> {
-        (ids.len() != self.index.all().len()).then_some(ids)
-    }
-
-    fn with_samples(
-        &self,
-        predicates: &[Predicate],
-        range: TimeRange,
-        budget: &Budget,
-    ) -> Result<RoaringBitmap> {
-        let mut chosen = RoaringBitmap::new();
-        if predicates.is_empty() {
-            chosen |= &*self.index.all();
-        }
-        for predicate in predicates {
-            chosen |= self.index.select(predicate, self, budget)?;
-        }
-        let by_shard = ByShard::new(&chosen, budget)?;
-        let mut work = Work::default();
-        for number in 0..SHARDS {
-            if by_shard.rows(number).is_empty() {
-                continue;
-            }
-            budget.check()?;
-            let shard = self.shard(number);
-            for &row in by_shard.rows(number) {
-                if !shard.has_sample(row, range, &mut work)? {
-                    chosen.remove(id_of(shard.number, row));
-                }
-            }
-        }
-        Ok(chosen)
     }
 
     /// The label set of a row, from its symbols; `text` is a buffer.
@@ -624,6 +553,44 @@ impl SeriesSet for View<'_> {
         self.read_raw(series, range, out)?;
         self.store.decoded.add((out.len() - before) as u64);
         Ok(())
+    }
+
+    fn read_values(&self, index: usize, range: TimeRange, out: &mut Vec<f64>) -> Result<()> {
+        let (series, before) = (&self.series[index], out.len());
+        if series.rolled.is_some() {
+            let mut samples = Samples::default();
+            self.read(index, range, &mut samples)?;
+            out.append(&mut samples.values);
+            return Ok(());
+        }
+        for chunk in series.sealed.overlapping(range) {
+            self.may_read(out.len())?;
+            chunk.decode_values(range, out)?;
+        }
+        codec::open::decode_values(&series.state, self.open_bytes(series), range, out)?;
+        self.store.decoded.add((out.len() - before) as u64);
+        Ok(())
+    }
+
+    fn integer_sum(&self, index: usize, range: TimeRange) -> Result<Option<(u64, i64)>> {
+        let series = &self.series[index];
+        if series.rolled.is_some() {
+            return Ok(None);
+        }
+        let (mut count, mut sum) = (0, 0i64);
+        for chunk in series.sealed.overlapping(range) {
+            self.budget.check()?;
+            let Some((n, more)) = chunk.integer_sum(range)? else { return Ok(None) };
+            let Some(total) = sum.checked_add(more) else { return Ok(None) };
+            (count, sum) = (count + n as u64, total);
+        }
+        let open = codec::open::integer_sum(&series.state, self.open_bytes(series), range)?;
+        let Some((n, total)) = open.and_then(|(n, more)| Some((n, sum.checked_add(more)?))) else {
+            return Ok(None);
+        };
+        count += n as u64;
+        self.store.decoded.add(count);
+        Ok(Some((count, total)))
     }
 
     /// The open chunk's state holds its last sample; only where that is too new anything is decoded.

@@ -289,9 +289,10 @@ pub(super) struct Order {
 }
 
 impl Order {
-    fn new(groups: Groups) -> Order {
+    fn new(groups: Groups, budget: &Budget) -> Result<Order> {
         let mut next = vec![0u32; groups.labels.len() + 1];
-        for &g in &groups.of {
+        for (row, &g) in groups.of.iter().enumerate() {
+            budget.check_at(row)?;
             next[g as usize + 1] += 1;
         }
         for i in 1..next.len() {
@@ -299,10 +300,11 @@ impl Order {
         }
         let mut rows = vec![0u32; groups.of.len()];
         for (row, &g) in groups.of.iter().enumerate() {
+            budget.check_at(row)?;
             rows[next[g as usize] as usize] = row as u32;
             next[g as usize] += 1;
         }
-        Order { rows, groups }
+        Ok(Order { rows, groups })
     }
 
     pub fn group(&self, row: u32) -> usize {
@@ -356,7 +358,7 @@ pub(crate) fn fold<'a>(
 ) -> Result<Block<'a>> {
     let groups = groups_of(input, grouping, budget)?;
     budget.check()?;
-    let mut order = Order::new(groups);
+    let mut order = Order::new(groups, budget)?;
     budget.check()?;
     if Role::of(op) == Role::Folded && has_histograms(input) && !is_stored(input) {
         // Histograms are added in the order of their rows: that of stored series never changes.

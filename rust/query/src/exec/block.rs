@@ -241,7 +241,12 @@ impl<'a> Block<'a> {
         self.drop_name = order.iter().map(|&i| self.drop_name[i]).collect();
         match &mut self.labels {
             LabelColumn::Ready(labels) => {
-                *labels = order.iter().map(|&i| std::mem::take(&mut labels[i])).collect();
+                let mut sorted = Freed(Vec::with_capacity(order.len()));
+                for (at, &i) in order.iter().enumerate() {
+                    budget.check_at(at)?;
+                    sorted.0.push(std::mem::take(&mut labels[i]));
+                }
+                *labels = std::mem::take(&mut sorted.0);
             }
             LabelColumn::Stored { index, .. } => {
                 *index = order.iter().map(|&i| index[i]).collect();
@@ -372,6 +377,12 @@ impl SeriesSet for GridSeries<'_> {
                 out.push(t, v);
             }
         }
+        Ok(())
+    }
+
+    fn read_values(&self, index: usize, range: TimeRange, out: &mut Vec<f64>) -> Result<()> {
+        let row = self.block.row(index).iter().enumerate();
+        out.extend(row.filter(|&(i, &v)| present(v) && range.contains(self.grid.time(i))).map(|(_, &v)| v));
         Ok(())
     }
 

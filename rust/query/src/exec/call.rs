@@ -71,6 +71,7 @@ impl<'a> Evaluator<'a> {
             window.reads_records = reads_records(function);
             window.wants_counter = function.wants_counter;
             window.reads_starts = function.reads_starts;
+            window.of_values = function.of_values;
         }
         Ok(Vector::Rows(rows))
     }
@@ -96,6 +97,7 @@ impl<'a> Evaluator<'a> {
             args,
             grid: *grid,
             reads_starts: false,
+            of_values: false,
             of_summary: None,
             is_quantile: false,
             points: None,

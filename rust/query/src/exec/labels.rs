@@ -8,6 +8,10 @@ use metricsdb_model::{Grouping, Labels};
 /// Without the labels that describe the metric itself: an operation that changes what a number means
 /// drops them.
 pub(crate) fn drop_metadata(labels: &Labels) -> Labels {
+    // Names are in order: behind one that begins with a small letter there is none of these.
+    if labels.as_ref().canonical().first().is_none_or(|&first| first > b'_') {
+        return labels.clone();
+    }
     labels.retain(|name| name != METRIC_NAME && name != "__type__" && name != "__unit__")
 }
 

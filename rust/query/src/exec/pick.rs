@@ -23,6 +23,9 @@ use crate::number::Shortest;
 /// Labels that count_values makes of one row between two looks at the budget.
 const STEPS_PER_CHECK: usize = 256;
 
+/// Rows among which the best are found, between two looks at the budget.
+const ROWS_PER_CHECK: usize = 1 << 16;
+
 /// Which rows of a group stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pick {
@@ -39,6 +42,7 @@ pub(super) fn members(groups: &Groups, budget: &Budget) -> Result<Vec<Vec<u32>>>
     budget.hold(groups.labels.len() * size_of::<Vec<u32>>() + groups.of.len() * 2 * size_of::<u32>())?;
     let mut members = vec![Vec::new(); groups.labels.len()];
     for (row, &g) in groups.of.iter().enumerate() {
+        budget.check_at(row)?;
         members[g as usize].push(row as u32);
     }
     Ok(members)
@@ -86,7 +90,10 @@ pub(crate) fn pick<'a>(
         for step in 0..steps {
             budget.check()?;
             found.clear();
-            found.extend(rows.iter().filter(|&&r| block.has(r as usize, step)));
+            for rows in rows.chunks(ROWS_PER_CHECK) {
+                budget.check()?;
+                found.extend(rows.iter().filter(|&&r| block.has(r as usize, step)));
+            }
             match pick {
                 Pick::Share => {
                     found.retain(|&r| in_share(&block.labels.get(r as usize), parameter[step]));
@@ -107,11 +114,9 @@ pub(crate) fn pick<'a>(
             }
         }
     }
-    budget.check()?;
-    for (v, k) in block.values.iter_mut().zip(&keep) {
-        if !k {
-            *v = ABSENT;
-        }
+    for (values, keep) in block.values.chunks_mut(ROWS_PER_CHECK).zip(keep.chunks(ROWS_PER_CHECK)) {
+        budget.check()?;
+        values.iter_mut().zip(keep).filter(|(_, keep)| !**keep).for_each(|(v, _)| *v = ABSENT);
     }
     block.cells.retain(|row, step| keep[row * steps + step]);
     if steps == 1 {
@@ -144,21 +149,49 @@ fn best(
         return Ok(());
     }
     if k < found.len() {
-        let (_, &mut last, _) = found.select_nth_unstable_by(k - 1, by_value);
+        let last = kth(found, k, budget, by_value)?;
+        let (mut sure, mut tied) = (Vec::new(), Vec::new());
+        for (i, r) in found.iter().enumerate() {
+            budget.check_at(i)?;
+            match by_value(r, &last) {
+                Ordering::Less => sure.push(*r),
+                Ordering::Equal => tied.push(*r),
+                Ordering::Greater => {}
+            }
+        }
         // Rows as good as the last one taken compete by their labels.
-        let (sure, rest): (Vec<u32>, Vec<u32>) =
-            found.iter().partition(|r| by_value(r, &last) == Ordering::Less);
-        let mut tied: Vec<u32> = rest.into_iter().filter(|r| by_value(r, &last) == Ordering::Equal).collect();
         if sure.len() + tied.len() > k {
             by_labels(block, &mut tied, budget)?;
             tied.truncate(k - sure.len());
         }
-        found.clear();
-        found.extend(sure);
+        *found = sure;
         found.extend(tied);
     }
     by_labels(block, found, budget)?;
     sort_by(found, budget, by_value)
+}
+
+/// One of the rows with the `k`-th best value; there are more than `k` of them, and `k` is not 0.
+fn kth(rows: &[u32], k: usize, budget: &Budget, compare: impl Fn(&u32, &u32) -> Ordering) -> Result<u32> {
+    let mut best: Vec<u32> = Vec::new();
+    let bytes = size_of::<u32>() * if k > ROWS_PER_CHECK { rows.len() } else { ROWS_PER_CHECK + k };
+    budget.hold(bytes)?;
+    if k > ROWS_PER_CHECK {
+        best.extend_from_slice(rows);
+        sort_by(&mut best, budget, &compare)?;
+    } else {
+        // The standard library's selection cannot be stopped: it sees a few rows at once.
+        for piece in rows.chunks(ROWS_PER_CHECK) {
+            budget.check()?;
+            best.extend_from_slice(piece);
+            if best.len() > k {
+                best.select_nth_unstable_by(k - 1, &compare);
+                best.truncate(k);
+            }
+        }
+    }
+    budget.release(bytes);
+    best.get(k - 1).copied().ok_or_else(|| Error::execution("fewer rows than are to be picked"))
 }
 
 /// Sorts rows by their labels.
@@ -293,4 +326,52 @@ pub(crate) fn count_values<'a>(
         }
     }
     Ok(result)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use metricsdb_model::budget::{Gate, Limits, Stop};
+
+    use super::*;
+
+    /// Comparisons since the last look at the budget, and the most there were between two.
+    #[derive(Default)]
+    struct Compared {
+        since: AtomicUsize,
+        most: AtomicUsize,
+    }
+
+    impl Gate for Compared {
+        fn pass(&self) {
+            self.most.fetch_max(self.since.swap(0, Relaxed), Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_best_are_found_with_a_look_at_the_budget_every_few_rows() {
+        let rows: Vec<u32> = (0..8 * ROWS_PER_CHECK as u32).collect();
+        let value = |row: u32| row.wrapping_mul(2_654_435_761) % 100_003;
+        let mut sorted: Vec<u32> = rows.iter().map(|row| value(*row)).collect();
+        sorted.sort_unstable();
+        for k in [1, 10, ROWS_PER_CHECK, ROWS_PER_CHECK + 1, rows.len() - 1] {
+            let (stop, compared) = (Stop::default(), Arc::new(Compared::default()));
+            let limits = Limits { timeout_ms: 0, samples_max: u64::MAX, bytes_max: u64::MAX };
+            let budget = Budget::with(stop.clone(), limits, Some(compared.clone()), None);
+            // Every look passes the gate then.
+            stop.pause(true);
+            let found = kth(&rows, k, &budget, |a, b| {
+                compared.since.fetch_add(1, Relaxed);
+                value(*a).cmp(&value(*b))
+            });
+            compared.pass();
+            assert_eq!(value(found.unwrap()), sorted[k - 1], "{k}");
+            let most = compared.most.load(Relaxed);
+            assert!(most <= 8 * ROWS_PER_CHECK, "{k}: {most} comparisons without a look");
+            assert_eq!(budget.bytes_held(), 0);
+        }
+    }
 }

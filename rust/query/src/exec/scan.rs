@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metricsdb_model::budget::Visits;
-use metricsdb_model::sample::is_stale;
-use metricsdb_model::{Budget, Grouping, Groups, Result, Samples, SeriesSet, TimeRange, Wants};
+use metricsdb_model::sample::{drop_stale, is_stale};
+use metricsdb_model::{Budget, Grouping, Groups, Result, Samples, SeriesSet, Summary, TimeRange, Wants};
 use rayon::prelude::*;
 
 use super::block::{ABSENT, Block, LabelColumn, present};
@@ -151,6 +151,8 @@ pub(crate) struct WindowLeaf<'a> {
     pub grid: Grid,
     /// The function looks at start timestamps.
     pub reads_starts: bool,
+    /// It looks at no times.
+    pub of_values: bool,
     /// The function as one of what the samples come to, where there is such a form.
     pub of_summary: Option<OfSummary>,
     /// The function is `quantile_over_time`, which sketches answer where samples are gone.
@@ -324,6 +326,9 @@ impl<'a> Rows<'a> {
                     && window.fill_from_summaries(&*self.set, row, budget, out)? =>
             {
                 probe.iter().for_each(|probe| probe.heads());
+            }
+            Leaf::Window(window) if window.is_of_values(out.len(), budget) => {
+                window.fill_from_values(&*self.set, row, scratch, probe, out)?;
             }
             Leaf::Smoothed { .. } | Leaf::Window(_) => {
                 read(&*self.set, row, reach, scratch, probe)?;
@@ -595,6 +600,56 @@ impl WindowLeaf<'_> {
         }
         self.repeat_single(out);
         Ok(true)
+    }
+
+    /// Whether values are all that there is to read: the function looks at nothing else, and there is one window and one
+    /// list of arguments.
+    fn is_of_values(&self, steps: usize, budget: &Budget) -> bool {
+        let is_one = self.looks.count == 1 && (steps == 1 || self.args.count == 0);
+        self.of_values && is_one && self.edges.is_none() && budget.visits().is_none()
+    }
+
+    /// Fills the row from the values in its only window.
+    fn fill_from_values(
+        &self,
+        set: &dyn SeriesSet,
+        row: usize,
+        scratch: &mut Scratch<'_>,
+        probe: Option<&Probe<'_>>,
+        out: &mut [f64],
+    ) -> Result<()> {
+        let since = probe.map_or(0, Probe::now);
+        let end = self.looks.time(0);
+        let start = end.saturating_sub(self.range);
+        let range = TimeRange::new(start.saturating_add(1), end);
+        let value;
+        let read = if let Some(sums) = self.sums()
+            && let Some((count, sum)) = set.integer_sum(row, range)?
+        {
+            value = (sums.eval)(&Summary::of_sum(count, sum as f64), start, end).filter(|_| count > 0);
+            count
+        } else {
+            scratch.samples.clear();
+            let values = &mut scratch.samples.values;
+            set.read_values(row, range, values)?;
+            let read = values.len() as u64;
+            drop_stale(values);
+            let (at, args) = (self.grid.time(0), self.args.at(0));
+            let window = Window { timestamps: &[], values, starts: &[], start, end, at, args };
+            value = if values.is_empty() { None } else { (self.kernel)(&window) };
+            scratch.account(0)?;
+            read
+        };
+        out.fill(value.unwrap_or(ABSENT));
+        if let Some(probe) = probe {
+            probe.read(set, row, range, read as usize, since);
+        }
+        scratch.budget.take_samples(read)
+    }
+
+    /// The function as one of count and sum.
+    fn sums(&self) -> Option<OfSummary> {
+        self.of_summary.filter(|function| function.wants == Wants::Sum)
     }
 
     /// The windows of the steps, at most so many.

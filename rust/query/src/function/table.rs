@@ -24,6 +24,8 @@ pub struct Function {
     pub wants_counter: bool,
     /// Looks at the start timestamps of samples.
     pub reads_starts: bool,
+    /// Looks at no times of a window, neither those of samples nor its ends.
+    pub of_values: bool,
     pub kernel: Kernel,
     /// What neighbouring windows of a `Kernel::Window` share.
     pub sliding: Sliding,
@@ -95,6 +97,11 @@ impl Function {
         self
     }
 
+    const fn of_values(mut self) -> Function {
+        self.of_values = true;
+        self
+    }
+
     const fn wants_counter(mut self) -> Function {
         self.wants_counter = true;
         self
@@ -118,6 +125,7 @@ const fn row(name: &'static str, args: &'static [ValueType], returns: ValueType,
         keeps_name: false,
         wants_counter: false,
         reads_starts: false,
+        of_values: false,
         kernel,
         sliding: Sliding::None,
     }
@@ -156,15 +164,15 @@ pub static FUNCTIONS: &[Function] = &[
     row("asinh", &[V], V, Kernel::Map(math::asinh)),
     row("atan", &[V], V, Kernel::Map(math::atan)),
     row("atanh", &[V], V, Kernel::Map(math::atanh)),
-    row("avg_over_time", &[M], V, Kernel::Window(over_time::avg)).sliding(Sliding::Avg),
+    row("avg_over_time", &[M], V, Kernel::Window(over_time::avg)).of_values().sliding(Sliding::Avg),
     row("ceil", &[V], V, Kernel::Map(math::ceil)),
-    row("changes", &[M], V, Kernel::Window(rate::changes)).sliding(Sliding::Changes),
+    row("changes", &[M], V, Kernel::Window(rate::changes)).of_values().sliding(Sliding::Changes),
     row("clamp", &[V, S, S], V, Kernel::Map(math::clamp)),
     row("clamp_max", &[V, S], V, Kernel::Map(math::clamp_max)),
     row("clamp_min", &[V, S], V, Kernel::Map(math::clamp_min)),
     row("cos", &[V], V, Kernel::Map(math::cos)),
     row("cosh", &[V], V, Kernel::Map(math::cosh)),
-    row("count_over_time", &[M], V, Kernel::Window(over_time::count)),
+    row("count_over_time", &[M], V, Kernel::Window(over_time::count)).of_values(),
     row("day_of_month", &[V], V, Kernel::Map(date::day_of_month)).optional(1),
     row("day_of_week", &[V], V, Kernel::Map(date::day_of_week)).optional(1),
     row("day_of_year", &[V], V, Kernel::Map(date::day_of_year)).optional(1),
@@ -181,7 +189,7 @@ pub static FUNCTIONS: &[Function] = &[
     .experimental(),
     special("end", &[], S, Special::End).experimental(),
     row("exp", &[V], V, Kernel::Map(math::exp)),
-    row("first_over_time", &[M], V, Kernel::Window(over_time::first)).experimental().keeps_name(),
+    row("first_over_time", &[M], V, Kernel::Window(over_time::first)).of_values().experimental().keeps_name(),
     row("floor", &[V], V, Kernel::Map(math::floor)),
     special("histogram_avg", &[V], V, Special::HistogramNative),
     special("histogram_count", &[V], V, Special::HistogramNative),
@@ -203,21 +211,21 @@ pub static FUNCTIONS: &[Function] = &[
     row("irate", &[M], V, Kernel::Window(rate::irate)).reads_starts(),
     special("label_join", &[V, Str, Str, Str], V, Special::LabelJoin).repeats().keeps_name(),
     special("label_replace", &[V, Str, Str, Str, Str], V, Special::LabelReplace).keeps_name(),
-    row("last_over_time", &[M], V, Kernel::Window(over_time::last)).keeps_name(),
+    row("last_over_time", &[M], V, Kernel::Window(over_time::last)).of_values().keeps_name(),
     row("ln", &[V], V, Kernel::Map(math::ln)),
     row("log10", &[V], V, Kernel::Map(math::log10)),
     row("log2", &[V], V, Kernel::Map(math::log2)),
-    row("mad_over_time", &[M], V, Kernel::Window(over_time::mad)).experimental(),
+    row("mad_over_time", &[M], V, Kernel::Window(over_time::mad)).of_values().experimental(),
     row("max_of", &[S, S], S, Kernel::Map(math::max_of)).experimental(),
-    row("max_over_time", &[M], V, Kernel::Window(over_time::max)).sliding(Sliding::Max),
+    row("max_over_time", &[M], V, Kernel::Window(over_time::max)).of_values().sliding(Sliding::Max),
     row("min_of", &[S, S], S, Kernel::Map(math::min_of)).experimental(),
-    row("min_over_time", &[M], V, Kernel::Window(over_time::min)).sliding(Sliding::Min),
+    row("min_over_time", &[M], V, Kernel::Window(over_time::min)).of_values().sliding(Sliding::Min),
     row("minute", &[V], V, Kernel::Map(date::minute)).optional(1),
     row("month", &[V], V, Kernel::Map(date::month)).optional(1),
     special("pi", &[], S, Special::Pi),
     row("predict_linear", &[M, S], V, Kernel::Window(forecast::predict_linear)),
-    row("present_over_time", &[M], V, Kernel::Window(over_time::present)),
-    row("quantile_over_time", &[S, M], V, Kernel::Window(over_time::quantile)),
+    row("present_over_time", &[M], V, Kernel::Window(over_time::present)).of_values(),
+    row("quantile_over_time", &[S, M], V, Kernel::Window(over_time::quantile)).of_values(),
     row("rad", &[V], V, Kernel::Map(math::rad)),
     special("range", &[], S, Special::Range).experimental(),
     over_range("range_avg", &[V], whole_range::avg),
@@ -264,10 +272,10 @@ pub static FUNCTIONS: &[Function] = &[
     row("sqrt", &[V], V, Kernel::Map(math::sqrt)),
     special("start", &[], S, Special::Start).experimental(),
     special("start_timestamp", &[V], V, Special::StartTimestamp).experimental(),
-    row("stddev_over_time", &[M], V, Kernel::Window(over_time::stddev)),
-    row("stdvar_over_time", &[M], V, Kernel::Window(over_time::stdvar)),
+    row("stddev_over_time", &[M], V, Kernel::Window(over_time::stddev)).of_values(),
+    row("stdvar_over_time", &[M], V, Kernel::Window(over_time::stdvar)).of_values(),
     special("step", &[], S, Special::Step).experimental(),
-    row("sum_over_time", &[M], V, Kernel::Window(over_time::sum)).sliding(Sliding::Sum),
+    row("sum_over_time", &[M], V, Kernel::Window(over_time::sum)).of_values().sliding(Sliding::Sum),
     row("tan", &[V], V, Kernel::Map(math::tan)),
     row("tanh", &[V], V, Kernel::Map(math::tanh)),
     special("time", &[], S, Special::Time),
@@ -281,9 +289,10 @@ pub static FUNCTIONS: &[Function] = &[
 ];
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
+    use crate::function::Window;
 
     #[test]
     fn every_row_is_found_by_its_name() {
@@ -293,6 +302,26 @@ mod tests {
         }
         assert!(lookup("Rate").is_none());
         assert!(lookup("").is_none());
+    }
+
+    #[test]
+    fn functions_of_values_look_at_nothing_else() {
+        let (times, values) = ([1_000, 3_000, 4_000, 9_000], [2.0, -1.0, 7.5, 7.5]);
+        for f in FUNCTIONS.iter().filter(|f| f.of_values) {
+            let Kernel::Window(kernel) = f.kernel else { panic!("{} has no window", f.name) };
+            assert!(!f.reads_starts);
+            let whole = Window {
+                timestamps: &times,
+                values: &values,
+                starts: &[],
+                start: 0,
+                end: 10_000,
+                at: 12_000,
+                args: &[0.3],
+            };
+            let alone = Window { timestamps: &[], start: 5, end: 6, at: 7, ..whole };
+            assert_eq!(kernel(&whole), kernel(&alone), "{}", f.name);
+        }
     }
 
     #[test]

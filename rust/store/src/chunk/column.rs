@@ -218,6 +218,29 @@ impl<'a> Iterator for TimeBlocks<'a> {
     }
 }
 
+/// The positions of the times in `range`; only blocks that it cuts are decoded.
+pub fn places(blocks: TimeBlocks<'_>, range: TimeRange) -> Result<(usize, usize)> {
+    let (mut found, mut times): (Option<(usize, usize)>, _) = (None, Vec::new());
+    for block in blocks {
+        let block = block?;
+        if block.last < range.start {
+            continue;
+        }
+        if block.first > range.end {
+            break;
+        }
+        let (mut from, mut to) = (0, block.count);
+        if !range.contains(block.first) || !range.contains(block.last) {
+            times.clear();
+            block.decode(&mut times)?;
+            from = times.partition_point(|&t| t < range.start);
+            to = times.partition_point(|&t| t <= range.end).max(from);
+        }
+        found = Some((found.map_or(block.from + from, |f| f.0), block.from + to));
+    }
+    Ok(found.unwrap_or((0, 0)))
+}
+
 /// Appends the times in `range`; their positions.
 pub fn decode_times(blocks: TimeBlocks<'_>, range: TimeRange, out: &mut Vec<i64>) -> Result<(usize, usize)> {
     let mut found: Option<(usize, usize)> = None;

@@ -59,6 +59,25 @@ impl Chunk {
         samples >= 2.0 * BLOCK_SAMPLES as f64
     }
 
+    /// How many samples lie in `range`, and their exact sum, where all are integers and their blocks tell it; else `None`.
+    /// Errors: `Corruption`.
+    pub fn integer_sum(&self, range: TimeRange) -> Result<Option<(usize, i64)>> {
+        let parts = Parts::parse(self)?;
+        let (from, to) = parts.places(range)?;
+        let mut sum = 0i64;
+        for block in parts.value_blocks() {
+            let block = block?;
+            let (a, b) = (from.max(block.from), to.min(block.from + block.count));
+            if a < b {
+                let Some(more) = block.section()?.integer_sum(a - block.from, b - block.from)? else {
+                    return Ok(None);
+                };
+                sum = sum.wrapping_add(more);
+            }
+        }
+        Ok(Some((to - from, sum)))
+    }
+
     /// Adds what the samples in `range` come to. Errors: `Corruption`.
     pub fn fold(&self, range: TimeRange, wants: Wants, into: &mut Folded) -> Result<()> {
         let parts = Parts::parse(self)?;

@@ -52,6 +52,11 @@ fn sealed_again(bytes: &[u8]) -> Vec<u8> {
     [body, &checksum(body)].concat()
 }
 
+/// The exact sum of integers; `None` where not all are.
+fn whole_sum(values: &[f64]) -> Option<i128> {
+    values.iter().map(|v| (v.fract() == 0.0).then_some(*v as i128)).sum()
+}
+
 fn same(a: f64, b: f64) -> bool {
     a == b || (a.is_nan() && b.is_nan())
 }
@@ -140,7 +145,14 @@ proptest! {
         let mut out = Samples::default();
         chunk.decode_f64(range, &mut out).unwrap();
         let values: Vec<u64> = out.values.iter().map(|v| v.to_bits()).collect();
+        let mut alone = vec![1.0];
+        chunk.decode_values(range, &mut alone).unwrap();
+        prop_assert!(alone[1..].iter().map(|v| v.to_bits()).eq(values.iter().copied()));
         prop_assert_eq!(values, wanted.iter().map(|&i| kind.widen(bits[i]).to_bits()).collect::<Vec<_>>());
+        prop_assert_eq!(chunk.count_within(range).unwrap(), wanted.len());
+        if let Some((count, sum)) = chunk.integer_sum(range).unwrap() {
+            prop_assert_eq!((count, i128::from(sum)), (wanted.len(), whole_sum(&out.values).unwrap()));
+        }
     }
 
     #[test]
@@ -245,6 +257,23 @@ proptest! {
         if wants == Wants::Resets {
             prop_assert_eq!(f.resets, p.resets);
         }
+    }
+}
+
+#[test]
+fn integers_are_added_up_as_they_are_packed_and_nothing_else_is() {
+    let sum = |values: &[f64]| {
+        let within = TimeRange::new(START + 15_000, START + (values.len() as i64 - 2) * 15_000);
+        seal(values.iter().copied()).integer_sum(within).unwrap()
+    };
+    let with =
+        |odd: f64| (0..300).map(|i| if i == 150 { odd } else { f64::from(i * 7 % 50) }).collect::<Vec<_>>();
+    let plain = with(3.0);
+    assert_eq!(sum(&plain), Some((298, whole_sum(&plain[1..299]).unwrap() as i64)));
+    assert_eq!(sum(&[-7.0; 300]), Some((298, -7 * 298)));
+    for odd in [0.5, f64::NAN, f64::from_bits(STALE_NAN_BITS), f64::INFINITY, 2f64.powi(60)] {
+        assert_eq!(sum(&with(odd)), None, "{odd}");
+        assert_eq!(sum(&[odd; 300]), None, "{odd}");
     }
 }
 

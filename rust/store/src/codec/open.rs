@@ -220,39 +220,131 @@ pub fn decode(state: &OpenState, buf: &[u8], timestamps: &mut Vec<i64>, bits: &m
 
 /// Appends the samples in `range`, integers widened to `f64`. Stops at the end of the range.
 pub fn decode_f64(state: &OpenState, buf: &[u8], range: TimeRange, out: &mut Samples) -> Result<()> {
-    if range.is_empty() || state.is_empty() || range.start > state.last_time {
-        return Ok(());
-    }
-    let kind = state.kind();
     let Samples { timestamps, values } = out;
     timestamps.reserve(state.count());
     values.reserve(state.count());
-    each(state, buf, |block| {
-        let (times, bits) = (block.times(), block.bits());
-        let from = times.partition_point(|&t| t < range.start);
-        let to = if times.last().is_none_or(|&last| last <= range.end) {
-            times.len()
-        } else {
-            times.partition_point(|&t| t <= range.end)
-        };
-        timestamps.extend_from_slice(&times[from..to.max(from)]);
-        let bits = &bits[from..to.max(from)];
+    let (first, n) = within(state, buf, range, |block, from, to| {
+        timestamps.extend_from_slice(&block.times()[from..to]);
+        widen(state.kind(), &block.bits()[from..to], values);
+    })?;
+    extend_regular(first, state.parameters.step().max(1), n, timestamps);
+    values.resize(values.len() + n, state.kind().widen(state.last_bits));
+    Ok(())
+}
+
+/// As `decode_f64`, the values alone.
+pub fn decode_values(state: &OpenState, buf: &[u8], range: TimeRange, values: &mut Vec<f64>) -> Result<()> {
+    values.reserve(state.count());
+    let (_, n) = within(state, buf, range, |block, from, to| {
+        widen(state.kind(), &block.bits()[from..to], values);
+    })?;
+    values.resize(values.len() + n, state.kind().widen(state.last_bits));
+    Ok(())
+}
+
+/// How many samples lie in `range`, and their exact sum, where all are known to be small integers; else `None`.
+pub fn integer_sum(state: &OpenState, buf: &[u8], range: TimeRange) -> Result<Option<(usize, i64)>> {
+    let kind = state.kind();
+    let (mut count, mut sums) = (0, Sums::default());
+    let (_, n) = within(state, buf, range, |block, from, to| {
+        let bits = &block.bits()[from..to];
+        count += bits.len();
+        sums.is_whole &= block.mode == 0 || is_integer(block.mode);
         match kind {
-            ValueKind::Float => values.extend(bits.iter().map(|&b| f64::from_bits(b))),
-            _ => values.extend(bits.iter().map(|&b| kind.widen(b))),
+            ValueKind::Float => sums.add(bits, f64::from_bits),
+            _ => sums.add(bits, |b| kind.widen(b)),
         }
+    })?;
+    let last = kind.widen(state.last_bits);
+    let mut run = Sums::default();
+    if n > 0 {
+        run.add(&[state.last_bits], |b| kind.widen(b));
+        run.is_whole &= last.fract() == 0.0;
+    }
+    let whole = sums.total().zip(run.total());
+    Ok(whole.map(|(sum, last)| (count + n, sum + last * n as i64)))
+}
+
+/// Sums of integers: exact in any order, as long as there are no more than an open chunk holds.
+struct Sums {
+    lanes: [f64; LANES],
+    is_whole: bool,
+}
+
+const LANES: usize = 8;
+/// Integers below, as many as an open chunk holds, add up without rounding.
+const SUMMED_MAX: f64 = (1u64 << 36) as f64;
+
+impl Default for Sums {
+    fn default() -> Sums {
+        Sums { lanes: [0.0; LANES], is_whole: true }
+    }
+}
+
+impl Sums {
+    #[inline(always)]
+    fn add(&mut self, bits: &[u64], widen: impl Fn(u64) -> f64) {
+        let (lanes, rest) = bits.as_chunks::<LANES>();
+        let mut is_small = [true; LANES];
+        for chunk in lanes {
+            for (lane, &b) in chunk.iter().enumerate() {
+                let v = widen(b);
+                self.lanes[lane] += v;
+                is_small[lane] &= v.abs() < SUMMED_MAX;
+            }
+        }
+        for (lane, &b) in rest.iter().enumerate() {
+            let v = widen(b);
+            self.lanes[lane] += v;
+            is_small[lane] &= v.abs() < SUMMED_MAX;
+        }
+        self.is_whole &= is_small.iter().all(|small| *small);
+    }
+
+    fn total(&self) -> Option<i64> {
+        self.is_whole.then(|| self.lanes.iter().sum::<f64>() as i64)
+    }
+}
+
+fn widen(kind: ValueKind, bits: &[u64], values: &mut Vec<f64>) {
+    match kind {
+        ValueKind::Float => values.extend(bits.iter().map(|&b| f64::from_bits(b))),
+        _ => values.extend(bits.iter().map(|&b| kind.widen(b))),
+    }
+}
+
+/// Hands the samples in `range` that are written to `sink`, as stretches of blocks; those that are not are a run: the
+/// time of its first one in `range`, and how many there are.
+#[inline(always)]
+fn within(
+    state: &OpenState,
+    buf: &[u8],
+    range: TimeRange,
+    mut sink: impl FnMut(&Block, usize, usize),
+) -> Result<(i64, usize)> {
+    if range.is_empty() || state.is_empty() || range.start > state.last_time {
+        return Ok((0, 0));
+    }
+    each(state, buf, |block| {
+        let times = block.times();
+        let is_within = |time: Option<&i64>| time.is_some_and(|&t| range.contains(t));
+        if is_within(times.first()) && is_within(times.last()) {
+            sink(block, 0, times.len());
+            return true;
+        }
+        let from = times.partition_point(|&t| t < range.start);
+        let to = times.partition_point(|&t| t <= range.end);
+        sink(block, from, to.max(from));
         to == times.len()
     })?;
     let (start, step) = (state.run_start(), state.parameters.step().max(1));
-    if state.run > 0 && start <= range.end {
-        let after = |t: i64| t.wrapping_sub(start) as u64;
-        let from = if range.start <= start { 0 } else { after(range.start).div_ceil(step) };
-        let to = (after(range.end.min(state.last_time)) / step + 1).max(from);
-        let first = start.wrapping_add(step.wrapping_mul(from) as i64);
-        extend_regular(first, step, (to - from) as usize, timestamps);
-        values.resize(values.len() + (to - from) as usize, kind.widen(state.last_bits));
+    if state.run == 0 || start > range.end {
+        return Ok((0, 0));
     }
-    Ok(())
+    let after = |t: i64| t.wrapping_sub(start) as u64;
+    let from = if range.start <= start { 0 } else { after(range.start).div_ceil(step) };
+    let to = (after(range.end.min(state.last_time)) / step + 1).max(from);
+    Ok((start.wrapping_add(step.wrapping_mul(from) as i64), (to - from) as usize))
 }
 
 /// Hands the samples that are written to `sink`, a few at once, until it says false.

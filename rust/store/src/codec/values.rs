@@ -19,6 +19,9 @@ use super::repeats::{self, Dictionary, Runs};
 use super::simd::{Aligned, Kernel, Simd, dispatch, repeat};
 use super::statistics::{self, Statistics};
 
+/// Integers below are added up in 64 bits, however many a chunk holds, and each is exact in a double.
+pub(super) const INTEGER_MAX: u64 = 1 << 45;
+
 /// The low three bits of the first byte.
 pub(super) type Codec = u8;
 pub(super) const CONSTANT: Codec = 0;
@@ -223,6 +226,21 @@ impl<'a> Section<'a> {
         Ok(statistics::sum(self.kind, &self.all()?))
     }
 
+    /// The exact sum of the values at positions `from..to`, where all are integers that a double holds; `None` for others,
+    /// and where that takes more than the packed integers. Errors: `Corruption`.
+    pub fn integer_sum(&self, from: usize, to: usize) -> Result<Option<i64>> {
+        let to = to.min(self.count);
+        match &self.body {
+            Body::Constant(bits) => {
+                let v = self.kind.widen(*bits);
+                let is_small = v.fract() == 0.0 && v.abs() < INTEGER_MAX as f64;
+                Ok(is_small.then(|| (v as i64).wrapping_mul(to.saturating_sub(from) as i64)))
+            }
+            Body::Packed(p) => p.integer_sum(from, to),
+            Body::Runs(_) | Body::Dictionary(_) | Body::Dense(_) => Ok(None),
+        }
+    }
+
     fn all(&self) -> Result<Vec<u64>> {
         let mut all = Vec::new();
         self.decode(0, self.count, identity, &mut all)?;
@@ -373,17 +391,36 @@ impl<'a> Packed<'a> {
     /// `None` where integers don't tell the sum exactly.
     fn sum(&self, count: usize) -> Result<Option<f64>> {
         let range = self.bounds.high.wrapping_sub(self.bounds.low) as u64;
-        let decimals = self.codec == QUOTIENT || self.codec == PRODUCT;
-        if !decimals || self.told == Told::Bare || self.exceptions.number() > 0 || range >= 1 << 46 {
+        if !self.is_decimal() || range >= 1 << 46 {
             return Ok(None);
         }
-        let above = dispatch(Summing { packed: self })?;
+        let above = dispatch(Summing { packed: self, from: 0, to: count })?;
         let low = i128::from(self.bounds.low) - i128::from(self.kind.zero());
         let sum = (low * count as i128 + i128::from(above)) as f64;
         Ok(Some(match self.codec {
             PRODUCT => sum * decimal::product(1, self.scale),
             _ => sum / decimal::power(self.scale),
         }))
+    }
+
+    /// Whether bounds are known, and all values lie between them on one scale.
+    fn is_decimal(&self) -> bool {
+        let decimals = self.codec == QUOTIENT || self.codec == PRODUCT;
+        decimals && self.told != Told::Bare && self.exceptions.number() == 0
+    }
+
+    fn integer_sum(&self, from: usize, to: usize) -> Result<Option<i64>> {
+        let (low, high) = (self.bounds.low, self.bounds.high);
+        let (low, high) = match self.kind {
+            ValueKind::Uint => (low.wrapping_sub(self.kind.zero()), high.wrapping_sub(self.kind.zero())),
+            _ => (low, high),
+        };
+        let is_small = |v: i64| v.unsigned_abs() < INTEGER_MAX;
+        if !self.is_decimal() || self.scale > 0 || !is_small(low) || !is_small(high) {
+            return Ok(None);
+        }
+        let above = dispatch(Summing { packed: self, from, to })?;
+        Ok(Some(low.wrapping_mul(to.saturating_sub(from) as i64).wrapping_add(above as i64)))
     }
 }
 
@@ -491,9 +528,11 @@ fn append<T>(
     out.extend(piece.iter().map(|&v| of(v)));
 }
 
-/// The sum of how far integers are above the lowest; it may wrap in bytes that no writer wrote.
+/// The sum of how far integers at positions `from..to` are above the lowest; it may wrap in bytes that no writer wrote.
 struct Summing<'s, 'a> {
     packed: &'s Packed<'a>,
+    from: usize,
+    to: usize,
 }
 
 impl Kernel for Summing<'_, '_> {
@@ -501,17 +540,26 @@ impl Kernel for Summing<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Result<u64> {
-        let (mut cursor, mut blocks) = (self.packed.cursor, self.packed.blocks(0));
-        let low = self.packed.bounds.low as u64;
-        let (mut block, mut sum) = (Aligned::zero(), 0u64);
-        loop {
+        let Summing { packed, from, to } = self;
+        let (mut cursor, mut blocks) = (packed.cursor, packed.blocks(0));
+        let low = packed.bounds.low as u64;
+        let (mut block, mut sum, mut done) = (Aligned::zero(), 0u64, 0);
+        while done < to {
             let n = blocks.next(simd, &mut cursor, &mut block.0)?;
             if n == 0 {
-                return Ok(sum);
+                break;
             }
-            let piece = block.0.iter().take(n);
-            sum = piece.fold(sum, |sum, v| sum.wrapping_add(v.wrapping_sub(low)));
+            if n == BLOCK && from <= done && done + n <= to {
+                // A length that is known when compiled.
+                sum = block.0.iter().fold(sum, |sum, v| sum.wrapping_add(v.wrapping_sub(low)));
+            } else {
+                let (a, b) = (from.clamp(done, done + n) - done, to.min(done + n) - done);
+                let piece = block.0.get(a..b).unwrap_or(&[]);
+                sum = piece.iter().fold(sum, |sum, v| sum.wrapping_add(v.wrapping_sub(low)));
+            }
+            done += n;
         }
+        Ok(sum)
     }
 }
 

@@ -36,7 +36,9 @@ fn measured(expr: &Expr, params: &Params<'_>, context: &Context<'_>) -> Result<O
             let cost = actual.map(|a| a.samples + a.values).sum();
             Ok(explained.answer.map(|answer| (cost, answer)))
         }
-        Err(error @ (Error::Cancelled | Error::Timeout { .. } | Error::Corruption { .. })) => Err(error),
+        Err(
+            error @ (Error::Cancelled | Error::Killed | Error::Timeout { .. } | Error::Corruption { .. }),
+        ) => Err(error),
         Err(_) => Ok(None),
     }
 }

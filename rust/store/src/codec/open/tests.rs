@@ -50,6 +50,34 @@ fn values_a_few_units_beside_a_decimal_stay_cheap() {
     assert!(state.used_bytes() < 190 * 9 / 4, "{}", state.used_bytes());
 }
 
+#[test]
+fn integers_of_a_range_are_added_up_and_nothing_else_is() {
+    let ts: Vec<i64> = (0..100).map(|i| i * 15_000).collect();
+    let sum = |odd: f64, at: usize| {
+        let value = |i: usize| {
+            if i == at {
+                odd
+            } else if i < 90 {
+                (i % 7) as f64 - 3.0
+            } else {
+                5.0
+            }
+        };
+        let bits: Vec<u64> = (0..100).map(|i| value(i).to_bits()).collect();
+        let (state, buf) = write(ValueKind::Float, &ts, &bits);
+        let within = TimeRange::new(ts[10], ts[97]);
+        let plain = (10..=97).map(|i| i128::from(value(i) as i64)).sum::<i128>() as i64;
+        (integer_sum(&state, &buf, within).unwrap(), plain)
+    };
+    let (found, plain) = sum(2.0, 40);
+    assert_eq!(found, Some((88, plain)));
+    for odd in [0.5, f64::NAN, f64::from_bits(STALE_NAN_BITS), f64::NEG_INFINITY, 2f64.powi(40)] {
+        for at in [12, 40, 97] {
+            assert_eq!(sum(odd, at).0, None, "{odd} at {at}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn every_sample_comes_back_bit_for_bit((ts, bits) in columns(200), kind in kind()) {
@@ -74,7 +102,16 @@ proptest! {
         let mut out = Samples::default();
         decode_f64(&state, &buf, range, &mut out).unwrap();
         let wanted: Vec<i64> = ts.iter().copied().filter(|&t| range.contains(t)).collect();
-        prop_assert_eq!(out.timestamps, wanted);
+        prop_assert_eq!(&out.timestamps, &wanted);
+        let mut alone = vec![1.0];
+        decode_values(&state, &buf, range, &mut alone).unwrap();
+        let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        prop_assert_eq!(bits(&alone[1..]), bits(&out.values));
+        if let Some((count, sum)) = integer_sum(&state, &buf, range).unwrap() {
+            prop_assert_eq!(count, wanted.len());
+            prop_assert!(out.values.iter().all(|v| v.fract() == 0.0));
+            prop_assert_eq!(i128::from(sum), out.values.iter().map(|v| *v as i128).sum::<i128>());
+        }
     }
 
     #[test]
