@@ -1,11 +1,12 @@
-"""Kills a process with SIGKILL at every step of a move, and looks after each time for what is missing or too much.
+"""Kills a process with SIGKILL at every step of a move and of sampling, and looks for what is missing or too much.
 
     python tests/faults/cold_torture.py --cycles 400
 
 Each cycle is a process that compares what is there with all that was ever acknowledged, makes one whole run, compares
 again, looks for objects that no manifest names, writes new and late samples, deletes some, and is killed at step n of
-the next run: before or after a verb of the store, a sync of a file, an export or a drop. Cycle n + 1 takes step n + 1,
-and begins anew where a run had no more steps. Prints a line of JSON with what it saw.
+the next run, which moves, leaves a sample of old days, compacts and sweeps: before or after a verb of the store, a
+sync of a file, an export or a drop. Cycle n + 1 takes step n + 1, and begins anew where a run had no more steps. Prints
+a line of JSON with what it saw.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 HOUR = 3_600_000
-NOON = 494_400 * HOUR
+# Of the first day there are two buckets alone, so that it is soon old enough for a sample.
+EVENING = 494_420 * HOUR
 KILLED, RAN_OUT = -signal.SIGKILL, 0
 
 
@@ -49,9 +51,27 @@ class Steps:
         return stepped
 
 
-def expected(rounds: int) -> dict[tuple[str, int], float]:
+Rows = dict[tuple[str, int], float]
+
+
+def sampled_before(rounds: int) -> int:
+    """What the run of a round leaves a sample of: days that are over by this time."""
+    return EVENING + (rounds - 2) * 2 * HOUR
+
+
+def sampled(rows: Rows, before: int) -> Rows:
+    """Of days that are over before a time every third hour, another one each day."""
+    day = 24 * HOUR
+    return {
+        (job, at): value
+        for (job, at), value in rows.items()
+        if (at // day + 1) * day > before or (at // HOUR + at // day) % 3 == 0
+    }
+
+
+def expected(rounds: int) -> Rows:
     """All that was acknowledged in so many rounds and not deleted, by job and time."""
-    rows: dict[tuple[str, int], float] = {}
+    rows: Rows = {}
     for n in range(rounds):
         rows |= written(n)
         if n % 5 == 4:
@@ -61,19 +81,18 @@ def expected(rounds: int) -> dict[tuple[str, int], float]:
     return rows
 
 
-def written(n: int) -> dict[tuple[str, int], float]:
+def written(n: int) -> Rows:
     """A bucket of two hours, and one late sample of an earlier one, which changes what was there."""
-    new = {
-        (job, NOON + n * 2 * HOUR + i * HOUR // 4): n + i / 8 + len(job) for job in ("a", "b", "cc") for i in range(8)
-    }
+    start = EVENING + n * 2 * HOUR
+    new = {(job, start + i * HOUR // 4): n + i / 8 + len(job) for job in ("a", "b", "cc") for i in range(8)}
     return new | {
-        ("a", NOON + max(n - 3, 0) * 2 * HOUR): -float(n),
-        ("cc", NOON + max(n - 9, 0) * 2 * HOUR + 7): 0.5 * n,
+        ("a", EVENING + max(n - 3, 0) * 2 * HOUR): -float(n),
+        ("cc", EVENING + max(n - 9, 0) * 2 * HOUR + 7): 0.5 * n,
     }
 
 
 def deleted(n: int) -> tuple[int, int]:
-    return NOON + (n - 3) * 2 * HOUR, NOON + (n - 3) * 2 * HOUR + HOUR
+    return EVENING + (n - 3) * 2 * HOUR, EVENING + (n - 3) * 2 * HOUR + HOUR
 
 
 def child(folder: Path, rounds: int, last: int) -> None:
@@ -85,34 +104,37 @@ def child(folder: Path, rounds: int, last: int) -> None:
     from metricsdb.lifecycle.cold.catalog import Catalog
     from metricsdb.lifecycle.cold.memory import NativeMemory
     from metricsdb.lifecycle.cold.move import Mover, Rule
+    from metricsdb.lifecycle.cold.thin import thin, unused
+    from metricsdb.lifecycle.sampling import Keep, SampleRule
     from metricsdb.testing import FakeClock
 
-    steps, clock = Steps(), FakeClock(NOON + 10**6 * HOUR + rounds * 60_000)
+    steps, clock = Steps(), FakeClock(EVENING + 10**6 * HOUR + rounds * 60_000)
     db = metricsdb.Database(folder / "db", durability="batch", clock=clock, idle_cpu=0)
     catalog, memory = Catalog(objects.Objects(folder / "cold")), NativeMemory(lambda: db._native)
     mover = Mover(catalog, "me", clock)
-    rules = [Rule("", NOON + (rounds - 1) * 2 * HOUR)]
+    rules = [Rule("", EVENING + (rounds - 1) * 2 * HOUR)]
 
-    def run() -> None:
+    def run(round_: int) -> None:
         mover.move(memory, rules)
+        thin(mover, [SampleRule("", sampled_before(round_), Keep.parse("1 in 3 hours"))], unused)
         mover.compact()
         clock.move(16)
         mover.sweep()
 
-    def in_memory() -> dict[tuple[str, int], float]:
+    def in_memory() -> Rows:
         series = db._native.raw("m", 0, 2**62)
         return {
             (names["job"], int(at)): float(v) for names, t, values in series for at, v in zip(t, values, strict=True)
         }
 
-    def in_store() -> dict[tuple[str, int], float]:
+    def in_store() -> Rows:
         return {
             (dict(s)["job"], at): float(np.int64(bits).view(np.float64))
             for (s, at), (_, bits) in cold_rows(catalog).items()
         }
 
-    def look(when: str) -> None:
-        found, wanted = in_store() | in_memory(), expected(rounds)
+    def look(when: str, wanted: Rows) -> None:
+        found = in_store() | in_memory()
         if found != wanted:
             missing, more = wanted.keys() - found.keys(), found.keys() - wanted.keys()
             other = [key for key in wanted.keys() & found.keys() if wanted[key] != found[key]][:3]
@@ -120,9 +142,18 @@ def child(folder: Path, rounds: int, last: int) -> None:
                 f"{when}, round {rounds}: missing {sorted(missing)[:3]}, too much {sorted(more)[:3]}, other {other}"
             )
 
-    look("after a kill")
-    run()
-    look("after a run")
+    # The run that was killed left samples of whole days, or none.
+    wanted = expected(rounds)
+    left = sampled(wanted, sampled_before(rounds))
+    new = written(rounds - 1) if rounds else {}
+    before = sampled(wanted, sampled_before(rounds - 1)) | {key: wanted[key] for key in new if key in wanted}
+    there = in_store() | in_memory()
+    days = {at // (24 * HOUR) for _, at in wanted}
+    whole = {day for day in days if any(at // (24 * HOUR) == day and (j, at) not in left for j, at in there)}
+    stays = {key for key in wanted if key in (before if key[1] // (24 * HOUR) in whole else left)}
+    look("after a kill", {key: wanted[key] for key in stays})
+    run(rounds)
+    look("after a run", left)
     kept = {one.key for one in catalog.objects.list("") if not one.key.startswith("manifest/")}
     if kept != catalog.state.keys():
         sys.exit(f"orphans, round {rounds}: {sorted(kept - catalog.state.keys())[:3]}")
@@ -139,7 +170,7 @@ def child(folder: Path, rounds: int, last: int) -> None:
         db._native.delete(['m{job="b"}'], start, end)
         mover.delete(['m{job="b"}'], start, end)
     (folder / "rounds").write_text(str(rounds + 1))
-    rules = [Rule("", NOON + rounds * 2 * HOUR)]
+    rules = [Rule("", EVENING + rounds * 2 * HOUR)]
     steps.last = last
     for verb in ("put", "create", "get", "ranges", "delete"):
         setattr(catalog.objects, verb, steps.around(getattr(catalog.objects, verb)))
@@ -147,7 +178,7 @@ def child(folder: Path, rounds: int, last: int) -> None:
     objects.os = stepping
     changed: Any = memory
     changed.export, changed.drop = steps.around(memory.export), steps.around(memory.drop)
-    run()
+    run(rounds + 1)
     db.close()
 
 
