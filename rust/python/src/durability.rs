@@ -31,7 +31,7 @@ pub fn open(options: Options, path: &str, durability: &str, salt: u32) -> Result
     let durability = Durability::from_name(durability)?;
     let directory = Arc::new(Directory::open(&PathBuf::from(path))?);
     let files: Arc<dyn Files> = directory.clone();
-    let opening = Opening { files, durability, salt, selector: &syntax::selector };
+    let opening = Opening { files, durability, salt, selector: syntax::selector };
     let (store, recovery) = Database::open(options, opening)?;
     Ok((store, Home { directory, recovery }))
 }
