@@ -249,7 +249,7 @@ def _target(url: str, interval_ms: int, timeout_s: float) -> Target:
 async def _scrape_rounds(db: Database, chosen: list[Target], interval: int | None, queries: list[str]) -> bool:
     """True if a target failed in the last round."""
     clock = SystemClock()
-    scraper = Scraper(db._native, clock)
+    scraper = Scraper(db._store, clock)
     try:
         while True:
             at = clock.now_ms()

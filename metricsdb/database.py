@@ -96,8 +96,9 @@ class Database:
 
     With a ``path`` it keeps a journal and checkpoints in that directory, and opens with what is there; ``durability``
     says what a write that has returned survives (``"batch"``, the default: a power cut; ``"interval"``: a power cut
-    ``sync_interval`` later; ``"none"``: the end of the process). Raises ``DatabaseLocked`` where another process has
-    the directory, ``StorageError``, ``FormatVersionError``. docs/durability.md has the promises.
+    ``sync_interval`` later; ``"none"``: the end of the process). Where there is much, a thread reads it: writes are
+    taken at once, and other calls wait for it (``db.durability.replaying``). Raises ``DatabaseLocked`` where another
+    process has the directory, ``StorageError``, ``FormatVersionError``. docs/durability.md has the promises.
 
     ``duplicates`` says which value stays when a sample comes twice for one time. ``lookback``, ``query_timeout``
     and ``max_samples`` are the defaults of every query, which holds ``max_query_memory`` bytes at most. So many queries
@@ -179,13 +180,13 @@ class Database:
         admission = ([*self.concurrency.values()], queries_waiting_max, wait_ms)
         self._options = (duplicates, of_queries, admission, memory.cache_memory(cache_memory))
         self.precision = PrecisionPolicies(lambda: self._native, self._range)
-        self.limits = SeriesLimits(lambda: self._native)
+        self.limits = SeriesLimits(lambda: self._store)
         self.rollups = Rollups(self, self._upkeep.roller, self._clock)
         self._home = durable.Home.of(path, durability, duration_ms(sync_interval, "sync_interval"))
         self._keeper: durable.Keeper | None = None
-        self._recovery: durable.Recovery | None = None
+        self._replay: durable.Replay | None = None
         self._release: weakref.finalize[..., Database] | None = None
-        self._native = self._empty() if self._home is None else self._open(self._home)
+        self._store = self._empty() if self._home is None else self._open(self._home)
         self._compose(alerts_every, cold, size_bytes(cold_cache, "cold_cache"), retention)
         forks.watch(self)
         for selector, policy in (precision or {}).items():
@@ -205,7 +206,7 @@ class Database:
         self.incident: incidents.Incident | None = None
         self._pins = incidents.Pins(self, self._clock, directory)
         self._upkeep.aging.log = departures(directory)
-        self.retention = Retention(self, self._upkeep.aging, Trash(directory, self._native))
+        self.retention = Retention(self, self._upkeep.aging, Trash(directory, lambda: self._native))
         self.retention.use(retention)
 
     def _open_cold(self, where: Any) -> Cold:
@@ -241,6 +242,8 @@ class Database:
     def _carry(self, now_ms: int | None = None) -> None:
         """What is due between memory and stores of cold and pinned samples: it may wait for the network, so it holds up
         no alert."""
+        if self._hindrance() is not None:
+            return
         at = self.now_ms() if now_ms is None else now_ms
         if self._cold is not None:
             self._cold.step(at)
@@ -263,20 +266,31 @@ class Database:
             # It may be one of our own that was dropped and not collected yet.
             gc.collect()
             native = NativeDatabase(*self._options, secrets.randbits(64), directory, memory)
-        self._recovery = durable.recovery(native, self._clock.monotonic() - begun)
         self.precision.adopt(native)
+        self._replay = durable.Replay(native, self._clock, begun)
         self._keeper = durable.Keeper(native, home)
-        self._release = weakref.finalize(self, durable.release, self._keeper, native, home)
+        self._release = weakref.finalize(self, durable.release, self._replay, self._keeper, native, home)
         return native
+
+    @property
+    def _native(self) -> NativeDatabase:
+        """The store, once all that its directory holds is there; ``_store`` takes writes before."""
+        if self._replay is not None:
+            self._replay.wait()
+        return self._store
+
+    def _hindrance(self) -> str | None:
+        """Why only writes are taken now; None: everything is."""
+        return None if self._replay is None else self._replay.hindrance()
 
     def _forked(self) -> None:
         """In a forked child: what it has of its parent's database is of no use."""
-        self._keeper, self._background = None, ()
+        self._keeper, self._replay, self._background = None, None, ()
         self.alerts.pipeline = self.alerts.deliver = None
         if self._release is not None:
             self._release.detach()
-        if not isinstance(self._native, durable.Gone):
-            self._native = durable.forked(self._native, self._home)
+        if not isinstance(self._store, durable.Gone):
+            self._store = durable.forked(self._store, self._home)
 
     def __enter__(self) -> Self:
         return self
@@ -292,15 +306,17 @@ class Database:
         In memory, the database is empty, and usable, afterwards; options and precision policies stay. One with a
         directory syncs what waits first, and raises ``NotDurable`` where the disk fails; it cannot be used any more.
         """
+        if self._replay is not None:
+            self._replay.stop()
         self.stop()
         self.alerts.close()
         if self._home is None:
-            self._native = self._empty()
+            self._store = self._empty()
         elif self._keeper is not None:
             if self._release is not None:
                 self._release.detach()
             self._keeper.stop()
-            native, self._keeper, self._native = self._native, None, durable.closed(self._home)
+            native, self._keeper, self._store = self._store, None, durable.closed(self._home)
             native.close()
 
     # --- durability -----------------------------------------------------------------------------
@@ -308,16 +324,16 @@ class Database:
     @property
     def durability(self) -> durable.Durability:
         """The mode, what it may lose, and whether the disk fails now."""
-        return durable.durability(self._native, self._home)
+        return durable.durability(self._store, self._home)
 
     @property
     def recovery(self) -> durable.Recovery | None:
-        """What opening the directory found, and what was lost; None for a database in memory alone."""
-        return self._recovery
+        """What opening the directory found, and what was lost, once all is read; None for one in memory alone."""
+        return None if self._replay is None else self._replay.wait()
 
     def sync(self) -> None:
         """Returns when everything written so far survives a power cut, whatever the mode. Raises ``NotDurable``."""
-        self._native.sync()
+        self._store.sync()
 
     def checkpoint(self) -> None:
         """Writes everything into a checkpoint, so that the journal before it goes and opening is quick.
@@ -354,8 +370,10 @@ class Database:
         """Does whatever is due (alerts; upkeep, within its share of a core); says what the upkeep did.
 
         Call it every second or so, or let ``start`` do that; ``alerts.send`` hands over what alerts have to say. A
-        write waits for it no longer than a pointer is swapped.
+        write waits for it no longer than a pointer is swapped. Does nothing while the directory is still being read.
         """
+        if self._hindrance() is not None:
+            return Tick(finished=False)
         now_ms = self.now_ms() if now is None else time_ms(now, self.now_ms())
         self.alerts.tick(now_ms)
         self.retention.tick(now_ms)
@@ -421,7 +439,7 @@ class Database:
             raise WriteError(f"{len(times)} timestamps but {len(column)} values; give one value a timestamp")
         refs, created = self._register([labels], strict=False)
         ids = np.full(len(times), refs[0], dtype=np.uint64)
-        return writes.report(self._native.append_columns(ids, times, column), created)
+        return writes.report(self._store.append_columns(ids, times, column), created)
 
     def append_histograms(
         self, labels: Labels, timestamps: Any, histograms: Histogram | Sequence[Histogram]
@@ -434,7 +452,7 @@ class Database:
         times, rows = time_column_ms(timestamps, self.now_ms()), as_list(histograms)
         if len(times) != len(rows):
             raise WriteError(f"{len(times)} timestamps but {len(rows)} histograms; give one histogram a timestamp")
-        return writes.report(self._native.append_histograms(dict(labels), times, rows))
+        return writes.report(self._store.append_histograms(dict(labels), times, rows))
 
     def register(self, series: Sequence[Labels] | pl.DataFrame) -> Refs:
         """Makes series known and returns their references, stable as long as this process and the series.
@@ -454,8 +472,8 @@ class Database:
             wrong = [f"{n}: {t}" for n, t in series.schema.items() if t not in (pl.String, pl.Categorical, pl.Enum)]
             if wrong:
                 raise WriteError(f"label columns must be String, not {', '.join(wrong)}; cast or drop them")
-            return self._native.register_frame(series.with_columns(pl.all().cast(pl.String)), strict)
-        return self._native.register([dict(labels) for labels in series], strict)
+            return self._store.register_frame(series.with_columns(pl.all().cast(pl.String)), strict)
+        return self._store.register([dict(labels) for labels in series], strict)
 
     def append_batch(self, refs: Refs, timestamps: Any, values: Any) -> WriteReport:
         """Appends columns of samples: ``refs[i]`` gets ``values[i]`` at ``timestamps[i]``; any order.
@@ -477,7 +495,7 @@ class Database:
             raise WriteError(
                 f"columns differ in length: {len(ids)} refs, {len(times)} timestamps, {len(column)} values"
             )
-        return writes.report(self._native.append_columns(ids, times, column), created)
+        return writes.report(self._store.append_columns(ids, times, column), created)
 
     def write(
         self, frame: Any, *, value: str = "value", timestamp: str = "timestamp", name: str | None = None
@@ -509,7 +527,7 @@ class Database:
         if not isinstance(body, bytes):
             raise WriteError(f"body is {type(body).__name__}; give bytes (text is UTF-8: body.encode())")
         at = self.now_ms() if time is None else time_ms(time, self.now_ms())
-        return writes.report(self._native.ingest(body, format, at, dict(labels or {}), honor_labels))
+        return writes.report(self._store.ingest(body, format, at, dict(labels or {}), honor_labels))
 
     # --- out ------------------------------------------------------------------------------------
 
@@ -867,7 +885,7 @@ class Database:
 
     def stats(self) -> pl.DataFrame:
         """Counters of the database: ``name``, ``value`` (series, samples, chunks, bytes, …)."""
-        rows = [*self._native.stats().items(), *self._upkeep.relief.counts().items(), *counters(self._native)]
+        rows = [*self._store.stats().items(), *self._upkeep.relief.counts().items(), *counters(self._store)]
         rows += [] if self._cold is None else [*self._cold.counts.items()]
         return pl.DataFrame(rows, schema={"name": pl.String, "value": pl.Int64}, orient="row")
 

@@ -312,7 +312,7 @@ class _Live:
 
     async def _scrape(self) -> None:
         transport = httpx.ASGITransport(app=create_app(self._db))
-        scraper = Scraper(self._db._native, self._clock, transport=transport)
+        scraper = Scraper(self._db._store, self._clock, transport=transport)
         target = Target("http://demo/metrics", {"job": "metricsdb", "instance": "demo"}, 1_000, 10.0)
         task = asyncio.create_task(scraper.run([target], lambda _: self._rounds.release()))
         await self._stop.wait()

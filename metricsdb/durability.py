@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Literal, NoReturn, cast, get_args
 import polars as pl
 
 from metricsdb._native import NativeDatabase
+from metricsdb.clock import Clock
 from metricsdb.errors import ConfigError, ForkedError, MetricsDBError
 from metricsdb.lifecycle.tick import Background
 
-__all__ = ["Durability", "Home", "Keeper", "Mode", "Recovery"]
+__all__ = ["Durability", "Home", "Keeper", "Mode", "Recovery", "Replay"]
 
 log = logging.getLogger("metricsdb.durability")
 
@@ -53,6 +55,9 @@ class Durability:
     replay_bytes: int
     """Bytes that an opening would replay; a checkpoint makes them few."""
     checkpoint_bytes: int
+    replaying: bool
+    """Whether the directory is still being read: writes are taken and as durable as ever, everything else waits."""
+    replay_left_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +137,14 @@ MEMORY_LOSS = "everything with the end of the process: there is no directory"
 def durability(native: NativeDatabase, home: Home | None) -> Durability:
     status = native.journal()
     if home is None or status is None:
-        return Durability("none", None, MEMORY_LOSS, None, None, 0, 0, 0)
+        return Durability("none", None, MEMORY_LOSS, None, None, 0, 0, 0, False, 0)
     failing, counts = status
     if counts["needs_checkpoint"] and failing is None:
         failing = "frames were given up while the disk failed; the next checkpoint makes new writes durable"
     interval = home.interval_ms / 1000 if home.mode == "interval" else None
     sizes = (counts["waiting_bytes"], counts["replay_bytes"], counts["checkpoint_bytes"])
-    return Durability(home.mode, str(home.path), home.loss, interval, failing, *sizes)
+    replay = (bool(counts["replaying"]), counts["replay_left_bytes"])
+    return Durability(home.mode, str(home.path), home.loss, interval, failing, *sizes, *replay)
 
 
 def recovery(native: NativeDatabase, seconds: float) -> Recovery | None:
@@ -171,6 +177,61 @@ def recovery(native: NativeDatabase, seconds: float) -> Recovery | None:
     return report
 
 
+class Replay:
+    """Reads what a directory holds, in a thread where that is much: writes are taken meanwhile, all else waits."""
+
+    def __init__(self, native: NativeDatabase, clock: Clock, begun: float) -> None:
+        """``begun``: when the opening began, by ``clock``."""
+        self._native, self._clock, self._begun = native, clock, begun
+        self._found: Recovery | None = None
+        self._error: MetricsDBError | None = None
+        self._stopped, self._ended = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+        status = native.journal()
+        if status is not None and status[1]["replaying"]:
+            self._thread = threading.Thread(target=self._run, name="metricsdb-replay", daemon=True)
+            self._thread.start()
+        else:
+            self._run()
+
+    @property
+    def ended(self) -> bool:
+        return self._ended.is_set()
+
+    def hindrance(self) -> str | None:
+        """Why only writes are taken now; None: everything is."""
+        if self.ended:
+            return None if self._error is None else str(self._error)
+        status = self._native.journal()
+        left = 0 if status is None else status[1]["replay_left_bytes"]
+        return f"what the directory holds is being read, {left / 1e6:.0f} MB are left; only writes are taken meanwhile"
+
+    def wait(self) -> Recovery | None:
+        """What was found, once all is read. Raises ``StorageError``, and ``ConfigError`` where it was stopped."""
+        self._ended.wait()
+        if self._error is not None:
+            raise self._error
+        return self._found
+
+    def stop(self) -> None:
+        self._stopped.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._native.replay():
+                if self._stopped.is_set():
+                    raise ConfigError("the database was closed before its journal was replayed; open it again")
+            self._found = recovery(self._native, self._clock.monotonic() - self._begun)
+        except MetricsDBError as error:
+            self._error = error
+            if not self._stopped.is_set():
+                log.error("what the directory holds cannot be read: %s", error)
+        finally:
+            self._ended.set()
+
+
 class Keeper:
     """The threads of one directory: one syncs, or tries a failing disk again, one writes checkpoints that are due."""
 
@@ -189,7 +250,7 @@ class Keeper:
         failing, counts = status
         if failing is not None or (self._home.mode == "interval" and counts["waiting_bytes"]):
             self._try("sync", self._native.sync)
-        if counts["needs_checkpoint"]:
+        if counts["needs_checkpoint"] and not counts["replaying"]:
             self._try("checkpoint", self._native.checkpoint)
 
     def checkpoint(self) -> None:
@@ -214,8 +275,9 @@ class Keeper:
         self._checkpoint.stop()
 
 
-def release(keeper: Keeper, native: NativeDatabase, home: Home) -> None:
+def release(replay: Replay, keeper: Keeper, native: NativeDatabase, home: Home) -> None:
     """What becomes of a database that nobody closed, when it is collected or the process ends: never raises."""
+    replay.stop()
     keeper.stop()
     try:
         native.close()

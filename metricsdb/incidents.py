@@ -116,7 +116,7 @@ def _view(make: type[DB], found: Iterator[Frames], options: Mapping[str, Any]) -
     view = make(evict="never", idle_cpu=0.0, **options)
     native = _ReadOnly(*view._options, secrets.randbits(64), None, view._upkeep.relief.policy.native)
     _filled(native, found)
-    view._native = native
+    view._store = native
     return view
 
 

@@ -65,6 +65,8 @@ class PrecisionPolicies:
             self._use(rest, selector)
 
     def _use(self, rules: _Rules, selector: str) -> None:
+        if rules == self._rules:
+            return
         with _blamed(selector):
             _install(self._native(), rules)
         self._rules = rules

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,7 +71,7 @@ class Trash:
     counts for nothing.
     """
 
-    def __init__(self, directory: Path | None, native: NativeDatabase) -> None:
+    def __init__(self, directory: Path | None, native: Callable[[], NativeDatabase]) -> None:
         self._root = None if directory is None else directory / "trash"
         self._lock = threading.Lock()
         self._kept: dict[str, tuple[Deletion, list[Frames]]] = {}
@@ -79,7 +79,7 @@ class Trash:
         if self._root is not None and self._root.is_dir():
             self._load(self._root, native)
 
-    def _load(self, root: Path, native: NativeDatabase) -> None:
+    def _load(self, root: Path, native: Callable[[], NativeDatabase]) -> None:
         for folder in sorted(root.iterdir()):
             try:
                 note = msgspec.json.decode((folder / NOTE).read_bytes(), type=Deletion)
@@ -88,7 +88,7 @@ class Trash:
                 continue
             self._kept[note.id] = (note, [])
             if note.dropping:
-                self._settle(note, native)
+                self._settle(note, native())
 
     def _settle(self, note: Deletion, native: NativeDatabase) -> None:
         """Keeps of the last piece what left memory before the process ended: what is there has the digest it had."""

@@ -99,7 +99,7 @@ def create_app(
     names: dict[object, str] = {route.endpoint: route.path for route in routes}
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Gate, counts, names, config.web)],
+        middleware=[Middleware(Gate, counts, names, config.web, db._hindrance)],
         exception_handlers={HTTPException: _no_endpoint},
         lifespan=lifespan,
     )
@@ -151,9 +151,9 @@ class _Open:
 
 
 def _writes(db: Database, counts: Counts, intake: Intake, executor: Executor) -> list[Row]:
-    text_import = TextImport(db._native, db.now_ms, counts, intake, executor)
+    text_import = TextImport(db._store, db.now_ms, counts, intake, executor)
     return [
-        ("/api/v1/write", ["POST"], "write", RemoteWrite(db._native, counts, intake, executor)),
+        ("/api/v1/write", ["POST"], "write", RemoteWrite(db._store, counts, intake, executor)),
         ("/api/v1/import/prometheus", ["POST", "PUT"], "write", text_import.take),
     ]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 
 from starlette.requests import ClientDisconnect
@@ -26,6 +26,8 @@ log = logging.getLogger("metricsdb.server")
 
 # What says how the server is must answer when nothing else does.
 ALWAYS = ("/-/ready", "/-/healthy", "/metrics")
+# What is answered while the data directory is still being read.
+EARLY = (*ALWAYS, "/api/v1/write", "/api/v1/import/prometheus")
 # The pace below which a sender is taken for one that only wants to hold a connection.
 BODY_BYTES_PER_SECOND_MIN = 16 * 1024
 _CLIENT = "metricsdb.client"
@@ -55,8 +57,16 @@ def refused(counts: Counts, reason: str, status: int, kind: str, message: str, *
 class Gate:
     """The outermost layer: refuses before anything is read, ends slow bodies, counts what was answered and how fast."""
 
-    def __init__(self, app: ASGIApp, counts: Counts, names: Mapping[object, str], web: Web) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        counts: Counts,
+        names: Mapping[object, str],
+        web: Web,
+        hindrance: Callable[[], str | None],
+    ) -> None:
         self._app = app
+        self._hindrance = hindrance
         self._counts = counts
         self._names = names
         self._web = web
@@ -115,6 +125,9 @@ class Gate:
         if self._running > web.requests_max and scope["path"] not in ALWAYS:
             message = f"{web.requests_max} requests are in work; try again later, or raise requests_max"
             return refused(self._counts, "requests", 503, "unavailable", message, Retry_After="1")
+        why = self._hindrance()
+        if why is not None and scope["path"] not in EARLY:
+            return refused(self._counts, "replay", 503, "unavailable", why, Retry_After="1")
         return None
 
 

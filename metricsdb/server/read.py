@@ -36,7 +36,7 @@ class Read:
     def __init__(self, db: Database, runner: Runner, forms: Intake, counts: Counts) -> None:
         self._forms = forms
         self._counts = counts
-        self._native = db._native
+        self._native = db._store
         self._tiers = db._tiers
         self._now_ms = db.now_ms
         self._lookback_ms = db._lookback_ms

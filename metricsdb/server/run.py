@@ -54,9 +54,9 @@ async def serve(db: Database, config: Config, *, clock: Clock | None = None, fla
     server = _Server(app, address(config.listen), web, counts, tls)
     statsd = None
     if config.statsd is not None:
-        statsd = Statsd(db._native, clock, config.statsd, written=counts.write, dropped=counts.drop)
+        statsd = Statsd(db._store, clock, config.statsd, written=counts.write, dropped=counts.drop)
         await _started(statsd)
-    scraper = Scraper(db._native, clock, written=counts.write)
+    scraper = Scraper(db._store, clock, written=counts.write)
     beside = [asyncio.create_task(scraper.run(targets(config.scrape)))] if config.scrape else []
     if statsd is not None:
         beside.append(asyncio.create_task(statsd.run()))

@@ -42,7 +42,7 @@ class Status:
         executor: Executor,
         version: str,
     ) -> None:
-        self._native = db._native
+        self._native, self._hindrance = db._store, db._hindrance
         self._relief = db._upkeep.relief
         self._alerts = db.alerts
         self._cold = {} if db._cold is None else db._cold.counts
@@ -54,6 +54,9 @@ class Status:
         self._description = msgspec.json.encode(description(version))
 
     async def ready(self, _request: Request) -> Response:
+        why = self._hindrance()
+        if why is not None:
+            return PlainTextResponse(f"MetricsDB is not ready: {why}\n", 503, headers={"Retry-After": "1"})
         return PlainTextResponse("MetricsDB is Ready.\n")
 
     async def healthy(self, _request: Request) -> Response:

@@ -116,11 +116,11 @@ def test_a_series_that_is_written_meanwhile_is_looked_at_again(monkeypatch):
                 db.append(A, [time], [1.0])
             return found
 
-    monkeypatch.setattr(db, "_native", Racing())
+    monkeypatch.setattr(db, "_store", Racing())
     done = db.delete("m", undo="1h")
     assert done.samples == 202
     assert db.raw("m", 0, T0 * 2) == []
-    monkeypatch.setattr(db, "_native", native)
+    monkeypatch.setattr(db, "_store", native)
     assert db.undelete(done.id) == 202
     assert times(db, 'm{i="b"}') == {"b": list(range(100))}
 
@@ -140,9 +140,9 @@ def test_who_writes_all_the_time_cannot_hold_a_deletion_up(monkeypatch):
             db.append(A, [T0 + 0.5], [1.0])
             return found
 
-    monkeypatch.setattr(db, "_native", Racing())
+    monkeypatch.setattr(db, "_store", Racing())
     done = db.delete("m", undo="1h")
-    monkeypatch.setattr(db, "_native", native)
+    monkeypatch.setattr(db, "_store", native)
     assert (done.samples, db.raw("m", 0, T0 * 2)) == (201, [])
     # What came in between was not safe, and is gone for good.
     assert db.undelete(done.id) == 100
@@ -286,10 +286,10 @@ def test_a_process_that_ends_inside_a_deletion_loses_no_sample(tmp_path, dropped
             native.drop_copied(handles[:dropped], digests[:dropped], *rest)
             raise Killed
 
-    db._native = Ending()
+    db._store = Ending()
     with pytest.raises(Killed):
         db.delete("m", T0, T0 + 200, undo="1h")
-    db._native = native
+    db._store = native
     db.close()
     db = mdb.Database(tmp_path, clock=FakeClock(T0 * 1000), duplicates="sum")
     held = sum(map(len, times(db).values()))

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from metricsdb.durability import Home, Keeper, durability, forked, recovery, release
+from metricsdb.clock import SystemClock
+from metricsdb.durability import Home, Keeper, Replay, durability, forked, recovery, release
 from metricsdb.errors import ConfigError, ForkedError, NotDurable
 from metricsdb.lifecycle.tick import Background, Upkeep
 from metricsdb.testing import FakeClock
@@ -19,17 +20,21 @@ class Disk:
     def __init__(self) -> None:
         self.failing: str | None = None
         self.waiting = 0
-        self.needs = self.due = False
+        self.needs = self.due = self.replaying = False
         self.broken: str | None = None
         self.calls: list[str] = []
         self.open = True
 
     def journal(self):
         sizes = {"waiting_bytes": self.waiting, "replay_bytes": 1, "checkpoint_bytes": 2}
+        sizes |= {"replaying": self.replaying, "replay_left_bytes": 5_000_000}
         return (self.failing, {**sizes, "needs_checkpoint": self.needs}) if self.open else None
 
     def recovery(self) -> None:
         return None
+
+    def replay(self) -> bool:
+        return True
 
     def checkpoint_due(self) -> bool:
         return self.due
@@ -96,6 +101,9 @@ def test_a_checkpoint_is_written_where_it_is_due_or_frames_were_given_up(disk, k
     disk.needs = True
     keeper.sync()
     assert disk.calls == ["checkpoint"] * 2
+    disk.replaying = True
+    keeper.sync()
+    assert disk.calls == ["checkpoint"] * 2, "it would wait, and hold up syncs"
 
 
 def test_the_mode_interval_syncs_what_waits(disk, tmp_path):
@@ -119,10 +127,10 @@ def test_frames_that_were_given_up_are_said_until_a_checkpoint_stands(disk, tmp_
 
 
 def test_what_nobody_closed_and_cannot_be_made_durable_is_said(disk, keeper, tmp_path, caplog):
-    release(keeper, disk, home(tmp_path))
+    release(Replay(disk, SystemClock(), 0.0), keeper, disk, home(tmp_path))
     assert caplog.records == []
     disk.broken = "no space"
-    release(keeper, disk, home(tmp_path))
+    release(Replay(disk, SystemClock(), 0.0), keeper, disk, home(tmp_path))
     assert "some of it is not durable: no space" in caplog.text
     assert disk.calls == ["close", "close"]
 

@@ -80,7 +80,7 @@ fn open(files: &Memory) -> Result<(Database, bool)> {
         files: Arc::new(files.clone()),
         durability: Durability::Batch,
         salt: SALT,
-        selector: &everything,
+        selector: everything,
     };
     let (db, recovery) = Database::open(Options::default(), opening)?;
     Ok((db, recovery.is_whole()))

@@ -406,6 +406,7 @@ impl NativeDatabase {
         all.extend(self.memory_stats());
         if let Some(journal) = self.store.journal_status() {
             all.extend([
+                ("journal_replaying", i64::from(self.store.replaying().is_some())),
                 ("journal_failing", i64::from(journal.failing.is_some() || journal.needs_checkpoint)),
                 ("journal_failures", journal.failures as i64),
                 ("journal_waiting_bytes", journal.waiting_bytes as i64),

@@ -7,18 +7,19 @@ use std::sync::Arc;
 use metricsdb_model::memory::Step;
 use metricsdb_model::{Error, Reason, Result, WriteReport};
 use metricsdb_query::syntax;
-use metricsdb_store::journal::{Durability, Files, Lost, Opening, Recovery, Skipped};
+use metricsdb_store::journal::{Durability, Files, Lost, Opening, Progress, Replay, Skipped};
 use metricsdb_store::{Database, Options};
+use parking_lot::Mutex;
 use pyo3::prelude::*;
 
 use crate::call;
 use crate::database::NativeDatabase;
 use crate::directory::Directory;
 
-/// A database's directory, and what was found there.
+/// A database's directory, and what is found there.
 pub struct Home {
     directory: Arc<Directory>,
-    pub recovery: Recovery,
+    replay: Mutex<Replay>,
 }
 
 /// file, offset, bytes, why
@@ -26,14 +27,14 @@ type SkippedRow = (String, u64, u64, String);
 /// series, start, end, samples, what, cause
 type LostRow = (Option<String>, Option<i64>, Option<i64>, Option<u64>, String, &'static str);
 
-/// Opens a directory, its journal and its checkpoint. `salt` is for one that is new.
+/// Opens a directory; `replay` brings the rest of what it holds. `salt` is for one that is new.
 pub fn open(options: Options, path: &str, durability: &str, salt: u32) -> Result<(Database, Home)> {
     let durability = Durability::from_name(durability)?;
     let directory = Arc::new(Directory::open(&PathBuf::from(path))?);
     let files: Arc<dyn Files> = directory.clone();
-    let opening = Opening { files, durability, salt, selector: &syntax::selector };
-    let (store, recovery) = Database::open(options, opening)?;
-    Ok((store, Home { directory, recovery }))
+    let opening = Opening { files, durability, salt, selector: syntax::selector };
+    let (store, replay) = Database::begin(options, opening)?;
+    Ok((store, Home { directory, replay: Mutex::new(replay) }))
 }
 
 impl NativeDatabase {
@@ -54,6 +55,13 @@ impl NativeDatabase {
 
 #[pymethods]
 impl NativeDatabase {
+    /// One step of what a directory has to be replayed, half a second or so: whether it was the last. Until then only writes
+    /// may be called, and what says how the journal does.
+    fn replay(&self, py: Python<'_>) -> PyResult<bool> {
+        let Some(home) = &self.home else { return Ok(true) };
+        call::short(py, || home.replay.lock().step(&self.store))
+    }
+
     /// Returns when everything written so far survives a power cut.
     fn sync(&self, py: Python<'_>) -> PyResult<()> {
         call::short(py, || self.store.sync())
@@ -95,6 +103,8 @@ impl NativeDatabase {
     /// What the disk said last while it fails, and counts by name; nothing without a directory.
     fn journal(&self) -> Option<(Option<String>, BTreeMap<&'static str, u64>)> {
         let status = self.store.journal_status()?;
+        let replaying = self.store.replaying();
+        let left = |progress: Progress| progress.bytes.saturating_sub(progress.done_bytes);
         let counts = BTreeMap::from([
             ("needs_checkpoint", u64::from(status.needs_checkpoint)),
             ("waiting_bytes", status.waiting_bytes),
@@ -103,6 +113,8 @@ impl NativeDatabase {
             ("failures", status.failures),
             ("replay_bytes", status.replay_bytes),
             ("checkpoint_bytes", status.checkpoint_bytes),
+            ("replaying", u64::from(replaying.is_some())),
+            ("replay_left_bytes", replaying.map_or(0, left)),
         ]);
         Some((status.failing, counts))
     }
@@ -110,7 +122,8 @@ impl NativeDatabase {
     /// Counts by name, rows of what was cut, unsynced and skipped, and of what was lost; nothing without a directory.
     #[allow(clippy::type_complexity)] // one tuple, unpacked at once in Python
     fn recovery(&self) -> Option<(BTreeMap<&'static str, u64>, [Vec<SkippedRow>; 3], Vec<LostRow>)> {
-        let found = &self.home.as_ref()?.recovery;
+        let replay = self.home.as_ref()?.replay.lock();
+        let found = replay.recovery();
         let counts = BTreeMap::from([
             ("checkpoint", found.checkpoint.unwrap_or(0)),
             ("segments", found.segments),

@@ -1,17 +1,17 @@
 //! What durability costs: ingest with and without a journal, bytes of it a sample, checkpoints, and recoveries.
 //!
 //! `cargo bench -p metricsdb-store --bench journal [-- SERIES SCRAPES DIR [recovery | worst | open]]`: `recovery` leaves ingest
-//! out; `worst` leaves in DIR a checkpoint and as long a journal as may be behind it; `open` times what is there.
+//! out; `worst` leaves in DIR a checkpoint and as long a journal as may be behind it; `open` times what is there, and writes meanwhile.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metricsdb_model::{Columns, Labels, Predicate, Result, Values};
-use metricsdb_store::journal::{Durability, Files, Opening, Sink};
+use metricsdb_store::journal::{Durability, Files, Opening, Recovery, Replay, Sink};
 use metricsdb_store::{Database, Options};
 
 struct Folder(PathBuf);
@@ -70,10 +70,42 @@ fn memory() -> (f64, f64) {
     (field("VmRSS:"), field("VmHWM:"))
 }
 
-fn open(folder: &Path, durability: Durability) -> (Database, metricsdb_store::journal::Recovery) {
-    let all = |_: &str| -> Result<Predicate> { Ok(Predicate::All(Vec::new())) };
-    let files = Arc::new(Folder(folder.to_owned()));
-    Database::open(Options::default(), Opening { files, durability, salt: 5, selector: &all }).unwrap()
+fn all(_: &str) -> Result<Predicate> {
+    Ok(Predicate::All(Vec::new()))
+}
+
+fn opening(folder: &Path, durability: Durability) -> Opening {
+    Opening { files: Arc::new(Folder(folder.to_owned())), durability, salt: 5, selector: all }
+}
+
+fn open(folder: &Path, durability: Durability) -> (Database, Recovery) {
+    Database::open(Options::default(), opening(folder, durability)).unwrap()
+}
+
+fn begin(folder: &Path, durability: Durability) -> (Database, Replay) {
+    Database::begin(Options::default(), opening(folder, durability)).unwrap()
+}
+
+/// Writes a scrape of 1,000 known series every 10 ms until all is replayed; the seconds that the slowest took.
+fn write_meanwhile(db: &Database, begun: Instant) -> f64 {
+    let (ids, _) = db.register(&label_sets(1000)).unwrap();
+    let (mut slowest, values) = (0.0f64, vec![1.5; ids.len()]);
+    for scrape in 0.. {
+        let asked = Instant::now();
+        let times = vec![1_800_000_000_000 + scrape * 10; ids.len()];
+        let columns = Columns { ids: &ids, timestamps: &times, values: Values::Float(&values) };
+        let report = db.append_columns(columns).unwrap();
+        assert_eq!((report.accepted, report.not_durable), (1000, None));
+        if scrape == 0 {
+            println!("first write durable: {:.2} s", begun.elapsed().as_secs_f64());
+        }
+        slowest = slowest.max(asked.elapsed().as_secs_f64());
+        if db.replaying().is_none() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    slowest
 }
 
 fn label_sets(series: usize) -> Vec<Labels> {
@@ -168,8 +200,16 @@ fn worst(folder: &Path, labels: &[Labels], scrapes: usize) {
 
 fn open_timed(folder: &Path) {
     let (cpu, begun) = (cpu_seconds(), Instant::now());
-    let (db, recovery) = open(folder, Durability::Batch);
+    let (db, mut replay) = begin(folder, Durability::Batch);
+    println!("series known: {:.2} s, {} of them", begun.elapsed().as_secs_f64(), db.series_count());
+    let slowest = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write_meanwhile(&db, begun));
+        while !replay.step(&db).unwrap() {}
+        writer.join().unwrap()
+    });
     let (cpu, wall) = (cpu_seconds() - cpu, begun.elapsed().as_secs_f64());
+    println!("the slowest write while it was replayed: {:.0} ms", slowest * 1e3);
+    let recovery = replay.recovery();
     let samples = recovery.samples as f64 / 1e6;
     println!("open: {wall:.2} s, {cpu:.2} s of CPU, {samples:.0} M samples, whole: {}", recovery.is_whole());
     let account = db.memory().iter().map(|part| part.bytes).sum::<usize>() as f64 / 1e6;

@@ -38,6 +38,10 @@ impl Shard {
         work: &mut Work,
         report: &mut WriteReport,
     ) -> Result<()> {
+        if self.behind.is_some() {
+            self.put_off(staged, report);
+            return Ok(());
+        }
         let mut late = std::mem::take(&mut work.late);
         late.clear();
         let mut unknown = 0;
@@ -53,10 +57,8 @@ impl Shard {
             let group = &rest[..before_run(rest)];
             self.touch(group);
             for (i, s) in group.iter().enumerate() {
-                if !self.series.has_of(s.row, s.generation) {
+                if !self.knows(s, report) {
                     unknown += 1;
-                    let id = id_of(self.number, s.row);
-                    report.reject(Reason::UnknownSeries, 1, || format!("no series has the id {id}"));
                     continue;
                 }
                 let bits = self.kept(s.row, kind, s.bits);
@@ -83,6 +85,21 @@ impl Shard {
         }
         work.late = late;
         Ok(())
+    }
+
+    /// Whether the sample's series is there; else it is rejected.
+    fn knows(&self, s: &Staged, report: &mut WriteReport) -> bool {
+        let known = self.series.has_of(s.row, s.generation);
+        if !known {
+            let id = id_of(self.number, s.row);
+            report.reject(Reason::UnknownSeries, 1, || format!("no series has the id {id}"));
+        }
+        known
+    }
+
+    /// Counts samples whose frames wait behind a journal that is still being replayed.
+    fn put_off(&self, staged: &[Staged], report: &mut WriteReport) {
+        report.accepted += staged.iter().filter(|s| self.knows(s, report)).count() as u64;
     }
 
     /// How many of the first samples are one series' in rising order, newer than all that it has, if those are enough for

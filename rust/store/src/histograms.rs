@@ -205,6 +205,15 @@ impl Columns {
     }
 }
 
+/// Whether a histogram can be stored; else it is rejected.
+pub(crate) fn is_valid(time: i64, histogram: &Histogram, target: Target, report: &mut WriteReport) -> bool {
+    let valid = histogram.validate();
+    if let Err(error) = &valid {
+        report.reject(Reason::Malformed, 1, || format!("series {} at {time} ms: {error}", target.id));
+    }
+    valid.is_ok()
+}
+
 impl HistogramSeries {
     /// Appends histograms, each with its time and start, in the order given; `stand` gets times and starts of
     /// those that stand in the series then. Counts into the report what became of each: those that are not valid
@@ -221,8 +230,7 @@ impl HistogramSeries {
         let mut late = Vec::new();
         let mut newest = self.newest();
         for (time, start, histogram) in points {
-            if let Err(error) = histogram.validate() {
-                report.reject(Reason::Malformed, 1, || format!("series {} at {time} ms: {error}", target.id));
+            if !is_valid(time, histogram, target, report) {
                 continue;
             }
             let mut histogram = histogram.clone();

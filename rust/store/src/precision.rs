@@ -212,13 +212,14 @@ impl Database {
     /// Looks again at the series of families that declared another type than before.
     pub(crate) fn recount(&self, families: &[String]) {
         // What every write asks takes no lock.
-        if families.is_empty() {
+        if families.is_empty() || self.precision.lock().is_empty() {
             return;
         }
-        let current = self.precision.lock();
-        if current.is_empty() {
+        // A journal that is being replayed brings marks of its own.
+        if !self.await_replay() {
             return;
         }
+        let _current = self.precision.lock();
         let named = |family: &String| {
             let all = COUNTER_ENDINGS.iter().chain([&""]);
             all.map(|end| format!("{family}{end}")).collect::<Vec<_>>()

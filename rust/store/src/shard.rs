@@ -76,6 +76,8 @@ pub struct Shard {
     pub precision: Arc<PrecisionRules>,
     /// The last record of its stream in the journal.
     pub journal_seq: u64,
+    /// While its journal is replayed, the frames of what comes meanwhile: applied behind it. Else `None`.
+    pub behind: Option<Vec<u8>>,
     pub graves: Graves,
 }
 
@@ -123,6 +125,7 @@ impl Shard {
             shared_columns,
             precision: Arc::default(),
             journal_seq: 0,
+            behind: None,
             graves: Graves::default(),
         }
     }

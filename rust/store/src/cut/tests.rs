@@ -159,8 +159,7 @@ fn same(db: &Database, model: &Model) {
 
 fn opened(disk: &Disk, samples_per_chunk: usize) -> Database {
     let selector = |_: &str| Ok(every());
-    let opening =
-        Opening { files: disk.files(), durability: Durability::Batch, salt: 7, selector: &selector };
+    let opening = Opening { files: disk.files(), durability: Durability::Batch, salt: 7, selector };
     Database::open(Options { samples_per_chunk, ..Options::default() }, opening).unwrap().0
 }
 

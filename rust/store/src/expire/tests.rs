@@ -268,7 +268,7 @@ proptest! {
         let disk = Disk::default();
         let selector = |_: &str| Ok(every());
         let open = || {
-            let opening = Opening { files: disk.files(), durability: Durability::Batch, salt: 7, selector: &selector };
+            let opening = Opening { files: disk.files(), durability: Durability::Batch, salt: 7, selector };
             Database::open(options, opening).unwrap().0
         };
         let mut db = if durable { open() } else { Database::new(options) };

@@ -388,6 +388,7 @@ impl Database {
             let message = "a database without a directory has no checkpoints";
             return Err(Error::input("checkpoint", "", message, "write a snapshot"));
         };
+        self.replayed()?;
         let mut newest = journal.checkpoint.lock();
         let files = journal.writer.files();
         let failed = |error: io::Error| storage(files, &Name::Checkpoint(*newest + 1), &error);
@@ -405,12 +406,20 @@ impl Database {
     /// Writes everything into another directory, which must be empty; it can be opened as a database. Writers go on
     /// meanwhile, and each shard is as it was at one moment. `salt` as in `Opening`. Errors: `Storage`, `Input`.
     pub fn snapshot(&self, files: &Arc<dyn Files>, salt: u32) -> Result<Saved> {
+        self.replayed()?;
         let names = files.list().map_err(|e| storage(files, &"", &e))?;
         if names.iter().any(|name| Name::parse(name).is_some()) {
             let why = "there is a database already";
             return Err(Error::input("snapshot", &files.place(), why, "give an empty directory"));
         }
         Ok(self.write_checkpoint(files, salt, 1, 1)?.0)
+    }
+
+    /// Returns when all is there that a checkpoint is to hold. Errors: `Input`.
+    fn replayed(&self) -> Result<()> {
+        let why = "the database was closed before its journal was replayed";
+        let never = || Error::input("checkpoint", "", why, "open the database again");
+        self.await_replay().then_some(()).ok_or_else(never)
     }
 
     /// `first`: the segment from which on the journal goes on.

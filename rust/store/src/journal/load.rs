@@ -1,15 +1,17 @@
-//! The way back of one shard: frames of a checkpoint, then those of the journal (`replay`), in the order of its stream. What does
-//! not fit is noted and passed over.
+//! The way back of one shard: its series (`know`), then the other frames of a checkpoint, then those of the journal (`replay`),
+//! in the order of its stream. What does not fit is noted and passed over.
 
+mod know;
 mod replay;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use metricsdb_model::{Error, LabelsBuilder, LabelsRef, Policy, Precision, Predicate, Result, TimeRange};
+use metricsdb_model::{Error, LabelsBuilder, Policy, Precision, Predicate, Result, TimeRange};
 
 use super::frame::{Frame, Kind, Place};
 use super::record::{self, read_bytes, read_column, read_row};
+use super::recover::Selector;
 use super::report::{Cause, Loss, Lost};
 use crate::chunk::{Chunk, Shared, SharedColumns};
 use crate::codec::OpenState;
@@ -39,7 +41,7 @@ pub struct Reader<'a> {
     pub rules: Rules,
     pub columns: &'a ColumnsByNumber,
     /// Reads a selector, as users write them.
-    pub selector: &'a (dyn Fn(&str) -> Result<Predicate> + Sync),
+    pub selector: Selector,
 }
 
 /// What a checkpoint says that a row holds.
@@ -62,7 +64,11 @@ struct Gap {
 #[derive(Default)]
 pub struct Stream {
     /// The last record that was applied.
-    pub seq: u64,
+    seq: u64,
+    /// The last record that says which series there are; behind the first look, the last of all.
+    pub known: u64,
+    /// Those that hold where the replay is; the shard has those that hold behind all of it.
+    rules: Arc<PrecisionRules>,
     /// Our row of each of the writer's.
     rows: Vec<u32>,
     extents: Vec<Extent>,
@@ -114,98 +120,33 @@ impl Stream {
         Ok(())
     }
 
+    /// Applies what `f` does to the shard as it was when that was written, with the rules of then and nothing behind it.
+    pub fn back_then<T>(&mut self, shard: &mut Shard, f: impl FnOnce(&mut Stream, &mut Shard) -> T) -> T {
+        let behind = shard.behind.take();
+        let now = std::mem::replace(&mut shard.precision, self.rules.clone());
+        let out = f(self, shard);
+        self.rules = std::mem::replace(&mut shard.precision, now);
+        shard.behind = behind;
+        out
+    }
+
     /// Takes a frame of a checkpoint. Errors: `Corruption`, where the frame is not what it should be.
     pub fn load(&mut self, reader: &Reader<'_>, shard: &mut Shard, frame: Frame<'_>) -> Result<()> {
         let mut c = Cursor::new(frame.payload);
         self.frames += 1;
         self.seq = self.seq.max(frame.head.seq);
-        match frame.head.kind {
-            Kind::Begin => {
-                let (rules, marks) = record::read_rules(frame.payload)?;
-                shard.precision = Arc::new(rules_of(reader, rules)?);
-                self.begun = true;
-                self.checkpoint_rows = Some(marks.len() as u64);
-            }
-            Kind::Rows => self.load_rows(reader, shard, &mut c)?,
-            Kind::Chunks => {
-                while !c.is_empty() {
-                    self.load_chunks(reader, shard, &mut c)?;
-                }
-            }
-            Kind::Open => {
-                while !c.is_empty() {
-                    self.load_open(shard, &mut c)?;
-                }
-            }
-            Kind::Starts => {
-                while !c.is_empty() {
-                    self.load_starts(reader, shard, &mut c)?;
-                }
-            }
-            Kind::SealedHistograms => {
-                while !c.is_empty() {
-                    self.load_histograms(reader, shard, &mut c)?;
-                }
-            }
-            Kind::Rollups => {
-                while !c.is_empty() {
-                    self.load_rollups(reader, shard, &mut c)?;
-                }
-            }
-            Kind::End => {
-                self.begun = true;
-                self.checkpoint_rows = Some(c.varint()?);
-            }
+        let take = match frame.head.kind {
+            // `know` took them.
+            Kind::Begin | Kind::Rows | Kind::End => return Ok(()),
+            Kind::Chunks => Stream::load_chunks,
+            Kind::Open => Stream::load_open,
+            Kind::Starts => Stream::load_starts,
+            Kind::SealedHistograms => Stream::load_histograms,
+            Kind::Rollups => Stream::load_rollups,
             _ => return Err(wrong("a frame that is no part of a checkpoint")),
-        }
-        Ok(())
-    }
-
-    fn load_rows(&mut self, reader: &Reader<'_>, shard: &mut Shard, c: &mut Cursor<'_>) -> Result<()> {
-        let (first, count) = (read_row(c)?, c.count()?);
-        let mut texts = Vec::new();
-        for _ in 0..c.count()? {
-            let text = std::str::from_utf8(read_bytes(c)?).map_err(|_| wrong("a label that is not UTF-8"))?;
-            texts.push((reader.db.symbols.intern(text)?, text));
-        }
-        let (mut pairs, mut canonical) = (Vec::new(), Vec::new());
-        for theirs in first..first.saturating_add(count as u32) {
-            pairs.clear();
-            canonical.clear();
-            for _ in 0..c.count()? {
-                let mut next = || -> Result<u32> {
-                    let Some(&(symbol, text)) = texts.get(c.varint()? as usize) else {
-                        return Err(wrong("no such text"));
-                    };
-                    canonical.extend_from_slice(text.as_bytes());
-                    canonical.push(0xff);
-                    Ok(symbol)
-                };
-                pairs.push((next()?, next()?));
-            }
-            if pairs.is_empty() {
-                if theirs as usize == shard.series.len() {
-                    shard.series.push_gone();
-                }
-                self.place(theirs, GONE)?;
-                continue;
-            }
-            let labels = LabelsRef::from_canonical(&canonical);
-            let ours = find_or_make(reader.db, shard, labels, &pairs, 0, theirs)?;
-            self.place(theirs, ours)?;
-        }
-        let mut marks = Vec::new();
-        read_column(c, count, &mut marks)?;
-        for (theirs, mark) in (first..).zip(marks) {
-            if let Some(row) = self.row(theirs) {
-                shard.series.precision[row] = mark as u8;
-            }
-            let samples = c.varint()?;
-            if samples > 0 {
-                let (start, length) = (c.signed()?, c.signed()?);
-                let span = TimeRange::new(start, start.wrapping_add(length));
-                self.extents.push(Extent { row: theirs, samples, span });
-            }
+        };
+        while !c.is_empty() {
+            take(self, reader, shard, &mut c)?;
         }
         Ok(())
     }
@@ -226,7 +167,7 @@ impl Stream {
         Ok(())
     }
 
-    fn load_open(&mut self, shard: &mut Shard, c: &mut Cursor<'_>) -> Result<()> {
+    fn load_open(&mut self, _: &Reader<'_>, shard: &mut Shard, c: &mut Cursor<'_>) -> Result<()> {
         let (theirs, state, bytes) = (read_row(c)?, c.take(STATE_BYTES)?, read_bytes(c)?);
         let state = OpenState::restore(state, bytes)?;
         let class = CLASSES.iter().position(|&size| bytes.len() <= usize::from(size));
@@ -369,8 +310,9 @@ impl Stream {
                 ..unnamed(shard, what)
             }));
         }
-        let known = self.rows.iter().filter(|&&row| row != LOST).count() as u64;
-        let unknown = self.checkpoint_rows.map_or(0, |rows| rows.saturating_sub(known));
+        let rows = self.checkpoint_rows.unwrap_or(0);
+        let known = self.rows.iter().take(rows as usize).filter(|&&row| row != LOST).count() as u64;
+        let unknown = rows.saturating_sub(known);
         if unknown > 0 {
             self.lose(shard, format!("{unknown} series of a checkpoint, with their labels"));
         }
@@ -440,34 +382,12 @@ pub fn load_buckets(db: &Database, payload: &[u8], known: &mut ColumnsByNumber) 
     Ok(())
 }
 
-fn find_or_make(
-    db: &Database,
-    shard: &mut Shard,
-    labels: LabelsRef<'_>,
-    pairs: &[(u32, u32)],
-    mark: u8,
-    theirs: u32,
-) -> Result<u32> {
-    let hash = labels.hash64();
-    if (hash >> 56) as u8 != shard.number {
-        return Err(wrong("a series of another shard"));
-    }
-    let same = |handle| shard.label_sets.pairs(&db.shapes, handle).eq(pairs.iter().copied());
-    if let Some(row) = shard.series.find(hash, same) {
-        return Ok(row);
-    }
-    db.make(shard, hash, pairs, mark, Some(theirs))
-}
-
 fn rules_of(reader: &Reader<'_>, texts: Vec<RuleText>) -> Result<PrecisionRules> {
     PrecisionRules::new(read_rules(reader.selector, texts)?)
 }
 
 /// Rules from their texts. A selector that cannot be read any more chooses nothing: the marks say whose rule it was.
-pub fn read_rules(
-    selector: &dyn Fn(&str) -> Result<Predicate>,
-    texts: Vec<RuleText>,
-) -> Result<Vec<(String, Predicate, Policy)>> {
+pub fn read_rules(selector: Selector, texts: Vec<RuleText>) -> Result<Vec<(String, Predicate, Policy)>> {
     let rule = |text: RuleText| {
         let nothing = || Predicate::Any(Vec::new());
         let predicate = match text.selector.is_empty() {

@@ -1,5 +1,6 @@
 //! What makes a database survive its process: a journal of what was written (`record` in `frame`s, which the `writer`
-//! takes to the `files`), checkpoints of everything (`checkpoint`), and the way back (`recover`, `load`).
+//! takes to the `files`), checkpoints of everything (`checkpoint`), and the way back (`recover`, `load`), behind which
+//! what is written meanwhile waits (`gate`).
 //!
 //! Each shard has a stream of its own, numbered from 1, and a record enters it under the shard's lock, before what it
 //! says is done: so the order of a stream is the order in memory. Metadata are one stream more.
@@ -7,6 +8,7 @@
 mod checkpoint;
 mod files;
 mod frame;
+mod gate;
 mod load;
 pub(crate) mod record;
 mod recover;
@@ -23,7 +25,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 pub use checkpoint::Saved;
 pub use files::{Files, Sink};
-pub use recover::Opening;
+pub use gate::Progress;
+pub use recover::{Opening, Replay, Selector};
 pub use report::{Cause, Lost, Recovery, Skipped};
 pub use writer::{Durability, Status};
 
@@ -33,6 +36,7 @@ use crate::precision::RuleText;
 use crate::rollup::Step;
 use crate::shard::{Shard, Staged};
 use frame::{Head, Kind};
+use gate::Gate;
 use record::{HistogramEntry, RECORD_SAMPLES_MAX};
 use writer::Writer;
 
@@ -45,9 +49,19 @@ pub struct Journal {
     metadata_seq: Mutex<u64>,
     /// The number of the newest checkpoint; whoever makes one holds it meanwhile.
     checkpoint: Mutex<u64>,
+    gate: Gate,
 }
 
 impl Journal {
+    /// Takes finished frames of a shard, also behind those that are still to be replayed.
+    fn enter(&self, shard: &mut Shard, frames: &[u8]) {
+        self.writer.append(frames);
+        if let Some(behind) = &mut shard.behind {
+            behind.extend_from_slice(frames);
+            self.gate.came(frames.len());
+        }
+    }
+
     fn frame(&self, shard: &mut Shard, kind: Kind, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
         shard.journal_seq += 1;
         frame::put(out, self.writer.salt, Head { kind, shard: shard.number, seq: shard.journal_seq }, write);
@@ -56,12 +70,12 @@ impl Journal {
     fn one(&self, shard: &mut Shard, kind: Kind, write: impl FnOnce(&mut Vec<u8>)) {
         let mut out = Vec::new();
         self.frame(shard, kind, &mut out, write);
-        self.writer.append(&out);
+        self.enter(shard, &out);
     }
 
     /// Bytes of frames that wait, spare capacity included.
     pub(crate) fn bytes(&self) -> usize {
-        self.writer.bytes()
+        self.writer.bytes() + self.gate.bytes()
     }
 
     /// Notes samples that are about to be appended to a shard; those of rows that it doesn't have are left out.
@@ -95,7 +109,7 @@ impl Journal {
             let starts = starts.get(at..at + samples.len()).unwrap_or(&[]);
             self.frame(shard, frame, &mut out, |out| record::put_samples(out, kind, samples, starts));
         }
-        self.writer.append(&out);
+        self.enter(shard, &out);
     }
 
     /// Notes a series that stands since now.
@@ -185,7 +199,21 @@ impl Database {
 
     /// Waits until what was written is as safe as the mode promises; else says why it is not.
     pub(crate) fn committed(&self) -> Option<String> {
-        self.journal()?.writer.commit().err()
+        let journal = self.journal()?;
+        let committed = journal.writer.commit().err();
+        journal.gate.make_room();
+        committed
+    }
+
+    /// How far the replay of the journal has come; `None` when it has ended. Only writes and what says how the journal does
+    /// may be called before: everything else would see a part.
+    pub fn replaying(&self) -> Option<Progress> {
+        self.journal()?.gate.progress()
+    }
+
+    /// Returns when the replay has ended, or the database is closed: whether everything was replayed.
+    pub(crate) fn await_replay(&self) -> bool {
+        self.journal().is_none_or(|journal| journal.gate.wait())
     }
 
     /// The mode; `None` without a directory.
@@ -206,14 +234,16 @@ impl Database {
 
     /// Whether a recovery would have so much to replay that a checkpoint pays, or new writes need one to be durable.
     pub fn checkpoint_due(&self) -> bool {
-        self.journal_status().is_some_and(|status| {
-            let worth = CHECKPOINT_BYTES_MIN.max(status.checkpoint_bytes / 2);
-            status.needs_checkpoint || status.replay_bytes >= worth
-        })
+        self.replaying().is_none()
+            && self.journal_status().is_some_and(|status| {
+                let worth = CHECKPOINT_BYTES_MIN.max(status.checkpoint_bytes / 2);
+                status.needs_checkpoint || status.replay_bytes >= worth
+            })
     }
 
     /// Writes and syncs what waits; what is written from now on is not durable. Errors: `NotDurable`.
     pub fn close(&self) -> Result<()> {
+        self.journal().iter().for_each(|journal| journal.gate.give_up());
         let closed = self.journal().map_or(Ok(()), |journal| journal.writer.close());
         closed.map_err(|message| Error::NotDurable { message })
     }

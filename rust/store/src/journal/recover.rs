@@ -1,5 +1,8 @@
-//! Opening a directory: the newest checkpoint, then the journal behind it; shards side by side. Nothing is written
-//! before all is read, so that a recovery that is cut off leaves everything as it was.
+//! Opening a directory. Its series come first (`ahead`), and then, in steps, what they hold: the newest checkpoint, then the
+//! journal behind it, shards side by side. Where the files are sound, writes are taken between the two: they know their series,
+//! and their frames are applied behind those of the files. Else nothing is written before all is read.
+
+mod ahead;
 
 use std::io;
 use std::sync::Arc;
@@ -11,23 +14,29 @@ use rayon::prelude::*;
 use super::checkpoint::clean;
 use super::files::Files;
 use super::frame::{Frame, Head, Kind, Piece, Place, Scan};
+use super::gate::Gate;
 use super::load::{ColumnsByNumber, Reader, Stream, load_buckets, load_columns, read_rules};
 use super::record;
 use super::report::{Doubts, Recovery, Skipped};
-use super::segment::{FAILED, HEADER_BYTES, Header, NUMBER_MAX, Name, SYNCED};
+use super::segment::{HEADER_BYTES, Header, NUMBER_MAX, Name};
 use super::writer::{Durability, Writer};
 use super::{Journal, storage};
 use crate::database::{Database, Options};
 use crate::shard::{Rules, SHARDS, Shard};
 
+/// Reads the selector of a precision rule.
+pub type Selector = fn(&str) -> Result<Predicate>;
+
+/// What a directory holds is replayed before it is opened, where that is no more than this.
+const AT_ONCE_BYTES: u64 = if cfg!(test) { 0 } else { 16 << 20 };
+
 /// A directory and how to open it.
-pub struct Opening<'a> {
+pub struct Opening {
     pub files: Arc<dyn Files>,
     pub durability: Durability,
     /// The secret of a new directory: what nobody can guess who sends labels. One that exists keeps its own.
     pub salt: u32,
-    /// Reads the selector of a precision rule.
-    pub selector: &'a (dyn Fn(&str) -> Result<Predicate> + Sync),
+    pub selector: Selector,
 }
 
 /// Where a file may have bytes that are no frame without being damaged: a segment was cut while it was written, or it
@@ -49,15 +58,29 @@ struct Contents {
     salt: Option<u32>,
 }
 
-struct Recovering<'a> {
-    db: &'a Database,
-    files: &'a Arc<dyn Files>,
-    selector: &'a (dyn Fn(&str) -> Result<Predicate> + Sync),
+/// What comes next.
+enum Stage {
+    /// A part of the checkpoint.
+    Part(usize),
+    /// Some segments.
+    Run(usize),
+    /// What was written meanwhile.
+    Behind,
+    Ended,
+}
+
+/// A recovery whose database knows its series, and not yet what they hold.
+pub struct Replay {
+    files: Arc<dyn Files>,
+    selector: Selector,
     salt: u32,
+    contents: Contents,
+    /// Segments of which each but the last failed, and may lack what stands in the next.
+    runs: Vec<Vec<u64>>,
+    next: Stage,
+    /// Whether writes come in meanwhile.
+    takes_writes: bool,
     streams: Vec<Stream>,
-    metadata_seq: u64,
-    /// The last record of metadata that the checkpoint holds.
-    families_seq: u64,
     columns: ColumnsByNumber,
     /// Records of samples of a file, with their shards, whose values are bad.
     bad: Vec<(usize, Place, Vec<u8>)>,
@@ -68,51 +91,57 @@ struct Recovering<'a> {
 }
 
 impl Database {
-    /// Opens a directory: reads what is there, and keeps a journal of what is written from now on. `options` as for
-    /// `new`. What is damaged is passed over and reported, and a checkpoint is written at once then. Errors:
-    /// `Storage`, `Version`.
-    pub fn open(options: Options, opening: Opening<'_>) -> Result<(Database, Recovery)> {
+    /// As `begin`, and all of the replay. Errors: `Storage`, `Version`.
+    pub fn open(options: Options, opening: Opening) -> Result<(Database, Recovery)> {
+        let (db, mut replay) = Database::begin(options, opening)?;
+        while !replay.step(&db)? {}
+        Ok((db, replay.recovery))
+    }
+
+    /// Opens a directory: reads which series there are, and keeps a journal of what is written from now on. Until the steps
+    /// of the replay have ended, only writes may be called. `options` as for `new`. What is damaged is passed over and
+    /// reported; there the replay has ended when this returns, and a checkpoint was written. Errors: `Storage`, `Version`.
+    pub fn begin(options: Options, opening: Opening) -> Result<(Database, Replay)> {
         let Opening { files, durability, salt, selector } = opening;
         let mut db = Database::new(options);
         let contents = Contents::of(&files)?;
         let salt = contents.salt.unwrap_or(salt);
-        let mut recovering = Recovering {
-            db: &db,
-            files: &files,
+        let last = contents.segments.last().copied().unwrap_or(0);
+        let checkpoint = contents.checkpoint.as_ref().map_or(0, |c| c.0);
+        let number = last.max(contents.first().saturating_sub(1));
+        let mut replay = Replay {
+            files: files.clone(),
             selector,
             salt,
+            contents,
+            runs: Vec::new(),
+            next: Stage::Part(0),
+            takes_writes: false,
             streams: (0..SHARDS).map(|_| Stream::default()).collect(),
-            metadata_seq: 0,
-            families_seq: 0,
             columns: ColumnsByNumber::new(),
             bad: Vec::new(),
             doubts: Doubts::default(),
             present: None,
             recovery: Recovery::default(),
         };
-        recovering.load(&contents)?;
-        recovering.replay(&contents)?;
-        let (recovery, metadata_seq, keeps_rows) = recovering.finish();
-        let last = contents.segments.last().copied().unwrap_or(0);
-        let checkpoint = contents.checkpoint.as_ref().map_or(0, |c| c.0);
-        let first = contents.checkpoint.as_ref().and_then(|c| c.1).map_or(0, |list| list.number);
-        let number = last.max(first.saturating_sub(1));
+        let ahead = replay.look_ahead(&db)?;
         let header = Header { salt, duplicates: options.duplicates, number, parts: 0 };
-        let writer = Writer::new(files.clone(), durability, header, &contents.segments, &recovery);
-        let journal =
-            Journal { writer, metadata_seq: Mutex::new(metadata_seq), checkpoint: Mutex::new(checkpoint) };
-        db.journal = Some(journal);
-        if db.has_mixed_rules() {
-            // The process ended while it gave all shards their rules.
-            db.set_precision_rules(read_rules(selector, db.precision_rules())?)?;
-        }
-        if !recovery.is_whole() || !keeps_rows {
-            // Rows may have other numbers now, and what is lost should be found once.
-            db.checkpoint()?;
+        let writer = Writer::new(files, durability, header, &replay.contents.segments, &replay.recovery);
+        db.journal = Some(Journal {
+            writer,
+            metadata_seq: Mutex::new(ahead.metadata_seq),
+            checkpoint: Mutex::new(checkpoint),
+            gate: Gate::default(),
+        });
+        *db.precision.lock() = db.shard(0).precision.clone();
+        let bytes = replay.recovery.checkpoint_bytes + replay.recovery.journal_bytes;
+        replay.takes_writes = ahead.is_sound && bytes > AT_ONCE_BYTES && !db.has_mixed_rules();
+        if replay.takes_writes {
+            replay.let_writes_in(&db, bytes);
         } else {
-            clean(&files, checkpoint, first);
+            while !replay.step(&db)? {}
         }
-        Ok((db, recovery))
+        Ok((db, replay))
     }
 }
 
@@ -153,6 +182,16 @@ impl Contents {
         Ok(contents)
     }
 
+    /// The first segment that the checkpoint does not hold.
+    fn first(&self) -> u64 {
+        self.checkpoint.as_ref().and_then(|c| c.1).map_or(0, |list| list.number)
+    }
+
+    fn part(&self, at: usize) -> Option<Name> {
+        let (number, _, parts) = self.checkpoint.as_ref()?;
+        parts.get(at).map(|&part| Name::Part(*number, part))
+    }
+
     fn salt_of_any(&self, files: &Arc<dyn Files>) -> Result<Option<u32>> {
         let parts = self.checkpoint.iter().flat_map(|(n, _, parts)| parts.iter().map(|&p| Name::Part(*n, p)));
         for name in self.segments.iter().map(|&n| Name::Segment(n)).chain(parts) {
@@ -186,93 +225,112 @@ fn skipped(file: Name, offset: usize, bytes: usize, why: &str) -> Skipped {
     Skipped { file: file.to_string(), offset: offset as u64, bytes: bytes as u64, why: why.to_owned() }
 }
 
-impl Recovering<'_> {
+impl Replay {
+    /// Takes the next step: a file of the checkpoint or some of the journal. Whether it was the last. Errors: `Storage`, `Version`.
+    pub fn step(&mut self, db: &Database) -> Result<bool> {
+        self.next = match self.next {
+            Stage::Part(at) => match self.contents.part(at) {
+                Some(name) => {
+                    self.load_part(db, name)?;
+                    Stage::Part(at + 1)
+                }
+                None => {
+                    self.end_load(db);
+                    Stage::Run(0)
+                }
+            },
+            Stage::Run(at) => match self.runs.get(at).cloned() {
+                Some(run) => {
+                    self.replay_run(db, &run)?;
+                    Stage::Run(at + 1)
+                }
+                None => Stage::Behind,
+            },
+            Stage::Behind => {
+                self.end(db)?;
+                Stage::Ended
+            }
+            Stage::Ended => Stage::Ended,
+        };
+        Ok(matches!(self.next, Stage::Ended))
+    }
+
+    /// What the recovery did and found; all of it behind the last step.
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// From now on the frames of writes wait behind those of the files.
+    fn let_writes_in(&self, db: &Database, bytes: u64) {
+        db.journal().iter().for_each(|journal| journal.gate.shut(bytes));
+        for (number, stream) in self.streams.iter().enumerate() {
+            let mut shard = db.shard(number);
+            shard.journal_seq = stream.known;
+            shard.behind = Some(Vec::new());
+        }
+    }
+
     /// Notes bytes of a checkpoint that are not what was written.
     fn skip(&mut self, file: Name, offset: usize, bytes: usize, why: &str) {
         self.recovery.skipped.push(skipped(file, offset, bytes, why));
     }
 
-    fn load(&mut self, contents: &Contents) -> Result<()> {
-        let Some((number, list, parts)) = &contents.checkpoint else { return Ok(()) };
-        self.recovery.checkpoint = Some(*number);
-        if list.is_none() {
-            self.skip(Name::Checkpoint(*number), 0, HEADER_BYTES, "the list of the checkpoint is lost");
-        }
-        let missing = list.map_or(0, |list| u64::from(list.parts).saturating_sub(parts.len() as u64));
-        if missing > 0 {
-            self.skip(
-                Name::Checkpoint(*number),
-                0,
-                0,
-                &format!("{missing} files of the checkpoint are missing"),
-            );
-        }
-        for &part in parts {
-            let name = Name::Part(*number, part);
-            let Some(bytes) = read(self.files, name)? else { continue };
-            Header::read(&name.to_string(), &bytes)?;
-            self.recovery.checkpoint_bytes += bytes.len() as u64;
-            let frames = self.sort(name, &bytes, Bad::Nowhere);
-            self.apply(name, frames, self.db.rules, Stream::load);
-        }
-        if self.present.is_none() {
-            self.skip(Name::Checkpoint(*number), HEADER_BYTES, 0, "the end of the checkpoint is lost");
-        }
-        let present = self.present.take().unwrap_or_default();
-        for (number, stream) in self.streams.iter_mut().enumerate() {
-            stream.loaded(self.db, &self.db.shard(number), present.contains(&(number as u8)));
-        }
-        self.columns.clear();
+    fn load_part(&mut self, db: &Database, name: Name) -> Result<()> {
+        let Some(bytes) = read(&self.files, name)? else { return Ok(()) };
+        let frames = self.sort(db, name, &bytes, Bad::Nowhere);
+        self.apply(db, name, frames, db.rules, Stream::load);
+        self.note_done(db, bytes.len());
         Ok(())
     }
 
-    fn replay(&mut self, contents: &Contents) -> Result<()> {
-        let mut run: Vec<(Name, Vec<u8>)> = Vec::new();
-        let mut expected = contents.segments.first().copied().unwrap_or(0);
-        for &number in &contents.segments {
-            let name = Name::Segment(number);
-            let Some(bytes) = read(self.files, name)? else { continue };
-            let parts = Header::read(&name.to_string(), &bytes)?.map(|header| header.parts);
-            self.recovery.segments += 1;
-            self.recovery.journal_bytes += bytes.len() as u64;
-            if parts.is_some_and(|parts| parts & FAILED == 0) {
-                self.replay_run(std::mem::take(&mut run))?;
-            }
-            if parts.is_some_and(|parts| parts & SYNCED != 0) {
-                self.doubts.synced(Place { segment: number, offset: 0 });
-            }
-            if expected < number && parts.is_none_or(|parts| parts & FAILED == 0) {
-                let missing = skipped(Name::Segment(expected), 0, 0, "the file is missing");
-                self.doubts.bad(Place { segment: expected, offset: 0 }, missing);
-            }
-            expected = number + 1;
-            run.push((name, bytes));
+    fn end_load(&mut self, db: &Database) {
+        self.columns.clear();
+        if self.contents.checkpoint.is_none() {
+            return;
         }
-        self.replay_run(run)
+        let present = self.present.take().unwrap_or_default();
+        for (number, stream) in self.streams.iter_mut().enumerate() {
+            stream.loaded(db, &db.shard(number), present.contains(&(number as u8)));
+        }
     }
 
-    /// Segments of which each but the last failed, and may lack what stands in the next.
-    fn replay_run(&mut self, run: Vec<(Name, Vec<u8>)>) -> Result<()> {
-        let Some(&(last, _)) = run.last() else { return Ok(()) };
-        let mut duplicates = self.db.rules.duplicates;
+    fn replay_run(&mut self, db: &Database, run: &[u64]) -> Result<()> {
+        let mut files = Vec::with_capacity(run.len());
+        for &number in run {
+            let name = Name::Segment(number);
+            files.extend(read(&self.files, name)?.map(|bytes| (name, bytes)));
+        }
+        let Some(&(last, _)) = files.last() else { return Ok(()) };
+        let mut duplicates = db.rules.duplicates;
         let mut frames: Vec<Vec<Frame<'_>>> = vec![Vec::new(); SHARDS];
-        for (name, bytes) in &run {
+        for (name, bytes) in &files {
             if let Some(header) = Header::read(&name.to_string(), bytes)? {
                 duplicates = header.duplicates;
             }
             let may_be_bad = if *name == last { Bad::AtEnd } else { Bad::Anywhere };
-            let found = self.sort(*name, bytes, may_be_bad);
+            let found = self.sort(db, *name, bytes, may_be_bad);
             frames.iter_mut().zip(found).for_each(|(all, mut found)| all.append(&mut found));
         }
-        if run.len() > 1 {
+        if files.len() > 1 {
             frames.iter_mut().for_each(|frames| frames.sort_by_key(|frame| frame.head.seq));
         }
-        self.apply(last, frames, Rules { duplicates, ..self.db.rules }, Stream::replay);
+        self.apply(db, last, frames, Rules { duplicates, ..db.rules }, Stream::replay);
+        self.note_done(db, files.iter().map(|(_, bytes)| bytes.len()).sum());
         Ok(())
     }
 
+    fn note_done(&self, db: &Database, bytes: usize) {
+        db.journal().iter().for_each(|journal| journal.gate.done(bytes as u64));
+    }
+
     /// The frames of a file by shard, in their order; what belongs to no shard is taken at once.
-    fn sort<'b>(&mut self, name: Name, bytes: &'b [u8], may_be_bad: Bad) -> Vec<Vec<Frame<'b>>> {
+    fn sort<'b>(
+        &mut self,
+        db: &Database,
+        name: Name,
+        bytes: &'b [u8],
+        may_be_bad: Bad,
+    ) -> Vec<Vec<Frame<'b>>> {
         let mut frames: Vec<Vec<Frame<'b>>> = vec![Vec::new(); SHARDS];
         if bytes.len() < HEADER_BYTES && may_be_bad != Bad::Nowhere {
             let why = "the file was cut within its header";
@@ -293,7 +351,7 @@ impl Recovering<'_> {
                         Bad::AtEnd | Bad::Anywhere => self.recovery.cut.push(bytes_bad),
                     }
                 }
-                Piece::Frame(frame) => match self.take(frame) {
+                Piece::Frame(frame) => match self.take(db, frame) {
                     None => frames[usize::from(frame.head.shard)].push(frame),
                     Some(Ok(())) => self.recovery.frames += 1,
                     Some(Err(error)) => {
@@ -307,19 +365,15 @@ impl Recovering<'_> {
     }
 
     /// Takes a frame that belongs to no shard; `None` for others.
-    fn take(&mut self, frame: Frame<'_>) -> Option<Result<()>> {
+    fn take(&mut self, db: &Database, frame: Frame<'_>) -> Option<Result<()>> {
         Some(match frame.head.kind {
-            Kind::Columns => load_columns(self.db, frame.payload, &mut self.columns),
-            Kind::Buckets => load_buckets(self.db, frame.payload, &mut self.columns),
-            Kind::Families => self.learn(frame, true),
-            Kind::Metadata => self.learn(frame, false),
+            Kind::Columns => load_columns(db, frame.payload, &mut self.columns),
+            Kind::Buckets => load_buckets(db, frame.payload, &mut self.columns),
             Kind::Synced => record::read_synced(frame.payload).map(|(segment, offset)| {
                 self.doubts.synced(Place { segment, offset });
             }),
-            Kind::Whole => {
-                self.present = Some(frame.payload.to_vec());
-                Ok(())
-            }
+            // `look_ahead` took them.
+            Kind::Families | Kind::Metadata | Kind::Whole => Ok(()),
             _ => return None,
         })
     }
@@ -332,67 +386,68 @@ impl Recovering<'_> {
         }
     }
 
-    fn learn(&mut self, frame: Frame<'_>, whole: bool) -> Result<()> {
-        let seq = frame.head.seq;
-        // What stands twice is learned twice, in its order.
-        if !whole && seq <= self.families_seq {
-            return Ok(());
-        }
-        self.families_seq = if whole { seq } else { self.families_seq };
-        self.metadata_seq = self.metadata_seq.max(seq);
-        self.db.metadata.learn(&record::read_metadata(frame.payload)?);
-        Ok(())
-    }
-
     fn apply(
         &mut self,
+        db: &Database,
         name: Name,
         frames: Vec<Vec<Frame<'_>>>,
         rules: Rules,
         take: impl Fn(&mut Stream, &Reader<'_>, &mut Shard, Frame<'_>) -> Result<()> + Sync,
     ) {
-        let reader = Reader { db: self.db, rules, columns: &self.columns, selector: self.selector };
+        let reader = Reader { db, rules, columns: &self.columns, selector: self.selector };
         let of_shard = |(number, (stream, frames)): (usize, (&mut Stream, Vec<Frame<'_>>))| {
             let mut wrong = Vec::new();
             if frames.is_empty() {
                 return wrong;
             }
-            let mut shard = self.db.shard(number);
-            for frame in frames {
-                if let Err(error) = take(stream, &reader, &mut shard, frame) {
-                    wrong.push((frame.payload.len() as u64, error.to_string()));
+            stream.back_then(&mut db.shard(number), |stream, shard| {
+                for frame in frames {
+                    if let Err(error) = take(stream, &reader, shard, frame) {
+                        wrong.push((frame.payload.len(), error.to_string()));
+                    }
                 }
-            }
+            });
             wrong
         };
-        let wrong: Vec<(u64, String)> =
+        let wrong: Vec<(usize, String)> =
             self.streams.par_iter_mut().zip(frames).enumerate().flat_map_iter(of_shard).collect();
-        self.db.index.settle();
+        db.index.settle();
         for (number, place, payload) in std::mem::take(&mut self.bad) {
-            self.streams[number].outline(&reader, &self.db.shard(number), place, &payload);
+            self.streams[number].outline(&reader, &db.shard(number), place, &payload);
         }
-        let file = name.to_string();
-        let skipped =
-            wrong.into_iter().map(|(bytes, why)| Skipped { file: file.clone(), offset: 0, bytes, why });
-        self.recovery.skipped.extend(skipped);
+        wrong.into_iter().for_each(|(bytes, why)| self.skip(name, 0, bytes, &why));
     }
 
-    /// The report, the last record of the metadata's stream, and whether all rows have the numbers they had.
-    fn finish(mut self) -> (Recovery, u64, bool) {
+    /// Applies what came meanwhile, and settles what is known to be lost.
+    fn end(&mut self, db: &Database) -> Result<()> {
+        let (columns, salt) = (ColumnsByNumber::new(), self.salt);
+        let reader = Reader { db, rules: db.rules, columns: &columns, selector: self.selector };
+        let of_shard = self.streams.par_iter_mut().enumerate();
+        of_shard.try_for_each(|(number, stream)| stream.catch_up(&reader, &mut db.shard(number), salt))?;
         let (mut keeps_rows, mut losses) = (true, Vec::new());
-        for (number, stream) in self.streams.iter_mut().enumerate() {
-            stream.finish(&mut self.db.shard(number));
+        for stream in &mut self.streams {
             keeps_rows &= stream.keeps_rows();
             self.recovery.samples += stream.samples;
             self.recovery.frames += stream.frames;
             losses.append(&mut stream.lost);
         }
-        self.doubts.settle(losses, &mut self.recovery);
-        self.db.recovered(self.recovery.samples);
-        self.recovery.series = self.db.series_count() as u64;
-        let rules = self.db.shard(0).precision.clone();
-        *self.db.precision.lock() = rules;
-        (self.recovery, self.metadata_seq, keeps_rows)
+        std::mem::take(&mut self.doubts).settle(losses, &mut self.recovery);
+        db.recovered(self.recovery.samples);
+        self.recovery.series = db.series_count() as u64;
+        db.journal().iter().for_each(|journal| journal.gate.open());
+        if db.has_mixed_rules() {
+            // The process ended while it gave all shards their rules.
+            db.set_precision_rules(read_rules(self.selector, db.precision_rules())?)?;
+        }
+        if self.recovery.is_whole() && keeps_rows {
+            let checkpoint = self.contents.checkpoint.as_ref().map_or(0, |c| c.0);
+            clean(&self.files, checkpoint, self.contents.first());
+            return Ok(());
+        }
+        // Rows may have other numbers now, and what is lost should be found once.
+        let saved = db.checkpoint();
+        // Behind writes they have not: what is lost is found again by the next opening, if there is no room now.
+        if self.takes_writes { Ok(()) } else { saved.map(drop) }
     }
 }
 

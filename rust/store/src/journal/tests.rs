@@ -11,7 +11,7 @@ use metricsdb_model::{
 };
 
 use super::testing::{Disk, Fault};
-use super::{Durability, Opening, Recovery};
+use super::{Durability, Opening, Recovery, Replay};
 use crate::database::{Database, Options};
 use crate::late::DuplicatePolicy;
 
@@ -19,6 +19,7 @@ mod damage;
 mod faults;
 mod forged;
 mod power;
+mod replaying;
 mod roundtrip;
 mod waiting;
 
@@ -32,7 +33,11 @@ pub fn selector(text: &str) -> Result<Predicate> {
 }
 
 pub fn try_open(disk: &Disk, durability: Durability, options: Options) -> Result<(Database, Recovery)> {
-    Database::open(options, Opening { files: disk.files(), durability, salt: 99, selector: &selector })
+    Database::open(options, Opening { files: disk.files(), durability, salt: 99, selector })
+}
+
+pub fn begin(disk: &Disk, durability: Durability, options: Options) -> (Database, Replay) {
+    Database::begin(options, Opening { files: disk.files(), durability, salt: 99, selector }).unwrap()
 }
 
 pub fn open(disk: &Disk, durability: Durability) -> (Database, Recovery) {

@@ -43,8 +43,7 @@ fn write(db: &Database, id: u64, samples: &[(i64, f64)]) -> u64 {
 
 fn opened(disk: &Disk) -> Database {
     let selector = |_: &str| Ok(every());
-    let opening =
-        Opening { files: disk.files(), durability: Durability::Batch, salt: 7, selector: &selector };
+    let opening = Opening { files: disk.files(), durability: Durability::Batch, salt: 7, selector };
     Database::open(Options::default(), opening).unwrap().0
 }
 

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use metricsdb_model::{LabelsRef, Result, TimeRange, ValueKind, WriteReport};
+use metricsdb_model::{Result, TimeRange, ValueKind, WriteReport};
 
-use super::{GONE, Gap, LOST, Reader, Stream, find_or_make, read_row, rules_of, unnamed, wrong};
+use super::{Gap, LOST, Reader, Stream, read_row, rules_of, unnamed, wrong};
 use crate::codec::cursor::Cursor;
 use crate::expire::Expired;
 use crate::histograms::Target;
-use crate::journal::frame::{Frame, Kind, Place};
+use crate::journal::frame::{Frame, Kind, Piece, Place, Scan};
 use crate::journal::record;
 use crate::journal::report::{Loss, Lost};
 use crate::late::DuplicatePolicy;
@@ -39,7 +39,8 @@ impl Stream {
                 let rules = Rules { duplicates: DuplicatePolicy::Last, ..reader.rules };
                 self.replay_samples(&rules, shard, frame.payload)
             }
-            Kind::Series => self.replay_series(reader, shard, frame.payload),
+            // `know` took them.
+            Kind::Series | Kind::Gone => Ok(()),
             Kind::Histograms => self.replay_histograms(reader, shard, frame.payload),
             Kind::Rules => {
                 let (rules, marks) = record::read_rules(frame.payload)?;
@@ -79,7 +80,6 @@ impl Stream {
                 }
                 Ok(())
             }
-            Kind::Gone => self.replay_gone(reader, shard, frame.payload),
             _ => Err(wrong("a frame that is no part of a journal")),
         }
     }
@@ -90,30 +90,6 @@ impl Stream {
                 shard.series.precision[row] = mark;
             }
         }
-    }
-
-    fn replay_series(&mut self, reader: &Reader<'_>, shard: &mut Shard, payload: &[u8]) -> Result<()> {
-        let (theirs, mark, bytes) = record::read_series(payload)?;
-        self.builder.clear();
-        for (name, value) in LabelsRef::from_canonical(bytes).iter() {
-            self.builder.push(name, value);
-        }
-        let labels = self.builder.canonical().map_err(|e| wrong(&e.to_string()))?;
-        if labels.canonical() != bytes {
-            return Err(wrong("labels that are not in canonical form"));
-        }
-        let pairs = self.interned.intern(labels, &reader.db.symbols).map_err(|r| wrong(&r.message))?;
-        let ours = find_or_make(reader.db, shard, labels, pairs, mark, theirs)?;
-        self.place(theirs, ours)
-    }
-
-    /// What is left of the series goes with them: the writer had dropped it.
-    fn replay_gone(&mut self, reader: &Reader<'_>, shard: &mut Shard, payload: &[u8]) -> Result<()> {
-        let theirs = record::read_rows(payload)?;
-        let ours: Vec<u32> = theirs.iter().filter_map(|&row| self.row(row)).collect();
-        reader.db.bury_rows(shard, &ours)?;
-        ours.iter().for_each(|&row| shard.release(&reader.db.shapes, row, true));
-        theirs.into_iter().try_for_each(|row| self.place(row, GONE))
     }
 
     fn replay_samples(&mut self, rules: &Rules, shard: &mut Shard, payload: &[u8]) -> Result<()> {
@@ -128,6 +104,7 @@ impl Stream {
         for s in &mut staged {
             match self.row(s.row) {
                 Some(row) => s.row = row,
+                None if self.is_gone(s.row) => s.row = LOST,
                 None => {
                     let (count, span) = orphans.entry(s.row).or_insert((0, TimeRange::new(s.time, s.time)));
                     *count += 1;
@@ -136,7 +113,7 @@ impl Stream {
                 }
             }
         }
-        if !orphans.is_empty() {
+        if staged.iter().any(|s| s.row == LOST) {
             let keep: Vec<bool> = staged.iter().map(|s| s.row != LOST).collect();
             let mut kept = keep.iter();
             starts.retain(|_| kept.next() == Some(&true));
@@ -240,9 +217,22 @@ impl Stream {
         self.lost.push(Loss { lost, from, to });
     }
 
-    /// Called when the last frame was applied.
-    pub fn finish(&mut self, shard: &mut Shard) {
+    /// Called when the last frame of the files was applied: applies what came meanwhile, and the shard takes what comes from
+    /// now on. Its frames are ours, and so are their rows.
+    pub fn catch_up(&mut self, reader: &Reader<'_>, shard: &mut Shard, salt: u32) -> Result<()> {
         self.bridge(shard, None);
-        shard.journal_seq = self.seq;
+        let behind = shard.behind.take().unwrap_or_default();
+        if !behind.is_empty() {
+            self.rows = (0..shard.series.len() as u32).collect();
+        }
+        let (samples, frames) = (self.samples, self.frames);
+        for piece in Scan::new(&behind, 0, salt, 0) {
+            if let Piece::Frame(frame) = piece {
+                self.replay(reader, shard, frame)?;
+            }
+        }
+        (self.samples, self.frames) = (samples, frames);
+        shard.journal_seq = shard.journal_seq.max(self.seq);
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A bit of everything; `from` keeps calls apart.
-fn everything(db: &Database, from: i64) {
+pub fn everything(db: &Database, from: i64) {
     let mut made = batch(&[]);
     for (i, metric) in ["a_total", "b", "c_total", "rounded"].iter().enumerate() {
         let at = made.timestamps.len() as u32;
@@ -44,7 +44,7 @@ fn everything(db: &Database, from: i64) {
     db.write(&batch(&[("b".to_owned(), from + 10, 5.5), ("b".to_owned(), from - 77, 6.5)]));
 }
 
-fn rules(digits: u8) -> Vec<(String, Predicate, Policy)> {
+pub fn rules(digits: u8) -> Vec<(String, Predicate, Policy)> {
     let policy = Policy::new(Precision::Digits(digits));
     vec![("rounded".to_owned(), selector("rounded").unwrap(), policy)]
 }
