@@ -257,18 +257,6 @@ impl Database {
         self.capture(&ids, range, Kinds::Numbers, None, budget)
     }
 
-    /// As `select_exact`, with records of native histograms.
-    pub fn select_records(
-        &self,
-        predicate: &Predicate,
-        range: TimeRange,
-        budget: &Budget,
-    ) -> Result<View<'_>> {
-        let _inside = self.inside();
-        let ids = self.index.select(predicate, self, budget)?;
-        self.capture(&ids, range, Kinds::NumbersAndHistograms, None, budget)
-    }
-
     pub(crate) fn capture(
         &self,
         ids: &RoaringBitmap,
