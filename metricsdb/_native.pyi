@@ -15,10 +15,15 @@ Values = npt.NDArray[np.float64] | npt.NDArray[np.int64] | npt.NDArray[np.uint64
 # accepted, duplicates, out_of_order, series_created, [(reason, count, example)]
 Report = tuple[int, int, int, int, list[tuple[str, int, str]]]
 
-# selector, ms of raw samples, (ms of a bucket, ms of its records), whether counters, (share, threshold, neighbours),
-# whether quantiles are kept
+# selector, ms of raw samples, (ms of a bucket, ms of its records), counter, gauge or states,
+# (share, threshold, neighbours), whether quantiles and states are kept, and buckets of native histograms at most
 RollupRule = tuple[
-    str, int | None, list[tuple[int, int | None]], bool | None, tuple[float, float, int] | None, tuple[bool, bool]
+    str,
+    int | None,
+    list[tuple[int, int | None]],
+    str | None,
+    tuple[float, float, int] | None,
+    tuple[bool, bool, int | None],
 ]
 
 # samples, series that left, bytes, series that lost something, records, buckets that went whole
@@ -300,6 +305,7 @@ class NativeDatabase:
     def rollup_levels(self) -> list[tuple[int, int, int, int, int, int]]: ...
     def rollup_columns(self) -> list[tuple[int, str, int]]: ...
     def rollup_kept(self, selector: str, start: int, end: int) -> pl.DataFrame: ...
+    def rollup_kinds(self, selector: str) -> pl.DataFrame: ...
     def rollup_states(self, selector: str, every_ms: int, start: int, end: int) -> pl.DataFrame: ...
     def rollup_records(self, selector: str, every_ms: int, start: int, end: int) -> pl.DataFrame: ...
     def set_precision(self, rules: list[tuple[str, str, bool]]) -> None: ...

@@ -55,8 +55,9 @@ class Rollups:
         """Adds a policy behind all others, or replaces that of the same selector in its place.
 
         ``policy`` is a line such as ``"raw 6h -> 1m 7d -> 1h"``: raw samples stay six hours, records of minutes seven
-        days, those of hours for good; ``"none"`` for no records. ``kind``: ``"counter"`` or ``"gauge"``, where type,
-        name and behaviour would say otherwise. Raises ``ConfigError``; nothing is changed then.
+        days, those of hours for good; ``"none"`` for no records. ``kind``: ``"counter"``, ``"gauge"`` or
+        ``"states"``, where type, name and behaviour would say otherwise (``kinds`` shows it). Of series that have
+        records a counter stays one, and what is none stays none. Raises ``ConfigError``; nothing is changed then.
         """
         new = RollupPolicy.parse(selector, policy, kind)
         known = [p.selector for p in self.policies]
@@ -109,15 +110,25 @@ class Rollups:
         rows = [(duration_text(every), *rest) for every, *rest in self._db._native.rollup_columns()]
         return pl.DataFrame(rows, schema={"level": pl.String, "column": pl.String, "bytes": pl.UInt64}, orient="row")
 
+    def kinds(self, selector: str) -> pl.DataFrame:
+        """What series with records are taken for, a row a series: labels, ``kind``.
+
+        ``counter``, ``gauge``, ``states`` (a gauge of few whole numbers, whose records have states), ``histogram``
+        (native ones). Decided when a series gets its first record. Raises ``ParseError``.
+        """
+        return self._db._native.rollup_kinds(selector)
+
     def records(
         self, selector: str, level: DurationLike, start: Time | None = None, end: Time | None = None
     ) -> pl.DataFrame:
-        """Records of a width, a row a bucket, those that no pass has made yet included.
+        """Records of a width, a row a bucket, those that no pass has made yet included (not of native histograms).
 
         Columns: labels, ``start`` and ``timestamp`` of the bucket, which holds the samples in (start, timestamp], then
         ``count``, ``sum``, ``min``, ``max``, ``first``, ``last``, ``first_time``, ``last_time``, ``stddev`` (of the
         population), ``increase`` (within the bucket, resets taken into account), ``resets``, ``unkept`` (samples that
-        stray, but that the policy's share was too small for). Raises ``ConfigError``, ``ParseError``.
+        stray, but that the policy's share was too small for), ``quantile_error`` (of native histograms whose buckets
+        were merged, since the policy allows fewer: by which share of it a quantile may be off; else null). Of native
+        histograms the columns of values are null. Raises ``ConfigError``, ``ParseError``.
         """
         every = duration_ms(level, "level")
         if every < 1000:
@@ -128,7 +139,8 @@ class Rollups:
     def states(
         self, selector: str, level: DurationLike, start: Time | None = None, end: Time | None = None
     ) -> pl.DataFrame:
-        """How often and for how long each value was seen: a row a bucket and value, of policies ``with states``.
+        """How often and for how long each value was seen: a row a bucket and value, of policies ``with states``
+        and of series whose kind is ``states``.
 
         Columns: labels, ``start`` and ``timestamp`` of the bucket, ``value``, ``count`` of its samples, ``seconds``. A
         value holds from its sample to the next, the last one of a bucket to the bucket's end. Buckets that no pass has

@@ -27,7 +27,7 @@ __all__ = [
     "at_level",
 ]
 
-Kind = Literal["counter", "gauge"]
+Kind = Literal["counter", "gauge", "states"]
 
 # Samples of one native call: some milliseconds of work, after which the budget is looked at.
 STEP_SAMPLES = 1_000_000
@@ -43,7 +43,9 @@ _SHARDS = 256
 # Standard deviations from which on a sample strays.
 THRESHOLD = 5.0
 
-_BESIDE = re.compile(r"\s+with\s+(quantiles|states)(?:\s+and\s+(quantiles|states))?\s*$", re.IGNORECASE)
+_KEPT = r"(?:quantiles|states|[0-9]+\s+buckets)"
+_BESIDE = re.compile(rf"\s+with\s+({_KEPT}(?:(?:\s*,\s*|\s+and\s+){_KEPT})*)\s*$", re.IGNORECASE)
+_BUCKETS = re.compile(r"([0-9]+)\s+buckets", re.IGNORECASE)
 _KEEP = re.compile(r"\s+keep\s+([0-9.]+)\s*%(?:\s+above\s+([0-9.]+))?\s*$", re.IGNORECASE)
 _PART = re.compile(r"^(raw|[0-9][0-9a-z.]*)(?:\s+(?:for\s+)?([0-9][0-9a-z.]*))?$", re.IGNORECASE)
 
@@ -81,7 +83,8 @@ class RollupPolicy:
     """The levels of the series that a selector takes. ``parse`` reads the line that people write.
 
     ``raw_ms``: how long samples stay once records stand for them (None: as long as others). ``kind``: None goes by
-    declared type, name (``_total``, ``_sum``, ``_count``, ``_bucket``), else by behaviour (never falls).
+    declared type, name (``_total``, ``_sum``, ``_count``, ``_bucket``), else by behaviour: a counter never falls,
+    states are eight whole numbers at most.
     """
 
     selector: str
@@ -92,7 +95,18 @@ class RollupPolicy:
     quantiles: bool = False
     """Whether gauges keep a sketch in each record: ``quantile_over_time`` within one percent."""
     states: bool = False
-    """Whether records of gauges say how often and for how long each value was seen, where a bucket has 16 at most."""
+    """Whether records of gauges say how often and for how long each value was seen, where a bucket has 16 at most;
+    those of series whose kind is ``states`` do anyhow."""
+    buckets: int | None = None
+    """How many buckets the native histograms of one record may have together; above it their schema is lowered until
+    they fit, and queries say by how much quantiles may be off. None: any number, and nothing is lowered."""
+
+    def __post_init__(self) -> None:
+        if self.buckets is not None and not 1 <= self.buckets < 2**31:
+            raise ConfigError(
+                f"rollup of {self.selector!r}: a record with {self.buckets} buckets can't be; give 1 or more, "
+                "such as 160"
+            )
 
     @classmethod
     def parse(cls, selector: str, text: str, kind: Kind | None = None) -> RollupPolicy:
@@ -100,17 +114,21 @@ class RollupPolicy:
 
         Each part is a width and how long its records stay; without a duration they stay for good. A line that ends with
         ``keep 1%``, or ``keep 1% above 5``, keeps samples that stray, too (``Anomalies``), and one that ends with
-        ``with quantiles``, ``with states`` or ``with quantiles and states`` sketches or states of gauges. Widths rise,
-        each a multiple of the one before. What stays shorter than the next width needs is refused.
+        ``with quantiles``, ``with states``, ``with 160 buckets``, or some of these (``with quantiles and states``)
+        sketches or states of gauges, or native histograms of so many buckets a record. Widths rise, each a multiple of
+        the one before. What stays shorter than the next width needs is refused.
 
         Raises ``ConfigError``.
         """
         raw: int | None = None
         levels: list[RollupLevel] = []
         anomalies = None
-        beside: set[str | None] = set()
+        beside: list[str] = []
+        buckets = None
         if found := _BESIDE.search(text):
-            beside = {group and group.lower() for group in found.groups()}
+            beside = found[1].lower().replace(",", " ").split()
+            most = _BUCKETS.search(found[1])
+            buckets = None if most is None else int(most[1])
             text = text[: found.start()]
         if keeps := _KEEP.search(text):
             anomalies = Anomalies(float(keeps[1]) / 100, float(keeps[2] or THRESHOLD))
@@ -133,7 +151,14 @@ class RollupPolicy:
             else:
                 levels.append(RollupLevel(duration_ms(level[1], f"rollup {text!r}: {part!r}"), keep))
         policy = cls(
-            selector, tuple(levels), raw, kind, anomalies, quantiles="quantiles" in beside, states="states" in beside
+            selector,
+            tuple(levels),
+            raw,
+            kind,
+            anomalies,
+            quantiles="quantiles" in beside,
+            states="states" in beside,
+            buckets=buckets,
         )
         policy.check(text)
         return policy
@@ -166,17 +191,18 @@ class RollupPolicy:
         for level in self.levels:
             keep = "" if level.keep_ms is None else f" {duration_text(level.keep_ms)}"
             parts.append(duration_text(level.every_ms) + keep)
-        beside = " and ".join(word for word in ("quantiles", "states") if getattr(self, word))
+        words = [word for word in ("quantiles", "states") if getattr(self, word)]
+        words += [] if self.buckets is None else [f"{self.buckets} buckets"]
+        beside = " and ".join(words)
         ends = [f" {self.anomalies}" if self.anomalies else "", f" with {beside}" if beside else ""]
         return " -> ".join(parts) + "".join(ends)
 
     @property
     def native(self) -> RollupRule:
         levels = [(level.every_ms, level.keep_ms) for level in self.levels]
-        counter = None if self.kind is None else self.kind == "counter"
         strays = self.anomalies
         kept = None if strays is None else (strays.share, strays.threshold, strays.neighbours)
-        return self.selector, self.raw_ms, levels, counter, kept, (self.quantiles, self.states)
+        return self.selector, self.raw_ms, levels, self.kind, kept, (self.quantiles, self.states, self.buckets)
 
 
 @dataclass(frozen=True, slots=True)

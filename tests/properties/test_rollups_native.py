@@ -164,3 +164,110 @@ def test_histograms_whose_records_stand_for_them_leave():
     report = db.append_histograms({"__name__": "h"}, [100.0], [histograms([(1, 0, [1], False, 1)], False)[0][1]])
     assert report.accepted == 0
     assert "out_of_retention" in report.rejected
+
+
+def lower(h: mdb.Histogram, schema: int) -> mdb.Histogram:
+    """In wider buckets: a bucket lies in that of the lower schema whose end is the next at or behind its own."""
+    if h.schema <= schema:
+        return h
+    counts = {}
+    (first, length), *_ = h.positive_spans
+    for index, count in zip(range(first, first + length), h.positive_buckets, strict=True):
+        end = math.ceil(index / 2 ** (h.schema - schema))
+        counts[end] = counts.get(end, 0) + count
+    ends = sorted(counts)
+    return mdb.Histogram(
+        schema,
+        h.count,
+        h.sum,
+        positive_spans=[(ends[0], len(ends))],
+        positive_buckets=[counts[end] for end in ends],
+        reset_hint=h.reset_hint,
+    )
+
+
+def fitted(rows: list[mdb.Histogram], most: int) -> int | None:
+    """The highest schema at which all of these have so many buckets together; None: they need none."""
+    finest = max(h.schema for h in rows)
+    for schema in range(finest, -5, -1):
+        low = [lower(h, schema) for h in rows]
+        if len({(h.schema, h.positive_spans[0][0] + i) for h in low for i in range(h.positive_spans[0][1])}) <= most:
+            return None if schema == finest else schema
+    return -4
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(5, 40),
+            st.integers(-8, 8),
+            st.lists(st.integers(0, 9), min_size=1, max_size=6),
+            st.sampled_from([False] * 12 + [True]),
+            st.sampled_from([3] * 30 + [2]),
+        ),
+        min_size=60,
+        max_size=150,
+    ),
+    st.booleans(),
+    st.integers(1, 25),
+    st.sampled_from(FUNCTIONS),
+)
+def test_records_above_a_cap_answer_as_histograms_of_the_schema_at_which_they_fit(steps, gauge, most, function):
+    # Records of gauges don't tell where a counter would have been reset.
+    gauge = gauge and not any(name in function for name in ("rate", "increase", "resets"))
+    made = histograms(steps, gauge)
+    end = made[-1][0]
+    now = (int(end) // 300 + 5) * 300
+    clock = FakeClock(now * 1000)
+    plain, db = mdb.Database(), mdb.Database(clock=clock)
+    db.rollups.set("h", f"raw 4m -> 1m 10m -> 5m with {most} buckets")
+    times, rows = zip(*made, strict=True)
+    db.append_histograms({"__name__": "h"}, list(times), list(rows))
+    db.rollups.run()
+    last = now - 1200
+    worst, wanted = None, []
+    for bucket in range(300, last + 1, 300):
+        own = [(t, h) for t, h in made if bucket - 300 < t <= bucket]
+        schema = fitted([h for _, h in own], most) if own else None
+        worst = schema if worst is None or (schema is not None and schema < worst) else worst
+        wanted += [(t, h if schema is None else lower(h, schema)) for t, h in own]
+    times, rows = zip(*wanted, strict=True)
+    plain.append_histograms({"__name__": "h"}, list(times), list(rows))
+    expr = function.format("h", 300)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = db.query_range(expr, 300, last, 300, cache=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = plain.query_range(expr, 300, last, 300, cache=False)
+    for a, b in zip(flat(found), flat(model), strict=True):
+        assert len(a) == len(b), (a, b)
+        assert all(near(x, y) for x, y in zip(a, b, strict=True)), (a, b)
+    error = None if worst is None else 2 ** (2**-worst) - 1
+    assert sum("may be off by" in str(w.message) for w in told) == (error is not None)
+    if error is not None:
+        assert any(f"{float(f'{100 * error:.2e}'):g}%" in str(w.message) for w in told)
+    records = db.rollups.records("h", "5m", 0, last)
+    assert records["quantile_error"].max() == (None if error is None else pytest.approx(error))
+    db._native.check()
+
+
+def test_finer_buckets_behind_merged_ones_are_no_reset():
+    clock = FakeClock(0)
+    db, plain = mdb.Database(clock=clock), mdb.Database()
+    db.rollups.set("h", "raw 10m -> 5m with 4 buckets")
+    # Wide at first, and then in one bucket alone.
+    steps = [(15, i % 20 if i < 80 else 3, [1], False, 2) for i in range(200)]
+    times, rows = zip(*histograms(steps, gauge=False), strict=True)
+    for each in (db, plain):
+        each.append_histograms({"__name__": "h"}, list(times), list(rows))
+    clock.move(3000.0)
+    db.rollups.run()
+    expr = "histogram_count(increase(h[20m]))"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found, wanted = (d.query_range(expr, 1200, 3000, 300, cache=False) for d in (db, plain))
+        resets = db.query("resets(h[45m])", time=3000.0)["value"].to_list()
+    assert found["value"].to_list() == pytest.approx(wanted["value"].to_list())
+    assert resets == [0.0]

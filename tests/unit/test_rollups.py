@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -46,7 +48,11 @@ def test_a_line_says_what_stays_how_long():
     assert str(RollupPolicy.parse("m", "1m keep 2% with quantiles")) == "1m keep 2% above 5 with quantiles"
     both = RollupPolicy.parse("m", "1m with states and quantiles")
     assert (both.quantiles, both.states, str(both)) == (True, True, "1m with quantiles and states")
-    assert RollupPolicy.parse("m", "1m with states").native[-1] == (False, True)
+    assert RollupPolicy.parse("m", "1m with states").native[-1] == (False, True, None)
+    every = RollupPolicy.parse("m", "1m with 160 Buckets, states and quantiles")
+    assert str(every) == "1m with quantiles and states and 160 buckets"
+    assert RollupPolicy.parse("m", str(every)) == every
+    assert every.native[-1] == (True, True, 160)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +68,8 @@ def test_a_line_says_what_stays_how_long():
         ("1m 10m -> 1h", "records of 1m stay for 10m, less than two buckets of 1h"),
         ("raw 6h -> 1m 3h -> 10m", "records of 1m must stay longer than raw samples"),
         ("1m keep 0%", "share must be above 0"),
+        ("1m with 0 buckets", "a record with 0 buckets can't be; give 1 or more, such as 160"),
+        ("1m with many buckets", "'1m with many buckets' is no level"),
     ],
 )
 def test_a_line_that_cannot_be_done_is_refused(line, why):
@@ -329,3 +337,85 @@ def test_a_plan_says_which_level_was_asked_for():
     assert "From records of 10m where a series has some." in plan.text
     assert plan.totals["samples"] < db.explain(expr, *times, analyze=True).totals["samples"] / 10
     assert db.explain(expr, *times).level is None
+
+
+def test_series_of_few_whole_numbers_are_states_until_a_policy_says_otherwise():
+    db, _ = filled(hours=3, rollups={'{__name__=~".+"}': "1m"})
+    times = T0 + 15.0 * np.arange(1, 3 * HOUR + 1)
+    up = np.ones(len(times))
+    up[100:130] = 0
+    db.append({"__name__": "up", "job": "a"}, times, up)
+    db.rollups.run()
+    assert sorted(db.rollups.kinds('{__name__=~".+"}').select("__name__", "kind").rows()) == [
+        ("requests_total", "counter"),
+        ("temperature", "gauge"),
+        ("up", "states"),
+    ]
+    states = db.rollups.states("up", "1m")
+    down = states.filter(pl.col("value") == 0.0)
+    assert down["count"].sum() == 30
+    assert db.rollups.states("temperature", "1m").is_empty()
+    other = mdb.Database()
+    other.append({"__name__": "up"}, times, up)
+    other.rollups.set("up", "1m", kind="gauge")
+    other.rollups.run()
+    assert other.rollups.kinds("up")["kind"].to_list() == ["gauge"]
+    assert other.rollups.states("up", "1m").is_empty()
+    with pytest.raises(mdb.ConfigError, match="counter, gauge or states"):
+        other.rollups.set("up", "1m", kind="boolean")  # type: ignore[arg-type]
+
+
+def test_records_of_native_histograms_have_no_values():
+    db = mdb.Database(clock=FakeClock(4_000_000))
+    db.rollups.set("h", "1m with 4 buckets")
+    places = [i % 8 if i < 120 else 0 for i in range(240)]
+    rows = [
+        mdb.Histogram(3, 1, 2.0, positive_spans=[(place, 1)], positive_buckets=[1], reset_hint="gauge")
+        for place in places
+    ]
+    db.append_histograms({"__name__": "h"}, [15.0 * i for i in range(1, 241)], rows)
+    db.rollups.run()
+    assert db.rollups.kinds("h")["kind"].to_list() == ["histogram"]
+    records = db.rollups.records("h", "1m", 0, 3600)
+    # Four samples, four buckets; those of two minutes have eight.
+    assert records["quantile_error"].null_count() == records.height == 60
+    assert records["sum"].null_count() == records.height
+    db.rollups.set("h", "1m -> 2m with 4 buckets")
+    db.rollups.run()
+    errors = db.rollups.records("h", "2m", 0, 3600)["quantile_error"].to_list()
+    assert errors == [pytest.approx(2**0.5 - 1)] * 15 + [None] * 15
+
+
+@pytest.mark.parametrize("written", ["journal", "checkpoint"])
+def test_directories_from_before_kinds_and_caps_open_and_go_on(written, tmp_path):
+    # Written by the version before: four hours of four series, rolled up with states of one of them.
+    shutil.copytree(Path(__file__).parents[1] / "data" / "rollups_0_1" / written, tmp_path / "db")
+    clock = FakeClock((T0 + 4 * 3600) * 1000)
+    every = {'{__name__=~".+"}': "raw 1h -> 1m -> 10m keep 1% with quantiles and 160 buckets"}
+    lines = {"up": "raw 1h -> 1m -> 10m with states", **every}
+
+    def kinds(db: mdb.Database) -> dict[str, str]:
+        return dict(db.rollups.kinds('{__name__=~".+"}').select("__name__", "kind").rows())
+
+    with mdb.Database(tmp_path / "db", clock=clock, idle_cpu=0, rollups=lines) as db:
+        before = {"requests_total": "counter", "temperature": "gauge", "up": "gauge", "h": "histogram"}
+        assert kinds(db) == before
+        down = db.rollups.states("up", "10m").filter(pl.col("value") == 0.0)
+        assert down["count"].sum() == 30
+        assert db.rollups.levels()["records"].sum() > 4 * 24
+        records = db.rollups.records("h", "10m")
+        assert records["count"].sum() == 100
+        assert records["quantile_error"].null_count() == records.height
+        times = T0 + 4 * 3600 + 15.0 * np.arange(1, HOUR + 1)
+        db.append({"__name__": "up"}, times, np.arange(HOUR) % 2.0)
+        clock.move(3600)
+        db.rollups.set("up", lines["up"], kind="states")
+        db.rollups.run()
+        assert kinds(db) == {**before, "up": "states"}
+        states = db.rollups.states("up", "10m")
+        if written == "checkpoint":
+            db.checkpoint()
+    with mdb.Database(tmp_path / "db", clock=clock, idle_cpu=0) as db:
+        assert kinds(db) == {**before, "up": "states"}
+        assert_frame_equal(db.rollups.states("up", "10m"), states)
+        db._native.check()

@@ -590,6 +590,12 @@ impl SeriesSet for Merged<'_> {
         set.stood_histograms(index, windows)
     }
 
+    fn quantile_error(&self, index: usize, range: TimeRange) -> Result<Option<f64>> {
+        let errors = self.places(index).map(|(set, i)| set.quantile_error(i, range));
+        let errors: Vec<Option<f64>> = errors.collect::<Result<_>>()?;
+        Ok(errors.into_iter().flatten().reduce(f64::max))
+    }
+
     fn draws(&self) -> &[Draw] {
         &self.stands.draws
     }

@@ -206,6 +206,12 @@ pub trait SeriesSet: Send + Sync {
         Ok(None)
     }
 
+    /// The worst relative error of a quantile that is left where native histograms of one series in `range` were merged into
+    /// wider buckets, to keep records small: the width of such a bucket by its lower bound. `None` where all are as they were.
+    fn quantile_error(&self, _index: usize, _range: TimeRange) -> Result<Option<f64>> {
+        Ok(None)
+    }
+
     /// How those series were drawn that stand for others; nothing where all stand for themselves.
     fn draws(&self) -> &[Draw] {
         &[]

@@ -4,7 +4,7 @@ use metricsdb_model::{Budget, Error, Labels, Result, Samples, SeriesSet, TimeRan
 use metricsdb_query::syntax;
 use metricsdb_store::View;
 use metricsdb_store::rollup::states::State;
-use metricsdb_store::rollup::{Beside, EVERY_MAX, Keeping, Level, Pass, Progress, Record, Rule};
+use metricsdb_store::rollup::{Beside, EVERY_MAX, Keeping, Kind, Level, Pass, Progress, Record, Rule};
 use polars::prelude::Column;
 use pyo3::prelude::*;
 use pyo3_polars::PyDataFrame;
@@ -14,15 +14,21 @@ use crate::call;
 use crate::database::NativeDatabase;
 use crate::output;
 
-/// selector, ms that raw samples stay, (ms of a bucket, ms that records stay), whether they are counters, and which
-/// samples survive: share, threshold, neighbours; whether quantiles and whether states are kept
-type RuleTuple =
-    (String, Option<i64>, Vec<(i64, Option<i64>)>, Option<bool>, Option<(f64, f64, usize)>, (bool, bool));
+/// selector, ms that raw samples stay, (ms of a bucket, ms that records stay), what they are, and which samples survive: share,
+/// threshold, neighbours; whether quantiles and whether states are kept, and buckets of native histograms at most
+type RuleTuple = (
+    String,
+    Option<i64>,
+    Vec<(i64, Option<i64>)>,
+    Option<String>,
+    Option<(f64, f64, usize)>,
+    (bool, bool, Option<u32>),
+);
 /// next shard or 256, series, samples, records, records dropped, buckets made anew, samples that survive, raw samples
 /// dropped, their bytes
 type Done = (usize, u64, u64, u64, u64, u64, u64, u64, u64);
 
-fn rule((selector, raw, levels, counter, keeping, (sketches, states)): RuleTuple) -> Result<Rule> {
+fn rule((selector, raw, levels, kind, keeping, (sketches, states, buckets_max)): RuleTuple) -> Result<Rule> {
     let predicate = syntax::selector(&selector)?;
     let levels: Vec<Level> = levels.into_iter().map(|(every, keep)| Level { every, keep }).collect();
     let mut below = 1;
@@ -35,7 +41,14 @@ fn rule((selector, raw, levels, counter, keeping, (sketches, states)): RuleTuple
         below = level.every;
     }
     let keeping = keeping.map(|(share, threshold, neighbours)| Keeping { share, threshold, neighbours });
-    Ok(Rule { predicate, raw, levels, counter, keeping, beside: Beside { sketches, states } })
+    let kind = kind.map(|text| named(&text)).transpose()?;
+    Ok(Rule { predicate, raw, levels, kind, keeping, beside: Beside { sketches, states, buckets_max } })
+}
+
+fn named(text: &str) -> Result<Kind> {
+    let why = "is no kind of series";
+    let known = Kind::ALL.into_iter().find(|kind| kind.as_str() == text);
+    known.ok_or_else(|| Error::input("kind", text, why, "give counter, gauge or states"))
 }
 
 #[pymethods]
@@ -132,6 +145,18 @@ impl NativeDatabase {
         })
     }
 
+    /// What the selected series with records are taken for: labels, kind.
+    fn rollup_kinds(&self, py: Python<'_>, selector: &str) -> PyResult<PyDataFrame> {
+        self.run(py, selector, |budget| {
+            let (labels, kinds): (Vec<Labels>, Vec<&str>) =
+                self.store.rollup_kinds(&syntax::selector(selector)?, budget)?.into_iter().unzip();
+            let names = output::label_names(labels.iter(), budget)?;
+            let mut columns = output::label_columns(&labels, &names, budget)?;
+            columns.push(Column::new("kind".into(), kinds));
+            output::frame(columns)
+        })
+    }
+
     /// States of the selected series in the buckets of a level that meet the range, a row a state and bucket.
     fn rollup_states(
         &self,
@@ -163,8 +188,10 @@ impl NativeDatabase {
     ) -> PyResult<PyDataFrame> {
         let range = TimeRange::new(start, end);
         self.run(py, selector, |budget| {
-            let (mut columns, all) =
-                self.rolled(selector, range, budget, |view, i| view.records(i, every_ms, range))?;
+            let (mut columns, all) = self.rolled(selector, range, budget, |view, i| {
+                let native = view.has_native_records(i);
+                Ok(view.records(i, every_ms, range)?.into_iter().map(|record| (record, native)).collect())
+            })?;
             columns.extend(record_columns(&all, every_ms));
             output::frame(columns)
         })
@@ -180,7 +207,7 @@ impl NativeDatabase {
         budget: &Budget,
         read: impl Fn(&View<'_>, usize) -> Result<Vec<T>> + Sync,
     ) -> Result<(Vec<Column>, Vec<T>)> {
-        let view = self.store.select_exact(&syntax::selector(selector)?, range, budget)?;
+        let view = self.store.select_records(&syntax::selector(selector)?, range, budget)?;
         let one = |i: usize| {
             budget.check()?;
             let rows = read(&view, i)?;
@@ -217,15 +244,22 @@ fn state_columns(all: &[(i64, State)], every: i64) -> Vec<Column> {
     ]
 }
 
-/// The columns of records; times in ms.
-pub fn record_columns(all: &[Record], every: i64) -> Vec<Column> {
-    let times =
-        |name: &str, f: fn(&Record) -> i64| Column::new(name.into(), all.iter().map(f).collect::<Vec<i64>>());
-    let counts =
-        |name: &str, f: fn(&Record) -> u64| Column::new(name.into(), all.iter().map(f).collect::<Vec<u64>>());
-    let numbers =
-        |name: &str, f: fn(&Record) -> f64| Column::new(name.into(), all.iter().map(f).collect::<Vec<f64>>());
-    let starts: Vec<i64> = all.iter().map(|r| r.end.saturating_sub(every)).collect();
+/// The columns of records, and whether they are of native histograms; times in ms.
+fn record_columns(all: &[(Record, bool)], every: i64) -> Vec<Column> {
+    let times = |name: &str, f: fn(&Record) -> i64| {
+        Column::new(name.into(), all.iter().map(|(r, _)| f(r)).collect::<Vec<i64>>())
+    };
+    let counts = |name: &str, f: fn(&Record) -> u64| {
+        Column::new(name.into(), all.iter().map(|(r, _)| f(r)).collect::<Vec<u64>>())
+    };
+    // Histograms have no such numbers.
+    let numbers = |name: &str, f: fn(&Record) -> f64| {
+        let number = |(r, native): &(Record, bool)| (!native).then(|| f(r));
+        Column::new(name.into(), all.iter().map(number).collect::<Vec<Option<f64>>>())
+    };
+    let errors: Vec<Option<f64>> =
+        all.iter().map(|(r, native)| (*native && r.max > 0.0).then_some(r.max)).collect();
+    let starts: Vec<i64> = all.iter().map(|(r, _)| r.end.saturating_sub(every)).collect();
     vec![
         Column::new("start".into(), starts),
         times("timestamp", |r| r.end),
@@ -241,5 +275,6 @@ pub fn record_columns(all: &[Record], every: i64) -> Vec<Column> {
         numbers("increase", |r| r.last.1 - r.first.1 + r.reset_from),
         counts("resets", |r| r.resets),
         counts("unkept", |r| r.unkept),
+        Column::new("quantile_error".into(), errors),
     ]
 }

@@ -37,6 +37,8 @@ pub enum Note {
     IgnoredInAggregation(&'static str),
     /// Points of rollups of so many milliseconds stand for samples that are gone.
     Rollups(i64),
+    /// Native histograms of rollups have wider buckets than were written: by how much a quantile may be off, as a share of it.
+    WiderBuckets(f64),
     /// Series that were drawn so stand for others, and nothing is scaled.
     Drawn { of: String, draw: String },
     /// The same, where the aggregation around them is scaled.
@@ -105,6 +107,7 @@ impl Note {
             | Note::IncompatibleTypes { .. }
             | Note::IgnoredInAggregation(_)
             | Note::Rollups(_)
+            | Note::WiderBuckets(_)
             | Note::Drawn { .. }
             | Note::Scaled { .. } => Severity::Info,
             Note::Histograms { remark, .. } => remark.severity(),
@@ -144,6 +147,10 @@ impl Note {
             (Note::IgnoredInAggregation(a), Note::IgnoredInAggregation(b)) => a == b,
             (Note::Rollups(a), Note::Rollups(b)) => {
                 *a = (*a).max(*b);
+                true
+            }
+            (Note::WiderBuckets(a), Note::WiderBuckets(b)) => {
+                *a = a.max(*b);
                 true
             }
             (Note::Drawn { of, draw }, Note::Drawn { of: o, draw: d }) => of == o && draw == d,
@@ -216,6 +223,13 @@ impl fmt::Display for Note {
                 write!(
                     f,
                     "of some samples only rollups of {width} are left here, so that the result is approximate"
+                )
+            }
+            Note::WiderBuckets(error) => {
+                let error = Shortest(rounded(100.0 * error));
+                write!(
+                    f,
+                    "of some native histograms only wider buckets are left, so that a quantile may be off by {error}%"
                 )
             }
             Note::Drawn { of, draw } => {

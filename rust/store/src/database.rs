@@ -396,7 +396,7 @@ impl Database {
     }
 
     /// Takes what families say of themselves.
-    fn learn(&self, families: &[Metadata]) {
+    pub(crate) fn learn(&self, families: &[Metadata]) {
         if !self.admits_series() {
             return;
         }

@@ -436,15 +436,22 @@ impl<'a> View<'a> {
     }
 
     /// Records of one series whose buckets of a width in milliseconds meet the range; those that no roll has made yet are
-    /// made from finer ones and from samples.
+    /// made from finer ones and from samples, but for native histograms.
     pub fn records(&self, index: usize, every: i64, range: TimeRange) -> Result<Vec<Record>> {
         let series = &self.series[index];
         let bounds = (range.start.saturating_sub(1), range.end);
         let raw = |range: TimeRange, out: &mut Samples| self.read_raw(series, range, out);
-        match &series.rolled {
-            Some(rolled) => rolled.level(every, bounds, raw),
-            None => RolledSeries::default().level(every, bounds, raw),
+        match (&series.rolled, &series.levels) {
+            (Some(rolled), _) => rolled.level(every, bounds, raw),
+            (None, Some(levels)) if levels.is_native() => levels.unpack().level(every, bounds, raw),
+            (None, _) => RolledSeries::default().level(every, bounds, raw),
         }
+    }
+
+    /// Whether records stand for native histograms of one series.
+    pub fn has_native_records(&self, index: usize) -> bool {
+        let series = &self.series[index];
+        series.native().is_some() || series.levels.as_ref().is_some_and(|levels| levels.is_native())
     }
 
     /// States of one series in the buckets of a width in milliseconds that passes have made and that meet the range.
@@ -650,6 +657,10 @@ impl SeriesSet for View<'_> {
             histograms.read_range(range, &self.budget, &mut raw.timestamps, &mut raw.histograms)?;
         }
         rolled.stood_histograms(windows, raw).map(Some)
+    }
+
+    fn quantile_error(&self, index: usize, range: TimeRange) -> Result<Option<f64>> {
+        self.series[index].native().map_or(Ok(None), |rolled| rolled.quantile_error(range))
     }
 
     fn has_starts(&self, index: usize) -> bool {

@@ -1,9 +1,11 @@
-//! Histograms added up where a bucket's index means the same in both.
+//! Histograms added up where a bucket's index means the same in both, and in wider buckets.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::{CountNumber, Counts, Histogram, Layout, ResetHint, Span, Tally, indices, split};
+use super::{
+    CountNumber, Counts, Histogram, Layout, ResetHint, SCHEMA_CUSTOM, SCHEMA_MIN, Span, Tally, indices, split,
+};
 
 impl Histogram {
     /// Whether `merge` takes the other one: bucket indices mean the same, and both are of counters or of gauges.
@@ -36,6 +38,43 @@ impl Histogram {
         });
         self.layout = both;
     }
+
+    /// Merges buckets into those of a lower schema, each of which is made of whole ones; those of that schema, of a lower one
+    /// or of custom bounds stay. Linear in the buckets.
+    pub fn lower(&mut self, schema: i32) {
+        let layout = &self.layout;
+        if layout.schema <= schema || layout.schema == SCHEMA_CUSTOM || schema < SCHEMA_MIN {
+            return;
+        }
+        let steps = layout.schema.abs_diff(schema).min(u32::BITS - 1);
+        let wider = |i: i32| (i.wrapping_sub(1) >> steps).wrapping_add(1);
+        let (positive, negative) = (layout.positive.as_slice(), layout.negative.as_slice());
+        let spans = |of: &[Span]| spans_at(indices(of).map(wider).collect());
+        match &mut self.counts {
+            Counts::Int(tally) => join(tally, layout, wider),
+            Counts::Float(tally) => join(tally, layout, wider),
+        }
+        let (positive, negative) = (spans(positive), spans(negative));
+        let (zero_threshold, custom_bounds) = (layout.zero_threshold, Vec::new());
+        self.layout = Arc::new(Layout { schema, zero_threshold, positive, negative, custom_bounds });
+    }
+}
+
+/// Adds up the counts of neighbours whose wider bucket is one.
+fn join<T: CountNumber>(tally: &mut Tally<T>, layout: &Layout, wider: impl Fn(i32) -> i32) {
+    let (positive, negative) = tally.buckets.split_at(split(layout, tally.buckets.len()));
+    let mut joined: Vec<T> = Vec::with_capacity(tally.buckets.len());
+    for (spans, counts) in [(&layout.positive, positive), (&layout.negative, negative)] {
+        let mut open = None;
+        for (index, &count) in indices(spans).map(&wider).zip(counts) {
+            match joined.last_mut() {
+                Some(last) if open == Some(index) => *last = last.plus(count),
+                _ => joined.push(count),
+            }
+            open = Some(index);
+        }
+    }
+    tally.buckets = joined;
 }
 
 /// The sum of two tallies of one layout, if all of it fits.
@@ -66,6 +105,11 @@ fn union(a: &Layout, b: &Layout) -> Layout {
 fn spans_of(a: &[Span], b: &[Span]) -> Vec<Span> {
     let mut all: Vec<i32> = indices(a).chain(indices(b)).collect();
     all.sort_unstable();
+    spans_at(all)
+}
+
+/// Of indices in order.
+fn spans_at(mut all: Vec<i32>) -> Vec<Span> {
     all.dedup();
     let (mut spans, mut next) = (Vec::<Span>::new(), 0);
     for index in all {
@@ -151,6 +195,32 @@ mod tests {
             prop_assert_eq!(model(&sum), (zero, all));
             prop_assert_eq!(sum.sum, a.sum + b.sum);
             prop_assert_eq!(sum.count(), a.count() + b.count());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn lower_buckets_hold_what_the_finer_ones_did(h in histogram(), schema in -4i32..4, float: bool) {
+            let mut low = h.clone();
+            if float {
+                low.counts = Counts::Float(widened(&low.counts));
+            }
+            low.lower(schema);
+            low.validate().unwrap();
+            if let Counts::Float(tally) = &low.counts {
+                let whole = |&b: &f64| b as u64;
+                let buckets = tally.buckets.iter().map(whole).collect();
+                low.counts = Counts::Int(Tally { count: tally.count as u64, zero: tally.zero as u64, buckets });
+            }
+            let steps = (1 - schema).max(0);
+            let mut wanted = BTreeMap::new();
+            for ((side, index), count) in model(&h).1 {
+                // The upper bound 2^(i / 2^s) lies in the bucket that ends at the next bound of the lower schema.
+                let end = (f64::from(index) / 2f64.powi(steps)).ceil() as i32;
+                *wanted.entry((side, end)).or_default() += count;
+            }
+            prop_assert_eq!(model(&low), (model(&h).0, wanted));
+            prop_assert_eq!(low.layout.schema, schema.min(1));
         }
     }
 

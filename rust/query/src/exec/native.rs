@@ -123,6 +123,7 @@ fn mark_resets(
             before = None;
         }
     }
+    let mut since = before.as_ref().map_or(first, |(t, _)| *t);
     let mut number = 0;
     for (i, &t) in found.timestamps.iter().enumerate() {
         let begun = number;
@@ -132,17 +133,27 @@ fn mark_resets(
         let (earlier, later) = found.histograms.split_at_mut(i);
         let (Some(histogram), interrupted) = (later.first_mut(), i > 0 && number > begun) else { break };
         let before = if i == 0 { before.as_ref().map(|(_, before)| before) } else { earlier.last() };
-        let continues = before.is_some_and(|before| {
-            !interrupted
-                && !before.is_stale()
-                && before.reset != ResetHint::Gauge
-                && !histogram.resets_after(before)
+        let comparable = before.filter(|b| {
+            !interrupted && !b.is_stale() && !histogram.is_stale() && b.reset != ResetHint::Gauge
         });
+        let continues = match comparable {
+            Some(before) if histogram.layout.schema > before.layout.schema => {
+                // Finer buckets are a reset where a sender has them, but not behind those that a record has merged.
+                set.quantile_error(row, TimeRange::new(since, since))?.is_some() && {
+                    let mut lower = histogram.clone();
+                    lower.lower(before.layout.schema);
+                    !lower.resets_after(before)
+                }
+            }
+            Some(before) => !histogram.resets_after(before),
+            None => false,
+        };
         histogram.reset = match histogram.reset {
             ResetHint::Gauge => ResetHint::Gauge,
             _ if continues => ResetHint::NotReset,
             _ => ResetHint::Unknown,
         };
+        since = t;
     }
     Ok(())
 }
@@ -160,6 +171,9 @@ impl<'a> Rows<'a> {
             return Ok(None);
         }
         self.remarks.notes.note_rollups();
+        if let Some(error) = self.set.quantile_error(row, reach)? {
+            self.remarks.add(Note::WiderBuckets(error));
+        }
         let (mut exact, mut points) = (false, None);
         if let Leaf::Window(window) = &self.leaf
             && window.edges.is_none()

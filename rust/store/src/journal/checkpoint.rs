@@ -299,7 +299,7 @@ impl Parts<'_> {
         self.pieces(copied, Kind::Rollups, copied.rollups.iter(), |parts, (row, series), out| {
             // The policy, as a step of it is noted in the journal.
             let (mut policy, step) = (Vec::new(), Step::forced(series, i64::MIN));
-            record::put_roll(&mut policy, &step, &[(*row, series.counter())]);
+            record::put_roll(&mut policy, &step, &[(*row, series.kind())]);
             let series = series.unpack();
             put_varint(out, u64::from(*row));
             put_signed(out, series.raw_from);

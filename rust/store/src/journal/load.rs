@@ -22,7 +22,7 @@ use crate::database::Database;
 use crate::histograms::HistogramSeries;
 use crate::precision::{PrecisionRules, RuleText};
 use crate::resolve::Interned;
-use crate::rollup::{Block, EVERY_MAX, LevelSeries, Native, RolledSeries};
+use crate::rollup::{self, Block, EVERY_MAX, LevelSeries, Native, RolledSeries};
 use crate::series::{Head, ROWS_MAX};
 use crate::shard::{Rules, Shard, Staged, Work};
 use crate::slab::CLASSES;
@@ -208,7 +208,7 @@ impl Stream {
     fn load_rollups(&mut self, reader: &Reader<'_>, shard: &mut Shard, c: &mut Cursor<'_>) -> Result<()> {
         let (theirs, raw_from) = (read_row(c)?, c.signed()?);
         let (step, of) = record::read_roll(read_bytes(c)?)?;
-        let counter = of.first().is_some_and(|&(_, counter)| counter);
+        let kind = of.first().map_or(rollup::Kind::Gauge, |&(_, kind)| kind);
         let (mut dirty, mut levels, mut whole) = (Vec::new(), Vec::new(), true);
         let count = read_count(c)?;
         read_column(c, count, &mut dirty)?;
@@ -239,7 +239,7 @@ impl Stream {
             }
         }
         let (keeping, beside) = (step.keeping, step.beside);
-        let series = RolledSeries { raw_from, counter, keeping, beside, dirty, levels, kept };
+        let series = RolledSeries { raw_from, kind, keeping, beside, dirty, levels, kept };
         series.check()?;
         if let Some(row) = self.row(theirs) {
             if !whole {

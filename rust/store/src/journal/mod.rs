@@ -33,7 +33,7 @@ pub use writer::{Durability, Status};
 use crate::cut::Taking;
 use crate::database::Database;
 use crate::precision::RuleText;
-use crate::rollup::Step;
+use crate::rollup::{self, Step};
 use crate::shard::{Shard, Staged};
 use frame::{Head, Kind};
 use gate::Gate;
@@ -159,7 +159,7 @@ impl Journal {
     }
 
     /// Notes that samples of some rows are about to become records.
-    pub(crate) fn roll(&self, shard: &mut Shard, step: &Step, rows: &[(u32, bool)]) {
+    pub(crate) fn roll(&self, shard: &mut Shard, step: &Step, rows: &[(u32, rollup::Kind)]) {
         self.one(shard, Kind::Roll, |out| record::put_roll(out, step, rows));
     }
 

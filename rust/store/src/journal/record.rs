@@ -7,7 +7,7 @@ use crate::codec::cursor::{Cursor, put_signed, put_varint};
 use crate::codec::histogram::HistogramChunk;
 use crate::cut::Taking;
 use crate::precision::RuleText;
-use crate::rollup::{Beside, EVERY_MAX, Keeping, Step};
+use crate::rollup::{Beside, EVERY_MAX, Keeping, Kind, Step};
 use crate::series::{ANY_GENERATION, ROWS_MAX};
 use crate::shard::Staged;
 
@@ -65,8 +65,16 @@ pub fn read_cut(payload: &[u8]) -> Result<(TimeRange, Taking, Vec<u32>)> {
     Ok((range, taking, read_rows(c.rest())?))
 }
 
-/// A step, and the rows that take it: of counters, and of others.
-pub fn put_roll(out: &mut Vec<u8>, step: &Step, rows: &[(u32, bool)]) {
+/// In the byte of a step that says what stands beside records.
+const SKETCHES: u8 = 1;
+const STATES: u8 = 2;
+/// The cap of a record's histograms follows.
+const BUCKETS: u8 = 4;
+/// Rows of states follow those of other kinds.
+const STATE_ROWS: u8 = 8;
+
+/// A step, and the rows that take it, kind by kind.
+pub fn put_roll(out: &mut Vec<u8>, step: &Step, rows: &[(u32, Kind)]) {
     put_signed(out, step.horizon);
     put_signed(out, step.raw_before);
     put_varint(out, step.levels.len() as u64);
@@ -78,15 +86,27 @@ pub fn put_roll(out: &mut Vec<u8>, step: &Step, rows: &[(u32, bool)]) {
     out.extend_from_slice(&keeping.share.to_le_bytes());
     out.extend_from_slice(&keeping.threshold.to_le_bytes());
     put_varint(out, keeping.neighbours as u64);
-    out.push(u8::from(step.beside.sketches) | u8::from(step.beside.states) << 1);
-    for wanted in [true, false] {
+    let Beside { sketches, states, buckets_max } = step.beside;
+    let state_rows = rows.iter().any(|r| r.1 == Kind::States);
+    let flags =
+        [(sketches, SKETCHES), (states, STATES), (buckets_max.is_some(), BUCKETS), (state_rows, STATE_ROWS)];
+    out.push(flags.iter().filter(|f| f.0).map(|f| f.1).sum());
+    if let Some(most) = buckets_max {
+        put_varint(out, u64::from(most));
+    }
+    for &wanted in kinds(state_rows) {
         let of: Vec<i64> = rows.iter().filter(|r| r.1 == wanted).map(|r| i64::from(r.0)).collect();
         put_varint(out, of.len() as u64);
         put_column(out, of.iter().copied());
     }
 }
 
-pub fn read_roll(payload: &[u8]) -> Result<(Step, Vec<(u32, bool)>)> {
+/// The kinds of which rows are listed, in their order.
+fn kinds(states: bool) -> &'static [Kind] {
+    if states { &Kind::ALL } else { &[Kind::Counter, Kind::Gauge] }
+}
+
+pub fn read_roll(payload: &[u8]) -> Result<(Step, Vec<(u32, Kind)>)> {
     let mut c = Cursor::new(payload);
     let mut step = Step {
         horizon: c.signed()?,
@@ -107,12 +127,19 @@ pub fn read_roll(payload: &[u8]) -> Result<(Step, Vec<(u32, bool)>)> {
     let (share, threshold) = (f64::from_bits(c.word(8)?), f64::from_bits(c.word(8)?));
     let neighbours = (c.varint()? as usize).min(RECORD_SAMPLES_MAX);
     let beside = c.byte()?;
-    step.beside = Beside { sketches: beside & 1 != 0, states: beside & 2 != 0 };
+    if beside >= STATE_ROWS << 1 {
+        return Err(c.wrong("a step that keeps what nobody knows"));
+    }
+    let buckets_max = match beside & BUCKETS {
+        0 => None,
+        _ => Some(u32::try_from(c.varint()?).map_err(|_| c.wrong("more buckets than there can be"))?),
+    };
+    step.beside = Beside { sketches: beside & SKETCHES != 0, states: beside & STATES != 0, buckets_max };
     // Bytes that were damaged and pass every check are not taken for a choice.
     let is_given = share > 0.0 && share <= 1.0 && threshold > 0.0;
     step.keeping = is_given.then_some(Keeping { share, threshold, neighbours });
     let mut rows = Vec::new();
-    for counter in [true, false] {
+    for &kind in kinds(beside & STATE_ROWS != 0) {
         let count = c.varint()? as usize;
         if count > ROWS_MAX {
             return Err(c.wrong("more rows than a shard has"));
@@ -120,7 +147,7 @@ pub fn read_roll(payload: &[u8]) -> Result<(Step, Vec<(u32, bool)>)> {
         let mut of = Vec::new();
         read_column(&mut c, count, &mut of)?;
         for row in of {
-            rows.push((u32::try_from(row).map_err(|_| c.wrong("no such row"))?, counter));
+            rows.push((u32::try_from(row).map_err(|_| c.wrong("no such row"))?, kind));
         }
     }
     Ok((step, rows))
@@ -461,6 +488,35 @@ mod tests {
             any::<i32>().prop_map(|n| f64::from(n).to_bits()),
             (-(1i64 << 48)..1 << 48).prop_map(|n| (n as f64).to_bits()),
         ]
+    }
+
+    #[test]
+    fn steps_come_back_and_those_of_older_versions_do() {
+        let step = |beside| Step {
+            horizon: 600,
+            raw_before: -5,
+            levels: vec![(60, i64::MIN), (300, 7)],
+            keeping: None,
+            beside,
+        };
+        let some = Beside { sketches: true, states: true, buckets_max: Some(160) };
+        let rows = [(1, Kind::Counter), (9, Kind::Counter), (3, Kind::Gauge), (5, Kind::States)];
+        for (beside, rows) in
+            [(some, &rows[..]), (some, &rows[..3]), (Beside::default(), &rows[3..]), (Beside::default(), &[])]
+        {
+            let mut bytes = Vec::new();
+            put_roll(&mut bytes, &step(beside), rows);
+            assert_eq!(read_roll(&bytes).unwrap(), (step(beside), rows.to_vec()));
+        }
+        // As version 0.1 wrote it, to the byte: a step with sketches, one counter, two others.
+        let mut old = vec![0xb0, 0x09, 0x7b, 1, 60, 0];
+        old.extend([0; 17]);
+        old.extend([1, 1, PLAIN, 2, 2, PLAIN, 6, 2]);
+        let (step, rows) = read_roll(&old).unwrap();
+        assert_eq!(step.beside, Beside { sketches: true, ..Beside::default() });
+        assert_eq!(rows, [(1, Kind::Counter), (3, Kind::Gauge), (4, Kind::Gauge)]);
+        old[23] |= 16;
+        assert!(read_roll(&old).is_err(), "of a later version");
     }
 
     proptest! {

@@ -6,9 +6,21 @@ use metricsdb_model::source::Bound;
 use metricsdb_model::{Budget, Predicate, Result, SeriesSet, Source, TimeRange};
 
 use crate::database::Database;
-use crate::view::Kinds;
+use crate::view::{Kinds, View};
 
 impl Database {
+    /// As `select_exact`, with records of native histograms. Errors: the budget's.
+    pub fn select_records(
+        &self,
+        predicate: &Predicate,
+        range: TimeRange,
+        budget: &Budget,
+    ) -> Result<View<'_>> {
+        let _inside = self.inside();
+        let ids = self.index.select(predicate, self, budget)?;
+        self.capture(&ids, range, Kinds::NumbersAndHistograms, None, budget)
+    }
+
     /// As `Source::select`. `level`: records of this width stand wherever they are made.
     pub(crate) fn select_at(
         &self,

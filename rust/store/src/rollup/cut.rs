@@ -54,7 +54,7 @@ impl RolledSeries {
             return Ok(Vec::new());
         }
         self.replace_kept((range.start.saturating_sub(1), range.end), &[], shared)?;
-        let (mut from, counter, mut lost) = (self.raw_from, self.counter, Vec::new());
+        let (mut from, counter, mut lost) = (self.raw_from, self.kind.is_counter(), Vec::new());
         for level in &mut self.levels {
             let Gone { after, until, whole } = level.gone(range, from);
             from = level.floor;

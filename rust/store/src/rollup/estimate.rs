@@ -54,8 +54,8 @@ impl Database {
                         continue;
                     }
                     let before = shard.rollups.get(row).map_or(0, |series| series.bytes());
-                    let counter = self.counts(&shard, row, rule)?;
-                    let series = shard.rolled(row, counter, &step, &mut all.tried)?;
+                    let kind = self.kind_of_row(&shard, row, rule)?;
+                    let series = shard.rolled(row, kind, &step, &mut all.tried)?;
                     all.bytes += self.rolled.pack(series).bytes().saturating_sub(before) as u64;
                 }
             }

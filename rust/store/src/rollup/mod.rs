@@ -9,6 +9,7 @@ mod chosen;
 mod cut;
 mod estimate;
 pub mod kept;
+mod kind;
 mod native;
 mod packed;
 mod read;
@@ -25,6 +26,7 @@ use metricsdb_model::{Error, Result, Samples, Sketch, TimeRange, ValueKind};
 pub use block::Block;
 pub use chosen::AtLevel;
 pub use estimate::Estimate;
+pub use kind::Kind;
 pub use native::Native;
 pub use packed::{Commons, Packed};
 pub use record::Record;
@@ -54,7 +56,7 @@ pub struct Rollups {
 pub struct RolledSeries {
     /// Samples at or before this time are in records alone; `i64::MIN` while all are there.
     pub raw_from: i64,
-    pub counter: bool,
+    pub kind: Kind,
     /// What the last step of a policy said of samples that survive, and of what stands beside records.
     pub keeping: Option<Keeping>,
     pub beside: Beside,
@@ -144,7 +146,7 @@ impl Rollups {
     pub(crate) fn remake(&mut self, row: u32, shared: &SharedColumns) -> Result<()> {
         let Some(packed) = self.rows.get(&row).filter(|series| !series.is_native()) else { return Ok(()) };
         let mut series = packed.unpack();
-        let (raw_from, counter) = (series.raw_from, series.counter);
+        let (raw_from, counter) = (series.raw_from, series.kind.is_counter());
         for level in &mut series.levels {
             level.until = level.until.min(floor_of(raw_from, level.every));
             level.replace((level.until, i64::MAX), &[], &[], counter, shared)?;
@@ -183,15 +185,15 @@ impl Rollups {
 
 impl Default for RolledSeries {
     fn default() -> RolledSeries {
-        RolledSeries::new(&[], false)
+        RolledSeries::new(&[], Kind::Gauge)
     }
 }
 
 impl RolledSeries {
-    fn new(levels: &[Level], counter: bool) -> RolledSeries {
+    fn new(levels: &[Level], kind: Kind) -> RolledSeries {
         let levels = levels.iter().map(|l| LevelSeries::new(l.every)).collect();
         let (keeping, beside, raw_from) = (None, Beside::default(), i64::MIN);
-        RolledSeries { raw_from, counter, keeping, beside, dirty: Vec::new(), levels, kept: Vec::new() }
+        RolledSeries { raw_from, kind, keeping, beside, dirty: Vec::new(), levels, kept: Vec::new() }
     }
 
     /// Puts kept samples in the place of those in `(after, until]`. Errors: `Corruption`.

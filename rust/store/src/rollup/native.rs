@@ -1,7 +1,9 @@
 //! Native histograms in records: of each bucket those that tell every gain, and the sums of all. A gain is the last minus
-//! the first, and what was reached before each reset: so first, last, and the two around a reset are kept as they were.
+//! the first, and what was reached before each reset: so first, last, and the two around a reset are kept. Where the sums
+//! have more buckets than a policy allows, all of that record go down to the highest schema at which they fit. Wider
+//! buckets are made of whole ones, so that this comes to the same in any order and over any chain of levels.
 
-use metricsdb_model::histogram::ResetHint;
+use metricsdb_model::histogram::{ResetHint, SCHEMA_MAX, SCHEMA_MIN};
 use metricsdb_model::source::{HistogramsStood, StoodHistograms};
 use metricsdb_model::{Budget, Histogram, HistogramSamples, Result, TimeRange};
 
@@ -13,7 +15,8 @@ use crate::codec::histogram::HistogramChunk;
 use crate::heap;
 use crate::histograms::{HistogramSeries, seal_all};
 
-/// Beside the records of a level, which say how many histograms there were, and when.
+/// Beside the records of a level, which say how many histograms there were, and when; of what they say of values `max` alone
+/// means something: the worst relative error of a quantile that wider buckets leave, 0 where none were made.
 #[derive(Clone, Default)]
 pub struct Native {
     pub points: HistogramSeries,
@@ -51,60 +54,114 @@ fn thin(times: &[i64], rows: &[Histogram], out: &mut HistogramSamples) {
     }
 }
 
-/// Appends the sums of one bucket: one, unless its histograms have different bounds.
-fn add_up(times: &[i64], rows: &[Histogram], out: &mut HistogramSamples) {
-    let mut open = false;
+/// The sums of one bucket, by their last times: one, unless its histograms have different bounds.
+fn add_up(times: &[i64], rows: &[Histogram]) -> HistogramSamples {
+    let mut sums: Vec<(i64, Histogram)> = Vec::new();
     for (&time, row) in times.iter().zip(rows) {
-        match out.histograms.last_mut().zip(out.timestamps.last_mut()) {
-            Some((sum, at)) if open && sum.merges(row) => {
+        match sums.iter_mut().find(|(_, sum)| sum.merges(row)) {
+            Some((at, sum)) => {
                 sum.merge(row);
                 *at = time;
             }
-            _ => {
+            None => {
                 let reset = if row.reset == ResetHint::Gauge { ResetHint::Gauge } else { ResetHint::Unknown };
-                out.push(time, Histogram { reset, ..row.clone() });
-                open = true;
+                sums.push((time, Histogram { reset, ..row.clone() }));
             }
         }
     }
+    sums.sort_unstable_by_key(|(time, _)| *time);
+    let (timestamps, histograms) = sums.into_iter().unzip();
+    HistogramSamples { timestamps, histograms }
 }
 
-/// Calls with the histograms of each whole bucket up to `until`.
-fn buckets(samples: &HistogramSamples, every: i64, until: i64, mut f: impl FnMut(i64, &[i64], &[Histogram])) {
-    let mut from = 0;
-    for bucket in samples.timestamps.chunk_by(|&a, &b| end_of(a, every) == end_of(b, every)) {
-        let to = from + bucket.len();
-        let end = bucket.first().map_or(i64::MAX, |&time| end_of(time, every));
-        if end > until {
-            return;
+/// Lowers sums, the finest first, until they have so many buckets together, or can't be lowered any more; the schema of the
+/// last ones that were.
+fn fit(sums: &mut HistogramSamples, buckets_max: u32) -> Option<i32> {
+    let mut lowered = None;
+    loop {
+        let buckets: usize = sums.histograms.iter().map(Histogram::bucket_count).sum();
+        let finest = sums.histograms.iter().map(|h| h.layout.schema).max()?;
+        if buckets <= buckets_max as usize || finest <= SCHEMA_MIN {
+            return lowered;
         }
-        f(end, bucket, samples.histograms.get(from..to).unwrap_or(&[]));
-        from = to;
+        lower_all(&mut sums.histograms, finest - 1);
+        *sums = add_up(&sums.timestamps, &sums.histograms);
+        lowered = Some(finest - 1);
     }
+}
+
+fn lower_all(rows: &mut [Histogram], schema: i32) {
+    rows.iter_mut().for_each(|row| row.lower(schema));
+}
+
+/// How much wider than its lower bound a bucket of a schema is: no quantile in it is farther off.
+fn width_of(schema: i32) -> f64 {
+    2f64.powf(2f64.powi(-schema)) - 1.0
+}
+
+/// The schema whose buckets are so wide, or hardly less, since other machines round otherwise.
+fn schema_of(width: f64) -> Option<i32> {
+    (SCHEMA_MIN..=SCHEMA_MAX).find(|&schema| width_of(schema) <= width * 1.000_001)
 }
 
 impl Folded {
     /// Of samples in time order, those in buckets that end at or before `until`.
-    pub fn of(mut samples: HistogramSamples, every: i64, until: i64) -> Folded {
+    pub fn of(mut samples: HistogramSamples, every: i64, until: i64, buckets_max: Option<u32>) -> Folded {
         without_stale(&mut samples);
-        let mut all = Folded::default();
-        buckets(&samples, every, until, |end, times, rows| {
-            if let Some((&first, &last)) = times.first().zip(times.last()) {
-                let (count, first, last) = (times.len() as u64, (first, 0.0), (last, 0.0));
-                all.records.push(Record { end, count, first, last, ..Record::ZERO });
-            }
-            thin(times, rows, &mut all.points);
-            add_up(times, rows, &mut all.sums);
-        });
-        all
+        let whole = samples.timestamps.chunk_by(|&a, &b| end_of(a, every) == end_of(b, every));
+        let record = |times: &[i64]| {
+            let (&first, &last) = times.first().zip(times.last())?;
+            let (end, count) = (end_of(first, every), times.len() as u64);
+            Some(Record { end, count, first: (first, 0.0), last: (last, 0.0), ..Record::ZERO })
+        };
+        let records = whole.filter_map(record).take_while(|record| record.end <= until).collect();
+        Folded::made(records, &samples, &samples, every, buckets_max)
     }
 
     /// Of wider buckets, from those of narrower ones that divide them.
-    fn coarser(&self, every: i64, until: i64) -> Folded {
+    fn coarser(&self, every: i64, until: i64, buckets_max: Option<u32>) -> Folded {
+        let mut records = Vec::new();
+        super::record::coarser(&self.records, every, until, &mut records);
+        Folded::made(records, &self.points, &self.sums, every, buckets_max)
+    }
+
+    /// The buckets of records, from what points and sums are made of.
+    fn made(
+        records: Vec<Record>,
+        points: &HistogramSamples,
+        sums: &HistogramSamples,
+        every: i64,
+        buckets_max: Option<u32>,
+    ) -> Folded {
         let mut all = Folded::default();
-        super::record::coarser(&self.records, every, until, &mut all.records);
-        buckets(&self.points, every, until, |_, times, rows| thin(times, rows, &mut all.points));
-        buckets(&self.sums, every, until, |_, times, rows| add_up(times, rows, &mut all.sums));
+        for mut record in records {
+            let range = TimeRange::new(record.end.saturating_sub(every).saturating_add(1), record.end);
+            let ((times, rows), (sum_times, sum_rows)) = (within(points, range), within(sums, range));
+            // Some of them may be lowered already: then all are.
+            let known = if record.max > 0.0 { schema_of(record.max) } else { None };
+            let mut own = match known {
+                None => add_up(sum_times, sum_rows),
+                Some(schema) => {
+                    let mut rows = sum_rows.to_vec();
+                    lower_all(&mut rows, schema);
+                    add_up(sum_times, &rows)
+                }
+            };
+            let lowered = buckets_max.and_then(|most| fit(&mut own, most)).or(known);
+            match lowered {
+                None => thin(times, rows, &mut all.points),
+                Some(schema) => {
+                    let mut rows = rows.to_vec();
+                    lower_all(&mut rows, schema);
+                    thin(times, &rows, &mut all.points);
+                    record.max = width_of(schema);
+                    // As a block expects it: then it takes no bytes.
+                    record.deviation = record.likely_deviation();
+                }
+            }
+            own.timestamps.into_iter().zip(own.histograms).for_each(|(time, row)| all.sums.push(time, row));
+            all.records.push(record);
+        }
         all
     }
 }
@@ -178,7 +235,12 @@ impl LevelSeries {
     }
 
     /// What the histograms of the buckets that end in `(after, until]` come to, in wider ones.
-    pub(super) fn native_coarser(&self, (after, until): (i64, i64), every: i64) -> Result<Folded> {
+    pub(super) fn native_coarser(
+        &self,
+        (after, until): (i64, i64),
+        every: i64,
+        buckets_max: Option<u32>,
+    ) -> Result<Folded> {
         let mut all = Folded::default();
         self.records(after, until, &mut all.records)?;
         let range = TimeRange::new(after.max(self.floor).saturating_add(1), until);
@@ -186,7 +248,7 @@ impl LevelSeries {
             read(&native.points, range, &mut all.points)?;
             read(&native.sums, range, &mut all.sums)?;
         }
-        Ok(all.coarser(every, until))
+        Ok(all.coarser(every, until, buckets_max))
     }
 
     pub(super) fn expire_native(&mut self) {
@@ -240,6 +302,15 @@ impl RolledSeries {
         Ok(None)
     }
 
+    /// The worst relative error of a quantile that wider buckets leave in a range; `None` where none were made.
+    pub fn quantile_error(&self, range: TimeRange) -> Result<Option<f64>> {
+        if !self.is_native() || !self.stands_in(range) {
+            return Ok(None);
+        }
+        let worst = self.standing(range)?.iter().map(|(_, record)| record.max).fold(0.0, f64::max);
+        Ok((worst > 0.0).then_some(worst))
+    }
+
     /// How many histograms were in ascending windows, and their sums; `raw` are those that are there.
     pub fn stood_histograms(
         &self,
@@ -281,11 +352,9 @@ impl RolledSeries {
                     stood.exact = false;
                 }
             }
-            let mut there = HistogramSamples::default();
             let (times, rows) = within(&raw, *window);
-            add_up(times, rows, &mut there);
             found.count = count + rows.len() as u64;
-            found.sums.extend(there.histograms);
+            found.sums.extend(add_up(times, rows).histograms);
             stood.windows.push(found);
         }
         Ok(stood)

@@ -8,6 +8,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use metricsdb_model::TimeRange;
 use parking_lot::Mutex;
 
+use super::kind::Kind;
 use super::record::floor_of;
 use super::roll::Keeping;
 use super::{Beside, Block, LevelRef, LevelSeries, Native, RolledSeries, span_of, stand_in};
@@ -18,7 +19,7 @@ use crate::heap;
 #[derive(Clone, Debug, PartialEq)]
 struct Stand {
     raw_from: i64,
-    counter: bool,
+    kind: Kind,
     beside: Beside,
     keeping: Option<Keeping>,
     /// Of each level its width, up to where it is made, and up to where it is gone.
@@ -54,8 +55,8 @@ impl Packed {
         self.stand.raw_from
     }
 
-    pub fn counter(&self) -> bool {
-        self.stand.counter
+    pub fn kind(&self) -> Kind {
+        self.stand.kind
     }
 
     /// The width of the finest level, and up to where it is made.
@@ -110,11 +111,11 @@ impl Packed {
             let native = native.cloned().map(Box::new);
             LevelSeries { every, until, floor, blocks: blocks.to_vec(), native }
         };
-        let Stand { raw_from, counter, beside, keeping, .. } = *self.stand;
+        let Stand { raw_from, kind, beside, keeping, .. } = *self.stand;
         let (dirty, kept) =
             self.rest.as_ref().map_or_else(Default::default, |r| (r.dirty.clone(), r.kept.clone()));
         let levels = self.levels().map(level).collect();
-        RolledSeries { raw_from, counter, keeping, beside, dirty, levels, kept }
+        RolledSeries { raw_from, kind, keeping, beside, dirty, levels, kept }
     }
 
     /// Ends of buckets that are to be made anew: sorted.
@@ -218,9 +219,9 @@ impl<T> Table<T> {
 impl Commons {
     /// A series in few bytes, sharing what others have too.
     pub fn pack(&self, series: RolledSeries) -> Arc<Packed> {
-        let RolledSeries { raw_from, counter, keeping, beside, dirty, levels, kept } = series;
+        let RolledSeries { raw_from, kind, keeping, beside, dirty, levels, kept } = series;
         let spans = levels.iter().map(|l| (l.every, l.until, l.floor)).collect();
-        let stand = self.stand(Stand { raw_from, counter, beside, keeping, levels: spans });
+        let stand = self.stand(Stand { raw_from, kind, beside, keeping, levels: spans });
         let (mut blocks, mut native) = (Vec::new(), Vec::new());
         for level in levels {
             blocks.extend(level.blocks);
@@ -251,7 +252,7 @@ impl Commons {
     }
 
     fn stand(&self, stand: Stand) -> Arc<Stand> {
-        let hash = self.hasher.hash_one((stand.raw_from, stand.counter, stand.beside, &stand.levels));
+        let hash = self.hasher.hash_one((stand.raw_from, stand.kind, stand.beside, &stand.levels));
         let mut table = self.stands.lock();
         if let Some(known) = table.find(hash, |other| *other == stand) {
             return known;

@@ -122,7 +122,7 @@ impl RolledSeries {
         self.read_kept(TimeRange::new(range.start, range.end.min(self.raw_from)), &mut kept)?;
         let mut kept = kept.timestamps.into_iter().zip(kept.values).peekable();
         for (every, record) in self.standing(range)? {
-            expand(&record, every, self.counter, |time, value| {
+            expand(&record, every, self.kind.is_counter(), |time, value| {
                 while let Some((at, value)) = kept.next_if(|s| s.0 < time) {
                     out.push(at, value);
                 }
@@ -144,7 +144,7 @@ impl RolledSeries {
         let mut stood = Stood {
             windows: Vec::with_capacity(windows.len()),
             exact: true,
-            resets: self.counter,
+            resets: self.kind.is_counter(),
             samples: 0,
         };
         let Some((first, last)) = windows.first().zip(windows.last()) else { return Ok(stood) };
@@ -167,7 +167,7 @@ impl RolledSeries {
                 }
                 // Only a part of the bucket: what may have been there.
                 points.clear();
-                expand(record, *every, self.counter, |time, value| {
+                expand(record, *every, self.kind.is_counter(), |time, value| {
                     if window.contains(time) {
                         points.push(time, value);
                     }
@@ -228,7 +228,7 @@ impl RolledSeries {
                     all.merge(sketch);
                     continue;
                 }
-                expand(record, *every, self.counter, |time, value| {
+                expand(record, *every, self.kind.is_counter(), |time, value| {
                     if window.contains(time) {
                         all.add(value);
                     }
@@ -269,7 +269,7 @@ impl RolledSeries {
     }
 
     /// Records of one level in `(after, until]`; those that are not made yet come from finer ones and from raw samples, the
-    /// last as far as its samples go.
+    /// last as far as its samples go, and are left out of native histograms.
     pub fn level(
         &self,
         every: i64,
@@ -282,6 +282,9 @@ impl RolledSeries {
         if let Some(level) = self.levels.iter().find(|l| l.every == every) {
             made = self.clean(level);
             level.records(after, until_end.min(made), &mut out)?;
+        }
+        if self.is_native() {
+            return Ok(out);
         }
         let (mut fine, mut samples) = (Vec::new(), Samples::default());
         let mut from = made.max(after);
@@ -338,6 +341,6 @@ impl Packed {
             Some(all.summary())
         };
         let windows = windows.iter().map(sum).collect();
-        Ok(Some(Stood { windows, exact: true, resets: self.counter(), samples }))
+        Ok(Some(Stood { windows, exact: true, resets: self.kind().is_counter(), samples }))
     }
 }

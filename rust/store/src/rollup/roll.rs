@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use metricsdb_model::{Budget, HistogramSamples, Labels, MetricType, Predicate, Result, Samples, TimeRange};
+use metricsdb_model::{Budget, HistogramSamples, Labels, Predicate, Result, Samples, TimeRange};
 
 use super::kept;
+use super::kind::Kind;
 use super::native::Folded;
 use super::record::{Record, coarser, end_of, floor_of, records_of};
 use super::sketches::{self, Beside};
@@ -23,8 +24,6 @@ pub const EVERY_MAX: i64 = 1 << 50;
 const ROWS_HELD: usize = 16;
 /// Buckets of the finest level among whose samples those that survive are chosen.
 const KEPT_BUCKETS: i64 = 64;
-/// Rises of a series that never falls, from which on it is taken for a counter.
-const RISES: usize = 8;
 
 /// One level of a rule; times in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,10 +61,10 @@ pub struct Rule {
     pub raw: Option<i64>,
     /// The finest first; each is a multiple of the one before. None: these series get no records, whatever later rules say.
     pub levels: Vec<Level>,
-    /// Whether they are counters; `None`: by type, name or behaviour.
-    pub counter: Option<bool>,
+    /// What they are; `None`: by type, name or behaviour.
+    pub kind: Option<Kind>,
     pub keeping: Option<Keeping>,
-    /// Whether quantiles or states are kept beside records.
+    /// What is kept beside records.
     pub beside: Beside,
 }
 
@@ -323,18 +322,26 @@ impl Shard {
     pub(super) fn rolled(
         &self,
         row: u32,
-        counter: bool,
+        kind: Kind,
         step: &Step,
         done: &mut Rolled,
     ) -> Result<RolledSeries> {
         let levels: Vec<Level> = step.levels.iter().map(|&(every, _)| Level { every, keep: None }).collect();
         let mut series = match self.rollups.get(row) {
             Some(series) => series.unpack(),
-            None => RolledSeries::new(&levels, counter),
+            None => RolledSeries::new(&levels, kind),
         };
         series.adopt(step);
         series.keeping = step.keeping;
-        series.beside = if series.counter { Beside::default() } else { step.beside };
+        // Those of counters are other records.
+        if series.kind.is_counter() == kind.is_counter() {
+            series.kind = kind;
+        }
+        series.beside = match series.kind {
+            Kind::Counter => Beside { sketches: false, states: false, ..step.beside },
+            Kind::Gauge => step.beside,
+            Kind::States => Beside { states: true, ..step.beside },
+        };
         let every = series.levels.first().map_or(1, |l| l.every);
         let native = match series.is_empty() {
             true => self.histograms.get(row).is_some(),
@@ -362,12 +369,12 @@ impl Shard {
     pub(crate) fn roll_row(
         &mut self,
         row: u32,
-        counter: bool,
+        kind: Kind,
         step: &Step,
         work: &mut Work,
         done: &mut Rolled,
     ) -> Result<()> {
-        let series = self.rolled(row, counter, step, done)?;
+        let series = self.rolled(row, kind, step, done)?;
         let raw_from = series.raw_from;
         if series.is_empty() && raw_from == i64::MIN {
             self.rollups.remove(row);
@@ -404,7 +411,7 @@ impl Shard {
 
     fn roll_raw(&self, row: u32, series: &mut RolledSeries, spans: &[Span], done: &mut Rolled) -> Result<()> {
         let (counter, raw_from, beside, keeping) =
-            (series.counter, series.raw_from, series.beside, series.keeping);
+            (series.kind.is_counter(), series.raw_from, series.beside, series.keeping);
         let Some(level) = series.levels.first_mut() else { return Ok(()) };
         let (every, made) = (level.every, level.until);
         let (mut samples, mut records) = (Samples::default(), Vec::new());
@@ -465,6 +472,7 @@ impl Shard {
         spans: &[Span],
         done: &mut Rolled,
     ) -> Result<()> {
+        let buckets_max = series.beside.buckets_max;
         let Some(level) = series.levels.first_mut() else { return Ok(()) };
         let (every, made) = (level.every, level.until);
         for &(after, until) in spans {
@@ -475,7 +483,7 @@ impl Shard {
                 histograms.read_range(range, &Budget::unlimited(), times, rows)?;
             }
             let read = samples.len() as u64;
-            let folded = Folded::of(samples, every, until);
+            let folded = Folded::of(samples, every, until, buckets_max);
             level.replace((after, until), &folded.records, &[], false, &self.shared_columns)?;
             level.replace_native((after, until), &folded)?;
             if until > made {
@@ -499,16 +507,6 @@ impl Shard {
         Ok(())
     }
 
-    /// Whether a row's samples rise as a counter's do.
-    fn rises(&self, row: u32) -> Result<bool> {
-        let mut samples = Samples::default();
-        self.read_raw(row, TimeRange::ALL, &mut samples)?;
-        samples.drop_stale(0);
-        let steps = || samples.values.windows(2);
-        let is_rise = |pair: &&[f64]| pair[1] > pair[0];
-        Ok(steps().all(|pair| pair[1] >= pair[0]) && steps().filter(is_rise).count() >= RISES)
-    }
-
     /// Drops what of a row with records is older than `before`, once records stand for it; whether it is such a row.
     pub(crate) fn roll_before(
         &mut self,
@@ -518,9 +516,9 @@ impl Shard {
         done: &mut Expired,
     ) -> Result<bool> {
         let Some(series) = self.rollups.get(row) else { return Ok(false) };
-        let (step, counter) = (Step::forced(series, before), series.counter());
+        let (step, kind) = (Step::forced(series, before), series.kind());
         let mut rolled = Rolled::default();
-        self.roll_row(row, counter, &step, work, &mut rolled)?;
+        self.roll_row(row, kind, &step, work, &mut rolled)?;
         done.merge(&rolled.raw);
         Ok(true)
     }
@@ -534,7 +532,7 @@ impl RolledSeries {
         shared: &crate::chunk::SharedColumns,
         done: &mut Rolled,
     ) -> Result<()> {
-        let (counter, beside) = (self.counter, self.beside);
+        let (counter, beside) = (self.kind.is_counter(), self.beside);
         let (mut fine, mut records) = (Vec::new(), Vec::new());
         for at in 1..self.levels.len() {
             let (below, above) = self.levels.split_at_mut(at);
@@ -544,7 +542,7 @@ impl RolledSeries {
                 fine.clear();
                 records.clear();
                 if below.native.is_some() {
-                    let folded = below.native_coarser((after, until), every)?;
+                    let folded = below.native_coarser((after, until), every, beside.buckets_max)?;
                     level.replace((after, until), &folded.records, &[], false, shared)?;
                     level.replace_native((after, until), &folded)?;
                     return Ok(folded.records.len() as u64);
@@ -552,7 +550,7 @@ impl RolledSeries {
                 below.records(after, until, &mut fine)?;
                 coarser(&fine, every, until, &mut records);
                 let mut sketches = Vec::new();
-                if beside != Beside::default() {
+                if beside.any() {
                     below.sketches(after, until, &mut sketches)?;
                     sketches = sketches::coarser(&fine, &sketches, every, until, beside)?;
                 }
@@ -743,10 +741,10 @@ impl Database {
         (burial, emptied): &mut (u64, Vec<u32>),
     ) -> Result<()> {
         let mut shard = self.shard(number);
-        let mut due: Vec<(u32, bool)> = Vec::new();
+        let mut due: Vec<(u32, Kind)> = Vec::new();
         for &row in rows {
             if shard.series.has(row) && shard.roll_due(row, step, batch.max(1)) {
-                due.push((row, self.counts(&shard, row, rule)?));
+                due.push((row, self.kind_of_row(&shard, row, rule)?));
             }
         }
         if due.is_empty() {
@@ -756,10 +754,10 @@ impl Database {
             journal.roll(&mut shard, step, &due);
         }
         let mut work = Work::default();
-        for (row, counter) in due {
+        for (row, kind) in due {
             let oldest = shard.span(row).map_or(i64::MAX, |span| span.start);
             let before = done.raw.samples + done.expired_records;
-            shard.roll_row(row, counter, step, &mut work, done)?;
+            shard.roll_row(row, kind, step, &mut work, done)?;
             if done.raw.samples + done.expired_records > before {
                 self.written.note(oldest);
             }
@@ -769,24 +767,5 @@ impl Database {
             }
         }
         Ok(())
-    }
-
-    pub(super) fn counts(&self, shard: &Shard, row: u32, rule: &Rule) -> Result<bool> {
-        if let Some(series) = shard.rollups.get(row) {
-            return Ok(series.counter());
-        }
-        if let Some(counter) = rule.counter {
-            return Ok(counter);
-        }
-        let labels = self.labels_of(shard, row, &mut Vec::new());
-        let metric = labels.get("__name__").unwrap_or("");
-        match self.kind_of(metric) {
-            Some(MetricType::Counter) => return Ok(true),
-            // Parts of histograms and summaries go by their names.
-            None | Some(MetricType::Unknown | MetricType::Histogram | MetricType::Summary) => {}
-            Some(_) => return Ok(false),
-        }
-        let named = ["_total", "_count", "_sum", "_bucket"].iter().any(|end| metric.ends_with(end));
-        Ok(named || shard.rises(row)?)
     }
 }

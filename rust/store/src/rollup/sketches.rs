@@ -13,11 +13,20 @@ const SKETCH_BYTES: usize = 512;
 /// A bucket's end, and the encoded sketch, or states.
 pub type Sketched = (i64, Vec<u8>);
 
-/// What is kept beside the records of gauges.
+/// What is kept beside the records of gauges, and how much of native histograms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Beside {
     pub sketches: bool,
     pub states: bool,
+    /// Buckets that the histograms of one record have together, at most; above it they become wider. `None`: any number.
+    pub buckets_max: Option<u32>,
+}
+
+impl Beside {
+    /// Whether anything stands beside records of numbers.
+    pub fn any(&self) -> bool {
+        self.sketches || self.states
+    }
 }
 
 /// The sketch of some samples.
@@ -193,7 +202,7 @@ pub fn coarser(
 /// one, neither is needed.
 pub fn beside(records: &[Record], samples: &Samples, wants: Beside) -> Vec<Sketched> {
     let mut out = Vec::new();
-    if wants == Beside::default() {
+    if !wants.any() {
         return out;
     }
     for record in records {

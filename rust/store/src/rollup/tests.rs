@@ -14,6 +14,7 @@ use crate::journal::testing::Disk;
 use crate::journal::{Durability, Opening};
 use crate::shard::{SHARDS, Shard};
 
+mod kind;
 mod native;
 
 const LEVELS: [i64; 3] = [60, 300, 1800];
@@ -28,9 +29,9 @@ fn rule(raw: Option<i64>, keeps: [Option<i64>; 3]) -> Rule {
         predicate: every(),
         raw,
         levels,
-        counter: Some(true),
+        kind: Some(Kind::Counter),
         keeping: None,
-        beside: Beside { sketches: true, states: true },
+        beside: Beside { sketches: true, states: true, buckets_max: None },
     }
 }
 
@@ -94,9 +95,10 @@ fn roll_all(db: &Database, counter: bool, before: i64) {
     let mut shard = shard(db);
     let levels = LEVELS.iter().map(|&every| (every, i64::MIN)).collect();
     let keeping = Some(Keeping { share: 0.05, threshold: 4.0, neighbours: 1 });
-    let beside = Beside { sketches: true, states: true };
+    let beside = Beside { sketches: true, states: true, buckets_max: None };
     let step = Step { horizon: before, raw_before: i64::MIN, levels, keeping, beside };
-    shard.roll_row(0, counter, &step, &mut Default::default(), &mut Rolled::default()).unwrap();
+    let kind = if counter { Kind::Counter } else { Kind::Gauge };
+    shard.roll_row(0, kind, &step, &mut Default::default(), &mut Rolled::default()).unwrap();
 }
 
 fn records(db: &Database, every_ms: i64) -> Vec<Record> {
@@ -296,7 +298,7 @@ fn what_strays_survives_and_is_seen() {
         (0..4_000).map(|i| (i * 15, if i % 997 == 500 { 90.0 } else { 20.0 + noise(i) })).collect();
     write(&db, id, &all);
     let keeping = Some(Keeping { share: 0.01, threshold: 5.0, neighbours: 1 });
-    let gauge = Rule { counter: Some(false), keeping, ..rule(Some(5_000), [None; 3]) };
+    let gauge = Rule { kind: Some(Kind::Gauge), keeping, ..rule(Some(5_000), [None; 3]) };
     let done = roll(&db, &gauge, 60_000);
     let peaks: Vec<i64> = all.iter().filter(|s| s.1 == 90.0 && s.0 < 55_000).map(|s| s.0).collect();
     assert!(done.kept >= 3 * peaks.len() as u64, "{done:?}");
@@ -322,7 +324,7 @@ fn quantiles_of_whole_buckets_are_within_one_percent() {
     };
     let all: Vec<(i64, f64)> = (0..4_000).map(|i| (i * 15, value(i))).collect();
     write(&db, id, &all);
-    let gauge = Rule { counter: Some(false), ..rule(Some(5_000), [Some(20_000), None, None]) };
+    let gauge = Rule { kind: Some(Kind::Gauge), ..rule(Some(5_000), [Some(20_000), None, None]) };
     roll(&db, &gauge, 60_000);
     let view = db.select(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
     let windows: Vec<TimeRange> = (1..31).map(|i| TimeRange::new(i * 1800 + 1, (i + 2) * 1800)).collect();
@@ -634,9 +636,9 @@ proptest! {
             roll_all(db, false, i64::MAX);
         }
         let levels = LEVELS[at..].iter().map(|&every| (every, i64::MIN)).collect();
-        let (raw_before, beside) = (floor_of(time, every_ms), Beside { sketches: true, states: true });
+        let (raw_before, beside) = (floor_of(time, every_ms), Beside { sketches: true, states: true, buckets_max: None });
         let only = Step { horizon: i64::MAX, raw_before, levels, keeping: None, beside };
-        shard(&gone).roll_row(0, false, &only, &mut Default::default(), &mut Rolled::default()).unwrap();
+        shard(&gone).roll_row(0, Kind::Gauge, &only, &mut Default::default(), &mut Rolled::default()).unwrap();
         if let Some(at) = late {
             all.insert(at, 99.0);
             write(&here, series(&here), &[(at, 99.0)]);

@@ -73,9 +73,9 @@ impl Stream {
             Kind::Roll => {
                 let (step, rows) = record::read_roll(frame.payload)?;
                 let mut done = Rolled::default();
-                for (theirs, counter) in rows {
+                for (theirs, kind) in rows {
                     if let Some(row) = self.row(theirs) {
-                        shard.roll_row(row, counter, &step, &mut self.work, &mut done)?;
+                        shard.roll_row(row, kind, &step, &mut self.work, &mut done)?;
                     }
                 }
                 Ok(())

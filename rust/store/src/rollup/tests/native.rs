@@ -188,3 +188,114 @@ fn numbers_behind_records_of_histograms_stay() {
     view.read(0, TimeRange::ALL, &mut found).unwrap();
     assert_eq!(found.len(), 100, "they have no records that stand for them");
 }
+
+/// A cap of buckets for gauges and counters together.
+fn capped(buckets_max: u32, raw: Option<i64>) -> Rule {
+    Rule { beside: Beside { buckets_max: Some(buckets_max), ..Beside::default() }, ..rule(raw, [None; 3]) }
+}
+
+/// The highest schema at which all counts of a bucket stand in so many buckets, and these.
+fn fitted(all: &[&Histogram], buckets_max: usize) -> (i32, BTreeMap<(bool, i32), f64>) {
+    let at = |schema: i32| {
+        let mut counts: BTreeMap<(bool, i32), f64> = BTreeMap::new();
+        for h in all {
+            let indices = metricsdb_model::histogram::indices(&h.layout.positive);
+            let Counts::Int(tally) = &h.counts else { return Default::default() };
+            for (index, &count) in indices.zip(&tally.buckets) {
+                let end = (f64::from(index) / 2f64.powi(2 - schema)).ceil() as i32;
+                *counts.entry((h.reset == ResetHint::Gauge, end)).or_default() += count as f64;
+            }
+        }
+        counts
+    };
+    let fits = |schema: &i32| *schema == -4 || at(*schema).len() <= buckets_max;
+    let schema = (-4..=2).rev().find(fits).unwrap();
+    (schema, at(schema))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 64 } else { 1000 }))]
+    /// Above the cap a record goes to the highest schema at which it fits, says so, and is the same over any chain of levels
+    /// and in any order; below it stays exact.
+    #[test]
+    fn records_above_a_cap_go_to_the_schema_at_which_they_fit(
+        batch in prop::collection::vec(
+            (0i64..6_000, -3i32..6, prop::collection::vec(0u64..5, 1..9), prop::bool::weighted(0.1)), 1..60),
+        buckets_max in 1u32..14,
+        middle in 0i64..6_000,
+        reopens: bool,
+    ) {
+        let (disk, mut samples) = (Disk::default(), BTreeMap::new());
+        let mut db = opened(&disk);
+        let id = series(&db);
+        let half = batch.len() / 2;
+        for (at, (time, first, counts, gauge)) in batch.into_iter().enumerate() {
+            if at == half {
+                roll(&db, &capped(buckets_max, None), middle);
+            }
+            let h = histogram(first, &counts, gauge);
+            db.append_histograms(&[id], &[time], std::slice::from_ref(&h)).unwrap();
+            samples.insert(time, h);
+        }
+        let last = histogram(0, &[1], false);
+        db.append_histograms(&[id], &[7_200], &[last]).unwrap();
+        roll(&db, &capped(buckets_max, None), 10_000);
+        if reopens {
+            db = reopened(db, &disk);
+        }
+        db.check().unwrap();
+        let rolled = shard(&db).rollups.iter().next().map(|(_, series)| series.unpack()).unwrap();
+        for level in &rolled.levels {
+            let mut records = Vec::new();
+            level.records(i64::MIN, 7_199, &mut records).unwrap();
+            for record in records {
+                let range = TimeRange::new(record.end - level.every + 1, record.end);
+                let rows: Vec<&Histogram> = samples.range(range.start..=range.end).map(|s| s.1).collect();
+                let (schema, wanted) = fitted(&rows, buckets_max as usize);
+                let read = |of: &crate::histograms::HistogramSeries| {
+                    let (mut times, mut rows) = (Vec::new(), Vec::new());
+                    of.read_range(range, &Budget::unlimited(), &mut times, &mut rows).unwrap();
+                    rows
+                };
+                let native = level.native.as_ref().unwrap();
+                let sums = read(&native.sums);
+                let wanted: BTreeMap<_, _> = wanted.into_iter().filter(|(_, count)| *count > 0.0).collect();
+                prop_assert_eq!(total(sums.iter()), wanted);
+                let mut near: Vec<Histogram> = rows.iter().map(|h| (*h).clone()).collect();
+                near.iter_mut().for_each(|h| h.lower(schema));
+                let points = read(&native.points);
+                prop_assert!(sums.iter().chain(&points).all(|h| h.layout.schema == schema));
+                prop_assert_eq!(gain(points.iter()), gain(near.iter()));
+                let width = if schema < 2 { 2f64.powf(2f64.powi(-schema)) - 1.0 } else { 0.0 };
+                prop_assert_eq!(record.max, width);
+                let stood = if schema == -4 { u32::MAX } else { buckets_max };
+                prop_assert!(sums.iter().map(Histogram::bucket_count).sum::<usize>() <= stood as usize);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_range_tells_by_how_much_its_quantiles_may_be_off() {
+    let db = Database::new(Options::default());
+    let id = series(&db);
+    for i in 0..80 {
+        // Wide in the first record alone.
+        let first = if i < 20 { (i % 20) as i32 } else { 0 };
+        db.append_histograms(&[id], &[i * 30], &[histogram(first, &[1], true)]).unwrap();
+    }
+    let levels = vec![Level { every: 1_800, keep: None }];
+    db.roll(
+        &[Rule { levels, ..capped(10, Some(1_000)) }],
+        Pass { now: 5_000, delay: 0, batch: 1 },
+        &mut Progress::default(),
+        u64::MAX,
+        &Budget::unlimited(),
+    )
+    .unwrap();
+    let set = db.select(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
+    assert_eq!(set.resolution(0, TimeRange::ALL), 1_800);
+    // 20 buckets, 11 of the next schema, 6 of schema 0.
+    assert_eq!(set.quantile_error(0, TimeRange::new(1, 1_800)).unwrap(), Some(1.0));
+    assert_eq!(set.quantile_error(0, TimeRange::new(1_801, 3_600)).unwrap(), None);
+}
