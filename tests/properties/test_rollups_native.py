@@ -14,18 +14,21 @@ import metricsdb as mdb
 from metricsdb.testing import FakeClock
 
 WIDTHS = [60, 300]
+
+
 # Seconds since the one before, the first bucket, what each gains, whether the counter begins anew, the schema.
-STEPS = st.lists(
-    st.tuples(
-        st.integers(1, 40),
-        st.integers(-2, 2),
-        st.lists(st.integers(0, 9), min_size=1, max_size=4),
+def _steps(least: int, second: int, first: int, gains: int, schemas: list[int]) -> st.SearchStrategy:
+    one = st.tuples(
+        st.integers(second, 40),
+        st.integers(-first, first),
+        st.lists(st.integers(0, 9), min_size=1, max_size=gains),
         st.sampled_from([False] * 12 + [True]),
-        st.sampled_from([1] * 30 + [0]),
-    ),
-    min_size=4,
-    max_size=150,
-)
+        st.sampled_from(schemas),
+    )
+    return st.lists(one, min_size=least, max_size=150)
+
+
+STEPS = _steps(4, 1, 2, 4, [1] * 30 + [0])
 FUNCTIONS = [
     "rate({}[{}s])",
     "increase({}[{}s])",
@@ -198,17 +201,7 @@ def fitted(rows: list[mdb.Histogram], most: int) -> int | None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(
-        st.tuples(
-            st.integers(5, 40),
-            st.integers(-8, 8),
-            st.lists(st.integers(0, 9), min_size=1, max_size=6),
-            st.sampled_from([False] * 12 + [True]),
-            st.sampled_from([3] * 30 + [2]),
-        ),
-        min_size=60,
-        max_size=150,
-    ),
+    _steps(60, 5, 8, 6, [3] * 30 + [2]),
     st.booleans(),
     st.integers(1, 25),
     st.sampled_from(FUNCTIONS),

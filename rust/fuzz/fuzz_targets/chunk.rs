@@ -34,8 +34,14 @@ fn parse(bytes: &[u8]) {
     assert_eq!((times[0], times[times.len() - 1]), (chunk.first(), chunk.last()));
     let middle = times[times.len() / 2];
     let mut out = Samples::default();
-    chunk.decode_f64(TimeRange::new(middle, i64::MAX), &mut out).unwrap();
+    let late = TimeRange::new(middle, i64::MAX);
+    chunk.decode_f64(late, &mut out).unwrap();
     assert_eq!(out.timestamps, times[times.len() / 2..]);
+    let mut alone = Vec::new();
+    chunk.decode_values(late, &mut alone).unwrap();
+    assert!(alone.iter().map(|v| v.to_bits()).eq(out.values.iter().map(|v| v.to_bits())));
+    let sum = chunk.integer_sum(late).unwrap();
+    assert!(sum.is_none_or(|(count, _)| count == out.len()));
     check(chunk.kind(), &times, &bits);
 }
 
@@ -112,6 +118,7 @@ fn same(chunk: &Chunk, times: &[i64], bits: &[u64]) {
         let (mut t, mut b) = (Vec::new(), Vec::new());
         chunk.decode_into(&mut t, &mut b).unwrap();
         assert_eq!((&t[..], &b[..]), (times, bits));
+        whole_sum(chunk.kind(), bits, chunk.integer_sum(TimeRange::ALL).unwrap());
     }
 }
 
@@ -139,4 +146,16 @@ fn check_open(kind: ValueKind, times: &[i64], bits: &[u64], breaks: Option<u8>) 
         assert_eq!((&t[..], &b[..]), (times, bits));
     }
     assert!(t.len() <= times.len());
+    let sum = open::integer_sum(&state, &buf[..used], TimeRange::ALL);
+    match (sum, breaks) {
+        (sum, Some(_)) => assert!(sum.ok().flatten().is_none_or(|(count, _)| count <= times.len())),
+        (sum, None) => whole_sum(kind, bits, sum.unwrap()),
+    }
+}
+
+/// A sum that is known is the exact one.
+fn whole_sum(kind: ValueKind, bits: &[u64], sum: Option<(usize, i64)>) {
+    let Some((count, sum)) = sum else { return };
+    let exact: i128 = bits.iter().map(|&b| kind.widen(b) as i128).sum();
+    assert_eq!((count, i128::from(sum)), (bits.len(), exact));
 }
