@@ -14,7 +14,7 @@ import polars as pl
 
 from metricsdb._native import NativeDatabase
 from metricsdb.clock import Clock
-from metricsdb.errors import ConfigError, ForkedError, MetricsDBError
+from metricsdb.errors import ConfigError, ForkedError, MetricsDBError, StorageError
 from metricsdb.lifecycle.tick import Background
 
 __all__ = ["Durability", "Home", "Keeper", "Mode", "Recovery", "Replay"]
@@ -228,6 +228,10 @@ class Replay:
             self._error = error
             if not self._stopped.is_set():
                 log.error("what the directory holds cannot be read: %s", error)
+        except BaseException as error:  # a panic of the store is none of `Exception`
+            # Nobody may take a part for all of it.
+            self._error = StorageError(f"what the directory holds was not read to its end: {error!r}; open it again")
+            log.exception("%s", self._error)
         finally:
             self._ended.set()
 

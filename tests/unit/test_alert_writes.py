@@ -84,7 +84,7 @@ def test_what_cannot_be_ended_is_not_removed(db, clock, monkeypatch):
         raise MetricsDBError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(db.alerts, "_store", lambda: type("Full", (), {"end_alerts": refused})())
+        patch.setattr(db.alerts, "_native", lambda: type("Full", (), {"end_alerts": refused})())
         with pytest.raises(MetricsDBError, match="full"):
             db.alerts.remove("Hot")
     assert db.alerts.list()["name"].to_list() == ["Hot"]

@@ -24,6 +24,7 @@ class Directory:
         self.go = threading.Semaphore(0)
         self.left = 3
         self.error: str | None = None
+        self.fault: BaseException | None = None
 
     def journal(self):
         return None, {"replaying": 1, "replay_left_bytes": self.left * 1_000_000}
@@ -32,6 +33,8 @@ class Directory:
         self.go.acquire()
         if self.error is not None:
             raise StorageError(self.error)
+        if self.fault is not None:
+            raise self.fault
         self.left -= 1
         return self.left == 0
 
@@ -78,6 +81,15 @@ def test_a_directory_that_cannot_be_read_is_said_to_all_who_wait(db, directory):
     db.append({"__name__": "m"}, 1, 1.0)
     with pytest.raises(StorageError, match="input/output"):
         _ = db.recovery
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), BaseException("a panic")])
+def test_a_replay_that_breaks_off_gives_no_part_for_all_of_it(db, directory, fault):
+    directory.fault = fault
+    directory.go.release()
+    with pytest.raises(StorageError, match="not read to its end"):
+        db.query("m")
+    assert "open it again" in db._hindrance()
 
 
 def test_who_closes_ends_it(db, directory):
