@@ -275,6 +275,15 @@ fn integers_are_added_up_as_they_are_packed_and_nothing_else_is() {
         assert_eq!(sum(&with(odd)), None, "{odd}");
         assert_eq!(sum(&[odd; 300]), None, "{odd}");
     }
+    let of = |kind, bits: [u64; 3]| {
+        let chunk = Chunk::seal(kind, &regular(3), &bits).unwrap();
+        chunk.integer_sum(TimeRange::ALL).unwrap()
+    };
+    assert_eq!(of(ValueKind::Int, [-5i64 as u64, 7, -9i64 as u64]), Some((3, -7)));
+    assert_eq!(of(ValueKind::Uint, [5, 7, 9]), Some((3, 21)));
+    // Near its greatest number a kind without a sign is not near zero.
+    assert_eq!(of(ValueKind::Uint, [u64::MAX, u64::MAX - 7, u64::MAX - 2]), None);
+    assert_eq!(of(ValueKind::Uint, [3, u64::MAX, 4]), None);
 }
 
 #[test]

@@ -411,11 +411,12 @@ impl<'a> Packed<'a> {
 
     fn integer_sum(&self, from: usize, to: usize) -> Result<Option<i64>> {
         let (low, high) = (self.bounds.low, self.bounds.high);
-        let (low, high) = match self.kind {
-            ValueKind::Uint => (low.wrapping_sub(self.kind.zero()), high.wrapping_sub(self.kind.zero())),
-            _ => (low, high),
+        // Those without a sign wrap to their own bits.
+        let (low, high) = (low.wrapping_sub(self.kind.zero()), high.wrapping_sub(self.kind.zero()));
+        let is_small = |v: i64| match self.kind {
+            ValueKind::Uint => (v as u64) < INTEGER_MAX,
+            ValueKind::Int | ValueKind::Float => v.unsigned_abs() < INTEGER_MAX,
         };
-        let is_small = |v: i64| v.unsigned_abs() < INTEGER_MAX;
         if !self.is_decimal() || self.scale > 0 || !is_small(low) || !is_small(high) {
             return Ok(None);
         }
