@@ -106,8 +106,8 @@ fn decode_grid(cursor: &mut Cursor, first: i64, count: usize, out: &mut Vec<i64>
     for _ in 0..gaps {
         let (after, missed) = (list.varint()?, list.signed()?);
         let n = usize::try_from(after).unwrap_or(usize::MAX);
-        if n > rest.len() {
-            return Err(list.wrong("a gap after the last sample"));
+        if n == 0 || n > rest.len() {
+            return Err(list.wrong("a gap that follows no sample, or the last"));
         }
         let (piece, more) = std::mem::take(&mut rest).split_at_mut(n);
         tick = add_ticks(piece, tick, step).wrapping_add(step.wrapping_mul(missed as u64));

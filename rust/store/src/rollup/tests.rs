@@ -529,6 +529,18 @@ proptest! {
     }
 }
 
+/// Buckets of 1 ms from 0 on with one in the last place of 121: only a gap before it could bring it there.
+#[test]
+fn a_gap_before_the_first_bucket_is_refused() {
+    use crate::chunk::Shared;
+    let grid = [1, 1, 1, 0, 242, 1, 0, 0];
+    let buckets = [&[1, 0, 121, 0, grid.len() as u8][..], &grid, &[0, 0, 0]].concat();
+    let shared = SharedColumns::default().intern(Shared::Buckets(buckets.into()));
+    let block = Block::restore(shared, &[0]).unwrap();
+    assert_eq!((block.first(), block.last(), block.count()), (0, 121, 1));
+    assert!(block.decode(&mut Vec::new()).is_err());
+}
+
 #[test]
 fn series_that_never_change_share_all_they_have() {
     let db = Database::new(Options::default());
