@@ -367,11 +367,9 @@ class Database:
     # --- upkeep ---------------------------------------------------------------------------------
 
     def tick(self, now: Time | None = None) -> Tick:
-        """Does whatever is due (alerts; upkeep, within its share of a core); says what the upkeep did.
-
-        Call it every second or so, or let ``start`` do that; ``alerts.send`` hands over what alerts have to say. A
-        write waits for it no longer than a pointer is swapped. Does nothing while the directory is still being read.
-        """
+        """Does whatever is due (alerts; upkeep, within its share of a core); says what the upkeep did. Call it every
+        second or so, or let ``start`` do that; ``alerts.send`` hands over what alerts have to say. A write waits for it
+        no longer than a pointer is swapped. Does nothing while the directory is still being read."""
         if self._hindrance() is not None:
             return Tick(finished=False)
         now_ms = self.now_ms() if now is None else time_ms(now, self.now_ms())

@@ -81,8 +81,9 @@ def preview(
     """See ``Alerts.preview``."""
     rows = []
     for alert in alerts_of(statement):
+        said = alert.describe()
         for labels, row in changes(sight, [alert], mutings(alert), at_ms, lookback_ms, labels_of):
-            _, text, route = _told_of(alert, labels, row, render)
+            _, text, route = _told_of(alert, said, labels, row, render)
             told = (row["alert_to"], row["value"], row["alert_notify"], row["alert_muted"])
             rows.append((alert.name, label_text(labels), row["alert_level"], *told, text, route))
     names = dict.fromkeys(("alert", "labels", "level", "state"), pl.String)
@@ -222,13 +223,14 @@ class Backtest:
 
     def _notified(self, alert: AlertRule, part: pl.DataFrame) -> Iterator[tuple[Any, ...]]:
         columns = {name: _label(name) for name in part.columns if name not in _OWN}
+        said = alert.describe()
         for row in part.filter("alert_notify").iter_rows(named=True):
             labels = {label: row[name] for name, label in columns.items() if row[name] is not None}
 
             def render(text: str, labels: Mapping[str, str], value: float, at: Any = row["timestamp"]) -> str:
                 return self._render({"": text}, dict(labels), value, _ms(at))[""]
 
-            whole, text, route = _told_of(alert, labels, row, render)
+            whole, text, route = _told_of(alert, said, labels, row, render)
             status = "firing" if row["alert_firing"] else "resolved"
             yield row["timestamp"], alert.name, label_text(whole), status, row["value"], text, route
 
@@ -334,10 +336,11 @@ class Backtest:
 
 
 def _told_of(
-    alert: AlertRule, labels: Mapping[str, str], row: Mapping[str, Any], render: Render
+    alert: AlertRule, said: Mapping[str, Any], labels: Mapping[str, str], row: Mapping[str, Any], render: Render
 ) -> tuple[dict[str, str], str, str | None]:
-    """What receivers see of a transition: labels, annotations as a text; and which receivers its statement names."""
-    said, value = alert.describe(), row["value"]
+    """What receivers see of a transition: labels, annotations as a text; and which receivers its statement names.
+    ``said``: how the alert describes itself."""
+    value = row["value"]
     levels = {level["name"]: place for place, level in enumerate(said["levels"])}
     place = levels.get(row["alert_level"])
     # What stands for those past the cap has no labels and no level.
