@@ -4,7 +4,7 @@ use metricsdb_model::{Budget, Labels, Predicate, Result, TimeRange};
 use roaring::RoaringBitmap;
 
 use crate::database::Database;
-use crate::shard::{SHARDS, Work, id_of};
+use crate::shard::{Work, id_of};
 use crate::view::ByShard;
 
 impl Database {
@@ -22,19 +22,14 @@ impl Database {
         let mut ids = Vec::with_capacity(by_shard.rows.len());
         let mut sets = Vec::with_capacity(by_shard.rows.len());
         let mut text = Vec::new();
-        for number in 0..SHARDS {
-            if by_shard.rows(number).is_empty() {
-                continue;
-            }
-            budget.check()?;
-            let shard = self.shard(number);
+        by_shard.each(self, budget, |shard, rows| {
             let from = sets.len();
-            for &row in by_shard.rows(number) {
+            for &row in rows {
                 ids.push(shard.public_id(row));
-                sets.push(self.labels_of(&shard, row, &mut text));
+                sets.push(self.labels_of(shard, row, &mut text));
             }
-            budget.keep(sets[from..].iter().map(Labels::heap_bytes).sum())?;
-        }
+            budget.keep(sets[from..].iter().map(Labels::heap_bytes).sum())
+        })?;
         Ok((ids, sets))
     }
 
@@ -82,18 +77,14 @@ impl Database {
         }
         let by_shard = ByShard::new(&chosen, budget)?;
         let mut work = Work::default();
-        for number in 0..SHARDS {
-            if by_shard.rows(number).is_empty() {
-                continue;
-            }
-            budget.check()?;
-            let shard = self.shard(number);
-            for &row in by_shard.rows(number) {
+        by_shard.each(self, budget, |shard, rows| {
+            for &row in rows {
                 if !shard.has_sample(row, range, &mut work)? {
                     chosen.remove(id_of(shard.number, row));
                 }
             }
-        }
+            Ok(())
+        })?;
         Ok(chosen)
     }
 }

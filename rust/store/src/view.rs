@@ -113,6 +113,20 @@ impl ByShard {
         &self.rows[self.starts[shard]..self.starts[shard + 1]]
     }
 
+    /// Visits the shards that have rows, each under its lock, in order.
+    pub fn each(
+        &self,
+        store: &Database,
+        budget: &Budget,
+        mut visit: impl FnMut(&Shard, &[u32]) -> Result<()>,
+    ) -> Result<()> {
+        for number in (0..SHARDS).filter(|&number| !self.rows(number).is_empty()) {
+            budget.check()?;
+            visit(&store.shard(number), self.rows(number))?;
+        }
+        Ok(())
+    }
+
     /// Takes something from the rows of each shard under its lock, in parallel where they are many, and appends it
     /// to `all` in the order of the shards.
     pub fn take<T: Taken>(

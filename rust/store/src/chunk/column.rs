@@ -218,17 +218,19 @@ impl<'a> Iterator for TimeBlocks<'a> {
     }
 }
 
+impl<'a> TimeBlocks<'a> {
+    /// Those that may have times in `range`.
+    fn within(self, range: TimeRange) -> impl Iterator<Item = Result<TimeBlock<'a>>> {
+        self.filter(move |block| block.as_ref().map_or(true, |b| b.last >= range.start))
+            .take_while(move |block| block.as_ref().map_or(true, |b| b.first <= range.end))
+    }
+}
+
 /// The positions of the times in `range`; only blocks that it cuts are decoded.
 pub fn places(blocks: TimeBlocks<'_>, range: TimeRange) -> Result<(usize, usize)> {
     let (mut found, mut times): (Option<(usize, usize)>, _) = (None, Vec::new());
-    for block in blocks {
+    for block in blocks.within(range) {
         let block = block?;
-        if block.last < range.start {
-            continue;
-        }
-        if block.first > range.end {
-            break;
-        }
         let (mut from, mut to) = (0, block.count);
         if !range.contains(block.first) || !range.contains(block.last) {
             times.clear();
@@ -244,14 +246,8 @@ pub fn places(blocks: TimeBlocks<'_>, range: TimeRange) -> Result<(usize, usize)
 /// Appends the times in `range`; their positions.
 pub fn decode_times(blocks: TimeBlocks<'_>, range: TimeRange, out: &mut Vec<i64>) -> Result<(usize, usize)> {
     let mut found: Option<(usize, usize)> = None;
-    for block in blocks {
+    for block in blocks.within(range) {
         let block = block?;
-        if block.last < range.start {
-            continue;
-        }
-        if block.first > range.end {
-            break;
-        }
         let start = out.len();
         block.decode(out)?;
         let made = out.get(start..).unwrap_or(&[]);

@@ -8,7 +8,7 @@ use super::{HistogramSeries, Target, is_valid};
 use crate::database::{Database, IntoId};
 use crate::journal::Journal;
 use crate::journal::record::HistogramEntry;
-use crate::shard::{SHARDS, Shard, place_of};
+use crate::shard::{Shard, place_of};
 use crate::view::ByShard;
 
 /// Histograms of many series as compressed rows: series `i` has those at `offsets[i]..offsets[i + 1]`.
@@ -240,17 +240,16 @@ impl Database {
         let _inside = self.inside();
         let by_shard = ByShard::new(&self.index.select(predicate, self, budget)?, budget)?;
         let (mut captured, mut text) = (Vec::new(), Vec::new());
-        for number in (0..SHARDS).filter(|&number| !by_shard.rows(number).is_empty()) {
-            budget.check()?;
-            let shard = self.shard(number);
-            for &row in by_shard.rows(number) {
+        by_shard.each(self, budget, |shard, rows| {
+            for &row in rows {
                 let Some(series) = shard.histograms.get(row) else { continue };
                 if series.span().is_some_and(|span| span.overlaps(range)) {
-                    let labels = self.labels_of(&shard, row, &mut text);
+                    let labels = self.labels_of(shard, row, &mut text);
                     captured.push(Captured { labels, series: series.capture(range) });
                 }
             }
-        }
+            Ok(())
+        })?;
         Ok(captured)
     }
 }

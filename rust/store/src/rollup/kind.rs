@@ -4,7 +4,7 @@ use metricsdb_model::{Budget, Labels, MetricType, Predicate, Result, Samples, Ti
 
 use super::roll::Rule;
 use crate::database::Database;
-use crate::shard::{SHARDS, Shard};
+use crate::shard::Shard;
 use crate::view::ByShard;
 
 /// Rises of a series that never falls, from which on it is taken for a counter.
@@ -107,15 +107,14 @@ impl Database {
         let _inside = self.inside();
         let by_shard = ByShard::new(&self.index.select(predicate, self, budget)?, budget)?;
         let (mut all, mut text) = (Vec::new(), Vec::new());
-        for number in 0..SHARDS {
-            budget.check()?;
-            let shard = self.shard(number);
-            for &row in by_shard.rows(number) {
+        by_shard.each(self, budget, |shard, rows| {
+            for &row in rows {
                 let Some(series) = shard.rollups.get(row) else { continue };
                 let kind = if series.is_native() { "histogram" } else { series.kind().as_str() };
-                all.push((self.labels_of(&shard, row, &mut text), kind));
+                all.push((self.labels_of(shard, row, &mut text), kind));
             }
-        }
+            Ok(())
+        })?;
         budget.keep(all.len() * size_of::<(Labels, &str)>())?;
         Ok(all)
     }

@@ -654,19 +654,18 @@ impl Database {
         let _inside = self.inside();
         let by_shard = ByShard::new(&self.index.select(predicate, self, budget)?, budget)?;
         let (mut all, mut text) = (Vec::new(), Vec::new());
-        for number in 0..SHARDS {
-            budget.check()?;
-            let shard = self.shard(number);
-            for &row in by_shard.rows(number) {
+        by_shard.each(self, budget, |shard, rows| {
+            for &row in rows {
                 let Some(series) = shard.rollups.get(row) else { continue };
                 let mut samples = Samples::default();
                 series.unpack().read_kept(range, &mut samples)?;
                 if !samples.is_empty() {
                     budget.keep(samples.len() * 16)?;
-                    all.push((self.labels_of(&shard, row, &mut text), samples));
+                    all.push((self.labels_of(shard, row, &mut text), samples));
                 }
             }
-        }
+            Ok(())
+        })?;
         Ok(all)
     }
 

@@ -78,7 +78,7 @@ impl Seen {
         };
         if of_shard && let Some(span) = self.spans.get_mut(usize::from(head.shard)) {
             let (first, last) = span.unwrap_or((head.seq, head.seq));
-            self.is_sound &= head.seq <= last + 1;
+            self.is_sound &= head.seq <= last.saturating_add(1);
             *span = Some((first, last.max(head.seq)));
         }
     }
