@@ -84,10 +84,15 @@ fn encode_grid(timestamps: &[i64], out: &mut Vec<u8>) -> bool {
 /// Appends all `count` times. On an error `out` may hold a part of them.
 pub fn decode(bytes: &[u8], first: i64, count: usize, out: &mut Vec<i64>) -> Result<()> {
     let mut cursor = Cursor::new(bytes);
+    let from = out.len();
     match cursor.byte()? {
         PACKED => integers::decode(&mut cursor, first, count, out),
         GRID => decode_grid(&mut cursor, first, count, out),
         _ => Err(cursor.wrong("no such codec of times")),
+    }?;
+    match out.get(from) {
+        Some(&made) if made != first => Err(cursor.wrong("a first time other than the one told")),
+        _ => Ok(()),
     }
 }
 

@@ -531,14 +531,17 @@ proptest! {
 
 /// Buckets of 1 ms from 0 on with one in the last place of 121: only a gap before it could bring it there.
 #[test]
-fn a_gap_before_the_first_bucket_is_refused() {
+fn a_first_bucket_other_than_the_one_told_is_refused() {
     use crate::chunk::Shared;
-    let grid = [1, 1, 1, 0, 242, 1, 0, 0];
-    let buckets = [&[1, 0, 121, 0, grid.len() as u8][..], &grid, &[0, 0, 0]].concat();
-    let shared = SharedColumns::default().intern(Shared::Buckets(buckets.into()));
-    let block = Block::restore(shared, &[0]).unwrap();
-    assert_eq!((block.first(), block.last(), block.count()), (0, 121, 1));
-    assert!(block.decode(&mut Vec::new()).is_err());
+    // One on a grid, by a gap that follows no sample; two that are packed, of 5 and 6 where 0 and 6 are told.
+    let (gap, packed) = ([1, 1, 1, 0, 242, 1, 0, 0], [0, 0, 1, 0, 10, 2]);
+    for (count, last, column) in [(1, 121, &gap[..]), (2, 6, &packed)] {
+        let buckets = [&[1, 0, last, count - 1, column.len() as u8][..], column, &[0, 0, 0]].concat();
+        let shared = SharedColumns::default().intern(Shared::Buckets(buckets.into()));
+        let block = Block::restore(shared, &[0]).unwrap();
+        assert_eq!((block.first(), block.last(), block.count()), (0, last.into(), count.into()));
+        assert!(block.decode(&mut Vec::new()).is_err(), "{column:?}");
+    }
 }
 
 #[test]
