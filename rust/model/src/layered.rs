@@ -4,7 +4,6 @@
 //! at one time, that of the source named first stands. A selection that one source alone can answer is handed to it.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 mod merge;
 
@@ -15,6 +14,7 @@ use crate::drawn::{Draw, Drawn, Sampling};
 use crate::error::Result;
 use crate::histogram::{Histogram, HistogramSamples};
 use crate::labels::Labels;
+use crate::numbered::Numbered;
 use crate::predicate::Predicate;
 use crate::sample::Samples;
 use crate::source::{Bound, Grouping, Groups, Quantiles, SeriesSet, Source, Stood, StoodHistograms};
@@ -275,21 +275,19 @@ impl<'a> Merged<'a> {
         budget: &Budget,
     ) -> Result<Merged<'a>> {
         let (mut first, mut several) = (Vec::new(), HashMap::<u32, Vec<Member>>::new());
-        let mut known: HashMap<Labels, u32> = HashMap::new();
+        let mut known = Numbered::with_capacity(0);
         for (s, set) in sets.iter().enumerate() {
             for index in 0..set.len() {
                 budget.check_at(index)?;
                 let member = Member { set: s as u32, index: index as u32 };
-                match known.entry(set.labels(index)) {
-                    Entry::Occupied(row) => {
-                        let row = *row.get();
-                        several.entry(row).or_insert_with(|| vec![first[row as usize]]).push(member);
-                    }
-                    Entry::Vacant(new) => {
-                        budget.keep(ROW_BYTES + new.key().heap_bytes())?;
-                        new.insert(first.len() as u32);
-                        first.push(member);
-                    }
+                let labels = set.labels(index);
+                let bytes = labels.heap_bytes();
+                let row = known.number(labels);
+                if known.len() > first.len() {
+                    budget.keep(ROW_BYTES + bytes)?;
+                    first.push(member);
+                } else {
+                    several.entry(row).or_insert_with(|| vec![first[row as usize]]).push(member);
                 }
             }
         }
@@ -616,19 +614,14 @@ impl SeriesSet for Merged<'_> {
     /// Each set groups its own series, and equal groups are one.
     fn group(&self, grouping: &Grouping, budget: &Budget) -> Result<Groups> {
         let mut groups = Groups::default();
-        let mut known: HashMap<Labels, u32> = HashMap::new();
+        let mut known = Numbered::with_capacity(0);
         let mut of_sets = Vec::with_capacity(self.sets.len());
         for set in &self.sets {
             let own = set.group(grouping, budget)?;
-            let place = |labels: &Labels| {
-                *known.entry(labels.clone()).or_insert_with(|| {
-                    groups.labels.push(labels.clone());
-                    groups.labels.len() as u32 - 1
-                })
-            };
-            let places: Vec<u32> = own.labels.iter().map(place).collect();
+            let places: Vec<u32> = own.labels.into_iter().map(|labels| known.number(labels)).collect();
             of_sets.push((own.of, places));
         }
+        groups.labels = known.into_sets();
         let of = |member: &Member| {
             let (of, places) = &of_sets[member.set as usize];
             places[of[member.index as usize] as usize]

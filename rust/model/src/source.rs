@@ -1,14 +1,12 @@
 //! The one window through which a query sees storage. Memory, recalled data, other machines and tests
 //! are all a `Source`, so one evaluator serves them all.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
 use crate::budget::Budget;
 use crate::drawn::{Draw, Drawn};
 use crate::error::Result;
 use crate::histogram::{Histogram, HistogramSamples};
 use crate::labels::Labels;
+use crate::numbered::Numbered;
 use crate::predicate::Predicate;
 use crate::sample::Samples;
 use crate::sketch::Sketch;
@@ -314,22 +312,19 @@ impl Groups {
         let mut groups = Groups { of: Vec::with_capacity(rows), labels: Vec::new() };
         // Roomy from the start: a table that grows hashes all of its texts again, and nobody can stop it.
         budget.hold(rows * (size_of::<u32>() + TABLE_BYTES))?;
-        let mut seen: HashMap<Labels, u32> = HashMap::with_capacity(rows);
+        let mut seen = Numbered::with_capacity(rows);
         for row in 0..rows {
             if row % ROWS_PER_CHECK == 0 {
                 budget.check()?;
             }
-            let next = groups.labels.len() as u32;
-            let id = match seen.entry(labels(row)) {
-                Entry::Occupied(known) => *known.get(),
-                Entry::Vacant(new) => {
-                    budget.hold(GROUP_BYTES + new.key().heap_bytes())?;
-                    groups.labels.push(new.key().clone());
-                    *new.insert(next)
-                }
-            };
-            groups.of.push(id);
+            let (labels, known) = (labels(row), seen.len());
+            let bytes = labels.heap_bytes();
+            groups.of.push(seen.number(labels));
+            if seen.len() > known {
+                budget.hold(GROUP_BYTES + bytes)?;
+            }
         }
+        groups.labels = seen.into_sets();
         Ok(groups)
     }
 }

@@ -179,6 +179,23 @@ impl Symbols {
         if sealed.is_some() { Text(Held::Sealed(sealed, at)) } else { Self::get_open(block, at) }
     }
 
+    /// Appends the texts of `symbols`, each with `end` behind it. Neighbours mostly stand in one block, which is loaded
+    /// once for them.
+    pub fn write(&self, symbols: impl IntoIterator<Item = u32>, end: u8, out: &mut Vec<u8>) {
+        let mut loaded: Option<(u32, Guard<Option<Arc<Texts>>>)> = None;
+        for symbol in symbols {
+            let number = symbol / BLOCK_SYMBOLS;
+            if loaded.as_ref().is_none_or(|(of, _)| *of != number) {
+                loaded = self.blocks.get(number).map(|block| (number, block.sealed.load()));
+            }
+            match loaded.as_ref().and_then(|(_, texts)| texts.as_ref()) {
+                Some(texts) => out.extend_from_slice(texts.get((symbol % BLOCK_SYMBOLS) as usize).as_bytes()),
+                None => out.extend_from_slice(self.get(symbol).as_bytes()),
+            }
+            out.push(end);
+        }
+    }
+
     #[cold]
     fn get_open(block: &Block, at: usize) -> Text<'_> {
         // Recursive: a thread may hold the texts of two symbols at once.

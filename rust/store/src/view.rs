@@ -367,10 +367,7 @@ impl Database {
     /// Pairs in name order, as they are stored, are in canonical form already.
     pub(crate) fn labels_from(&self, pairs: impl Iterator<Item = (u32, u32)>, text: &mut Vec<u8>) -> Labels {
         text.clear();
-        for symbol in pairs.flat_map(|(name, value)| [name, value]) {
-            text.extend_from_slice(self.symbols.get(symbol).as_bytes());
-            text.push(0xff);
-        }
+        self.symbols.write(pairs.flat_map(|(name, value)| [name, value]), 0xff, text);
         LabelsRef::from_canonical(text).to_owned()
     }
 }

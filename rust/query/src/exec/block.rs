@@ -282,7 +282,8 @@ impl<'a> Block<'a> {
     /// Joins rows of equal labels that never meet at one step; fails where two do. Where only one of them
     /// is to lose its name, they meet no more than others, but stay two.
     pub fn merge_equal(mut self, budget: &Budget) -> Result<Block<'a>> {
-        let Freed(labels) = &Freed(self.labels_ready(budget)?.clone());
+        let column = LabelColumn::Ready(std::mem::take(self.labels_ready(budget)?));
+        let LabelColumn::Ready(labels) = &column else { return Ok(self) };
         budget.hold(labels.len() * 2 * ROW_BYTES)?;
         let mut first = std::collections::HashMap::with_capacity(labels.len());
         let mut kept = Vec::with_capacity(labels.len());
@@ -301,7 +302,9 @@ impl<'a> Block<'a> {
                 Some(to) => self.pour(i, to),
             }
         }
-        if kept.len() != labels.len() {
+        let whole = kept.len() == labels.len();
+        self.labels = column;
+        if !whole {
             self.reorder(&kept, budget)?;
         }
         Ok(self)

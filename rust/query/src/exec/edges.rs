@@ -5,7 +5,8 @@ use metricsdb_model::{Samples, TimeRange};
 
 use super::block::ABSENT;
 use super::grid::Looks;
-use super::scan::{Moving, WindowLeaf};
+use super::places::Moving;
+use super::scan::WindowLeaf;
 use crate::function::Window;
 use crate::function::edges::{eval, interpolate};
 use crate::syntax::tree::Extension;

@@ -10,7 +10,7 @@ use metricsdb_model::{Budget, Error, Result};
 
 use super::binary::map_rows;
 use super::block::{ABSENT, Block, Vector};
-use super::matching::{matches, set_operator};
+use super::matching::{Matches, set_operator};
 use super::scan::RowMap;
 use super::{Evaluator, Value};
 use crate::syntax::tree::{Binary, BinaryOp, Matching};
@@ -79,10 +79,13 @@ impl<'a> Evaluator<'a> {
         };
         // Of several values the first in the order of the labels.
         let labels = right.labels_ready(self.budget)?.clone();
-        for mut found in matches(&left, &right, matching, self.budget)? {
-            sort_by(&mut found.right, self.budget, |&a, &b| labels[a as usize].cmp(&labels[b as usize]))?;
-            for &l in &found.left {
-                for &r in &found.right {
+        let (matches, mut theirs) = (Matches::new(&left, &right, matching, self.budget)?, Vec::new());
+        for found in matches.iter() {
+            theirs.clear();
+            theirs.extend_from_slice(found.right);
+            sort_by(&mut theirs, self.budget, |&a, &b| labels[a as usize].cmp(&labels[b as usize]))?;
+            for &l in found.left {
+                for &r in &theirs {
                     self.budget.check()?;
                     fill(&mut left, l as usize, &right, r as usize);
                 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use metricsdb_model::{Grouping, Labels, Result, Span};
+use metricsdb_model::{Freed, Grouping, Labels, Result, Span};
 
 use super::Evaluator;
 use super::binary::map_rows;
@@ -59,7 +59,7 @@ impl<'a> Evaluator<'a> {
         self.notes.quantiles(&phi, call.args[0].span);
         let (block, histograms) = self.histograms(&call.args[1], grid)?;
         let mut result = Block::empty(grid.steps);
-        self.quantile_rows(&block, &histograms, &phi, call.args[1].span, grid, |labels, row| {
+        self.quantile_rows(&block, &histograms.0, &phi, call.args[1].span, grid, |labels, row| {
             result.push(labels.clone(), true, row);
             Ok(())
         })?;
@@ -77,7 +77,7 @@ impl<'a> Evaluator<'a> {
         for arg in &call.args[2..] {
             let phi = self.scalar(arg, grid)?;
             self.notes.quantiles(&phi, arg.span);
-            self.quantile_rows(&block, &histograms, &phi, call.args[0].span, grid, |labels, row| {
+            self.quantile_rows(&block, &histograms.0, &phi, call.args[0].span, grid, |labels, row| {
                 for (step, &value) in row.iter().enumerate().filter(|(_, v)| present(**v)) {
                     let labels = labels.with(&label, &open_metrics(phi[step]));
                     let next = rows.len();
@@ -105,7 +105,7 @@ impl<'a> Evaluator<'a> {
         let mut result = Block::empty(grid.steps);
         let mut buckets = Vec::new();
         let remarks = self.remarks(call.args[2].span);
-        for histogram in &histograms {
+        for histogram in &histograms.0 {
             self.budget.check()?;
             let metric = histogram.labels.metric_name();
             let row: Vec<f64> = (0..grid.steps)
@@ -205,14 +205,15 @@ impl<'a> Evaluator<'a> {
         &self,
         arg: &crate::syntax::tree::Expr,
         grid: &Grid,
-    ) -> Result<(Block<'a>, Vec<Histogram>)> {
+    ) -> Result<(Block<'a>, Freed<Histogram>)> {
         let block = self.with_hints(Hints::Whole, || self.block(arg, grid))?;
         let groups = block.labels.group(&Grouping::Without(vec![BUCKET_LABEL.to_owned()]), self.budget)?;
         let bounds = block.labels.group(&Grouping::By(vec![BUCKET_LABEL.to_owned()]), self.budget)?;
         let uppers: Vec<Option<f64>> =
             bounds.labels.iter().map(|l| parse_le(l.value(BUCKET_LABEL))).collect();
         let new = |labels| Histogram { labels, rows: Vec::new(), natives: Vec::new() };
-        let mut histograms: Vec<Histogram> = groups.labels.into_iter().map(new).collect();
+        let mut all = Freed(groups.labels.into_iter().map(new).collect::<Vec<Histogram>>());
+        let histograms = &mut all.0;
         let mut apart: HashMap<Labels, usize> = HashMap::new();
         let histogram_bytes = 2 * (size_of::<Histogram>() + grid.steps * size_of::<f64>() + 64);
         self.budget.hold(histograms.len() * histogram_bytes + block.len() * 2 * size_of::<(usize, f64)>())?;
@@ -243,6 +244,6 @@ impl<'a> Evaluator<'a> {
                 }
             }
         }
-        Ok((block, histograms))
+        Ok((block, all))
     }
 }

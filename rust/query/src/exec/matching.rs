@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use metricsdb_model::{Budget, Error, Grouping, Labels, Result};
+use metricsdb_model::{Budget, Error, Freed, Grouping, Groups, Labels, Numbered, Result};
 
 use super::binary::{apply, arithmetic, blank};
 use super::block::{ABSENT, Block, duplicate_labelset, present};
@@ -16,52 +16,83 @@ fn signature(matching: &Matching) -> Grouping {
     meant(matching.on.as_ref().unwrap_or(&Grouping::Without(Vec::new())))
 }
 
-/// The rows of both sides that share one signature.
-pub(crate) struct Match {
-    signature: Labels,
-    pub left: Vec<u32>,
-    pub right: Vec<u32>,
+/// How the rows of two sides find each other: those that share a signature are a match.
+pub(crate) struct Matches {
+    signatures: Freed<Labels>,
+    left: Sides,
+    right: Sides,
 }
 
-/// What a match takes in vectors and a table that double as they grow, and a row in the list of its match.
-const MATCH_BYTES: usize = 256;
+/// The rows of one side, those of one match after the other.
+struct Sides {
+    /// The match of each row.
+    of: Vec<u32>,
+    rows: Vec<u32>,
+    /// Where the rows of each match begin; and where the last ones end.
+    begins: Vec<u32>,
+}
+
+/// One match: its rows on both sides, in order.
+#[derive(Clone, Copy)]
+pub(crate) struct Match<'m> {
+    signature: &'m Labels,
+    pub left: &'m [u32],
+    pub right: &'m [u32],
+}
+
+/// What a match takes in a table and in columns, beside the text of its signature; and a row.
+const MATCH_BYTES: usize = 128;
 const ROW_BYTES: usize = 16;
 
-pub(crate) fn matches(
-    left: &Block<'_>,
-    right: &Block<'_>,
-    matching: &Matching,
-    budget: &Budget,
-) -> Result<Vec<Match>> {
-    let grouping = signature(matching);
-    let left_groups = left.labels.group(&grouping, budget)?;
-    let right_groups = right.labels.group(&grouping, budget)?;
-    let groups = left_groups.labels.len() + right_groups.labels.len();
-    budget.hold(groups * MATCH_BYTES + (left.len() + right.len()) * ROW_BYTES)?;
-    let mut place: HashMap<Labels, u32> = HashMap::with_capacity(left_groups.labels.len());
-    let mut all: Vec<Match> = Vec::with_capacity(left_groups.labels.len());
-    for l in left_groups.labels {
+impl Sides {
+    fn new(of: Vec<u32>, matches: usize) -> Sides {
+        let mut begins = vec![0u32; matches + 1];
+        for &m in &of {
+            begins[m as usize + 1] += 1;
+        }
+        for m in 0..matches {
+            begins[m + 1] += begins[m];
+        }
+        let (mut next, mut rows) = (begins.clone(), vec![0u32; of.len()]);
+        for (row, &m) in of.iter().enumerate() {
+            rows[next[m as usize] as usize] = row as u32;
+            next[m as usize] += 1;
+        }
+        Sides { of, rows, begins }
+    }
+
+    fn rows(&self, m: usize) -> &[u32] {
+        &self.rows[self.begins[m] as usize..self.begins[m + 1] as usize]
+    }
+}
+
+impl Matches {
+    pub fn new(left: &Block<'_>, right: &Block<'_>, matching: &Matching, budget: &Budget) -> Result<Matches> {
+        let grouping = signature(matching);
+        let (ours, theirs) = (left.labels.group(&grouping, budget)?, right.labels.group(&grouping, budget)?);
+        let groups = ours.labels.len() + theirs.labels.len();
+        budget.hold(groups * MATCH_BYTES + (left.len() + right.len()) * ROW_BYTES)?;
+        let mut matches = Numbered::with_capacity(groups);
+        let mut number = |groups: Groups| {
+            let mut sets = Freed(groups.labels);
+            let mut of_group = Vec::with_capacity(sets.0.len());
+            for (i, labels) in sets.0.iter_mut().enumerate() {
+                budget.check_at(i)?;
+                of_group.push(matches.number(std::mem::take(labels)));
+            }
+            Ok(groups.of.into_iter().map(|g| of_group[g as usize]).collect::<Vec<u32>>())
+        };
+        let (of_left, of_right) = (number(ours)?, number(theirs)?);
+        let signatures = Freed(matches.into_sets());
+        let count = signatures.0.len();
         budget.check()?;
-        place.insert(l.clone(), all.len() as u32);
-        all.push(Match { signature: l, left: Vec::new(), right: Vec::new() });
+        Ok(Matches { signatures, left: Sides::new(of_left, count), right: Sides::new(of_right, count) })
     }
-    let mut right_place = Vec::with_capacity(right_groups.labels.len());
-    for l in right_groups.labels {
-        budget.check()?;
-        let next = all.len() as u32;
-        let at = *place.entry(l).or_insert_with_key(|l| {
-            all.push(Match { signature: l.clone(), left: Vec::new(), right: Vec::new() });
-            next
-        });
-        right_place.push(at);
+
+    pub fn iter(&self) -> impl Iterator<Item = Match<'_>> {
+        let at = |(m, signature)| Match { signature, left: self.left.rows(m), right: self.right.rows(m) };
+        self.signatures.0.iter().enumerate().map(at)
     }
-    for (row, &g) in left_groups.of.iter().enumerate() {
-        all[g as usize].left.push(row as u32);
-    }
-    for (row, &g) in right_groups.of.iter().enumerate() {
-        all[right_place[g as usize] as usize].right.push(row as u32);
-    }
-    Ok(all)
 }
 
 /// and, or, unless.
@@ -73,37 +104,26 @@ pub(crate) fn set_operator<'a>(
     budget: &Budget,
 ) -> Result<Block<'a>> {
     let steps = left.steps;
-    let matches = matches(&left, &right, matching, budget)?;
+    let matches = Matches::new(&left, &right, matching, budget)?;
     budget.check()?;
-    let of = |rows: usize, side: fn(&Match) -> &Vec<u32>| {
-        let mut of = vec![0u32; rows];
-        for (m, found) in matches.iter().enumerate() {
-            for &row in side(found) {
-                of[row as usize] = m as u32;
-            }
-        }
-        of
-    };
-    let seen = |block: &Block<'_>, side: fn(&Match) -> &Vec<u32>| {
-        budget.hold(matches.len() * steps + size_of::<u32>() * block.len())?;
-        let mut seen = vec![false; matches.len() * steps];
-        for (m, found) in matches.iter().enumerate() {
-            for &row in side(found) {
-                budget.check()?;
-                let row = row as usize;
-                let seen = &mut seen[m * steps..(m + 1) * steps];
-                seen.iter_mut().zip(block.row(row)).for_each(|(seen, v)| *seen |= present(*v));
-                seen.iter_mut().zip(block.cells.row(row)).for_each(|(seen, cell)| *seen |= cell.is_some());
-            }
+    // Of every match the steps at which its rows have a sample.
+    let seen = |block: &Block<'_>, sides: &Sides| {
+        budget.hold(matches.signatures.0.len() * steps)?;
+        let mut seen = vec![false; matches.signatures.0.len() * steps];
+        for (row, &m) in sides.of.iter().enumerate() {
+            budget.check_at(row)?;
+            let seen = &mut seen[m as usize * steps..(m as usize + 1) * steps];
+            seen.iter_mut().zip(block.row(row)).for_each(|(seen, v)| *seen |= present(*v));
+            seen.iter_mut().zip(block.cells.row(row)).for_each(|(seen, cell)| *seen |= cell.is_some());
         }
         Ok(seen)
     };
     if op == BinaryOp::Or {
-        let (seen, of) = (seen(&left, |m| &m.left)?, of(right.len(), |m| &m.right));
+        let (seen, of) = (seen(&left, &matches.left)?, &matches.right.of);
         blank(&mut right, budget, |row, step| !seen[of[row] as usize * steps + step])?;
         return join(left, right, budget);
     }
-    let (seen, of) = (seen(&right, |m| &m.right)?, of(left.len(), |m| &m.left));
+    let (seen, of) = (seen(&right, &matches.right)?, &matches.left.of);
     let wanted = op == BinaryOp::And;
     blank(&mut left, budget, |row, step| seen[of[row] as usize * steps + step] == wanted)?;
     Ok(left)
@@ -140,7 +160,7 @@ pub(crate) fn operator<'a>(
     let (many, one) = if swapped { (right, left) } else { (left, right) };
     // As in Prometheus, fill_left means the many side and fill_right the one side, also when swapped.
     let (fill_many, fill_one) = (binary.matching.fill_left, binary.matching.fill_right);
-    let matches = matches(&many, &one, &binary.matching, budget)?;
+    let matches = Matches::new(&many, &one, &binary.matching, budget)?;
     let mut pairing = Pairing {
         binary,
         swapped,
@@ -211,7 +231,7 @@ struct Pairing<'b, 'a> {
 
 impl Pairing<'_, '_> {
     /// At no step two samples of the one side; and of the many side neither, if it is not many.
-    fn check_unique(&self, found: &Match) -> Result<()> {
+    fn check_unique(&self, found: Match<'_>) -> Result<()> {
         self.check_one_side(found)?;
         if self.binary.matching.card != Cardinality::OneToOne || found.left.len() < 2 {
             return Ok(());
@@ -237,7 +257,7 @@ impl Pairing<'_, '_> {
         has_answer(self.binary.op, left, right)
     }
 
-    fn check_one_side(&self, found: &Match) -> Result<()> {
+    fn check_one_side(&self, found: Match<'_>) -> Result<()> {
         if found.right.len() < 2 {
             return Ok(());
         }
@@ -257,7 +277,7 @@ impl Pairing<'_, '_> {
             return Err(Error::execution(format!(
                 "found duplicate series for the match group {} on the {side} hand-side of the operation: \
                  [{}, {}];many-to-many matching not allowed: matching labels must be unique on one side",
-                label_text(&found.signature),
+                label_text(found.signature),
                 label_text(&pair[0]),
                 label_text(&pair[1]),
             )));
@@ -268,17 +288,17 @@ impl Pairing<'_, '_> {
     fn pair_all(
         &mut self,
         id: usize,
-        m: &Match,
+        m: Match<'_>,
         fill_many: Option<f64>,
         fill_one: Option<f64>,
     ) -> Result<()> {
         let (many, one) = (self.many, self.one);
-        for &l in &m.left {
+        for &l in m.left {
             self.budget.check()?;
             let left_labels = many.labels.get(l as usize);
             let left = Operand::of(many, l);
             let left_drops = many.drop_name[l as usize];
-            for &r in &m.right {
+            for &r in m.right {
                 self.budget.check()?;
                 let samples = self.combine(left, Operand::of(one, r), |_| true);
                 self.emit(id, &left_labels, left_drops, &self.one_labels(r), samples)?;
@@ -286,18 +306,18 @@ impl Pairing<'_, '_> {
             if let Some(fill) = fill_one {
                 let alone = |step| !m.right.iter().any(|&r| one.has(r as usize, step));
                 let samples = self.combine(left, Operand::Fill(fill), alone);
-                self.emit(id, &left_labels, left_drops, &m.signature, samples)?;
+                self.emit(id, &left_labels, left_drops, m.signature, samples)?;
             }
         }
         if let Some(fill) = fill_many {
-            for &r in &m.right {
+            for &r in m.right {
                 let met = |l, step| {
                     let pair = Operand::of(many, l).at(step).zip(Operand::of(one, r).at(step));
                     pair.is_some_and(|(many, one)| self.met(many, one))
                 };
                 let alone = |step| !m.left.iter().any(|&l| met(l, step));
                 let samples = self.combine(Operand::Fill(fill), Operand::of(one, r), alone);
-                self.emit(id, &m.signature, false, &self.one_labels(r), samples)?;
+                self.emit(id, m.signature, false, &self.one_labels(r), samples)?;
             }
         }
         Ok(())

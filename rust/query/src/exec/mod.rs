@@ -29,6 +29,7 @@ mod outliers;
 mod output;
 pub(crate) mod over_range;
 mod pick;
+mod places;
 pub mod profile;
 mod relabel;
 mod scan;

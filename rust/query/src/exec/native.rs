@@ -10,8 +10,9 @@ use super::cells::{Cell, CellRow, bytes, cost};
 use super::edges;
 use super::grid::Looks;
 use super::mixed::Remarks;
+use super::places::Moving;
 use super::profile::Probe;
-use super::scan::{Leaf, Moving, Rows, Scratch, Shows, WindowLeaf, read};
+use super::scan::{Leaf, Rows, Scratch, Shows, WindowLeaf, read};
 use crate::annotations::Note;
 use crate::function::Window;
 use crate::histogram::{

@@ -190,11 +190,14 @@ fn order_by_labels(block: &mut Block<'_>, budget: &Budget) -> Result<Vec<u32>> {
     let labels = block.labels_ready(budget)?;
     budget.hold(labels.len() * (size_of::<(u64, u32)>() + size_of::<u32>()))?;
     let Some(first) = labels.first() else { return Ok(Vec::new()) };
-    let mut common = first.as_ref().canonical().len();
+    let mut shared = first.as_ref().canonical();
     for (i, other) in labels.iter().enumerate() {
         budget.check_at(i)?;
-        common = common.min(first.common(other));
+        if !other.as_ref().canonical().starts_with(shared) {
+            shared = &shared[..first.common(other)];
+        }
     }
+    let common = shared.len();
     let mut order: Vec<(u64, u32)> = Vec::with_capacity(labels.len());
     for (i, labels) in labels.iter().enumerate() {
         budget.check_at(i)?;

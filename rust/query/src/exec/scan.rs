@@ -18,6 +18,7 @@ use super::edges::{self, Edges};
 use super::grid::{Grid, Looks, filled};
 use super::mixed::Remarks;
 use super::native::Hints;
+use super::places::Places;
 use super::profile::Probe;
 use crate::annotations::Note;
 use crate::function::sliding::{Sliding, Windows};
@@ -202,12 +203,20 @@ pub(crate) struct Scratch<'b> {
     /// The histograms of the row that was filled last.
     pub cells: CellRow,
     pub(super) budget: &'b Budget,
+    places: Places,
     held: usize,
 }
 
 impl<'b> Scratch<'b> {
     pub fn new(budget: &'b Budget) -> Scratch<'b> {
-        Scratch { samples: Samples::default(), starts: Vec::new(), cells: Vec::new(), budget, held: 0 }
+        Scratch {
+            samples: Samples::default(),
+            starts: Vec::new(),
+            cells: Vec::new(),
+            budget,
+            places: Places::default(),
+            held: 0,
+        }
     }
 
     /// Holds what the buffers have grown to, and so much beside them.
@@ -215,6 +224,7 @@ impl<'b> Scratch<'b> {
         let bytes = self.samples.timestamps.capacity() * size_of::<i64>()
             + self.samples.values.capacity() * size_of::<f64>()
             + self.starts.capacity() * size_of::<i64>()
+            + self.places.bytes()
             + beside;
         let more = bytes.saturating_sub(self.held);
         self.held += more;
@@ -310,11 +320,22 @@ impl<'a> Rows<'a> {
                 });
             }
             Leaf::Instant { looks, lookback, shows } => {
-                let (samples, starts) = read(&*self.set, row, reach, scratch, probe)?;
+                read(&*self.set, row, reach, scratch, probe)?;
+                let Scratch { samples, starts, places, .. } = scratch;
                 if *shows == Shows::Start {
                     self.set.read_starts(row, &samples.timestamps, starts)?;
                 }
-                newest(samples, starts, looks, *lookback, *shows, out);
+                let (values, times) = (&samples.values, &samples.timestamps);
+                let seen = places.find(times, looks, *lookback, out.len());
+                // A staleness marker ends the series, and means that nothing is there.
+                for (slot, seen) in out.iter_mut().zip(seen) {
+                    let newest = seen.newest().and_then(|i| Some((i, *values.get(i)?)));
+                    *slot = match newest {
+                        Some((_, v)) if *shows == Shows::Value => v,
+                        Some((i, v)) if !is_stale(v) => shows.of(times[i], v, starts.get(i)),
+                        _ => ABSENT,
+                    };
+                }
             }
             Leaf::Window(window)
                 if budget.visits().is_none() && window.fill_from_levels(&*self.set, row, budget, out)? =>
@@ -410,7 +431,7 @@ impl<'a> Rows<'a> {
         scratch: &mut Scratch<'_>,
         out: &mut [f64],
     ) -> Result<()> {
-        let Scratch { samples, starts, budget, .. } = scratch;
+        let Scratch { samples, starts, budget, places, .. } = scratch;
         samples.drop_stale(0);
         match &self.leaf {
             Leaf::Instant { .. } => {}
@@ -424,7 +445,7 @@ impl<'a> Rows<'a> {
                 }
                 match window.edges {
                     Some(edges) => edges.slide(window, samples, starts, out),
-                    None => window.slide(samples, starts, budget, out)?,
+                    None => window.slide(samples, starts, places, budget, out)?,
                 }
             }
         }
@@ -495,26 +516,6 @@ impl Shows {
             Shows::Time => time as f64 / 1000.0,
             Shows::Start => start.map_or(0.0, |start| *start as f64 / 1000.0),
         }
-    }
-}
-
-/// The newest sample in `(t - lookback, t]` of every look; a staleness marker ends the series.
-fn newest(samples: &Samples, starts: &[i64], looks: &Looks, lookback: i64, shows: Shows, out: &mut [f64]) {
-    let (ts, values) = (&samples.timestamps[..], &samples.values[..]);
-    let mut next = 0;
-    let mut look = |t: i64| {
-        while next < ts.len() && ts[next] <= t {
-            next += 1;
-        }
-        match next.checked_sub(1) {
-            Some(i) if ts[i] > t.saturating_sub(lookback) && !is_stale(values[i]) => {
-                shows.of(ts[i], values[i], starts.get(i))
-            }
-            _ => ABSENT,
-        }
-    };
-    for (i, slot) in out.iter_mut().enumerate() {
-        *slot = look(looks.time(i));
     }
 }
 
@@ -668,26 +669,33 @@ impl WindowLeaf<'_> {
     }
 
     /// Two edges move over the samples, step by step.
-    fn slide(&self, samples: &Samples, starts: &[i64], budget: &Budget, out: &mut [f64]) -> Result<()> {
+    fn slide(
+        &self,
+        samples: &Samples,
+        starts: &[i64],
+        places: &mut Places,
+        budget: &Budget,
+        out: &mut [f64],
+    ) -> Result<()> {
         if samples.is_empty() {
             out.fill(ABSENT);
             return Ok(());
         }
         let ts = &samples.timestamps[..];
         let mut windows = Windows::new(self.kernel, self.sliding, ts, &samples.values, starts);
-        let (mut seen, mut work) = (Moving::default(), 0);
-        for (i, slot) in out.iter_mut().enumerate() {
-            let end = self.looks.time(i);
-            let start = end.saturating_sub(self.range);
-            seen.advance(ts, start, end);
+        let mut work = 0;
+        let seen = places.find(ts, &self.looks, self.range, out.len());
+        for (i, (slot, seen)) in out.iter_mut().zip(seen).enumerate() {
             // A window may hold years: a row of them can take long.
-            work += seen.high - seen.low + WORK_OF_WINDOW;
+            work += seen.len() + WORK_OF_WINDOW;
             if work >= WORK_PER_CHECK {
                 budget.check()?;
                 work = 0;
             }
             *slot = ABSENT;
             if !seen.is_empty() {
+                let end = self.looks.time(i);
+                let start = end.saturating_sub(self.range);
                 let (at, args) = (self.grid.time(i), self.args.at(i));
                 let bounds = Window { timestamps: &[], values: &[], starts: &[], start, end, at, args };
                 if let Some(value) = windows.eval(seen.low..seen.high, &bounds) {
@@ -696,30 +704,5 @@ impl WindowLeaf<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// A range of samples that moves on with the steps.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Moving {
-    pub low: usize,
-    pub high: usize,
-}
-
-impl Moving {
-    /// To the samples in `(from, to]`, neither of which goes back.
-    #[inline]
-    pub fn advance(&mut self, times: &[i64], from: i64, to: i64) {
-        while self.high < times.len() && times[self.high] <= to {
-            self.high += 1;
-        }
-        while self.low < self.high && times[self.low] <= from {
-            self.low += 1;
-        }
-    }
-
-    #[inline]
-    pub fn is_empty(self) -> bool {
-        self.low == self.high
     }
 }

@@ -115,8 +115,19 @@ impl<'a> Windows<'a> {
                 (self.each)(&w)
             }
             State::Extreme { sign, before, best } => {
+                let apart = (1..=samples.start).contains(&before.end);
                 let known =
                     before.start <= samples.start && samples.contains(best) && before.end <= samples.end;
+                if apart {
+                    // Windows that share no samples need no place of the best; numbers are compared without a branch.
+                    let (&first, rest) = values.split_first()?;
+                    if !first.is_nan() {
+                        let signed = rest.iter().map(|v| v * *sign);
+                        let top = signed.fold(first * *sign, |top, v| if v > top { v } else { top });
+                        (*before, *best) = (samples, usize::MAX);
+                        return Some(top * *sign);
+                    }
+                }
                 let from = if known && before.end > *best { before.end } else { samples.start };
                 if from == samples.start {
                     *best = from;
