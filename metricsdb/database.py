@@ -253,6 +253,7 @@ class Database:
         native = NativeDatabase(*self._options, secrets.randbits(64), None, self._upkeep.relief.policy.native)
         self.precision.reinstall(native)
         self.limits.reinstall(native)
+        native.set_importance(self._upkeep.aging.low)
         return native
 
     def _open(self, home: durable.Home) -> NativeDatabase:
