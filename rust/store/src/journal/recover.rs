@@ -290,9 +290,9 @@ impl Replay {
 
     fn replay_run(&mut self, db: &Database, run: &[u64]) -> Result<()> {
         let names = run.iter().map(|&number| Name::Segment(number));
-        let files = names.clone().map(|name| Ok((name, read(&self.files, name)?)));
+        let files = names.map(|name| Ok((name, read(&self.files, name)?)));
         let files: Vec<(Name, Vec<u8>)> = files.collect::<Result<_>>()?;
-        let last = names.last().unwrap_or(Name::Segment(0));
+        let last = Name::Segment(run.last().copied().unwrap_or(0));
         let mut duplicates = db.rules.duplicates;
         let mut frames: Vec<Vec<Frame<'_>>> = vec![Vec::new(); SHARDS];
         for (name, bytes) in &files {
