@@ -341,4 +341,7 @@ fn a_short_chunk_is_written_anew_only_with_few_samples_behind_it() {
         let grown = grown(&last, ValueKind::Float, &times, &bits, &shared).unwrap();
         assert_eq!(grown.map(|chunk| chunk.count()), is_one.then_some(100 + count as usize));
     }
+    // A step that no regular chunk has.
+    let far = grown(&last, ValueKind::Float, &[(1 << 62) + 99_000], &bits[..1], &shared).unwrap();
+    assert_eq!(far.map(|chunk| (chunk.count(), chunk.last())), Some((101, (1 << 62) + 99_000)));
 }

@@ -104,6 +104,7 @@ fn forged_records_of_a_journal_are_refused() {
         (Kind::Roll, roll(&[], &[&[0; 17][..], &[4], &varints(&[1 << 40])].concat()), "more buckets"),
         (Kind::Series, labels(b"job\xffa\xffjob\xffb\xff"), "job"),
         (Kind::Metadata, vec![1, b'm', 0, 2, 0xff, 0], "not UTF-8"),
+        (Kind::Histograms, vec![0, 0, 1, 7], "corrupt"),
         (Kind::Gone, no_row(1), "no such row"),
         (Kind::Gone, varints(&[many]), "more rows"),
         (Kind::Cut, vec![7], "no such cut"),
@@ -185,6 +186,7 @@ fn forged_parts_of_a_checkpoint_are_refused() {
             "longer than any",
         ),
         (Kind::Open, m, large_open, "larger than a page"),
+        (Kind::SealedHistograms, m, vec![0, 0, 1, 0], "corrupt"),
         (Kind::Rollups, m, no_width, "no width"),
     ];
     for (kind, shard, payload, expected) in cases {
