@@ -56,19 +56,22 @@ hostile: build
 # syntax; of alerts in Python. Needs `rustup component add llvm-tools`; branches need a compiler that takes unstable
 # options, hence the variable.
 COVERAGE := $(CURDIR)/target/coverage
-STORED := $(addprefix rust/store/src/,journal sealed.rs head.rs chunk/build.rs chunk/grow.rs expire.rs cut.rs densify.rs)
+UNTESTED := -ignore-filename-regex='/tests?[/.]|/testing\.rs'
+STORED := $(addprefix rust/store/src/,journal sealed.rs head.rs chunk/build.rs chunk/grow.rs expire.rs cut.rs densify.rs \
+	epoch.rs memory/limit.rs memory/importance.rs)
 ALERTS := $(filter-out %/tests.rs,$(wildcard rust/query/src/alert/*.rs)) rust/query/src/syntax/statement \
 	$(addprefix rust/query/src/syntax/parser/,clause.rs statement.rs)
 ALERT_TESTS := tests/unit/alerts $(wildcard tests/unit/test_alert*.py) tests/unit/test_rule_tests.py tests/unit/test_timelines.py \
 	tests/unit/test_docs.py tests/server/test_rules.py tests/server/test_silences.py tests/peers/test_templates.py \
 	tests/faults/test_kill_delivery.py
 coverage: build
-	$(call covered,store,journal chunk cut densify expire head sealed,$(STORED))
+	$(call covered,store,,$(STORED))
 	$(call covered,query,alert statements,$(ALERTS))
 	$(BIN)/python -m pytest -q --cov --cov-report= $(ALERT_TESTS)
 	$(BIN)/python -m coverage report --include='metricsdb/alerts/*' --show-missing --skip-covered
 
-# A crate, filters of its tests, the files to look at: a table, and lines-<crate>.txt with counts.
+# A crate, filters of its tests (none: all), the files to look at: a table without files of tests, totals last, and lines-<crate>.txt
+# with counts.
 define covered
 	rm -rf $(COVERAGE)/raw
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Cinstrument-coverage -Zcoverage-options=branch' \
@@ -77,8 +80,8 @@ define covered
 	llvm=$$(echo $$(rustc --print sysroot)/lib/rustlib/*/bin); \
 	tests=$$(ls -t $(COVERAGE)/debug/deps/metricsdb_$(1)-* | grep -v '\.d$$' | head -1); \
 	$$llvm/llvm-profdata merge -sparse $(COVERAGE)/raw/*.profraw -o $(COVERAGE)/all.profdata && \
-	$$llvm/llvm-cov report $$tests -instr-profile=$(COVERAGE)/all.profdata --show-branch-summary $(3) && \
-	$$llvm/llvm-cov show $$tests -instr-profile=$(COVERAGE)/all.profdata --show-branches=count $(3) > $(COVERAGE)/lines-$(1).txt
+	$$llvm/llvm-cov report $$tests -instr-profile=$(COVERAGE)/all.profdata --show-branch-summary $(UNTESTED) $(3) && \
+	$$llvm/llvm-cov show $$tests -instr-profile=$(COVERAGE)/all.profdata --show-branches=count $(UNTESTED) $(3) > $(COVERAGE)/lines-$(1).txt
 endef
 
 bench: build

@@ -109,9 +109,8 @@ class Database:
 
     ``memory_limit`` (``"4GiB"``, bytes; None: none) bounds what the database holds: data, index, queries, answers that
     are kept, bodies on their way in. Beyond ``memory_soft`` of it, ``tick`` makes room: ``evict="oldest"`` drops the
-    oldest samples, but none of the last ``evict_keep``; ``"never"`` drops none. Where that is not enough, batch queries
-    are refused first, then queries, new series, samples, alert queries last (docs/operations.md). ``retention`` says
-    how long samples stay, and where: ``"15d"``, or rules by selector (``db.retention``, docs/retention.md).
+    oldest samples, but none of the last ``evict_keep``; ``"never"`` drops none. What is too much then is refused by
+    steps (docs/operations.md). ``retention`` says how long samples stay, where: ``"15d"``, rules (docs/retention.md).
 
     ``cold`` is an object store with older samples (a URL, a path, or an obstore store), which queries read where they
     need to; ``cold_cache`` bytes of what they needed are kept in memory (docs/tiers.md).
@@ -201,8 +200,10 @@ class Database:
         if self._cold is not None:
             self._tiers.catalogs = (self._cold.catalog,)
         directory, sync = (None, False) if self._home is None else (self._home.path, self._home.mode != "none")
-        sight = self._tiers.queries
-        self.alerts = Alerts(lambda: self._native, self._clock, self._lookback_ms, alerts_every, directory, sync, sight)
+        self.alerts = Alerts(
+            lambda: self._native, self._clock, self._lookback_ms, alerts_every, directory, sync, self._tiers.queries,
+            lambda: self._store if self._hindrance() else None,
+        )  # fmt: skip
         self.incident: incidents.Incident | None = None
         self._pins = incidents.Pins(self, self._clock, directory)
         self._upkeep.aging.log = departures(directory)
@@ -236,12 +237,10 @@ class Database:
 
     def _movers(self) -> list[Mover]:
         """Who changes what lies outside of memory."""
-        cold = None if self._cold is None else self._cold.mover
-        return [mover for mover in (cold, self._pins.mover) if mover is not None]
+        return [tier.mover for tier in (self._cold, self._pins) if tier is not None and tier.mover is not None]
 
     def _carry(self, now_ms: int | None = None) -> None:
-        """What is due between memory and stores of cold and pinned samples: it may wait for the network, so it holds up
-        no alert."""
+        """What is due between memory and stores of cold and pinned samples: no alert waits for their network."""
         if self._hindrance() is not None:
             return
         at = self.now_ms() if now_ms is None else now_ms
@@ -254,6 +253,7 @@ class Database:
         native = NativeDatabase(*self._options, secrets.randbits(64), None, self._upkeep.relief.policy.native)
         self.precision.reinstall(native)
         self.limits.reinstall(native)
+        native.set_importance(self._upkeep.aging.low)
         return native
 
     def _open(self, home: durable.Home) -> NativeDatabase:

@@ -66,6 +66,8 @@ class Retention:
                 "give Database(cold=…), or end the line in memory"
             )
         self._aging.use(rules)
+        # Not `_native`: while a directory is still read, too, it has to be known who is refused first.
+        self._db._store.set_importance(self._aging.low)
         if self._db._cold is not None:
             self._db._cold.hurry()
 

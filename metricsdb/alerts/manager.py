@@ -44,6 +44,8 @@ log = logging.getLogger("metricsdb.alerts")
 
 # Lints that nobody can mean: `install` refuses them.
 REFUSED = frozenset({"never_fires"})
+# Those that look at the statement alone.
+OF_TEXT = frozenset({"never_fires", "always_fires", "clear_while_firing"})
 # `Alerts.list` hides the type of this name.
 Names = list[str]
 Mutings = list[Muting]
@@ -68,7 +70,11 @@ class Alerts:
         directory: Path | None = None,
         sync: bool = True,
         sight: Sight | None = None,
+        early: Callable[[], NativeDatabase | None] = lambda: None,
     ) -> None:
+        """``early``: the store while its directory is still read, which takes writes by then; None: it answers, too."""
+        self._early = early
+        self._unfilled: list[tuple[Group, Rule]] = []
         self._sight: Sight = sight or (lambda _exprs, _times: native())
         self._native, self._clock, self._lookback_ms = native, clock, lookback_ms
         self._every_ms = duration_ms(every, "every")
@@ -102,7 +108,8 @@ class Alerts:
         A `GROUP` replaces the whole group; statements outside of groups join the group ``default``, which is evaluated
         every minute unless the manager was made otherwise. A statement whose text is as it was keeps its state. Raises
         ``ParseError``; ``ConfigError`` for one that can never fire, and for an unknown interval or alert of `DURING`
-        and `INHIBITED BY`. Nothing is installed then.
+        and `INHIBITED BY`. Nothing is installed then. While the directory is still being read, nothing waits for it:
+        only remarks on the statements themselves are given, and `BACKFILL` is done before the first evaluation.
         """
         with self._lock:
             fresh = groups_of(statements, self._every_ms)
@@ -178,6 +185,9 @@ class Alerts:
         return export.installed(self.groups())
 
     def _backfill(self, group: Group, rules: Sequence[Rule]) -> None:
+        if self._early() is not None:
+            self._unfilled += [(group, rule) for rule in rules]
+            return
         now_ms = self._clock.now_ms()
         for rule in rules:
             if rule.record is None or rule.backfill_ms is None:
@@ -197,12 +207,14 @@ class Alerts:
         times = (now_ms, now_ms, 0, self._lookback_ms)
         rules = [rule for group in (*self._groups.values(), *fresh) for rule in group.rules]
         recorded = [rule.name for rule in rules if rule.kind == "record"]
+        early = self._early()
         return [
             Lint(rule.name, *found)
             for group in fresh
             for rule in group.rules
             for alert in rule.alerts
-            for found in alert.lint(self._sight(alert.queries, times), now_ms, self._lookback_ms, recorded)
+            for found in alert.lint(early or self._sight(alert.queries, times), now_ms, self._lookback_ms, recorded)
+            if early is None or found[0] in OF_TEXT
         ]
 
     def remove(self, name: str, group: str | None = None) -> None:
@@ -227,7 +239,7 @@ class Alerts:
         """The series of a rule that is no more end at the evaluation after its last."""
         last = group.evaluated_ms if rule.evaluated_ms is None else rule.evaluated_ms
         if last is not None:
-            self._native().end_alerts(rule.alerts, last + group.every_ms - group.offset_ms)
+            (self._early() or self._native()).end_alerts(rule.alerts, last + group.every_ms - group.offset_ms)
 
     def groups(self) -> Groups:
         """What is installed, to be read."""
@@ -300,6 +312,10 @@ class Alerts:
         """Evaluates the groups that are due, once each, and delivers; evaluations that nobody called for are counted as
         missed. Returns how many groups were due."""
         with self._lock:
+            while self._unfilled:
+                group, rule = self._unfilled.pop(0)
+                if any(rule is kept for kept in self._groups.get(group.name, group).rules):
+                    self._backfill(group, [rule])
             due = [(group, at) for group in self._groups.values() if (at := group.due(now_ms)) is not None]
             if due and not self._resumed:
                 self._resume()

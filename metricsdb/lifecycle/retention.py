@@ -66,7 +66,7 @@ class RetentionRule:
 
     ``max_bytes`` and ``max_share`` (of what all series hold) bound what its series hold in memory: the oldest samples
     leave sooner then. Where memory is short, series of ``low`` ``importance`` lose their oldest samples first, those of
-    ``high`` last.
+    ``high`` last; where that is not enough, new samples of ``low`` ones are refused before all others.
     """
 
     selector: str
@@ -270,6 +270,11 @@ class Aging:
     def use(self, rules: tuple[RetentionRule, ...]) -> None:
         self.rules = rules
         self._pass_at, self._pressed = -(2**63), {}
+
+    @property
+    def low(self) -> list[tuple[str, bool]]:
+        """Selectors in order, and whether samples of their series are refused first where memory is short."""
+        return [(rule.selector, rule.importance == "low") for rule in self.rules]
 
     def moving(self, now_ms: int) -> list[tuple[str, int | None]]:
         """Selectors, and the time before which their samples go from memory to the cold store (None: they don't)."""

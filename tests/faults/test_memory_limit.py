@@ -18,7 +18,9 @@ from metricsdb.testing import FakeClock
 from tests.server.remote_write import body
 
 T0 = 1_700_000_000
-STEPS = ["batch_queries", "queries", "new_series", "samples"]
+STEPS = ["batch_queries", "queries", "new_series", "low_samples", "samples"]
+# Half the pods are of a batch job whose samples may be refused before others.
+LOW = [{"selector": '{class="batch"}', "keep": "400d", "importance": "low"}, {"selector": "", "keep": "400d"}]
 
 
 def stats(db: mdb.Database) -> dict[str, int]:
@@ -33,6 +35,12 @@ def steps(db: mdb.Database) -> dict[str, tuple[int, int]]:
 def small(limit: str = "8MiB", **options: object) -> tuple[mdb.Database, mdb.database.Refs]:
     db = mdb.Database(clock=FakeClock(T0 * 1000), memory_limit=limit, **options)
     return db, db.register([{"__name__": "m", "i": str(i)} for i in range(200)])
+
+
+def with_low(**options: object) -> tuple[mdb.Database, mdb.database.Refs, mdb.database.Refs]:
+    """A database whose series of class batch are of low importance: and references of others, and of these."""
+    db, refs = small(evict="never", retention=LOW, **options)
+    return db, refs, db.register([{"__name__": "b", "i": str(i), "class": "batch"} for i in range(200)])
 
 
 class Writer:
@@ -66,7 +74,7 @@ def refused(work: Callable[[], object], error: type[mdb.MetricsDBError]) -> bool
 
 
 def test_the_steps_are_refused_in_their_order_and_alerts_last():
-    db, refs = small(evict="never")
+    db, refs, low = with_low()
     writer = Writer(db, refs)
     known, new = {"__name__": "m", "i": "7"}, iter(range(10))
     seen: list[list[str]] = []
@@ -83,16 +91,17 @@ def test_the_steps_are_refused_in_their_order_and_alerts_last():
             "batch_queries": refused(lambda: db.query("sum(m)", priority="batch"), mdb.QueryRejected),
             "queries": refused(lambda: db.query("sum(m)"), mdb.QueryRejected),
             "new_series": refused(lambda: db.register([{"__name__": "n", "n": str(next(new))}]), mdb.MemoryLimit),
+            "low_samples": refused(lambda: db.append_batch(low[:1], "-5m", [1.0]), mdb.MemoryLimit),
             "samples": refused(lambda: db.append(known, "-5m", 1), mdb.MemoryLimit) if step != "samples" else True,
             "alert_queries": refused(lambda: db.query("sum(m)", priority="alert"), mdb.QueryRejected),
         }
         for name, was in tried.items():
             counted[name] += was and (name, step) != ("samples", "samples")
         seen.append([name for name, was in tried.items() if was])
-    assert seen[:4] == [STEPS[:n] for n in range(1, 5)]
-    assert "alert_queries" not in seen[4]
+    assert seen[:5] == [STEPS[:n] for n in range(1, 6)]
+    assert "alert_queries" not in seen[5]
     assert {name: count for name, (_, count) in steps(db).items()} == counted
-    assert stats(db)["samples"] == writer.accepted + 1, "the single one was taken, until nothing was"
+    assert stats(db)["samples"] == writer.accepted + 2, "one of each kind was taken, until none was"
 
 
 def test_without_a_limit_nothing_is_refused_and_nothing_leaves():
@@ -117,6 +126,70 @@ def test_a_refused_series_leaves_nothing_and_its_neighbours_are_taken():
     after = stats(db)
     assert (after["symbols"], after["series"]) == (before["symbols"], before["series"])
     assert after["refused_new_series"] == 100
+
+
+def test_alerts_see_their_series_while_those_of_low_importance_are_refused():
+    db, refs, low = with_low(idle_cpu=0)
+    db.alerts.install("ALERT TooMuch WHEN max(m) > 2")
+    writer = Writer(db, refs)
+    writer.fill(lambda held: held >= steps(db)["low_samples"][0])
+    both = [*refs[:5], *low[:5]]
+    report = db.append_batch(both, writer.at, [3.0] * 10)
+    assert report.accepted == report.rejected["memory_limit"].count == 5
+    assert "samples of low importance are refused; try again in 5 s" in report.rejected["memory_limit"].example
+    db._clock.move(writer.at + 60 - T0)
+    db.tick()
+    assert db.alerts.active()["state"].to_list() == ["firing"]
+    assert db.query("count(b)", writer.at, priority="alert").is_empty()
+    assert stats(db)["refused_low_samples"] == 5
+    assert 'metricsdb_memory_refused_total{step="low_samples"} 5' in served(db, "GET", "/metrics").text
+    db.retention.use("400d")
+    assert db.append_batch(both, writer.at, [4.0] * 10).accepted == 10, "without classes all are alike"
+    db._native.check()
+
+
+def test_what_was_refused_comes_in_again_once_there_is_room_and_nothing_else_is_missing(tmp_path):
+    db, refs, low = with_low(path=tmp_path / "db", durability="batch", idle_cpu=0)
+    writer, sent = Writer(db, refs), 0
+    writer.fill(lambda held: held >= steps(db)["low_samples"][0])
+    for i in range(20):
+        assert refused(lambda at=writer.at + i: db.append_batch(low, at, [1.0] * len(low)), mdb.MemoryLimit)
+        sent += len(low)
+    assert stats(db)["refused_low_samples"] == sent
+    accepted = writer.accepted
+    db.delete("m", T0, (T0 + writer.at) // 2)
+    db.tick()
+    gone = accepted - stats(db)["samples"]
+    assert gone > 0
+    assert db.append_batch(low, writer.at, [1.0] * len(low)).accepted == len(low), "there is room"
+    db.close()
+    again = mdb.Database(tmp_path / "db", memory_limit="8MiB", retention=LOW, clock=FakeClock(T0 * 1000))
+    assert stats(again)["samples"] == accepted - gone + len(low)
+    Writer(again, again.register([{"__name__": "m", "i": str(i)} for i in range(200)]), writer.at).fill(
+        lambda held: held >= steps(again)["low_samples"][0]
+    )
+    with pytest.raises(mdb.MemoryLimit, match="low importance"):
+        again.append({"__name__": "b", "i": "3", "class": "batch"}, writer.at + 30, 1)
+    again.close()
+
+
+def test_over_http_a_body_says_which_part_of_it_is_to_come_again():
+    db, refs, _ = with_low()
+    Writer(db, refs).fill(lambda held: held >= steps(db)["low_samples"][0])
+    normal = ({"__name__": "m", "i": "3"}, [((T0 - 9) * 1000, 1.0)])
+    low = ({"__name__": "b", "i": "3", "class": "batch"}, [((T0 - 9) * 1000, 1.0)])
+    partly = served(db, "POST", "/api/v1/write", content=body([normal, low]))
+    assert (partly.status_code, partly.headers["retry-after"]) == (429, "5")
+    assert partly.text.startswith("1 samples stored, refused: memory_limit: 1")
+    assert "samples of low importance are refused" in partly.text
+    nothing = served(db, "POST", "/api/v1/write", content=body([low]))
+    assert (nothing.status_code, nothing.headers["retry-after"]) == (503, "5")
+    assert "samples of low importance are refused" in nothing.text
+    text = served(db, "POST", "/api/v1/import/prometheus", content=b'b{i="4",class="batch"} 1\nm{i="4"} 1\n')
+    assert text.status_code == 429
+    statsd = db.ingest(b"b:1|g|#i:5,class:batch\n", format="statsd")
+    assert statsd.rejected["memory_limit"].count == 1
+    assert stats(db)["refused_low_samples"] == 4
 
 
 def test_nothing_accepted_is_lost_where_nothing_may_leave():

@@ -127,3 +127,30 @@ def test_the_server_takes_writes_and_says_that_it_is_not_ready(db, directory):
 
     asyncio.run(story())
     assert counts.refused == {"replay": 1}
+
+
+def test_alerts_are_installed_while_the_directory_is_still_read(db, directory):
+    done: list[object] = []
+
+    def install() -> None:
+        done.append(db.alerts.install("ALERT Missing WHEN nothing_of_this_name > 2; RECORD r = sum(m) BACKFILL 10m"))
+        done.append(db.alerts.install("ALERT Missing WHEN m > 2"))
+        db.alerts.remove("Missing")
+        with pytest.raises(ConfigError, match="no value can make"):
+            db.alerts.install("ALERT Never WHEN m > 5 and m < 3")
+        done.append(db.alerts.lint("ALERT Always WHEN 3"))
+
+    installer = threading.Thread(target=install)
+    installer.start()
+    installer.join(30)
+    assert not installer.is_alive(), "it waits for the directory"
+    first, second, lints = done
+    assert (first.added, first.lints, second.replaced) == (("Missing", "r"), (), ("Missing",))
+    assert [lint.check for lint in lints] == ["always_fires"]
+    db.append({"__name__": "m"}, "-5m", 7.0)
+    directory.go.release(3)
+    assert db.query("m", "-5m")["value"].to_list() == [7.0]
+    assert db.query("count_over_time(r[1h])").is_empty()
+    db.tick()
+    assert db.query("count_over_time(r[1h])")["value"][0] >= 4, "what was to be filled is"
+    assert [lint.check for lint in db.alerts.lint("ALERT Missing WHEN nothing_of_this_name > 2")] == ["unknown_metric"]

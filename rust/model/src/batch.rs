@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::histogram::Histogram;
 use crate::labels::{LabelError, Labels, LabelsBuilder};
+use crate::memory::Step;
 use crate::sample::Values;
 
 /// The samples of one request. Labels stay in the bytes that the sender wrote: a known series is found
@@ -195,6 +196,8 @@ pub struct WriteReport {
     pub rejected: Vec<Rejected>,
     /// Why what was accepted is not as durable as the mode of the database promises; `None` where it is.
     pub not_durable: Option<String>,
+    /// The last step of the memory limit that refused something; `None` where none did.
+    pub refused_at: Option<Step>,
 }
 
 impl WriteReport {
@@ -212,6 +215,14 @@ impl WriteReport {
         }
     }
 
+    /// As `reject`, of samples for which memory is short.
+    pub fn refuse(&mut self, step: Step, count: u64, example: impl FnOnce() -> String) {
+        if count > 0 {
+            self.refused_at = self.refused_at.max(Some(step));
+        }
+        self.reject(Reason::MemoryLimit, count, example);
+    }
+
     pub fn rejected_total(&self) -> u64 {
         self.rejected.iter().map(|r| r.count).sum()
     }
@@ -223,6 +234,7 @@ impl WriteReport {
         self.out_of_order += other.out_of_order;
         self.series_created += other.series_created;
         self.not_durable = self.not_durable.take().or(other.not_durable);
+        self.refused_at = self.refused_at.max(other.refused_at);
         for r in other.rejected {
             self.reject(r.reason, r.count, || r.example);
         }

@@ -15,11 +15,13 @@ const ALERT_PART: u64 = 20;
 const ALERT_BYTES: u64 = 16 << 20;
 
 /// Who is refused, in the order of refusal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     BatchQueries,
     Queries,
     NewSeries,
+    /// Of series of low importance.
+    LowSamples,
     Samples,
     /// Bodies that are refused before anybody looks into them.
     Bodies,
@@ -27,14 +29,22 @@ pub enum Step {
 }
 
 impl Step {
-    pub const ALL: [Step; 6] =
-        [Step::BatchQueries, Step::Queries, Step::NewSeries, Step::Samples, Step::Bodies, Step::AlertQueries];
+    pub const ALL: [Step; 7] = [
+        Step::BatchQueries,
+        Step::Queries,
+        Step::NewSeries,
+        Step::LowSamples,
+        Step::Samples,
+        Step::Bodies,
+        Step::AlertQueries,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Step::BatchQueries => "batch_queries",
             Step::Queries => "queries",
             Step::NewSeries => "new_series",
+            Step::LowSamples => "low_samples",
             Step::Samples => "samples",
             Step::Bodies => "bodies",
             Step::AlertQueries => "alert_queries",
@@ -47,6 +57,7 @@ impl Step {
             Step::BatchQueries => "queries of class batch",
             Step::Queries => "queries of class query",
             Step::NewSeries => "new series",
+            Step::LowSamples => "samples of low importance",
             Step::Samples => "samples",
             Step::Bodies => "bodies",
             Step::AlertQueries => "queries of class alert",
@@ -54,7 +65,7 @@ impl Step {
     }
 
     pub fn is_write(self) -> bool {
-        matches!(self, Step::NewSeries | Step::Samples | Step::Bodies)
+        matches!(self, Step::NewSeries | Step::LowSamples | Step::Samples | Step::Bodies)
     }
 
     /// When it is worth another try: queries end soon, room for samples comes with the upkeep.
@@ -148,6 +159,7 @@ impl MemoryLimit {
             Step::BatchQueries => self.soft + between / 4,
             Step::Queries => self.soft + between / 2,
             Step::NewSeries => self.soft + between / 4 * 3,
+            Step::LowSamples => self.soft + between / 8 * 7,
             Step::Samples | Step::Bodies => self.limit,
             Step::AlertQueries => self.limit.saturating_add(self.limit / ALERT_PART + ALERT_BYTES),
         }
@@ -258,7 +270,7 @@ mod tests {
         let alerts = memory.threshold(Step::AlertQueries);
         assert_eq!(alerts, 1050 + (16 << 20));
         for (stored, refused) in
-            [(0, 0), (849, 0), (850, 1), (900, 2), (950, 3), (1000, 5), (alerts - 1, 5), (alerts, 6)]
+            [(849, 0), (850, 1), (900, 2), (950, 3), (975, 4), (1000, 6), (alerts - 1, 6), (alerts, 7)]
         {
             memory.set_stored(stored);
             let by_step = Step::ALL.map(|step| memory.admit(step, 0).is_err());
@@ -288,6 +300,6 @@ mod tests {
         drop((a, b, body));
         assert_eq!(memory.shares().total(), 150);
         memory.count_refused(Step::Samples, 3);
-        assert_eq!(memory.refused().map(|r| r.1).collect::<Vec<_>>(), [0, 0, 0, 3, 1, 0]);
+        assert_eq!(memory.refused().map(|r| r.1).collect::<Vec<_>>(), [0, 0, 0, 0, 3, 1, 0]);
     }
 }

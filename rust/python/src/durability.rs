@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use metricsdb_model::memory::Step;
-use metricsdb_model::{Error, Reason, Result, WriteReport};
+use metricsdb_model::{Error, Result, WriteReport};
 use metricsdb_query::syntax;
 use metricsdb_store::journal::{Durability, Files, Lost, Opening, Progress, Replay, Skipped};
 use metricsdb_store::{Database, Options};
@@ -45,10 +44,10 @@ impl NativeDatabase {
             Some(message) if self.store.durability() == Some(Durability::Batch) => {
                 Err(Error::NotDurable { message })
             }
-            _ if report.accepted == 0 && report.rejected.iter().any(|r| r.reason == Reason::MemoryLimit) => {
-                Err(self.memory.refusal(Step::Samples))
-            }
-            _ => Ok(report),
+            _ => match report.refused_at {
+                Some(step) if report.accepted == 0 => Err(self.memory.refusal(step)),
+                _ => Ok(report),
+            },
         }
     }
 }

@@ -28,6 +28,7 @@ impl NativeDatabase {
             "refused_batch_queries",
             "refused_queries",
             "refused_new_series",
+            "refused_low_samples",
             "refused_samples",
             "refused_bodies",
             "refused_alert_queries",

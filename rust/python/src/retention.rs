@@ -2,7 +2,9 @@
 
 use metricsdb_model::order::sort_owned;
 use metricsdb_model::{Budget, Labels, Predicate, Result, TimeRange, ValueKind};
-use metricsdb_store::{AgeRule, Expired, Exported, Imported, SHARDS, decode_histogram, encode_histogram};
+use metricsdb_store::{
+    AgeRule, Expired, Exported, ImportanceRule, Imported, SHARDS, decode_histogram, encode_histogram,
+};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use polars::prelude::*;
 use pyo3::prelude::*;
@@ -47,6 +49,16 @@ impl NativeDatabase {
             let rules: Vec<AgeRule> = rules.iter().map(rule).collect::<Result<_>>()?;
             let (each, all) = self.store.expire(&rules, &Budget::unlimited())?;
             Ok((each.into_iter().map(done).collect(), done(all)))
+        })
+    }
+
+    /// Whose samples are refused first where memory is short: selectors in order, and whether their series are low.
+    fn set_importance(&self, py: Python<'_>, rules: Vec<(String, bool)>) -> PyResult<()> {
+        call::short(py, || {
+            let rule = |(selector, is_low): &(String, bool)| {
+                Ok(ImportanceRule { predicate: predicate(selector)?, is_low: *is_low })
+            };
+            self.store.set_importance(rules.iter().map(rule).collect::<Result<_>>()?)
         })
     }
 

@@ -152,12 +152,13 @@ impl Shard {
         Ok(())
     }
 
-    /// Whether a row has something that a cut of this range may take, by the heads of its chunks.
+    /// Whether a row has something that a cut of this range may take, by the heads of its chunks: one without a series has
+    /// nothing.
     fn may_have(&self, row: u32, range: TimeRange) -> bool {
-        self.series.has(row) && self.span(row).is_some_and(|span| span.overlaps(range))
+        self.span(row).is_some_and(|span| span.overlaps(range))
     }
 
-    /// Whether samples before a time are there; of a row with records, those that these can stand for.
+    /// Whether samples before a time are there, likewise; of a row with records, those that these can stand for.
     fn has_before(&self, row: u32, before: i64) -> bool {
         match self.rollups.get(row) {
             Some(series) => {
@@ -288,9 +289,7 @@ impl Database {
             let mut shard = self.shard(number);
             let due = |row: &u32| match taking {
                 Taking::Everything => shard.may_have(*row, range),
-                Taking::Stood => {
-                    shard.series.has(*row) && shard.has_before(*row, range.end.saturating_add(1))
-                }
+                Taking::Stood => shard.has_before(*row, range.end.saturating_add(1)),
             };
             let due: Vec<u32> = rows.iter().copied().filter(due).collect();
             self.cut_rows(&mut shard, &due, range, taking, burial, &mut work, swept)?;
@@ -341,18 +340,18 @@ impl Database {
         rolled: bool,
         budget: &Budget,
     ) -> Result<(Vec<bool>, Expired)> {
-        let mut of_shards: HashMap<usize, Vec<usize>> = HashMap::new();
-        for (at, (id, _)) in series.iter().enumerate() {
-            if let Some(known) = id.known() {
-                of_shards.entry(place_of(known).0).or_default().push(at);
+        let mut of_shards: HashMap<usize, Vec<(usize, u64, u64)>> = HashMap::new();
+        for (at, &(id, digest)) in series.iter().enumerate() {
+            if let Some(known) = (&id).known() {
+                of_shards.entry(place_of(known).0).or_default().push((at, id, digest));
             }
         }
         let burial = self.next_burial();
-        let drop_some = |(number, places): (usize, Vec<usize>)| {
+        let drop_some = |(number, copies): (usize, Vec<(usize, u64, u64)>)| {
             let (mut swept, mut dropped) = (Swept::default(), Vec::new());
-            let outcome = places.chunks(ROWS_HELD).try_for_each(|some| {
+            let outcome = copies.chunks(ROWS_HELD).try_for_each(|some| {
                 budget.check()?;
-                self.drop_same(number, some, series, (range, rolled), burial, &mut swept, &mut dropped)
+                self.drop_same(number, some, (range, rolled), burial, &mut swept, &mut dropped)
             });
             (dropped, (number, swept, outcome))
         };
@@ -363,21 +362,19 @@ impl Database {
         Ok((gone, self.swept(burial, swept)?))
     }
 
-    #[allow(clippy::too_many_arguments)] // as above
+    /// `copies`: the places of series in what was given, their ids and digests.
     fn drop_same(
         &self,
         number: usize,
-        places: &[usize],
-        series: &[(u64, u64)],
+        copies: &[(usize, u64, u64)],
         (range, rolled): (TimeRange, bool),
         burial: u64,
         swept: &mut Swept,
         dropped: &mut Vec<usize>,
     ) -> Result<()> {
         let mut shard = self.shard(number);
-        let mut same = Vec::with_capacity(places.len());
-        for &at in places {
-            let Some(&(id, digest)) = series.get(at) else { continue };
+        let mut same = Vec::with_capacity(copies.len());
+        for &(at, id, digest) in copies {
             let row = place_of(id as u32).1;
             let known = shard.series.has_of(row, (&id).generation()) && !same.contains(&row);
             let taken = if known { shard.take(row, range, rolled) } else { None };

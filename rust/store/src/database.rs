@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+use metricsdb_model::memory::Step;
 use metricsdb_model::{
     Batch, BatchHistogram, Columns, Counter, Error, Labels, LabelsBuilder, MemoryLimit, Metadata, MetricType,
     Reason, Result, ValueKind, Values, WriteReport,
@@ -23,7 +24,7 @@ use crate::journal::Journal;
 use crate::labelsets::Shapes;
 use crate::late::DuplicatePolicy;
 use crate::limits::{FoldedSample, Found, Limits, is_source, refused, refused_rule};
-use crate::memory::Meter;
+use crate::memory::{Importance, Meter};
 use crate::metadata::MetadataStore;
 use crate::precision::PrecisionRules;
 use crate::raw::{FREE, RawHasher, RawTable};
@@ -99,6 +100,7 @@ pub struct Database {
     /// None, unless `limit_memory` says otherwise.
     pub(crate) limit: Arc<MemoryLimit>,
     pub(crate) meter: Meter,
+    pub(crate) importance: Importance,
     /// `None` for one that lives in memory alone.
     pub(crate) journal: Option<Journal>,
 }
@@ -171,6 +173,7 @@ impl Database {
             limits: Limits::new(options.raw_hash_key),
             limit: Arc::default(),
             meter: Meter::default(),
+            importance: Importance::default(),
             journal: None,
         }
     }
@@ -468,7 +471,10 @@ impl Database {
                 }
                 Err(refusal) => {
                     let lost = series.samples.len() as u64 + histograms;
-                    report.reject(refusal.reason, lost, || refusal.message);
+                    match refusal.reason {
+                        Reason::MemoryLimit => report.refuse(Step::NewSeries, lost, || refusal.message),
+                        reason => report.reject(reason, lost, || refusal.message),
+                    }
                     NO_SERIES
                 }
             };
@@ -487,16 +493,24 @@ impl Database {
     ) {
         let Scratch { staged, staged_starts, work, folded, .. } = scratch;
         let mut starts = [0usize; SHARDS + 1];
-        let mut unknown = 0;
+        let mut left_out = 0;
         for ((id, &time), bits) in rows.clone() {
             match id.known() {
                 Some(id) => starts[place_of(id).0 + 1] += 1,
                 None => {
-                    unknown += 1;
+                    left_out += 1;
                     let value = kind.widen(bits);
                     self.take_elsewhere(FoldedSample { id: id.id(), time, value }, folded, report);
                 }
             }
+        }
+        let low = self.refused_low(starts.iter().sum());
+        let known = |id: I| id.known().filter(|id| low.as_ref().is_none_or(|low| !low.contains(*id)));
+        if low.is_some() {
+            let all = rows.clone().filter_map(|((id, _), _)| id.known().filter(|_| known(id).is_none()));
+            let refused = all.map(|id| starts[place_of(id).0 + 1] -= 1).count();
+            self.refuse_low(refused as u64, report);
+            left_out += refused;
         }
         for i in 0..SHARDS {
             starts[i + 1] += starts[i];
@@ -508,10 +522,10 @@ impl Database {
         if staged.len() < total {
             staged.resize(total, Staged { row: 0, generation: 0, time: 0, bits: 0 });
         }
-        stage_starts(rows.clone().filter_map(|((id, _), _)| id.known()), row_starts, starts, staged_starts);
+        stage_starts(rows.clone().map(|((id, _), _)| known(id)), row_starts, starts, staged_starts);
         let (mut next, mut lowest) = (starts, i64::MAX);
         for ((id, &time), bits) in rows {
-            if unknown > 0 && id.known().is_none() {
+            if left_out > 0 && known(id).is_none() {
                 continue;
             }
             let (shard, row) = place_of(id.id() as u32);
@@ -519,18 +533,30 @@ impl Database {
             next[shard] += 1;
             lowest = lowest.min(time);
         }
-        let (staged, staged_starts) = (&staged[..], &staged_starts[..]);
+        let staged_starts = if row_starts.is_empty() { &[] } else { &staged_starts[..] };
+        self.append_staged(&starts, (staged, staged_starts), kind, work, report);
+        self.written.note(lowest);
+    }
+
+    /// Appends samples sorted by shard: those of shard `s` from `starts[s]` to before `starts[s + 1]`, with when their
+    /// counters began, or without.
+    fn append_staged(
+        &self,
+        starts: &[usize; SHARDS + 1],
+        (staged, staged_starts): (&[Staged], &[i64]),
+        kind: ValueKind,
+        work: &mut Work,
+        report: &mut WriteReport,
+    ) {
+        let total = starts[SHARDS];
         self.appended.fetch_add(total as u64, Relaxed);
         let append = |shard: usize, work: &mut Work, report: &mut WriteReport| {
             let of_shard = starts[shard]..starts[shard + 1];
-            let samples = &staged[of_shard.clone()];
-            let since = if row_starts.is_empty() { &[] } else { &staged_starts[of_shard] };
-            self.append_to(shard, samples, since, kind, work, report);
+            let since = staged_starts.get(of_shard.clone()).unwrap_or(&[]);
+            self.append_to(shard, &staged[of_shard], since, kind, work, report);
         };
         if total < PARALLEL_SAMPLES || rayon::current_num_threads() == 1 {
-            (0..SHARDS).for_each(|shard| append(shard, work, report));
-            self.written.note(lowest);
-            return;
+            return (0..SHARDS).for_each(|shard| append(shard, work, report));
         }
         let reports: Vec<WriteReport> = (0..SHARDS)
             .into_par_iter()
@@ -541,7 +567,6 @@ impl Database {
                 report
             })
             .collect();
-        self.written.note(lowest);
         reports.into_iter().for_each(|r| report.merge(r));
     }
 
@@ -591,9 +616,10 @@ fn starts_of<'a>(batch: &'a Batch<'_>, series: usize) -> &'a [i64] {
     batch.starts.get(samples.start as usize..samples.end as usize).unwrap_or(&[])
 }
 
-/// Sorts starts by shard as their samples are: those of shard `s` go to `firsts[s]..firsts[s + 1]`.
+/// Sorts starts by shard as their samples are: those of shard `s` go to `firsts[s]..firsts[s + 1]`. Those of samples that are
+/// not taken have no id.
 fn stage_starts(
-    ids: impl Iterator<Item = u32>,
+    ids: impl Iterator<Item = Option<u32>>,
     starts: &[i64],
     mut firsts: [usize; SHARDS + 1],
     staged: &mut Vec<i64>,
@@ -603,7 +629,7 @@ fn stage_starts(
     }
     staged.resize(firsts[SHARDS].max(staged.len()), 0);
     for (id, &start) in ids.zip(starts) {
-        let (shard, _) = place_of(id);
+        let Some((shard, _)) = id.map(place_of) else { continue };
         staged[firsts[shard]] = start;
         firsts[shard] += 1;
     }

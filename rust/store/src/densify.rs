@@ -224,3 +224,6 @@ impl Database {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

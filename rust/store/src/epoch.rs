@@ -26,8 +26,14 @@ impl Drop for Inside<'_> {
 
 impl Epochs {
     pub fn enter(&self) -> Inside<'_> {
+        self.enter_after(|| ())
+    }
+
+    /// `meanwhile`: what others do between the look at the epoch and the entry.
+    fn enter_after(&self, mut meanwhile: impl FnMut()) -> Inside<'_> {
         loop {
             let now = self.now.load(SeqCst);
+            meanwhile();
             let count = &self.inside[now as usize % 2];
             count.fetch_add(1, SeqCst);
             let inside = Inside { count };
@@ -74,7 +80,19 @@ mod tests {
             assert!(!epochs.is_past(retired));
         }
         drop(reader);
-        assert!(epochs.advance() && epochs.is_past(retired));
+        assert_eq!((epochs.advance(), epochs.is_past(retired)), (true, true));
+    }
+
+    #[test]
+    fn who_enters_while_the_epoch_ends_is_inside_the_next() {
+        let epochs = Epochs::default();
+        let mut ended = false;
+        let reader = epochs.enter_after(|| ended = ended || epochs.advance());
+        let retired = epochs.now();
+        assert_eq!((retired, epochs.advance(), epochs.advance()), (1, true, false));
+        assert!(!epochs.is_past(retired), "it may hold what was taken out of use then");
+        drop(reader);
+        assert_eq!((epochs.advance(), epochs.is_past(retired)), (true, true));
     }
 
     #[test]
@@ -82,8 +100,8 @@ mod tests {
         let epochs = Epochs::default();
         let retired = epochs.now();
         let reader = epochs.enter();
-        assert!(epochs.advance() && !epochs.advance() && !epochs.is_past(retired));
+        assert_eq!((epochs.advance(), epochs.advance(), epochs.is_past(retired)), (true, false, false));
         drop(reader);
-        assert!(epochs.advance() && epochs.is_past(retired));
+        assert_eq!((epochs.advance(), epochs.is_past(retired)), (true, true));
     }
 }

@@ -68,6 +68,15 @@ pub struct Graves {
 }
 
 impl Graves {
+    /// Whether a row is still dying of this burial, which ends it.
+    fn end(&mut self, row: u32, burial: u64) -> bool {
+        let dies = self.dying.get(&row) == Some(&burial);
+        if dies {
+            self.dying.remove(&row);
+        }
+        dies
+    }
+
     /// Marks a row that has just lost its last sample, under the lock under which it did.
     pub(crate) fn mark(&mut self, row: u32, burial: u64) {
         self.dying.insert(row, burial);
@@ -239,11 +248,17 @@ impl Shard {
     }
 }
 
-/// Whether so much of a chunk is old that cutting it is worth it.
+/// Whether so much of a chunk whose end is young is old that cutting it is worth it.
 fn is_cut(chunk: &crate::chunk::Chunk, before: i64) -> bool {
     let (first, last) = (chunk.first() as f64, chunk.last() as f64);
     let old = (before as f64 - first) / (last - first).max(1.0);
-    chunk.first() < before && chunk.last() >= before && old >= 0.5 && chunk.encoded_bytes() > SMALL_BYTES
+    chunk.first() < before && old >= 0.5 && chunk.encoded_bytes() > SMALL_BYTES
+}
+
+/// Ids that stand together by shard, with its number.
+fn by_shard(ids: &[u32]) -> impl Iterator<Item = (usize, &[u32])> {
+    let same = |&a: &u32, &b: &u32| place_of(a).0 == place_of(b).0;
+    ids.chunk_by(same).filter_map(|of_shard| Some((place_of(*of_shard.first()?).0, of_shard)))
 }
 
 impl Database {
@@ -400,15 +415,11 @@ impl Database {
     fn bury_now(&self, ids: &[u32], burial: u64) -> Result<Vec<u32>> {
         let (mut gone, mut texts, mut text) = (Vec::new(), Vec::new(), Vec::new());
         let limits = self.limits.read();
-        for of_shard in ids.chunk_by(|&a, &b| place_of(a).0 == place_of(b).0) {
+        for (number, of_shard) in by_shard(ids) {
             for some in of_shard.chunks(BURIED_HELD) {
-                let Some(&first) = some.first() else { continue };
-                let mut shard = self.shard(place_of(first).0);
+                let mut shard = self.shard(number);
                 let mut rows: Vec<u32> = some.iter().map(|&id| place_of(id).1).collect();
-                rows.retain(|row| {
-                    let dies = shard.graves.dying.get(row) == Some(&burial);
-                    dies && shard.graves.dying.remove(row).is_some() && shard.is_empty_row(*row)
-                });
+                rows.retain(|&row| shard.graves.end(row, burial) && shard.is_empty_row(row));
                 if let Some(journal) = self.journal().filter(|_| !rows.is_empty()) {
                     journal.gone(&mut shard, &rows);
                 }
@@ -440,9 +451,8 @@ impl Database {
     }
 
     fn release(&self, ids: &[u32]) {
-        for of_shard in ids.chunk_by(|&a, &b| place_of(a).0 == place_of(b).0) {
-            let Some(&first) = of_shard.first() else { continue };
-            let mut shard = self.shard(place_of(first).0);
+        for (number, of_shard) in by_shard(ids) {
+            let mut shard = self.shard(number);
             of_shard
                 .iter()
                 .for_each(|&id| shard.release(&self.shapes, place_of(id).1, self.journal.is_some()));

@@ -50,7 +50,8 @@ impl Shard {
         while let Some(rest) = staged.get(at..).filter(|rest| !rest.is_empty()) {
             let run = self.run(rest, kind);
             if run > 0 {
-                self.append_run(&rest[..run], starts.get(at..at + run).unwrap_or(&[]), kind, work)?;
+                let row = rest[0].row;
+                self.append_run(row, &rest[..run], starts.get(at..at + run).unwrap_or(&[]), kind, work)?;
                 at += run;
                 continue;
             }
@@ -124,9 +125,15 @@ impl Shard {
         if goes_on >= RUN { goes_on } else { 0 }
     }
 
-    /// Seals what `run` found, behind what the series has.
-    fn append_run(&mut self, run: &[Staged], starts: &[i64], kind: ValueKind, work: &mut Work) -> Result<()> {
-        let Some(&Staged { row, .. }) = run.first() else { return Ok(()) };
+    /// Seals what `run` found, behind what the series of the row has.
+    fn append_run(
+        &mut self,
+        row: u32,
+        run: &[Staged],
+        starts: &[i64],
+        kind: ValueKind,
+        work: &mut Work,
+    ) -> Result<()> {
         self.seal(row, work)?;
         work.times.clear();
         work.bits.clear();
@@ -139,8 +146,8 @@ impl Shard {
             self.sealed_count.add(&chunk);
             if i > 0 || !goes_on {
                 sealed.push(chunk);
-            } else if let Some(old) = sealed.replace_last(chunk) {
-                self.sealed_count.remove(&old);
+            } else {
+                sealed.replace_last(chunk).iter().for_each(|old| self.sealed_count.remove(old));
             }
         }
         if starts.is_empty() && self.starts.is_empty() {
@@ -252,9 +259,7 @@ impl Shard {
         };
         if let Some(chunk) = larger {
             self.sealed_count.add(&chunk);
-            if let Some(old) = sealed.replace_last(chunk) {
-                self.sealed_count.remove(&old);
-            }
+            sealed.replace_last(chunk).iter().for_each(|old| self.sealed_count.remove(old));
         } else {
             for chunk in chunks_of(kind, &work.times, &work.bits, &self.shared_columns)? {
                 self.sealed_count.add(&chunk);
@@ -286,3 +291,6 @@ fn before_run(rest: &[Staged]) -> usize {
         _ => group,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,7 +57,8 @@ pub use late::DuplicatePolicy;
 
 pub use limits::{Action, Bound, Limit, LimitStatus};
 pub use memory::{
-    By, ChunkRow, Evicted, Governed, GovernedSeries, LabelEffect, MetricFacts, Part, Row, Stats, Weight,
+    By, ChunkRow, Evicted, Governed, GovernedSeries, ImportanceRule, LabelEffect, MetricFacts, Part, Row,
+    Stats, Weight,
 };
 pub use precision::{PreviewRow, Rewritten, RuleText};
 pub use shard::SHARDS;

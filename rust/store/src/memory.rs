@@ -8,6 +8,7 @@ mod advice;
 mod explain;
 mod governed;
 mod held;
+mod importance;
 mod limit;
 mod walk;
 
@@ -16,6 +17,8 @@ pub use advice::{LabelEffect, MetricFacts};
 pub use explain::ChunkRow;
 pub use governed::{Governed, GovernedSeries};
 pub(crate) use held::Walked;
+pub(crate) use importance::Importance;
+pub use importance::ImportanceRule;
 pub use limit::Evicted;
 pub(crate) use limit::Meter;
 
@@ -86,7 +89,7 @@ impl Database {
             metadata: self.metadata.size().1,
             fixed: self.fixed_bytes(),
             buffers: self.buffer_bytes(),
-            limits: self.limits.bytes(),
+            limits: self.limits.bytes() + self.importance.bytes(),
             index: self.index.bytes(),
         }
     }

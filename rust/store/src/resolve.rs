@@ -299,6 +299,7 @@ impl Database {
             journal.series(shard, row, mark, labels.canonical());
         }
         self.limits.note_made(labels, hash, &mut last.made);
+        self.importance.note_made(id_of(shard.number, row), labels);
         Ok(Found::Series { id: shard.public_id(row), made: true })
     }
 

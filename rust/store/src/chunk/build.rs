@@ -7,7 +7,7 @@ use std::sync::Arc;
 use metricsdb_model::{Result, ValueKind};
 
 use super::block::Block;
-use super::column::{TimeBlock, TimeBlocks, ValueBlock, ValueBlocks, decode_values, put_head};
+use super::column::{TimeBlock, TimeBlocks, ValueBlocks, decode_values, put_head};
 use super::shared::{Shared, SharedColumns};
 use super::{
     BLOCK_SAMPLES, CHUNK_BLOCKS, CHUNK_BYTES, CHUNK_SAMPLES_MAX, Chunk, DENSE, DENSE_BLOCK_SAMPLES,
@@ -107,17 +107,14 @@ impl Builder {
     /// Goes on with a chunk. Errors: `Corruption`.
     pub fn of(chunk: &Chunk) -> Result<Builder> {
         let parts = Parts::parse(chunk)?;
-        let (mut tail, mut plan, mut blocks) = (None, None, 0);
-        let mut last_block: Option<ValueBlock> = None;
+        let (mut last, mut blocks) = (None, 0);
         for block in parts.value_blocks() {
-            last_block = Some(block?);
+            last = Some(block?);
             blocks += 1;
         }
-        if let Some(block) = last_block {
-            let section = block.section()?;
-            plan = section.plan();
-            tail = Some(Tail { at: block.at, count: block.count, constant: section.constant() });
-        }
+        let last = last.map(|block| Ok((block.at, block.count, block.section()?))).transpose()?;
+        let plan = last.as_ref().and_then(|(.., section)| section.plan());
+        let tail = last.map(|(at, count, section)| Tail { at, count, constant: section.constant() });
         let mut time_tail = None;
         if parts.step.is_none() {
             let mut before = parts.first;
@@ -150,16 +147,15 @@ impl Builder {
         let room = self.values.len() + self.times.len() < CHUNK_BYTES
             && self.blocks < CHUNK_BLOCKS
             && self.count + times.len() <= CHUNK_SAMPLES_MAX;
-        room && (self.step.is_none() || self.goes_on(times))
+        room && self.step.is_none_or(|step| self.goes_on(step, times))
     }
 
     /// Whether all stay regular with these times added.
-    fn goes_on(&self, times: &[i64]) -> bool {
-        let Some((&next, step)) = times.first().zip(self.step) else { return false };
-        let gap = next.wrapping_sub(self.last) as u64;
-        let own = timestamps::regular(times);
-        gap < STEP_MAX
-            && own.is_some_and(|own| (times.len() == 1 || own == gap) && (self.count <= 1 || step == gap))
+    fn goes_on(&self, step: u64, times: &[i64]) -> bool {
+        times.first().zip(timestamps::regular(times)).is_some_and(|(&next, own)| {
+            let gap = next.wrapping_sub(self.last) as u64;
+            gap < STEP_MAX && (times.len() == 1 || own == gap) && (self.count <= 1 || step == gap)
+        })
     }
 
     /// Adds samples behind the last; `fits` has said yes.
@@ -197,7 +193,7 @@ impl Builder {
         };
         let rest = self.times.get(tail.at..).unwrap_or(&[]);
         let mut times = Vec::with_capacity(BLOCK_SAMPLES);
-        if let Some(block) = TimeBlocks::after(rest, tail.before, tail.count, tail.at == 0).next() {
+        for block in TimeBlocks::after(rest, tail.before, tail.count, tail.at == 0) {
             block?.decode(&mut times)?;
         }
         self.times.truncate(tail.at);
@@ -243,8 +239,8 @@ impl Builder {
             return;
         }
         let mut column = Vec::new();
-        for piece in times.chunks(BLOCK_SAMPLES) {
-            let (Some(&first), Some(&last)) = (piece.first(), piece.last()) else { return };
+        let pieces = times.chunks(BLOCK_SAMPLES);
+        for (piece, first, last) in pieces.filter_map(|p| Some((p, *p.first()?, *p.last()?))) {
             column.clear();
             if timestamps::regular(piece).is_none() {
                 timestamps::encode(piece, &mut column);

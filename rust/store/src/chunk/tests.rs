@@ -326,3 +326,22 @@ fn every_flip_and_every_cut_of_small_chunks_is_survived() {
         }
     }
 }
+
+#[test]
+fn a_short_chunk_is_written_anew_only_with_few_samples_behind_it() {
+    let shared = SharedColumns::default();
+    let column = |from: i64, count: i64| -> (Vec<i64>, Vec<u64>) {
+        (from..from + count).map(|i| (i * 1000 + i * i % 7, (i as f64).to_bits())).unzip()
+    };
+    let short: Vec<i64> = (0..100).map(|i| i * 1000).collect();
+    let bits: Vec<u64> = (0..100).map(|i| f64::from(i).to_bits()).collect();
+    let last = chunks_of(ValueKind::Float, &short, &bits, &shared).unwrap().remove(0);
+    for (count, is_one) in [(200, true), (1024, false)] {
+        let (times, bits) = column(100, count);
+        let grown = grown(&last, ValueKind::Float, &times, &bits, &shared).unwrap();
+        assert_eq!(grown.map(|chunk| chunk.count()), is_one.then_some(100 + count as usize));
+    }
+    // A step that no regular chunk has.
+    let far = grown(&last, ValueKind::Float, &[(1 << 62) + 99_000], &bits[..1], &shared).unwrap();
+    assert_eq!(far.map(|chunk| (chunk.count(), chunk.last())), Some((101, (1 << 62) + 99_000)));
+}

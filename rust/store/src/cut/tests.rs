@@ -207,6 +207,13 @@ fn a_series_is_dropped_only_as_it_was_exported() {
     assert_eq!((gone, done.samples), (vec![false, true, true, false], 1000));
     model.cut(|of, time| (1..3).contains(&of) && time < 500);
     same(&db, &model);
+    // Of one that is named twice the second finds nothing; ids of what is gone are nobody's.
+    let out = export(&db, only(1), TimeRange::ALL);
+    let twice = [(out[0].id, out[0].digest); 2];
+    let (gone, _) = db.drop_copied(&twice, TimeRange::ALL, false, &Budget::unlimited()).unwrap();
+    assert_eq!(gone, [true, false]);
+    model.cut(|of, _| of == 1);
+    same(&db, &model);
     // Ids of nobody, and of what is gone, are nobody's.
     let (gone, _) = db.drop_copied(&[(u64::MAX, 1), handles[1]], range, false, &Budget::unlimited()).unwrap();
     assert_eq!(gone, [false, false]);
@@ -404,4 +411,74 @@ fn writers_beside_moves_and_deletions_lose_nothing() {
         assert!(all.contains_key(&((round % 3) as usize, time)), "{round}");
     }
     db.check().unwrap();
+}
+
+/// A rule by which samples older than `raw` leave once records of a minute stand for them.
+fn rolled(db: &Database, raw: Option<i64>, now: i64) {
+    use crate::rollup::{Beside, Level, Pass, Progress, Rule};
+    let rule = Rule {
+        predicate: every(),
+        raw,
+        levels: vec![Level { every: 60_000, keep: None }],
+        kind: None,
+        keeping: None,
+        beside: Beside::default(),
+    };
+    let pass = Pass { now, delay: 0, batch: 1 };
+    let mut progress = Progress::default();
+    let done = db.roll(std::slice::from_ref(&rule), pass, &mut progress, u64::MAX, &Budget::unlimited());
+    assert!(done.as_ref().unwrap().records > 0, "{done:?}");
+}
+
+#[test]
+fn of_a_series_with_records_ages_take_what_these_stand_for() {
+    let budget = Budget::unlimited();
+    let aged = |db: &Database, before: i64| {
+        let rule = AgeRule { predicate: every(), before: Some(before) };
+        db.expire(&[rule], &budget).unwrap().1
+    };
+    let db = Database::new(Options::default());
+    let times: Vec<i64> = (0..2000).map(|i| i * 1000).collect();
+    Model::default().write(&db, 0, &times, 0, false);
+    // Records stand for the first half.
+    rolled(&db, None, 1_000_000);
+    let seen = || export_all(&db).into_iter().min().unwrap();
+    let mut gone = aged(&db, 600_000).samples;
+    assert_eq!(seen(), 601_000, "a bucket ends with its last sample");
+    gone += aged(&db, 600_000).samples;
+    // What has no records yet gets them first; so it does where memory is short.
+    gone += aged(&db, 1_500_000).samples;
+    assert_eq!(seen(), 1_501_000);
+    gone += db.evict_before(1_900_000, &budget).unwrap().samples;
+    assert_eq!(seen(), 1_861_000);
+    assert_eq!(db.stats().samples + gone, 2000);
+    assert!(gone > 1000, "{gone}");
+    db.check().unwrap();
+}
+
+/// Times of all raw samples.
+fn export_all(db: &Database) -> Vec<i64> {
+    let view = db.select_exact(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
+    let mut times = Vec::new();
+    (0..view.len())
+        .for_each(|i| drop(view.read_exact(i, TimeRange::ALL, &mut times, &mut Vec::new()).unwrap()));
+    times
+}
+
+#[test]
+fn what_is_next_to_go_of_a_long_dense_chunk_stands_apart() {
+    let (db, mut model) = (Database::new(Options::default()), Model::default());
+    let times: Vec<i64> = (0..6000).collect();
+    model.write(&db, 0, &times, 0, false);
+    while !db.densify(i64::MAX, u64::MAX, &Budget::unlimited()).unwrap().finished {}
+    let counts = || -> Vec<usize> {
+        let shard = (0..SHARDS).map(|n| db.shard(n)).find(|shard| shard.series.len() > 0).unwrap();
+        shard.series.sealed[0].iter().map(Chunk::count).collect()
+    };
+    let before = counts();
+    let rule = AgeRule { predicate: every(), before: Some(100) };
+    assert_eq!(db.expire(&[rule], &Budget::unlimited()).unwrap().1.samples, 100);
+    model.cut(|_, time| time < 100);
+    same(&db, &model);
+    assert_eq!(counts()[..2], [DENSE_NEXT, before[0] - 100 - DENSE_NEXT]);
 }

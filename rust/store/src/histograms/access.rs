@@ -163,6 +163,11 @@ impl Database {
         mut points: Vec<HistogramPoint<'_>>,
         report: &mut WriteReport,
     ) {
+        if let Some(low) = self.refused_low(points.len()) {
+            let sent = points.len();
+            points.retain(|point| !low.contains(point.id));
+            self.refuse_low((sent - points.len()) as u64, report);
+        }
         if points.is_empty() || !self.admit_samples(points.len(), report) {
             return;
         }

@@ -120,9 +120,8 @@ impl Copied {
         }
         if let Some(series) = histograms.get(&(row as u32)) {
             let held = series.count();
-            if let Some(span) = series.span() {
-                add(held.open_rows + held.sealed_rows, span.start, span.end);
-            }
+            let held = held.open_rows + held.sealed_rows;
+            series.span().into_iter().for_each(|span| add(held, span.start, span.end));
         }
         (count, first, last)
     }

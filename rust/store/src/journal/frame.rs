@@ -126,25 +126,35 @@ pub enum Piece<'a> {
     },
 }
 
+impl<'a> Piece<'a> {
+    /// What is whole.
+    pub fn frame(self) -> Option<Frame<'a>> {
+        match self {
+            Piece::Frame(frame) => Some(frame),
+            Piece::Bad { .. } => None,
+        }
+    }
+}
+
 /// Appends a frame whose payload `write` appends. `salt` is the secret of the directory: bytes from outside that
 /// look like a frame don't have its checksum.
 pub fn put(out: &mut Vec<u8>, salt: u32, head: Head, write: impl FnOnce(&mut Vec<u8>)) {
     let at = out.len();
     out.extend_from_slice(&[0; HEAD_BYTES]);
     write(out);
-    let len = (out.len() - at - HEAD_BYTES) as u32;
-    let Some((header, payload)) = out.get_mut(at..).and_then(|frame| frame.split_at_mut_checked(HEAD_BYTES))
-    else {
-        return;
-    };
-    let fields = [&MARK[..], &[head.kind as u8, head.shard], &len.to_le_bytes(), &head.seq.to_le_bytes()];
-    header.iter_mut().zip(fields.concat()).for_each(|(to, from)| *to = from);
+    let payload = out.get(at + HEAD_BYTES..).unwrap_or(&[]);
+    let len = payload.len() as u32;
+    let numbers = len.to_le_bytes().into_iter().chain(head.seq.to_le_bytes());
+    let fields = MARK.into_iter().chain([head.kind as u8, head.shard]).chain(numbers);
+    let mut header = [0; HEAD_BYTES];
+    header.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
     let mut hasher = Hasher::new_with_initial(salt);
     hasher.update(header.get(2..CHECK_AT).unwrap_or(&[]));
     let check = (hasher.clone().finalize() as u16).to_le_bytes();
     hasher.update(payload);
     let sum = hasher.finalize().to_le_bytes();
     header.iter_mut().skip(CHECK_AT).zip(check.into_iter().chain(sum)).for_each(|(to, from)| *to = from);
+    out.iter_mut().skip(at).zip(header).for_each(|(to, from)| *to = from);
 }
 
 /// The frame that begins the bytes; what it would be where only its head is right.
@@ -239,11 +249,7 @@ mod tests {
     }
 
     fn seqs(bytes: &[u8], salt: u32) -> Vec<u64> {
-        let seq = |piece: Piece<'_>| match piece {
-            Piece::Frame(frame) => Some(frame.head.seq),
-            Piece::Bad { .. } => None,
-        };
-        Scan::new(bytes, 0, salt, 3).filter_map(seq).collect()
+        Scan::new(bytes, 0, salt, 3).filter_map(Piece::frame).map(|frame| frame.head.seq).collect()
     }
 
     #[test]

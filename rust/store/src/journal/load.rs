@@ -199,8 +199,10 @@ impl Stream {
         read_column(c, count, &mut froms)?;
         read_column(c, count, &mut rules)?;
         let steps: Vec<(i64, i64)> = froms.into_iter().zip(rules).collect();
-        if let Some(row) = self.row(theirs).filter(|_| whole) {
-            shard.starts.restore(row, sealed, &steps);
+        let Some(row) = self.row(theirs) else { return Ok(()) };
+        match whole {
+            true => shard.starts.restore(row, sealed, &steps),
+            false => self.lose_of(reader, shard, row, "start times"),
         }
         Ok(())
     }
@@ -243,9 +245,7 @@ impl Stream {
         series.check()?;
         if let Some(row) = self.row(theirs) {
             if !whole {
-                let mut text = Vec::new();
-                let lost = reader.db.labels_of(shard, row, &mut text).to_string();
-                self.lose(shard, format!("rollups of {lost}"));
+                self.lose_of(reader, shard, row, "rollups");
             }
             shard.rollups.put(row, series);
         }
@@ -319,6 +319,12 @@ impl Stream {
         if expected && !self.begun {
             self.lose(shard, "beginning and end of the shard in a checkpoint".to_owned());
         }
+    }
+
+    /// Something of a series that is not known by its times.
+    fn lose_of(&mut self, reader: &Reader<'_>, shard: &Shard, row: u32, what: &str) {
+        let labels = reader.db.labels_of(shard, row, &mut Vec::new()).to_string();
+        self.lose(shard, format!("{what} of {labels}"));
     }
 
     fn lose(&mut self, shard: &Shard, what: String) {

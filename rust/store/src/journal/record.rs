@@ -278,9 +278,7 @@ fn put_values(out: &mut Vec<u8>, kind: ValueKind, samples: &[Staged]) {
     out.reserve(samples.len() * 8);
     for (i, s) in samples.iter().enumerate() {
         let (length, word, bytes) = shortened(kind, s.bits);
-        if let Some(pair) = out.get_mut(at + i / 2) {
-            *pair |= length << (i % 2 * 4);
-        }
+        out.get_mut(at + i / 2).into_iter().for_each(|pair| *pair |= length << (i % 2 * 4));
         out.extend_from_slice(word.to_le_bytes().get(..bytes).unwrap_or(&[]));
     }
 }
@@ -341,8 +339,11 @@ pub fn read_row(c: &mut Cursor<'_>) -> Result<u32> {
 
 /// Histograms, each as a chunk of one; those that no chunk takes are left out, as they are when it is sealed.
 pub fn put_histograms<'a>(out: &mut Vec<u8>, entries: impl Iterator<Item = HistogramEntry<'a>>) {
-    for HistogramEntry { row, time, start, histogram } in entries {
-        let Ok(chunk) = HistogramChunk::seal(&[time], std::slice::from_ref(histogram)) else { continue };
+    let sealed = |entry: HistogramEntry<'a>| {
+        let chunk = HistogramChunk::seal(&[entry.time], std::slice::from_ref(entry.histogram)).ok()?;
+        Some((entry.row, entry.start, chunk))
+    };
+    for (row, start, chunk) in entries.filter_map(sealed) {
         put_varint(out, u64::from(row));
         put_signed(out, start);
         put_bytes(out, chunk.to_bytes());
@@ -547,6 +548,8 @@ mod tests {
             let _ = read_rules(&bytes);
             let _ = read_marks(&bytes);
             let _ = read_cut(&bytes);
+            let _ = read_rows(&bytes);
+            let _ = read_roll(&bytes);
             let _ = read_histograms(&bytes, |_, _, _, _| ());
         }
     }

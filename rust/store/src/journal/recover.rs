@@ -4,7 +4,6 @@
 
 mod ahead;
 
-use std::io;
 use std::sync::Arc;
 
 use metricsdb_model::{Predicate, Result};
@@ -207,18 +206,13 @@ fn part_of(name: Name, checkpoint: u64) -> Option<u32> {
     if let Name::Part(number, part) = name { (number == checkpoint).then_some(part) } else { None }
 }
 
-/// All bytes of a file; `None` where it does not exist.
-fn read(files: &Arc<dyn Files>, name: Name) -> Result<Option<Vec<u8>>> {
-    match files.read(&name.to_string()) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(storage(files, &name, &error)),
-    }
+/// All bytes of a file that the directory lists.
+fn read(files: &Arc<dyn Files>, name: Name) -> Result<Vec<u8>> {
+    files.read(&name.to_string()).map_err(|error| storage(files, &name, &error))
 }
 
 fn header(files: &Arc<dyn Files>, name: Name) -> Result<Option<Header>> {
-    let Some(bytes) = read(files, name)? else { return Ok(None) };
-    Header::read(&name.to_string(), &bytes)
+    Header::read(&name.to_string(), &read(files, name)?)
 }
 
 fn skipped(file: Name, offset: usize, bytes: usize, why: &str) -> Skipped {
@@ -276,7 +270,7 @@ impl Replay {
     }
 
     fn load_part(&mut self, db: &Database, name: Name) -> Result<()> {
-        let Some(bytes) = read(&self.files, name)? else { return Ok(()) };
+        let bytes = read(&self.files, name)?;
         let frames = self.sort(db, name, &bytes, Bad::Nowhere);
         self.apply(db, name, frames, db.rules, Stream::load);
         self.note_done(db, bytes.len());
@@ -295,12 +289,10 @@ impl Replay {
     }
 
     fn replay_run(&mut self, db: &Database, run: &[u64]) -> Result<()> {
-        let mut files = Vec::with_capacity(run.len());
-        for &number in run {
-            let name = Name::Segment(number);
-            files.extend(read(&self.files, name)?.map(|bytes| (name, bytes)));
-        }
-        let Some(&(last, _)) = files.last() else { return Ok(()) };
+        let names = run.iter().map(|&number| Name::Segment(number));
+        let files = names.map(|name| Ok((name, read(&self.files, name)?)));
+        let files: Vec<(Name, Vec<u8>)> = files.collect::<Result<_>>()?;
+        let last = Name::Segment(run.last().copied().unwrap_or(0));
         let mut duplicates = db.rules.duplicates;
         let mut frames: Vec<Vec<Frame<'_>>> = vec![Vec::new(); SHARDS];
         for (name, bytes) in &files {

@@ -108,11 +108,52 @@ impl Doubts {
         let before = (!recovery.skipped.is_empty()).then_some(Place::default());
         let places: Vec<Place> = before.into_iter().chain(damaged.iter().map(|bad| bad.0)).collect();
         for Loss { mut lost, from, to } in losses {
-            let was_damaged = to <= self.safe || places.iter().any(|&at| from <= at && at < to);
+            // One that ends behind the last sync ends behind all these places.
+            let was_damaged = to <= self.safe || places.iter().any(|&at| from <= at);
             lost.cause = if was_damaged { Cause::Damaged } else { Cause::Unsynced };
             recovery.lost.push(lost);
         }
         recovery.skipped.extend(damaged.into_iter().map(|bad| bad.1));
         recovery.unsynced.extend(unsynced.into_iter().map(|bad| bad.1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(offset: u64) -> Place {
+        Place { segment: 1, offset }
+    }
+
+    fn skipped(offset: u64) -> Skipped {
+        Skipped { file: "journal".to_owned(), offset, bytes: 1, why: "bad".to_owned() }
+    }
+
+    fn loss(from: u64, to: u64) -> Loss {
+        let (what, cause) = (format!("{from} to {to}"), Cause::Unsynced);
+        let lost = Lost { shard: 0, series: None, start: None, end: None, samples: None, what, cause };
+        Loss { lost, from: place(from), to: place(to) }
+    }
+
+    #[test]
+    fn what_stood_on_both_sides_of_the_last_sync_was_damaged_where_bad_bytes_of_before_are_in_it() {
+        let mut doubts = Doubts::default();
+        doubts.synced(place(100));
+        [50, 150].into_iter().for_each(|at| doubts.bad(place(at), skipped(at)));
+        let mut recovery = Recovery::default();
+        doubts.settle(vec![loss(10, 90), loss(40, 160), loss(60, 160), loss(120, 160)], &mut recovery);
+        let causes: Vec<Cause> = recovery.lost.iter().map(|lost| lost.cause).collect();
+        assert_eq!(causes, [Cause::Damaged, Cause::Damaged, Cause::Unsynced, Cause::Unsynced]);
+        assert_eq!((recovery.skipped, recovery.unsynced), (vec![skipped(50)], vec![skipped(150)]));
+    }
+
+    #[test]
+    fn bad_bytes_of_a_checkpoint_stand_before_all_of_the_journal() {
+        let mut recovery = Recovery { skipped: vec![skipped(7)], ..Recovery::default() };
+        let from_the_start = Loss { from: Place::default(), ..loss(0, 160) };
+        Doubts::default().settle(vec![from_the_start, loss(1, 160)], &mut recovery);
+        let causes: Vec<&str> = recovery.lost.iter().map(|lost| lost.cause.as_str()).collect();
+        assert_eq!(causes, ["damaged", "unsynced"]);
     }
 }

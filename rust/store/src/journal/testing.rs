@@ -117,7 +117,7 @@ impl Disk {
         self.state.lock().faults.insert(operation, fault);
     }
 
-    /// Reading the file fails from now on.
+    /// Reading the file fails from now on; without a name, listing the files.
     pub fn make_unreadable(&self, name: &str) {
         self.state.lock().unreadable = Some(name.to_owned());
     }
@@ -208,6 +208,9 @@ impl Disk {
 
 impl Files for Disk {
     fn list(&self) -> io::Result<Vec<String>> {
+        if self.state.lock().unreadable.as_deref() == Some("") {
+            return Err(io::Error::other("input/output error"));
+        }
         Ok(self.state.lock().names.keys().cloned().collect())
     }
 

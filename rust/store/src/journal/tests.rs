@@ -18,6 +18,7 @@ use crate::late::DuplicatePolicy;
 mod damage;
 mod faults;
 mod forged;
+mod lost;
 mod power;
 mod replaying;
 mod roundtrip;

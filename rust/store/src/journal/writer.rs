@@ -321,8 +321,7 @@ impl Writer {
         if segment.sink.is_none() {
             self.open(segment, unsynced, gap)?;
         }
-        let Some(sink) = segment.sink.as_mut() else { return Ok(false) };
-        sink.write(pending)?;
+        segment.sink.as_mut().map_or(Ok(()), |sink| sink.write(pending))?;
         segment.bytes += pending.len();
         if keeps && unsynced.is_empty() {
             std::mem::swap(pending, unsynced);

@@ -69,6 +69,27 @@ fn refused(report: &WriteReport) -> u64 {
 }
 
 #[test]
+fn starts_stay_with_their_samples_where_some_before_them_are_refused() {
+    let db = Database::new(Options::default());
+    db.set_limits(vec![limit("all", &[], 1, 0, Action::Reject)]).unwrap();
+    let (ids, _) = db.register_or_refuse(&[pod("m", 0), pod("m", 1)]).unwrap();
+    let all = crate::Imported {
+        ids: vec![ids[1], ids[0], ids[1], ids[0]],
+        times: vec![1, 2, 3, 4],
+        bits: vec![0; 4],
+        kinds: vec![metricsdb_model::ValueKind::Float; 4],
+        starts: vec![-1, -2, -3, -4],
+        ..crate::Imported::default()
+    };
+    let report = db.import(&all).unwrap();
+    assert_eq!((report.accepted, refused(&report)), (2, 2));
+    let view = db.select_exact(&every(), TimeRange::ALL, &Budget::unlimited()).unwrap();
+    let mut starts = Vec::new();
+    metricsdb_model::SeriesSet::read_starts(&view, 0, &[2, 4], &mut starts).unwrap();
+    assert_eq!(starts, [-2, -4]);
+}
+
+#[test]
 fn a_full_limit_refuses_new_series_and_leaves_the_others_alone() {
     let db = Database::new(Options::default());
     write(&db, &[(pod("m", 0), 0, 1.0), (pod("m", 1), 0, 1.0), (pod("other", 0), 0, 1.0)]);

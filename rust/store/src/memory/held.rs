@@ -82,6 +82,7 @@ impl Database {
             + self.fixed_bytes()
             + self.buffer_bytes()
             + self.limits.bytes()
+            + self.importance.bytes()
             + self.index.quick_bytes()
     }
 }

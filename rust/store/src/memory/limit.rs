@@ -14,7 +14,7 @@ use crate::resolve::Refusal;
 /// Writers measure when the store may have grown by this share of the limit.
 const MEASURE_SHARE: u64 = 128;
 /// What a sample and a new series may take; rather more than less.
-const SAMPLE_BYTES: u64 = 9;
+pub(super) const SAMPLE_BYTES: u64 = 9;
 const SERIES_BYTES: u64 = 1024;
 /// A step of eviction takes this share of the time that may go, or more.
 const EVICT_STEPS: i64 = 64;
@@ -86,7 +86,7 @@ impl Database {
         let count = count as u64;
         let Err(error) = self.limit.admit(Step::Samples, count * SAMPLE_BYTES) else { return true };
         self.limit.count_refused(Step::Samples, count);
-        report.reject(Reason::MemoryLimit, count, || error.to_string());
+        report.refuse(Step::Samples, count, || error.to_string());
         false
     }
 

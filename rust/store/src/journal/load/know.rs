@@ -10,6 +10,7 @@ use crate::codec::cursor::Cursor;
 use crate::database::Database;
 use crate::journal::frame::{Frame, Kind};
 use crate::journal::record::{self, read_bytes, read_column, read_row};
+use crate::resolve::Refusal;
 use crate::shard::Shard;
 
 impl Stream {
@@ -108,7 +109,7 @@ impl Stream {
         if labels.canonical() != bytes {
             return Err(wrong("labels that are not in canonical form"));
         }
-        let pairs = self.interned.intern(labels, &reader.db.symbols).map_err(|r| wrong(&r.message))?;
+        let pairs = self.interned.intern(labels, &reader.db.symbols).map_err(Refusal::into_error)?;
         let ours = find_or_make(reader.db, shard, labels, pairs, mark, theirs)?;
         self.place(theirs, ours)
     }

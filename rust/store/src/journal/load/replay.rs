@@ -226,10 +226,8 @@ impl Stream {
             self.rows = (0..shard.series.len() as u32).collect();
         }
         let (samples, frames) = (self.samples, self.frames);
-        for piece in Scan::new(&behind, 0, salt, 0) {
-            if let Piece::Frame(frame) = piece {
-                self.replay(reader, shard, frame)?;
-            }
+        for frame in Scan::new(&behind, 0, salt, 0).filter_map(Piece::frame) {
+            self.replay(reader, shard, frame)?;
         }
         (self.samples, self.frames) = (samples, frames);
         shard.journal_seq = shard.journal_seq.max(self.seq);

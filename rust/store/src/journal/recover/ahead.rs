@@ -50,8 +50,8 @@ struct Seen {
 
 impl Seen {
     /// Errors: `Storage`, `Version`.
-    fn of(files: &Arc<dyn Files>, name: Name, salt: u32) -> Result<Option<Seen>> {
-        let Some(bytes) = read(files, name)? else { return Ok(None) };
+    fn of(files: &Arc<dyn Files>, name: Name, salt: u32) -> Result<Seen> {
+        let bytes = read(files, name)?;
         let header = Header::read(&name.to_string(), &bytes)?;
         let segment = if let Name::Segment(number) = name { number } else { 0 };
         // A segment that was cut within its header was never used.
@@ -65,7 +65,7 @@ impl Seen {
                 Piece::Frame(frame) => seen.note(frame),
             }
         }
-        Ok(Some(seen))
+        Ok(seen)
     }
 
     fn note(&mut self, Frame { head, place, payload }: Frame<'_>) {
@@ -76,7 +76,8 @@ impl Seen {
             0 => Stream::wants(head.kind),
             _ => !matches!(head.kind, Kind::Metadata | Kind::Synced),
         };
-        if of_shard && let Some(span) = self.spans.get_mut(usize::from(head.shard)) {
+        if of_shard {
+            let span = &mut self.spans[usize::from(head.shard)];
             let (first, last) = span.unwrap_or((head.seq, head.seq));
             self.is_sound &= head.seq <= last.saturating_add(1);
             *span = Some((first, last.max(head.seq)));
@@ -90,9 +91,9 @@ impl Replay {
         let parts = (0..).map_while(|at| self.contents.part(at));
         let segments = self.contents.segments.iter().map(|&number| Name::Segment(number));
         let names: Vec<Name> = parts.chain(segments).collect();
-        let seen: Result<Vec<Option<Seen>>> =
+        let seen: Result<Vec<Seen>> =
             names.into_par_iter().map(|name| Seen::of(&self.files, name, self.salt)).collect();
-        let mut seen: Vec<Seen> = seen?.into_iter().flatten().collect();
+        let mut seen = seen?;
         let mut is_sound = self.count(&seen) && seen.iter().all(|file| file.is_sound);
         let mut metadata_seq = 0;
         let mut frames: Vec<Vec<Kept>> = (0..SHARDS).map(|_| Vec::new()).collect();

@@ -22,7 +22,7 @@ fn small() -> (Disk, Content) {
 }
 
 /// Samples of `all` that are missing; that none is another is asserted.
-fn missing(found: &Content, all: &Content, case: &str) -> usize {
+pub fn missing(found: &Content, all: &Content, case: &str) -> usize {
     for (series, samples) in &found.samples {
         for (time, value) in samples {
             assert_eq!(all.samples.get(series).and_then(|s| s.get(time)), Some(value), "{case}: {series}");

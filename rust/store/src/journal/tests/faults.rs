@@ -1,5 +1,6 @@
 //! Disks that fail and power that goes, at every operation of a scripted workload.
 
+use super::roundtrip::rules;
 use super::*;
 
 fn sample(metric: usize, time: i64) -> (String, i64, f64) {
@@ -331,5 +332,30 @@ fn a_killed_process_loses_nothing_in_any_mode_once_the_disk_works_again() {
             let all = content(&db);
             assert_eq!(content(&open(&disk.copy(), mode).0), all, "{case}");
         }
+    }
+}
+
+#[test]
+fn a_database_that_was_closed_while_the_disk_failed_says_so_from_then_on() {
+    for gives_up in [false, true] {
+        let disk = Disk::new(3);
+        let (db, _) = open(&disk, Durability::Batch);
+        let mut promises = Promises::default();
+        assert!(promises.write(&db, &[sample(0, 1000)]));
+        disk.limit(Some(disk.used()));
+        for step in 2..if gives_up { 900 } else { 4 } {
+            assert!(!promises.write(&db, &[sample(step as usize, step * 1000)]));
+        }
+        assert_eq!(db.journal_status().unwrap().needs_checkpoint, gives_up);
+        let writer = &db.journal().unwrap().writer;
+        // A checkpoint that began before frames were given up doesn't hold them.
+        writer.checkpointed(0);
+        assert_eq!(writer.status().needs_checkpoint, gives_up);
+        assert!(matches!(db.set_precision_rules(rules(3)), Err(Error::NotDurable { .. })));
+        assert!(matches!(db.close(), Err(Error::NotDurable { .. })));
+        let error = db.sync().unwrap_err().to_string();
+        assert!(error.contains(if gives_up { "checkpoint" } else { "closed" }), "{error}");
+        assert!(!promises.write(&db, &[sample(0, 2000)]));
+        promises.check(&open(&disk.after_cut(1), Durability::Batch).0, "closed while full");
     }
 }

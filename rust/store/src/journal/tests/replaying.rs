@@ -259,3 +259,29 @@ proptest! {
         prop_assert_eq!(content(&db), content(&expected), "cuts: {}", cuts);
     }
 }
+
+#[test]
+fn a_write_waits_for_the_end_where_too_much_waits_already() {
+    const ENOUGH: usize = 512 << 10;
+    let options = Options::default();
+    let (db, mut replay) = begin(&filled(options), Durability::Batch, options);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let from = |i: i64| START + 1_000_000 + i * 200_000;
+            // As many as it takes, and one that waits.
+            let mut i = 0;
+            while db.replaying().is_some() {
+                everything(&db, from(i));
+                i += 1;
+            }
+            i
+        });
+        while db.journal().unwrap().gate.bytes() <= ENOUGH {
+            std::thread::yield_now();
+        }
+        assert!(!writer.is_finished());
+        while !replay.step(&db).unwrap() {}
+        assert!(writer.join().unwrap() > 1);
+    });
+    db.check().unwrap();
+}

@@ -251,3 +251,83 @@ fn a_file_that_cannot_be_read_is_named_and_nothing_is_changed() {
         assert_eq!((bad.operations(), disk.operations()), (0, operations));
     }
 }
+
+#[test]
+fn a_family_of_another_type_that_no_rule_is_about_changes_no_mark() {
+    let disk = Disk::new(11);
+    let (db, _) = open(&disk, Durability::Batch);
+    db.set_precision_rules(rules(2)).unwrap();
+    let write = |kind, time: i64| {
+        let mut made = batch(&[("b".to_owned(), time, 12345.678), ("rounded".to_owned(), time, 12345.678)]);
+        made.metadata.push(Metadata { metric: "b".to_owned(), kind: Some(kind), help: None, unit: None });
+        assert_eq!(db.write(&made).rejected_total(), 0);
+    };
+    write(MetricType::Counter, 1000);
+    write(MetricType::Gauge, 2000);
+    let before = content(&db);
+    assert_eq!(before.samples[&series("b")].values().map(|s| s.0).collect::<BTreeSet<_>>().len(), 1);
+    assert_eq!(content(&open(&disk, Durability::Batch).0), before);
+}
+
+#[test]
+fn a_snapshot_of_an_empty_database_holds_its_rules() {
+    let db = Database::new(Options::default());
+    db.set_precision_rules(rules(2)).unwrap();
+    let disk = Disk::new(8);
+    db.snapshot(&disk.files(), 3).unwrap();
+    let (again, recovery) = open(&disk, Durability::Batch);
+    assert!(recovery.is_whole(), "{recovery:?}");
+    assert_eq!(content(&again), content(&db));
+    again.write(&batch(&[("rounded".to_owned(), 1, 12345.678)]));
+    assert_eq!(content(&again).samples[&series("rounded")][&1].0, 12000f64.to_bits());
+}
+
+#[test]
+fn a_directory_that_cannot_be_listed_is_neither_opened_nor_written() {
+    let disk = Disk::new(12);
+    disk.make_unreadable("");
+    let error = try_open(&disk, Durability::Batch, Options::default()).err().unwrap();
+    assert!(matches!(error, Error::Storage { .. }), "{error}");
+    let error = Database::new(Options::default()).snapshot(&disk.files(), 3).unwrap_err();
+    assert!(matches!(error, Error::Storage { .. }), "{error}");
+    assert_eq!(disk.operations(), 0);
+}
+
+#[test]
+fn rules_whose_selectors_are_read_no_more_hold_for_the_series_that_had_them() {
+    let disk = Disk::new(12);
+    let (db, _) = open(&disk, Durability::Batch);
+    db.set_precision_rules(rules(2)).unwrap();
+    db.write(&batch(&[("rounded".to_owned(), 1, 12345.678)]));
+    drop(db);
+    let selector =
+        |text: &str| Err(Error::input("selector", text, "is no selector any more", "write another"));
+    let opening = Opening { files: disk.files(), durability: Durability::Batch, salt: 99, selector };
+    let (db, recovery) = Database::open(Options::default(), opening).unwrap();
+    assert!(recovery.is_whole(), "{recovery:?}");
+    assert_eq!(db.precision_rules()[0].selector, "rounded");
+    db.write(&batch(&[("rounded".to_owned(), 2, 12345.678)]));
+    let bits: BTreeSet<u64> = content(&db).samples[&series("rounded")].values().map(|s| s.0).collect();
+    assert_eq!(bits, BTreeSet::from([12000f64.to_bits()]));
+}
+
+#[test]
+fn samples_with_starts_of_series_that_are_gone_are_in_no_record() {
+    let disk = Disk::new(12);
+    let (db, _) = open(&disk, Durability::Batch);
+    let labels = ["a", "b"].map(|m| Labels::from_pairs([("__name__", m), ("job", "test")]).unwrap());
+    let ids = db.register(&labels).unwrap().0;
+    let all = crate::Imported {
+        ids: vec![ids[0] | 1 << 33, ids[0], ids[1] | 1 << 33, ids[1]],
+        times: vec![1, 2, 3, 4],
+        bits: vec![0; 4],
+        kinds: vec![ValueKind::Float; 4],
+        starts: vec![-1, -2, -3, -4],
+        ..crate::Imported::default()
+    };
+    let report = db.import(&all).unwrap();
+    assert_eq!((report.accepted, report.rejected_total()), (2, 2));
+    let before = content(&db);
+    assert_eq!(before.starts.values().flatten().copied().collect::<Vec<_>>(), [-2, -4]);
+    assert_eq!(content(&open(&disk, Durability::Batch).0), before);
+}

@@ -149,3 +149,29 @@ fn an_outlier_in_time_does_not_cost_the_rest() {
     assert!(steps < 60, "{steps}");
     assert!(times(&db).len() > 50 * 5000 / 2);
 }
+
+#[test]
+fn what_is_not_too_much_or_not_there_is_not_evicted() {
+    let mut db = Database::new(Options::default());
+    let ids = db.register(&(0..50).map(set).collect::<Vec<_>>()).unwrap().0;
+    limited(&mut db, 90);
+    let nothing = db.evict(0, i64::MIN, i64::MAX, &Budget::unlimited()).unwrap();
+    assert!(nothing.finished && nothing.expired.samples == 0, "there are series, and no samples");
+    fill(&db, &ids[..2], 0, 100);
+    let enough = db.evict(u64::MAX, i64::MIN, i64::MAX, &Budget::unlimited()).unwrap();
+    assert!(enough.finished && enough.expired.samples == 0 && times(&db).len() == 200);
+}
+
+#[test]
+fn one_thread_at_a_time_measures() {
+    let mut db = Database::new(Options::default());
+    let ids = db.register(&(0..50).map(set).collect::<Vec<_>>()).unwrap().0;
+    let memory = limited(&mut db, 10);
+    let before = memory.shares().stored;
+    let measuring = db.meter.walked.lock();
+    fill(&db, &ids, 0, 3000);
+    assert_eq!(memory.shares().stored, before, "somebody is at it");
+    drop(measuring);
+    write(&db, &ids, 4_000_000, 1.0);
+    assert!(memory.shares().stored > before);
+}
