@@ -1,5 +1,5 @@
 //! What a query sees: series ids from the index, their sealed chunks shared, their open chunks copied
-//! under a short lock of each shard. Decoding takes no lock. Long, since `SeriesSet` has so many methods.
+//! under a short lock of each shard. Decoding takes no lock. As long as it is, since `SeriesSet` has so many methods.
 
 use metricsdb_model::source::{Groups, Quantiles, Stood, StoodHistograms};
 use metricsdb_model::{
