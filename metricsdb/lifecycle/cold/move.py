@@ -123,7 +123,7 @@ class Memory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What a run did. ``samples``: and records of rollups; ``bytes``: uploaded; ``stayed``: series that got late samples
+    """What a run did. ``samples``: and records; ``bytes``: uploaded; ``stayed``: series that got late samples
     while they were copied."""
 
     series: int = 0
