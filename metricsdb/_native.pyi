@@ -135,6 +135,7 @@ class NativeDatabase:
         away: list[tuple[int, int, str]],
         warnings: list[str],
         samplings: list[Sampling | None],
+        records: list[NativeDatabase],
     ) -> NativeDatabase: ...
     def at_level(self, every_ms: int) -> NativeDatabase | None: ...
     @staticmethod
@@ -281,6 +282,24 @@ class NativeDatabase:
         rolled: bool = False,
     ) -> tuple[npt.NDArray[np.bool_], Left]: ...
     def restore(self, labels: pl.DataFrame, samples: pl.DataFrame, histograms: pl.DataFrame) -> Report: ...
+    # series: handle, digest, series (hash), records; labels; records: row (UInt32), every, timestamp, start (Int64 ms),
+    # kind, and the fields of docs/formats/cold.md
+    def export_records(
+        self,
+        selector: str,
+        start: int,
+        end: int,
+        others: list[str] = ...,
+        leaving: bool = False,
+        shards: tuple[int, int] = ...,
+    ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]: ...
+    # by shard
+    def leaving_records(self, selector: str, start: int, end: int, others: list[str]) -> list[int]: ...
+    def records_span(self) -> tuple[int, int] | None: ...
+    def drop_records(
+        self, handles: npt.NDArray[np.uint64], digests: npt.NDArray[np.uint64], start: int, end: int
+    ) -> tuple[npt.NDArray[np.bool_], Left]: ...
+    def restore_records(self, labels: pl.DataFrame, every_ms: int, records: pl.DataFrame) -> int: ...
     # of each rule, and of none: series, samples, bytes of samples, bytes, first and last time, and by interval of the
     # edges: samples, series begun, series ended
     def governed(

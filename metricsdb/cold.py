@@ -13,7 +13,7 @@ from metricsdb.clock import Clock
 from metricsdb.errors import ColdStoreError, ConfigError
 from metricsdb.frames import TIME
 from metricsdb.lifecycle.cold.catalog import Catalog
-from metricsdb.lifecycle.cold.move import GONE_GRACE_MS, Memory, Moved, Mover, Note, Progress, Rule
+from metricsdb.lifecycle.cold.move import GONE_GRACE_MS, Levels, Memory, Moved, Mover, Note, Progress, Rule
 from metricsdb.lifecycle.cold.objects import Objects
 from metricsdb.lifecycle.cold.thin import Thinned, Used, thin, unused
 from metricsdb.lifecycle.sampling import SampleRule
@@ -47,7 +47,8 @@ class Cold:
 
     Credentials come from the environment, as the store's own tools read them, or from ``options``. ``rules`` say which
     samples are to move, which to leave for good, and of which a sample is to stay, by now; ``used`` how many queries
-    read the series of a frame of labels. Raises ``ConfigError``; the store is first asked when something is wanted of
+    read the series of a frame of labels. ``records`` of rollups move day by day beside the samples; ``levels`` say by
+    width when they are to leave for good. Raises ``ConfigError``; the store is first asked when something is wanted of
     it.
     """
 
@@ -69,6 +70,8 @@ class Cold:
         sampling: Callable[[int], Sequence[SampleRule]] | None = None,
         used: Used = unused,
         note_sampled: Callable[[SampleRule, Thinned], None] | None = None,
+        records: Memory | None = None,
+        levels: Callable[[int], Levels] | None = None,
     ) -> None:
         bucket_ms = duration_ms(bucket, "bucket")
         if bucket_ms <= 0 or DAY_MS % bucket_ms:
@@ -77,6 +80,7 @@ class Cold:
         self.mover = Mover(self.catalog, owner, clock, bucket_ms)
         self.mover.grace_ms = duration_ms(grace, "grace")
         self._memory, self._moving, self._expiring, self._time, self._clock = memory, moving, expiring, time, clock
+        self._records, self._levels = records, levels
         self._note, self._sampling, self._used, self._note_sampled = note, sampling, used, note_sampled
         self.counts = {"cold_moved_samples": 0, "cold_moved_bytes": 0, "cold_runs": 0, "cold_failures": 0}
         self._due_ms = self._expire_ms = -(2**63)
@@ -99,7 +103,8 @@ class Cold:
     ) -> Upkeep:
         moved = self._move(self._moving(now_ms), samples_per_second, progress)
         self.counts["cold_runs"] += 1
-        expired = self.mover.expire(self._expiring(now_ms)) if expires else 0
+        levels = self._levels(now_ms) if self._levels is not None else {}
+        expired = self.mover.expire(self._expiring(now_ms), levels) if expires else 0
         sampled = 0
         if expires and self._sampling is not None:
             sampled = thin(self.mover, self._sampling(now_ms), self._used, self._note_sampled)
@@ -107,6 +112,9 @@ class Cold:
 
     def _move(self, rules: Sequence[Rule], samples_per_second: float | None, progress: Progress | None) -> Moved:
         moved = self.mover.move(self._memory, rules, samples_per_second, progress, self._note)
+        if self._records is not None:
+            # A few records stand for many samples: smaller parts would be tables of series, mostly.
+            moved += self.mover.move(self._records, rules, samples_per_second, None, self._note, DAY_MS)
         self.counts["cold_moved_samples"] += moved.samples
         self.counts["cold_moved_bytes"] += moved.bytes
         return moved
@@ -117,7 +125,8 @@ class Cold:
         A store that is away is told in the log, and asked again a minute later.
         """
         if now_ms < self._due_ms:
-            return self.mover.drop(self._memory)
+            dropped = self.mover.drop(self._memory)
+            return dropped if self._records is None else dropped + self.mover.drop(self._records)
         try:
             done = self._run(now_ms, now_ms >= self._expire_ms).moved
         except ColdStoreError as error:
@@ -153,8 +162,8 @@ class Cold:
         return self.mover.compact(progress)
 
     def parts(self, *, refresh: bool = False) -> pl.DataFrame:
-        """What is cold, oldest first: ``key``, ``kind``, ``pinned``, ``start``, ``end``, ``series``, ``samples``,
-        ``bytes``.
+        """What is cold, oldest first: ``key``, ``kind``, ``pinned``, ``start``, ``end``, ``series``, ``samples`` (of
+        rollups: records), ``bytes``.
 
         ``bytes`` are those of the object of samples; ``series_bytes`` those of its table of series, which several may
         share. ``refresh`` asks the store for what other processes published.
@@ -179,9 +188,11 @@ class Cold:
         return frame.with_columns(pl.col("start", "end").cast(TIME))
 
     def days(self) -> pl.DataFrame:
-        """By day: ``day``, ``parts``, ``samples``, ``bytes`` (of samples)."""
+        """By day: ``day``, ``parts``, ``samples``, ``records`` of rollups, ``bytes`` of both."""
         day = pl.col("key").str.extract(r"day=([^/]+)").alias("day")
-        return self.parts().group_by(day).agg(pl.len().alias("parts"), pl.col("samples", "bytes").sum()).sort("day")
+        rolled = pl.col("kind") == "rollups"
+        counts = [pl.col("samples").filter(of).sum().alias(n) for n, of in (("samples", ~rolled), ("records", rolled))]
+        return self.parts().group_by(day).agg(pl.len().alias("parts"), *counts, pl.col("bytes").sum()).sort("day")
 
 
 _PARTS = {

@@ -39,12 +39,12 @@ from metricsdb.heap import keep_little_freed
 from metricsdb.histograms import Histogram, as_list, with_histogram
 from metricsdb.lifecycle import forks
 from metricsdb.lifecycle.cold.fetch import Tiers
-from metricsdb.lifecycle.cold.memory import NativeMemory
-from metricsdb.lifecycle.cold.move import Mover, Rule
+from metricsdb.lifecycle.cold.memory import NativeMemory, NativeRecords
+from metricsdb.lifecycle.cold.move import Mover, rules_at
 from metricsdb.lifecycle.deletions import Deleted, Trash
 from metricsdb.lifecycle.memory import Evict, MemoryPolicy
 from metricsdb.lifecycle.retention import RetentionLike, departures
-from metricsdb.lifecycle.rollups import RollupPolicy, at_level
+from metricsdb.lifecycle.rollups import RollupPolicy, at_level, leaving
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.limits import CardinalityBy, SeriesLimits, cardinality, counters
 from metricsdb.precision import PrecisionPolicies
@@ -211,17 +211,16 @@ class Database:
         self.retention.use(retention)
 
     def _open_cold(self, where: Any) -> Cold:
-        def rules(at: list[tuple[str, int | None]]) -> list[Rule]:
-            return [Rule(*one) for one in at]
-
         # The same after a crash, so that what was left half done is known as one's own.
         name = secrets.token_hex(6)
         if self._home is not None:
             name = hashlib.sha256(f"{socket.gethostname()}:{self._home.path}".encode()).hexdigest()[:12]
-        aging = self._upkeep.aging
+        aging, policies = self._upkeep.aging, self._upkeep.roller
         return Cold(
             where, NativeMemory(lambda: self._native), owner=name, clock=self._clock,
-            moving=lambda now_ms: rules(aging.moving(now_ms)), expiring=lambda now_ms: rules(aging.expiring(now_ms)),
+            moving=lambda now_ms: rules_at(aging.moving(now_ms)),
+            expiring=lambda now_ms: rules_at(aging.expiring(now_ms)), records=NativeRecords(lambda: self._native),
+            levels=lambda now_ms: {of: rules_at(r) for of, r in leaving(policies.policies, now_ms).items()},
             time=lambda at: time_ms(at, self.now_ms()), grace=self._timeout_ms / 1000,
             note=lambda rule, moved: aging.note_moved(self.now_ms(), rule.selector, rule.before_ms, moved),
             sampling=aging.sampling, used=lambda labels: self.retention.used(labels),
@@ -772,7 +771,7 @@ class Database:
     ) -> Database:
         """Old samples in a database of their own, read-only and in memory, exact, wherever they lie now.
 
-        It has all queries, and a memory limit of its own. What rollups alone know of is not in it. Raises
+        It has all queries, and a memory limit of its own; records of rollups stand for samples that are gone. Raises
         ``MemoryLimit`` where the samples don't fit, ``ColdStoreError``, ``ParseError``.
         """
         now = self.now_ms()

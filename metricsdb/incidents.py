@@ -22,6 +22,7 @@ from metricsdb.errors import ConfigError, CorruptionError, FormatVersionError, M
 from metricsdb.frames import TIME, QueryWarning
 from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.fetch import Frames, Tiers, empty, load
+from metricsdb.lifecycle.cold.memory import export_of
 from metricsdb.lifecycle.cold.move import Export, Mover
 from metricsdb.lifecycle.cold.objects import Missing, Objects
 from metricsdb.times import DAY_MS
@@ -40,11 +41,14 @@ _NOTES = "pinned/"
 # Bytes of an incident's file that are unpacked at most: it may come from anywhere.
 _MEMBER_BYTES_MAX = 8 << 30
 _FRAMES = ("labels", "samples", "histograms")
+# Records of rollups, in files that have some.
+_RECORDS = ("record_labels", "records")
 _WRITES = [
     "append_columns",
     "append_histograms",
     "delete",
     "drop_copied",
+    "drop_records",
     "end_alerts",
     "evaluate_alerts",
     "evaluate_record",
@@ -55,6 +59,7 @@ _WRITES = [
     "register",
     "register_frame",
     "restore",
+    "restore_records",
     "rewrite_precision",
     "roll",
     "set_limits",
@@ -90,6 +95,21 @@ def pieces(native: NativeDatabase, tiers: Tiers, selector: str, start: int, end:
     yield native.export(selector, start, end, rolled=True)[1:]
 
 
+def _rolled(native: NativeDatabase, tiers: Tiers, selector: str, start: int, end: int) -> NativeDatabase:
+    """A store of the records of rollups that stand for samples which are gone, of buckets that meet [start, end]."""
+    held = empty()
+    for every, labels, records in tiers.records(selector, start, end):
+        held.restore_records(labels, every, records)
+    _put_records(held, *native.export_records(selector, start, end)[1:])
+    return held
+
+
+def _put_records(native: NativeDatabase, labels: pl.DataFrame, records: pl.DataFrame) -> None:
+    """Records of all widths."""
+    for (every,), some in records.partition_by("every", maintain_order=True, as_dict=True).items():
+        native.restore_records(labels, int(every), some)
+
+
 def _tell_drawn(tiers: Tiers, selector: str, start: int, end: int) -> None:
     for text in tiers.drawn(selector, start, end):
         warnings.warn(
@@ -111,12 +131,14 @@ def _filled(native: NativeDatabase, found: Iterator[Frames]) -> None:
             )
 
 
-def _view(make: type[DB], found: Iterator[Frames], options: Mapping[str, Any]) -> DB:
-    """A database in memory that has these samples, and takes no others."""
+def _view(make: type[DB], found: Iterator[Frames], rolled: NativeDatabase | None, options: Mapping[str, Any]) -> DB:
+    """A database in memory that has these samples, and records where samples are gone, and takes no others."""
     view = make(evict="never", idle_cpu=0.0, **options)
     native = _ReadOnly(*view._options, secrets.randbits(64), None, view._upkeep.relief.policy.native)
     _filled(native, found)
     view._store = native
+    if rolled is not None and rolled.records_span() is not None:
+        view._tiers.put_beside(rolled)
     return view
 
 
@@ -125,7 +147,7 @@ def recall(db: DB, selector: str, start: int, end: int, memory_limit: int | str 
     _tell_drawn(db._tiers, selector, start, end)
     found = pieces(db._native, db._tiers, selector, start, end)
     options = {"memory_limit": memory_limit, "lookback": db._lookback_ms / 1000, "clock": db._clock}
-    return _view(type(db), found, options)
+    return _view(type(db), found, _rolled(db._native, db._tiers, selector, start, end), options)
 
 
 class Pin(msgspec.Struct, frozen=True):
@@ -245,9 +267,11 @@ class Pins:
                 # Else a deletion may come in between, and what it took from memory would come back.
                 held = empty()
                 _filled(held, pieces(self._db._native, self._db._tiers, pin.selector, first, until))
-                export = Export(*held.export(pin.selector, first, until))
-                if export.labels.height:
-                    mover.add(export, pinned=pin.name)
+                rolled = _rolled(self._db._native, self._db._tiers, pin.selector, first, until)
+                samples = Export(*held.export(pin.selector, first, until))
+                for export in (samples, export_of(*rolled.export_records(pin.selector, first, until))):
+                    if export.labels.height:
+                        mover.add(export, pinned=pin.name)
             # What is near now may still come late: it is copied again.
             settled = until if until < now_ms - LATE_MS else max(first - 1, min(until, now_ms - LATE_MS))
             pin = msgspec.structs.replace(pin, copied_ms=settled)
@@ -260,7 +284,8 @@ class Pins:
         """Where there is anything at all: a pin may begin at the beginning of time."""
         begun = pin.copied_ms + 1
         parts = [p.start_ms for c in self._db._tiers.catalogs for p in c.parts(begun, last)]
-        oldest = min([*parts, self._db._native.stats()["first_ms"]])
+        rolled = self._db._native.records_span()
+        oldest: int = min([*parts, *(rolled or ())[:1], self._db._native.stats()["first_ms"]])
         return min(max(begun, oldest), last)
 
 
@@ -287,6 +312,8 @@ def export_incident(db: Database, path: Path, selector: str, start: int, end: in
     held = empty()
     _filled(held, pieces(db._native, db._tiers, selector, start, end))
     frames = dict(zip(_FRAMES, held.export(selector, start, end)[1:], strict=True))
+    rolled = _rolled(db._native, db._tiers, selector, start, end).export_records(selector, start, end)
+    frames |= dict(zip(_RECORDS, rolled[1:], strict=True)) if rolled[0].height else {}
     at = pl.col("timestamp").dt.timestamp("ms")
     frames["transitions"] = db.alerts.history().filter(at.is_between(start, end))
     said = {
@@ -316,7 +343,9 @@ def open_incident(make: type[DB], path: Path, memory_limit: int | str | None) ->
                 raise FormatVersionError(
                     f"{path} has version {said['version']}, this program reads {VERSION}; use the one that wrote it"
                 )
-            frames = {name: pl.read_parquet(_member(file, f"{name}.parquet")) for name in (*_FRAMES, "transitions")}
+            rolled = _RECORDS if f"{_RECORDS[1]}.parquet" in file.namelist() else ()
+            names = (*_FRAMES, *rolled, "transitions")
+            frames = {name: pl.read_parquet(_member(file, f"{name}.parquet")) for name in names}
             times = (int(said["start_ms"]), int(said["end_ms"]), int(said["exported_ms"]))
             incident = Incident(said["selector"], *times, frames["transitions"], tuple(said["statements"]))
     except FileNotFoundError:
@@ -324,7 +353,10 @@ def open_incident(make: type[DB], path: Path, memory_limit: int | str | None) ->
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError, pl.exceptions.PolarsError) as error:
         raise CorruptionError(f"{path} is no whole incident: {error}; export it again") from None
     found: Sequence[Frames] = [(frames["labels"], frames["samples"], frames["histograms"])]
-    view = _view(make, iter(found), {"memory_limit": memory_limit})
+    held = empty()
+    if rolled:
+        _put_records(held, frames["record_labels"], frames["records"])
+    view = _view(make, iter(found), held, {"memory_limit": memory_limit})
     view.incident = incident
     return view
 

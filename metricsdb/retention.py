@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from metricsdb._native import Read
 from metricsdb.charts import plot
 from metricsdb.errors import ConfigError
 from metricsdb.frames import TIME
@@ -18,6 +19,7 @@ from metricsdb.lifecycle.deletions import Deleted, Trash
 from metricsdb.lifecycle.forecast import HISTORY_DAYS, HeldCold, forecast, growth
 from metricsdb.lifecycle.impact import Asked, impact, panels, readers
 from metricsdb.lifecycle.retention import Aging, Departure, RetentionLike, RetentionRule, rules_of
+from metricsdb.lifecycle.rollups import RollupPolicy
 from metricsdb.lifecycle.sampling import share
 from metricsdb.times import DAY_MS, DurationLike, Time, duration_ms, time_ms
 
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Retention", "RetentionRule"]
 
+_ROLLED = (
+    "; rolled up by {!s}: its samples stay in memory until records alone stand for them, and these go cold with age, "
+    "but those of native histograms"
+)
 # Milliseconds from the epoch to a time that dates still reach.
 _FAR = 10**14
 _LOG = {
@@ -81,7 +87,8 @@ class Retention:
         """A row a series in memory: which rule governs it and why, where its samples are, and until when.
 
         ``rule``, ``keep``, ``why``; ``start``, ``end``, ``samples``, ``bytes`` of what is in memory; when the oldest of
-        it ``leaves`` memory, and when it is ``gone`` everywhere (null: never); then labels. ``policy``: as if it held.
+        it ``leaves`` memory, and when it is ``gone`` everywhere (null: never); then labels. Of series that are rolled
+        up ``why`` says what goes cold in place of samples. ``policy``: as if it held.
         """
         rules = self.rules if policy is None else rules_of(policy)
         rows, labels = self._db._native.governing(selector, [rule.selector for rule in rules])
@@ -96,7 +103,7 @@ class Retention:
         found = rows.join(of_rules, on="rule", how="left", maintain_order="left").select(
             pl.col("title").alias("rule"),
             "keep",
-            pl.col("why").fill_null("no rule takes it: it stays"),
+            pl.col("why").fill_null("no rule takes it: it stays") + self._goes_cold(rules, labels, rows["rule"]),
             pl.col("first").cast(TIME).alias("start"),
             pl.col("last").cast(TIME).alias("end"),
             "samples",
@@ -105,6 +112,24 @@ class Retention:
             (pl.col("first") + pl.col("kept_ms")).cast(TIME).alias("gone"),
         )
         return pl.concat([found, labels], how="horizontal")
+
+    def _goes_cold(self, rules: Sequence[RetentionRule], labels: pl.DataFrame, rule_of: pl.Series) -> pl.Series:
+        """What is said of series that are to go cold, where records of rollups go in place of samples."""
+        cold = rule_of.is_in([at for at, rule in enumerate(rules) if rule.is_cold]).fill_null(value=False)
+        said = pl.repeat("", len(rule_of), eager=True)
+        for policy, taken in self._rolled_up(labels):
+            text = pl.repeat(_ROLLED.format(policy), len(rule_of), eager=True)
+            said = text.zip_with(cold & taken, said)
+        return said
+
+    def _rolled_up(self, labels: pl.DataFrame) -> Iterator[tuple[RollupPolicy, pl.Series]]:
+        """Policies that make records, each with the series of a frame of labels that it governs."""
+        left = pl.repeat(True, labels.height, eager=True)
+        for policy in self._db.rollups.policies if labels.height else ():
+            taken = left & Read(policy.selector, 0, 0).matches(labels)["matches"]
+            left = left & ~taken
+            if policy.levels:
+                yield policy, taken
 
     def log(self, what: str | None = None) -> pl.DataFrame:
         """What went when by which rule, the oldest first: ``time``, ``what``, ``rule``, ``before``, counts.
@@ -129,7 +154,7 @@ class Retention:
         """
         rules, now_ms = self.rules if policy is None else rules_of(policy), self._db.now_ms()
         grown = growth(self._db._native, rules, now_ms)
-        found = forecast(rules, grown, self._cold(now_ms), days, prices, self._shares(rules))
+        found = forecast(rules, grown, self._cold(now_ms), days, prices, self._shares(rules), self._plain(rules))
         date = (pl.lit(now_ms) + pl.col("day").cast(pl.Int64) * DAY_MS).cast(TIME).alias("date")
         return found.select(date, *found.columns)
 
@@ -144,18 +169,34 @@ class Retention:
             if rule.sampled and rule.sampled.keep
         }
 
+    def _plain(self, rules: Sequence[RetentionRule]) -> dict[str, float]:
+        """By rule that has a cold part which share of its samples in memory is of series that are not rolled up."""
+        if not self._db.rollups.policies or not any(rule.is_cold for rule in rules):
+            return {}
+        rows, labels = self._db._native.governing("", [rule.selector for rule in rules])
+        rolled = pl.repeat(False, rows.height, eager=True)
+        for _, taken in self._rolled_up(labels):
+            rolled = rolled | taken
+        held = rows.select("rule", "samples", plain=pl.when(rolled).then(0).otherwise("samples"))
+        sums = held.group_by("rule").agg(pl.col("samples", "plain").sum()).iter_rows()
+        return {rules[at].title: plain / max(samples, 1) for at, samples, plain in sums if at is not None}
+
     def _cold(self, now_ms: int) -> HeldCold:
         """What is in the cold store, by days back."""
-        samples, size = np.zeros(HISTORY_DAYS), 0
+        samples, rolled, size = np.zeros(HISTORY_DAYS), np.zeros(HISTORY_DAYS), 0
         for part in (part for catalog in self._db._tiers.catalogs for part in catalog.parts(-(2**63), 2**63 - 1)):
             if part.pinned is None:
                 young, old = (now_ms - part.end_ms - 1) / DAY_MS, (now_ms - part.start_ms) / DAY_MS
                 ages = np.arange(np.floor(young), np.floor(old) + 1)
                 share = np.clip(np.minimum(ages + 1, old) - np.maximum(ages, young), 0.0, None) / (old - young)
-                np.add.at(samples, np.clip(ages, 0, HISTORY_DAYS - 1).astype(np.int64), part.samples * share)
+                days = np.clip(ages, 0, HISTORY_DAYS - 1).astype(np.int64)
+                if part.every_ms:
+                    np.add.at(rolled, days, part.bytes * share)
+                    continue
+                np.add.at(samples, days, part.samples * share)
                 size += part.bytes
         total = samples.sum()
-        return HeldCold(samples, size / total if total else None)
+        return HeldCold(samples, size / total if total else None, rolled)
 
     def compare(
         self,

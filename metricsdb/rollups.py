@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from metricsdb import charts
+from metricsdb._native import NativeDatabase
 from metricsdb.clock import Clock
 from metricsdb.errors import ConfigError
 from metricsdb.frames import TIME
@@ -133,8 +134,12 @@ class Rollups:
         every = duration_ms(level, "level")
         if every < 1000:
             raise ConfigError(f"level {level!r} must be a second at least")
-        frame = self._db._native.rollup_records(selector, every, *self._db._range(start, end))
+        frame = self._store(selector, times := self._db._range(start, end)).rollup_records(selector, every, *times)
         return frame.with_columns(pl.col("start", "timestamp", "first_time", "last_time").cast(TIME))
+
+    def _store(self, selector: str, times: tuple[int, int]) -> NativeDatabase:
+        """What stands in memory, and in the cold store. Raises ``ColdStoreError``."""
+        return self._db._tiers.select([selector], *times)
 
     def states(
         self, selector: str, level: DurationLike, start: Time | None = None, end: Time | None = None
@@ -147,12 +152,12 @@ class Rollups:
         made yet, and those of more than 16 values, have no rows. Raises ``ConfigError``, ``ParseError``.
         """
         every = duration_ms(level, "level")
-        frame = self._db._native.rollup_states(selector, every, *self._db._range(start, end))
+        frame = self._store(selector, times := self._db._range(start, end)).rollup_states(selector, every, *times)
         return frame.with_columns(pl.col("start", "timestamp").cast(TIME))
 
     def kept(self, selector: str, start: Time | None = None, end: Time | None = None) -> pl.DataFrame:
         """Samples that survived beside records: labels, ``timestamp``, ``value``."""
-        frame = self._db._native.rollup_kept(selector, *self._db._range(start, end))
+        frame = self._store(selector, times := self._db._range(start, end)).rollup_kept(selector, *times)
         return frame.with_columns(pl.col("timestamp").cast(TIME))
 
     def preview(

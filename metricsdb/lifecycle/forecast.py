@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -58,10 +58,12 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class HeldCold:
-    """What is cold now: samples by days back, and bytes of one; None: there are none to measure."""
+    """What is cold now: samples by days back, and bytes of one (None: there are none to measure); and bytes of records
+    of rollups by days back."""
 
     samples: Floats
     sample_bytes: float | None = None
+    rolled: Floats = field(default_factory=lambda: np.zeros(HISTORY_DAYS))
 
 
 def growth(native: NativeDatabase, rules: Sequence[RetentionRule], now_ms: int) -> list[Growth]:
@@ -142,11 +144,13 @@ def forecast(
     days: int,
     prices: Mapping[str, float] | None,
     left: Mapping[str, float],
+    plain: Mapping[str, float],
 ) -> pl.DataFrame:
     """A row a day, rule and tier: ``samples``, ``series``, ``bytes``, ``cost`` of that day (null without prices).
 
-    ``left``: by rule the share of samples that a sample of its series has. Series of no rule stay. Prices are per GiB
-    and month. Raises ``ConfigError``.
+    ``left``: by rule the share of samples that a sample of its series has; ``plain``: the share of samples that go cold
+    as such, since their series are not rolled up. Series of no rule stay. Prices are per GiB and month. Raises
+    ``ConfigError``.
     """
     if days < 1:
         raise ConfigError(f"days {days} must be 1 or more")
@@ -167,7 +171,10 @@ def forecast(
         if rule is not None and rule.is_cold:
             whole, kept = _days(rule.whole_ms), _days(rule.kept_ms)
             ages = (memory, whole, kept) if rule.sampled else (memory, kept, kept)
-            tiers["cold"] = _cold(g, trend, ahead, ages, left.get(rule.title, 1.0), cold, part)
+            goes = plain.get(rule.title, 1.0)
+            moved, brought = replace(g, samples=g.samples * goes), (trend[0] * goes, trend[1])
+            samples, series, size = _cold(moved, brought, ahead, ages, left.get(rule.title, 1.0), cold, part)
+            tiers["cold"] = samples, series, size + part * _rolled(cold.rolled, ahead, kept)
         for tier, (samples, series, size) in tiers.items():
             price = (prices or {}).get(tier)
             cost = [None] * len(ahead) if price is None else size / _GIB * price / _MONTH_DAYS
@@ -195,6 +202,14 @@ def _memory(
         most = np.minimum(1.0, rule.max_bytes / np.maximum(size, 1.0))
         samples, size = samples * most, size * most
     return samples, series, size
+
+
+def _rolled(size: Floats, ahead: Floats, until: float) -> Floats:
+    """Bytes of records in the cold store, if each day brings as many as the last seven that brought some."""
+    days = np.flatnonzero(size)[:RECENT_DAYS]
+    if not len(days):
+        return np.zeros(len(ahead))
+    return np.asarray(_left(size, ahead, 0.0, until) + size[days].mean() * _new(ahead, float(days[0]), until))
 
 
 def _cold(

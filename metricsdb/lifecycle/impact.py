@@ -152,7 +152,9 @@ def _effect(
         left = f"only {rule.sampled.keep} is left of what is older than {duration_text(rule.whole_ms)}"
         return text, None, width, "sample", left
     if width is not None:
-        return text, None, width, "precision", f"records of {width} stand for samples of that age"
+        cold = rule is not None and rule.is_cold and rule.memory_ms is not None and back_ms > rule.memory_ms
+        where = ", read from the cold store" if cold else ""
+        return text, None, width, "precision", f"records of {width} stand for samples of that age{where}"
     if rule is not None and rule.is_cold and rule.memory_ms is not None and back_ms > rule.memory_ms:
         return text, None, None, "cold", "a part is read from the cold store: the same answer, later"
     return text, None, None, "none", ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +25,7 @@ __all__ = [
     "RollupLevel",
     "RollupPolicy",
     "at_level",
+    "leaving",
 ]
 
 Kind = Literal["counter", "gauge", "states"]
@@ -250,6 +251,22 @@ def at_level(native: NativeDatabase, level: DurationLike | None) -> NativeDataba
         )
         raise ConfigError(f"level {level!r}: no series has records of this width; {there}")
     return found
+
+
+def leaving(policies: Sequence[RollupPolicy], now_ms: int) -> dict[int, list[tuple[str, int | None]]]:
+    """By width of records the selectors of all policies in order, and the time before which records go (None: they
+    stay): whole buckets of the next level, as in memory. Records of a width that a policy does not name go as its
+    last."""
+
+    def before(policy: RollupPolicy, every_ms: int) -> int | None:
+        named = [at for at, level in enumerate(policy.levels) if level.every_ms == every_ms]
+        at = named[0] if named else len(policy.levels) - 1
+        kept = policy.levels[at].keep_ms if policy.levels else None
+        wider = policy.levels[at + 1].every_ms if policy.levels[at + 1 :] else every_ms
+        return None if kept is None else (now_ms - kept) // wider * wider
+
+    widths = {level.every_ms for policy in policies for level in policy.levels}
+    return {every: [(policy.selector, before(policy, every)) for policy in policies] for every in sorted(widths)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""Kills a process with SIGKILL at every step of a move and of sampling, and looks for what is missing or too much.
+"""Kills a process with SIGKILL at every step of a move and of sampling, and looks for what is missing or too much:
+samples, and records of rollups.
 
     python tests/faults/cold_torture.py --cycles 400
 
@@ -91,6 +92,28 @@ def written(n: int) -> Rows:
     }
 
 
+Records = dict[tuple[str, int, int], tuple[int, float]]
+WIDTHS = HOUR // 4, HOUR
+
+
+def rolled(n: int) -> dict[tuple[str, int], float]:
+    """What records of a round are made of."""
+    start = EVENING + n * 2 * HOUR
+    return {(job, start + i * HOUR // 4): n + i / 2 for job in ("a", "b") for i in range(8)}
+
+
+def records(rounds: int) -> Records:
+    """Count and sum of every bucket of so many rounds, by job, width and end."""
+    found: Records = {}
+    for n in range(rounds):
+        for (job, at), value in rolled(n).items():
+            for every in WIDTHS:
+                key = job, every, -(-at // every) * every
+                count, total = found.get(key, (0, 0.0))
+                found[key] = count + 1, total + value
+    return found
+
+
 def deleted(n: int) -> tuple[int, int]:
     return EVENING + (n - 3) * 2 * HOUR, EVENING + (n - 3) * 2 * HOUR + HOUR
 
@@ -102,20 +125,24 @@ def child(folder: Path, rounds: int, last: int) -> None:
     import metricsdb
     from metricsdb.lifecycle.cold import objects
     from metricsdb.lifecycle.cold.catalog import Catalog
-    from metricsdb.lifecycle.cold.memory import NativeMemory
+    from metricsdb.lifecycle.cold.memory import NativeMemory, NativeRecords
     from metricsdb.lifecycle.cold.move import Mover, Rule
     from metricsdb.lifecycle.cold.thin import thin, unused
+    from metricsdb.lifecycle.rollups import RollupPolicy
     from metricsdb.lifecycle.sampling import Keep, SampleRule
     from metricsdb.testing import FakeClock
 
     steps, clock = Steps(), FakeClock(EVENING + 10**6 * HOUR + rounds * 60_000)
     db = metricsdb.Database(folder / "db", durability="batch", clock=clock, idle_cpu=0)
     catalog, memory = Catalog(objects.Objects(folder / "cold")), NativeMemory(lambda: db._native)
+    rolling = NativeRecords(lambda: db._native)
+    policy = RollupPolicy.parse("r", "raw 1h -> 15m -> 1h").native
     mover = Mover(catalog, "me", clock)
     rules = [Rule("", EVENING + (rounds - 1) * 2 * HOUR)]
 
     def run(round_: int) -> None:
         mover.move(memory, rules)
+        mover.move(rolling, rules, bucket_ms=2 * HOUR)
         thin(mover, [SampleRule("", sampled_before(round_), Keep.parse("1 in 3 hours"))], unused)
         mover.compact()
         clock.move(16)
@@ -133,7 +160,28 @@ def child(folder: Path, rounds: int, last: int) -> None:
             for (s, at), (_, bits) in cold_rows(catalog).items()
         }
 
+    def records_in_memory() -> Records:
+        frames = [(every, db._native.rollup_records("r", every, 0, 2**62)) for every in WIDTHS]
+        rows = ((every, row) for every, frame in frames for row in frame.iter_rows(named=True))
+        return {(row["job"], every, row["timestamp"]): (row["count"], row["sum"]) for every, row in rows}
+
+    def records_in_store() -> Records:
+        found: Records = {}
+        for part in catalog.parts(-(2**63), 2**63 - 1):
+            if part.every_ms:
+                frame = catalog.samples(part).join(catalog.series(part), on="series")
+                for row in frame.iter_rows(named=True):
+                    found[row["job"], part.every_ms, row["timestamp"]] = row["count"], row["sum"]
+        return found
+
+    def look_at_records(when: str) -> None:
+        found, wanted = records_in_store() | records_in_memory(), records(rounds)
+        if found != wanted:
+            apart = [key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key)][:3]
+            sys.exit(f"{when}, round {rounds}: records {[(key, wanted.get(key), found.get(key)) for key in apart]}")
+
     def look(when: str, wanted: Rows) -> None:
+        look_at_records(when)
         found = in_store() | in_memory()
         if found != wanted:
             missing, more = wanted.keys() - found.keys(), found.keys() - wanted.keys()
@@ -159,12 +207,20 @@ def child(folder: Path, rounds: int, last: int) -> None:
         sys.exit(f"orphans, round {rounds}: {sorted(kept - catalog.state.keys())[:3]}")
     if list(folder.rglob("cold/tmp/*")) or any(at < (rules[0].before_ms or 0) for _, at in in_memory()):
         sys.exit(f"left behind, round {rounds}")
-    spare = sum(part.samples for part in catalog.state.parts) - len(in_store())
+    if any(end <= (rules[0].before_ms or 0) for _, _, end in records_in_memory()):
+        sys.exit(f"records left behind, round {rounds}")
+    if sum(part.samples for part in catalog.state.parts if part.every_ms) != len(records_in_store()):
+        sys.exit(f"records twice, round {rounds}")
+    spare = sum(part.samples for part in catalog.state.parts if not part.every_ms) - len(in_store())
     # A late sample that changes another is twice in parts until these become one.
     if spare > 2 * rounds:
         sys.exit(f"twice, round {rounds}: {spare} samples too many in parts")
     for (job, at), value in written(rounds).items():
         db.append({"__name__": "m", "job": job}, np.array([at]).view("datetime64[ms]"), [value])
+    for (job, at), value in rolled(rounds).items():
+        db.append({"__name__": "r", "job": job}, np.array([at]).view("datetime64[ms]"), [value])
+    # Samples of a round are gone but for those in whose bucket the next one begins.
+    db._native.roll([policy], (EVENING + (rounds + 1) * 2 * HOUR + HOUR - 1, 0, 1), 0, 2**40)
     if rounds % 5 == 4:
         start, end = deleted(rounds)
         db._native.delete(['m{job="b"}'], start, end)
@@ -176,8 +232,9 @@ def child(folder: Path, rounds: int, last: int) -> None:
         setattr(catalog.objects, verb, steps.around(getattr(catalog.objects, verb)))
     stepping: Any = type("Os", (), {**vars(os), "fsync": staticmethod(steps.around(os.fsync))})
     objects.os = stepping
-    changed: Any = memory
-    changed.export, changed.drop = steps.around(memory.export), steps.around(memory.drop)
+    for changed in (memory, rolling):
+        held: Any = changed
+        held.export, held.drop = steps.around(held.export), steps.around(held.drop)
     run(rounds + 1)
     db.close()
 

@@ -116,3 +116,58 @@ def test_selectors_are_asked_of_the_tables_of_series(found: list, name: str, val
     assert set(select(frame, [f'{{"{name}"="{quoted}"}}'])) == wanted
     assert set(select(frame, [""])) == {hash_of(n) for n in named}
     assert select(frame, ["nothing_of_this_name"]).is_empty()
+
+
+@st.composite
+def record_frames(draw: st.DrawFn, every: int = 60_000) -> pl.DataFrame:
+    """Records of some series as a native store hands them out, with any bits in them."""
+    rows = []
+    for row in range(draw(st.integers(1, 4))):
+        for end in sorted(draw(st.sets(st.integers(-50, 50), min_size=1, max_size=12))):
+            kept = draw(st.lists(st.tuples(TIMES, ANY_FLOAT), max_size=3))
+            counts = draw(st.tuples(*[st.integers(0, 2**64 - 1)] * 3))
+            numbers = draw(st.tuples(*[FLOATS | ANY_FLOAT | DECIMALS] * 7))
+            first, last = draw(st.tuples(TIMES, TIMES))
+            sketch = draw(st.none() | st.binary(max_size=9))
+            kind = draw(st.sampled_from(["gauge", "counter", "states"])), draw(st.booleans())
+            lists = ([t for t, _ in kept], [v for _, v in kept]) if kept else (None, None)
+            rows.append(
+                (row, every, end * every, (end - 1) * every, *kind, *counts, *numbers, first, last, sketch, *lists)
+            )
+    counts = dict.fromkeys(("count", "resets", "unkept"), pl.UInt64)
+    floats = dict.fromkeys(("sum", "min", "max", "first", "last", "deviation", "reset_from"), pl.Float64)
+    schema = {
+        "row": pl.UInt32, "every": pl.Int64, "timestamp": pl.Int64, "start": pl.Int64, "kind": pl.String,
+        "states": pl.Boolean, **counts,
+        **floats, "first_time": pl.Int64, "last_time": pl.Int64, "sketch": pl.Binary,
+        "kept_times": pl.List(pl.Int64), "kept_values": pl.List(pl.Float64),
+    }  # fmt: skip
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def as_bits(frame: pl.DataFrame) -> list[tuple[object, ...]]:
+    def word(value: object) -> object:
+        if isinstance(value, float):
+            return struct.pack("<d", value)
+        return [word(one) for one in value] if isinstance(value, list) else value
+
+    return [tuple(word(value) for value in row) for row in frame.rows()]
+
+
+@settings(max_examples=150, deadline=None)
+@given(record_frames())
+def test_records_of_rollups_come_back_bit_for_bit(frame: pl.DataFrame) -> None:
+    catalog = Catalog(Objects("memory://"))
+    series = series_frame([labels(__name__="m", job=str(row)) for row in range(4)])
+    ordered = parts.ordered(series, frame)
+    made = parts.cut(*ordered, iter(["a", "b"]).__next__, Manifest(), kind="rollups", every_ms=60_000)
+    parts.store(catalog.objects, [made])
+    catalog.publish(lambda state: state.exchange([], [made.part], 0))
+    assert made.part.end_ms == frame["timestamp"].max()
+    assert made.part.start_ms == frame["timestamp"].min() - 60_000 + 1
+    wanted = frame.drop("every").with_columns(series["series"].gather(frame["row"])).drop("row")
+    found = catalog.samples(made.part)
+    order = ["series", *sorted(name for name in found.columns if name != "series")]
+    by = ["series", "timestamp"]
+    assert sorted(found.columns) == sorted(wanted.columns)
+    assert as_bits(found.select(order).sort(by)) == as_bits(wanted.select(order).sort(by))

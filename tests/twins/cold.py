@@ -116,9 +116,9 @@ class ListMemory:
 
 
 def cold_rows(catalog: Catalog, start_ms: int = -(2**63), end_ms: int = 2**63 - 1) -> Rows:
-    """All that the cold store has of a range: later parts over earlier ones."""
+    """All samples that the cold store has of a range: later parts over earlier ones."""
     found: Rows = {}
-    for part in catalog.parts(start_ms, end_ms):
+    for part in (part for part in catalog.parts(start_ms, end_ms) if not part.every_ms):
         table = catalog.series(part)
         names = [c for c in table.columns if c != "series"]
         known = {

@@ -348,7 +348,7 @@ def test_what_is_cold_already_is_counted_and_weighed():
 
     class Catalog:
         def parts(self, start_ms, end_ms):
-            part = SimpleNamespace(samples=1000, bytes=700, pinned=None)
+            part = SimpleNamespace(samples=1000, bytes=700, pinned=None, every_ms=0)
             for back in (5, 500):
                 span = {"start_ms": T0 * 1000 - (back + 1) * day, "end_ms": T0 * 1000 - back * day - 1}
                 yield SimpleNamespace(**{**vars(part), **span})

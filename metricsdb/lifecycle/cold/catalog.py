@@ -70,9 +70,13 @@ class Catalog:
 
     def parts(self, start_ms: int, end_ms: int) -> list[Part]:
         """Parts with samples in [start, end], pinned ones too, in rising order: where two have one time, the later
-        one has it.
+        one has it. Of records those of whole buckets of all widths: which level is whole is seen by the wider one.
         """
-        found = [part for part in self.state.parts if part.overlaps(start_ms, end_ms)]
+        known = self.state.parts
+        # Buckets that are of several days.
+        more = max((part.every_ms for part in known if part.every_ms and DAY_MS % part.every_ms), default=0)
+        wide = max(start_ms - more, _ALL_TIME[0]), min(end_ms + more, _ALL_TIME[1])
+        found = [part for part in known if part.overlaps(*(wide if part.every_ms else (start_ms, end_ms)))]
         return sorted(found, key=lambda part: (part.order, part.key))
 
     def series(self, part: Part) -> pl.DataFrame:
@@ -124,7 +128,8 @@ class Catalog:
 
         ``series`` UInt64, ``timestamp`` Int64 ms, ``value`` Float64, ``integer`` Int64 or null, ``kind`` UInt32 (0:
         double; 1: int64; 2: uint64, whose 64 bits are ``integer``), ``start`` Int64 ms or null. Of a part of
-        histograms: fields in place of the three columns of the value. What was deleted is left out. Reads the row
+        histograms, and of records of rollups, fields in place of the three columns of the value; of records those
+        whose buckets meet the range, ``timestamp`` being their end. What was deleted is left out. Reads the row
         groups that hold any of the series.
         """
         known = self._footer(part)
@@ -132,12 +137,14 @@ class Catalog:
         with self._readable(part.key):
             frame = layout.decode(self.objects, part.key, known, known.groups(rows))
         if part.start_ms < start_ms or part.end_ms > end_ms:
-            frame = frame.filter(pl.col("timestamp").is_between(start_ms, end_ms))
+            frame = frame.filter(_meets(part, start_ms, end_ms))
         if series is not None:
             frame = frame.filter(pl.col("series").is_in(series.implode()))
         for dead in part.tombstones:
             taken = pl.col("series").is_in(self.matching(part, dead.selectors, dead.unless).implode())
-            frame = frame.filter(~(taken & pl.col("timestamp").is_between(dead.start_ms, dead.end_ms)))
+            # What rules let go is whole buckets; a deletion takes those that it cuts, too.
+            inside = pl.col("timestamp") <= dead.end_ms if dead.by_rule else _meets(part, dead.start_ms, dead.end_ms)
+            frame = frame.filter(~(taken & inside))
         return frame
 
     def cost(self, part: Part, series: pl.Series) -> tuple[int, int]:
@@ -178,6 +185,12 @@ class Catalog:
             yield
         except (library("pyarrow").ArrowException, OSError, ValueError, KeyError) as error:
             raise self.objects.error(f"{key} is not what was stored: {error}", "restore it from a copy") from None
+
+
+def _meets(part: Part, start_ms: int, end_ms: int) -> pl.Expr:
+    """Whether a row's time, or the time that a record stands for, is in [start, end]."""
+    time = pl.col("timestamp")
+    return (time >= start_ms) & (time - part.every_ms < end_ms if part.every_ms else time <= end_ms)
 
 
 def select(series: pl.DataFrame, selectors: Sequence[str]) -> pl.Series:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial as later
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +18,15 @@ from metricsdb._native import NativeDatabase, Read, Sampling
 from metricsdb.clock import Clock
 from metricsdb.errors import ColdStoreError, MetricsDBError, QueryLimit, QueryTimeout
 from metricsdb.explain import ColdCost
+from metricsdb.lifecycle.cold import layout
 from metricsdb.lifecycle.cold.catalog import Catalog
-from metricsdb.lifecycle.cold.manifest import Part, Tombstone
+from metricsdb.lifecycle.cold.manifest import Part, Tombstone, weight_of
 from metricsdb.lifecycle.cold.objects import Missing
 from metricsdb.lifecycle.cold.parts import slices
 from metricsdb.lifecycle.sampling import Keep
 from metricsdb.times import DAY_MS
 
-__all__ = ["Frames", "Tiers", "empty", "load", "part_frames"]
+__all__ = ["Frames", "Rolled", "Tiers", "empty", "load", "part_frames"]
 
 CACHE_BYTES = 512 << 20
 # Samples that are decoded at once where a whole part is wanted: what is used again is in the processor's cache.
@@ -43,9 +45,8 @@ _LIMITS = (2**40, 2**40, 2**40)
 Reads = Sequence[Read]
 # Labels, samples and histograms, as ``NativeDatabase.export`` gives and ``restore`` takes them.
 Frames = tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]
-_PLACE: dict[str, pl.DataType] = {"row": pl.UInt32(), "timestamp": pl.Int64(), "start": pl.Int64()}
-_NO_SAMPLES = pl.DataFrame(schema={**_PLACE, "value": pl.Float64, "integer": pl.Int64, "kind": pl.UInt32})
-_NO_HISTOGRAMS = pl.DataFrame(schema={**_PLACE, "encoded": pl.Binary})
+# Width of buckets (ms), labels, and records of rollups, as ``NativeDatabase.restore_records`` takes them.
+Rolled = tuple[int, pl.DataFrame, pl.DataFrame]
 
 # As `NativeDatabase.append_columns` gives it.
 Report = tuple[int, int, int, int, list[tuple[str, int, str]]]
@@ -72,6 +73,24 @@ _Away = tuple[int, int, ColdStoreError]
 
 
 @dataclass(slots=True)
+class _Fetched:
+    """Stores with what reads need, the one whose samples stand first."""
+
+    stores: list[NativeDatabase] = field(default_factory=list)
+    # Which of their series stand for others.
+    samplings: list[Sampling | None] = field(default_factory=list)
+    # Stores of records of rollups alone.
+    records: list[NativeDatabase] = field(default_factory=list)
+    away: list[_Away] = field(default_factory=list)
+
+    def beside(self, native: NativeDatabase, apart: list[tuple[int, int, str]], texts: list[str]) -> NativeDatabase:
+        """The database for queries that read it all; ``apart``: times that can't be read; ``texts``: remarks."""
+        if not self.stores and not self.records and not self.away:
+            return native
+        return native.with_beside(self.stores, apart, texts, self.samplings, self.records)
+
+
+@dataclass(slots=True)
 class _Shadow:
     """Series of one part that were fetched, in a store of their own."""
 
@@ -93,7 +112,10 @@ class _Shadow:
             samples = _marks(part, hashes) if named else catalog.samples(part, hashes)
             table = catalog.series(part)
             chosen = table.filter(pl.col("series").is_in(hashes.implode()))
-            if samples.height:
+            if samples.height and part.every_ms and not named:
+                labels, records = _placed(chosen, samples)
+                self.native.restore_records(labels, part.every_ms, records)
+            elif samples.height:
                 load(self.native, *part_frames(chosen, samples))
             self.loaded = np.union1d(self.loaded, missing)
             self.bytes = self.native.measure()
@@ -129,15 +151,21 @@ def _sampling(drawn: pl.DataFrame, part: Part, untils: dict[str, int], beside: b
 def part_frames(series: pl.DataFrame, samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """A part's samples as ``NativeDatabase.restore`` takes them: labels, samples, histograms. ``series`` are theirs,
     with hashes and labels."""
+    labels, placed = _placed(series, samples)
+    if "encoded" in placed.columns:
+        return labels, layout.NO_SAMPLES, placed
+    return labels, placed.with_columns(pl.col("kind").cast(pl.UInt32)), layout.NO_HISTOGRAMS
+
+
+def _placed(series: pl.DataFrame, samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Labels, and the samples with the row of their series in place of its hash."""
     runs = samples.select(pl.col("series").rle()).unnest("series")
     rows = series.select(value="series").with_row_index("row")
     row = runs.join(rows, on="value", how="left", maintain_order="left")
     placed = samples.drop("series").with_columns(
         pl.Series("row", np.repeat(row["row"].to_numpy(), runs["len"].to_numpy()), dtype=pl.UInt32)
     )
-    if "encoded" in placed.columns:
-        return series.drop("series"), _NO_SAMPLES, placed
-    return series.drop("series"), placed.with_columns(pl.col("kind").cast(pl.UInt32)), _NO_HISTOGRAMS
+    return series.drop("series"), placed
 
 
 def load(native: NativeDatabase, labels: pl.DataFrame, samples: pl.DataFrame, histograms: pl.DataFrame) -> Report:
@@ -184,6 +212,11 @@ class Tiers:
         self._matched: OrderedDict[tuple[str, str], Hashes] = OrderedDict()
         self._shadows: OrderedDict[_Key, _Shadow] = OrderedDict()
         self._lock = threading.Lock()
+
+    def put_beside(self, store: NativeDatabase) -> None:
+        """Lets every query read a store of records beside the database's own samples."""
+        own = self._native
+        self._native = lambda: own().with_beside([store], [], [], [None], [])
 
     @property
     def bytes_read(self) -> int:
@@ -236,32 +269,47 @@ class Tiers:
         for expr in exprs:
             with suppress(MetricsDBError):  # the evaluation says what is wrong
                 reads += NativeDatabase.reads(expr, *times)
-        shadows, samplings, away = self._fetch(reads)
-        if not shadows and not away:
-            return self._native()
-        apart = [(start, end, str(why)) for start, end, why in away]
-        return self._native().with_beside(shadows, apart, [], samplings)
+        fetched = self._fetch(reads)
+        apart = [(start, end, str(why)) for start, end, why in fetched.away]
+        return fetched.beside(self._native(), apart, [])
 
     def needed(self, reads: Reads) -> Iterator[tuple[Catalog, Part, Read]]:
         """The parts that reads look into, one of which may come several times."""
         for catalog in self.catalogs:
             for read in reads:
-                for part in catalog.parts(max(_FIRST, read.start - HISTOGRAM_LOOK_BACK_MS), read.end):
-                    if part.kind == "histograms" or part.overlaps(read.start, read.end):
-                        yield catalog, part, read
+                early = max(_FIRST, read.start - HISTOGRAM_LOOK_BACK_MS)
+                histograms = (part for part in catalog.parts(early, read.end) if part.kind == "histograms")
+                others = (part for part in catalog.parts(read.start, read.end) if part.kind != "histograms")
+                for part in (*histograms, *others):
+                    yield catalog, part, read
 
     def pieces(self, selector: str, start: int, end: int, unless: Sequence[str] = ()) -> Iterator[Frames]:
-        """What cold stores have of a selector's series in [start, end], but of those that ``unless`` take, part by
-        part, and some ``PIECE_SAMPLES`` at a time: what comes later stands where two have one time. Raises
+        """Samples that cold stores have of a selector's series in [start, end], but of those that ``unless`` take, part
+        by part, and some ``PIECE_SAMPLES`` at a time: what comes later stands where two have one time. Raises
         ``ColdStoreError``, ``ParseError``."""
+        for part, series, samples in self._pieces(selector, start, end, unless):
+            if not part.every_ms:
+                yield part_frames(series, samples())
+
+    def records(self, selector: str, start: int, end: int) -> Iterator[Rolled]:
+        """As ``pieces``, the records of rollups whose buckets meet [start, end]."""
+        for part, series, samples in self._pieces(selector, start, end, ()):
+            if part.every_ms:
+                yield part.every_ms, *_placed(series, samples())
+
+    def _pieces(
+        self, selector: str, start: int, end: int, unless: Sequence[str]
+    ) -> Iterator[tuple[Part, pl.DataFrame, Callable[[], pl.DataFrame]]]:
+        """Parts with a table of some of their series, and what reads that these have."""
         for catalog, part, _ in self.needed([Read(selector, start, end)]):
             if part.overlaps(start, end):
                 hashes = catalog.matching(part, (selector,), unless)
                 chosen = catalog.series(part)["series"].is_in(hashes.implode())
                 taken = catalog.series(part).filter(chosen)
-                for first, behind in slices(catalog.weights(part)[chosen.to_numpy()], PIECE_SAMPLES):
+                weights = catalog.weights(part)[chosen.to_numpy()] * weight_of(part.kind)
+                for first, behind in slices(weights, PIECE_SAMPLES):
                     some = taken[first:behind]
-                    yield part_frames(some, catalog.samples(part, some["series"], start, end))
+                    yield part, some, later(catalog.samples, part, some["series"], start, end)
 
     def drawn(self, selector: str, start: int, end: int) -> list[str]:
         """How those of a selector's series were drawn that stand for others somewhere in [start, end]: as retention's
@@ -275,13 +323,11 @@ class Tiers:
         return sorted(found)
 
     def _beside(self, reads: Reads, partial: bool, named: bool = False) -> NativeDatabase:
-        shadows, samplings, away = self._fetch(reads, named)
-        if away and not partial:
-            raise away[0][2]
-        if not shadows and not away:
-            return self._native()
-        texts = sorted({f"the answer is partial: {why}" for *_, why in away})
-        return self._native().with_beside(shadows, [], texts, samplings)
+        fetched = self._fetch(reads, named)
+        if fetched.away and not partial:
+            raise fetched.away[0][2]
+        texts = sorted({f"the answer is partial: {why}" for *_, why in fetched.away})
+        return fetched.beside(self._native(), [], texts)
 
     def cost(self, expr: str, start: int, end: int, step: int, lookback: int) -> ColdCost:
         """What this query would fetch, from manifests, tables of series and footers. Raises ``ColdStoreError``."""
@@ -329,11 +375,8 @@ class Tiers:
                 needs[key] = _Need(catalog, part, series)
         return needs, away
 
-    def _fetch(
-        self, reads: Reads, named: bool = False, again: bool = True
-    ) -> tuple[list[NativeDatabase], list[Sampling | None], list[_Away]]:
-        """Stores with what the reads need, the one whose samples stand first; which of their series stand for others;
-        and times that could not be read."""
+    def _fetch(self, reads: Reads, named: bool = False, again: bool = True) -> _Fetched:
+        """Stores with what the reads need, and times that could not be read."""
         needs, away = self._needs(reads, named)
         if not named:
             self._bearable(list(needs.values()))
@@ -359,12 +402,16 @@ class Tiers:
                     one.refresh()
             return self._fetch(reads, named, again=False)
         pins = [needs[key].part for key in found if needs[key].part.pinned]
-        samplings = []
+        all_of_them = _Fetched(away=away)
         for key, shadow in found.items():
             part = needs[key].part
+            if part.every_ms and not key[2]:
+                all_of_them.records.append(shadow.native)
+                continue
             beside = any(part.overlaps(pin.start_ms, pin.end_ms) for pin in pins)
-            samplings.append(shadow.sampled(needs[key].catalog, part, beside))
-        return [shadow.native for shadow in found.values()], samplings, away
+            all_of_them.stores.append(shadow.native)
+            all_of_them.samplings.append(shadow.sampled(needs[key].catalog, part, beside))
+        return all_of_them
 
     def _load(self, key: _Key, need: _Need) -> _Shadow:
         with self._lock:

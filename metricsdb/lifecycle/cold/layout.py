@@ -15,7 +15,19 @@ import polars as pl
 
 from metricsdb.lifecycle.cold.objects import Objects, library
 
-__all__ = ["SAMPLES", "Footer", "Writer", "begins_of", "decode", "encode_series", "footer", "read_series", "sha256"]
+__all__ = [
+    "NO_HISTOGRAMS",
+    "NO_SAMPLES",
+    "SAMPLES",
+    "Footer",
+    "Writer",
+    "begins_of",
+    "decode",
+    "encode_series",
+    "footer",
+    "read_series",
+    "sha256",
+]
 
 VERSION = "1"
 # Rows of a row group, the least that a selective read fetches: as many as make a group and all groups' entries in the
@@ -44,7 +56,13 @@ SAMPLES: dict[str, pl.DataType] = {
     "kind": pl.UInt32(),
     "start": pl.Int64(),
 }
-_RUNS = ["series", "metric", "scale", "start"]
+# None of them, placed by rows of a table of series, as a native store gives and takes them.
+_PLACE: dict[str, pl.DataType] = {"row": pl.UInt32(), "timestamp": pl.Int64(), "start": pl.Int64()}
+NO_SAMPLES = pl.DataFrame(schema={**_PLACE, "value": pl.Float64, "integer": pl.Int64, "kind": pl.UInt32})
+NO_HISTOGRAMS = pl.DataFrame(schema={**_PLACE, "encoded": pl.Binary})
+_RUNS = ["series", "metric", "scale", "start", "kind"]
+# Times of records, beside that of their bucket's end.
+_RECORD_TIMES = pl.col("first_time", "last_time")
 _TIME = pl.Datetime("ms", "UTC")
 
 Ints = npt.NDArray[np.int64]
@@ -82,18 +100,20 @@ class Writer:
     """An object of samples, or histograms, made piece by piece: it holds a row group, and the object's bytes.
 
     ``trial``: samples by which encodings are chosen, of series with ``trial_series`` (as ``write`` takes them).
-    ``rows``: how many come, which says how long row groups are.
+    ``rows``: how many come, which says how long row groups are, each as large as so many samples (``weight``).
     """
 
-    def __init__(self, trial_series: pl.DataFrame, trial: pl.DataFrame, rows: int) -> None:
+    def __init__(self, trial_series: pl.DataFrame, trial: pl.DataFrame, rows: int, weight: int = 1) -> None:
         arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
         table = _columns(trial_series, trial)
         encodings = {"timestamp": _smallest(table["timestamp"], "PLAIN", "DELTA_BINARY_PACKED")}
         if "number" in table.column_names:
             encodings["number"] = _smallest(table["number"], "BYTE_STREAM_SPLIT", "DELTA_BINARY_PACKED")
             encodings["value"] = _smallest(table["value"], "PLAIN", "BYTE_STREAM_SPLIT")
+        else:
+            encodings |= _encodings(table)
         self._schema = table.schema.set(1, arrow.field("metric", arrow.dictionary(arrow.int32(), arrow.string())))
-        self._count = group_rows(rows)
+        self._count = max(group_rows(rows * weight) // weight, 1)
         self._waiting: list[Any] = []
         self._first: list[int] = []
         self._held = self._series = 0
@@ -174,7 +194,7 @@ def _columns(series: pl.DataFrame, samples: pl.DataFrame) -> Any:
     if "value" in samples.columns:
         columns |= {name: column.to_arrow() for name, column in _numbers(samples, rows).items()}
     else:
-        rest = samples.drop("row", "timestamp", "start", strict=False)
+        rest = _stamped(samples.drop("row", "timestamp", "start", "every", strict=False))
         columns |= dict(zip(rest.columns, rest.to_arrow().columns, strict=True))
     return _strings(arrow.table(columns))
 
@@ -247,7 +267,20 @@ def decode(objects: Objects, key: str, known: Footer, groups: list[int]) -> pl.D
     frame = pl.from_arrow(file.read_row_groups(groups, columns=columns, use_threads=False))
     assert isinstance(frame, pl.DataFrame)
     frame = frame.with_columns(pl.col("timestamp", "start").cast(pl.Int64))
-    return _samples(frame) if known.has_values else frame
+    return _samples(frame) if known.has_values else _unstamped(frame)
+
+
+def _stamped(records: pl.DataFrame) -> pl.DataFrame:
+    """Times as every reader knows them, where there are some."""
+    if "first_time" not in records.columns:
+        return records
+    return records.with_columns(_RECORD_TIMES.cast(_TIME), pl.col("kept_times").cast(pl.List(_TIME)))
+
+
+def _unstamped(records: pl.DataFrame) -> pl.DataFrame:
+    if "first_time" not in records.columns:
+        return records
+    return records.with_columns(_RECORD_TIMES.cast(pl.Int64), pl.col("kept_times").cast(pl.List(pl.Int64)))
 
 
 class _Sparse(io.RawIOBase):
@@ -364,6 +397,20 @@ def _metrics(names: tuple[Ints, Any], rows: Ints) -> Any:
     some = code[rows].astype(np.int32)
     used = texts.slice(some[0], some[-1] - some[0] + 1)
     return arrow.DictionaryArray.from_arrays(arrow.array(some - some[0]), used)
+
+
+def _encodings(table: Any) -> dict[str, str]:
+    """Those of the columns that are neither samples' nor runs."""
+    arrow = library("pyarrow")
+    found = {}
+    for field in table.schema:
+        if field.name in (*_RUNS, "timestamp"):
+            continue
+        if arrow.types.is_floating(field.type):
+            found[field.name] = _smallest(table[field.name], "PLAIN", "BYTE_STREAM_SPLIT")
+        elif arrow.types.is_integer(field.type) or arrow.types.is_timestamp(field.type):
+            found[field.name] = _smallest(table[field.name], "PLAIN", "DELTA_BINARY_PACKED")
+    return found
 
 
 def _smallest(column: Any, *encodings: str) -> str:

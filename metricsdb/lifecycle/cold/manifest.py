@@ -12,7 +12,19 @@ import msgspec
 from metricsdb.errors import FormatVersionError
 from metricsdb.lifecycle.cold.objects import Missing, Objects, Taken
 
-__all__ = ["Draw", "Gone", "Manifest", "Part", "Tombstone", "load", "publish", "sweep"]
+__all__ = [
+    "ALWAYS",
+    "ROLLED_WEIGHT",
+    "Draw",
+    "Gone",
+    "Manifest",
+    "Part",
+    "Tombstone",
+    "load",
+    "publish",
+    "sweep",
+    "weight_of",
+]
 
 VERSION = 1
 FOLDER = "manifest/"
@@ -20,7 +32,15 @@ FOLDER = "manifest/"
 KEEP, KEEP_MS = 16, 3_600_000
 TRIES = 200
 
-Kind = Literal["samples", "histograms"]
+Kind = Literal["samples", "histograms", "rollups"]
+ALWAYS = -(2**63)
+# A record of a rollup takes as many bytes as so many samples, in memory and on the way.
+ROLLED_WEIGHT = 16
+
+
+def weight_of(kind: Kind) -> int:
+    """As how many samples a row counts."""
+    return ROLLED_WEIGHT if kind == "rollups" else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +51,11 @@ class Tombstone:
     start_ms: int
     end_ms: int
     unless: tuple[str, ...] = ()
+
+    @property
+    def by_rule(self) -> bool:
+        """Whether a rule let them go, which is from the beginning of time on; a deletion begins 1 ms later at least."""
+        return self.start_ms == ALWAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +68,11 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One object of samples with the table of its series.
+    """One object of samples, or of records of rollups, with the table of its series.
 
     ``start_ms`` and ``end_ms`` are the times of its first and last sample. Of two parts with a sample of one series
     at one time, that with the higher ``order`` has it. ``footer_bytes``: length of the end of the object, which says
-    where all stands.
+    where all stands. ``every_ms``: width of the records' buckets, 0 for samples.
     """
 
     key: str
@@ -66,6 +91,12 @@ class Part:
     pinned: str | None = None
     tombstones: tuple[Tombstone, ...] = ()
     sampled: tuple[Draw, ...] = ()
+    every_ms: int = 0
+
+    @property
+    def weight(self) -> int:
+        """What it has, as so many samples."""
+        return self.samples * weight_of(self.kind)
 
     def overlaps(self, start_ms: int, end_ms: int) -> bool:
         return self.start_ms <= end_ms and start_ms <= self.end_ms

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -18,7 +18,7 @@ import polars as pl
 from metricsdb.clock import Clock
 from metricsdb.lifecycle.cold import manifest
 from metricsdb.lifecycle.cold.catalog import Catalog
-from metricsdb.lifecycle.cold.manifest import Draw, Kind, Manifest, Part, Tombstone
+from metricsdb.lifecycle.cold.manifest import ALWAYS, Draw, Kind, Manifest, Part, Tombstone, weight_of
 from metricsdb.lifecycle.cold.objects import Missing
 from metricsdb.lifecycle.cold.parts import FOLDERS, Cut, compacted, cut, ordered, split, store
 
@@ -29,12 +29,14 @@ __all__ = [
     "GONE_GRACE_MS",
     "Changed",
     "Export",
+    "Levels",
     "Memory",
     "Moved",
     "Mover",
     "Progress",
     "Rule",
     "Shards",
+    "rules_at",
 ]
 
 BUCKET_MS = 7_200_000
@@ -49,8 +51,9 @@ COMPACT_SAMPLES = 32_000_000
 GONE_GRACE_MS = 15_000
 # Objects of other processes that no manifest names may be a move under way.
 ORPHAN_GRACE_MS = 3_600_000
-_ALWAYS = -(2**63)
 _TRIES = 20
+# Lists of selectors of which is remembered how many series each takes: of rules, and of each width of records.
+RULE_SETS_MAX = 32
 
 # From the first shard to before the second: which series are of a shard never changes.
 Shards = tuple[int, int]
@@ -65,6 +68,11 @@ class Rule:
     before_ms: int | None
 
 
+def rules_at(at: Iterable[tuple[str, int | None]]) -> list[Rule]:
+    """Rules of selectors with their times."""
+    return [Rule(*one) for one in at]
+
+
 @dataclass(frozen=True, slots=True)
 class Export:
     """What memory has of a range.
@@ -72,13 +80,19 @@ class Export:
     ``series``: ``handle`` and ``digest`` for ``drop``, ``series`` (hash of the labels), all UInt64. ``labels``: those
     of the series, a String column each. ``samples`` and ``histograms``: ``row`` of the series (UInt32, not falling),
     ``timestamp``
-    (Int64 ms, rising), and the columns that the layout knows.
+    (Int64 ms, rising), and the columns that the layout knows. ``records`` of rollups, where memory has such, stand by
+    series and width (``every``, Int64 ms), and have their buckets' ends as times.
     """
 
     series: pl.DataFrame
     labels: pl.DataFrame
     samples: pl.DataFrame
     histograms: pl.DataFrame
+    records: pl.DataFrame | None = None
+
+    @property
+    def height(self) -> int:
+        return self.samples.height + self.histograms.height + (0 if self.records is None else self.records.height)
 
 
 class Memory(Protocol):
@@ -109,7 +123,8 @@ class Memory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What a run did. ``bytes``: uploaded; ``stayed``: series that got late samples while they were copied."""
+    """What a run did. ``samples``: and records; ``bytes``: uploaded; ``stayed``: series that got late samples
+    while they were copied."""
 
     series: int = 0
     samples: int = 0
@@ -129,6 +144,8 @@ class Moved:
 
 Progress = Callable[[float, Moved], None]
 Note = Callable[[Rule, Moved], None]
+# By width of records (ms) what lets go of them.
+Levels = Mapping[int, Sequence[Rule]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +158,11 @@ class _Published:
     end_ms: int
     shards: Shards
     series: pl.DataFrame
+    memory: Memory
 
-    def holds(self, selector: str, start_ms: int, shards: Shards) -> bool:
+    def holds(self, memory: Memory, selector: str, start_ms: int, shards: Shards) -> bool:
         """Whether some of these shards' samples in the bucket are in both places."""
-        of_bucket = (self.selector, self.start_ms) == (selector, start_ms)
+        of_bucket = self.memory is memory and (self.selector, self.start_ms) == (selector, start_ms)
         return of_bucket and self.shards[0] < shards[1] and shards[0] < self.shards[1]
 
 
@@ -169,7 +187,7 @@ class Mover:
         catalog.objects.owner = owner
         self._run, self._names = secrets.token_hex(4), itertools.count()
         self._pause = threading.Event()
-        self._counts: tuple[tuple[str, ...], dict[str, list[int]]] = ((), {})
+        self._counts: dict[tuple[str, ...], dict[str, list[int]]] = {}
         self.grace_ms = 0
         """How long memory keeps what was published.
         A query that looked for parts before that may still be at work: it has to find the samples in memory.
@@ -183,9 +201,10 @@ class Mover:
         samples_per_second: float | None = None,
         progress: Progress | None = None,
         note: Note | None = None,
+        bucket_ms: int | None = None,
     ) -> Moved:
         """Moves whole buckets that are older than their rule says, the oldest first, those of many samples in slices;
-        ``note`` is told of each.
+        ``note`` is told of each. ``bucket_ms``: None for the mover's own.
 
         Raises ``ColdStoreError``: what was published by then is moved, the rest is in memory.
         """
@@ -193,13 +212,15 @@ class Mover:
         befores = [rule.before_ms for rule in rules if rule.before_ms is not None]
         if span is None or not befores:
             return total
-        low, high = span[0] // self.bucket_ms, min(max(befores), span[1] + self.bucket_ms) // self.bucket_ms
+        width = bucket_ms or self.bucket_ms
+        low, high = span[0] // width, min(max(befores), span[1] + width) // width
         bucket = low
         while bucket < high:
-            if step := self._empty(memory, bucket, high):
+            if step := _empty(memory, width, bucket, high):
                 bucket += step
             else:
-                for rule, share, moved in self._due(memory, rules, bucket, samples_per_second):
+                between = bucket * width, (bucket + 1) * width - 1
+                for rule, share, moved in self._due(memory, rules, between, samples_per_second):
                     total += moved
                     if note is not None and moved.samples:
                         note(rule, moved)
@@ -214,8 +235,9 @@ class Mover:
         """Lets memory go of what was published long enough ago, but of series that got late samples meanwhile."""
         total, now = Moved(), self._clock.now_ms()
         with self.lock:
-            while self._waiting and self._waiting[0].at_ms <= now:
-                one = self._waiting.pop(0)
+            due = [one for one in self._waiting if one.memory is memory and one.at_ms <= now]
+            for one in due:
+                self._waiting.remove(one)
                 dropped = memory.drop(one.series, one.start_ms, one.end_ms)
                 total += Moved(series=dropped, stayed=one.series.height - dropped)
         return total
@@ -224,21 +246,11 @@ class Mover:
         """Whether memory still has samples in [start, end] that were published."""
         return any(one.start_ms <= end_ms and start_ms <= one.end_ms for one in self._waiting)
 
-    def _empty(self, memory: Memory, bucket: int, high: int) -> int:
-        """How many buckets from this one on are known to hold nothing: years are skipped in few steps."""
-        empty, width = 0, 1
-        while bucket + empty < high:
-            start, end = bucket + empty, min(bucket + empty + width, high)
-            if memory.has(start * self.bucket_ms, end * self.bucket_ms - 1):
-                break
-            empty, width = end - bucket, width * 2
-        return empty
-
     def _due(
-        self, memory: Memory, rules: Sequence[Rule], bucket: int, samples_per_second: float | None
+        self, memory: Memory, rules: Sequence[Rule], between_ms: tuple[int, int], samples_per_second: float | None
     ) -> Iterator[tuple[Rule, float, Moved]]:
         """Moves the slices of a bucket; each with the share of the bucket that is done."""
-        start, end = bucket * self.bucket_ms, (bucket + 1) * self.bucket_ms - 1
+        start, end = between_ms
         for at, rule in enumerate(rules):
             if rule.before_ms is None or rule.before_ms <= end:
                 continue
@@ -255,14 +267,14 @@ class Mover:
     ) -> Moved:
         start_ms, end_ms = between_ms
         with self.lock:
-            if any(one.holds(rules[at].selector, start_ms, shards) for one in self._waiting):
+            if any(one.holds(memory, rules[at].selector, start_ms, shards) for one in self._waiting):
                 return Moved()
             export = memory.export(rules, at, start_ms, end_ms, shards)
             made = self.add(export)
             if export.series.height:
                 series = export.series.select("handle", "digest")
                 due = self._clock.now_ms() + self.grace_ms
-                self._waiting.append(_Published(due, rules[at].selector, start_ms, end_ms, shards, series))
+                self._waiting.append(_Published(due, rules[at].selector, start_ms, end_ms, shards, series, memory))
             return made + (Moved() if self.grace_ms else self.drop(memory))
 
     def add(self, export: Export, pinned: str | None = None) -> Moved:
@@ -281,7 +293,7 @@ class Mover:
 
         self._attempt(attempt)
         size = sum(len(body) for one in made for body in one.bodies.values())
-        return Moved(0, export.samples.height + export.histograms.height, len(made), size)
+        return Moved(0, export.height, len(made), size)
 
     def unpin(self, name: str) -> int:
         """Lets go of the parts of a pin; how many there were."""
@@ -293,7 +305,7 @@ class Mover:
 
         How many parts have such series. Raises ``ParseError``.
         """
-        dead, hidden = Tombstone(tuple(selectors), start_ms, end_ms), 0
+        dead, hidden = Tombstone(tuple(selectors), max(start_ms, ALWAYS + 1), end_ms), 0
 
         def bury(part: Part) -> Part:
             nonlocal hidden
@@ -314,21 +326,24 @@ class Mover:
                 self._waiting = [one for one in self._waiting if one.end_ms < start_ms or one.start_ms > end_ms]
         return hidden
 
-    def expire(self, rules: Sequence[Rule]) -> int:
+    def expire(self, rules: Sequence[Rule], levels: Levels | None = None) -> int:
         """Lets go of samples before the time of the first rule that takes their series; pinned parts stay.
 
-        Parts with nothing younger are dropped, others hide what is old. How many parts were dropped.
+        ``levels``: by width of records, rules that let go of these beside the others. Parts with nothing younger are
+        dropped, others hide what is old. How many parts were dropped.
         """
-        befores = [rule.before_ms for rule in rules if rule.before_ms is not None]
-        high = max(befores, default=_ALWAYS)
         dropped = 0
+
+        def of(part: Part) -> list[Sequence[Rule]]:
+            own = [rules, (levels or {}).get(part.every_ms, ())]
+            return [some for some in own if not part.pinned and part.start_ms < _latest(some)]
 
         def change(state: Manifest) -> Manifest:
             nonlocal dropped
-            old = [p.key for p in state.parts if p.start_ms < high and not p.pinned and self._is_old(p, rules)]
+            old = [p.key for p in state.parts if any(self._is_old(p, some) for some in of(p))]
             dropped = len(old)
             rest = state.exchange(old, (), self._clock.now_ms()) if old else state
-            parts = tuple(p if p.pinned or p.start_ms >= high else self._aged(p, rules) for p in rest.parts)
+            parts = tuple(self._aged(p, due) if (due := of(p)) else p for p in rest.parts)
             return replace(rest, parts=parts)
 
         with self.lock:
@@ -351,13 +366,14 @@ class Mover:
     def _governed(self, part: Part, rules: Sequence[Rule]) -> list[tuple[Rule, tuple[str, ...], int]]:
         """Rules that govern series of a part, the selectors before each, and how many series."""
         selectors = tuple(rule.selector for rule in rules)
-        if self._counts[0] != selectors:
-            self._counts = (selectors, {})
         # A table of series never changes: it is asked once by the same rules.
-        counts = self._counts[1].get(part.series_key)
+        if selectors not in self._counts and len(self._counts) >= RULE_SETS_MAX:
+            self._counts.clear()
+        known = self._counts.setdefault(selectors, {})
+        counts = known.get(part.series_key)
         if counts is None:
             counts = [len(self.catalog.matching(part, (one,), selectors[:at])) for at, one in enumerate(selectors)]
-            self._counts[1][part.series_key] = counts
+            known[part.series_key] = counts
         return [(rule, selectors[:at], n) for at, (rule, n) in enumerate(zip(rules, counts, strict=True)) if n]
 
     def _is_old(self, part: Part, rules: Sequence[Rule]) -> bool:
@@ -368,12 +384,12 @@ class Mover:
         ]
         return sum(old) == part.series
 
-    def _aged(self, part: Part, rules: Sequence[Rule]) -> Part:
+    def _aged(self, part: Part, due: Sequence[Sequence[Rule]]) -> Part:
         """The part with tombstones for what rules let go, in place of those that rules put there before."""
-        kept = [dead for dead in part.tombstones if dead.start_ms != _ALWAYS]
-        for rule, before, _ in self._governed(part, rules):
+        kept = [dead for dead in part.tombstones if not dead.by_rule]
+        for rule, before, _ in (one for rules in due for one in self._governed(part, rules)):
             if rule.before_ms is not None and part.start_ms < rule.before_ms:
-                kept.append(Tombstone((rule.selector,), _ALWAYS, min(rule.before_ms - 1, part.end_ms), before))
+                kept.append(Tombstone((rule.selector,), ALWAYS, min(rule.before_ms - 1, part.end_ms), before))
         return replace(part, tombstones=tuple(kept))
 
     def compact(self, progress: Callable[[float, int], None] | None = None) -> int:
@@ -434,11 +450,10 @@ class Mover:
     def _cuts(self, export: Export, known: Manifest, pinned: str | None) -> list[Cut]:
         made = []
         table = export.labels.with_columns(export.series["series"])
-        kinds: tuple[tuple[Kind, pl.DataFrame], ...] = (("samples", export.samples), ("histograms", export.histograms))
-        for kind, frame in kinds:
+        for kind, every_ms, frame in _kinds(export):
             series, samples = ordered(table, frame)
-            for some_series, some in split(series, samples, PART_SAMPLES):
-                made.append(cut(some_series, some, self.name, known, kind=kind, pinned=pinned))
+            for some_series, some in split(series, samples, PART_SAMPLES // weight_of(kind)):
+                made.append(cut(some_series, some, self.name, known, kind=kind, pinned=pinned, every_ms=every_ms))
         return made
 
     def publish(self, cuts: Sequence[Cut], old: Sequence[Part]) -> None:
@@ -475,6 +490,31 @@ class Mover:
         raise self.catalog.objects.error("others replace what is built on", "let fewer processes write to one prefix")
 
 
+def _latest(rules: Sequence[Rule]) -> int:
+    """The time before which some rule lets go."""
+    return max((rule.before_ms for rule in rules if rule.before_ms is not None), default=ALWAYS)
+
+
+def _kinds(export: Export) -> Iterator[tuple[Kind, int, pl.DataFrame]]:
+    """What makes parts of their own, with the width of records."""
+    yield "samples", 0, export.samples
+    yield "histograms", 0, export.histograms
+    if export.records is not None:
+        for (every,), frame in export.records.partition_by("every", maintain_order=True, as_dict=True).items():
+            yield "rollups", int(every), frame
+
+
+def _empty(memory: Memory, bucket_ms: int, bucket: int, high: int) -> int:
+    """How many buckets from this one on are known to hold nothing: years are skipped in few steps."""
+    empty, width = 0, 1
+    while bucket + empty < high:
+        start, end = bucket + empty, min(bucket + empty + width, high)
+        if memory.has(start * bucket_ms, end * bucket_ms - 1):
+            break
+        empty, width = end - bucket, width * 2
+    return empty
+
+
 def _slices(samples: Sequence[int], shards: Shards) -> Iterator[Shards]:
     """Halves of halves, until none has more samples than a part.
 
@@ -492,12 +532,12 @@ def _slices(samples: Sequence[int], shards: Shards) -> Iterator[Shards]:
 
 def compactable(state: Manifest) -> list[list[Part]]:
     """Parts that should become one, as groups of neighbours in the order that decides between them, or be rewritten."""
-    folders: dict[tuple[str, str, str | None, tuple[Draw, ...]], list[Part]] = {}
+    folders: dict[tuple[str, str, str | None, tuple[Draw, ...], int], list[Part]] = {}
     for part in sorted(state.parts, key=lambda part: (part.order, part.key)):
-        folders.setdefault((part.kind, part.day, part.pinned, part.sampled), []).append(part)
+        folders.setdefault((part.kind, part.day, part.pinned, part.sampled, part.every_ms), []).append(part)
     newest = max((part.day for part in state.parts), default="")
     groups = []
-    for (_, day, pinned, _), parts in folders.items():
+    for (_, day, pinned, *_), parts in folders.items():
         for run in _runs(parts):
             small = sum(part.samples for part in run) - max(part.samples for part in run)
             over = day < newest and small >= COMPACT_SHARE * max(part.samples for part in run)
@@ -512,14 +552,14 @@ def _runs(parts: Sequence[Part]) -> list[list[Part]]:
     runs: list[list[Part]] = []
     held = 0
     for part in parts:
-        if not runs or held + part.samples > COMPACT_SAMPLES:
+        if not runs or held + part.weight > COMPACT_SAMPLES:
             runs.append([])
             held = 0
         runs[-1].append(part)
-        held += part.samples
+        held += part.weight
     return runs
 
 
 def _is_due(part: Part) -> bool:
     """Whether something was deleted for good; what a rule lets go hour by hour waits until the rule is through."""
-    return any(dead.start_ms != _ALWAYS or dead.end_ms >= part.end_ms for dead in part.tombstones)
+    return any(not dead.by_rule or dead.end_ms >= part.end_ms for dead in part.tombstones)

@@ -13,7 +13,7 @@ import polars as pl
 from metricsdb.lifecycle.cold import layout
 from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.layout import Ints
-from metricsdb.lifecycle.cold.manifest import Kind, Manifest, Part
+from metricsdb.lifecycle.cold.manifest import Kind, Manifest, Part, weight_of
 from metricsdb.lifecycle.cold.objects import SCRATCH, Missing, Objects
 from metricsdb.lifecycle.sampling import COLUMNS
 from metricsdb.times import DAY_MS
@@ -25,7 +25,7 @@ SLICE_SAMPLES, TRIALS = 1_000_000, 4
 # Uploads at once.
 UPLOADS = 4
 # Where objects of parts stand; manifests have a folder of their own.
-FOLDERS = ("samples/", "histograms/", "pins/", "series/", SCRATCH)
+FOLDERS = ("samples/", "histograms/", "rollups/", "pins/", "series/", SCRATCH)
 
 
 Floats = npt.NDArray[np.float64]
@@ -52,16 +52,17 @@ def cut(
     *,
     kind: Kind = "samples",
     pinned: str | None = None,
+    every_ms: int = 0,
 ) -> Cut:
     """Objects of samples of one day (of a pin: of any time), ordered as ``ordered`` does.
 
     ``series``: ``series`` (UInt64) and labels, each with a sample; ``samples``: ``row`` of the series frame,
     ``timestamp`` and the columns of a value. ``name`` gives names that nothing had before. A table of series that a
-    known part has is not written again.
+    known part has is not written again. ``every_ms``: of records.
     """
-    writer = layout.Writer(series, samples, samples.height)
+    writer = layout.Writer(series, samples, samples.height, weight_of(kind))
     writer.write(series, samples)
-    return _cut(series, writer, name, known, kind, pinned)
+    return _cut(series, writer, name, known, kind, pinned, every_ms)
 
 
 def _cut(
@@ -71,16 +72,21 @@ def _cut(
     known: Manifest,
     kind: Kind,
     pinned: str | None,
+    every_ms: int,
 ) -> Cut:
     series_body = layout.encode_series(series)
     series_hash = layout.sha256(series_body)
     shared = next((p.series_key for p in known.parts if p.series_sha256 == series_hash), None)
     series_key = shared or f"series/{name()}.parquet"
     body = writer.finish(series_key)
+    # A record stands for what lies between its bucket's begin and its end.
+    start_ms = writer.start_ms - every_ms + 1 if every_ms else writer.start_ms
+    folder = kind if pinned is None else "pins"
+    width = f"/every={every_ms}" if every_ms else ""
     part = Part(
-        key=f"{kind if pinned is None else 'pins'}/day={day_of(writer.start_ms)}/{name()}.parquet",
+        key=f"{folder}{width}/day={day_of(start_ms)}/{name()}.parquet",
         series_key=series_key,
-        start_ms=writer.start_ms,
+        start_ms=start_ms,
         end_ms=writer.end_ms,
         series=series.height,
         samples=writer.rows,
@@ -92,6 +98,7 @@ def _cut(
         series_bytes=len(series_body),
         footer_bytes=layout.footer_bytes(body),
         pinned=pinned,
+        every_ms=every_ms,
     )
     bodies = {part.key: body} if shared else {series_key: series_body, part.key: body}
     return Cut(part, bodies)
@@ -117,12 +124,13 @@ def compacted(catalog: Catalog, group: Sequence[Part], name: Callable[[], str], 
         return merge([(union[first:end], catalog.samples(part, wanted)) for part in group])
 
     trial, writer, kept = _trial(merged, weight), None, []
-    for first, end in slices(weight, SLICE_SAMPLES):
+    for first, end in slices(weight, SLICE_SAMPLES // weight_of(group[0].kind)):
         series, samples = merged(first, end)
         if samples.is_empty():
             continue
         if writer is None:
-            writer = layout.Writer(*(trial or (series, samples)), sum(part.samples for part in group))
+            rows = sum(part.samples for part in group)
+            writer = layout.Writer(*(trial or (series, samples)), rows, weight_of(group[0].kind))
         writer.write(series, samples)
         kept.append(series["series"])
     if writer is None:
@@ -130,7 +138,7 @@ def compacted(catalog: Catalog, group: Sequence[Part], name: Callable[[], str], 
     series = union.filter(pl.col("series").is_in(pl.concat(kept).implode()))
     told = [name for name in COLUMNS if name in series.columns]
     series = series.select("series", *label_order(series), *told)
-    made = _cut(series, writer, name, known, group[0].kind, group[0].pinned)
+    made = _cut(series, writer, name, known, group[0].kind, group[0].pinned, group[0].every_ms)
     return replace(made, part=replace(made.part, sampled=group[0].sampled))
 
 

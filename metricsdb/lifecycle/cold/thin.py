@@ -48,12 +48,17 @@ def thin(mover: Mover, rules: Sequence[SampleRule], used: Used, note: Note | Non
     before = max((rule.before_ms for rule in rules if rule.keep and rule.before_ms is not None), default=None)
     if before is None:
         return done
-    old = {part.day for part in mover.catalog.state.parts if not part.pinned and _day_end(part) <= before}
+    old = {part.day for part in mover.catalog.state.parts if _is_whole(part) and _day_end(part) <= before}
     for day in sorted(old):
         with mover.lock:
-            parts = [part for part in mover.catalog.parts(-(2**63), before) if part.day == day and not part.pinned]
+            parts = [part for part in mover.catalog.parts(-(2**63), before) if part.day == day and _is_whole(part)]
             done += _day(mover, parts, rules, used, note)
     return done
+
+
+def _is_whole(part: Part) -> bool:
+    """Whether a sample may be left of it: pins and records of rollups, which are few, stay as they are."""
+    return not part.pinned and part.kind != "rollups"
 
 
 def _day_end(part: Part) -> int:

@@ -12,7 +12,7 @@ use metricsdb_model::{
 };
 use metricsdb_query::plan;
 use metricsdb_query::syntax;
-use metricsdb_store::rollup::AtLevel;
+use metricsdb_store::rollup::Chosen;
 use metricsdb_store::{Database, HistogramRows, View};
 use polars::prelude::*;
 use pyo3::prelude::*;
@@ -31,13 +31,23 @@ pub struct Beside {
     away: Away,
     /// Remarks of every answer.
     warnings: Vec<String>,
-    /// Stands for the database's own samples where queries want records of one width.
-    level: Option<AtLevel>,
+    /// Stands for the database's own samples where queries want records of one width, or some were fetched.
+    chosen: Option<Chosen>,
 }
 
 impl Beside {
     pub fn is_empty(&self) -> bool {
-        self.stores.is_empty() && self.away.0.is_empty() && self.warnings.is_empty() && self.level.is_none()
+        self.stores.is_empty() && self.away.0.is_empty() && self.warnings.is_empty() && self.chosen.is_none()
+    }
+
+    /// Stores of records alone.
+    fn records(&self) -> &[Arc<Database>] {
+        self.chosen.as_ref().map_or(&[], |chosen| &chosen.fetched)
+    }
+
+    /// All that was fetched.
+    fn all(&self) -> impl Iterator<Item = &Database> {
+        self.stores.iter().chain(self.records()).map(|store| &**store)
     }
 
     /// Puts the remarks to an answer.
@@ -252,26 +262,31 @@ impl NativeDatabase {
     /// This database for queries that read other ones beside it. Where several have a sample at one time, that of the
     /// first stands, and its own before all. `away`: times (ms, both included) whose samples are not there, and why;
     /// queries that look there fail. `warnings` are remarks of every answer. `samplings`: store by store, which of its
-    /// series stand for others.
+    /// series stand for others. `records`: stores of records of rollups alone, which stand beside its own.
     fn with_beside(
         &self,
         beside: Vec<PyRef<'_, NativeDatabase>>,
         away: Vec<(i64, i64, String)>,
         warnings: Vec<String>,
         samplings: Vec<Option<PyRef<'_, Sampling>>>,
+        records: Vec<PyRef<'_, NativeDatabase>>,
     ) -> NativeDatabase {
         let samplings = samplings.into_iter().map(|one| one.map(|one| one.0.clone())).collect();
         let away = away.into_iter().map(|(start, end, why)| (TimeRange::new(start, end), why)).collect();
         let stores = beside.iter().map(|other| other.store.clone()).collect();
-        self.reading(Beside { stores, samplings, away: Away(away), warnings, level: None })
+        let fetched: Vec<_> = records.iter().map(|other| other.store.clone()).collect();
+        let chosen = Chosen { store: self.store.clone(), level: None, fetched };
+        let chosen = (!chosen.fetched.is_empty()).then_some(chosen);
+        self.reading(Beside { stores, samplings, away: Away(away), warnings, chosen })
     }
 
     /// This database for queries that want records of a width, though finer ones or samples are there. `None` where no series
     /// has such records.
     fn at_level(&self, py: Python<'_>, every_ms: i64) -> PyResult<Option<NativeDatabase>> {
-        let found = call::short(py, || Ok(self.store.has_level(every_ms)))?;
-        let level = AtLevel { store: self.store.clone(), every: every_ms };
-        Ok(found.then(|| self.reading(Beside { level: Some(level), ..self.beside.clone() })))
+        let chosen = Chosen { level: Some(every_ms), ..self.chosen() };
+        let mut stores = std::iter::once(&*self.store).chain(self.beside.records().iter().map(|s| &**s));
+        let found = call::short(py, || Ok(stores.any(|store| store.has_level(every_ms))))?;
+        Ok(found.then(|| self.reading(Beside { chosen: Some(chosen), ..self.beside.clone() })))
     }
 
     /// What a query may read. `step_ms` 0: an instant query at `start`.
@@ -328,10 +343,16 @@ impl NativeDatabase {
         }
     }
 
+    /// Its own samples, and the records that stand for those that are gone.
+    pub fn chosen(&self) -> Chosen {
+        let own = || Chosen { store: self.store.clone(), level: None, fetched: Vec::new() };
+        self.beside.chosen.clone().unwrap_or_else(own)
+    }
+
     /// What queries read.
     pub fn stores(&self) -> Stores<'_> {
-        let Beside { stores, samplings, away, level, .. } = &self.beside;
-        let own: &dyn Source = level.as_ref().map_or(&*self.store, |level| level);
+        let Beside { stores, samplings, away, chosen, .. } = &self.beside;
+        let own: &dyn Source = chosen.as_ref().map_or(&*self.store, |chosen| chosen);
         if stores.is_empty() && away.0.is_empty() {
             return Stores::Own(own);
         }
@@ -341,8 +362,9 @@ impl NativeDatabase {
         Stores::Several(Layered::new(own, beside.chain(away)).with_samplings(samplings))
     }
 
-    fn all(&self) -> impl Iterator<Item = &Database> {
-        std::iter::once(&*self.store).chain(self.beside.stores.iter().map(|store| &**store))
+    /// Its own store and all that was fetched.
+    pub fn all(&self) -> impl Iterator<Item = &Database> {
+        std::iter::once(&*self.store).chain(self.beside.all())
     }
 
     /// Such series of all stores; references are those of the own one.
@@ -354,9 +376,9 @@ impl NativeDatabase {
     ) -> Result<(Vec<Option<u64>>, Vec<Labels>)> {
         let (ids, mut sets) = self.store.series(predicates, range, budget)?;
         let mut ids: Vec<Option<u64>> = ids.into_iter().map(Some).collect();
-        if !self.beside.stores.is_empty() {
+        if self.beside.all().next().is_some() {
             let mut known: HashSet<Labels> = sets.iter().cloned().collect();
-            for store in &self.beside.stores {
+            for store in self.beside.all() {
                 let (_, more) = store.series(predicates, range, budget)?;
                 let new = more.into_iter().filter(|labels| known.insert(labels.clone()));
                 sets.extend(new);
@@ -369,10 +391,10 @@ impl NativeDatabase {
     /// Texts that each store knows, sorted, each once.
     pub fn texts(&self, of: impl Fn(&Database) -> Result<Vec<String>>) -> Result<Vec<String>> {
         let mut texts = of(&self.store)?;
-        for store in &self.beside.stores {
+        for store in self.beside.all() {
             texts.extend(of(store)?);
         }
-        if !self.beside.stores.is_empty() {
+        if self.beside.all().next().is_some() {
             texts.sort_unstable();
             texts.dedup();
         }

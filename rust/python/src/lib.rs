@@ -22,6 +22,7 @@ mod query;
 mod records;
 mod rehearsals;
 mod retention;
+mod rolled;
 mod rollups;
 mod scrape;
 mod statements;

@@ -18,18 +18,18 @@ use crate::{error, input, output};
 const REGISTER_ROWS: usize = 1 << 14;
 
 /// samples, series that left, bytes, series that lost something, records, buckets that went whole
-type Done = (u64, u64, u64, u64, u64, u64);
+pub type Done = (u64, u64, u64, u64, u64, u64);
 /// series, samples, bytes of samples, bytes, first and last time, and by interval: samples, series begun, series ended
 type Held = (u64, u64, u64, u64, Option<i64>, Option<i64>, Vec<[u64; 3]>);
 /// series, labels, samples, histograms
 type Frames = (PyDataFrame, PyDataFrame, PyDataFrame, PyDataFrame);
 
-fn done(done: Expired) -> Done {
+pub fn done(done: Expired) -> Done {
     (done.samples, done.series, done.bytes, done.touched, done.records, done.buckets)
 }
 
 /// The series of a selector that none of the others takes.
-fn without(selector: &str, others: &[String]) -> Result<Predicate> {
+pub fn without(selector: &str, others: &[String]) -> Result<Predicate> {
     let mut wanted = vec![predicate(selector)?];
     for other in others {
         wanted.push(Predicate::Not(Box::new(predicate(other)?)));
@@ -172,26 +172,34 @@ impl NativeDatabase {
         histograms: PyDataFrame,
     ) -> PyResult<Report> {
         let written = call::detached(py, || {
-            let named = |column: &Column| {
-                let mut column = column.clone();
-                column.rename(output::label_name(&column.name().clone()).into());
-                column
-            };
-            let columns = labels.0.columns().iter().map(named).collect();
-            let labels = DataFrame::new_infer_height(columns).map_err(output::frame_error)?;
-            let (mut ids, mut created) = (Vec::with_capacity(labels.height()), 0);
-            for from in (0..labels.height()).step_by(REGISTER_ROWS) {
-                let rows = from..labels.height().min(from + REGISTER_ROWS);
-                let (some, new) = self.store.register_or_refuse(&input::label_rows(&labels, rows)?)?;
-                ids.extend(some);
-                created += new;
-            }
+            let (ids, created) = self.registered(&labels.0)?;
             let all = imported(&samples.0, &histograms.0, &ids).map_err(output::frame_error)?;
             let mut written = self.store.import(&all)?;
             written.series_created += created;
             self.promised(written)
         });
         written.map(report).map_err(|e| error::write_error(py, e))
+    }
+}
+
+impl NativeDatabase {
+    /// The series of a frame of labels, a row each, and how many of them are new.
+    pub fn registered(&self, labels: &DataFrame) -> Result<(Vec<u64>, u64)> {
+        let named = |column: &Column| {
+            let mut column = column.clone();
+            column.rename(output::label_name(&column.name().clone()).into());
+            column
+        };
+        let columns = labels.columns().iter().map(named).collect();
+        let labels = DataFrame::new_infer_height(columns).map_err(output::frame_error)?;
+        let (mut ids, mut created) = (Vec::with_capacity(labels.height()), 0);
+        for from in (0..labels.height()).step_by(REGISTER_ROWS) {
+            let rows = from..labels.height().min(from + REGISTER_ROWS);
+            let (some, new) = self.store.register_or_refuse(&input::label_rows(&labels, rows)?)?;
+            ids.extend(some);
+            created += new;
+        }
+        Ok((ids, created))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Rollups as Python sees them: steps of a pass, what stands, and records as frames.
 
+use metricsdb_model::layered::BySeries;
 use metricsdb_model::{Budget, Error, Labels, Result, Samples, SeriesSet, TimeRange};
 use metricsdb_query::syntax;
 use metricsdb_store::View;
@@ -129,7 +130,12 @@ impl NativeDatabase {
             let predicate = syntax::selector(selector)?;
             let range = TimeRange::new(start, end);
             let (mut labels, mut offsets, mut all) = (Vec::new(), vec![0], Samples::default());
-            for (of, kept) in self.store.kept(&predicate, range, budget)? {
+            let mut found = BySeries::default();
+            for (rank, store) in self.all().enumerate() {
+                let kept = store.kept(&predicate, range, budget)?;
+                kept.into_iter().for_each(|(of, kept)| found.push(of, rank as u32, kept));
+            }
+            for (of, kept) in found.merged() {
                 labels.push(of);
                 all.timestamps.extend(kept.timestamps);
                 all.values.extend(kept.values);
@@ -207,7 +213,8 @@ impl NativeDatabase {
         budget: &Budget,
         read: impl Fn(&View<'_>, usize) -> Result<Vec<T>> + Sync,
     ) -> Result<(Vec<Column>, Vec<T>)> {
-        let view = self.store.select_records(&syntax::selector(selector)?, range, budget)?;
+        let chosen = self.chosen();
+        let view = chosen.view(&syntax::selector(selector)?, range, budget)?;
         let one = |i: usize| {
             budget.check()?;
             let rows = read(&view, i)?;

@@ -35,7 +35,7 @@ impl Counted {
         if is_known && shard.histograms.get(row).is_none() {
             self.add(id_of(shard.number, row), state.kind().widen(state.last_bits()), grouped);
         } else {
-            self.rest.capture(shard, row, range, Kinds::NumbersAndHistograms, None);
+            self.rest.capture(shard, row, range, Kinds::NumbersAndHistograms);
         }
     }
 }

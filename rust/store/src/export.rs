@@ -185,7 +185,7 @@ impl ExportedColumns {
 }
 
 /// Hashes words, and their number behind them.
-fn hash_words(hasher: &mut Xxh3Default, words: impl Iterator<Item = u64>) {
+pub(crate) fn hash_words(hasher: &mut Xxh3Default, words: impl Iterator<Item = u64>) {
     let (mut buffer, mut count) = (Vec::with_capacity(HASHED_BYTES), 0u64);
     for word in words {
         buffer.extend_from_slice(&word.to_le_bytes());

@@ -36,7 +36,7 @@ impl Known {
             self.ids.push(id_of(shard.number, row));
             self.samples.push((state.last_time(), state.kind().widen(state.last_bits())));
         } else {
-            self.rest.capture(shard, row, range, Kinds::NumbersAndHistograms, None);
+            self.rest.capture(shard, row, range, Kinds::NumbersAndHistograms);
         }
     }
 }

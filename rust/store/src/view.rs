@@ -1,5 +1,5 @@
 //! What a query sees: series ids from the index, their sealed chunks shared, their open chunks copied
-//! under a short lock of each shard. Decoding takes no lock.
+//! under a short lock of each shard. Decoding takes no lock. As long as it is, since `SeriesSet` has so many methods.
 
 use metricsdb_model::source::{Groups, Quantiles, Stood, StoodHistograms};
 use metricsdb_model::{
@@ -8,6 +8,7 @@ use metricsdb_model::{
 };
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
 
@@ -17,7 +18,7 @@ use crate::database::{Database, IntoId};
 use crate::epoch::Inside;
 use crate::histograms::HistogramSeries;
 use crate::rollup::states::State;
-use crate::rollup::{Packed, Record, RolledSeries};
+use crate::rollup::{Elsewhere, Packed, Record, RolledSeries};
 use crate::sealed::Sealed;
 use crate::shard::{SHARDS, Shard, id_of, place_of};
 use crate::starts::StartSeries;
@@ -48,6 +49,8 @@ pub struct Rows {
 pub struct View<'a> {
     pub(crate) store: &'a Database,
     series: Vec<Captured>,
+    /// The last ones are no series of the store: their labels.
+    foreign: Vec<Labels>,
     /// The open chunks' bytes, one after the other.
     open: Vec<u8>,
     /// Of those series that have histograms in the range, by their index.
@@ -191,29 +194,27 @@ pub(crate) struct Part {
 pub(crate) enum Kinds {
     Numbers,
     NumbersAndHistograms,
+    /// Also series whose records lie outside of the range: `View::choose` decides which of them stand.
+    WithRecords,
 }
 
 impl Part {
-    /// `level`: records of this width stand wherever they are made, though samples or finer ones are there.
-    pub fn capture(&mut self, shard: &Shard, row: u32, range: TimeRange, kinds: Kinds, level: Option<i64>) {
+    pub fn capture(&mut self, shard: &Shard, row: u32, range: TimeRange, kinds: Kinds) {
         let found = if kinds == Kinds::Numbers { None } else { shard.histograms.get(row) };
         let found = found.filter(|h| h.span().is_some_and(|span| span.overlaps(range)));
         // Whether the first histogram goes on from one before the range hangs on the numbers in between.
         let wanted = if found.is_some() { TimeRange::new(i64::MIN, range.end) } else { range };
-        let rolled = shard.rollups.get(row);
-        let rolled = rolled.filter(|series| kinds == Kinds::NumbersAndHistograms || !series.is_native());
-        let rolled = match level {
-            Some(every) => rolled.map(|s| s.unpack().seen_at(every)).filter(|s| s.stands_in(wanted)),
-            None => rolled.filter(|series| series.stands_in(wanted)).map(|series| series.unpack()),
-        };
-        let rolled = rolled.map(Arc::new);
+        let rolled = shard.rollups.get(row).filter(|series| kinds != Kinds::Numbers || !series.is_native());
+        let chosen_later = kinds == Kinds::WithRecords && rolled.is_some();
+        let rolled = rolled.filter(|series| !chosen_later && series.stands_in(wanted));
+        let rolled = rolled.map(|series| Arc::new(series.unpack()));
         // Samples that are left of a time for which records stand are read nowhere.
         let wanted = rolled.as_ref().map_or(wanted, |series| series.raw_part(wanted));
         let head = &shard.series.heads[row];
         let is_open = shard.open_overlaps(head, wanted);
         let sealed = &shard.series.sealed[row];
         let is_sealed = sealed.overlaps(wanted);
-        if !is_open && !is_sealed && found.is_none() && rolled.is_none() {
+        if !is_open && !is_sealed && found.is_none() && rolled.is_none() && !chosen_later {
             return;
         }
         if let Some(histograms) = found {
@@ -283,7 +284,7 @@ impl Database {
     pub fn select_exact(&self, predicate: &Predicate, range: TimeRange, budget: &Budget) -> Result<View<'_>> {
         let _inside = self.inside();
         let ids = self.index.select(predicate, self, budget)?;
-        self.capture(&ids, range, Kinds::Numbers, None, budget)
+        self.capture(&ids, range, Kinds::Numbers, budget)
     }
 
     pub(crate) fn capture(
@@ -291,7 +292,6 @@ impl Database {
         ids: &RoaringBitmap,
         range: TimeRange,
         kinds: Kinds,
-        level: Option<i64>,
         budget: &Budget,
     ) -> Result<View<'_>> {
         let by_shard = ByShard::new(ids, budget)?;
@@ -300,7 +300,7 @@ impl Database {
             part.series.reserve(rows.len());
             for rows in rows.chunks(ROWS_AHEAD) {
                 touch(shard, rows);
-                rows.iter().for_each(|&row| part.capture(shard, row, range, kinds, level));
+                rows.iter().for_each(|&row| part.capture(shard, row, range, kinds));
             }
         };
         by_shard.take(self, budget, take, &mut all)?;
@@ -320,7 +320,7 @@ impl Database {
                 Error::input("series", &id.to_string(), "no series has this id", "use ids of this database")
             })?);
         }
-        let view = self.capture(&wanted, range, Kinds::Numbers, None, budget)?;
+        let view = self.capture(&wanted, range, Kinds::Numbers, budget)?;
         let mut place: hashbrown::HashMap<u32, usize> = hashbrown::HashMap::with_capacity(view.len());
         place.extend(view.series.iter().enumerate().map(|(i, c)| (c.id, i)));
         let mut rows = Rows { offsets: vec![0], ..Rows::default() };
@@ -359,6 +359,11 @@ impl Database {
         self.labels_from(shard.label_sets.pairs(&self.shapes, shard.series.labels[row]), text)
     }
 
+    fn hash_of(&self, id: u32) -> u64 {
+        let (number, row) = place_of(id);
+        self.shard(number).series.hashes[row]
+    }
+
     pub(crate) fn labels_of_id(&self, id: u32) -> Labels {
         let (number, row) = place_of(id);
         self.labels_of(&self.shard(number), row, &mut Vec::new())
@@ -379,7 +384,9 @@ impl Source for Database {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Box<dyn SeriesSet + 'a>> {
-        self.select_at(predicate, range, None, budget)
+        let _inside = self.inside();
+        let ids = self.index.select(predicate, self, budget)?;
+        Ok(Box::new(self.capture(&ids, range, Kinds::NumbersAndHistograms, budget)?))
     }
 
     fn select_newest<'a>(
@@ -419,7 +426,55 @@ impl Source for Database {
 impl<'a> View<'a> {
     pub(crate) fn new(store: &'a Database, all: Part, budget: &Budget) -> View<'a> {
         let Part { series, open, histograms, .. } = all;
-        View { store, series, open, histograms, budget: budget.clone(), _inside: store.inside() }
+        let (foreign, budget) = (Vec::new(), budget.clone());
+        View { store, series, foreign, open, histograms, budget, _inside: store.inside() }
+    }
+
+    /// Decides which records stand, of series that were captured with all of theirs: those of the level, and beside them fetched
+    /// ones. Series that have nothing in the range then are left out, and those that have fetched records alone come last.
+    pub(crate) fn choose(
+        &mut self,
+        range: TimeRange,
+        level: Option<i64>,
+        mut fetched: HashMap<u64, Elsewhere>,
+    ) -> Result<()> {
+        let shared = &self.store.shared_columns;
+        let standing = |own: Option<&Packed>, fetched: &[Arc<Packed>], wanted: TimeRange| {
+            if own.is_none() && fetched.is_empty() {
+                return Ok(None);
+            }
+            let mut all = own.map(Packed::unpack).unwrap_or_default().beside(fetched, shared)?;
+            if let Some(every) = level {
+                all = all.seen_at(every);
+            }
+            Ok::<_, Error>(all.stands_in(wanted).then(|| Arc::new(all)))
+        };
+        let mut histograms = std::mem::take(&mut self.histograms).into_iter().peekable();
+        let series = std::mem::take(&mut self.series);
+        for (index, mut one) in series.into_iter().enumerate() {
+            self.budget.check_at(index)?;
+            let own = histograms.next_if(|(at, _)| *at == index);
+            let wanted = if own.is_some() { TimeRange::new(i64::MIN, range.end) } else { range };
+            let found = if fetched.is_empty() { None } else { fetched.remove(&self.store.hash_of(one.id)) };
+            let found = found.map_or_else(Vec::new, |elsewhere| elsewhere.records);
+            one.rolled = standing(one.levels.as_deref(), &found, wanted)?;
+            if one.rolled.is_some() {
+                one.levels = None;
+            }
+            if one.rolled.is_none() && own.is_none() && one.sealed.is_empty() && one.state.is_empty() {
+                continue;
+            }
+            self.histograms.extend(own.map(|(_, of)| (self.series.len(), of)));
+            self.series.push(one);
+        }
+        for (at, elsewhere) in fetched.into_values().enumerate() {
+            self.budget.check_at(at)?;
+            if let Some(rolled) = standing(None, &elsewhere.records, range)? {
+                self.series.push(Captured::foreign(rolled));
+                self.foreign.push(elsewhere.labels);
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = u32> {
@@ -516,6 +571,12 @@ impl<'a> View<'a> {
 }
 
 impl Captured {
+    /// Of no series of the store.
+    fn foreign(rolled: Arc<RolledSeries>) -> Captured {
+        let (state, sealed) = (OpenState::new(ValueKind::Float), Sealed::default());
+        Captured { id: u32::MAX, state, open: 0..0, sealed, starts: None, rolled: Some(rolled), levels: None }
+    }
+
     /// Where records of native histograms stand.
     fn native(&self) -> Option<&RolledSeries> {
         self.rolled.as_deref().filter(|rolled| rolled.is_native())
@@ -559,7 +620,11 @@ impl SeriesSet for View<'_> {
     }
 
     fn labels(&self, index: usize) -> Labels {
-        self.store.labels_of_id(self.series[index].id)
+        let own = self.series.len() - self.foreign.len();
+        match index.checked_sub(own) {
+            Some(at) => self.foreign[at].clone(),
+            None => self.store.labels_of_id(self.series[index].id),
+        }
     }
 
     fn read(&self, index: usize, range: TimeRange, out: &mut Samples) -> Result<()> {
@@ -795,6 +860,9 @@ impl SeriesSet for View<'_> {
     }
 
     fn group(&self, grouping: &Grouping, budget: &Budget) -> Result<Groups> {
-        self.store.group(self.ids(), grouping, budget)
+        if self.foreign.is_empty() {
+            return self.store.group(self.ids(), grouping, budget);
+        }
+        Groups::of(self.len(), |i| grouping.apply(&self.labels(i)), budget)
     }
 }

@@ -118,6 +118,11 @@ impl Packed {
         RolledSeries { raw_from, kind, keeping, beside, dirty, levels, kept }
     }
 
+    /// Samples that survive.
+    pub fn kept(&self) -> &[Chunk] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.kept)
+    }
+
     /// Ends of buckets that are to be made anew: sorted.
     pub fn dirty(&self) -> &[i64] {
         self.rest.as_ref().map_or(&[], |rest| &rest.dirty)

@@ -167,6 +167,14 @@ impl Step {
         !series.dirty().is_empty() || series.levels().any(old) || self.widths(series.levels()).is_some()
     }
 
+    /// The step of a series whose records up to a time are all there is of it: they are made, and those of each level before
+    /// another time go.
+    pub(super) fn leaving(series: &Packed, until: i64, before: i64) -> Step {
+        let levels = series.levels().map(|l| (l.every, before)).collect();
+        let (keeping, beside) = series.policy();
+        Step { horizon: i64::MIN, raw_before: until, levels, keeping, beside }
+    }
+
     /// The step of a series whose raw samples go for another reason.
     pub(crate) fn forced(series: &Packed, before: i64) -> Step {
         let levels = series.levels().map(|l| (l.every, i64::MIN)).collect();
@@ -746,11 +754,23 @@ impl Database {
                 due.push((row, self.kind_of_row(&shard, row, rule)?));
             }
         }
+        self.take_step(&mut shard, step, due, done, (*burial, emptied))
+    }
+
+    /// One step of some rows, noted in the journal.
+    pub(super) fn take_step(
+        &self,
+        shard: &mut Shard,
+        step: &Step,
+        due: Vec<(u32, Kind)>,
+        done: &mut Rolled,
+        (burial, emptied): (u64, &mut Vec<u32>),
+    ) -> Result<()> {
         if due.is_empty() {
             return Ok(());
         }
         if let Some(journal) = self.journal() {
-            journal.roll(&mut shard, step, &due);
+            journal.roll(shard, step, &due);
         }
         let mut work = Work::default();
         for (row, kind) in due {
@@ -761,7 +781,7 @@ impl Database {
                 self.written.note(oldest);
             }
             if shard.is_empty_row(row) {
-                shard.graves.mark(row, *burial);
+                shard.graves.mark(row, burial);
                 emptied.push(id_of(shard.number, row));
             }
         }

@@ -15,6 +15,7 @@ use crate::journal::{Durability, Opening};
 use crate::shard::{SHARDS, Shard};
 
 mod kind;
+mod moved;
 mod native;
 
 const LEVELS: [i64; 3] = [60, 300, 1800];
@@ -658,7 +659,7 @@ proptest! {
             all.insert(at, 99.0);
             write(&here, series(&here), &[(at, 99.0)]);
         }
-        let chosen = AtLevel { store: here.clone(), every: every_ms };
+        let chosen = Chosen { store: here.clone(), level: Some(every_ms), fetched: Vec::new() };
         let budget = Budget::unlimited();
         let view = chosen.select(&every(), TimeRange::ALL, &budget).unwrap();
         let other = gone.select(&every(), TimeRange::ALL, &budget).unwrap();
