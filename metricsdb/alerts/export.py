@@ -2,7 +2,7 @@
 
 A `Statement` is what this needs of an alert statement, in plain values; `Statement.of` reads it from a mapping.
 `portable` uses standard keys alone and lists whatever has no exact form. `native` has each statement in a comment above
-its rules, with a hash of each, so that `restore` finds it again.
+its rules, with a hash of each, so that `restore` finds it again, in its group.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from metricsdb.alerts.documents import to_yaml
 from metricsdb.alerts.evaluate import hint
 from metricsdb.alerts.groups import Group
 from metricsdb.alerts.model import RouteHint
-from metricsdb.alerts.rules import RuleFile, embedded, load
+from metricsdb.alerts.rules import Group as RuleGroup
+from metricsdb.alerts.rules import RuleFile, embedded, load, statement
 from metricsdb.alerts.templates.values import go_float, quote
 from metricsdb.errors import ConfigError
 from metricsdb.times import duration_text
@@ -349,6 +350,7 @@ def _recorded(one: Recording) -> dict[str, Any]:
 # --- native: the statements in comments -----------------------------------------------------------
 
 _MARK = re.compile(r"^ *# metricsdb statement ((?:[0-9a-f]{16} ?)+)$", re.MULTILINE)
+_LABELS = re.compile(r"^ *# metricsdb group (\[.*\])$", re.MULTILINE)
 _LINE = re.compile(r"^ *# \| ?(.*)$")
 
 
@@ -357,12 +359,13 @@ def _hash(rule: Mapping[str, Any]) -> str:
 
 
 def native(groups: Sequence[StatementGroup], *, step_ms: int = 60_000) -> str:
-    """The portable rules as YAML, each statement's ``text`` in a comment above its first rule."""
+    """The portable rules as YAML, each statement's ``text`` in a comment above its first rule, and a group's labels."""
     plain = portable(groups, step_ms=step_ms).rules.plain()
     lines = ["groups:"]
     for group, made in zip(groups, plain["groups"], strict=True):
         head = to_yaml([{k: v for k, v in made.items() if k != "rules"}])
         lines += [*head.rstrip("\n").split("\n"), "  rules:" if made["rules"] else "  rules: []"]
+        lines += [f"    # metricsdb group {json.dumps([group.name, group.labels])}"] if group.labels else []
         rules = list(made["rules"])
         for one in group.statements:
             count = len(one.levels) if isinstance(one, Statement) else 1
@@ -374,10 +377,11 @@ def native(groups: Sequence[StatementGroup], *, step_ms: int = 60_000) -> str:
     return "\n".join(lines) + "\n"
 
 
-def restore(text: str, name: str = "rules") -> tuple[list[str], RuleFile]:
-    """Statements whose rules stand there as they were written, and the file with all other rules.
+def restore(text: str, name: str = "rules") -> tuple[str, list[str]]:
+    """The file as statements, in its groups, and what they leave out of it, as `RuleFile.to_statements`.
 
-    A rule that was edited is taken as it is now, and its statement's other rules with it. Raises ``ConfigError``.
+    Where the rules of a statement stand as they were written, it is that statement; a rule that was edited is taken as
+    it is now, and its statement's other rules with it. Raises ``ConfigError``.
     """
     file = load(text, name)
     found: list[tuple[list[str], str]] = []
@@ -393,18 +397,19 @@ def restore(text: str, name: str = "rules") -> tuple[list[str], RuleFile]:
                 break
             body.append(inside[1])
         found.append((mark[1].split(), "\n".join(body)))
-    statements: list[str] = []
-    groups = []
+    labels = dict(json.loads(mark[1]) for mark in _LABELS.finditer(text))
+    left_out = [f"the file's {key!r}" for key in file.raw]
+    blocks = []
     for group in file.groups:
-        kept, at = [], 0
+        kept, statements, at = [], [], 0
         hashes = [_hash(rule.raw) for rule in group.rules]
         while at < len(hashes):
             match = next((one for one in found if hashes[at : at + len(one[0])] == one[0]), None)
             if match is None:
                 kept.append(group.rules[at])
-                at += 1
-            else:
-                statements.append(match[1])
-                at += len(match[0])
-        groups.append(type(group)(group.raw, tuple(kept)))
-    return statements, RuleFile(tuple(groups), file.raw)
+            statements.append(statement(group.rules[at]) if match is None else match[1])
+            at += 1 if match is None else len(match[0])
+        left_out += RuleGroup(group.raw, tuple(kept)).left_out()
+        own = {"labels": labels[group.name]} if group.name in labels else {}
+        blocks.append(RuleGroup({**group.raw, **own}, ()).block(statements))
+    return "\n\n".join(blocks) + "\n", left_out
