@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from metricsdb._native import AlertRule, NativeDatabase
-from metricsdb.alerts.evaluate import folded, named
+from metricsdb.alerts.evaluate import annotated, folded, named
 from metricsdb.alerts.groups import Group, groups_of
 from metricsdb.alerts.shown import label_text
 from metricsdb.errors import ConfigError
@@ -348,7 +348,7 @@ def _told_of(
         place, (whole, texts) = 0, folded(alert.name, value)
     else:
         whole = named(alert, place, labels, value, render)
-        texts = {name: render(text, whole, value) for name, text in said["levels"][place]["annotations"].items()}
+        texts = annotated(alert, place, labels, value, render)
     route = said["levels"][place]["route"]
     text = "; ".join(f"{name}: {text}" for name, text in texts.items())
     return whole, text, ", ".join(route["receivers"]) if route else None

@@ -611,3 +611,20 @@ def test_records_that_share_a_name_go_on_after_a_restart(tmp_path):
             found = db.query('{__name__=~"r|only"}', now)
             assert found["value"].to_list() == [count + 1.0] * 3
             assert set(db.alerts.list()["health"]) == {"ok"}
+
+
+def test_labels_in_annotations_are_those_of_the_series(db, clock):
+    """As in `test_rule_tests.py`: live and in rehearsals the statement's own were among them once."""
+    fill(db, [9.0] * 3)
+    db.alerts.deliver = taker = Taker()
+    statement = """ALERT A WHEN x > 5
+      LABELS {severity="page", copy="{{ $labels.instance }}-{{ $labels.severity }}"}
+      ANNOTATIONS {text="{{ $labels.instance }}/{{ $labels.severity }}/{{ $labels.copy }}/{{ $labels.alertname }}"}"""
+    db.alerts.install(statement)
+    ticks(db, clock, 1)
+    (alert,) = taker.of(T0)
+    assert alert.labels == {"alertname": "A", "instance": "a", "severity": "page", "copy": "a-"}
+    assert alert.annotations == {"text": "a///"}
+    assert set(db.alerts.preview(statement, T0 / 1000)["text"]) == {"text: a///"}
+    done = db.alerts.backtest(statement, T0 / 1000, T0 / 1000 + 60)
+    assert set(done.notifications["text"]) == {"text: a///"}
