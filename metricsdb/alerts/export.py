@@ -116,6 +116,10 @@ class StatementGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def of(cls, value: Mapping[str, Any]) -> StatementGroup:
         """From plain values, as the parser prints them: an alert has ``name``, a recording ``record``."""
         given = dict(value)
+        unknown = set(given) - set(cls.__struct_fields__)
+        if unknown or not given.get("name"):
+            said = f"has {sorted(unknown)}, which it knows not" if unknown else "has no name"
+            raise ConfigError(f"group {given.get('name')!r} {said}; it has {', '.join(cls.__struct_fields__)}")
         kinds = [Recording if "record" in one else Statement for one in given.pop("statements", ())]
         statements = [_converted(one, kind) for one, kind in zip(value.get("statements", ()), kinds, strict=True)]
         return cls(statements=statements, **given)
@@ -186,7 +190,7 @@ def _converted(value: Mapping[str, Any], kind: Any) -> Any:
     try:
         return msgspec.convert(dict(value), kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"statement {value.get('name')!r}: {error}") from None
+        raise ConfigError(f"statement {value.get('name', dict(value))!r}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,6 +381,14 @@ def native(groups: Sequence[StatementGroup], *, step_ms: int = 60_000) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _labels(file: str, mark: re.Match[str]) -> tuple[str, dict[str, str]]:
+    """A group and its labels, as `native` notes them."""
+    try:
+        return msgspec.json.decode(mark[1], type=tuple[str, dict[str, str]])
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{file}: {mark[0].strip()!r}: {error}; take that comment out") from None
+
+
 def restore(text: str, name: str = "rules") -> tuple[str, list[str]]:
     """The file as statements, in its groups, and what they leave out of it, as `RuleFile.to_statements`.
 
@@ -397,7 +409,7 @@ def restore(text: str, name: str = "rules") -> tuple[str, list[str]]:
                 break
             body.append(inside[1])
         found.append((mark[1].split(), "\n".join(body)))
-    labels = dict(json.loads(mark[1]) for mark in _LABELS.finditer(text))
+    labels = dict(_labels(name, mark) for mark in _LABELS.finditer(text))
     left_out = [f"the file's {key!r}" for key in file.raw]
     blocks = []
     for group in file.groups:

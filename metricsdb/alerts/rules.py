@@ -15,7 +15,7 @@ from metricsdb._native import NativeDatabase
 from metricsdb.alerts.documents import read_yaml, to_yaml
 from metricsdb.alerts.templates import check
 from metricsdb.alerts.templates.values import quote
-from metricsdb.errors import ConfigError, TemplateError
+from metricsdb.errors import ConfigError, ParseError, TemplateError
 from metricsdb.times import duration_ms, duration_text
 
 __all__ = [
@@ -195,7 +195,15 @@ def statements(source: str | Path) -> tuple[str, list[str]]:
             text = path.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read: {error}; give a file of rules or statements") from None
-    return load(text, name).to_statements() if is_rule_file(name, text) else (text, [])
+    if not is_rule_file(name, text):
+        return text, []
+    file = load(text, name)
+    for rule in (rule for group in file.groups for rule in group.rules):
+        try:
+            NativeDatabase.statements(rule.expr)
+        except ParseError as error:
+            raise ConfigError(f"{rule.where}: could not parse expression: {error}") from None
+    return file.to_statements()
 
 
 def is_rule_file(name: str | Path, text: str) -> bool:

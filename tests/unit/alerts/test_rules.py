@@ -170,6 +170,12 @@ def test_plain_values_become_statements():
     assert export.Statement.of(value["statements"][0]) == group.statements[0]
     with pytest.raises(ConfigError, match="statement 'A'"):
         export.Statement.of({"name": "A", "levels": [{"wen": "x"}]})
+    with pytest.raises(ConfigError, match="group 'g' has .'nam'., which it knows not; it has name, "):
+        export.StatementGroup.of({"name": "g", "nam": "h"})
+    with pytest.raises(ConfigError, match="group None has no name"):
+        export.StatementGroup.of({})
+    with pytest.raises(ConfigError, match=r"rules: '# metricsdb group \[oops\]': .*; take that comment out"):
+        export.restore("groups: []\n# metricsdb group [oops]")
 
 
 def test_a_native_export_gives_the_statements_back():
