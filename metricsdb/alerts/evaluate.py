@@ -179,7 +179,7 @@ def postable(
     def add(labels: Mapping[str, str], level: int, value: float, starts: int, ends: int) -> None:
         said = levels[level]
         whole = named(alert, level, labels, value, render)
-        texts = {n: render(t, whole, value) for n, t in said["annotations"].items()}
+        texts = annotated(alert, level, labels, value, render)
         found.append((PostableAlert(whole, texts, starts, ends, url), hint(said["route"])))
 
     for labels, level, _state, _pending, firing, value, _flapping, announced, _hidden in active:
@@ -214,6 +214,14 @@ def named(alert: AlertRule, level: int, labels: Mapping[str, str], value: float,
         whole["severity"] = found["name"]
     whole["alertname"] = alert.name
     return {name: text for name, text in whole.items() if text}
+
+
+def annotated(alert: AlertRule, level: int, labels: Mapping[str, str], value: float, render: Render) -> dict[str, str]:
+    """The annotations of a level of an instance. `$labels` in them are those of the instance, as in Prometheus: the
+    statement's own are not among them."""
+    said = alert.describe()
+    sample = {name: text for name, text in labels.items() if name not in said["templates"]}
+    return {name: render(text, sample, value) for name, text in said["levels"][level]["annotations"].items()}
 
 
 def hint(route: Mapping[str, Any] | None) -> RouteHint | None:

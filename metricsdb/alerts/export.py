@@ -2,7 +2,7 @@
 
 A `Statement` is what this needs of an alert statement, in plain values; `Statement.of` reads it from a mapping.
 `portable` uses standard keys alone and lists whatever has no exact form. `native` has each statement in a comment above
-its rules, with a hash of each, so that `restore` finds it again.
+its rules, with a hash of each, so that `restore` finds it again, in its group.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from metricsdb.alerts.documents import to_yaml
 from metricsdb.alerts.evaluate import hint
 from metricsdb.alerts.groups import Group
 from metricsdb.alerts.model import RouteHint
-from metricsdb.alerts.rules import RuleFile, embedded, load
+from metricsdb.alerts.rules import Group as RuleGroup
+from metricsdb.alerts.rules import RuleFile, embedded, load, statement
 from metricsdb.alerts.templates.values import go_float, quote
 from metricsdb.errors import ConfigError
 from metricsdb.times import duration_text
@@ -115,6 +116,10 @@ class StatementGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def of(cls, value: Mapping[str, Any]) -> StatementGroup:
         """From plain values, as the parser prints them: an alert has ``name``, a recording ``record``."""
         given = dict(value)
+        unknown = set(given) - set(cls.__struct_fields__)
+        if unknown or not given.get("name"):
+            said = f"has {sorted(unknown)}, which it knows not" if unknown else "has no name"
+            raise ConfigError(f"group {given.get('name')!r} {said}; it has {', '.join(cls.__struct_fields__)}")
         kinds = [Recording if "record" in one else Statement for one in given.pop("statements", ())]
         statements = [_converted(one, kind) for one, kind in zip(value.get("statements", ()), kinds, strict=True)]
         return cls(statements=statements, **given)
@@ -185,7 +190,7 @@ def _converted(value: Mapping[str, Any], kind: Any) -> Any:
     try:
         return msgspec.convert(dict(value), kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"statement {value.get('name')!r}: {error}") from None
+        raise ConfigError(f"statement {value.get('name', dict(value))!r}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +354,7 @@ def _recorded(one: Recording) -> dict[str, Any]:
 # --- native: the statements in comments -----------------------------------------------------------
 
 _MARK = re.compile(r"^ *# metricsdb statement ((?:[0-9a-f]{16} ?)+)$", re.MULTILINE)
+_LABELS = re.compile(r"^ *# metricsdb group (\[.*\])$", re.MULTILINE)
 _LINE = re.compile(r"^ *# \| ?(.*)$")
 
 
@@ -357,12 +363,13 @@ def _hash(rule: Mapping[str, Any]) -> str:
 
 
 def native(groups: Sequence[StatementGroup], *, step_ms: int = 60_000) -> str:
-    """The portable rules as YAML, each statement's ``text`` in a comment above its first rule."""
+    """The portable rules as YAML, each statement's ``text`` in a comment above its first rule, and a group's labels."""
     plain = portable(groups, step_ms=step_ms).rules.plain()
     lines = ["groups:"]
     for group, made in zip(groups, plain["groups"], strict=True):
         head = to_yaml([{k: v for k, v in made.items() if k != "rules"}])
         lines += [*head.rstrip("\n").split("\n"), "  rules:" if made["rules"] else "  rules: []"]
+        lines += [f"    # metricsdb group {json.dumps([group.name, group.labels])}"] if group.labels else []
         rules = list(made["rules"])
         for one in group.statements:
             count = len(one.levels) if isinstance(one, Statement) else 1
@@ -374,10 +381,19 @@ def native(groups: Sequence[StatementGroup], *, step_ms: int = 60_000) -> str:
     return "\n".join(lines) + "\n"
 
 
-def restore(text: str, name: str = "rules") -> tuple[list[str], RuleFile]:
-    """Statements whose rules stand there as they were written, and the file with all other rules.
+def _labels(file: str, mark: re.Match[str]) -> tuple[str, dict[str, str]]:
+    """A group and its labels, as `native` notes them."""
+    try:
+        return msgspec.json.decode(mark[1], type=tuple[str, dict[str, str]])
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{file}: {mark[0].strip()!r}: {error}; take that comment out") from None
 
-    A rule that was edited is taken as it is now, and its statement's other rules with it. Raises ``ConfigError``.
+
+def restore(text: str, name: str = "rules") -> tuple[str, list[str]]:
+    """The file as statements, in its groups, and what they leave out of it, as `RuleFile.to_statements`.
+
+    Where the rules of a statement stand as they were written, it is that statement; a rule that was edited is taken as
+    it is now, and its statement's other rules with it. Raises ``ConfigError``.
     """
     file = load(text, name)
     found: list[tuple[list[str], str]] = []
@@ -393,18 +409,19 @@ def restore(text: str, name: str = "rules") -> tuple[list[str], RuleFile]:
                 break
             body.append(inside[1])
         found.append((mark[1].split(), "\n".join(body)))
-    statements: list[str] = []
-    groups = []
+    labels = dict(_labels(name, mark) for mark in _LABELS.finditer(text))
+    left_out = [f"the file's {key!r}" for key in file.raw]
+    blocks = []
     for group in file.groups:
-        kept, at = [], 0
+        kept, statements, at = [], [], 0
         hashes = [_hash(rule.raw) for rule in group.rules]
         while at < len(hashes):
             match = next((one for one in found if hashes[at : at + len(one[0])] == one[0]), None)
             if match is None:
                 kept.append(group.rules[at])
-                at += 1
-            else:
-                statements.append(match[1])
-                at += len(match[0])
-        groups.append(type(group)(group.raw, tuple(kept)))
-    return statements, RuleFile(tuple(groups), file.raw)
+            statements.append(statement(group.rules[at]) if match is None else match[1])
+            at += 1 if match is None else len(match[0])
+        left_out += RuleGroup(group.raw, tuple(kept)).left_out()
+        own = {"labels": labels[group.name]} if group.name in labels else {}
+        blocks.append(RuleGroup({**group.raw, **own}, ()).block(statements))
+    return "\n\n".join(blocks) + "\n", left_out

@@ -8,9 +8,21 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from metricsdb._native import AlertRule, NativeDatabase, RecordRule
-from metricsdb.errors import ConfigError
+from metricsdb.alerts.templates import check
+from metricsdb.errors import ConfigError, TemplateError
 
-__all__ = ["Group", "Installed", "Lint", "Rule", "check_names", "difference", "groups_of", "keys", "merge"]
+__all__ = [
+    "Group",
+    "Installed",
+    "Lint",
+    "Rule",
+    "check_names",
+    "check_texts",
+    "difference",
+    "groups_of",
+    "keys",
+    "merge",
+]
 
 Kind = Literal["alert", "record", "slo"]
 # Where a statement outside of every group belongs.
@@ -177,6 +189,22 @@ def check_names(
                     message = f"{rule.name} names the interval {interval!r}, which is not known; there are: "
                     message += _joined(intervals)
                     raise ConfigError(f"{message}; put it into db.alerts.intervals first")
+
+
+def check_texts(fresh: Sequence[Group]) -> None:
+    """Raises ``ConfigError`` for a label or an annotation that is no template: nobody would be told what it says."""
+    levels = ((rule, level) for group in fresh for rule in group.rules for alert in rule.alerts
+              for level in alert.describe()["levels"])  # fmt: skip
+    known: set[str] = set()
+    for rule, level in levels:
+        for kind in ("labels", "annotations"):
+            for name, text in level[kind].items():
+                if "{{" in text and text not in known:
+                    known.add(text)
+                    try:
+                        check(text)
+                    except TemplateError as error:
+                        raise ConfigError(f"{rule.name}: {kind[:-1]} {name!r}: {error}") from None
 
 
 def _joined(names: Iterable[str]) -> str:

@@ -23,6 +23,7 @@ from metricsdb.alerts.groups import (
     Lint,
     Rule,
     check_names,
+    check_texts,
     difference,
     groups_of,
     keys,
@@ -108,8 +109,9 @@ class Alerts:
         A `GROUP` replaces the whole group; statements outside of groups join the group ``default``, which is evaluated
         every minute unless the manager was made otherwise. A statement whose text is as it was keeps its state. Raises
         ``ParseError``; ``ConfigError`` for one that can never fire, and for an unknown interval or alert of `DURING`
-        and `INHIBITED BY`. Nothing is installed then. While the directory is still being read, nothing waits for it:
-        only remarks on the statements themselves are given, and `BACKFILL` is done before the first evaluation.
+        and `INHIBITED BY`, and for a template that is none. Nothing is installed then. While the directory is still
+        being read, nothing waits for it: only remarks on the statements themselves are given, and `BACKFILL` is done
+        before the first evaluation.
         """
         with self._lock:
             fresh = groups_of(statements, self._every_ms)
@@ -118,6 +120,7 @@ class Alerts:
                 if lint.check in REFUSED:
                     raise ConfigError(f"{lint.statement} at {lint.place}: {lint.message}")
             config = None if self.pipeline is None else self.pipeline.config
+            check_texts(fresh)
             check_names(self._groups, fresh, self.intervals, None if config is None else config.receivers)
             added: Names = []
             replaced: Names = []

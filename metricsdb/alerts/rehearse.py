@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from metricsdb._native import AlertRule, NativeDatabase
-from metricsdb.alerts.evaluate import folded, named
+from metricsdb.alerts.evaluate import annotated, folded, named
 from metricsdb.alerts.groups import Group, groups_of
 from metricsdb.alerts.shown import label_text
 from metricsdb.errors import ConfigError
@@ -156,8 +156,10 @@ class Backtest:
         incidents: pl.DataFrame | None,
         render: RenderLabels,
     ) -> Backtest:
-        if incidents is not None and not {"start", "end"} <= set(incidents.columns):
-            raise ConfigError("incidents need the columns start and end")
+        known = {"start": TIME, "end": TIME} if incidents is None else incidents.schema
+        for name in ("start", "end"):
+            if not isinstance(known.get(name), pl.Datetime):
+                raise ConfigError(f"incidents have no times {name!r}; give a column {name} of the type Datetime")
         start, end, step, offset, lookback = times
         exprs = [expr for alert in alerts for expr in alert.queries]
         native = sight(exprs, (start - offset, end - offset, step, lookback))
@@ -256,9 +258,12 @@ class Backtest:
         ((alert, _),) = self._alerts
         variants: list[tuple[float | None, str | None, float | None, AlertRule]] = []
         last: ConfigError | None = None
-        bounds: Sequence[float | None] = threshold or [None]
-        lengths: Sequence[DurationLike | None] = for_ or [None]
-        stays: Sequence[float | None] = clear or [None]
+        bounds: Sequence[float | None] = _numbers("threshold", threshold) or [None]
+        lengths: Sequence[DurationLike | None] = _several("for_", for_) or [None]
+        stays: Sequence[float | None] = _numbers("clear", clear) or [None]
+        levels = len(alert.describe()["levels"])
+        if level not in range(levels):
+            raise ConfigError(f"level {level!r}: there is no such level; {alert.name} has {levels}, from 0 on")
         for bound, length, stay in product(bounds, lengths, stays):
             for_ms = None if length is None else duration_ms(length, "for_")
             try:
@@ -348,10 +353,23 @@ def _told_of(
         place, (whole, texts) = 0, folded(alert.name, value)
     else:
         whole = named(alert, place, labels, value, render)
-        texts = {name: render(text, whole, value) for name, text in said["levels"][place]["annotations"].items()}
+        texts = annotated(alert, place, labels, value, render)
     route = said["levels"][place]["route"]
     text = "; ".join(f"{name}: {text}" for name, text in texts.items())
     return whole, text, ", ".join(route["receivers"]) if route else None
+
+
+def _several(name: str, given: Sequence[Any] | None) -> list[Any]:
+    if isinstance(given, str) or not isinstance(given, (Sequence, pl.Series, type(None))):
+        raise ConfigError(f"{name} {given!r} is one value; give a list of those to try")
+    return list(given or ())
+
+
+def _numbers(name: str, given: Sequence[float] | None) -> list[float]:
+    for one in _several(name, given):
+        if isinstance(one, bool) or not isinstance(one, (int, float)):
+            raise ConfigError(f"{name} {one!r} is no number")
+    return _several(name, given)
 
 
 def _label(column: str) -> str:

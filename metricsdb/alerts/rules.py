@@ -6,15 +6,16 @@ What was read is kept as it was read (`raw`), so unknown keys, empty maps and th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from metricsdb._native import NativeDatabase
 from metricsdb.alerts.documents import read_yaml, to_yaml
 from metricsdb.alerts.templates import check
 from metricsdb.alerts.templates.values import quote
-from metricsdb.errors import ConfigError, TemplateError
+from metricsdb.errors import ConfigError, ParseError, TemplateError
 from metricsdb.times import duration_ms, duration_text
 
 __all__ = [
@@ -105,6 +106,25 @@ class Group:
     def labels(self) -> dict[str, str]:
         return _texts(self.raw.get("labels"))
 
+    def left_out(self) -> list[str]:
+        """What the statement language has no word for: a line each, naming where."""
+        found = [f"group {self.name!r}: {key!r}" for key in self.raw if key not in _GROUP_KEYS]
+        for rule in self.rules:
+            known = _ALERT_KEYS if rule.alert is not None else _RECORD_KEYS
+            found += [f"{rule.where}: {key!r}" for key in rule.raw if key not in known]
+        return found
+
+    def block(self, statements: Iterable[str]) -> str:
+        """A `GROUP` of this name and these times, around statements."""
+        head = f"GROUP {word(self.name)}"
+        head += f" EVERY {duration_text(self.interval_ms)}" if self.interval_ms is not None else ""
+        head += f" OFFSET {duration_text(self.query_offset_ms)}" if self.query_offset_ms else ""
+        head += f" LIMIT {self.limit}" if self.limit > 0 else ""
+        head += f" LABELS {label_map(self.labels)}" if self.labels else ""
+        # A line that a text in backquotes goes on in would change with an indent.
+        lines = ("  " + (text if "`" in text else text.replace("\n", "\n  ")) for text in statements)
+        return "\n".join([head + " {", *lines, "}"])
+
 
 @dataclass(frozen=True, slots=True)
 class RuleFile:
@@ -130,18 +150,8 @@ class RuleFile:
         left_out = [f"the file's {key!r}" for key in self.raw]
         blocks = []
         for group in self.groups:
-            left_out += [f"group {group.name!r}: {key!r}" for key in group.raw if key not in _GROUP_KEYS]
-            head = f"GROUP {word(group.name)}"
-            head += f" EVERY {duration_text(group.interval_ms)}" if group.interval_ms is not None else ""
-            head += f" OFFSET {duration_text(group.query_offset_ms)}" if group.query_offset_ms else ""
-            head += f" LIMIT {group.limit}" if group.limit > 0 else ""
-            head += f" LABELS {label_map(group.labels)}" if group.labels else ""
-            lines = []
-            for rule in group.rules:
-                known = _ALERT_KEYS if rule.alert is not None else _RECORD_KEYS
-                left_out += [f"{rule.where}: {key!r}" for key in rule.raw if key not in known]
-                lines.append("  " + statement(rule).replace("\n", "\n  "))
-            blocks.append("\n".join([head + " {", *lines, "}"]))
+            left_out += group.left_out()
+            blocks.append(group.block(map(statement, group.rules)))
         return "\n\n".join(blocks) + "\n", left_out
 
 
@@ -185,7 +195,15 @@ def statements(source: str | Path) -> tuple[str, list[str]]:
             text = path.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read: {error}; give a file of rules or statements") from None
-    return load(text, name).to_statements() if is_rule_file(name, text) else (text, [])
+    if not is_rule_file(name, text):
+        return text, []
+    file = load(text, name)
+    for rule in (rule for group in file.groups for rule in group.rules):
+        try:
+            NativeDatabase.statements(rule.expr)
+        except ParseError as error:
+            raise ConfigError(f"{rule.where}: could not parse expression: {error}") from None
+    return file.to_statements()
 
 
 def is_rule_file(name: str | Path, text: str) -> bool:
@@ -251,8 +269,11 @@ def embedded(expr: str) -> str:
 
 
 def word(name: str) -> str:
-    """A name as the statement language writes it: bare where it can be."""
-    return name if _METRIC.fullmatch(name) else quote(name)
+    """A name as the statement language writes it: bare where it can be, which a word of the language cannot."""
+    if not _METRIC.fullmatch(name):
+        return quote(name)
+    printed: str = NativeDatabase.statements(f'GROUP "{name}" {{}}')[0]["text"]
+    return printed.removeprefix("GROUP ").partition(" {")[0]
 
 
 def label_map(labels: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from metricsdb._native import AlertRule
-from metricsdb.alerts.evaluate import named
+from metricsdb.alerts.evaluate import annotated, named
 from metricsdb.alerts.groups import Group, Rule
 from metricsdb.alerts.manager import Alerts
 from metricsdb.server.params import BadParameter, url_form
@@ -94,13 +94,12 @@ class Rules:
                 }
 
     def _instances(self, alert: AlertRule, level: int) -> list[dict[str, Any]]:
-        said = alert.describe()["levels"][level]
         found = []
         for labels, at, state, pending, firing, value, *_ in alert.active():
             if at != level:
                 continue
             whole = named(alert, level, labels, value, self._alerts.render)
-            texts = {n: self._alerts.render(t, whole, value) for n, t in said["annotations"].items()}
+            texts = annotated(alert, level, labels, value, self._alerts.render)
             shown = "pending" if firing is None else _STATES.get(state, state)
             found.append(
                 {

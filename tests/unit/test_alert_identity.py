@@ -37,7 +37,8 @@ def test_labels_that_are_templates_make_alerts_live_and_in_a_rehearsal(db, clock
     assert moves == [(seven, "firing"), (seven, "inactive"), (eight, "firing"), (eight, "inactive")]
     whole = {"alertname": "Full", "instance": "a", "place": "a!", "team": "t"}
     assert taker.all[0][0].labels == whole | {"value": "7"}
-    assert taker.all[0][0].annotations == {"text": "7"}
+    # `value` is a label of the alert, and none of the series: as in Prometheus.
+    assert taker.all[0][0].annotations == {"text": ""}
     assert db.query("ALERTS", T0 / 1000)["place"].to_list() == ["a!"]
     done = db.alerts.backtest(TEMPLATED, T0 / 1000, (T0 + 3 * MINUTE) / 1000)
     assert done.summary["firings"] == 2

@@ -527,8 +527,20 @@ def test_rehearsals_that_cannot_be_are_refused(db):
         db.alerts.backtest("ALERT A WHEN x > 5", T0 / 1000, every=0)
     with pytest.raises(ConfigError, match="not one ALERT"):
         db.alerts.backtest("RECORD a = x", T0 / 1000)
-    with pytest.raises(ConfigError, match="start and end"):
-        db.alerts.backtest("ALERT A WHEN x > 5", T0 / 1000 - 60, incidents=pl.DataFrame({"a": [1]}))
+    for incidents in ({"a": [1]}, {"start": ["x"], "end": ["y"]}):
+        with pytest.raises(ConfigError, match="give a column start of the type Datetime"):
+            db.alerts.backtest("ALERT A WHEN x > 5", T0 / 1000 - 60, incidents=pl.DataFrame(incidents))
+    done = db.alerts.backtest("ALERT A WHEN x > 5", T0 / 1000 - 60)
+    for given, said in (
+        ({"threshold": 5.0}, r"threshold 5.0 is one value; give a list"),
+        ({"for_": "5m"}, "for_ '5m' is one value; give a list"),
+        ({"threshold": ["5"]}, "threshold '5' is no number"),
+        ({"clear": [True]}, "clear True is no number"),
+        ({"threshold": [5.0], "level": -1}, "level -1: there is no such level; A has 1, from 0 on"),
+        ({"threshold": [5.0], "level": 1}, "level 1: there is no such level"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            done.sweep(**given)
 
 
 def test_a_rehearsal_can_be_drawn(db, clock):
@@ -611,3 +623,28 @@ def test_records_that_share_a_name_go_on_after_a_restart(tmp_path):
             found = db.query('{__name__=~"r|only"}', now)
             assert found["value"].to_list() == [count + 1.0] * 3
             assert set(db.alerts.list()["health"]) == {"ok"}
+
+
+def test_labels_in_annotations_are_those_of_the_series(db, clock):
+    """As in `test_rule_tests.py`: live and in rehearsals the statement's own were among them once."""
+    fill(db, [9.0] * 3)
+    db.alerts.deliver = taker = Taker()
+    statement = """ALERT A WHEN x > 5
+      LABELS {severity="page", copy="{{ $labels.instance }}-{{ $labels.severity }}"}
+      ANNOTATIONS {text="{{ $labels.instance }}/{{ $labels.severity }}/{{ $labels.copy }}/{{ $labels.alertname }}"}"""
+    db.alerts.install(statement)
+    ticks(db, clock, 1)
+    (alert,) = taker.of(T0)
+    assert alert.labels == {"alertname": "A", "instance": "a", "severity": "page", "copy": "a-"}
+    assert alert.annotations == {"text": "a///"}
+    assert set(db.alerts.preview(statement, T0 / 1000)["text"]) == {"text: a///"}
+    done = db.alerts.backtest(statement, T0 / 1000, T0 / 1000 + 60)
+    assert set(done.notifications["text"]) == {"text: a///"}
+
+
+def test_a_template_that_is_none_is_refused(db):
+    """A rule file's were; a statement's went out as an error to whoever was told."""
+    for text in ('ANNOTATIONS {a="{{ ok"}', 'LABELS {a="{{ $lables.x }}"}'):
+        with pytest.raises(ConfigError, match="A: (annotation|label) 'a': template, line 1"):
+            db.alerts.install(f"ALERT A WHEN x > 5 {text}")
+    assert db.alerts.install('ALERT A WHEN x > 5 LABELS {a="{{ $value }}"} ANNOTATIONS {a="{{ $value }}"}').added

@@ -75,6 +75,28 @@ def test_offsets_labels_and_urls_of_newer_files(tmp_path):
     assert "SUCCESS" in text, text
 
 
+def test_labels_in_templates_are_those_of_the_series(tmp_path):
+    """What promtool says of the same file; `test_alerts.py` holds live alerts to it."""
+    rules = """
+groups:
+- name: g
+  rules:
+  - alert: A
+    expr: x > 5
+    labels: {team: own, sev: page, copy: "{{ $labels.team }}-{{ $labels.sev }}-{{ $labels.alertname }}"}
+    annotations: {s: "{{ $labels.team }}/{{ $labels.sev }}/{{ $labels.alertname }}/{{ $labels.i }}/{{ $labels.copy }}"}
+"""
+    text = case(tmp_path, """- interval: 1m
+  input_series: [{series: 'x{i="a",team="series"}', values: '9x5'}]
+  alert_rule_test:
+  - eval_time: 1m
+    alertname: A
+    exp_alerts:
+    - {exp_labels: {team: own, sev: page, i: a, copy: "series--"}, exp_annotations: {s: "series///a/"}}
+""", rules)  # fmt: skip
+    assert "SUCCESS" in text, text
+
+
 def test_nearly_the_same_is_the_same_where_the_file_says_so(tmp_path):
     tests = '- promql_expr_test: [{expr: "vector(0.1) + 0.2", exp_samples: [{labels: "{}", value: 0.3}]}]'
     assert "FAILED" in case(tmp_path, tests)

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use metricsdb_model::budget::Limits;
 use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{Budget, Labels, Result};
-use metricsdb_query::alert::backtest::{self, Sink, Times};
+use metricsdb_query::alert::backtest::{self, Times};
 use metricsdb_query::alert::identity::Render;
-use metricsdb_query::alert::{Change, Plan, Tally};
+use metricsdb_query::alert::{Change, Plan, Sink, Tally};
 use polars::prelude::*;
 use pyo3::prelude::*;
 use pyo3_polars::PyDataFrame;
@@ -65,10 +65,7 @@ impl NativeDatabase {
             times,
             render,
             || Tally::new(&incidents),
-            |mut found, _, _| {
-                found.iter_mut().for_each(|tally| tally.finish(end));
-                tally_frame(&found)
-            },
+            |found, _, _| tally_frame(&found),
         )
     }
 }

@@ -2,21 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use metricsdb_model::{Answer, Budget, Error, Matrix, Result, Source};
+use metricsdb_model::{Answer, Budget, Error, Labels, Matrix, Result, Source};
 use rayon::prelude::*;
 
 use super::compile::{Plan, Query};
 use super::identity::{Render, check, rendered};
-use super::machine::{Change, Machine, Muting};
+use super::lanes::Lanes;
+use super::machine::{Machine, Muting};
 use super::readings::Readings;
-use super::run::{Pass, order, together};
+use super::run::{Run, Sink};
 use crate::exec::{Params, alone, evaluate};
 
 /// Evaluations whose answers stand in memory at once.
 const STEPS_PER_CHUNK: i64 = 1024;
 
-/// Runs that go through readings together: the more, the less is read twice, and the fewer cores help.
-const GROUP_MAX: usize = 16;
+/// Parts of the instances that go on side by side: more than a machine has cores, for some are slower.
+const PARTS: usize = 32;
 
 /// When evaluations are: at `start`, `start + step`, …, not after `end`; ms. Queries look at `offset_ms` before.
 #[derive(Clone, Copy, Debug)]
@@ -95,26 +96,9 @@ fn over(query: &Query, looks: Times, source: &dyn Source, budget: &Budget) -> Re
     Ok(all)
 }
 
-/// Takes what happened, part by part.
-pub trait Sink: Send {
-    /// Also what nobody is told; else only what changes whether it fires or flaps, or is told.
-    const ALL: bool;
-    /// Parts come in the order of time; in a part that order holds for each level of each instance alone.
-    fn take(&mut self, changes: Vec<Change>);
-}
-
-impl Sink for Vec<Change> {
-    const ALL: bool = true;
-
-    fn take(&mut self, mut changes: Vec<Change>) {
-        order(&mut changes);
-        self.extend(changes);
-    }
-}
-
 /// What alerts would have done, each told to its sink: each begins at rest at the first evaluation. Variants of one statement share their
 /// queries. Fails as queries do, and where a query fails at any evaluation, or two samples are one alert. Without `render`
-/// labels that are templates tell no instances apart.
+/// labels that are templates tell no instances apart. O(samples), and O(changes of bits) for each plan.
 pub fn backtest<S: Sink>(
     plans: Vec<(&Plan, S)>,
     mutings: &[Muting],
@@ -124,7 +108,8 @@ pub fn backtest<S: Sink>(
     mut render: Option<&mut Render<'_>>,
 ) -> Result<Vec<S>> {
     times.check()?;
-    let (queries, kinds, mut groups) = sorted(plans, render.is_some());
+    let (plans, mut sinks): (Vec<&Plan>, Vec<S>) = plans.into_iter().unzip();
+    let (queries, mut kinds) = sorted(&plans, &sinks, render.is_some());
     for part in times.parts() {
         let evaluations: Vec<i64> = part.evaluations().collect();
         let looks = Times { start: part.start - times.offset_ms, end: part.end - times.offset_ms, ..times };
@@ -134,92 +119,117 @@ pub fn backtest<S: Sink>(
         if times.offset_ms != 0 {
             answers.iter_mut().flat_map(|m| &mut m.timestamps).for_each(|t| *t += times.offset_ms);
         }
-        // Variants of one statement read the same rows, which are gathered once.
-        let mut own = Vec::with_capacity(kinds.len());
-        for kind in &kinds {
-            let answers: Vec<&Matrix> = kind.queries.iter().map(|q| &answers[*q]).collect();
-            own.push(match render.as_mut().filter(|_| kind.rendered) {
-                Some(render) => rendered(kind.plan, &answers, render)?,
+        for kind in &mut kinds {
+            let shared: Vec<&Matrix> = kind.queries.iter().map(|q| &answers[*q]).collect();
+            let own = match render.as_mut().filter(|_| kind.rendered) {
+                Some(render) => rendered(kind.plan, &shared, render)?,
                 None => Vec::new(),
-            });
+            };
+            let answers = if own.is_empty() { shared } else { own.iter().collect() };
+            kind.go_on(&Readings::new(kind.plan, &evaluations, answers), mutings, budget)?;
         }
-        let gathered = kinds.iter().zip(&own).map(|(kind, own)| {
-            let shared = kind.queries.iter().map(|q| &answers[*q]);
-            let answers = if own.is_empty() { shared.collect() } else { own.iter().collect() };
-            Readings::new(kind.plan, &evaluations, answers)
-        });
-        let gathered: Vec<Readings<'_>> = gathered.collect();
-        groups.par_iter_mut().try_for_each(|group| {
-            budget.check()?;
-            let readings = &gathered[group.kind];
-            group.runs.first().map_or(Ok(()), |run| check(run.plan, readings))?;
-            let mut machines: Vec<_> =
-                group.runs.iter_mut().map(|run| (run.plan, &mut run.machine)).collect();
-            let found = together(&mut machines, Pass { readings, mutings, failed: false, all: S::ALL });
-            for (run, changes) in group.runs.iter_mut().zip(found) {
-                run.sink.take(changes);
-            }
-            Ok::<_, Error>(())
-        })?;
         budget.settle(mark, 0)?;
     }
-    let mut runs: Vec<Run<'_, S>> = groups.into_iter().flat_map(|group| group.runs).collect();
-    runs.sort_by_key(|run| run.place);
-    Ok(runs.into_iter().map(|run| run.sink).collect())
+    for kind in kinds {
+        let places = kind.places.clone();
+        places.into_iter().zip(kind.finish(times.end)).for_each(|(place, sink)| sinks[place] = sink);
+    }
+    Ok(sinks)
 }
 
-/// Queries by their places, and what makes instances of their rows.
-struct Kind<'p> {
+/// Plans that read the same rows: of the same queries, whose rows make the same instances.
+struct Kind<'p, S> {
+    /// One of them.
     plan: &'p Plan,
     queries: Vec<usize>,
     /// Its templates are rendered into the rows: they are of one plan alone.
     rendered: bool,
+    /// Where its plans stand among all.
+    places: Vec<usize>,
+    lanes: Lanes<'p>,
+    capped: Vec<Capped<'p, S>>,
+    /// Of each part of the instances, one of each plan.
+    parts: Vec<Vec<S>>,
+    /// One of each plan for what is of no part.
+    whole: Vec<S>,
 }
 
-impl Kind<'_> {
-    fn is(&self, other: &Kind<'_>) -> bool {
-        let alike = self.plan.by == other.plan.by && self.plan.own == other.plan.own;
-        !self.rendered && !other.rendered && alike && self.queries == other.queries
-    }
-}
-
-struct Run<'p, S> {
-    /// Among the plans as they were given.
+/// A run with a cap, whose instances go on together.
+struct Capped<'p, S> {
+    /// Of its sink among those of its kind.
     place: usize,
     plan: &'p Plan,
     machine: Machine,
     sink: S,
 }
 
-/// Runs that read the same conditions: they differ in times alone.
-struct Group<'p, S> {
-    kind: usize,
-    runs: Vec<Run<'p, S>>,
+impl<S: Sink> Kind<'_, S> {
+    fn go_on(&mut self, readings: &Readings<'_>, mutings: &[Muting], budget: &Budget) -> Result<()> {
+        let capped = self.capped.iter().map(|one| one.plan);
+        self.lanes.plans().chain(capped).try_for_each(|plan| check(plan, readings))?;
+        self.lanes.turn(readings);
+        self.lanes.go_on(readings, mutings, &mut self.parts, budget)?;
+        let number = |labels: &Labels| self.lanes.number(labels);
+        self.capped.par_iter_mut().try_for_each(|one| {
+            let run = Run { plan: one.plan, readings, mutings, failed: false, all: S::ALL };
+            one.machine.together(&run, &number, &mut one.sink);
+            budget.check()
+        })
+    }
+
+    fn finish(mut self, end: i64) -> Vec<S> {
+        self.lanes.finish(end, &mut self.whole);
+        for mut one in self.capped {
+            one.machine.firing_since().for_each(|since| one.sink.open(since, end));
+            self.whole[one.place] = one.sink;
+        }
+        let all = self.parts.into_iter().chain([self.whole]);
+        let mut parts: Vec<_> = all.map(Vec::into_iter).collect();
+        let next = |_| S::join(parts.iter_mut().filter_map(Iterator::next).collect());
+        self.places.iter().map(next).collect()
+    }
 }
 
-/// Queries, kinds of readings, groups of runs.
-type Sorted<'p, S> = (Vec<&'p Query>, Vec<Kind<'p>>, Vec<Group<'p, S>>);
-
-/// Each query once, each kind of readings once, and a run a plan.
-fn sorted<S>(plans: Vec<(&Plan, S)>, renders: bool) -> Sorted<'_, S> {
-    let (mut queries, mut kinds, mut groups) = (Vec::new(), Vec::new(), Vec::<Group<'_, S>>::new());
-    for (place, (plan, sink)) in plans.into_iter().enumerate() {
-        let places =
+/// Each query once, and each kind of plans.
+fn sorted<'p, S: Sink>(plans: &[&'p Plan], sinks: &[S], renders: bool) -> (Vec<&'p Query>, Vec<Kind<'p, S>>) {
+    let (mut queries, mut kinds) = (Vec::new(), Vec::<Kind<'_, S>>::new());
+    for (place, plan) in plans.iter().copied().enumerate() {
+        let places: Vec<usize> =
             plan.queries.iter().map(|query| found(&mut queries, query, |a, b| a.text == b.text)).collect();
         let rendered = renders && !plan.templates.is_empty();
-        let kind = Kind { plan, queries: places, rendered };
-        let kind = found(&mut kinds, kind, Kind::is);
-        let run = Run { place, plan, machine: Machine::default(), sink };
-        let reads = |run: &Run<'_, S>| run.plan.reads_as(plan);
-        let fits = |group: &&mut Group<'_, S>| {
-            group.kind == kind && group.runs.len() < GROUP_MAX && group.runs.first().is_some_and(reads)
+        let alike = |kind: &Kind<'_, S>| {
+            let labels = kind.plan.by == plan.by && kind.plan.own == plan.own;
+            !rendered && !kind.rendered && labels && kind.queries == places
         };
-        match groups.iter_mut().find(fits) {
-            Some(group) => group.runs.push(run),
-            None => groups.push(Group { kind, runs: vec![run] }),
+        let at = kinds.iter().position(alike).unwrap_or(kinds.len());
+        if at == kinds.len() {
+            kinds.push(Kind {
+                plan,
+                queries: places,
+                rendered,
+                places: Vec::new(),
+                lanes: Lanes::default(),
+                capped: Vec::new(),
+                parts: (0..PARTS).map(|_| Vec::new()).collect(),
+                whole: Vec::new(),
+            });
+        }
+        let kind = &mut kinds[at];
+        let own = kind.places.len();
+        kind.places.push(place);
+        let all = kind.parts.iter_mut().chain([&mut kind.whole]);
+        all.for_each(|part| part.push(sinks[place].fresh()));
+        match plan.rules.cap {
+            None => kind.lanes.join(own, plan),
+            Some(_) => {
+                // What stands for those past the cap.
+                kind.lanes.meet(&Labels::empty());
+                let (machine, sink) = (Machine::default(), sinks[place].fresh());
+                kind.capped.push(Capped { place: own, plan, machine, sink });
+            }
         }
     }
-    (queries, kinds, groups)
+    (queries, kinds)
 }
 
 /// The place of a thing among those known, which it joins if it is new.

@@ -89,20 +89,18 @@ pub struct Timing {
     pub hold_ms: i64,
 }
 
+impl Rules {
+    /// Whether an instance that is gone does at once what it does when it is clear: so it is by default.
+    pub(super) fn forgets_gone(&self) -> bool {
+        self.nodata == OnNoData::Clear && self.nodata_after_ms == 0
+    }
+}
+
 impl Plan {
     /// Whether an instance that does not fire is as if it were not there: so it is by default.
     pub(crate) fn only_fire_matters(&self) -> bool {
         self.rules.nodata == OnNoData::Clear
             && self.levels.iter().all(|level| level.clear == ClearTest::NotFire)
-    }
-
-    /// Whether the bits of evaluations are the same as those of another plan with the same queries: it differs in times.
-    pub(crate) fn reads_as(&self, other: &Plan) -> bool {
-        let tests = |plan: &Plan| {
-            let level = |level: &LevelPlan| (level.fire, level.clear, level.compared.clone());
-            plan.levels.iter().map(level).collect::<Vec<_>>()
-        };
-        tests(self) == tests(other)
     }
 
     /// The same alert with another bound, duration of `FOR`, or clear bound at one level: for rehearsals. `alert` stays

@@ -35,6 +35,13 @@ impl Flapping {
         }
     }
 
+    /// Until when `begin` does nothing, if nothing moves.
+    pub fn until(&self, rule: Flap) -> i64 {
+        let quiet_ms = rule.quiet_ms.unwrap_or(rule.window_ms);
+        let leaves = self.changes.first().map_or(i64::MAX, |first| first.saturating_add(rule.window_ms));
+        if self.on { leaves.min(self.moved_at.saturating_add(quiet_ms)) } else { leaves }
+    }
+
     pub fn holds(&self, rule: Option<Flap>) -> bool {
         self.on && rule.is_some_and(|rule| rule.then == Some(FlapAction::Hold))
     }

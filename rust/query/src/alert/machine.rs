@@ -9,7 +9,7 @@ use metricsdb_model::Labels;
 
 use super::compile::{Rules, Timing};
 use super::flap::Flapping;
-use super::readings::{CLEAR, DATA, FIRE};
+use super::signals::{Seen, Word};
 use crate::syntax::statement::{Damp, OnError, OnNoData};
 
 /// What a level of an instance shows.
@@ -134,15 +134,15 @@ impl LevelState {
         }
     }
 
-    /// One evaluation; `bits` are those of this level alone, `None`: it failed.
-    pub(super) fn step(&mut self, rules: &Rules, timing: &Timing, now: i64, bits: Option<u32>) {
+    /// One evaluation, and what was seen at it; `None`: it failed.
+    pub(super) fn step(&mut self, rules: &Rules, timing: &Timing, now: i64, seen: Option<Seen>) {
         if let Some(flap) = rules.flap {
             self.flapping.begin(flap, now);
         }
         if self.resolved_at.is_some_and(|at| now.saturating_sub(at) >= rules.cooldown_ms) {
             self.resolved_at = None;
         }
-        let Some((fire, clear)) = self.conditions(rules, now, bits) else { return };
+        let Some((fire, clear)) = self.conditions(rules, now, seen) else { return };
         self.unknown = false;
         match self.phase {
             Phase::Inactive if fire && self.resolved_at.is_none() => {
@@ -156,16 +156,15 @@ impl LevelState {
     }
 
     /// Fire and clear, with what is said of errors and of no data; `None`: it stays as it is.
-    fn conditions(&mut self, rules: &Rules, now: i64, bits: Option<u32>) -> Option<(bool, bool)> {
+    fn conditions(&mut self, rules: &Rules, now: i64, seen: Option<Seen>) -> Option<(bool, bool)> {
         let active = self.phase != Phase::Inactive;
-        let Some(bits) = bits else {
+        let Some(Seen { fire, clear, data }) = seen else {
             self.unknown |= active && rules.error == OnError::Unknown;
             return (active && rules.error == OnError::Fire).then_some((true, false));
         };
-        if bits & DATA != 0 || bits & FIRE != 0 {
+        if data || fire {
             self.nodata_at = None;
-            let fire = bits & FIRE != 0;
-            return Some((fire, bits & CLEAR != 0 && !fire));
+            return Some((fire, clear && !fire));
         }
         if !active {
             return Some((false, true));
@@ -244,26 +243,30 @@ impl LevelState {
         damped && quiet && held && !self.flapping.holds(rules.flap)
     }
 
-    /// How long it stays exactly as it is; `None`: until the next evaluation. Waking too early is no harm.
-    pub(super) fn sleep(&self, rules: &Rules, timing: &Timing) -> Option<Sleep> {
-        let moves = rules.flap.is_some() || self.nodata_at.is_some() || self.unknown;
-        if moves || self.announced != self.is_firing() {
+    /// How long it stays exactly as it is; `None`: until the next evaluation. Waking too early is no harm. `all`: that it
+    /// is pending is of interest, also if it never fires.
+    #[inline]
+    pub(super) fn sleep(&self, rules: &Rules, timing: &Timing, all: bool) -> Option<Sleep> {
+        const NEVER: i64 = i64::MAX;
+        if self.nodata_at.is_some() || self.unknown || self.announced != self.is_firing() {
             return None;
         }
-        let asleep = |mask, bits, until| Some(Sleep { mask, bits, until });
-        match self.phase {
-            Phase::Inactive => match self.resolved_at {
-                Some(at) => asleep(0, 0, at.saturating_add(rules.cooldown_ms)),
-                None => asleep(FIRE, 0, i64::MAX),
+        let sleep = match self.phase {
+            Phase::Inactive => match (self.resolved_at, timing.damp) {
+                (Some(at), _) => Sleep::new(NONE, NONE, at.saturating_add(rules.cooldown_ms)),
+                (None, Some(Damp::For(ms))) if !all && rules.forgets_gone() => {
+                    Sleep { short_ms: ms, ..Sleep::new(FIRE, NONE, NEVER) }
+                }
+                (None, _) => Sleep::new(FIRE, NONE, NEVER),
             },
             Phase::Pending => match timing.damp {
-                Some(Damp::For(ms)) => asleep(FIRE, FIRE, self.pending_at.saturating_add(ms)),
-                _ => None,
+                Some(Damp::For(ms)) => Sleep::new(FIRE, FIRE, self.pending_at.saturating_add(ms)),
+                _ => return None,
             },
-            _ if matches!(timing.clear_damp, Some(Damp::Of { .. })) => None,
-            Phase::Firing if timing.keep_firing_ms == 0 => asleep(CLEAR | DATA, DATA, i64::MAX),
-            Phase::Firing if self.quiet_at.is_none() => asleep(FIRE, FIRE, i64::MAX),
-            Phase::Firing => asleep(FIRE | CLEAR | DATA, DATA, i64::MAX),
+            _ if matches!(timing.clear_damp, Some(Damp::Of { .. })) => return None,
+            Phase::Firing if timing.keep_firing_ms == 0 => Sleep::new(CLEAR | DATA, DATA, NEVER),
+            Phase::Firing if self.quiet_at.is_none() => Sleep::new(FIRE, FIRE, NEVER),
+            Phase::Firing => Sleep::new(FIRE | CLEAR | DATA, DATA, NEVER),
             Phase::Clearing => {
                 let damp_ms = if let Some(Damp::For(ms)) = timing.clear_damp { ms } else { 0 };
                 let ends = [
@@ -271,9 +274,12 @@ impl LevelState {
                     self.firing_at.saturating_add(timing.hold_ms),
                     self.quiet_at.map_or(i64::MIN, |at| at.saturating_add(timing.keep_firing_ms)),
                 ];
-                asleep(FIRE | CLEAR | DATA, CLEAR | DATA, ends.into_iter().fold(i64::MIN, i64::max))
+                let last = ends.into_iter().fold(i64::MIN, i64::max);
+                Sleep::new(FIRE | CLEAR | DATA, CLEAR | DATA, last)
             }
-        }
+        };
+        let until = rules.flap.map_or(NEVER, |flap| self.flapping.until(flap));
+        Some(Sleep { until: sleep.until.min(until), ..sleep })
     }
 
     /// Inactive, and nothing is left of what it was but what outlives it.
@@ -295,6 +301,14 @@ impl LevelState {
     }
 }
 
+impl Machine {
+    /// Since when each level that fires does, and what stands for those past the cap.
+    pub(super) fn firing_since(&self) -> impl Iterator<Item = i64> {
+        let levels = self.instances.values().flat_map(|instance| &instance.levels);
+        levels.filter(|level| level.is_firing()).map(|level| level.firing_at).chain(self.folded_at)
+    }
+}
+
 impl Instance {
     pub(super) fn is_at_rest(&self) -> bool {
         !self.folded && self.levels.iter().all(LevelState::is_at_rest)
@@ -310,13 +324,40 @@ impl Instance {
     }
 }
 
-/// A state that nothing changes while the bits of evaluations are so, and before a time (ms).
+/// A state that nothing changes while evaluations are `like` in the bits of `mask`, and before a time (ms).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sleep {
-    pub mask: u32,
-    pub bits: u32,
+    mask: Word,
+    like: Word,
     pub until: i64,
+    /// Nor does fire that is over before it has lasted so long (ms).
+    pub short_ms: i64,
 }
+
+impl Sleep {
+    #[inline]
+    fn new(mask: u32, like: u32, until: i64) -> Sleep {
+        let word = |bits: u32| {
+            let all = |bit: u32| if bits & bit == 0 { 0 } else { u64::MAX };
+            Word { fire: all(FIRE), clear: all(CLEAR), data: all(DATA) }
+        };
+        Sleep { mask: word(mask), like: word(like), until, short_ms: 0 }
+    }
+
+    /// The bits of evaluations that end it.
+    #[inline]
+    pub fn ends(&self, word: Word) -> u64 {
+        ((word.fire ^ self.like.fire) & self.mask.fire)
+            | ((word.clear ^ self.like.clear) & self.mask.clear)
+            | ((word.data ^ self.like.data) & self.mask.data)
+    }
+}
+
+/// Which bits of evaluations a sleep is about.
+const NONE: u32 = 0;
+const FIRE: u32 = 1;
+const CLEAR: u32 = 2;
+const DATA: u32 = 4;
 
 /// A bit for each of the last `of` evaluations.
 fn last(of: u32) -> u64 {

@@ -1,5 +1,5 @@
-//! Alerts: statement to conditions (`compile`), conditions to readings (`readings`), readings to transitions (`machine`,
-//! over many evaluations `run`).
+//! Alerts: statement to conditions (`compile`), conditions to readings (`readings`) and bits (`signals`), bits to transitions
+//! (`machine`, over many evaluations `run`, many runs side by side `lanes`).
 //!
 //! All state is a function of statement, evaluation times and what the conditions came to: live, after a restart, in a
 //! test and over last month the same code runs.
@@ -8,11 +8,13 @@ pub mod backtest;
 pub mod compile;
 mod flap;
 pub mod identity;
+mod lanes;
 pub mod lint;
 pub mod machine;
 pub mod readings;
 mod run;
 mod saved;
+mod signals;
 mod slo;
 mod tally;
 
@@ -20,6 +22,7 @@ pub use compile::{Plan, compile};
 pub use lint::{Known, Lint, lint};
 pub use machine::{Change, Machine, Muting, State};
 pub use readings::Readings;
+pub use run::{Event, Shown, Sink};
 pub use saved::Active;
 pub use slo::burns;
 pub use tally::Tally;

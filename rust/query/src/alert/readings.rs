@@ -4,23 +4,14 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::ops::Range;
 
 use metricsdb_model::answer::Point;
 use metricsdb_model::labels::METRIC_NAME;
 use metricsdb_model::{Labels, Matrix};
 
-use super::compile::{ClearTest, LevelPlan, Plan, Test, compares};
+use super::compile::{Plan, Test, compares};
+use super::signals::{Signals, Tests, WORD};
 use crate::syntax::tree::BinaryOp;
-
-/// One level at one evaluation: three bits, shifted by the level.
-pub(crate) const FIRE: u32 = 1;
-pub(crate) const CLEAR: u32 = 1 << 8;
-pub(crate) const DATA: u32 = 1 << 16;
-/// The bits of one kind for all levels.
-pub(crate) const ALL: u32 = 0xff;
-/// Evaluations that are looked at together: where none of them can fire, none is read.
-pub(crate) const BLOCK: usize = 64;
 
 /// Rows of answers by instance. Borrows the answers, which are of the plan's queries in their order, each with
 /// samples at some of `times` alone.
@@ -30,14 +21,18 @@ pub struct Readings<'m> {
     instances: Vec<Entry>,
     /// Some instance has several rows of one query.
     shared: bool,
-    /// Of each row of each answer.
+    /// Of each answer: in each `WORD` evaluations of each of its rows.
     extremes: Vec<Vec<Extremes>>,
+    /// Of each answer: of each row as a whole.
+    reach: Vec<Vec<Extremes>>,
 }
 
-/// Least and greatest value of a row.
+/// Of some values; those that are NaN are neither least nor greatest.
+#[derive(Clone, Copy)]
 struct Extremes {
-    whole: (f64, f64),
-    blocks: Vec<(f64, f64)>,
+    least: f64,
+    greatest: f64,
+    nan: bool,
 }
 
 struct Entry {
@@ -65,11 +60,11 @@ impl<'m> Readings<'m> {
         }
         instances.sort_by(|a, b| a.labels.cmp(&b.labels));
         let shared = instances.iter().any(|entry| entry.rows.windows(2).any(|pair| pair[0].0 == pair[1].0));
-        let extremes = answers
-            .iter()
-            .map(|matrix| (0..matrix.len()).map(|row| extremes(matrix, row, times)).collect())
-            .collect();
-        Readings { times, answers, instances, shared, extremes }
+        let extremes: Vec<Vec<Extremes>> = answers.iter().map(|matrix| extremes(matrix, times)).collect();
+        let words = times.len().div_ceil(WORD).max(1);
+        let row = |row: &[Extremes]| row.iter().fold(Extremes::NONE, |all, more| all.with(more));
+        let reach = extremes.iter().map(|all| all.chunks(words).map(row).collect()).collect();
+        Readings { times, answers, instances, shared, extremes, reach }
     }
 
     pub fn times(&self) -> &'m [i64] {
@@ -94,32 +89,13 @@ impl<'m> Readings<'m> {
         self.instances.binary_search_by(|entry| entry.labels.cmp(labels)).ok()
     }
 
-    /// What is said of an instance that has no value at all, level by level.
-    pub(crate) fn silence(plan: &Plan) -> u32 {
-        plan.levels.iter().enumerate().fold(0, |bits, (l, level)| {
-            let clear = if matches!(level.clear, ClearTest::When(_)) { 0 } else { CLEAR << l };
-            let data = if level.compared.is_empty() { DATA << l } else { 0 };
-            bits | clear | data
-        })
-    }
-
-    /// Whether no level can fire in a block of evaluations.
-    pub(crate) fn is_quiet(&self, plan: &Plan, instance: usize, block: usize) -> bool {
-        self.is_quiet_within(plan, instance, |row| row.blocks[block])
-    }
-
     /// Whether no level can fire at any evaluation.
-    pub(crate) fn rests(&self, plan: &Plan, instance: usize) -> bool {
-        self.is_quiet_within(plan, instance, |row| row.whole)
-    }
-
-    #[inline]
-    fn is_quiet_within(&self, plan: &Plan, instance: usize, of: impl Fn(&Extremes) -> (f64, f64)) -> bool {
+    pub(super) fn rests(&self, plan: &Plan, instance: usize) -> bool {
         let rows = &self.instances[instance].rows;
         let may = |test: Test, &(query, row): &(u32, u32)| match test {
             Test::Present { query: wanted } => wanted == query as usize,
             Test::Compare { query: wanted, op, bound } => {
-                let (least, greatest) = of(&self.extremes[query as usize][row as usize]);
+                let Extremes { least, greatest, .. } = self.reach[query as usize][row as usize];
                 wanted == query as usize
                     && match op {
                         BinaryOp::Greater | BinaryOp::GreaterEqual => compares(op, greatest, bound),
@@ -135,12 +111,15 @@ impl<'m> Readings<'m> {
     pub fn digest(&self, plan: &Plan) -> u64 {
         let all = !plan.only_fire_matters();
         let mut hasher = DefaultHasher::new();
-        let mut signals = Vec::new();
+        let mut tests = Tests::default();
+        let wires = tests.wire(plan);
+        let mut signals = Signals::new(&tests, self);
         for place in (0..self.len()).filter(|place| all || !self.rests(plan, *place)) {
-            self.signals(plan, place, 0..self.times.len(), &mut signals);
-            if all || signals.iter().any(|bits| bits & ALL != 0) {
+            signals.turn(Some(place));
+            let words = signals.words(&wires);
+            if all || words.iter().any(|word| word.fire != 0) {
                 self.labels(place).hash(&mut hasher);
-                signals.hash(&mut hasher);
+                words.hash(&mut hasher);
             }
         }
         hasher.finish()
@@ -158,133 +137,51 @@ impl<'m> Readings<'m> {
 
     /// Whether two of some rows fire at one evaluation.
     pub(crate) fn meet(&self, test: Test, rows: &[u32]) -> bool {
-        let (query, compare) = match test {
-            Test::Present { query } => (query, None),
-            Test::Compare { query, op, bound } => (query, Some((op, bound))),
-        };
-        let steps = self.times.len();
-        let mut fired = vec![0u32; steps];
-        let mut now = Vec::new();
-        for row in rows {
-            now.clear();
-            now.resize(steps, 0);
-            self.apply(compare, query, *row as usize, 0..steps, &mut now, (1, 0));
-            fired.iter_mut().zip(&now).for_each(|(count, one)| *count += one);
-        }
-        fired.iter().any(|count| *count > 1)
+        let (query, compare) = parts(test);
+        let words = self.times.len().div_ceil(WORD);
+        let (mut fired, mut now) = (vec![0; words], vec![0; words]);
+        rows.iter().any(|row| {
+            now.fill(0);
+            self.apply(compare, query, *row as usize, &mut now);
+            let both = fired.iter().zip(&now).any(|(fired, now)| fired & now != 0);
+            fired.iter_mut().zip(&now).for_each(|(fired, now)| *fired |= now);
+            both
+        })
     }
 
-    /// Writes the bits of an instance at some evaluations.
-    pub(crate) fn signals(&self, plan: &Plan, instance: usize, steps: Range<usize>, out: &mut Vec<u32>) {
-        out.clear();
-        out.resize(steps.len(), Readings::silence(plan));
-        for (l, level) in plan.levels.iter().enumerate() {
-            for &(query, row) in &self.instances[instance].rows {
-                let (query, row) = (query as usize, row as usize);
-                if self.at_once(level, l, query, row, &steps, out) {
-                    continue;
-                }
-                let mut apply = |test: Option<Test>, set: u32, unset: u32| {
-                    let compare = match test {
-                        None => None,
-                        Some(Test::Present { query: wanted }) if wanted == query => None,
-                        Some(Test::Compare { query: wanted, op, bound }) if wanted == query => {
-                            Some((op, bound))
-                        }
-                        Some(_) => return,
-                    };
-                    self.apply(compare, query, row, steps.clone(), out, (set, unset));
-                };
-                // A compared query has data; fire unsets clear where nothing else says when it is clear.
-                if level.compared.contains(&query) {
-                    apply(None, DATA << l, 0);
-                }
-                let unset = if level.clear == ClearTest::NotFire { CLEAR << l } else { 0 };
-                apply(Some(level.fire), FIRE << l, unset);
-                match level.clear {
-                    ClearTest::NotFire => {}
-                    ClearTest::NotStay(stay) => apply(Some(stay), 0, CLEAR << l),
-                    ClearTest::When(when) => apply(Some(when), CLEAR << l, 0),
-                }
-            }
+    /// Sets the bits of evaluations at which a test holds for a row of an instance.
+    pub(super) fn holds(&self, test: Test, instance: usize, out: &mut [u64]) {
+        let (query, compare) = parts(test);
+        for row in self.rows(instance, query) {
+            self.apply(compare, query, row as usize, out);
         }
     }
 
-    /// Values of a row at some evaluations, where it has one at each.
-    fn dense(&self, query: usize, row: usize, steps: &Range<usize>) -> Option<&'m [f64]> {
+    /// The same for one row, where it has a value that compares so, or any value.
+    fn apply(&self, compare: Option<(BinaryOp, f64)>, query: usize, row: usize, out: &mut [u64]) {
         let matrix = self.answers[query];
         let (_, times, values) = matrix.row(row);
-        let dense = times.len() == self.times.len() && matrix.histograms.is_empty();
-        if dense { values.get(steps.clone()) } else { None }
-    }
-
-    /// Most levels compare one query alone: its values are read once. False: nothing was done.
-    fn at_once(
-        &self,
-        level: &LevelPlan,
-        l: usize,
-        query: usize,
-        row: usize,
-        steps: &Range<usize>,
-        out: &mut [u32],
-    ) -> bool {
-        use BinaryOp::{Greater, GreaterEqual, Less, LessEqual};
-        let Test::Compare { query: wanted, op, bound } = level.fire else { return false };
-        let stay = match level.clear {
-            ClearTest::NotFire => bound,
-            ClearTest::NotStay(Test::Compare { bound: stay, .. }) => stay,
-            _ => return false,
-        };
-        let Some(values) = self.dense(query, row, steps).filter(|_| wanted == query) else { return false };
-        let bounds = (bound, stay);
-        match op {
-            Greater => both(out, values, l, bounds, |value, bound| value > bound),
-            GreaterEqual => both(out, values, l, bounds, |value, bound| value >= bound),
-            Less => both(out, values, l, bounds, |value, bound| value < bound),
-            LessEqual => both(out, values, l, bounds, |value, bound| value <= bound),
-            _ => return false,
+        if times.len() != self.times.len() || !matrix.histograms.is_empty() {
+            return self.apply_sparse(compare, query, row, out);
         }
-        true
-    }
-
-    /// Sets and unsets bits where a row has a value that compares so, or any value.
-    fn apply(
-        &self,
-        compare: Option<(BinaryOp, f64)>,
-        query: usize,
-        row: usize,
-        steps: Range<usize>,
-        out: &mut [u32],
-        (set, unset): (u32, u32),
-    ) {
-        let Some(values) = self.dense(query, row, &steps) else {
-            return self.apply_sparse(compare, query, row, steps, out, (set, unset));
-        };
+        let extremes = &self.extremes[query][row * out.len()..];
+        let words = values.chunks(WORD).zip(extremes).zip(out);
         match compare {
-            None => out.iter_mut().for_each(|bits| *bits = (*bits & !unset) | set),
+            None => words.for_each(|((values, _), out)| *out |= u64::MAX >> (WORD - values.len())),
+            Some((BinaryOp::Greater, bound)) => above(words, |value| value > bound),
+            Some((BinaryOp::GreaterEqual, bound)) => above(words, |value| value >= bound),
+            Some((BinaryOp::Less, bound)) => below(words, |value| value < bound),
+            Some((BinaryOp::LessEqual, bound)) => below(words, |value| value <= bound),
             Some((op, bound)) => {
-                let holds = out.iter_mut().zip(values).filter(|(_, value)| compares(op, **value, bound));
-                holds.for_each(|(bits, _)| *bits = (*bits & !unset) | set);
+                words.for_each(|((values, _), out)| *out |= word(values, |value| compares(op, value, bound)));
             }
         }
     }
 
-    fn apply_sparse(
-        &self,
-        compare: Option<(BinaryOp, f64)>,
-        query: usize,
-        row: usize,
-        steps: Range<usize>,
-        out: &mut [u32],
-        (set, unset): (u32, u32),
-    ) {
-        let times = &self.times[steps];
+    fn apply_sparse(&self, compare: Option<(BinaryOp, f64)>, query: usize, row: usize, out: &mut [u64]) {
         let mut step = 0;
-        let points = self.answers[query].series(row).points();
-        let after = |t: &i64| times.last().is_none_or(|last| t > last);
-        let before = |t: &i64| times.first().is_some_and(|first| t < first);
-        for (t, point) in points.skip_while(|(t, _)| before(t)).take_while(|(t, _)| !after(t)) {
-            while times.get(step).is_some_and(|time| *time < t) {
+        for (t, point) in self.answers[query].series(row).points() {
+            while self.times.get(step).is_some_and(|time| *time < t) {
                 step += 1;
             }
             // Comparisons drop histograms, as in PromQL.
@@ -293,8 +190,9 @@ impl<'m> Readings<'m> {
                 (Some((op, bound)), Point::Float(value)) => compares(op, value, bound),
                 (Some(_), Point::Histogram(_)) => false,
             };
-            if let Some(bits) = out.get_mut(step).filter(|_| holds && times[step] == t) {
-                *bits = (*bits & !unset) | set;
+            if let Some(word) = out.get_mut(step / WORD).filter(|_| holds && self.times.get(step) == Some(&t))
+            {
+                *word |= 1 << (step % WORD);
             }
         }
     }
@@ -336,43 +234,102 @@ fn instance(labels: &Labels, plan: &Plan) -> Labels {
     }
 }
 
-/// Least and greatest value of a row in each block of evaluations.
-fn extremes(matrix: &Matrix, row: usize, times: &[i64]) -> Extremes {
-    let (_, stamps, values) = matrix.row(row);
-    let whole = stamps.len() == times.len();
-    let none = (f64::INFINITY, f64::NEG_INFINITY);
-    let mut from = 0;
-    let blocks: Vec<(f64, f64)> = times
-        .chunks(BLOCK)
-        .map(|block| {
-            let to = if whole {
-                from + block.len()
-            } else {
-                from + stamps[from..].partition_point(|t| block.last().is_some_and(|last| t <= last))
-            };
-            let block = &values[from..to];
-            from = to;
-            block.iter().fold(none, |(least, greatest), v| (least.min(*v), greatest.max(*v)))
-        })
-        .collect();
-    let whole =
-        blocks.iter().fold(none, |(least, greatest), block| (least.min(block.0), greatest.max(block.1)));
-    Extremes { whole, blocks }
+/// The query of a test, and what it compares with.
+fn parts(test: Test) -> (usize, Option<(BinaryOp, f64)>) {
+    match test {
+        Test::Present { query } => (query, None),
+        Test::Compare { query, op, bound } => (query, Some((op, bound))),
+    }
 }
 
-/// Fire and clear of level `l`, where values compare with the one bound and the other.
+/// Values of words, their extremes, and where their bits go.
+trait Words<'w>: Iterator<Item = ((&'w [f64], &'w Extremes), &'w mut u64)> {}
+
+impl<'w, I: Iterator<Item = ((&'w [f64], &'w Extremes), &'w mut u64)>> Words<'w> for I {}
+
+/// What holds for a value holds for all that are greater: extremes may tell without a look at the values.
 #[inline]
-fn both(
-    out: &mut [u32],
-    values: &[f64],
-    l: usize,
-    (fire, stay): (f64, f64),
-    holds: impl Fn(f64, f64) -> bool,
-) {
-    for (bits, value) in out.iter_mut().zip(values) {
-        // All bits or none, so that the loop has no branch.
-        let fires = u32::from(holds(*value, fire)).wrapping_neg();
-        let stays = u32::from(holds(*value, stay)).wrapping_neg();
-        *bits = (*bits & !(CLEAR << l & stays)) | (FIRE << l & fires) | DATA << l;
+fn above<'w>(words: impl Words<'w>, holds: impl Fn(f64) -> bool) {
+    for ((values, of), out) in words {
+        *out |= decided(values, holds(of.least) & !of.nan, holds(of.greatest), &holds);
+    }
+}
+
+/// The same for all that are less.
+#[inline]
+fn below<'w>(words: impl Words<'w>, holds: impl Fn(f64) -> bool) {
+    for ((values, of), out) in words {
+        *out |= decided(values, holds(of.greatest) & !of.nan, holds(of.least), &holds);
+    }
+}
+
+#[inline]
+fn decided(values: &[f64], all: bool, any: bool, holds: impl Fn(f64) -> bool) -> u64 {
+    match (all, any) {
+        (true, _) => u64::MAX >> (WORD - values.len()),
+        (false, true) => word(values, holds),
+        (false, false) => 0,
+    }
+}
+
+/// A bit a value.
+#[inline]
+fn word(values: &[f64], holds: impl Fn(f64) -> bool) -> u64 {
+    // Bytes first, which the compiler does many at a time; a product brings the lowest bits of eight together.
+    let mut bytes = [0; WORD];
+    bytes.iter_mut().zip(values).for_each(|(byte, value)| *byte = u8::from(holds(*value)));
+    let (eights, _) = bytes.as_chunks::<8>();
+    let bits = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+    eights.iter().rev().fold(0, |word, eight| word << 8 | bits(eight))
+}
+
+/// Extremes of each `WORD` evaluations of each row.
+fn extremes(matrix: &Matrix, times: &[i64]) -> Vec<Extremes> {
+    let mut found = Vec::with_capacity(matrix.len() * times.len().div_ceil(WORD));
+    for row in 0..matrix.len() {
+        let (_, stamps, values) = matrix.row(row);
+        let whole = stamps.len() == times.len();
+        let mut from = 0;
+        found.extend(times.chunks(WORD).map(|word| {
+            let to = if whole {
+                from + word.len()
+            } else {
+                from + stamps[from..].partition_point(|t| word.last().is_some_and(|last| t <= last))
+            };
+            let values = &values[from..to];
+            from = to;
+            Extremes::of(values)
+        }));
+    }
+    found
+}
+
+impl Extremes {
+    const NONE: Extremes = Extremes { least: f64::INFINITY, greatest: f64::NEG_INFINITY, nan: false };
+
+    fn of(values: &[f64]) -> Extremes {
+        // Eight at a time: one after the other, each comparison would wait for the last.
+        let (eights, rest) = values.as_chunks::<8>();
+        let (mut least, mut greatest, mut nan) = ([f64::INFINITY; 8], [f64::NEG_INFINITY; 8], false);
+        for eight in eights {
+            for (i, value) in eight.iter().enumerate() {
+                least[i] = least[i].min(*value);
+                greatest[i] = greatest[i].max(*value);
+                nan |= value.is_nan();
+            }
+        }
+        let lanes = least.iter().zip(&greatest);
+        let lanes = lanes.map(|(least, greatest)| Extremes { least: *least, greatest: *greatest, nan });
+        let rest = rest.iter().map(|value| Extremes { least: *value, greatest: *value, nan: value.is_nan() });
+        lanes.chain(rest).fold(Extremes::NONE, |all, more| all.with(&more))
+    }
+
+    /// Of both.
+    fn with(self, more: &Extremes) -> Extremes {
+        Extremes {
+            least: self.least.min(more.least),
+            greatest: self.greatest.max(more.greatest),
+            nan: self.nan | more.nan,
+        }
     }
 }

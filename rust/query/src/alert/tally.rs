@@ -1,13 +1,8 @@
 //! Figures of a rehearsal, without its transitions: many variants make more of those than memory holds.
 
-use std::collections::{HashMap, HashSet};
+use super::run::{Event, Sink};
 
-use metricsdb_model::Labels;
-
-use super::backtest::Sink;
-use super::machine::Change;
-
-/// Counts transitions as they come, of each level of each instance in the order of time.
+/// Counts what happens as it comes.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// Times that a level of an instance began to fire.
@@ -23,34 +18,38 @@ pub struct Tally {
     pub false_alarms: u64,
     /// First and last moment of each known incident, and whether something fired then.
     incidents: Vec<(i64, i64, bool)>,
-    instances: HashSet<Labels>,
-    levels: HashMap<(Labels, Option<usize>), Going>,
-}
-
-/// What a level of an instance is about.
-#[derive(Clone, Copy, Debug, Default)]
-struct Going {
-    /// Since when it fires.
-    open: Option<i64>,
-    flapping: bool,
-    fired: bool,
+    /// Instances that fired, a bit each.
+    fired: Vec<u64>,
 }
 
 impl Sink for Tally {
     const ALL: bool = false;
 
-    fn take(&mut self, changes: Vec<Change>) {
-        // Changes of an instance stand together: it is looked up once for all of them.
-        for same in changes.chunk_by(|a, b| a.level == b.level && a.labels == b.labels) {
-            let key = (same[0].labels.clone(), same[0].level);
-            let mut going = self.levels.get(&key).copied().unwrap_or_default();
-            let fired = going.fired;
-            same.iter().for_each(|change| self.count(change, &mut going));
-            if going.fired != fired {
-                self.instances.insert(key.0.clone());
+    fn take(&mut self, event: Event<'_>) {
+        let Event { at, from, to, notify, .. } = event;
+        self.notifications += u64::from(notify);
+        self.pages += u64::from(notify && to.firing);
+        self.flaps += u64::from(to.flapping && !from.flapping);
+        match (from.firing, to.firing) {
+            (false, true) => {
+                self.firings += 1;
+                self.mark(event.instance);
             }
-            self.levels.insert(key, going);
+            (true, false) => event.since().into_iter().for_each(|since| self.episode(since, at)),
+            _ => {}
         }
+    }
+
+    fn open(&mut self, since: i64, end: i64) {
+        self.episode(since, end);
+    }
+
+    fn fresh(&self) -> Tally {
+        Tally { incidents: self.incidents.clone(), ..Tally::default() }
+    }
+
+    fn join(parts: Vec<Tally>) -> Tally {
+        parts.into_iter().reduce(Tally::with).unwrap_or_default()
     }
 }
 
@@ -62,16 +61,9 @@ impl Tally {
         }
     }
 
-    /// Ends what still fires with the rehearsal.
-    pub fn finish(&mut self, end: i64) {
-        for start in std::mem::take(&mut self.levels).into_values().filter_map(|going| going.open) {
-            self.close(start, end);
-        }
-    }
-
     /// Instances that fired.
     pub fn instances(&self) -> u64 {
-        self.instances.len() as u64
+        self.fired.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
     /// Incidents during which something fired.
@@ -83,25 +75,29 @@ impl Tally {
         self.incidents.len() as u64 - self.hits()
     }
 
-    fn count(&mut self, change: &Change, going: &mut Going) {
-        self.notifications += u64::from(change.notify);
-        self.pages += u64::from(change.notify && change.firing);
-        self.flaps += u64::from(change.flapping && !going.flapping);
-        going.flapping = change.flapping;
-        match (change.firing, going.open) {
-            (true, None) => {
-                self.firings += 1;
-                (going.open, going.fired) = (Some(change.at), true);
-            }
-            (false, Some(start)) => {
-                going.open = None;
-                self.close(start, change.at);
-            }
-            _ => {}
-        }
+    fn with(mut self, other: Tally) -> Tally {
+        self.firings += other.firings;
+        self.notifications += other.notifications;
+        self.pages += other.pages;
+        self.flaps += other.flaps;
+        self.firing_ms = self.firing_ms.saturating_add(other.firing_ms);
+        self.longest_ms = self.longest_ms.max(other.longest_ms);
+        self.false_alarms += other.false_alarms;
+        let incidents = self.incidents.iter_mut().zip(other.incidents);
+        incidents.for_each(|((.., hit), (.., too))| *hit |= too);
+        self.fired.resize(self.fired.len().max(other.fired.len()), 0);
+        self.fired.iter_mut().zip(other.fired).for_each(|(fired, too)| *fired |= too);
+        self
     }
 
-    fn close(&mut self, start: i64, end: i64) {
+    fn mark(&mut self, instance: usize) {
+        if self.fired.len() <= instance / 64 {
+            self.fired.resize(instance / 64 + 1, 0);
+        }
+        self.fired[instance / 64] |= 1 << (instance % 64);
+    }
+
+    fn episode(&mut self, start: i64, end: i64) {
         let length = end.saturating_sub(start);
         self.firing_ms = self.firing_ms.saturating_add(length);
         self.longest_ms = self.longest_ms.max(length);

@@ -4,6 +4,7 @@
 mod backtests;
 mod compiled;
 mod identities;
+mod signals;
 mod states;
 
 use metricsdb_model::{Labels, Matrix};

@@ -2,7 +2,6 @@ use metricsdb_model::{Budget, Histogram, Source};
 use proptest::prelude::*;
 
 use super::*;
-use crate::alert::backtest::Sink;
 use crate::alert::backtest::{Times, at, backtest};
 use crate::alert::identity::Render;
 use crate::testing::{Mixed, Numbers, Plain, Sample};
@@ -47,7 +46,14 @@ fn live(plan: &Plan, times: Times, source: &dyn Source) -> Vec<Change> {
     changes
 }
 
-const STATEMENTS: [&str; 17] = [
+const STATEMENTS: [&str; 24] = [
+    "alert a when x > 5 cooldown 9s flap 1 changes in 3s",
+    "alert a cooldown 9s level l when x > 4 level m when x > 6 for 2s",
+    "alert a when x > 5 for 3s",
+    "alert a when x > 5 for 2s on nodata keep",
+    "alert a when x > 5 for 3s on nodata clear after 2s",
+    "alert a flap 2 changes in 6s until 3s quiet then hold level l when x > 5 for 2s level m when x > 6 for 1s clear at 3",
+    "alert a when x < 4 for 3s clear at 6 cooldown 4s flap 1 changes in 12s then mute",
     "alert a when x <= 3",
     "alert a when x > 5",
     "alert a when x > 5 for 3s clear at 3 for 2s hold 5s",
@@ -81,8 +87,12 @@ proptest! {
         let all = || plans.iter().map(|plan| (plan, Vec::new())).collect();
         let times = Times { offset_ms, ..times(29_000) };
         let found = backtest(all(), &[], times, &source, &Budget::unlimited(), None).unwrap();
-        for ((plan, found), text) in plans.iter().zip(found).zip(STATEMENTS) {
-            prop_assert_eq!(&found, &live(plan, times, &source), "{}", text);
+        let tallies = plans.iter().map(|plan| (plan, Tally::new(&INCIDENTS))).collect();
+        let tallies = backtest(tallies, &[], times, &source, &Budget::unlimited(), None).unwrap();
+        for (((plan, found), tally), text) in plans.iter().zip(found).zip(tallies).zip(STATEMENTS) {
+            let wanted = live(plan, times, &source);
+            prop_assert_eq!(&found, &wanted, "{}", text);
+            prop_assert_eq!(figures(&tally), counted(&wanted, times.end), "{}", text);
         }
     }
 }
@@ -95,8 +105,11 @@ fn parts_of_a_long_time_are_one_rehearsal() {
     let plans: Vec<Plan> = STATEMENTS.iter().map(|text| plan(text)).collect();
     let all = || plans.iter().map(|plan| (plan, Vec::new())).collect();
     let found = backtest(all(), &[], times(1_199_000), &held, &Budget::unlimited(), None).unwrap();
-    for (plan, found) in plans.iter().zip(found) {
+    let tallies = plans.iter().map(|plan| (plan, Tally::new(&INCIDENTS))).collect();
+    let tallies = backtest(tallies, &[], times(1_199_000), &held, &Budget::unlimited(), None).unwrap();
+    for ((plan, found), tally) in plans.iter().zip(found).zip(tallies) {
         assert_eq!(found, live(plan, times(1_199_000), &held));
+        assert_eq!(figures(&tally), counted(&found, 1_199_000));
     }
     let wrong = backtest(all(), &[], Times { step: 0, ..times(1) }, &held, &Budget::unlimited(), None);
     assert!(wrong.unwrap_err().to_string().contains("are no evaluations"));
@@ -138,47 +151,36 @@ fn a_tally_counts_what_the_transitions_say() {
     let run = (&plan, Vec::new());
     let changes =
         backtest(vec![run], &[], times(299_000), &held, &Budget::unlimited(), None).unwrap().remove(0);
-    let incidents = [(0, 10_000), (50_000, 60_000), (400_000, 500_000)];
-    let tallies = backtest(
-        vec![(&plan, Tally::new(&incidents))],
-        &[],
-        times(299_000),
-        &held,
-        &Budget::unlimited(),
-        None,
-    );
-    let mut tally = tallies.unwrap().remove(0);
-    tally.finish(299_000);
-    let mut episodes = Vec::new();
-    for (i, change) in changes.iter().enumerate() {
-        let same = |other: &&Change| (&other.labels, other.level) == (&change.labels, change.level);
-        let before = changes[..i].iter().rfind(same).is_some_and(|before| before.firing);
-        if change.firing && !before {
-            let end = changes[i..]
-                .iter()
-                .filter(same)
-                .find(|other| !other.firing)
-                .map_or(299_000, |other| other.at);
-            episodes.push((change.at, end));
-        }
-    }
-    let overlap = |(start, end): &(i64, i64), (from, to): &(i64, i64)| start <= to && end >= from;
-    let hits =
-        incidents.iter().filter(|incident| episodes.iter().any(|episode| overlap(episode, incident))).count();
-    let alone = episodes
-        .iter()
-        .filter(|episode| !incidents.iter().any(|incident| overlap(episode, incident)))
-        .count();
-    assert_eq!(tally.firings, episodes.len() as u64);
-    assert_eq!(tally.firing_ms, episodes.iter().map(|(start, end)| end - start).sum::<i64>());
-    assert_eq!(Some(tally.longest_ms), episodes.iter().map(|(start, end)| end - start).max());
-    assert_eq!((tally.hits(), tally.misses()), (hits as u64, 3 - hits as u64));
-    assert_eq!((tally.false_alarms, tally.instances()), (alone as u64, 3));
-    assert_eq!(tally.notifications, changes.iter().filter(|change| change.notify).count() as u64);
+    let tally = Tally::new(&INCIDENTS);
+    let run = vec![(&plan, tally)];
+    let tally = backtest(run, &[], times(299_000), &held, &Budget::unlimited(), None).unwrap().remove(0);
+    assert_eq!(figures(&tally), counted(&changes, 299_000));
     assert!(tally.pages > 0 && tally.flaps > 0);
-    let mut nothing: Vec<Change> = Vec::new();
-    nothing.take(Vec::new());
-    assert_eq!((nothing.len(), Tally::default().hits()), (0, 0));
+    assert_eq!((tally.hits(), tally.misses()), (1, 2));
+    assert_eq!((Tally::default().hits(), Tally::join(Vec::new()).instances()), (0, 0));
+}
+
+/// What fires goes on by its clear level where nothing could begin to fire; what is at rest beside it stays there.
+#[test]
+fn a_part_without_fire_ends_what_fires_alone() {
+    let values = (0..2500).map(|step| {
+        Some(if step < 1000 {
+            6.0
+        } else if step < 2400 {
+            4.0
+        } else {
+            1.0
+        })
+    });
+    let held = source(&[values.collect()]);
+    let base = plan("alert a when x > 5 clear at 3");
+    let plans: Vec<Plan> =
+        [0, 5_000_000, 900_000].map(|ms| base.variant(0, None, Some(ms), None).unwrap()).into();
+    let all = plans.iter().map(|plan| (plan, Tally::new(&INCIDENTS))).collect();
+    let found = backtest(all, &[], times(2_499_000), &held, &Budget::unlimited(), None).unwrap();
+    for (plan, tally) in plans.iter().zip(found) {
+        assert_eq!(figures(&tally), counted(&live(plan, times(2_499_000), &held), 2_499_000));
+    }
 }
 
 /// What a sweep counts of a variant is what it counts of it alone, whatever runs beside it.
@@ -206,9 +208,7 @@ fn variants_that_run_together_are_each_what_they_are_alone() {
             let mut render = super::identities::render;
             let all = plans.iter().map(|plan| (plan, Tally::new(&[(9000, 60_000)]))).collect();
             let render: Option<&mut Render<'_>> = if with { Some(&mut render) } else { None };
-            let mut found = backtest(all, &[], when, &held, &Budget::unlimited(), render).unwrap();
-            found.iter_mut().for_each(|tally| tally.finish(when.end));
-            found
+            backtest(all, &[], when, &held, &Budget::unlimited(), render).unwrap()
         };
         for with in [false, true] {
             let together = ran(&plans, with);
@@ -242,6 +242,35 @@ fn variants_that_run_together_are_each_what_they_are_alone() {
     assert!(backtest(vec![(&run, Tally::default())], &[], wrong, &held, &Budget::unlimited(), None).is_err());
 }
 
+const INCIDENTS: [(i64, i64); 3] = [(0, 10_000), (50_000, 60_000), (400_000, 500_000)];
+
+/// The figures that transitions come to, found the slow way.
+fn counted(changes: &[Change], end: i64) -> [i64; 9] {
+    let mut episodes = Vec::new();
+    let (mut flaps, mut fired) = (0, Vec::new());
+    for (i, change) in changes.iter().enumerate() {
+        let same = |other: &&Change| (&other.labels, other.level) == (&change.labels, change.level);
+        let before = changes[..i].iter().rfind(same);
+        flaps += i64::from(change.flapping && !before.is_some_and(|before| before.flapping));
+        if change.firing && !before.is_some_and(|before| before.firing) {
+            let over = changes[i..].iter().filter(same).find(|other| !other.firing);
+            episodes.push((change.at, over.map_or(end, |other| other.at)));
+            if !fired.contains(&&change.labels) {
+                fired.push(&change.labels);
+            }
+        }
+    }
+    let meet = |(start, end): &(i64, i64), (from, to): &(i64, i64)| start <= to && end >= from;
+    let hits = INCIDENTS.iter().filter(|known| episodes.iter().any(|episode| meet(episode, known))).count();
+    let alone = episodes.iter().filter(|episode| !INCIDENTS.iter().any(|known| meet(episode, known))).count();
+    let lengths = || episodes.iter().map(|(start, end)| end - start);
+    let told = changes.iter().filter(|change| change.notify).count();
+    let pages = changes.iter().filter(|change| change.notify && change.firing).count();
+    let [firings, told, pages, alone, instances, hits] =
+        [episodes.len(), told, pages, alone, fired.len(), hits].map(|count| count as i64);
+    [firings, told, pages, flaps, alone, lengths().sum(), lengths().max().unwrap_or(0), instances, hits]
+}
+
 fn figures(tally: &Tally) -> [i64; 9] {
     let counts = [tally.firings, tally.notifications, tally.pages, tally.flaps, tally.false_alarms];
     let [a, b, c, d, e] = counts.map(|count| count as i64);
@@ -251,22 +280,19 @@ fn figures(tally: &Tally) -> [i64; 9] {
 /// Starts to flap while it fires, and is told of what it was already: neither begins nor ends anything.
 #[test]
 fn a_tally_takes_what_changes_nothing_but_flapping() {
-    let change = |at: i64, flapping: bool, firing: bool| Change {
-        at,
-        labels: labels(&[("i", "a")]),
-        level: Some(0),
-        from: State::Firing,
-        to: State::Firing,
-        value: 1.0,
-        since: Some(0),
-        firing,
-        flapping,
-        notify: at == 0,
-        muted: None,
-    };
     let mut tally = Tally::default();
-    tally.take(vec![change(0, false, true), change(5, true, true), change(9, false, true)]);
-    tally.take(vec![change(20, false, false), change(30, true, false), change(40, false, false)]);
-    tally.finish(50);
+    let mut take = |at: i64, from: (bool, bool), to: (bool, bool)| {
+        let shown = |(firing, flapping)| Shown { state: State::Firing, firing, flapping, firing_at: 0 };
+        let (labels, notify) = (&labels(&[("i", "a")]), at == 0);
+        let (level, value, muted, instance) = (Some(0), 1.0, None, 70);
+        let (from, to) = (shown(from), shown(to));
+        tally.take(Event { at, instance, labels, level, from, to, value, notify, muted });
+    };
+    take(0, (false, false), (true, false));
+    take(5, (true, false), (true, true));
+    take(9, (true, true), (true, false));
+    take(20, (true, false), (false, false));
+    take(30, (false, false), (false, true));
+    take(40, (false, true), (false, false));
     assert_eq!(figures(&tally), [1, 1, 1, 2, 1, 20, 20, 1, 0]);
 }
