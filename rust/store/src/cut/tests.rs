@@ -481,4 +481,8 @@ fn what_is_next_to_go_of_a_long_dense_chunk_stands_apart() {
     model.cut(|_, time| time < 100);
     same(&db, &model);
     assert_eq!(counts()[..2], [DENSE_NEXT, before[0] - 100 - DENSE_NEXT]);
+    // Not so where the middle of one goes.
+    assert_eq!(delete(&db, &[every()], TimeRange::new(3000, 3099)).samples, 100);
+    model.cut(|_, time| (3000..3100).contains(&time));
+    same(&db, &model);
 }

@@ -126,3 +126,14 @@ fn an_open_chunk_that_fills_the_largest_slab_is_sealed() {
     let stats = db.stats();
     assert!(stats.sealed_samples > 500 && stats.open_samples > 0, "{stats:?}");
 }
+
+#[test]
+fn the_newest_sample_once_more_is_a_duplicate_where_its_chunk_is_sealed() {
+    let (db, ids) = database(Options::default(), 1);
+    let all = column(0, 128);
+    assert_eq!(import(&db, ids[0], &all, None).accepted, 128);
+    assert_eq!(db.stats().open_samples, 0);
+    let report = import(&db, ids[0], &all[127..], None);
+    assert_eq!((report.accepted, report.duplicates), (1, 1));
+    assert_eq!(content(&db)[0].len(), 128);
+}
