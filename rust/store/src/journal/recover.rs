@@ -427,14 +427,17 @@ impl Replay {
         std::mem::take(&mut self.doubts).settle(losses, &mut self.recovery);
         db.recovered(self.recovery.samples);
         self.recovery.series = db.series_count() as u64;
+        let whole = self.recovery.is_whole() && keeps_rows;
+        if whole {
+            // Before a checkpoint that waits for the end begins: what it writes is none of what is removed.
+            clean(&self.files, self.contents.checkpoint.as_ref().map_or(0, |c| c.0), self.contents.first());
+        }
         db.journal().iter().for_each(|journal| journal.gate.open());
         if db.has_mixed_rules() {
             // The process ended while it gave all shards their rules.
             db.set_precision_rules(read_rules(self.selector, db.precision_rules())?)?;
         }
-        if self.recovery.is_whole() && keeps_rows {
-            let checkpoint = self.contents.checkpoint.as_ref().map_or(0, |c| c.0);
-            clean(&self.files, checkpoint, self.contents.first());
+        if whole {
             return Ok(());
         }
         // Rows may have other numbers now, and what is lost should be found once.

@@ -1,9 +1,13 @@
 //! What is written while a journal is still being replayed.
 
+use std::io;
+use std::sync::{Arc, OnceLock, Weak};
+
 use proptest::prelude::*;
 
 use super::roundtrip::{everything, rules};
 use super::*;
+use crate::journal::{Files, Sink};
 
 const START: i64 = 1_700_000_000_000;
 
@@ -155,6 +159,59 @@ fn what_needs_all_of_it_waits_for_the_end() {
     expected.write(&batch(&many));
     assert_eq!(content(&db), content(&expected));
     assert_eq!(content(&open(&disk, Durability::Batch).0), content(&expected));
+}
+
+/// Files that are removed only while a replay goes on.
+struct Watched(Arc<dyn Files>, OnceLock<Weak<Database>>);
+
+impl Files for Watched {
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let db = self.1.get().and_then(Weak::upgrade).unwrap();
+        assert!(db.replaying().is_some(), "{name} is removed while a checkpoint may be written");
+        self.0.remove(name)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        self.0.read(name)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn Sink>> {
+        self.0.create(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn sync(&self, name: &str) -> io::Result<()> {
+        self.0.sync(name)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.0.sync_dir()
+    }
+
+    fn place(&self) -> String {
+        self.0.place()
+    }
+}
+
+#[test]
+fn what_is_left_over_goes_before_a_checkpoint_may_begin() {
+    let options = Options::default();
+    let disk = filled(options);
+    drop(disk.files().create("checkpoint-9.new").unwrap());
+    let files = Arc::new(Watched(disk.files(), OnceLock::new()));
+    let opening = Opening { files: files.clone(), durability: Durability::Batch, salt: 99, selector };
+    let (db, mut replay) = Database::begin(options, opening).unwrap();
+    let db = Arc::new(db);
+    files.1.set(Arc::downgrade(&db)).unwrap();
+    while !replay.step(&db).unwrap() {}
+    assert!(!disk.files().list().unwrap().contains(&"checkpoint-9.new".to_owned()));
 }
 
 #[test]
