@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import signal
+import time
 import warnings
 
 import numpy as np
@@ -170,7 +171,7 @@ def test_ctrl_c_stops_a_query_and_the_database_goes_on() -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGALRM, interrupt)
+    before, begun = signal.signal(signal.SIGALRM, interrupt), time.monotonic()
     signal.setitimer(signal.ITIMER_REAL, 0.05)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -178,6 +179,8 @@ def test_ctrl_c_stops_a_query_and_the_database_goes_on() -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+    # On its own it goes on for minutes, and the interrupt would be raised behind it.
+    assert time.monotonic() - begun < 20
     assert db.query("count_over_time(m[1h])", time=19_999)["value"].to_list() == [3600.0]
 
 
