@@ -308,11 +308,10 @@ impl NativeDatabase {
     fn select(&self, py: Python<'_>, selector: &str, start: i64, end: i64) -> PyResult<PyDataFrame> {
         self.run(py, "select", |budget| {
             let found = self.stored(&[syntax::selector(selector)?], TimeRange::new(start, end), budget)?;
-            let names = output::label_names(found.iter().map(|one| &one.labels), budget)?;
             let sets: Vec<Labels> = found.iter().map(|one| one.labels.clone()).collect();
             let mut columns =
                 vec![Column::new("series".into(), found.iter().map(|one| one.id).collect::<Vec<_>>())];
-            columns.extend(output::label_columns(&sets, &names, budget)?);
+            columns.extend(output::all_label_columns(&sets, budget)?);
             let (mut all, mut offsets) = (Samples::default(), vec![0]);
             for mut one in found {
                 budget.check()?;

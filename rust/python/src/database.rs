@@ -248,9 +248,8 @@ impl NativeDatabase {
         let what = format!("series({})", selectors.join(", "));
         self.run(py, &what, |budget| {
             let (ids, sets) = self.series(&predicates(&selectors)?, TimeRange::new(start, end), budget)?;
-            let names = output::label_names(sets.iter(), budget)?;
             let mut columns = vec![Column::new("series".into(), ids)];
-            columns.extend(output::label_columns(&sets, &names, budget)?);
+            columns.extend(output::all_label_columns(&sets, budget)?);
             output::frame(columns)
         })
     }

@@ -146,8 +146,7 @@ impl NativeDatabase {
         self.run(py, selector, |budget| {
             let range = TimeRange::new(start, end);
             let found = self.histogram_rows(&syntax::selector(selector)?, range, budget)?;
-            let names = output::label_names(found.labels.iter(), budget)?;
-            let labels = output::label_columns(&found.labels, &names, budget)?;
+            let labels = output::all_label_columns(&found.labels, budget)?;
             let mut columns = output::repeat(&labels, &found.offsets, budget)?;
             columns.push(Column::new("timestamp".into(), found.timestamps));
             budget.check()?;

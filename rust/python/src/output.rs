@@ -55,6 +55,11 @@ pub fn label_names<'a>(sets: impl Iterator<Item = &'a Labels>, budget: &Budget) 
     Ok(first.into_iter().chain(names.into_iter().map(str::to_owned)).collect())
 }
 
+/// One String column for each label that any of the sets has, as `label_columns`.
+pub fn all_label_columns(sets: &[Labels], budget: &Budget) -> Result<Vec<Column>> {
+    label_columns(sets, &label_names(sets.iter(), budget)?, budget)
+}
+
 /// One String column per name, a row per label set; an absent label is null.
 pub fn label_columns(sets: &[Labels], names: &[String], budget: &Budget) -> Result<Vec<Column>> {
     repeated_labels(sets, names, |_| 1, budget)

@@ -85,9 +85,8 @@ impl NativeDatabase {
             let rules: Vec<Predicate> = rules.iter().map(|text| predicate(text)).collect::<Result<_>>()?;
             let mut all = self.store.governing(&predicate(selector)?, &rules, budget)?;
             sort_owned(&mut all, budget, |a, b| a.labels.cmp(&b.labels))?;
-            let names = output::label_names(all.iter().map(|one| &one.labels), budget)?;
             let sets: Vec<Labels> = all.iter().map(|one| one.labels.clone()).collect();
-            let labels = output::label_columns(&sets, &names, budget)?;
+            let labels = output::all_label_columns(&sets, budget)?;
             let rules = all.iter().map(|one| one.rule.map(|rule| rule as u32));
             let series = vec![
                 UInt32Chunked::from_iter_options("rule".into(), rules).into_column(),
@@ -155,8 +154,7 @@ impl NativeDatabase {
         end: i64,
         rolled: bool,
     ) -> PyResult<(Bound<'py, PyArray1<bool>>, Done)> {
-        let series: Vec<(u64, u64)> =
-            handles.as_slice()?.iter().copied().zip(digests.as_slice()?.iter().copied()).collect();
+        let series = copies(&handles, &digests)?;
         let (gone, what) = call::short(py, || {
             self.store.drop_copied(&series, TimeRange::new(start, end), rolled, &Budget::unlimited())
         })?;
@@ -203,6 +201,14 @@ impl NativeDatabase {
     }
 }
 
+/// Series that were exported, each with its digest.
+pub fn copies(
+    handles: &PyReadonlyArray1<'_, u64>,
+    digests: &PyReadonlyArray1<'_, u64>,
+) -> PyResult<Vec<(u64, u64)>> {
+    Ok(handles.as_slice()?.iter().copied().zip(digests.as_slice()?.iter().copied()).collect())
+}
+
 /// Series by row: what they are called, and the rows of their samples.
 fn frames(all: &[Exported], budget: &Budget) -> Result<Frames> {
     let numbers = |f: &dyn Fn(&Exported) -> u64| all.iter().map(f).collect::<Vec<u64>>();
@@ -213,9 +219,8 @@ fn frames(all: &[Exported], budget: &Budget) -> Result<Frames> {
         Column::new("samples".into(), numbers(&|one| one.columns.times.len() as u64)),
         Column::new("histograms".into(), numbers(&|one| one.columns.histograms.len() as u64)),
     ];
-    let names = output::label_names(all.iter().map(|one| &one.labels), budget)?;
     let sets: Vec<Labels> = all.iter().map(|one| one.labels.clone()).collect();
-    let labels = output::label_columns(&sets, &names, budget)?;
+    let labels = output::all_label_columns(&sets, budget)?;
     let series = output::frame(series)?;
     Ok((series, output::frame(labels)?, output::frame(samples(all))?, output::frame(histograms(all)?)?))
 }

@@ -11,7 +11,7 @@ use pyo3_polars::PyDataFrame;
 use crate::call;
 use crate::database::NativeDatabase;
 use crate::output;
-use crate::retention::{Done, done, without};
+use crate::retention::{Done, copies, done, without};
 
 /// series, labels, records
 type Frames = (PyDataFrame, PyDataFrame, PyDataFrame);
@@ -72,8 +72,7 @@ impl NativeDatabase {
         start: i64,
         end: i64,
     ) -> PyResult<(Bound<'py, PyArray1<bool>>, Done)> {
-        let series: Vec<(u64, u64)> =
-            handles.as_slice()?.iter().copied().zip(digests.as_slice()?.iter().copied()).collect();
+        let series = copies(&handles, &digests)?;
         let (gone, what) = call::short(py, || {
             self.store.drop_records(&series, TimeRange::new(start, end), &Budget::unlimited())
         })?;
@@ -105,9 +104,8 @@ fn frames(all: &[ExportedRecords], budget: &Budget) -> Result<Frames> {
         Column::new("series".into(), numbers(&|one| one.hash)),
         Column::new("records".into(), numbers(&count)),
     ];
-    let names = output::label_names(all.iter().map(|one| &one.labels), budget)?;
     let sets: Vec<Labels> = all.iter().map(|one| one.labels.clone()).collect();
-    let labels = output::label_columns(&sets, &names, budget)?;
+    let labels = output::all_label_columns(&sets, budget)?;
     Ok((output::frame(series)?, output::frame(labels)?, output::frame(records(all))?))
 }
 

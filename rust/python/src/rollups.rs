@@ -142,8 +142,7 @@ impl NativeDatabase {
                 offsets.push(all.len());
             }
             budget.keep(all.len() * 32)?;
-            let names = output::label_names(labels.iter(), budget)?;
-            let columns = output::label_columns(&labels, &names, budget)?;
+            let columns = output::all_label_columns(&labels, budget)?;
             let mut columns = output::repeat(&columns, &offsets, budget)?;
             columns.push(Column::new("timestamp".into(), all.timestamps));
             columns.push(Column::new("value".into(), all.values));
@@ -156,8 +155,7 @@ impl NativeDatabase {
         self.run(py, selector, |budget| {
             let (labels, kinds): (Vec<Labels>, Vec<&str>) =
                 self.store.rollup_kinds(&syntax::selector(selector)?, budget)?.into_iter().unzip();
-            let names = output::label_names(labels.iter(), budget)?;
-            let mut columns = output::label_columns(&labels, &names, budget)?;
+            let mut columns = output::all_label_columns(&labels, budget)?;
             columns.push(Column::new("kind".into(), kinds));
             output::frame(columns)
         })
@@ -228,8 +226,7 @@ impl NativeDatabase {
             all.append(&mut rows);
             offsets.push(all.len());
         }
-        let names = output::label_names(labels.iter(), budget)?;
-        let columns = output::label_columns(&labels, &names, budget)?;
+        let columns = output::all_label_columns(&labels, budget)?;
         Ok((output::repeat(&columns, &offsets, budget)?, all))
     }
 }

@@ -340,12 +340,7 @@ impl Database {
         rolled: bool,
         budget: &Budget,
     ) -> Result<(Vec<bool>, Expired)> {
-        let mut of_shards: HashMap<usize, Vec<(usize, u64, u64)>> = HashMap::new();
-        for (at, &(id, digest)) in series.iter().enumerate() {
-            if let Some(known) = (&id).known() {
-                of_shards.entry(place_of(known).0).or_default().push((at, id, digest));
-            }
-        }
+        let of_shards = copies_by_shard(series);
         let burial = self.next_burial();
         let drop_some = |(number, copies): (usize, Vec<(usize, u64, u64)>)| {
             let (mut swept, mut dropped) = (Swept::default(), Vec::new());
@@ -387,6 +382,17 @@ impl Database {
         }
         self.cut_rows(&mut shard, &same, range, Taking::Everything, burial, &mut Work::default(), swept)
     }
+}
+
+/// Copies of series (ids and digests) by shard, each with its place among those given.
+pub(crate) fn copies_by_shard(series: &[(u64, u64)]) -> HashMap<usize, Vec<(usize, u64, u64)>> {
+    let mut of_shards: HashMap<usize, Vec<(usize, u64, u64)>> = HashMap::new();
+    for (at, &(id, digest)) in series.iter().enumerate() {
+        if let Some(known) = (&id).known() {
+            of_shards.entry(place_of(known).0).or_default().push((at, id, digest));
+        }
+    }
+    of_shards
 }
 
 #[cfg(test)]

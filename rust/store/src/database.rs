@@ -648,6 +648,10 @@ pub(crate) trait IntoId: Sized + Copy {
     }
 }
 
+pub(crate) fn unknown_id(id: u64) -> Error {
+    Error::input("series", &id.to_string(), "no series has this id", "use ids of this database")
+}
+
 impl IntoId for u32 {
     fn id(self) -> u64 {
         u64::from(self)

@@ -271,18 +271,28 @@ impl Database {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Vec<u64>> {
+        self.count_by_shard(predicates, budget, |shard, row| shard.takes(row, range))
+    }
+
+    /// The sum of a number over the chosen series of each shard, a few of which are looked into under one hold of its lock.
+    pub(crate) fn count_by_shard(
+        &self,
+        predicates: &[Predicate],
+        budget: &Budget,
+        count: impl Fn(&Shard, u32) -> Result<u64> + Sync,
+    ) -> Result<Vec<u64>> {
         let _inside = self.inside();
         let by_shard = ByShard::new(&self.chosen(predicates, budget)?, budget)?;
         let of_shard = |number: usize| -> Result<u64> {
-            let mut samples = 0;
+            let mut all = 0;
             for rows in by_shard.rows(number).chunks(ROWS_HELD) {
                 budget.check()?;
                 let shard = self.shard(number);
                 for &row in rows {
-                    samples += shard.takes(row, range)?;
+                    all += count(&shard, row)?;
                 }
             }
-            Ok(samples)
+            Ok(all)
         };
         (0..SHARDS).into_par_iter().map(of_shard).collect()
     }

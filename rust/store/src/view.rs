@@ -14,7 +14,7 @@ use roaring::RoaringBitmap;
 
 use crate::chunk::Folded;
 use crate::codec::{self, OpenState};
-use crate::database::{Database, IntoId};
+use crate::database::{Database, IntoId, unknown_id};
 use crate::epoch::Inside;
 use crate::histograms::HistogramSeries;
 use crate::rollup::states::State;
@@ -316,9 +316,7 @@ impl Database {
                 let (shard, row) = place_of(known);
                 self.shard(shard).series.has_of(row, id.generation())
             });
-            wanted.insert(known.ok_or_else(|| {
-                Error::input("series", &id.to_string(), "no series has this id", "use ids of this database")
-            })?);
+            wanted.insert(known.ok_or_else(|| unknown_id(*id))?);
         }
         let view = self.capture(&wanted, range, Kinds::Numbers, budget)?;
         let mut place: hashbrown::HashMap<u32, usize> = hashbrown::HashMap::with_capacity(view.len());

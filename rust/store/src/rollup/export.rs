@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 
-use hashbrown::HashMap;
 use metricsdb_model::{Budget, Error, Labels, Predicate, Result, Samples, TimeRange, ValueKind};
 use rayon::prelude::*;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -14,7 +13,8 @@ use super::roll::{EVERY_MAX, Rolled, Step, TIME_MIN};
 use super::sketches::Sketched;
 use super::{Level, LevelSeries, Packed, RolledSeries};
 use crate::chunk::chunks_of;
-use crate::database::{Database, IntoId};
+use crate::cut::copies_by_shard;
+use crate::database::{Database, IntoId, unknown_id};
 use crate::expire::Expired;
 use crate::export::hash_words;
 use crate::shard::{SHARDS, Shard, id_of, place_of};
@@ -200,18 +200,7 @@ impl Database {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Vec<u64>> {
-        let _inside = self.inside();
-        let by_shard = ByShard::new(&self.chosen(predicates, budget)?, budget)?;
-        let of_shard = |number: usize| -> Result<u64> {
-            let mut records = 0;
-            for rows in by_shard.rows(number).chunks(ROWS_HELD) {
-                budget.check()?;
-                let shard = self.shard(number);
-                records += rows.iter().map(|&row| shard.leaving(row, range)).sum::<u64>();
-            }
-            Ok(records)
-        };
-        (0..SHARDS).into_par_iter().map(of_shard).collect()
+        self.count_by_shard(predicates, budget, |shard, row| Ok(shard.leaving(row, range)))
     }
 
     /// The times of the samples that records stand for, from the first to the last, without native histograms.
@@ -282,22 +271,15 @@ impl Database {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<(Vec<bool>, Expired)> {
-        let mut of_shards: HashMap<usize, Vec<usize>> = HashMap::new();
-        for (at, (id, _)) in series.iter().enumerate() {
-            if let Some(known) = id.known() {
-                of_shards.entry(place_of(known).0).or_default().push(at);
-            }
-        }
         let inside = self.inside();
         let (mut gone, mut done) = (vec![false; series.len()], Rolled::default());
         let (burial, mut emptied) = (self.next_burial(), Vec::new());
-        for (number, places) in of_shards {
-            for some in places.chunks(ROWS_HELD) {
+        for (number, copies) in copies_by_shard(series) {
+            for some in copies.chunks(ROWS_HELD) {
                 budget.check()?;
                 let mut shard = self.shard(number);
                 let mut due: Vec<(Step, Vec<(u32, Kind)>)> = Vec::new();
-                for &at in some {
-                    let Some(&(id, digest)) = series.get(at) else { continue };
+                for &(at, id, digest) in some {
                     let row = place_of(id as u32).1;
                     let known = shard.series.has_of(row, (&id).generation());
                     let Some((kind, levels)) = (if known { shard.exported(row, range, true)? } else { None })
@@ -347,10 +329,10 @@ impl Database {
         for SeriesRecords { id, kind, level } in all {
             level.check()?;
             let place = id.known().map(place_of);
-            let Some((number, row)) = place else { return Err(unknown(id)) };
+            let Some((number, row)) = place else { return Err(unknown_id(id)) };
             let mut shard = self.shard(number);
             if !shard.series.has_of(row, (&id).generation()) {
-                return Err(unknown(id));
+                return Err(unknown_id(id));
             }
             count += level.records.len() as u64;
             samples = level.records.iter().fold(samples, |sum, r| sum.saturating_add(r.count));
@@ -363,10 +345,6 @@ impl Database {
         self.appended.fetch_add(samples, std::sync::atomic::Ordering::Relaxed);
         Ok(count)
     }
-}
-
-fn unknown(id: u64) -> Error {
-    Error::input("series", &id.to_string(), "no series has this id", "use ids of this database")
 }
 
 impl LevelRecords {
