@@ -45,6 +45,8 @@ FUNCTIONS = [
     "ts_of_last_over_time({}[{}s])",
     "sum(rate({}[{}s]))",
 ]
+# Records of gauges don't tell where a counter would have been reset.
+OF_COUNTERS = ["rate", "increase", "resets"]
 
 
 def histograms(steps, gauge: bool) -> list[tuple[float, mdb.Histogram]]:
@@ -102,6 +104,7 @@ def near(a: object, b: object) -> bool:
     st.randoms(use_true_random=False),
 )
 def test_windows_of_whole_buckets_are_as_of_all_histograms(steps, gauge, width, wide, function, random):
+    gauge = gauge and not any(name in function for name in OF_COUNTERS)
     made = histograms(steps, gauge)
     clock = FakeClock(0)
     plain, db = mdb.Database(), mdb.Database(clock=clock)
@@ -157,6 +160,26 @@ def test_windows_of_whole_buckets_are_silent_and_others_say_so():
             assert db.query(expr, time=3000.0).height == 1
 
 
+def test_gauges_that_are_taken_for_counters_say_that_records_answer():
+    clock = FakeClock(0)
+    db = mdb.Database(clock=clock)
+    db.rollups.set("h", "raw 10m -> 5m")
+    made = histograms([(15, 0, [i % 7, 3], False, 1) for i in range(400)], gauge=True)
+    times, rows = zip(*made, strict=True)
+    db.append_histograms({"__name__": "h"}, list(times), list(rows))
+    clock.move(6000.0)
+    db.rollups.run()
+    for function in OF_COUNTERS:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            assert db.query(f"{function}(h[10m])", time=3000.0).height == 1
+        assert any("only rollups of 5m are left here" in str(w.message) for w in told)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert db.query("histogram_count(delta(h[10m]))", time=3000.0).height == 1
+        assert db.query("histogram_count(sum_over_time(h[10m]))", time=3000.0).height == 1
+
+
 def test_histograms_whose_records_stand_for_them_leave():
     db = rolled()
     held = {row["part"]: row["items"] for row in db.memory().iter_rows(named=True)}
@@ -207,8 +230,7 @@ def fitted(rows: list[mdb.Histogram], most: int) -> int | None:
     st.sampled_from(FUNCTIONS),
 )
 def test_records_above_a_cap_answer_as_histograms_of_the_schema_at_which_they_fit(steps, gauge, most, function):
-    # Records of gauges don't tell where a counter would have been reset.
-    gauge = gauge and not any(name in function for name in ("rate", "increase", "resets"))
+    gauge = gauge and not any(name in function for name in OF_COUNTERS)
     made = histograms(steps, gauge)
     end = made[-1][0]
     now = (int(end) // 300 + 5) * 300

@@ -20,7 +20,7 @@ use crate::function::sliding::Sliding;
 use crate::function::starts;
 use crate::function::summary;
 use crate::function::{Kernel, MapFn, Special, WindowFn, check_args};
-use crate::histogram::{Outcome, Remark, reads_records, window_fn};
+use crate::histogram::{Outcome, ReadsRecords, Remark, reads_records, window_fn};
 use crate::syntax::tree::{Call, Expr, ExprKind, Extension, Filter, Selector, ValueType};
 
 impl<'a> Evaluator<'a> {
@@ -101,7 +101,7 @@ impl<'a> Evaluator<'a> {
             of_summary: None,
             is_quantile: false,
             points: None,
-            reads_records: false,
+            reads_records: ReadsRecords::OfNone,
             wants_counter: false,
             remarks,
         };

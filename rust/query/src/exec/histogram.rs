@@ -209,14 +209,21 @@ impl<'a> Evaluator<'a> {
         let block = self.with_hints(Hints::Whole, || self.block(arg, grid))?;
         let groups = block.labels.group(&Grouping::Without(vec![BUCKET_LABEL.to_owned()]), self.budget)?;
         let bounds = block.labels.group(&Grouping::By(vec![BUCKET_LABEL.to_owned()]), self.budget)?;
-        let uppers: Vec<Option<f64>> =
-            bounds.labels.iter().map(|l| parse_le(l.value(BUCKET_LABEL))).collect();
+        let upper = |(i, labels): (usize, &Labels)| {
+            self.budget.check_at(i).map(|()| parse_le(labels.value(BUCKET_LABEL)))
+        };
+        let uppers = bounds.labels.iter().enumerate().map(upper).collect::<Result<Vec<Option<f64>>>>()?;
         let new = |labels| Histogram { labels, rows: Vec::new(), natives: Vec::new() };
-        let mut all = Freed(groups.labels.into_iter().map(new).collect::<Vec<Histogram>>());
-        let histograms = &mut all.0;
         let mut apart: HashMap<Labels, usize> = HashMap::new();
         let histogram_bytes = 2 * (size_of::<Histogram>() + grid.steps * size_of::<f64>() + 64);
-        self.budget.hold(histograms.len() * histogram_bytes + block.len() * 2 * size_of::<(usize, f64)>())?;
+        let mut sets = Freed(groups.labels);
+        self.budget.hold(sets.0.len() * histogram_bytes + block.len() * 2 * size_of::<(usize, f64)>())?;
+        let mut all = Freed(Vec::with_capacity(sets.0.len()));
+        let histograms = &mut all.0;
+        for (i, labels) in sets.0.iter_mut().enumerate() {
+            self.budget.check_at(i)?;
+            histograms.push(new(std::mem::take(labels)));
+        }
         for row in 0..block.len() {
             self.budget.check()?;
             let (at, bound) = (groups.of[row] as usize, bounds.of[row] as usize);

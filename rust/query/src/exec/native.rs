@@ -16,7 +16,8 @@ use super::scan::{Leaf, Rows, Scratch, Shows, WindowLeaf, read};
 use crate::annotations::Note;
 use crate::function::Window;
 use crate::histogram::{
-    FloatHistogram, Outcome, Point, Points, Reader, Remark, StoodPoints, eval_edges, interpolate,
+    FloatHistogram, Outcome, Point, Points, Reader, ReadsRecords, Remark, StoodPoints, eval_edges,
+    interpolate,
 };
 
 /// What histograms are told of counter resets before they are computed with.
@@ -182,7 +183,13 @@ impl<'a> Rows<'a> {
             && let Some(found) = self.set.stood_histograms(row, &window.windows(self.steps))?
         {
             let knows_starts = window.reads_starts && self.set.has_starts(row);
-            exact = found.exact && window.reads_records && !knows_starts;
+            let mut sums = found.windows.iter().flat_map(|of| &of.sums);
+            let tells = match window.reads_records {
+                ReadsRecords::OfNone => false,
+                ReadsRecords::OfCounters => !sums.any(|h| h.reset == ResetHint::Gauge),
+                ReadsRecords::OfAll => true,
+            };
+            exact = found.exact && tells && !knows_starts;
             let mut reader = Reader::default();
             let mut all = Vec::with_capacity(found.windows.len());
             for of in found.windows {

@@ -24,7 +24,7 @@ use crate::annotations::Note;
 use crate::function::sliding::{Sliding, Windows};
 use crate::function::summary::OfSummary;
 use crate::function::{Window, WindowFn};
-use crate::histogram::PointsFn;
+use crate::histogram::{PointsFn, ReadsRecords};
 
 /// Work of one row between two looks at the budget: a window counts for its samples, and for this many more.
 const WORK_PER_CHECK: usize = 1 << 18;
@@ -160,8 +160,7 @@ pub(crate) struct WindowLeaf<'a> {
     pub is_quantile: bool,
     /// The function where histograms are in the window; `None`: it leaves them out.
     pub points: Option<PointsFn>,
-    /// It comes to the same where records stand for histograms.
-    pub reads_records: bool,
+    pub reads_records: ReadsRecords,
     /// The function is one of counters.
     pub wants_counter: bool,
     pub remarks: Remarks<'a>,

@@ -26,7 +26,7 @@ pub use edges::{eval as eval_edges, interpolate};
 pub use remark::{Remark, Remarks};
 pub use side::{Count, Side, upper_bound};
 pub use trim::Keep;
-pub use window::{Outcome, Point, Points, PointsFn, StoodPoints, reads_records, window_fn};
+pub use window::{Outcome, Point, Points, PointsFn, ReadsRecords, StoodPoints, reads_records, window_fn};
 
 /// One histogram. Without custom bounds its buckets are exponential.
 #[derive(Clone, Debug)]

@@ -62,9 +62,21 @@ impl Outcome {
 /// Called with at least one histogram in the window.
 pub type PointsFn = fn(&Points<'_>) -> Outcome;
 
-/// Whether a function comes to the same where records stand for the histograms of whole windows.
-pub fn reads_records(function: &Function) -> bool {
-    !matches!(function.name, "irate" | "idelta" | "changes")
+/// Of which histograms a function comes to the same where records stand for those of whole windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadsRecords {
+    OfNone,
+    /// Records of gauges don't keep where a count fell: it falls all the time.
+    OfCounters,
+    OfAll,
+}
+
+pub fn reads_records(function: &Function) -> ReadsRecords {
+    match function.name {
+        "irate" | "idelta" | "changes" => ReadsRecords::OfNone,
+        "rate" | "increase" | "resets" => ReadsRecords::OfCounters,
+        _ => ReadsRecords::OfAll,
+    }
 }
 
 /// What this function does where histograms are among the points. `None`: it computes the floats alone, by
