@@ -5,7 +5,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use metricsdb_model::{Samples, TimeRange, ValueKind, Wants};
-use metricsdb_store::chunk::{CHUNK_SAMPLES_MAX, Chunk, Folded, SharedColumns, chunks_of, chunks_together, dense, grown};
+use metricsdb_store::chunk::{
+    CHUNK_SAMPLES_MAX, Chunk, Folded, SharedColumns, chunks_of, chunks_together, dense, grown,
+};
 use metricsdb_store::codec::open::{self, OpenState};
 
 fuzz_target!(|data: &[u8]| {
@@ -21,7 +23,10 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn parse(bytes: &[u8]) {
-    assert!(Chunk::from_bytes(bytes).is_err() || bytes.ends_with(&crc32fast::hash(&bytes[..bytes.len() - 4]).to_le_bytes()));
+    assert!(
+        Chunk::from_bytes(bytes).is_err()
+            || bytes.ends_with(&crc32fast::hash(&bytes[..bytes.len() - 4]).to_le_bytes())
+    );
     let sealed = [bytes, &crc32fast::hash(bytes).to_le_bytes()].concat();
     let Ok(chunk) = Chunk::from_bytes(&sealed) else { return };
     let header = chunk.header().unwrap();
@@ -107,7 +112,9 @@ fn check(kind: ValueKind, times: &[i64], bits: &[u64]) {
     }
     if times.len() >= 4 {
         let other: Vec<u64> = bits.iter().map(|b| b.wrapping_add(1 << 52)).collect();
-        for chunk in chunks_together(kind, times, &[bits, &other, bits], &shared).unwrap_or_default().iter().step_by(2) {
+        for chunk in
+            chunks_together(kind, times, &[bits, &other, bits], &shared).unwrap_or_default().iter().step_by(2)
+        {
             same(chunk, times, bits);
         }
     }

@@ -20,6 +20,8 @@ fn plain(batch: &Batch) -> Plain {
         if (batch.decode)(&s.raw, &mut builder).is_ok()
             && let Ok(labels) = builder.finish()
             && !labels.is_empty()
+            // Histograms alone are not encoded, and a series without anything is not decoded.
+            && !t.is_empty()
         {
             rows.push((labels, t, v));
         }
