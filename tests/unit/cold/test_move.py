@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import polars as pl
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -15,7 +16,9 @@ from twins import cold as cold_twin
 from twins.cold import ListMemory, Rows, cold_rows, labels, number
 
 from metricsdb.errors import ColdStoreError
+from metricsdb.lifecycle.cold import layout
 from metricsdb.lifecycle.cold import move as moving
+from metricsdb.lifecycle.cold import parts as parting
 from metricsdb.lifecycle.cold.catalog import Catalog
 from metricsdb.lifecycle.cold.move import Mover, Rule
 from metricsdb.lifecycle.cold.objects import Objects
@@ -264,6 +267,48 @@ def test_parts_of_a_day_that_is_over_become_one(mover: Mover, catalog: Catalog) 
     assert len(today) == 12
     assert cold_rows(catalog) == rows
     assert mover.compact() == 0
+
+
+@pytest.mark.parametrize("samples", [1, 150, 200])
+def test_parts_become_one_a_slice_at_a_time(
+    mover: Mover, catalog: Catalog, monkeypatch: pytest.MonkeyPatch, samples: int
+) -> None:
+    # A row group of 100 begins in one slice and ends in the next.
+    monkeypatch.setattr(parting, "SLICE_SAMPLES", samples)
+    monkeypatch.setattr(layout, "ROWS_MAX", 100)
+    rows = some(36)
+    late = {(labels(__name__="m", job="b"), NOON + HOUR): number(-1.0), (labels(__name__="a"), NOON): number(5.0)}
+    rule = [Rule(ALL, NOON + 36 * HOUR)]
+    mover.move(ListMemory(dict(rows)), rule)
+    mover.move(ListMemory(dict(late)), rule)
+    assert mover.compact() == 19
+    assert [part.samples for part in catalog.state.parts] == [145, 288]
+    assert cold_rows(catalog) == rows | late
+    assert cold_rows(Catalog(catalog.objects)) == rows | late
+    # Single series are found by the row groups that they begin in.
+    for part in catalog.state.parts:
+        everything, table = catalog.samples(part), catalog.series(part)
+        for one in table["series"]:
+            alone = catalog.samples(part, pl.Series([one], dtype=pl.UInt64))
+            assert alone.equals(everything.filter(pl.col("series") == one))
+            assert alone.height
+
+
+def test_selectors_of_many_sets_of_rules_are_counted_anew(
+    mover: Mover, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "RULE_SETS_MAX", 1)
+    rows = some(4)
+    mover.move(ListMemory(dict(rows)), [Rule(ALL, NOON + 4 * HOUR)])
+    before = Rule(ALL, NOON + 2 * HOUR)
+    mover.expire([Rule('{job="a"}', None), before])
+    young = {(series, at): value for (series, at), value in rows.items() if at >= NOON + 2 * HOUR}
+    kept = {(series, at): value for (series, at), value in rows.items() if dict(series)["job"] == "a"}
+    assert cold_rows(catalog) == young | kept
+    mover.expire([before])
+    assert cold_rows(catalog) == young
+    mover.expire([Rule('{job="a"}', None), before])
+    assert cold_rows(catalog) == young
 
 
 def test_replaced_objects_stay_for_readers_and_then_go(mover: Mover, catalog: Catalog, clock: FakeClock) -> None:
