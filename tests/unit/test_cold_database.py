@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,51 @@ def test_memory_lets_go_of_what_was_published_although_the_store_went_away(monke
     db.tick()
     assert in_memory(db) < held
     assert away.asked == 0 or counts(db)["cold_failures"] == 1
+
+
+def test_a_store_that_goes_away_amid_a_query_is_an_error_or_told_never_a_short_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, clock = filled(tmp_path / "cold")
+    carried(db, clock)
+    whole = 2 * 2 * DAY // 600
+    ask = "sum(count_over_time(m[3d]))", T0 + 2 * DAY - 1
+    refused, told = 0, 0
+    for free in range(40):
+        outcomes = set()
+        for partial in (False, True):
+            fresh = mdb.Database(clock=clock, cold=tmp_path / "cold")
+            with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                away = Away(patch, "get", "ranges", free=free)
+                try:
+                    found = fresh.query(*ask, partial=partial)["value"].to_list()
+                except mdb.ColdStoreError:
+                    assert not partial
+                    refused += 1
+                    continue
+            is_told = any("answer is partial" in str(w.message) for w in said)
+            assert found == [whole] or (partial and is_told)
+            assert not is_told or partial
+            told += is_told
+            outcomes.add(away.asked)
+        if outcomes == {0}:
+            break
+    else:
+        pytest.fail("it never came so far that nothing was missing")
+    assert refused == told > 2
+
+
+def test_a_range_that_begins_behind_a_part_of_histograms_takes_nothing_of_it(tmp_path: Path) -> None:
+    db, clock = filled()
+    times = np.arange(T0, T0 + 2 * DAY, 600.0).tolist()
+    one = mdb.Histogram(3, 10, 2.0, positive_spans=[(0, 2)], positive_buckets=[4, 6])
+    db.append_histograms({"__name__": "h"}, times, [one] * len(times))
+    carried(db, clock)
+    # A query that begins here looks for the histogram before, which is in the part of the day before.
+    db.export_incident(tmp_path / "day", "h", T0 + DAY - 540, T0 + 2 * DAY - 1)
+    found = mdb.Database.open_incident(tmp_path / "day").query("count_over_time(h[3d])", T0 + 2 * DAY - 1)
+    assert found["value"].to_list() == [DAY // 600]
 
 
 def test_a_tick_does_nothing_cold_while_threads_run() -> None:

@@ -397,6 +397,16 @@ DASHBOARD = {
 }
 
 
+def test_a_series_is_used_by_the_queries_that_read_it_and_by_no_others():
+    db, _ = filled()
+    for name, expr in {"one": "vector(1)", "some": 'sum(m{service="0"})', "all": "sum(m) / vector(2)"}.items():
+        db.alerts.install(f"RECORD {name} = {expr}")
+    labels = db.series("m")
+    used = dict(zip(labels["service"], db.retention.used(labels), strict=True))
+    assert used.pop("0") == 2
+    assert set(used.values()) == {1}
+
+
 def test_impact_names_who_would_lose_data_precision_or_nothing(tmp_path):
     db, _ = filled(rollups={'{service="1"}': "raw 6h -> 1m 2d -> 10m 90d"})
     db.alerts.install('ALERT Slow WHEN avg_over_time(m{service="0"}[5d]) + m{service="0"} > 1 FOR 5m')

@@ -87,11 +87,8 @@ class Catalog:
         return table.drop(COLUMNS, strict=False) if part.sampled else table
 
     def drawn(self, part: Part) -> pl.DataFrame:
-        """Of the series those that were drawn from others: ``series`` and what ``sampling.COLUMNS`` says of them."""
-        table = self.table(part)
-        if not part.sampled:
-            return pl.DataFrame(schema={"series": pl.UInt64, **COLUMNS})
-        return table.select("series", *COLUMNS).filter(pl.col("sampled_by").is_not_null())
+        """Of a sampled part's series those that were drawn from others: ``series`` and ``sampling.COLUMNS``."""
+        return self.table(part).select("series", *COLUMNS).filter(pl.col("sampled_by").is_not_null())
 
     def sampled_until(self, keep: str) -> int:
         """The last time (ms) of the days of which such a sample was drawn."""

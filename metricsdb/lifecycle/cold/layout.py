@@ -136,12 +136,10 @@ class Writer:
         )
 
     def write(self, series: pl.DataFrame, samples: pl.DataFrame) -> None:
-        """Samples, or histograms, of the next series, all that come of each, sorted by ``row`` (of ``series``, UInt32)
-        and ``timestamp`` (Int64 ms). The other columns are those of ``SAMPLES``, or of histograms whatever their
-        fields are. Some 20 million samples per second of CPU.
+        """Samples, or histograms, of the next series, all that come of each and at least one, sorted by ``row`` (of
+        ``series``, UInt32) and ``timestamp`` (Int64 ms). The other columns are those of ``SAMPLES``, or of histograms
+        whatever their fields are. Some 20 million samples per second of CPU.
         """
-        if samples.is_empty():
-            return
         table, rows, names = _columns(series, samples), samples["row"].to_numpy(), _names(series)
         times = samples["timestamp"].to_numpy()
         self.start_ms, self.end_ms = min(self.start_ms, int(times.min())), max(self.end_ms, int(times.max()))

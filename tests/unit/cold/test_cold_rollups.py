@@ -271,6 +271,17 @@ def test_explain_simulate_and_impact_know_of_records() -> None:
     assert "cold store" in told["detail"][0]
 
 
+def test_a_series_whose_policy_makes_no_records_is_not_said_to_go_cold_as_records() -> None:
+    rollups = {"load": "none", "hits_total": "raw 6h -> 10m 4d -> 1h"}
+    db = mdb.Database(clock=FakeClock(T0 * 1000), rollups=rollups, cold="memory://", retention=RULE)
+    for name in rollups:
+        db.append({"__name__": name}, [float(T0)], [1.0])
+    found = db.retention.explain(SERIES)
+    why = dict(zip(found["__name__"], found["why"], strict=True))
+    assert "rolled up by" not in why["load"]
+    assert "rolled up by raw 6h" in why["hits_total"]
+
+
 def test_small_parts_of_records_become_one() -> None:
     db, clock = small()
     catalog, mover = db.cold.catalog, db.cold.mover

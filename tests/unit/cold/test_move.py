@@ -273,9 +273,9 @@ def test_parts_of_a_day_that_is_over_become_one(mover: Mover, catalog: Catalog) 
 def test_parts_become_one_a_slice_at_a_time(
     mover: Mover, catalog: Catalog, monkeypatch: pytest.MonkeyPatch, samples: int
 ) -> None:
-    # A row group of 100 begins in one slice and ends in the next.
+    # A row group of 96 begins in one slice and ends in the next; one part has whole ones alone, the other doesn't.
     monkeypatch.setattr(parting, "SLICE_SAMPLES", samples)
-    monkeypatch.setattr(layout, "ROWS_MAX", 100)
+    monkeypatch.setattr(layout, "ROWS_MAX", 96)
     rows = some(36)
     late = {(labels(__name__="m", job="b"), NOON + HOUR): number(-1.0), (labels(__name__="a"), NOON): number(5.0)}
     rule = [Rule(ALL, NOON + 36 * HOUR)]
