@@ -41,11 +41,13 @@ lint: build
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# 1,000 kills of a writing process in each mode, of one that evaluates alerts, and of one that delivers notifications; a
-# million pairs of a statement and a series through machine and twin. CI has 280, 250, 200, and 100,000.
+# 1,000 kills of a writing process in each mode, of one that evaluates alerts, and of one that delivers notifications; 400
+# of one that moves to a directory, and to a server of S3 that fails; a million pairs of a statement and a series through machine and twin. CI has 280, 250, 200, 39, and 100,000.
 torture: build
 	for mode in batch interval none; do $(BIN)/python tests/faults/torture.py --cycles 1000 --mode $$mode || exit 1; done
 	$(BIN)/python tests/faults/alert_torture.py --cycles 1000
+	$(BIN)/python tests/faults/cold_torture.py --cycles 400
+	$(BIN)/python tests/faults/cold_torture.py --cycles 400 --s3 0.2
 	METRICSDB_LONG=1 $(BIN)/python -m pytest -q tests/faults/test_outbox_kill.py tests/properties/test_alerts.py
 
 # Ten minutes of everything at once under 1 GiB; CI has half a minute under 64 MiB (tests/faults).

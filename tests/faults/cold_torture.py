@@ -2,12 +2,14 @@
 samples, and records of rollups.
 
     python tests/faults/cold_torture.py --cycles 400
+    python tests/faults/cold_torture.py --cycles 400 --s3 0.2
 
 Each cycle is a process that compares what is there with all that was ever acknowledged, makes one whole run, compares
 again, looks for objects that no manifest names, writes new and late samples, deletes some, and is killed at step n of
 the next run, which moves, leaves a sample of old days, compacts and sweeps: before or after a verb of the store, a
-sync of a file, an export or a drop. Cycle n + 1 takes step n + 1, and begins anew where a run had no more steps. Prints
-a line of JSON with what it saw.
+sync of a file, an export or a drop. Cycle n + 1 takes step n + 1, and begins anew where a run had no more steps. With
+`--s3` the store is a server of S3 that answers such a share of requests badly: 5xx, late, in part, or not at all.
+Prints a line of JSON with what it saw: kills by the phase of a run that they fell in, and bad answers.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,18 +33,24 @@ HOUR = 3_600_000
 # Of the first day there are two buckets alone, so that it is soon old enough for a sample.
 EVENING = 494_420 * HOUR
 KILLED, RAN_OUT = -signal.SIGKILL, 0
+BUCKET = "cold"
+# Of what a store that fails did not do.
+TRIES = 10
 
 
 class Steps:
     """Counts what may be interrupted; kills the process at one of them."""
 
-    def __init__(self) -> None:
-        self.last, self.taken = -1, 0
+    def __init__(self, note: Path) -> None:
+        self.last, self.taken, self.phase, self._note = -1, 0, "", note
+        self._lock = threading.Lock()
 
     def step(self) -> None:
-        if self.taken == self.last:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self.taken += 1
+        with self._lock:
+            if self.taken == self.last:
+                self._note.write_text(self.phase)
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.taken += 1
 
     def around(self, act: Callable[..., Any]) -> Callable[..., Any]:
         def stepped(*args: Any, **words: Any) -> Any:
@@ -118,11 +128,13 @@ def deleted(n: int) -> tuple[int, int]:
     return EVENING + (n - 3) * 2 * HOUR, EVENING + (n - 3) * 2 * HOUR + HOUR
 
 
-def child(folder: Path, rounds: int, last: int) -> None:
+def child(folder: Path, rounds: int, last: int, url: str) -> None:
     import numpy as np
+    from faults.s3_proxy import s3_objects
     from twins.cold import cold_rows
 
     import metricsdb
+    from metricsdb.errors import ColdStoreError
     from metricsdb.lifecycle.cold import objects
     from metricsdb.lifecycle.cold.catalog import Catalog
     from metricsdb.lifecycle.cold.memory import NativeMemory, NativeRecords
@@ -132,21 +144,33 @@ def child(folder: Path, rounds: int, last: int) -> None:
     from metricsdb.lifecycle.sampling import Keep, SampleRule
     from metricsdb.testing import FakeClock
 
-    steps, clock = Steps(), FakeClock(EVENING + 10**6 * HOUR + rounds * 60_000)
+    steps, clock = Steps(folder / "killed"), FakeClock(EVENING + 10**6 * HOUR + rounds * 60_000)
     db = metricsdb.Database(folder / "db", durability="batch", clock=clock, idle_cpu=0)
-    catalog, memory = Catalog(objects.Objects(folder / "cold")), NativeMemory(lambda: db._native)
+    catalog = Catalog(s3_objects(url, BUCKET) if url else objects.Objects(folder / "cold"))
+    memory = NativeMemory(lambda: db._native)
     rolling = NativeRecords(lambda: db._native)
     policy = RollupPolicy.parse("r", "raw 1h -> 15m -> 1h").native
     mover = Mover(catalog, "me", clock)
     rules = [Rule("", EVENING + (rounds - 1) * 2 * HOUR)]
 
+    def tried(phase: str, act: Callable[[], Any]) -> Any:
+        """What a store that fails now and then did not do is done again."""
+        steps.phase = phase
+        for _ in range(TRIES if url else 1):
+            try:
+                return act()
+            except ColdStoreError as error:
+                why = error
+        sys.exit(f"{phase}, round {rounds}: {why}")
+
     def run(round_: int) -> None:
-        mover.move(memory, rules)
-        mover.move(rolling, rules, bucket_ms=2 * HOUR)
-        thin(mover, [SampleRule("", sampled_before(round_), Keep.parse("1 in 3 hours"))], unused)
-        mover.compact()
+        sample = [SampleRule("", sampled_before(round_), Keep.parse("1 in 3 hours"))]
+        tried("samples", lambda: mover.move(memory, rules))
+        tried("records", lambda: mover.move(rolling, rules, bucket_ms=2 * HOUR))
+        tried("sampling", lambda: thin(mover, sample, unused))
+        tried("compaction", mover.compact)
         clock.move(16)
-        mover.sweep()
+        tried("sweep", mover.sweep)
 
     def in_memory() -> Rows:
         series = db._native.raw("m", 0, 2**62)
@@ -157,7 +181,7 @@ def child(folder: Path, rounds: int, last: int) -> None:
     def in_store() -> Rows:
         return {
             (dict(s)["job"], at): float(np.int64(bits).view(np.float64))
-            for (s, at), (_, bits) in cold_rows(catalog).items()
+            for (s, at), (_, bits) in tried("look", lambda: cold_rows(catalog)).items()
         }
 
     def records_in_memory() -> Records:
@@ -167,9 +191,9 @@ def child(folder: Path, rounds: int, last: int) -> None:
 
     def records_in_store() -> Records:
         found: Records = {}
-        for part in catalog.parts(-(2**63), 2**63 - 1):
+        for part in tried("look", lambda: catalog.parts(-(2**63), 2**63 - 1)):
             if part.every_ms:
-                frame = catalog.samples(part).join(catalog.series(part), on="series")
+                frame = tried("look", lambda part=part: catalog.samples(part).join(catalog.series(part), on="series"))
                 for row in frame.iter_rows(named=True):
                     found[row["job"], part.every_ms, row["timestamp"]] = row["count"], row["sum"]
         return found
@@ -202,7 +226,8 @@ def child(folder: Path, rounds: int, last: int) -> None:
     look("after a kill", {key: wanted[key] for key in stays})
     run(rounds)
     look("after a run", left)
-    kept = {one.key for one in catalog.objects.list("") if not one.key.startswith("manifest/")}
+    listed = tried("look", lambda: list(catalog.objects.list("")))
+    kept = {one.key for one in listed if not one.key.startswith("manifest/")}
     if kept != catalog.state.keys():
         sys.exit(f"orphans, round {rounds}: {sorted(kept - catalog.state.keys())[:3]}")
     if list(folder.rglob("cold/tmp/*")) or any(at < (rules[0].before_ms or 0) for _, at in in_memory()):
@@ -224,7 +249,7 @@ def child(folder: Path, rounds: int, last: int) -> None:
     if rounds % 5 == 4:
         start, end = deleted(rounds)
         db._native.delete(['m{job="b"}'], start, end)
-        mover.delete(['m{job="b"}'], start, end)
+        tried("deletion", lambda: mover.delete(['m{job="b"}'], start, end))
     (folder / "rounds").write_text(str(rounds + 1))
     rules = [Rule("", EVENING + rounds * 2 * HOUR)]
     steps.last = last
@@ -239,33 +264,52 @@ def child(folder: Path, rounds: int, last: int) -> None:
     db.close()
 
 
-def torture(cycles: int, folder: Path, first: int = 0, stride: int = 1) -> dict[str, int]:
-    """Kills and whole runs, and the most steps of a run. Raises ``AssertionError`` with what a process found."""
-    kills = whole = most = 0
+def torture(cycles: int, folder: Path, first: int = 0, stride: int = 1, url: str = "") -> dict[str, Any]:
+    """Kills, by phase too, and whole runs, and the most steps of a run. ``url``: of a server of S3; else a directory.
+    Raises ``AssertionError`` with what a process found."""
+    whole = most = 0
+    kills: Counter[str] = Counter()
     last = first
     for _ in range(cycles):
         rounds = int((folder / "rounds").read_text()) if (folder / "rounds").exists() else 0
-        command = [sys.executable, __file__, "--child", str(folder), str(rounds), str(last)]
+        command = [sys.executable, __file__, "--child", str(folder), str(rounds), str(last), url]
         ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert ended.returncode in (KILLED, RAN_OUT), ended.stderr
         most = max(most, last)
         if ended.returncode == KILLED:
-            kills, last = kills + 1, last + stride
+            kills[(folder / "killed").read_text()] += 1
+            last += stride
         else:
             whole, last = whole + 1, first
-    return {"cycles": cycles, "kills": kills, "whole": whole, "steps": most}
+    return {"cycles": cycles, "kills": kills.total(), "whole": whole, "steps": most, "phases": dict(kills)}
+
+
+def failing_torture(cycles: int, folder: Path, share: float, first: int = 0, stride: int = 1) -> dict[str, Any]:
+    """As ``torture``, with a server of S3 that answers such a share of the requests badly; ``answers`` counts these."""
+    from faults.s3_proxy import Proxy, make_bucket, s3_server
+
+    with s3_server() as port:
+        make_bucket(port, BUCKET)
+        proxy = Proxy(port, share)
+        seen = torture(cycles, folder, first, stride, proxy.url)
+        proxy.close()
+    return seen | {"answers": {fault or "good": count for fault, count in sorted(proxy.seen.items())}}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cycles", type=int, default=200)
-    parser.add_argument("--child", nargs=3)
+    parser.add_argument("--s3", type=float, metavar="SHARE")
+    parser.add_argument("--child", nargs=4)
     args = parser.parse_args()
     if args.child:
-        child(Path(args.child[0]), int(args.child[1]), int(args.child[2]))
+        child(Path(args.child[0]), int(args.child[1]), int(args.child[2]), args.child[3])
         return
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(torture(args.cycles, Path(folder))))
+        if args.s3 is None:
+            print(json.dumps(torture(args.cycles, Path(folder))))
+        else:
+            print(json.dumps(failing_torture(args.cycles, Path(folder), args.s3)))
 
 
 if __name__ == "__main__":

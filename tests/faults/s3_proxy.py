@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import http.client
+import logging
 import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from metricsdb.lifecycle.cold.objects import Objects
+
+FAST = {
+    "max_retries": 8,
+    "retry_timeout": timedelta(seconds=20),
+    "backoff": {"init_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=20), "base": 2},
+}
 FAULTS = ("500", "503", "slow", "cut", "lost", "refused")
+
+
+class _Quiet(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Clients are killed amid requests."""
 
 
 class Proxy:
@@ -22,6 +38,7 @@ class Proxy:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -64,7 +81,7 @@ class Proxy:
 
             do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any  # noqa: N815  names of the library
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = _Quiet(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -78,3 +95,38 @@ class Proxy:
     def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()
+
+
+@contextmanager
+def s3_server() -> Iterator[int]:
+    """A server of S3 in this process; its port."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    running = ThreadedMotoServer(port=0, verbose=False)
+    running.start()
+    try:
+        yield running.get_host_and_port()[1]
+    finally:
+        running.stop()
+
+
+def make_bucket(port: int, name: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    headers = {
+        "Authorization": "AWS4-HMAC-SHA256 Credential=k/20260101/us-east-1/s3/aws4_request, SignedHeaders=, Signature="
+    }
+    connection.request("PUT", f"/{name}", headers=headers)
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+def s3_objects(url: str, bucket: str) -> Objects:
+    """Objects of a bucket behind a URL; what fails is tried again soon, and not for long."""
+    from obstore.store import S3Store
+
+    keys = {"access_key_id": "a-key", "secret_access_key": "a-secret", "region": "us-east-1"}
+    store = S3Store(
+        bucket, prefix="prefix", endpoint=url, client_options={"allow_http": True}, retry_config=FAST, **keys
+    )  # fmt: skip
+    return Objects(store)
