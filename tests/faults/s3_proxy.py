@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from unittest import mock
 
-from metricsdb.lifecycle.cold.objects import Objects
+from metricsdb.lifecycle.cold import objects
 
 FAST = {
     "max_retries": 8,
@@ -121,12 +122,8 @@ def make_bucket(port: int, name: str) -> None:
     connection.close()
 
 
-def s3_objects(url: str, bucket: str) -> Objects:
+def s3_objects(url: str, bucket: str) -> objects.Objects:
     """Objects of a bucket behind a URL; what fails is tried again soon, and not for long."""
-    from obstore.store import S3Store
-
-    keys = {"access_key_id": "a-key", "secret_access_key": "a-secret", "region": "us-east-1"}
-    store = S3Store(
-        bucket, prefix="prefix", endpoint=url, client_options={"allow_http": True}, retry_config=FAST, **keys
-    )  # fmt: skip
-    return Objects(store)
+    options = {"access_key_id": "a-key", "secret_access_key": "a-secret", "endpoint": url, "region": "us-east-1"}
+    with mock.patch.object(objects, "RETRIES", FAST):
+        return objects.Objects(f"s3://{bucket}/prefix", {**options, "allow_http": "true"})
