@@ -101,6 +101,20 @@ def test_a_folded_series_that_ends_leaves_the_sum():
     assert dict(db.stats().iter_rows())["folded_series"] == 0
 
 
+def test_a_folded_series_that_is_silent_ends_before_the_next_tick():
+    clock = FakeClock(T0 * 1000)
+    db = mdb.Database(clock=clock, limits=[mdb.Limit(max_series=1, at_limit="overflow", label="pod")])
+    db.tick()
+    last = 0
+    for at, pods_now in ((0, {"p0": 0.0, "p1": 1.0}), (299, {}), (300, {"p2": 0.0})):
+        clock.move(at - last)
+        last = at
+        db.tick()
+        for pod, value in pods_now.items():
+            db.append({"__name__": "m", "pod": pod}, T0 + at, value)
+    assert [total(db, "m", T0 + at) for at in (0, 299, 300)] == [1.0, 1.0, 0.0]
+
+
 def test_a_native_histogram_of_a_folded_series_is_refused_and_said():
     db = mdb.Database(limits=[mdb.Limit(max_series=1, at_limit="overflow", label="pod")])
     db.append({"__name__": "m", "pod": "a"}, T0, 1)

@@ -5,7 +5,8 @@
 //! So a target is a list of *cells*, a time and what changes there, of which the newest stay in memory: a source that
 //! sends behind another's time changes the cells from there on. Sums are exact, and rounded once.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 
 use hashbrown::{HashMap, HashTable};
 use metricsdb_model::ValueKind;
@@ -51,7 +52,12 @@ struct Source {
     /// When its last sample came, by the clock of `sweep`; `i64::MIN` before the first sweep.
     seen: i64,
     used: bool,
+    /// Whether an entry of its target's `ends` is its own; none is while it doesn't count.
+    queued: bool,
 }
+
+/// When a source ends that stays silent, or before; its slot and generation.
+type End = Reverse<(i64, u32, u32)>;
 
 /// What changes in a target at a time.
 struct Cell {
@@ -71,6 +77,12 @@ struct Target {
     live: i64,
     sources: u32,
     dirty: Option<i64>,
+    /// Whether it is among those that `Folds::changed` looks at next.
+    listed: bool,
+    /// Time of the newest sample of all sources.
+    newest: Option<i64>,
+    /// One of each source that counts, the first on top.
+    ends: BinaryHeap<End>,
 }
 
 impl Target {
@@ -88,7 +100,35 @@ impl Target {
         let live = i64::from(add.is_some()) - i64::from(take.is_some());
         cell.live += live;
         self.live += live;
+        self.touch(time);
+    }
+
+    fn touch(&mut self, time: i64) {
         self.dirty = Some(self.dirty.map_or(time, |dirty| dirty.min(time)));
+    }
+
+    /// Has `Folds::changed` look at it when something changed.
+    fn list(&mut self, id: u32, list: &mut Vec<u32>) {
+        if self.dirty.is_some() && !std::mem::replace(&mut self.listed, true) {
+            list.push(id);
+        }
+    }
+
+    /// Ends its sources that don't count at `time` any more.
+    fn lapse(&mut self, sources: &mut [Source], time: Option<i64>) {
+        let Some(time) = time else { return };
+        while let Some(&Reverse((end, slot, generation))) = self.ends.peek().filter(|end| end.0.0 <= time) {
+            self.ends.pop();
+            let Some(source) = sources.get_mut(slot as usize).filter(|source| source.is(generation)) else {
+                continue;
+            };
+            source.lapse(self, time);
+            source.queued = source.counts();
+            if source.queued {
+                // It has sent meanwhile.
+                self.ends.push(Reverse((source.silent_end(), slot, generation)));
+            }
+        }
     }
 
     /// The value of each cell that changed, newest first.
@@ -104,7 +144,7 @@ impl Target {
 
     fn settle_first(&mut self) {
         if let Some(cell) = self.cells.pop_front() {
-            self.settled = self.settled.into_iter().chain([cell.time]).max();
+            self.settled = self.settled.max(Some(cell.time));
         }
     }
 }
@@ -138,7 +178,8 @@ pub struct Folds {
     free: Vec<u32>,
     by_hash: HashTable<u32>,
     targets: HashMap<u32, Target>,
-    dirty: Vec<u32>,
+    /// Targets that changed.
+    listed: Vec<u32>,
     cells: usize,
     swept: Option<i64>,
     pub samples: u64,
@@ -189,7 +230,8 @@ impl Folds {
             return None;
         }
         let (last, end, seen) = (i64::MIN, i64::MAX, self.now());
-        let source = Source { hash, target, generation: 0, last, value: None, end, seen, used: true };
+        let source =
+            Source { hash, target, generation: 0, last, value: None, end, seen, used: true, queued: false };
         let slot = match self.free.pop() {
             Some(slot) => {
                 let place = self.sources.get_mut(slot as usize)?;
@@ -213,18 +255,23 @@ impl Folds {
         self.swept.unwrap_or(i64::MIN)
     }
 
+    /// Up to where a sample ends the sources that are silent: one whose clock is fast ends nobody.
+    fn until(&self) -> Option<i64> {
+        Some(self.swept.map_or(i64::MAX, |swept| swept.saturating_add(SWEEP_MS)))
+    }
+
     /// Takes a sample of a source. Call `changed` after a batch of them.
     pub fn write(&mut self, id: u64, time: i64, value: f64, duplicates: DuplicatePolicy) -> Taken {
         let (slot, generation, now) = (id as u32, (id >> 32) as u32 & 0x7fff_ffff, self.now());
         let Some(source) = self.sources.get_mut(slot as usize) else { return Taken::Unknown };
-        if !source.used || source.generation != generation {
+        if !source.is(generation) {
             return Taken::Unknown;
         }
         let Some(target) = self.targets.get_mut(&source.target) else { return Taken::Unknown };
         if time < source.last || target.settled.is_some_and(|settled| time <= settled) {
             return Taken::TooOld;
         }
-        let (dirty, cells) = (target.dirty.is_some(), target.cells.len());
+        let cells = target.cells.len();
         source.lapse(target, time);
         if let Some(old) = source.value.filter(|_| source.end != i64::MAX && source.end > time) {
             // It was thought to have ended, and comes late.
@@ -247,9 +294,16 @@ impl Folds {
             target.put(time, source.value, counts);
         }
         (source.last, source.end, source.seen) = (time, i64::MAX, now);
-        if !dirty && target.dirty.is_some() {
-            self.dirty.push(source.target);
+        target.newest = target.newest.max(Some(time));
+        if source.counts() && !source.queued {
+            source.queued = true;
+            target.ends.push(Reverse((source.silent_end(), slot, generation)));
         }
+        if target.ends.peek().is_some_and(|end| end.0.0 <= time) {
+            // Even where it is a marker that changes nothing itself.
+            target.touch(time);
+        }
+        target.list(source.target, &mut self.listed);
         self.cells += target.cells.len() - cells;
         self.samples += 1;
         taken
@@ -258,10 +312,15 @@ impl Folds {
     /// What is to be written of the targets that changed, each in the order of time.
     pub fn changed(&mut self) -> Vec<Folded> {
         let mut out = Vec::new();
+        let until = self.until();
         let [least, most] = TARGET_CELLS;
         let allowed = (CELLS_MAX / self.targets.len().max(1)).clamp(least, most);
-        for id in std::mem::take(&mut self.dirty) {
+        for id in std::mem::take(&mut self.listed) {
             let Some(target) = self.targets.get_mut(&id) else { continue };
+            target.listed = false;
+            let cells = target.cells.len();
+            target.lapse(&mut self.sources, target.newest.min(until));
+            self.cells += target.cells.len() - cells;
             let from = out.len();
             target.changed(|time, value| out.push(Folded { target: id, time, value }));
             out[from..].reverse();
@@ -288,11 +347,17 @@ impl Folds {
                 continue;
             }
             let Some(target) = self.targets.get_mut(&source.target) else { continue };
-            let (dirty, cells) = (target.dirty.is_some(), target.cells.len());
+            let cells = target.cells.len();
             source.lapse(target, i64::MAX);
-            if !dirty && target.dirty.is_some() {
-                self.dirty.push(source.target);
-            }
+            target.list(source.target, &mut self.listed);
+            self.cells += target.cells.len() - cells;
+        }
+        // Those that were ahead of the clock.
+        let until = self.until();
+        for (&id, target) in &mut self.targets {
+            let cells = target.cells.len();
+            target.lapse(&mut self.sources, target.newest.min(until));
+            target.list(id, &mut self.listed);
             self.cells += target.cells.len() - cells;
         }
         self.forget_silent(FORGET_MS);
@@ -308,13 +373,10 @@ impl Folds {
             settled.entry(source.target).and_modify(|time| *time = over.max(*time)).or_insert(over);
         }
         // What ends up to there ends at its own time, before no cell may be put there any more.
-        for source in self.sources.iter_mut().filter(|source| source.used && source.counts()) {
-            let Some(&over) = settled.get(&source.target) else { continue };
-            let Some(target) = self.targets.get_mut(&source.target) else { continue };
-            if target.dirty.is_none() && source.last.saturating_add(LOOKBACK_MS) <= over {
-                self.dirty.push(source.target);
-            }
-            source.lapse(target, over);
+        for (&id, &over) in &settled {
+            let Some(target) = self.targets.get_mut(&id) else { continue };
+            target.lapse(&mut self.sources, Some(over));
+            target.list(id, &mut self.listed);
         }
         for slot in 0..self.sources.len() as u32 {
             if self.sources.get(slot as usize).is_some_and(silent) {
@@ -323,18 +385,20 @@ impl Folds {
         }
         for (id, over) in settled {
             if let Some(target) = self.targets.get_mut(&id) {
-                target.settled = Some(target.settled.map_or(over, |settled| settled.max(over)));
+                target.settled = target.settled.max(Some(over));
+                let sources = &self.sources;
+                let is = |slot: u32, generation| sources.get(slot as usize).is_some_and(|s| s.is(generation));
+                target.ends.retain(|&Reverse((_, slot, generation))| is(slot, generation));
             }
         }
-        let dirty = &self.dirty;
         let mut cells = 0;
-        for (id, target) in &mut self.targets {
-            if target.sources == 0 && !dirty.contains(id) {
+        for target in self.targets.values_mut() {
+            if target.sources == 0 && !target.listed {
                 // Changes that came too late for their time stand behind the end of their source.
                 let last = target.cells.back().map(|cell| cell.time);
-                target.settled = target.settled.into_iter().chain(last).max();
+                target.settled = target.settled.max(last);
             }
-            while !dirty.contains(id)
+            while !target.listed
                 && target.cells.front().is_some_and(|cell| target.settled.is_some_and(|s| cell.time <= s))
             {
                 target.cells.pop_front();
@@ -352,15 +416,14 @@ impl Folds {
             };
             let Some(target) = self.targets.get_mut(&source.target) else { continue };
             if let Some(old) = source.value.filter(|_| source.end == i64::MAX) {
-                if target.dirty.is_none() {
-                    self.dirty.push(source.target);
-                }
                 let cells = target.cells.len();
                 target.put(source.last.saturating_add(1), None, Some(old));
+                target.list(source.target, &mut self.listed);
                 self.cells += target.cells.len() - cells;
             }
             self.forget(slot);
         }
+        self.targets.values_mut().for_each(|target| target.ends = BinaryHeap::new());
     }
 
     fn forget(&mut self, slot: u32) {
@@ -394,7 +457,7 @@ impl Folds {
     pub fn bytes(&self) -> usize {
         heap::vector(&self.sources)
             + heap::vector(&self.free)
-            + heap::vector(&self.dirty)
+            + heap::vector(&self.listed)
             + heap::table(&self.by_hash)
             + heap::map::<u32, Target>(self.targets.capacity())
             + self.targets.values().map(Target::bytes).sum::<usize>()
@@ -402,14 +465,24 @@ impl Folds {
 }
 
 impl Source {
-    /// Ends the value where it doesn't count at `time` any more.
+    /// Whether this is the one that had its place in that generation.
+    fn is(&self, generation: u32) -> bool {
+        self.used && self.generation == generation
+    }
+
     /// Whether its newest sample counts for as long as none follows.
     fn counts(&self) -> bool {
         self.value.is_some() && self.end == i64::MAX
     }
 
+    /// Where its newest sample stops to count when none follows.
+    fn silent_end(&self) -> i64 {
+        self.last.saturating_add(LOOKBACK_MS)
+    }
+
+    /// Ends the value where it doesn't count at `time` any more.
     fn lapse(&mut self, target: &mut Target, time: i64) {
-        let end = self.last.saturating_add(LOOKBACK_MS);
+        let end = self.silent_end();
         if let Some(old) = self.value.filter(|_| self.end == i64::MAX && end <= time) {
             target.put(end, None, Some(old));
             self.end = end;
@@ -420,6 +493,7 @@ impl Source {
 impl Target {
     fn bytes(&self) -> usize {
         heap::allocated(self.cells.capacity() * size_of::<Cell>())
+            + heap::allocated(self.ends.capacity() * size_of::<End>())
             + self.total.bytes()
             + self.cells.iter().map(|cell| cell.change.bytes()).sum::<usize>()
     }

@@ -15,6 +15,10 @@ struct Model {
 }
 
 impl Model {
+    fn has(&self, time: i64) -> bool {
+        self.sent.values().any(|samples| samples.contains_key(&time))
+    }
+
     /// The sum of the newest sample of each source, `None` where none counts.
     fn sum(&self, at: i64) -> Option<f64> {
         let newest = |samples: &BTreeMap<i64, f64>| {
@@ -67,6 +71,12 @@ fn compare(samples: &[(u8, i64, f64)], sweep_every: usize, pace_ms: i64) {
         }
         if i % 3 == 2 {
             written.take(&mut folds);
+            // Nobody waits for a sweep: up to the newest sample, unless that is ahead of the clock, all is as it will be.
+            let until = folds.swept.map_or(i64::MAX, |swept| swept + SWEEP_MS);
+            let newest = times.iter().copied().filter(|t| model.has(*t)).max();
+            for &at in times.iter().filter(|&&at| Some(at) <= newest && at <= until) {
+                assert_eq!(written.at(at), model.sum(at), "at {at} before a sweep, of {:?}", written.0);
+            }
         }
         now += pace_ms;
         if i % sweep_every == sweep_every - 1 {
@@ -140,6 +150,50 @@ fn values_at_one_time_add_up_within_a_batch_and_across_batches() {
     assert_eq!(send(0, 2000, 10.0, true)[&2000], 17.0);
     let all = send(1, 1500, 20.0, true);
     assert_eq!(all, BTreeMap::from([(1000, 8.0), (1500, 26.0), (2000, 35.0)]));
+}
+
+#[test]
+fn a_silent_source_ends_in_the_sums_of_others_before_the_next_sweep() {
+    let (mut folds, mut written) = (Folds::new(1), Written::default());
+    folds.sweep(304_000);
+    for (source, time, value) in [(0, 5_000, 1.0), (1, 305_000, 0.0)] {
+        let id = id(&mut folds, source);
+        folds.write(id, time, value, DuplicatePolicy::Last);
+        written.take(&mut folds);
+    }
+    assert_eq!((written.at(304_999), written.at(305_000)), (Some(1.0), Some(0.0)));
+}
+
+#[test]
+fn a_sender_whose_clock_is_fast_ends_nobody() {
+    let (mut folds, mut written) = (Folds::new(1), Written::default());
+    folds.sweep(10_000);
+    let (fast, other) = (id(&mut folds, 0), id(&mut folds, 1));
+    for step in 0..100 {
+        folds.write(other, 10_000 + step, 1.0, DuplicatePolicy::Last);
+        folds.write(fast, 3_600_000 + step, 2.0, DuplicatePolicy::Last);
+        written.take(&mut folds);
+    }
+    // A cell for each sample, and none for ends that were taken back.
+    assert_eq!((folds.cells, written.at(10_099)), (200, Some(1.0)));
+}
+
+#[test]
+fn ends_are_no_more_than_the_sources_that_are_there() {
+    let mut folds = Folds::new(1);
+    for round in 0..20i64 {
+        let now = round * 2 * FORGET_MS;
+        folds.sweep(now);
+        folds.changed();
+        folds.sweep(now + FORGET_MS);
+        let id = id(&mut folds, round as u8);
+        // All at one time, so that nothing ends by the time of a later one.
+        folds.write(id, now.min(1000) + round, 1.0, DuplicatePolicy::Last);
+        folds.changed();
+        assert!(folds.targets[&TARGET].ends.len() <= 2, "{round}");
+    }
+    folds.release();
+    assert!(folds.targets[&TARGET].ends.is_empty());
 }
 
 #[test]
