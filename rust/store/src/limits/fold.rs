@@ -117,7 +117,7 @@ impl Target {
     /// Ends its sources that don't count at `time` any more.
     fn lapse(&mut self, sources: &mut [Source], time: Option<i64>) {
         let Some(time) = time else { return };
-        while let Some(&Reverse((end, slot, generation))) = self.ends.peek().filter(|end| end.0.0 <= time) {
+        while let Some(&Reverse((_, slot, generation))) = self.ends.peek().filter(|end| end.0.0 <= time) {
             self.ends.pop();
             let Some(source) = sources.get_mut(slot as usize).filter(|source| source.is(generation)) else {
                 continue;

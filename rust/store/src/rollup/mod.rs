@@ -312,17 +312,20 @@ impl LevelSeries {
         let every = self.every;
         let touched = blocks_of(&self.blocks, Block::first, every, (after, until));
         let (mut all, mut sketched) = (Vec::new(), Vec::new());
-        for block in self.blocks.get(touched.clone()).unwrap_or(&[]) {
-            block.decode_with_sketches(&mut all, &mut sketched)?;
+        let (mut new, mut rest) = (new, sketches);
+        if !touched.is_empty() {
+            for block in self.blocks.get(touched.clone()).unwrap_or(&[]) {
+                block.decode_with_sketches(&mut all, &mut sketched)?;
+            }
+            let begin = all.partition_point(|r: &Record| r.end <= after);
+            let end = all.partition_point(|r| r.end <= until);
+            all.splice(begin..end, new.iter().copied());
+            let begin = sketched.partition_point(|s: &Sketched| s.0 <= after);
+            let end = sketched.partition_point(|s| s.0 <= until);
+            sketched.splice(begin..end, rest.iter().cloned());
+            (new, rest) = (&all, &sketched);
         }
-        let begin = all.partition_point(|r: &Record| r.end <= after);
-        let end = all.partition_point(|r| r.end <= until);
-        all.splice(begin..end, new.iter().copied());
-        let begin = sketched.partition_point(|s: &Sketched| s.0 <= after);
-        let end = sketched.partition_point(|s| s.0 <= until);
-        sketched.splice(begin..end, sketches.iter().cloned());
-        let mut rest = &sketched[..];
-        let blocks = all.chunk_by(|a, b| number_of(a.end, every) == number_of(b.end, every));
+        let blocks = new.chunk_by(|a, b| number_of(a.end, every) == number_of(b.end, every));
         let make = |records: &[Record]| {
             let last = records.last()?.end;
             let (own, later) = rest.split_at(rest.partition_point(|s| s.0 <= last));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use metricsdb_model::{Budget, HistogramSamples, Labels, Predicate, Result, Samples, TimeRange};
 
+use super::block::BLOCK_BUCKETS;
 use super::kept;
 use super::kind::Kind;
 use super::native::Folded;
@@ -426,28 +427,39 @@ impl Shard {
         let mut picked: Vec<Survivors> = Vec::new();
         for &(after, until) in spans {
             samples.clear();
-            records.clear();
             self.read_raw(row, TimeRange::new(after.saturating_add(1), until), &mut samples)?;
-            records_of(&samples.timestamps, &samples.values, every, until, &mut records);
-            if let Some(keeping) = &keeping {
-                let mut before = Samples::default();
-                if counter {
-                    let from = after.saturating_sub(every * KEPT_BUCKETS).max(raw_from);
-                    self.read_raw(row, TimeRange::new(from.saturating_add(1), after), &mut before)?;
-                    before.drop_stale(0);
+            done.samples += samples.timestamps.iter().rev().take_while(|&&t| t > made).count() as u64;
+            let (mut from, mut after) = (0, after);
+            while after < until {
+                let rest = samples.timestamps.get(from..).unwrap_or(&[]);
+                // Block by block, as records stay in the cache; samples that survive are chosen from all.
+                let to = match rest.first() {
+                    Some(&first) if keeping.is_none() => end_of(first, every * BLOCK_BUCKETS).min(until),
+                    _ => until,
+                };
+                let piece = from..from + rest.partition_point(|&t| t <= to);
+                from = piece.end;
+                let times = samples.timestamps.get(piece.clone()).unwrap_or(&[]);
+                let values = samples.values.get(piece).unwrap_or(&[]);
+                records.clear();
+                records_of(times, values, every, to, &mut records);
+                if let Some(keeping) = &keeping {
+                    let mut before = Samples::default();
+                    if counter {
+                        let from = after.saturating_sub(every * KEPT_BUCKETS).max(raw_from);
+                        self.read_raw(row, TimeRange::new(from.saturating_add(1), after), &mut before)?;
+                        before.drop_stale(0);
+                    }
+                    let before = before.values.last().copied();
+                    let kept = survivors(counter, keeping, before, &samples, every, &mut records)?;
+                    picked.push(((after, until), kept));
                 }
-                let before = before.values.last().copied();
-                let kept = survivors(counter, keeping, before, &samples, every, &mut records)?;
-                picked.push(((after, until), kept));
-            }
-            let sketches = sketches::beside(&records, &samples, beside);
-            level.replace((after, until), &records, &sketches, counter, &self.shared_columns)?;
-            if until > made {
-                level.until = until;
-                let new = samples.timestamps.partition_point(|&t| t <= made);
-                done.samples += (samples.len() - new) as u64;
+                let sketches = sketches::beside(&records, times, values, beside);
+                level.replace((after, to), &records, &sketches, counter, &self.shared_columns)?;
                 done.records += records.iter().filter(|r| r.end > made).count() as u64;
+                after = to;
             }
+            level.until = level.until.max(until);
         }
         for (span, kept) in picked {
             done.kept += kept.len() as u64;

@@ -1,6 +1,6 @@
 //! Sketches beside records: quantiles within one percent of the samples of whole buckets.
 
-use metricsdb_model::{Result, Samples, Sketch};
+use metricsdb_model::{Result, Sketch};
 
 use super::block::rounded;
 use super::record::{Record, end_of};
@@ -200,15 +200,15 @@ pub fn coarser(
 
 /// What is to stand beside the records of some samples: states where there are few values, else a sketch; where the values are
 /// one, neither is needed.
-pub fn beside(records: &[Record], samples: &Samples, wants: Beside) -> Vec<Sketched> {
+pub fn beside(records: &[Record], times: &[i64], values: &[f64], wants: Beside) -> Vec<Sketched> {
     let mut out = Vec::new();
     if !wants.any() {
         return out;
     }
     for record in records {
-        let from = samples.timestamps.partition_point(|&t| t < record.first.0);
-        let to = samples.timestamps.partition_point(|&t| t <= record.last.0).max(from);
-        let (times, values) = (samples.timestamps.get(from..to), samples.values.get(from..to));
+        let from = times.partition_point(|&t| t < record.first.0);
+        let to = times.partition_point(|&t| t <= record.last.0).max(from);
+        let (times, values) = (times.get(from..to), values.get(from..to));
         let (times, values) = (times.unwrap_or(&[]), values.unwrap_or(&[]));
         if wants.states
             && !states::is_constant(record)
