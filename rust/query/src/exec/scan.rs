@@ -29,6 +29,8 @@ use crate::histogram::{PointsFn, ReadsRecords};
 /// Work of one row between two looks at the budget: a window counts for its samples, and for this many more.
 const WORK_PER_CHECK: usize = 1 << 18;
 const WORK_OF_WINDOW: usize = 1 << 8;
+/// Windows without common samples between two looks at the budget.
+const WINDOWS_APART: usize = 1 << 10;
 
 /// Changes the numbers of a row in place; leaves `ABSENT` as it is.
 pub(crate) type NumberMap<'a> = Box<dyn Fn(&mut [f64]) + Send + Sync + 'a>;
@@ -681,9 +683,17 @@ impl WindowLeaf<'_> {
             return Ok(());
         }
         let ts = &samples.timestamps[..];
+        let seen = places.find(ts, &self.looks, self.range, out.len());
+        if self.looks.step >= self.range && self.sliding.is_extreme() {
+            for (seen, out) in seen.chunks(WINDOWS_APART).zip(out.chunks_mut(WINDOWS_APART)) {
+                budget.check()?;
+                let windows = seen.iter().map(|seen| seen.low..seen.high);
+                self.sliding.fill_extremes(&samples.values, windows, ABSENT, out);
+            }
+            return Ok(());
+        }
         let mut windows = Windows::new(self.kernel, self.sliding, ts, &samples.values, starts);
         let mut work = 0;
-        let seen = places.find(ts, &self.looks, self.range, out.len());
         for (i, (slot, seen)) in out.iter_mut().zip(seen).enumerate() {
             // A window may hold years: a row of them can take long.
             work += seen.len() + WORK_OF_WINDOW;

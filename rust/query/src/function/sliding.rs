@@ -24,6 +24,50 @@ pub enum Sliding {
     Max,
 }
 
+impl Sliding {
+    /// Whether it is one that `fill_extremes` knows.
+    pub fn is_extreme(self) -> bool {
+        matches!(self, Sliding::Min | Sliding::Max)
+    }
+
+    /// Fills in the smallest or largest value of windows that share no samples, `absent` for those without any.
+    pub fn fill_extremes(
+        self,
+        values: &[f64],
+        windows: impl Iterator<Item = Range<usize>>,
+        absent: f64,
+        out: &mut [f64],
+    ) {
+        match self {
+            Sliding::Min => fill_extremes(values, windows, absent, out, |v, best| v < best),
+            _ => fill_extremes(values, windows, absent, out, |v, best| v > best),
+        }
+    }
+}
+
+#[inline(always)]
+fn fill_extremes(
+    values: &[f64],
+    windows: impl Iterator<Item = Range<usize>>,
+    absent: f64,
+    out: &mut [f64],
+    is_better: impl Fn(f64, f64) -> bool,
+) {
+    for (slot, window) in out.iter_mut().zip(windows) {
+        *slot = match values.get(window) {
+            // A number is compared without a branch.
+            Some([first, rest @ ..]) if !first.is_nan() => {
+                rest.iter().fold(*first, |best, &v| if is_better(v, best) { v } else { best })
+            }
+            Some([first, rest @ ..]) => {
+                let better = |best: f64, v| if best.is_nan() || is_better(v, best) { v } else { best };
+                rest.iter().fold(*first, |best, &v| better(best, v))
+            }
+            _ => absent,
+        };
+    }
+}
+
 /// One series, its staleness markers taken out, prepared for one function.
 pub struct Windows<'a> {
     timestamps: &'a [i64],
@@ -115,19 +159,8 @@ impl<'a> Windows<'a> {
                 (self.each)(&w)
             }
             State::Extreme { sign, before, best } => {
-                let apart = (1..=samples.start).contains(&before.end);
                 let known =
                     before.start <= samples.start && samples.contains(best) && before.end <= samples.end;
-                if apart {
-                    // Windows that share no samples need no place of the best; numbers are compared without a branch.
-                    let (&first, rest) = values.split_first()?;
-                    if !first.is_nan() {
-                        let signed = rest.iter().map(|v| v * *sign);
-                        let top = signed.fold(first * *sign, |top, v| if v > top { v } else { top });
-                        (*before, *best) = (samples, usize::MAX);
-                        return Some(top * *sign);
-                    }
-                }
                 let from = if known && before.end > *best { before.end } else { samples.start };
                 if from == samples.start {
                     *best = from;
@@ -249,6 +282,7 @@ mod tests {
         let Kernel::Window(each) = function.kernel else { return };
         let timestamps: Vec<i64> = (0..values.len() as i64).map(|i| i * 1000).collect();
         let mut windows = Windows::new(each, function.sliding, &timestamps, values, starts);
+        let (mut all, mut seen) = (Vec::new(), Vec::new());
         for start in (0..values.len()).step_by(step) {
             let samples = start..(start + length).min(values.len());
             let bounds = Window {
@@ -268,6 +302,13 @@ mod tests {
             };
             let (fast, slow) = (windows.eval(samples.clone(), &bounds), each(&w));
             assert!(same(fast, slow), "{} over {samples:?}: {fast:?} {slow:?}", function.name);
+            all.push(slow);
+            seen.push(samples);
+        }
+        if step >= length && function.sliding.is_extreme() {
+            let mut apart = vec![0.0; all.len()];
+            function.sliding.fill_extremes(values, seen.into_iter(), -1.0, &mut apart);
+            assert!(all.iter().zip(&apart).all(|(slow, apart)| same(*slow, Some(*apart))), "{values:?}");
         }
     }
 

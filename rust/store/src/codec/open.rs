@@ -12,6 +12,7 @@ use metricsdb_model::{Result, Samples, TimeRange, ValueKind};
 
 use super::bits::{BitReader, Code, mask, width, zigzag};
 use super::decimal;
+use super::simd::{Kernel, Simd, dispatch};
 use super::timestamps::extend_regular;
 use parameters::{Parameters, Recent};
 use read::{Block, Reader};
@@ -320,23 +321,12 @@ fn within(
     state: &OpenState,
     buf: &[u8],
     range: TimeRange,
-    mut sink: impl FnMut(&Block, usize, usize),
+    sink: impl FnMut(&Block, usize, usize),
 ) -> Result<(i64, usize)> {
     if range.is_empty() || state.is_empty() || range.start > state.last_time {
         return Ok((0, 0));
     }
-    each(state, buf, |block| {
-        let times = block.times();
-        let is_within = |time: Option<&i64>| time.is_some_and(|&t| range.contains(t));
-        if is_within(times.first()) && is_within(times.last()) {
-            sink(block, 0, times.len());
-            return true;
-        }
-        let from = times.partition_point(|&t| t < range.start);
-        let to = times.partition_point(|&t| t <= range.end);
-        sink(block, from, to.max(from));
-        to == times.len()
-    })?;
+    dispatch(Within { state, buf, range, sink })?;
     let (start, step) = (state.run_start(), state.parameters.step().max(1));
     if state.run == 0 || start > range.end {
         return Ok((0, 0));
@@ -345,6 +335,34 @@ fn within(
     let from = if range.start <= start { 0 } else { after(range.start).div_ceil(step) };
     let to = (after(range.end.min(state.last_time)) / step + 1).max(from);
     Ok((start.wrapping_add(step.wrapping_mul(from) as i64), (to - from) as usize))
+}
+
+struct Within<'a, F> {
+    state: &'a OpenState,
+    buf: &'a [u8],
+    range: TimeRange,
+    sink: F,
+}
+
+impl<F: FnMut(&Block, usize, usize)> Kernel for Within<'_, F> {
+    type Output = Result<()>;
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, _: S) -> Result<()> {
+        let range = self.range;
+        each(self.state, self.buf, |block| {
+            let times = block.times();
+            let is_within = |time: Option<&i64>| time.is_some_and(|&t| range.contains(t));
+            if is_within(times.first()) && is_within(times.last()) {
+                (self.sink)(block, 0, times.len());
+                return true;
+            }
+            let from = times.partition_point(|&t| t < range.start);
+            let to = times.partition_point(|&t| t <= range.end);
+            (self.sink)(block, from, to.max(from));
+            to == times.len()
+        })
+    }
 }
 
 /// Hands the samples that are written to `sink`, a few at once, until it says false.

@@ -47,6 +47,7 @@ pub struct Reader<'a> {
     pub block: Block,
 }
 
+#[cold]
 fn broken(what: &str) -> Error {
     Error::corruption("open chunk", 0, what.to_owned())
 }
@@ -85,6 +86,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Goes on to the samples that follow; false behind the last.
+    #[inline(always)]
     pub fn advance(&mut self) -> Result<bool> {
         self.block.len = 0;
         while self.left > 0 && self.block.len == 0 {
@@ -168,15 +170,22 @@ impl<'a> Reader<'a> {
         let mut codes = [0; FRAME];
         let codes = codes_at(self.buf, self.r.position(), total, FRAME.min(self.left), &mut codes);
         let escape = mask(w);
-        let n = codes.iter().position(|code| code & escape == escape).unwrap_or(codes.len());
+        let is_escape = |code: &u64| code & escape == escape;
+        let n = match codes.iter().fold(false, |any, code| any | is_escape(code)) {
+            true => codes.iter().position(is_escape).unwrap_or(codes.len()),
+            false => codes.len(),
+        };
         self.r.skip(n as u32 * total + if n < codes.len() { w } else { 0 });
         let codes = &codes[..n];
-        let mut m = self.m;
         for (bits, code) in self.block.bits.iter_mut().zip(codes) {
-            m = m.wrapping_add(self.parameters.delta_of(code & escape));
-            *bits = m as u64;
+            *bits = self.parameters.delta_of(code & escape) as u64;
         }
-        self.m = m;
+        let mut m = self.m as u64;
+        for bits in &mut self.block.bits[..n] {
+            m = m.wrapping_add(*bits);
+            *bits = m;
+        }
+        self.m = m as i64;
         if mode < RAW {
             let power = decimal::power(mode & 15);
             let bits = &mut self.block.bits[..n];
@@ -258,22 +267,41 @@ pub fn codes_at<'a>(
     n: usize,
     codes: &'a mut [u64; FRAME],
 ) -> &'a [u64] {
-    let keep = mask(total);
-    let mut at = start;
     let codes = &mut codes[..n];
-    if total <= 57 {
-        for code in codes.iter_mut() {
-            *code = load64(buf, at >> 3) >> (at & 7) & keep;
-            at += total as usize;
-        }
-    } else {
-        for code in codes.iter_mut() {
-            let (low, high) = (load64(buf, at >> 3), load64(buf, (at >> 3) + 8));
-            *code = (u128::from(low) | u128::from(high) << 64).wrapping_shr(at as u32 & 7) as u64 & keep;
-            at += total as usize;
+    // 57 of the bits that are loaded at once are sure, wherever in a byte the first one is.
+    match total {
+        0..=7 => unpack::<8>(buf, start, total, codes),
+        8..=14 => unpack::<4>(buf, start, total, codes),
+        15..=28 => unpack::<2>(buf, start, total, codes),
+        29..=57 => unpack::<1>(buf, start, total, codes),
+        _ => {
+            for (i, code) in codes.iter_mut().enumerate() {
+                let at = start + i * total as usize;
+                let (low, high) = (load64(buf, at >> 3), load64(buf, (at >> 3) + 8));
+                let word = u128::from(low) | u128::from(high) << 64;
+                *code = word.wrapping_shr(at as u32 & 7) as u64 & mask(total);
+            }
         }
     }
     codes
+}
+
+/// Codes of which 57 bits have `AT_ONCE`.
+#[inline(always)]
+fn unpack<const AT_ONCE: usize>(buf: &[u8], start: usize, total: u32, codes: &mut [u64]) {
+    let (keep, mut at) = (mask(total), start);
+    let (all, rest) = codes.as_chunks_mut::<AT_ONCE>();
+    for codes in all {
+        let word = load64(buf, at >> 3) >> (at & 7);
+        for (i, code) in codes.iter_mut().enumerate() {
+            *code = word >> (i as u32 * total) & keep;
+        }
+        at += AT_ONCE * total as usize;
+    }
+    let word = load64(buf, at >> 3) >> (at & 7);
+    for (i, code) in rest.iter_mut().enumerate() {
+        *code = word >> (i as u32 * total) & keep;
+    }
 }
 
 /// A number behind its width; `None` for one of more than 64 bits.
