@@ -7,7 +7,7 @@ import signal
 import statistics
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from time import perf_counter
 
 import numpy as np
@@ -296,23 +296,16 @@ def test_waiting_has_an_end() -> None:
 
 def test_those_that_wait_get_their_turn_in_order() -> None:
     db = long_series(mdb.Database(max_samples=2**62, batch_concurrency=1))
-    done: list[str] = []
-
-    def ask(name: str) -> None:
-        db.query(f'label_replace(vector(1), "x", "{name}", "", "")', priority="batch")
-        done.append(name)
-
-    with running(db, ENDLESS, "batch"):
-        threads = []
-        for name in "abc":
-            threads.append(threading.Thread(target=ask, args=(name,)))
-            threads[-1].start()
-            while db.queries().height < 1 + len(threads):
-                pass
-        db.kill(db.queries()["id"][0])
-        for thread in threads:
-            thread.join()
-    assert sorted(done) == ["a", "b", "c"]
+    exprs = [f"{ENDLESS} + {i}" for i in range(6)]
+    with ExitStack() as waiting:
+        for expr in exprs:  # each is in line before the next one asks
+            waiting.enter_context(running(db, expr, "batch"))
+        turns = []
+        while len(turns) < len(exprs):
+            for id, expr in db.queries().filter(pl.col("state") == "running").select("id", "expr").iter_rows():
+                if db.kill(id) and expr not in turns:
+                    turns.append(expr)
+    assert turns == exprs
 
 
 def test_a_class_that_is_none_is_refused() -> None:
