@@ -1,7 +1,5 @@
 //! Freeing what a query held: its items' memory lies all over, and who stopped the query should not wait for it.
 
-use std::sync::OnceLock;
-use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 /// More items are freed by a thread of their own.
@@ -13,25 +11,17 @@ pub struct Freed<T: Send + 'static>(pub Vec<T>);
 
 impl<T: Send + 'static> Drop for Freed<T> {
     fn drop(&mut self) {
-        static THREAD: OnceLock<Sender<Box<dyn Send>>> = OnceLock::new();
         if self.0.len() > FREED_BY_THREAD {
-            // What can't be sent is freed here.
-            let _ = THREAD.get_or_init(start).send(Box::new(std::mem::take(&mut self.0)));
+            let items = std::mem::take(&mut self.0);
+            // A new one each time: a forked child has none of its parent's. Where none begins, they are freed here.
+            let _ = thread::Builder::new().name("metricsdb-free".to_owned()).spawn(move || drop(items));
         }
     }
 }
 
-fn start() -> Sender<Box<dyn Send>> {
-    let (sender, all) = channel();
-    // Where no thread begins, `all` ends, and nothing can be sent.
-    let _ = thread::Builder::new()
-        .name("metricsdb-free".to_owned())
-        .spawn(move || all.into_iter().for_each(drop));
-    sender
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{Sender, channel};
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
