@@ -79,14 +79,17 @@ pub(crate) fn with_scalar<'a>(
         (Some(_), _) if op == BinaryOp::Add => each(numbers, |v, s| v + s),
         (Some(_), _) if op == BinaryOp::Sub => each(numbers, |v, s| v - s),
         (Some(f), _) => each(numbers, f),
-        (None, Some(f)) => {
-            let test = move |v, s| if swapped { f(s, v) } else { f(v, s) };
-            if return_bool {
-                each(numbers, move |v, s| f64::from(test(v, s)))
-            } else {
-                each(numbers, move |v, s| if test(v, s) { v } else { ABSENT })
-            }
+        (None, Some(f)) if return_bool => {
+            each(numbers, move |v, s| f64::from(if swapped { f(s, v) } else { f(v, s) }))
         }
+        (None, Some(_)) => match (op, swapped) {
+            (BinaryOp::Greater, false) | (BinaryOp::Less, true) => filter(numbers, |v, s| v > s),
+            (BinaryOp::Less, false) | (BinaryOp::Greater, true) => filter(numbers, |v, s| v < s),
+            (BinaryOp::GreaterEqual, false) | (BinaryOp::LessEqual, true) => filter(numbers, |v, s| v >= s),
+            (BinaryOp::LessEqual, false) | (BinaryOp::GreaterEqual, true) => filter(numbers, |v, s| v <= s),
+            (BinaryOp::Equal, _) => filter(numbers, |v, s| v == s),
+            _ => filter(numbers, |v, s| v != s),
+        },
         (None, None) => each(numbers, move |v, s| {
             operate(op, Sample::Number(v), Sample::Number(s), &remarks);
             ABSENT
@@ -110,6 +113,15 @@ fn each<'a>(scalar: Arc<Vec<f64>>, f: impl Fn(f64, f64) -> f64 + Send + Sync + '
             if present(*v) {
                 *v = f(*v, s);
             }
+        }
+    })
+}
+
+/// What is absent stays so whether it is kept or not.
+fn filter<'a>(scalar: Arc<Vec<f64>>, keeps: impl Fn(f64, f64) -> bool + Send + Sync + 'a) -> RowMap<'a> {
+    RowMap::of_numbers(move |row| {
+        for (v, &s) in row.iter_mut().zip(&*scalar) {
+            *v = if keeps(*v, s) { *v } else { ABSENT };
         }
     })
 }
