@@ -226,7 +226,7 @@ class Hostile:
         ]:
             if said != counted:
                 self.broken.append(f"{said} {name} were refused, {counted} counted")
-        # The first series of its metric, and the sum of the others; of a batch that was taken in part nobody knows which.
+        # The first series of its metric, and the sum of the others; of a batch taken in part nobody knows which.
         least = self.seen["accepted"] + 2 * self.seen["folds"]
         most = least + 2 * self.seen["folds_in_part"]
         if not least <= stats["samples"] + stats["evicted_samples"] <= most:

@@ -302,8 +302,9 @@ def test_those_that_wait_get_their_turn_in_order() -> None:
             waiting.enter_context(running(db, expr, "batch"))
         turns = []
         while len(turns) < len(exprs):
-            for id, expr in db.queries().filter(pl.col("state") == "running").select("id", "expr").iter_rows():
-                if db.kill(id) and expr not in turns:
+            for row in db.queries().filter(pl.col("state") == "running").iter_rows(named=True):
+                expr = row["expr"]
+                if db.kill(row["id"]) and expr not in turns:
                     turns.append(expr)
     assert turns == exprs
 
