@@ -208,15 +208,16 @@ impl<'a> Evaluator<'a> {
     ) -> Result<(Block<'a>, Freed<Histogram>)> {
         let block = self.with_hints(Hints::Whole, || self.block(arg, grid))?;
         let groups = block.labels.group(&Grouping::Without(vec![BUCKET_LABEL.to_owned()]), self.budget)?;
+        let (mut sets, group_of) = (Freed(groups.labels), groups.of);
         let bounds = block.labels.group(&Grouping::By(vec![BUCKET_LABEL.to_owned()]), self.budget)?;
+        let (bounds, bound_of) = (Freed(bounds.labels), bounds.of);
         let upper = |(i, labels): (usize, &Labels)| {
             self.budget.check_at(i).map(|()| parse_le(labels.value(BUCKET_LABEL)))
         };
-        let uppers = bounds.labels.iter().enumerate().map(upper).collect::<Result<Vec<Option<f64>>>>()?;
+        let uppers = bounds.0.iter().enumerate().map(upper).collect::<Result<Vec<Option<f64>>>>()?;
         let new = |labels| Histogram { labels, rows: Vec::new(), natives: Vec::new() };
         let mut apart: HashMap<Labels, usize> = HashMap::new();
         let histogram_bytes = 2 * (size_of::<Histogram>() + grid.steps * size_of::<f64>() + 64);
-        let mut sets = Freed(groups.labels);
         self.budget.hold(sets.0.len() * histogram_bytes + block.len() * 2 * size_of::<(usize, f64)>())?;
         let mut all = Freed(Vec::with_capacity(sets.0.len()));
         let histograms = &mut all.0;
@@ -226,9 +227,9 @@ impl<'a> Evaluator<'a> {
         }
         for row in 0..block.len() {
             self.budget.check()?;
-            let (at, bound) = (groups.of[row] as usize, bounds.of[row] as usize);
+            let (at, bound) = (group_of[row] as usize, bound_of[row] as usize);
             if !block.cells.row(row).is_empty() {
-                let labelled = !bounds.labels[bound].is_empty();
+                let labelled = !bounds.0[bound].is_empty();
                 let to = if labelled {
                     self.budget.hold(histogram_bytes)?;
                     *apart.entry(block.labels.get(row)).or_insert_with_key(|labels| {
@@ -246,7 +247,7 @@ impl<'a> Evaluator<'a> {
             match uppers[bound] {
                 Some(upper) => histograms[at].rows.push((row, upper)),
                 None => {
-                    let le = bounds.labels[bound].value(BUCKET_LABEL);
+                    let le = bounds.0[bound].value(BUCKET_LABEL);
                     self.notes.bad_bucket_label(le, histograms[at].labels.metric_name(), arg.span);
                 }
             }
