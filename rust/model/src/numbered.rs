@@ -6,7 +6,7 @@ use hashbrown::HashTable;
 
 use crate::{Freed, Labels};
 
-/// Each label set once. What stands in it is freed by the pool, and a table that grows hashes no text again.
+/// Each label set once. What stands in it is freed as `Freed` is, and a table that grows hashes no text again.
 pub struct Numbered {
     /// Hash and number.
     table: HashTable<(u64, u32)>,

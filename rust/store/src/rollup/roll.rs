@@ -428,7 +428,8 @@ impl Shard {
         for &(after, until) in spans {
             samples.clear();
             self.read_raw(row, TimeRange::new(after.saturating_add(1), until), &mut samples)?;
-            done.samples += samples.timestamps.iter().rev().take_while(|&&t| t > made).count() as u64;
+            let known = samples.timestamps.partition_point(|&t| t <= made);
+            done.samples += (samples.len() - known) as u64;
             let (mut from, mut after) = (0, after);
             while after < until {
                 let rest = samples.timestamps.get(from..).unwrap_or(&[]);
