@@ -128,6 +128,44 @@ def test_a_refused_series_leaves_nothing_and_its_neighbours_are_taken():
     assert after["refused_new_series"] == 100
 
 
+def folding(limits: list[mdb.Limit]) -> tuple[mdb.Database, Writer]:
+    db, refs = small(evict="never", limits=limits)
+    return db, Writer(db, refs)
+
+
+def pods(numbers: range, value: int) -> bytes:
+    return b"".join(b'f{pod="%d"} %d %d\n' % (i, value, (T0 - 50 + value) * 1000) for i in numbers)
+
+
+def test_a_series_that_is_folded_already_is_taken_while_new_ones_are_refused():
+    db, writer = folding([mdb.Limit(selector="f", max_series=1, at_limit="overflow", label="pod")])
+    assert db.ingest(pods(range(10), 1), format="prometheus").accepted == 10
+    writer.fill(lambda held: held >= steps(db)["new_series"][0])
+    before = stats(db)
+    report = db.ingest(pods(range(15), 2), format="prometheus")
+    assert (report.accepted, report.rejected["memory_limit"].count) == (10, 5), "sums go on; none is added to them"
+    assert db.query("sum(f)", T0 - 48, priority="alert")["value"].item() == 20
+    after = stats(db)
+    for name in ("symbols", "series", "folded_series"):
+        assert after[name] == before[name]
+    assert after["refused_new_series"] == 5
+    assert db.limits.list()["series"].to_list() == [2], "what was refused is not counted"
+    db._native.check()
+
+
+def test_samples_of_folded_series_are_refused_where_all_samples_are():
+    db, writer = folding([mdb.Limit(selector="f", max_series=1, at_limit="overflow", label="pod")])
+    db.ingest(pods(range(5), 1), format="prometheus")
+    refs = db.register([{"__name__": "f", "pod": str(i)} for i in range(1, 5)])
+    with pytest.raises(mdb.MemoryLimit):
+        writer.fill(lambda _: False)
+    before = stats(db)["refused_samples"]
+    with pytest.raises(mdb.MemoryLimit, match="try again"):
+        db.append_batch(refs, T0 - 40, [7.0] * 4)
+    assert stats(db)["refused_samples"] == before + 4
+    assert db.query("sum(f)", T0 - 39, priority="alert")["value"].item() == 5, "a sum of what was accepted"
+
+
 def test_alerts_see_their_series_while_those_of_low_importance_are_refused():
     db, refs, low = with_low(idle_cpu=0)
     db.alerts.install("ALERT TooMuch WHEN max(m) > 2")

@@ -111,14 +111,15 @@ pub(crate) fn runs(sealed: &Sealed, before: i64) -> Vec<Run> {
 
 impl Database {
     /// Re-encodes sealed chunks whose samples are all before the time `before` (ms), going on where the last
-    /// call ended, until about `samples_max` samples are done or all series were looked at. A writer waits for
-    /// the swap of a pointer at most. Errors: what `budget` says.
+    /// call ended, until about `samples_max` samples are done or all series were looked at; a look counts as a
+    /// sample. A writer waits for the swap of a pointer at most. Errors: what `budget` says.
     pub fn densify(&self, before: i64, samples_max: u64, budget: &Budget) -> Result<Densified> {
         let _inside = self.inside();
         let mut done = Densified::default();
-        let mut round = self.densify_at.lock();
-        while done.samples < samples_max {
+        let (mut round, mut looked) = (self.densify_at.lock(), 0u64);
+        while done.samples.saturating_add(looked) < samples_max {
             budget.check()?;
+            looked += 1;
             let (number, row) = place_of(round.next);
             let sealed = match self.shard(number).series.sealed.get(row) {
                 Some(sealed) => sealed.clone(),

@@ -226,7 +226,7 @@ impl Database {
             return match self.find_known(labels, last) {
                 Some(id) => Ok(Found::Series { id, made: false }),
                 None if admitted => self.make_within_limits(labels, last),
-                None => Err(self.refuse_series()),
+                None => self.find_folded(labels).ok_or_else(|| self.refuse_series()),
             };
         }
         let making = self.making.read();

@@ -28,6 +28,8 @@ use crate::dialect;
 use crate::number::write_plain;
 use line::{Event, Kind, LineReader};
 
+const LE: &str = "le";
+
 /// What an aggregator does with timings, and when it forgets.
 #[derive(Clone, Debug)]
 pub struct StatsdOptions {
@@ -163,6 +165,12 @@ impl StatsdAggregator {
                 return Err((Reason::LimitExceeded, "no more different metrics are kept"));
             }
             let state = new_state(event.kind, labels, &self.options);
+            if clashes(&self.metrics, labels, &state) {
+                return Err((
+                    Reason::Malformed,
+                    "a timing's _bucket, _sum or _count has the series of another metric",
+                ));
+            }
             self.metrics.insert(labels.canonical().into(), Metric { state, last_event: self.flushes });
         }
         let Some(metric) = self.metrics.get_mut(labels.canonical()) else { return Ok(()) };
@@ -221,6 +229,23 @@ pub fn decode_canonical(raw: &[u8], out: &mut LabelsBuilder) -> std::result::Res
     Ok(())
 }
 
+/// Whether a new metric would write to a series of one that is there.
+fn clashes(metrics: &HashMap<Box<[u8]>, Metric>, labels: LabelsRef, state: &State) -> bool {
+    if let State::Histogram(h) = state {
+        // Of two timings with `le` of their own the buckets would be the same.
+        return labels.get(LE).is_some() || h.series.iter().any(|series| metrics.contains_key(series));
+    }
+    let of = |suffix| {
+        let base = labels.metric_name().strip_suffix(suffix)?;
+        let timing = labels.to_owned().with(METRIC_NAME, base).with(LE, "");
+        match &metrics.get(timing.as_ref().canonical())?.state {
+            State::Histogram(h) => Some(h.series.iter().any(|series| **series == *labels.canonical())),
+            _ => None,
+        }
+    };
+    ["_bucket", "_sum", "_count"].into_iter().any(|suffix| of(suffix).unwrap_or(false))
+}
+
 fn new_state(kind: Kind, labels: LabelsRef, options: &StatsdOptions) -> State {
     match kind {
         Kind::Counter => State::Counter(0.0),
@@ -242,7 +267,7 @@ impl Histogram {
         for &bound in bounds.iter().chain([&f64::INFINITY]) {
             let mut le = Vec::new();
             write_plain(&mut le, bound);
-            series.push(canonical(&bucket.with("le", &String::from_utf8_lossy(&le))));
+            series.push(canonical(&bucket.with(LE, &String::from_utf8_lossy(&le))));
         }
         series.push(canonical(&named("_sum")));
         series.push(canonical(&named("_count")));

@@ -93,6 +93,17 @@ fn all(db: &Database, before: i64) -> Densified {
 }
 
 #[test]
+fn a_step_is_bounded_where_there_is_nothing_to_do() {
+    let labels: Vec<Labels> =
+        (0..300).map(|i| Labels::from_pairs([("__name__", &i.to_string())]).unwrap()).collect();
+    let db = Database::new(Options::default());
+    db.register(&labels).unwrap();
+    let step = db.densify(i64::MAX, 100, &Budget::unlimited()).unwrap();
+    assert!(!step.finished);
+    assert_eq!(all(&db, i64::MAX), Densified { finished: false, ..Densified::default() });
+}
+
+#[test]
 fn a_preview_says_what_would_be_saved_and_changes_nothing() {
     let times: Vec<i64> = (0..3000).map(|i| i * 1000).collect();
     let sets: Vec<Vec<(&str, &str)>> = ["a", "b", "c"].map(|name| vec![("__name__", name)]).into();

@@ -67,14 +67,9 @@ impl Database {
         if rules.is_empty() {
             return self.make_now(labels, last);
         }
-        let hash = {
-            let folds = self.limits.folds.lock();
-            let hash = folds.hash(labels.canonical());
-            if let Some(id) = folds.find(hash) {
-                return Ok(Found::Folded(id));
-            }
-            hash
-        };
+        if let Some(found) = self.find_folded(labels) {
+            return Ok(found);
+        }
         let (mut turned, mut turned_by) = (None::<Labels>, 0u64);
         let found = loop {
             let now = turned.as_ref().map_or(labels, Labels::as_ref);
@@ -101,7 +96,10 @@ impl Database {
         if !turned.is_some_and(|labels| labels.iter().any(|(_, value)| value == OVERFLOW)) {
             return Ok(found);
         }
-        let folded = self.limits.folds.lock().add(hash, found.id() as u32);
+        let mut folds = self.limits.folds.lock();
+        let hash = folds.hash(labels.canonical());
+        let folded = folds.add(hash, found.id() as u32);
+        drop(folds);
         folded.map(Found::Folded).ok_or_else(|| Refusal {
             reason: Reason::CardinalityLimit,
             message: format!(
@@ -110,6 +108,12 @@ impl Database {
             ),
             rule: turned_by.trailing_zeros() as usize,
         })
+    }
+
+    /// What a label set that is folded already leads to.
+    pub(crate) fn find_folded(&self, labels: LabelsRef<'_>) -> Option<Found> {
+        let folds = self.limits.folds.lock();
+        folds.find(folds.hash(labels.canonical())).map(Found::Folded)
     }
 
     /// Makes a series that the limits have counted already.
@@ -129,8 +133,8 @@ impl Database {
 
     /// Takes samples of folded series, and writes the sums that they change.
     pub(crate) fn fold(&self, samples: &mut Vec<FoldedSample>, report: &mut WriteReport) {
-        if samples.is_empty() {
-            return;
+        if samples.is_empty() || !self.admit_samples(samples.len(), report) {
+            return samples.clear();
         }
         samples.sort_by_key(|sample| (sample.id, sample.time));
         {

@@ -44,6 +44,35 @@ fn counters_grow_over_flushes() {
 }
 
 #[test]
+fn a_metric_that_would_write_to_a_series_of_another_is_refused() {
+    let first_refuses_second = [
+        ("t:5|ms", "t_count:1|c"),
+        ("t_sum:1|c", "t:5|ms"),
+        ("t:5|ms", "t_bucket:5|g|#le:0.1"),
+        ("t_bucket:5|g|#le:10", "t:5|h"),
+        ("t:5|ms|#job:a", "t_sum:1|g|#job:a"),
+        ("x:1|c", "t:5|ms|#le:7"),
+    ];
+    for (first, second) in first_refuses_second {
+        let mut a = aggregator();
+        assert_eq!(a.add(first.as_bytes()).accepted, 1);
+        let before = flushed(&mut a);
+        let report = a.add(second.as_bytes());
+        assert_eq!((report.accepted, report.rejected_total()), (0, 1), "{first}, {second}");
+        assert_eq!(flushed(&mut a), before, "{first}, {second}");
+    }
+    for (first, second) in
+        [("t:5|ms", "t_bucket:5|g|#le:9"), ("t:5|ms|#job:a", "t_sum:1|g"), ("t:5|ms", "t_count:1|ms")]
+    {
+        assert_eq!(
+            aggregator().add(format!("{first}\n{second}").as_bytes()).accepted,
+            2,
+            "{first}, {second}"
+        );
+    }
+}
+
+#[test]
 fn gauges_keep_the_last_value_and_add_signed_ones() {
     let mut a = aggregator();
     a.add(b"g:5|g\ng:+3|g\ng:-10|g");
