@@ -137,7 +137,9 @@ impl Labels {
     pub fn common(&self, other: &Labels) -> usize {
         const STRIDE: usize = 16;
         let (a, b) = (&self.0[..], &other.0[..]);
-        let strides = a.chunks_exact(STRIDE).zip(b.chunks_exact(STRIDE));
+        // Arrays are compared in a register, slices by a call.
+        let (strides, _) = a.as_chunks::<STRIDE>();
+        let strides = strides.iter().zip(b.as_chunks::<STRIDE>().0);
         let same = strides.take_while(|(x, y)| x == y).count() * STRIDE;
         same + a[same..].iter().zip(&b[same..]).take_while(|(x, y)| x == y).count()
     }

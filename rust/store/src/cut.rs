@@ -54,11 +54,17 @@ impl Shard {
             self.starts.remove(row);
             self.rollups.remove(row);
         } else if done.samples > before {
-            let histograms = self.histograms.get(row).and_then(|h| h.newest());
-            let newest = self.newest(row).max(histograms).unwrap_or(i64::MIN);
-            self.starts.truncate(row, newest)?;
+            self.end_starts(row)?;
         }
         Ok(())
+    }
+
+    /// Forgets when the counters of samples began that a row has not, or not any more, behind its newest one. Errors:
+    /// `Corruption`, never for what was sealed here.
+    pub(crate) fn end_starts(&mut self, row: u32) -> Result<()> {
+        let histograms = self.histograms.get(row).and_then(|h| h.newest());
+        let newest = self.newest(row).max(histograms).unwrap_or(i64::MIN);
+        self.starts.truncate(row, newest)
     }
 
     fn cut_sealed(&mut self, row: u32, range: TimeRange, work: &mut Work, done: &mut Expired) -> Result<()> {

@@ -14,6 +14,10 @@ pub struct Sealed {
     older: Option<Arc<Vec<Chunk>>>,
 }
 
+fn meets(chunk: &Chunk, range: TimeRange) -> bool {
+    chunk.first() <= range.end && chunk.last() >= range.start
+}
+
 impl Sealed {
     fn older(&self) -> &[Chunk] {
         self.older.as_deref().map_or(&[], |list| list)
@@ -45,12 +49,13 @@ impl Sealed {
         let older = self.older();
         let from = older.partition_point(|c| c.last() < range.start);
         let to = older.partition_point(|c| c.first() <= range.end).max(from);
-        let tail = self.tail.as_ref().filter(|c| c.first() <= range.end && c.last() >= range.start);
+        let tail = self.tail.as_ref().filter(|c| meets(c, range));
         older.get(from..to).unwrap_or(&[]).iter().chain(tail)
     }
 
     pub fn overlaps(&self, range: TimeRange) -> bool {
-        self.overlapping(range).next().is_some()
+        // The newest mostly answers for all; the others lie elsewhere in memory.
+        self.last().is_some_and(|c| meets(c, range)) || self.overlapping(range).next().is_some()
     }
 
     /// Chunks that begin at or before a time.

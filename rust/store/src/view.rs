@@ -243,17 +243,19 @@ impl Part {
     }
 }
 
-/// Reads where the samples of rows lie, so that their cache misses overlap: nothing else is done here.
-fn touch(shard: &Shard, rows: &[u32]) {
-    let mut seen = 0;
+/// Reads where the samples of rows lie, so that their cache misses overlap. How many bytes of them are open.
+fn touch(shard: &Shard, rows: &[u32]) -> usize {
+    let (mut seen, mut open) = (0, 0);
     for &row in rows {
         let head = &shard.series.heads[row];
         if head.is_open() {
             seen ^= shard.open_bytes(head).first().copied().unwrap_or(0);
+            open += head.state.used_bytes();
         }
         seen ^= shard.series.sealed[row].last().map_or(0, |chunk| chunk.count() as u8);
     }
     std::hint::black_box(seen);
+    open
 }
 
 impl Taken for Part {
@@ -299,7 +301,8 @@ impl Database {
         let take = |part: &mut Part, shard: &Shard, rows: &[u32]| {
             part.series.reserve(rows.len());
             for rows in rows.chunks(ROWS_AHEAD) {
-                touch(shard, rows);
+                let open = touch(shard, rows);
+                part.open.reserve(open);
                 rows.iter().for_each(|&row| part.capture(shard, row, range, kinds));
             }
         };

@@ -1,5 +1,6 @@
 //! From the last value to the answer: metric names dropped, rows in order, gaps left out.
 
+use std::iter;
 use std::sync::Arc;
 
 use metricsdb_model::order::{sort_by, sort_owned};
@@ -17,6 +18,9 @@ use crate::syntax::tree::{Expr, ValueType};
 
 /// A histogram in an answer, its place and its layout: all but its buckets.
 const MODEL_BYTES: usize = size_of::<(usize, Histogram)>() + size_of::<Layout>() + 64;
+
+/// So many label sets are sorted by comparing them.
+const FEW_SETS: usize = 16;
 
 type Parts = (AnswerKind, Matrix, Option<String>);
 /// A series in a range: its numbers, and its histograms with their times.
@@ -140,10 +144,11 @@ impl<'a> Evaluator<'a> {
             }
             block.drop_name = vec![false; drops.len()];
         }
-        let mut order = order_by_labels(&mut block, budget)?;
-        if has_equal(block.labels_ready(budget)?, &order, budget)? {
+        let labels = block.labels_ready(budget)?;
+        let mut order = order_by_labels(labels, budget)?;
+        if has_equal(labels, &order, budget)? {
             block = block.merge_equal(budget)?;
-            order = order_by_labels(&mut block, budget)?;
+            order = order_by_labels(block.labels_ready(budget)?, budget)?;
         }
         if block.ordered && grid.steps == 1 {
             order.sort_unstable();
@@ -185,28 +190,53 @@ impl<'a> Evaluator<'a> {
     }
 }
 
-/// Rows in the order of their labels. What all sets begin with says nothing, and the eight bytes behind it mostly all.
-fn order_by_labels(block: &mut Block<'_>, budget: &Budget) -> Result<Vec<u32>> {
-    let labels = block.labels_ready(budget)?;
-    budget.hold(labels.len() * (size_of::<(u64, u32)>() + size_of::<u32>()))?;
-    let Some(first) = labels.first() else { return Ok(Vec::new()) };
+/// Rows in the order of their labels, eight bytes at a time: by those behind what all sets begin with, and where they
+/// are the same, by those behind what these few begin with.
+fn order_by_labels(labels: &[Labels], budget: &Budget) -> Result<Vec<u32>> {
+    budget.hold(labels.len() * (2 * size_of::<(u64, u32)>() + size_of::<u32>()))?;
+    let mut order: Vec<(u64, u32)> = (0..labels.len() as u32).map(|row| (0, row)).collect();
+    let mut runs: Vec<_> = iter::once(0..order.len()).collect();
+    let mut keyed = Vec::new();
+    while let Some(run) = runs.pop() {
+        let common = common(labels, &order[run.clone()], budget)?;
+        keyed.clear();
+        for (i, &(_, row)) in order[run.clone()].iter().enumerate() {
+            budget.check_at(i)?;
+            keyed.push((labels[row as usize].order_key(common), row));
+        }
+        sort_by(&mut keyed, budget, |a, b| a.0.cmp(&b.0))?;
+        let mut from = run.start;
+        order[run].copy_from_slice(&keyed);
+        for alike in keyed.chunk_by(|a, b| a.0 == b.0) {
+            let run = from..from + alike.len();
+            from = run.end;
+            match alike.len() {
+                1 => {}
+                2..=FEW_SETS => order[run].sort_by(|a, b| labels[a.1 as usize].cmp(&labels[b.1 as usize])),
+                // What is alike behind all that is common is the same.
+                many if many == keyed.len() => {}
+                _ => runs.push(run),
+            }
+        }
+    }
+    Ok(order.into_iter().map(|(_, row)| row).collect())
+}
+
+/// How many bytes the label sets of some rows begin with alike.
+fn common(labels: &[Labels], rows: &[(u64, u32)], budget: &Budget) -> Result<usize> {
+    let Some((first, others)) = rows.split_first().map(|((_, row), rest)| (&labels[*row as usize], rest))
+    else {
+        return Ok(0);
+    };
     let mut shared = first.as_ref().canonical();
-    for (i, other) in labels.iter().enumerate() {
+    for (i, &(_, row)) in others.iter().enumerate() {
         budget.check_at(i)?;
+        let other = &labels[row as usize];
         if !other.as_ref().canonical().starts_with(shared) {
             shared = &shared[..first.common(other)];
         }
     }
-    let common = shared.len();
-    let mut order: Vec<(u64, u32)> = Vec::with_capacity(labels.len());
-    for (i, labels) in labels.iter().enumerate() {
-        budget.check_at(i)?;
-        order.push((labels.order_key(common), i as u32));
-    }
-    sort_by(&mut order, budget, |a, b| {
-        a.0.cmp(&b.0).then_with(|| labels[a.1 as usize].cmp(&labels[b.1 as usize]))
-    })?;
-    Ok(order.into_iter().map(|(_, row)| row).collect())
+    Ok(shared.len())
 }
 
 /// Whether two rows that follow each other in `order` have the same labels.
@@ -234,4 +264,32 @@ fn push_row(matrix: &mut Matrix, labels: Labels, grid: &Grid, values: &[f64], ce
         }
     }
     matrix.end_row(labels);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn rows_stand_in_the_order_of_their_labels(
+            sets in prop::collection::vec(prop::collection::btree_map("[ab]{1,9}", "[01\u{e9}]{1,20}", 0..4), 0..300),
+            name in "[a-z]{0,30}",
+        ) {
+            let labels: Vec<Labels> = sets
+                .iter()
+                .map(|set| {
+                    let pairs = set.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                    Labels::from_pairs(pairs.chain([("__name__", name.as_str())])).unwrap()
+                })
+                .collect();
+            let order = order_by_labels(&labels, &Budget::unlimited()).unwrap();
+            let mut sorted: Vec<u32> = (0..labels.len() as u32).collect();
+            sorted.sort_by(|&a, &b| labels[a as usize].cmp(&labels[b as usize]));
+            prop_assert_eq!(order, sorted);
+        }
+    }
 }

@@ -278,7 +278,12 @@ impl Stream {
 
     /// Says what a checkpoint had that did not come. Called when all its frames have been looked at; `expected`:
     /// whether it says that the shard is in it.
-    pub fn loaded(&mut self, db: &Database, shard: &Shard, expected: bool) {
+    pub fn loaded(&mut self, db: &Database, shard: &mut Shard, expected: bool) {
+        // Samples that come later may be older than those that are lost.
+        let rows: Vec<u32> = shard.starts.iter().map(|(row, _)| row).collect();
+        for row in rows {
+            shard.end_starts(row).unwrap_or_else(|_| shard.starts.remove(row));
+        }
         let missing = |ours: u32| {
             let head = &shard.series.heads[ours];
             let sealed: usize = shard.series.sealed[ours].iter().map(Chunk::count).sum();

@@ -284,7 +284,7 @@ impl Replay {
         }
         let present = self.present.take().unwrap_or_default();
         for (number, stream) in self.streams.iter_mut().enumerate() {
-            stream.loaded(db, &db.shard(number), present.contains(&(number as u8)));
+            stream.loaded(db, &mut db.shard(number), present.contains(&(number as u8)));
         }
     }
 

@@ -144,3 +144,38 @@ fn a_bad_frame_of_a_checkpoint_costs_what_it_holds_and_what_is_read_by_it() {
         assert!(told.iter().any(|told| told.contains(what)), "{what}: {told:?}");
     }
 }
+
+#[test]
+fn starts_of_samples_that_are_lost_are_none_of_those_that_come_later() {
+    let disk = Disk::new(5);
+    let (db, _) = open(&disk, Durability::Batch);
+    let write = |times: &[i64], start: i64| {
+        let mut made = empty();
+        made.timestamps = times.to_vec();
+        made.values = vec![1.0; times.len()];
+        made.starts = times.iter().map(|&time| start - noise(time as u64) as i64).collect();
+        made.series =
+            vec![BatchSeries { raw: Cow::Owned(b"resets".to_vec()), samples: 0..times.len() as u32 }];
+        assert_eq!(db.write(&made).rejected_total(), 0);
+    };
+    write(&times(false), -1);
+    db.checkpoint().unwrap();
+    let later = [700_500, 700_600, 1_600_000];
+    write(&later, -200);
+    for part in parts(&disk) {
+        let bytes = disk.files().read(&part).unwrap();
+        for piece in Scan::new(&bytes, HEADER_BYTES, SALT, 0) {
+            let Piece::Frame(frame) = piece else { continue };
+            if matches!(frame.head.kind, Kind::Chunks | Kind::Open) {
+                let at = frame.place.offset as usize + HEAD_BYTES + frame.payload.len() / 2;
+                disk.damage(&part, |bytes| bytes[at] ^= 0x20);
+            }
+        }
+    }
+    let (db, recovery) = open(&disk, Durability::Batch);
+    assert!(recovery.is_damaged());
+    db.check().unwrap();
+    let (name, found) = (series("resets"), content(&db));
+    assert!(found.samples[&name].keys().eq(&later));
+    assert!(found.starts[&name].iter().eq(later.map(|time| -200 - noise(time as u64) as i64).iter()));
+}
