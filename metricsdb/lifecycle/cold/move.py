@@ -279,21 +279,34 @@ class Mover:
 
     def add(self, export: Export, pinned: str | None = None) -> Moved:
         """Publishes an export, as the newest.
-        What is there already, as after a crash before the drop, stays as it is.
+        What is there already and still the newest, as after a crash before the drop, stays as it is.
         """
         made: list[Cut] = []
 
         def attempt(state: Manifest) -> None:
             nonlocal made
             # A part that hides some of its samples does not stand for them, should they be written again.
-            there = {(part.sha256, part.pinned) for part in state.parts if not part.tombstones}
+            there = {part.sha256: part for part in state.parts if part.pinned == pinned and not part.tombstones}
             cuts = self._cuts(export, state, pinned)
-            made = [one for one in cuts if (one.part.sha256, pinned) not in there]
+            made = [one for one in cuts if not self._stands(there.get(one.part.sha256), state)]
             self.publish(made, ())
 
         self._attempt(attempt)
         size = sum(len(body) for one in made for body in one.bodies.values())
         return Moved(0, export.height, len(made), size)
+
+    def _stands(self, part: Part | None, state: Manifest) -> bool:
+        """Whether no later part may have other values of its samples."""
+        if part is None:
+            return False
+        series = self.catalog.series(part)["series"].implode()
+        return not any(
+            later.order > part.order
+            and (later.kind, later.every_ms, later.pinned) == (part.kind, part.every_ms, part.pinned)
+            and later.overlaps(part.start_ms, part.end_ms)
+            and self.catalog.series(later)["series"].is_in(series).any()
+            for later in state.parts
+        )
 
     def unpin(self, name: str) -> int:
         """Lets go of the parts of a pin; how many there were."""
