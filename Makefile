@@ -48,6 +48,7 @@ torture: build
 	for mode in batch interval none; do $(BIN)/python tests/faults/torture.py --cycles 1000 --mode $$mode || exit 1; done
 	$(BIN)/python tests/faults/alert_torture.py --cycles 1000
 	$(BIN)/python tests/faults/cold_torture.py --cycles 400
+	$(BIN)/python tests/faults/cold_torture.py --cycles 400 --disk
 	$(BIN)/python tests/faults/cold_torture.py --cycles 400 --s3 0.2
 	METRICSDB_LONG=1 $(BIN)/python -m pytest -q tests/faults/test_outbox_kill.py tests/properties/test_alerts.py
 
