@@ -97,8 +97,8 @@ class Retention:
 
         ``rule``, ``keep``, ``why``; ``start``, ``end``, ``samples``, ``bytes`` of what is in memory; when the oldest of
         it ``leaves`` memory, ``to`` where (disk or cold; null: it is gone by then), when it ``leaves_disk``, and when
-        it is ``gone`` everywhere (null: never); then labels. Of series that are rolled up ``why`` says what goes there
-        in place of samples. ``policy``: as if it held.
+        it is ``gone`` everywhere (null: never); then labels (``label_to``, where one has the name of a column). Of
+        series that are rolled up ``why`` says what goes there in place of samples. ``policy``: as if it held.
         """
         rules = self.rules if policy is None else rules_of(policy)
         rows, labels = self._db._native.governing(selector, [rule.selector for rule in rules])
@@ -127,7 +127,8 @@ class Retention:
             (pl.col("first") + pl.col("disk_ms")).cast(TIME).alias("leaves_disk"),
             (pl.col("first") + pl.col("kept_ms")).cast(TIME).alias("gone"),
         )
-        return pl.concat([found, labels], how="horizontal")
+        taken = {name: f"label_{name}" for name in labels.columns if name in found.columns}
+        return pl.concat([found, labels.rename(taken)], how="horizontal")
 
     def _rolled_text(self, rules: Sequence[RetentionRule], labels: pl.DataFrame, rule_of: pl.Series) -> pl.Series:
         """What is said of series that are to move on, where records of rollups go in place of samples."""

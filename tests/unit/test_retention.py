@@ -330,6 +330,13 @@ def test_a_steady_store_holds_what_simulate_said():
     assert worst < 0.05
 
 
+def test_labels_with_the_name_of_a_column_are_told_apart():
+    db = mdb.Database(clock=FakeClock(T0 * 1000), retention="15d")
+    db.append({"__name__": "m", "to": "x", "rule": "y", "host": "z"}, T0, 1.0)
+    (row,) = db.retention.explain("m").iter_rows(named=True)
+    assert (row["rule"], row["label_rule"], row["label_to"], row["host"]) == ("everything", "y", "x", "z")
+
+
 def test_simulate_knows_cold_tiers_limits_and_empty_stores():
     db, _ = filled(days=3)
     ahead = db.retention.simulate("memory 1d -> cold 10d", days=20, prices={"cold": 0.02})
