@@ -147,6 +147,13 @@ class Cold:
     def _count(self, name: str, more: int) -> None:
         self.counts[f"{self._tier}_{name}"] += more
 
+    def _noted(self, rule: Rule, moved: Moved) -> None:
+        # Here, since a run that fails has moved what was published before.
+        self._count("moved_samples", moved.samples)
+        self._count("moved_bytes", moved.bytes)
+        if self._note is not None:
+            self._note(rule, moved)
+
     def _move(
         self, rules: Sequence[Sequence[Rule]], samples_per_second: float | None, progress: Progress | None
     ) -> Moved:
@@ -160,7 +167,7 @@ class Cold:
         for at, (one, some) in enumerate(zip(self._sources, rules, strict=True)):
             try:
                 moved = self.mover.move(
-                    one.memory, some, samples_per_second, partial(told, at), self._note, one.bucket_ms, one.behind
+                    one.memory, some, samples_per_second, partial(told, at), self._noted, one.bucket_ms, one.behind
                 )
             except ColdStoreError as error:
                 if error.store == self.catalog.objects.name:
@@ -168,8 +175,6 @@ class Cold:
                 away = error
                 continue
             total += moved
-            self._count("moved_samples", moved.samples)
-            self._count("moved_bytes", moved.bytes)
         if away is not None:
             raise away
         if progress is not None:

@@ -18,7 +18,7 @@ from metricsdb.lifecycle.cold.objects import Objects
 from metricsdb.testing import FakeClock
 from tests.twins.cold import ListMemory, Rows, cold_rows, hash_of, labels, number, series_frame
 
-LIVES = int(os.environ.get("METRICSDB_DISK_LIVES", "12"))
+LIVES = int(os.environ.get("METRICSDB_DISK_LIVES", "32"))
 SEED = int(os.environ.get("METRICSDB_DISK_SEED", "1"))
 HOUR, DAY = 3_600_000, 86_400_000
 T0 = 20_600 * DAY
