@@ -42,12 +42,13 @@ lint: build
 	$(BIN)/mypy
 
 # 1,000 kills of a writing process in each mode, of one that evaluates alerts, and of one that delivers notifications; 400
-# of one that moves to a directory, and to a server of S3 that fails; a million pairs of a statement and a series through
-# machine and twin. CI has 280, 250, 200, 39, and 100,000.
+# of one that moves to a directory, by a disk tier, and to a server of S3 that fails; a million pairs of a statement and a series through
+# machine and twin. CI has 280, 250, 200, 79, and 100,000.
 torture: build
 	for mode in batch interval none; do $(BIN)/python tests/faults/torture.py --cycles 1000 --mode $$mode || exit 1; done
 	$(BIN)/python tests/faults/alert_torture.py --cycles 1000
 	$(BIN)/python tests/faults/cold_torture.py --cycles 400
+	$(BIN)/python tests/faults/cold_torture.py --cycles 400 --disk
 	$(BIN)/python tests/faults/cold_torture.py --cycles 400 --s3 0.2
 	METRICSDB_LONG=1 $(BIN)/python -m pytest -q tests/faults/test_outbox_kill.py tests/properties/test_alerts.py
 

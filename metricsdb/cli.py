@@ -74,6 +74,7 @@ def serve(
     ] = False,
     memory_limit: Annotated[str | None, typer.Option(help="What all data and queries may hold, such as 4GiB.")] = None,
     retention: Annotated[str | None, typer.Option(help="How long samples are kept: 15d, or a line.")] = None,
+    disk: Annotated[str | None, typer.Option(help="Directory of older samples, before the object store.")] = None,
     cold: Annotated[
         str | None, typer.Option(help="Object store of older samples: s3://bucket/prefix, or a path.")
     ] = None,
@@ -90,8 +91,7 @@ def serve(
         chosen = msgspec.structs.replace(chosen, limits=limits)
     chosen = _with_web(_with_storage(chosen, data, durability), web_config, allow_unauthenticated)
     chosen = _with_memory(chosen, memory_limit, retention)
-    if cold is not None:
-        chosen = msgspec.structs.replace(chosen, cold=cold)
+    chosen = msgspec.structs.replace(chosen, disk=disk or chosen.disk, cold=cold or chosen.cold)
     home = chosen.storage
     _log_to_stderr()
     check_exposure(chosen)  # before a directory is opened and read
@@ -134,6 +134,7 @@ def _opened(chosen: Config) -> Database:
         evict=memory.evict,
         evict_keep=memory.evict_keep.seconds,
         retention=chosen.retention,
+        disk=chosen.disk,
         cold=chosen.cold,
         rollups=chosen.rollups,
         alerts_every=chosen.alerts.every.seconds,

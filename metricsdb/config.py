@@ -322,6 +322,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     storage: Storage = msgspec.field(default_factory=Storage)
     memory: Memory = msgspec.field(default_factory=Memory)
     retention: str | float | dict[str, Any] | list[dict[str, Any]] | None = None
+    disk: str | None = None
+    """Directory of older samples, between memory and `cold`."""
     cold: str | None = None
     """Object store of older samples: `s3://bucket/prefix`, `gs://…`, `az://…`, or a directory."""
     precision: list[PrecisionPolicy] = []

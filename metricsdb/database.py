@@ -6,10 +6,8 @@ It is long, since every public method stands here; most are a call.
 from __future__ import annotations
 
 import gc
-import hashlib
 import secrets
 import shutil
-import socket
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +27,7 @@ from metricsdb import scan as scan_source
 from metricsdb._native import NativeDatabase
 from metricsdb.alerts.manager import Alerts
 from metricsdb.clock import Clock, SystemClock
-from metricsdb.cold import Cold
+from metricsdb.cold import Cold, open_tiers
 from metricsdb.config import Limit
 from metricsdb.errors import ConfigError, DatabaseLocked, WriteError
 from metricsdb.explain import ColdCost, Estimate, Plan
@@ -39,12 +37,11 @@ from metricsdb.heap import keep_little_freed
 from metricsdb.histograms import Histogram, as_list, with_histogram
 from metricsdb.lifecycle import forks
 from metricsdb.lifecycle.cold.fetch import Tiers
-from metricsdb.lifecycle.cold.memory import NativeMemory, NativeRecords
-from metricsdb.lifecycle.cold.move import Mover, rules_at
+from metricsdb.lifecycle.cold.move import Mover
 from metricsdb.lifecycle.deletions import Deleted, Trash
 from metricsdb.lifecycle.memory import Evict, MemoryPolicy
 from metricsdb.lifecycle.retention import RetentionLike, departures
-from metricsdb.lifecycle.rollups import RollupPolicy, at_level, leaving
+from metricsdb.lifecycle.rollups import RollupPolicy, at_level
 from metricsdb.lifecycle.tick import Background, Tick, Upkeep
 from metricsdb.limits import CardinalityBy, SeriesLimits, cardinality, counters
 from metricsdb.precision import PrecisionPolicies
@@ -112,8 +109,8 @@ class Database:
     oldest samples, but none of the last ``evict_keep``; ``"never"`` drops none. What is too much then is refused by
     steps (docs/operations.md). ``retention`` says how long samples stay, where: ``"15d"``, rules (docs/retention.md).
 
-    ``cold`` is an object store with older samples (a URL, a path, or an obstore store), which queries read where they
-    need to; ``cold_cache`` bytes of what they needed are kept in memory (docs/tiers.md).
+    ``disk`` is a directory with older samples, and ``cold`` an object store with still older ones (a URL, a path, or an
+    obstore store): queries read there what they need to; ``cold_cache`` bytes of it stay in memory (docs/tiers.md).
 
     ``precision`` maps selectors to policies such as ``"digits(4)"``, which ``db.precision`` shows and changes.
     ``rollups`` maps selectors to lines such as ``"raw 6h -> 1m 7d -> 1h"``: records of minutes and hours stand for
@@ -150,6 +147,7 @@ class Database:
         precision: Mapping[str, str] | None = None,
         limits: Sequence[Limit] = (),
         rollups: Mapping[str, str] | Sequence[RollupPolicy] = (),
+        disk: str | Path | None = None,
         cold: Any = None,
         cold_cache: SizeLike = "512MiB",
         clock: Clock | None = None,
@@ -164,11 +162,8 @@ class Database:
         wait_ms = duration_ms(query_wait, "query_wait")
         if queries_waiting_max < 0 or wait_ms < 0 or cache_memory < 0:
             raise ConfigError("queries_waiting_max, query_wait and cache_memory must not be negative")
-        self.concurrency: dict[str, int] = {
-            "alert": alert_concurrency,
-            "query": query_concurrency,
-            "batch": batch_concurrency,
-        }
+        classes = {"alert": alert_concurrency, "query": query_concurrency, "batch": batch_concurrency}
+        self.concurrency: dict[str, int] = classes
         self.queries_waiting_max = queries_waiting_max
         memory = MemoryPolicy.of(memory_limit, memory_soft, evict, evict_keep)
         if memory.limit is not None:
@@ -186,19 +181,20 @@ class Database:
         self._replay: durable.Replay | None = None
         self._release: weakref.finalize[..., Database] | None = None
         self._store = self._empty() if self._home is None else self._open(self._home)
-        self._compose(alerts_every, cold, size_bytes(cold_cache, "cold_cache"), retention)
+        self._compose(alerts_every, disk, cold, size_bytes(cold_cache, "cold_cache"), retention)
         forks.watch(self)
         for selector, policy in (precision or {}).items():
             self.precision.set(selector, policy)
         self.limits.set(*limits)
         self.rollups.use(rollups)
 
-    def _compose(self, alerts_every: DurationLike, cold: Any, cold_cache: int, retention: RetentionLike) -> None:
+    def _compose(
+        self, alerts_every: DurationLike, disk: str | Path | None, cold: Any, kept: int, retention: RetentionLike
+    ) -> None:
         """What stands on the store: tiers, alerts, pins, retention."""
-        self._tiers = Tiers(lambda: self._native, self._clock, self._timeout_ms, cold_cache)
-        self._cold = None if cold is None else self._open_cold(cold)
-        if self._cold is not None:
-            self._tiers.catalogs = (self._cold.catalog,)
+        self._tiers = Tiers(lambda: self._native, self._clock, self._timeout_ms, kept)
+        self._disk, self._cold = open_tiers(self, disk, cold)
+        self._tiers.catalogs = tuple(tier.catalog for tier in (self._cold, self._disk) if tier is not None)
         directory, sync = (None, False) if self._home is None else (self._home.path, self._home.mode != "none")
         self.alerts = Alerts(
             lambda: self._native, self._clock, self._lookback_ms, alerts_every, directory, sync, self._tiers.queries,
@@ -210,22 +206,12 @@ class Database:
         self.retention = Retention(self, self._upkeep.aging, Trash(directory, lambda: self._native))
         self.retention.use(retention)
 
-    def _open_cold(self, where: Any) -> Cold:
-        # The same after a crash, so that what was left half done is known as one's own.
-        name = secrets.token_hex(6)
-        if self._home is not None:
-            name = hashlib.sha256(f"{socket.gethostname()}:{self._home.path}".encode()).hexdigest()[:12]
-        aging, policies = self._upkeep.aging, self._upkeep.roller
-        return Cold(
-            where, NativeMemory(lambda: self._native), owner=name, clock=self._clock,
-            moving=lambda now_ms: rules_at(aging.moving(now_ms)),
-            expiring=lambda now_ms: rules_at(aging.expiring(now_ms)), records=NativeRecords(lambda: self._native),
-            levels=lambda now_ms: {of: rules_at(r) for of, r in leaving(policies.policies, now_ms).items()},
-            time=lambda at: time_ms(at, self.now_ms()), grace=self._timeout_ms / 1000,
-            note=lambda rule, moved: aging.note_moved(self.now_ms(), rule.selector, rule.before_ms, moved),
-            sampling=aging.sampling, used=lambda labels: self.retention.used(labels),
-            note_sampled=lambda rule, gone: aging.note_sampled(self.now_ms(), rule, gone, gone.series),
-        )  # fmt: skip
+    @property
+    def disk(self) -> Cold:
+        """The disk tier: as ``cold``. Raises ``ConfigError``."""
+        if self._disk is None:
+            raise ConfigError("this database has no disk tier; open it with Database(disk='/var/lib/metrics')")
+        return self._disk
 
     @property
     def cold(self) -> Cold:
@@ -235,16 +221,18 @@ class Database:
         return self._cold
 
     def _movers(self) -> list[Mover]:
-        """Who changes what lies outside of memory."""
-        return [tier.mover for tier in (self._cold, self._pins) if tier is not None and tier.mover is not None]
+        """Who changes what lies outside of memory, in the order in which their locks are taken."""
+        tiers = (self._cold, self._disk, self._pins)
+        return [tier.mover for tier in tiers if tier is not None and tier.mover is not None]
 
     def _carry(self, now_ms: int | None = None) -> None:
-        """What is due between memory and stores of cold and pinned samples: no alert waits for their network."""
+        """What is due between memory, disk, and stores of cold and pinned samples: no alert waits for their network."""
         if self._hindrance() is not None:
             return
         at = self.now_ms() if now_ms is None else now_ms
-        if self._cold is not None:
-            self._cold.step(at)
+        for tier in (self._disk, self._cold):
+            if tier is not None:
+                tier.step(at)
         self._pins.tick(at)
 
     def _empty(self) -> NativeDatabase:
@@ -883,7 +871,7 @@ class Database:
     def stats(self) -> pl.DataFrame:
         """Counters of the database: ``name``, ``value`` (series, samples, chunks, bytes, …)."""
         rows = [*self._store.stats().items(), *self._upkeep.relief.counts().items(), *counters(self._store)]
-        rows += [] if self._cold is None else [*self._cold.counts.items()]
+        rows += [row for tier in (self._disk, self._cold) if tier is not None for row in tier.counts.items()]
         return pl.DataFrame(rows, schema={"name": pl.String, "value": pl.Int64}, orient="row")
 
     def _range(self, start: Time | None, end: Time | None) -> tuple[int, int]:

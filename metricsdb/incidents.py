@@ -181,7 +181,8 @@ class Pins:
 
     def _own(self) -> Mover:
         catalog, tiers = Catalog(Objects(self._where or "memory://")), self._db._tiers
-        tiers.catalogs = (*tiers.catalogs, catalog)
+        # Copies: whoever else has one of their times may have it later.
+        tiers.catalogs = (catalog, *tiers.catalogs)
         return Mover(catalog, f"pin{secrets.token_hex(4)}", self._clock)
 
     def pin(self, name: str, selector: str, start: int, end: int) -> None:

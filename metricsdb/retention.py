@@ -18,7 +18,7 @@ from metricsdb.frames import TIME
 from metricsdb.lifecycle.deletions import Deleted, Trash
 from metricsdb.lifecycle.forecast import HISTORY_DAYS, HeldCold, forecast, growth
 from metricsdb.lifecycle.impact import Asked, impact, panels, readers
-from metricsdb.lifecycle.retention import Aging, Departure, RetentionLike, RetentionRule, rules_of
+from metricsdb.lifecycle.retention import Aging, Departure, Place, RetentionLike, RetentionRule, rules_of
 from metricsdb.lifecycle.rollups import RollupPolicy
 from metricsdb.lifecycle.sampling import share
 from metricsdb.times import DAY_MS, DurationLike, Time, duration_ms, time_ms
@@ -26,14 +26,16 @@ from metricsdb.times import DAY_MS, DurationLike, Time, duration_ms, time_ms
 if TYPE_CHECKING:
     import altair as alt
 
+    from metricsdb.cold import Cold
     from metricsdb.database import Database
 
 __all__ = ["Retention", "RetentionRule"]
 
 _ROLLED = (
-    "; rolled up by {!s}: its samples stay in memory until records alone stand for them, and these go cold with age, "
+    "; rolled up by {!s}: its samples stay in memory until records alone stand for them, and these move on with age, "
     "but those of native histograms"
 )
+_GO = {"disk": "to disk, and there is no disk tier", "cold": "cold, and there is no cold store"}
 # Milliseconds from the epoch to a time that dates still reach.
 _FAR = 10**14
 _LOG = {
@@ -44,6 +46,7 @@ _LOG = {
     "samples": pl.UInt64,
     "series": pl.UInt64,
     "bytes": pl.UInt64,
+    "to": pl.String,
 }
 
 
@@ -60,22 +63,28 @@ class Retention:
     def use(self, policy: RetentionLike) -> None:
         """Replaces all rules: a duration, a line, selectors with their lines, or rules in order (None: none).
 
-        ``"15d"``; ``"memory 2d -> cold 90d"``; ``{"up": "memory 400d", "": "15d"}``;
+        ``"15d"``; ``"memory 2d -> disk 14d -> cold 90d"``; ``{"up": "memory 400d", "": "15d"}``;
         ``[RetentionRule.of('{team="db"}', "30d", importance="high", max_bytes="4GiB")]``. What no rule keeps any more
         leaves with the next ``tick``. Raises ``ConfigError``, ``ParseError``; nothing is changed then.
         """
         rules = rules_of(policy)
-        cold = [rule for rule in rules if rule.is_cold]
-        if cold and self._db._cold is None:
-            raise ConfigError(
-                f"retention rule {cold[0].title!r}: samples are to go cold, and there is no cold store; "
-                "give Database(cold=…), or end the line in memory"
-            )
+        tiers: dict[Place, Cold | None] = {"disk": self._db._disk, "cold": self._db._cold}
+        for rule in rules:
+            for place in rule.places[1:]:
+                if tiers[place] is None:
+                    raise ConfigError(
+                        f"retention rule {rule.title!r}: samples are to go {_GO[place]}; "
+                        f"give Database({place}=…), or leave {place} out of the line"
+                    )
         self._aging.use(rules)
         # Not `_native`: while a directory is still read, too, it has to be known who is refused first.
         self._db._store.set_importance(self._aging.low)
-        if self._db._cold is not None:
-            self._db._cold.hurry()
+        self._hurry()
+
+    def _hurry(self) -> None:
+        for tier in (self._db._disk, self._db._cold):
+            if tier is not None:
+                tier.hurry()
 
     def list(self) -> pl.DataFrame:
         """The rules in order: ``rule``, ``selector``, ``keep``, ``importance``, ``max_bytes``, ``max_share``."""
@@ -87,39 +96,47 @@ class Retention:
         """A row a series in memory: which rule governs it and why, where its samples are, and until when.
 
         ``rule``, ``keep``, ``why``; ``start``, ``end``, ``samples``, ``bytes`` of what is in memory; when the oldest of
-        it ``leaves`` memory, and when it is ``gone`` everywhere (null: never); then labels. Of series that are rolled
-        up ``why`` says what goes cold in place of samples. ``policy``: as if it held.
+        it ``leaves`` memory, ``to`` where (disk or cold; null: it is gone by then), when it ``leaves_disk``, and when
+        it is ``gone`` everywhere (null: never); then labels (``label_to``, where one has the name of a column). Of
+        series that are rolled up ``why`` says what goes there in place of samples. ``policy``: as if it held.
         """
         rules = self.rules if policy is None else rules_of(policy)
         rows, labels = self._db._native.governing(selector, [rule.selector for rule in rules])
         of_rules = pl.DataFrame(
-            [(at, r.title, str(r), _why(rules, at), r.memory_ms, r.kept_ms) for at, r in enumerate(rules)],
+            [
+                (at, r.title, str(r), _why(rules, at), r.memory_ms, (*r.places, None)[1],
+                 r.local_ms if "disk" in r.places else None, r.kept_ms)
+                for at, r in enumerate(rules)
+            ],
             schema={
                 "rule": pl.UInt32, "title": pl.String, "keep": pl.String, "why": pl.String,
-                "memory_ms": pl.Int64, "kept_ms": pl.Int64,
+                "memory_ms": pl.Int64, "to": pl.String, "disk_ms": pl.Int64, "kept_ms": pl.Int64,
             },
             orient="row",
         )  # fmt: skip
         found = rows.join(of_rules, on="rule", how="left", maintain_order="left").select(
             pl.col("title").alias("rule"),
             "keep",
-            pl.col("why").fill_null("no rule takes it: it stays") + self._goes_cold(rules, labels, rows["rule"]),
+            pl.col("why").fill_null("no rule takes it: it stays") + self._rolled_text(rules, labels, rows["rule"]),
             pl.col("first").cast(TIME).alias("start"),
             pl.col("last").cast(TIME).alias("end"),
             "samples",
             "bytes",
             (pl.col("first") + pl.col("memory_ms")).cast(TIME).alias("leaves"),
+            "to",
+            (pl.col("first") + pl.col("disk_ms")).cast(TIME).alias("leaves_disk"),
             (pl.col("first") + pl.col("kept_ms")).cast(TIME).alias("gone"),
         )
-        return pl.concat([found, labels], how="horizontal")
+        taken = {name: f"label_{name}" for name in labels.columns if name in found.columns}
+        return pl.concat([found, labels.rename(taken)], how="horizontal")
 
-    def _goes_cold(self, rules: Sequence[RetentionRule], labels: pl.DataFrame, rule_of: pl.Series) -> pl.Series:
-        """What is said of series that are to go cold, where records of rollups go in place of samples."""
-        cold = rule_of.is_in([at for at, rule in enumerate(rules) if rule.is_cold]).fill_null(value=False)
+    def _rolled_text(self, rules: Sequence[RetentionRule], labels: pl.DataFrame, rule_of: pl.Series) -> pl.Series:
+        """What is said of series that are to move on, where records of rollups go in place of samples."""
+        moved = rule_of.is_in([at for at, rule in enumerate(rules) if rule.is_moved]).fill_null(value=False)
         said = pl.repeat("", len(rule_of), eager=True)
         for policy, taken in self._rolled_up(labels):
             text = pl.repeat(_ROLLED.format(policy), len(rule_of), eager=True)
-            said = text.zip_with(cold & taken, said)
+            said = text.zip_with(moved & taken, said)
         return said
 
     def _rolled_up(self, labels: pl.DataFrame) -> Iterator[tuple[RollupPolicy, pl.Series]]:
@@ -132,7 +149,8 @@ class Retention:
                 yield policy, taken
 
     def log(self, what: str | None = None) -> pl.DataFrame:
-        """What went when by which rule, the oldest first: ``time``, ``what``, ``rule``, ``before``, counts.
+        """What went when by which rule, the oldest first: ``time``, ``what``, ``rule``, ``before``, counts,
+        and ``to`` where, of what moved.
 
         ``what``: expired, moved, sampled, evicted, deleted or undeleted. The last 10,000; with a directory they are in
         its ``retention.log``, too, a JSON line each.
@@ -149,8 +167,8 @@ class Retention:
         """What the store will hold if it grows on as it did: a row a day, rule and tier. Changes nothing.
 
         ``date``, ``day`` (0: now), ``rule`` (empty: of none), ``tier``, ``samples``, ``series``, ``bytes``, and the
-        ``cost`` of that day by ``prices`` per GiB and month, such as ``{"memory": 3.0, "cold": 0.02}`` (null where a
-        tier has none). ``policy``: None for the one in force. Raises ``ConfigError``.
+        ``cost`` of that day by ``prices`` per GiB and month, such as ``{"memory": 3.0, "disk": 0.1, "cold": 0.02}``
+        (null where a tier has none). ``policy``: None for the one in force. Raises ``ConfigError``.
         """
         rules, now_ms = self.rules if policy is None else rules_of(policy), self._db.now_ms()
         grown = growth(self._db._native, rules, now_ms)
@@ -170,8 +188,8 @@ class Retention:
         }
 
     def _plain(self, rules: Sequence[RetentionRule]) -> dict[str, float]:
-        """By rule that has a cold part which share of its samples in memory is of series that are not rolled up."""
-        if not self._db.rollups.policies or not any(rule.is_cold for rule in rules):
+        """By rule whose samples move on which share of those in memory is of series that are not rolled up."""
+        if not self._db.rollups.policies or not any(rule.is_moved for rule in rules):
             return {}
         rows, labels = self._db._native.governing("", [rule.selector for rule in rules])
         rolled = pl.repeat(False, rows.height, eager=True)
@@ -182,7 +200,7 @@ class Retention:
         return {rules[at].title: plain / max(samples, 1) for at, samples, plain in sums if at is not None}
 
     def _cold(self, now_ms: int) -> HeldCold:
-        """What is in the cold store, by days back."""
+        """What is on disk and in the cold store, by days back."""
         samples, rolled, size = np.zeros(HISTORY_DAYS), np.zeros(HISTORY_DAYS), 0
         for part in (part for catalog in self._db._tiers.catalogs for part in catalog.parts(-(2**63), 2**63 - 1)):
             if part.pinned is None:
@@ -237,8 +255,9 @@ class Retention:
 
         ``kind`` (alert, record, slo, panel), ``name``, ``expr``; how far it ``look_back``s; the ``rule``, how long that
         has samples ``kept``, what of the look-back is ``lost``, the ``resolution`` of records that stand for the rest;
-        ``effect``: ``data``, ``sample``, ``precision``, ``cold`` (read from there, the same), ``none``, ``no series``
-        or ``unread`` (``detail`` says why). ``dashboards``: JSON that Grafana exports, as a mapping or a path.
+        ``effect``: ``data``, ``sample``, ``precision``, ``disk`` or ``cold`` (read from there, the same), ``none``,
+        ``no series`` or ``unread`` (``detail`` says why). ``dashboards``: JSON that Grafana exports, as a mapping or a
+        path.
         """
         rules = self.rules if policy is None else rules_of(policy)
         asked = [one for group in self._db.alerts.groups() for rule in group.rules for one in _asked(rule)]
@@ -278,8 +297,8 @@ class Retention:
             )
             done = self._trash.delete(self._db._native, selectors, first, last, now, undo_ms, cold)
             done = replace(done, cold_parts=sum(mover.delete(selectors, first, last) for mover in movers))
-        if self._db._cold is not None and done.cold_parts:
-            self._db._cold.hurry()
+        if done.cold_parts:
+            self._hurry()
         what = ", ".join(selectors)
         self._aging.log.add([Departure(now, "deleted", what, last, done.samples, done.series, done.bytes)])
         return done

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import polars as pl
 
 from metricsdb._native import NativeDatabase
 from metricsdb.errors import ConfigError
-from metricsdb.lifecycle.retention import RetentionRule
+from metricsdb.lifecycle.retention import Place, RetentionRule
 from metricsdb.times import DAY_MS
 
 __all__ = ["COLD_BYTES", "Growth", "HeldCold", "forecast", "growth"]
@@ -58,8 +59,8 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class HeldCold:
-    """What is cold now: samples by days back, and bytes of one (None: there are none to measure); and bytes of records
-    of rollups by days back."""
+    """What is outside of memory now: samples by days back, and bytes of one (None: there are none to measure); and
+    bytes of records of rollups by days back."""
 
     samples: Floats
     sample_bytes: float | None = None
@@ -154,27 +155,25 @@ def forecast(
     """
     if days < 1:
         raise ConfigError(f"days {days} must be 1 or more")
-    unknown = [name for name in prices or {} if name not in ("memory", "cold")]
+    unknown = [name for name in prices or {} if name not in get_args(Place)]
     if unknown:
-        raise ConfigError(f"prices: {unknown[0]!r} is no tier; give memory and cold, per GiB and month")
+        raise ConfigError(f"prices: {unknown[0]!r} is no tier; give memory, disk and cold, per GiB and month")
     ahead = np.arange(days + 1, dtype=np.float64)
-    share = [g.samples_a_day if rule.is_cold else 0.0 for rule, g in zip(rules, grown, strict=False)]
+    share = [g.samples_a_day if rule.is_moved else 0.0 for rule, g in zip(rules, grown, strict=False)]
     frames = []
     for at, g in enumerate(grown):
         rule = rules[at] if at < len(rules) else None
         memory = _days(None if rule is None else rule.memory_ms)
-        part = share[at] / max(sum(share), 1e-9) if rule is not None and rule.is_cold else 0.0
+        part = share[at] / max(sum(share), 1e-9) if rule is not None and rule.is_moved else 0.0
         # Where several rules have samples in the cold store, nobody knows what each of them brought a day.
         history = _padded(g.samples) + (cold.samples if part == 1.0 else 0.0)
         trend = _trend(history) or (g.samples_a_day, 0.0)
-        tiers = {"memory": _memory(rule, g, trend, ahead, memory)}
-        if rule is not None and rule.is_cold:
-            whole, kept = _days(rule.whole_ms), _days(rule.kept_ms)
-            ages = (memory, whole, kept) if rule.sampled else (memory, kept, kept)
-            goes = plain.get(rule.title, 1.0)
+        tiers: dict[Place, tuple[Floats, Floats, Floats]] = {"memory": _memory(rule, g, trend, ahead, memory)}
+        for place, ages in () if rule is None else _outside(rule):
+            goes = plain.get(g.rule, 1.0)
             moved, brought = replace(g, samples=g.samples * goes), (trend[0] * goes, trend[1])
-            samples, series, size = _cold(moved, brought, ahead, ages, left.get(rule.title, 1.0), cold, part)
-            tiers["cold"] = samples, series, size + part * _rolled(cold.rolled, ahead, kept)
+            samples, series, size = _cold(moved, brought, ahead, ages, left.get(g.rule, 1.0), cold, part)
+            tiers[place] = samples, series, size + part * _rolled(cold.rolled, ahead, ages[0], ages[-1])
         for tier, (samples, series, size) in tiers.items():
             price = (prices or {}).get(tier)
             cost = [None] * len(ahead) if price is None else size / _GIB * price / _MONTH_DAYS
@@ -204,29 +203,40 @@ def _memory(
     return samples, series, size
 
 
-def _rolled(size: Floats, ahead: Floats, until: float) -> Floats:
-    """Bytes of records in the cold store, if each day brings as many as the last seven that brought some."""
+def _outside(rule: RetentionRule) -> Iterator[tuple[Place, tuple[float, float, float, float]]]:
+    """Places behind memory, with ages: what is outside of memory is there from the first on, samples come at the
+    second, up to the third there are all of them, and they leave at the last."""
+    local = _days(rule.local_ms)
+    if "disk" in rule.places:
+        yield "disk", (0.0, _days(rule.memory_ms), local, local)
+    if rule.is_cold:
+        yield "cold", (local if "disk" in rule.places else 0.0, local, _days(rule.whole_ms), _days(rule.kept_ms))
+
+
+def _rolled(size: Floats, ahead: Floats, since: float, until: float) -> Floats:
+    """Bytes of records of such ages, if each day brings as many as the last seven that brought some."""
     days = np.flatnonzero(size)[:RECENT_DAYS]
     if not len(days):
         return np.zeros(len(ahead))
-    return np.asarray(_left(size, ahead, 0.0, until) + size[days].mean() * _new(ahead, float(days[0]), until))
+    low = min(max(float(days[0]), since), until)
+    return np.asarray(_left(size, ahead, since, until) + size[days].mean() * _new(ahead, low, until))
 
 
 def _cold(
     g: Growth,
     trend: tuple[float, float],
     ahead: Floats,
-    ages: tuple[float, float, float],
+    ages: tuple[float, float, float, float],
     left: float,
     cold: HeldCold,
     part: float,
 ) -> tuple[Floats, Floats, Floats]:
     now, slope = trend
     # What is in memory now goes cold; what is cold already stays until it is old.
-    low, whole, high = ages
+    since, low, whole, high = ages
     young = np.arange(len(cold.samples)) < whole
     fresh, old = np.where(young, cold.samples, 0.0), np.where(young, 0.0, cold.samples)
-    there = _left(fresh, ahead, 0.0, whole) + left * _left(fresh, ahead, whole, high) + _left(old, ahead, 0.0, high)
+    there = _left(fresh, ahead, since, whole) + left * _left(fresh, ahead, whole, high) + _left(old, ahead, 0.0, high)
     samples = part * there + _left(g.samples, ahead, low, whole) + now * _new(ahead, low, whole, slope)
     samples = samples + left * (_left(g.samples, ahead, whole, high) + now * _new(ahead, whole, high, slope))
     series = np.where(samples > 0, g.ended[0] + g.series_a_day * _new(ahead, 0.0, high), 0.0)

@@ -14,7 +14,7 @@ import polars as pl
 
 from metricsdb._native import NativeDatabase, Read
 from metricsdb.errors import ConfigError, MetricsDBError
-from metricsdb.lifecycle.retention import RetentionRule
+from metricsdb.lifecycle.retention import Place, RetentionRule
 from metricsdb.lifecycle.rollups import RollupPolicy
 from metricsdb.times import duration_ms, duration_text
 
@@ -26,6 +26,7 @@ _INTERVAL = "5m"
 _VARIABLE = re.compile(r"(=~|!~|!=|=)\s*\"([^\"]*\$[^\"]*)\"")
 _ANY = re.compile(r"\$\{?\w+(?::\w+)?\}?")
 _AGO = re.compile(r"now-(\d+)([smhdwMy])(?:/\w)?")
+_TIERS: dict[Place, str] = {"disk": "disk", "cold": "the cold store"}
 _SCHEMA: dict[str, Any] = dict.fromkeys(
     ("kind", "name", "expr", "look_back", "rule", "kept", "lost", "resolution", "effect", "detail"), pl.String
 )
@@ -132,7 +133,7 @@ def _rows(reach: _Reach, one: Asked, now_ms: int, lookback_ms: int) -> Iterator[
 
 
 # The worst effect that some of the series have is told.
-_WORST = ("none", "cold", "precision", "sample", "data")
+_WORST = ("none", "disk", "cold", "precision", "sample", "data")
 
 
 def _effect(
@@ -152,12 +153,19 @@ def _effect(
         left = f"only {rule.sampled.keep} is left of what is older than {duration_text(rule.whole_ms)}"
         return text, None, width, "sample", left
     if width is not None:
-        cold = rule is not None and rule.is_cold and rule.memory_ms is not None and back_ms > rule.memory_ms
-        where = ", read from the cold store" if cold else ""
+        where = f", read from {_TIERS[tier]}" if (tier := _tier(rule, back_ms)) else ""
         return text, None, width, "precision", f"records of {width} stand for samples of that age{where}"
-    if rule is not None and rule.is_cold and rule.memory_ms is not None and back_ms > rule.memory_ms:
-        return text, None, None, "cold", "a part is read from the cold store: the same answer, later"
+    if rule is not None and (tier := _tier(rule, back_ms)):
+        also = "disk and " if tier == "cold" and "disk" in rule.places else ""
+        return text, None, None, tier, f"a part is read from {also}{_TIERS[tier]}: the same answer, later"
     return text, None, None, "none", ""
+
+
+def _tier(rule: RetentionRule | None, back_ms: int) -> Place | None:
+    """The furthest place outside of memory that is read, if any."""
+    if rule is None or not rule.is_moved or rule.memory_ms is None or back_ms <= rule.memory_ms:
+        return None
+    return "cold" if rule.is_cold and rule.local_ms is not None and back_ms > rule.local_ms else "disk"
 
 
 def panels(dashboard: Mapping[str, Any] | str | Path) -> Iterator[Asked]:

@@ -31,7 +31,7 @@ __all__ = [
 
 log = logging.getLogger("metricsdb.retention")
 
-Place = Literal["memory", "cold"]
+Place = Literal["memory", "disk", "cold"]
 Importance = Literal["low", "normal", "high"]
 
 # A pass is made this often, or when a fiftieth of the shortest stay is over: what is cut is written anew.
@@ -87,7 +87,8 @@ class RetentionRule:
         max_bytes: SizeLike | None = None,
         max_share: float | None = None,
     ) -> RetentionRule:
-        """From a line such as ``"memory 2d -> cold 90d"``, or a duration. Raises ``ConfigError``, ``ParseError``."""
+        """From a line such as ``"memory 2d -> disk 14d -> cold 90d"``, or a duration. Raises ``ConfigError``,
+        ``ParseError``."""
         size = None if max_bytes is None else size_bytes(max_bytes, f"retention rule {name or selector!r}: max_bytes")
         rule = cls(selector, (), name, importance, size, max_share)
         rule = replace(rule, stays=_stays(rule.title, keep))
@@ -111,8 +112,30 @@ class RetentionRule:
         return self.stays[-1].until_ms
 
     @property
-    def is_cold(self) -> bool:
+    def local_ms(self) -> int | None:
+        """The age at which a sample is neither in memory nor on disk."""
+        return next((stay.until_ms for stay in self.stays if stay.place == "disk"), self.memory_ms)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """In order, where samples are."""
+        return tuple(stay.place for stay in self.stays if stay.keep is None)
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether samples leave memory for another place."""
         return len(self.stays) > 1
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether samples are in the cold store at last."""
+        return "cold" in self.places
+
+    def goes(self, of: Place, to: Place) -> bool:
+        """Whether samples go from one place to another: from where they are by another rule to where this one ends."""
+        if of == "memory":
+            return self.places[1:2] == (to,)
+        return of != to and to == self.places[-1]
 
     @property
     def sampled(self) -> Stay | None:
@@ -136,14 +159,15 @@ class RetentionRule:
             )
         if self.max_share is not None and not 0 < self.max_share <= 1:
             raise _wrong(self, f"max_share {self.max_share!r} is no share; give a number above 0 and at most 1")
-        places = [stay.place for stay in self.stays if stay.keep is None]
+        places = list(self.places)
         sampled = [stay for stay in self.stays if stay.keep]
         if sampled and ("cold" not in places or sampled != [self.stays[-1]]):
             raise _wrong(
                 self, f"{sampled[0].keep} stands where no sample can be left; write it once, last, behind a cold part"
             )
         if places != [place for place in _ORDER if place in places] or places[:1] != ["memory"]:
-            raise _wrong(self, f"samples cannot go {' -> '.join(places) or 'nowhere'}; write memory first, then cold")
+            went = " -> ".join(places) or "nowhere"
+            raise _wrong(self, f"samples cannot go {went}; write memory first, then disk, then cold, each once")
         before = 0
         for at, stay in enumerate(self.stays):
             if stay.until_ms is None and at + 1 < len(self.stays):
@@ -183,7 +207,7 @@ def _stays(title: str, keep: DurationLike) -> tuple[Stay, ...]:
         if not words or words[0] not in _ORDER or len(words) > 2:
             raise ConfigError(
                 f"retention rule {title!r}: {part.strip()!r} is no place with an age; write a line such as "
-                "'memory 2d -> cold 90d', with places memory and cold, and '1 in 10 by job' behind them"
+                "'memory 2d -> disk 14d -> cold 90d', and '-> 1 in 10 by job 400d' behind it to leave a sample"
             )
         until = duration_ms(words[1], f"retention rule {title!r}: {words[0]}") if len(words) == 2 else None
         stays.append(Stay(words[0], until))
@@ -231,7 +255,8 @@ def _fields(fields: Mapping[str, Any]) -> RetentionRule:
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """What left at one time by one rule. ``what``: expired, moved, sampled, evicted, deleted or undeleted."""
+    """What left at one time by one rule. ``what``: expired, moved (``to`` where), sampled, evicted, deleted or
+    undeleted."""
 
     time_ms: int
     what: str
@@ -240,10 +265,11 @@ class Departure:
     samples: int = 0
     series: int = 0
     bytes: int = 0
+    to: Place | None = None
 
 
 class Counted(Protocol):
-    """How many samples, and their bytes in the cold store."""
+    """How many samples, and their bytes in the store."""
 
     @property
     def samples(self) -> int: ...
@@ -276,9 +302,9 @@ class Aging:
         """Selectors in order, and whether samples of their series are refused first where memory is short."""
         return [(rule.selector, rule.importance == "low") for rule in self.rules]
 
-    def moving(self, now_ms: int) -> list[tuple[str, int | None]]:
-        """Selectors, and the time before which their samples go from memory to the cold store (None: they don't)."""
-        return [(rule.selector, self._leaves(rule, now_ms) if rule.is_cold else None) for rule in self.rules]
+    def moving(self, now_ms: int, of: Place, to: Place) -> list[tuple[str, int | None]]:
+        """Selectors, and the time before which their samples go from one place to another (None: they don't)."""
+        return [(rule.selector, self._leaves(rule, now_ms, of) if rule.goes(of, to) else None) for rule in self.rules]
 
     def expiring(self, now_ms: int) -> list[tuple[str, int | None]]:
         """Selectors, and the time before which their samples are gone everywhere (None: they stay)."""
@@ -300,21 +326,23 @@ class Aging:
         title = next((one.title for one in self.rules if one.selector == rule.selector), rule.selector)
         self.log.add([Departure(now_ms, "sampled", title, rule.before_ms, gone.samples, series, gone.bytes)])
 
-    def note_moved(self, now_ms: int, selector: str, before_ms: int | None, moved: Counted) -> None:
-        """Notes what went cold."""
+    def note_moved(self, now_ms: int, to: Place, selector: str, before_ms: int | None, moved: Counted) -> None:
+        """Notes what went to disk or to the cold store."""
         title = next((rule.title for rule in self.rules if rule.selector == selector), selector)
-        self.log.add([Departure(now_ms, "moved", title, before_ms, moved.samples, 0, moved.bytes)])
+        self.log.add([Departure(now_ms, "moved", title, before_ms, moved.samples, 0, moved.bytes, to)])
 
-    def _leaves(self, rule: RetentionRule, now_ms: int) -> int | None:
+    def _leaves(self, rule: RetentionRule, now_ms: int, of: Place = "memory") -> int | None:
+        if of == "disk" and "disk" in rule.places:
+            return None if rule.local_ms is None else now_ms - rule.local_ms
         times = [] if rule.memory_ms is None else [now_ms - rule.memory_ms]
         times += [self._pressed[rule.title]] if rule.title in self._pressed else []
         return max(times, default=None)
 
     def _dropped(self, now_ms: int) -> list[tuple[str, int | None]]:
-        """What goes from memory alone: of series with a cold place only what would be gone there, too."""
+        """What goes from memory alone: of series that move on only what would be gone there, too."""
         gone = self.expiring(now_ms)
         return [
-            (rule.selector, before if rule.is_cold else self._leaves(rule, now_ms))
+            (rule.selector, before if rule.is_moved else self._leaves(rule, now_ms))
             for rule, (_, before) in zip(self.rules, gone, strict=True)
         ]
 
@@ -354,7 +382,7 @@ class Aging:
         )
 
     def _press(self, native: NativeDatabase) -> bool:
-        """Lets samples leave sooner where a rule is above its limit of bytes; whether one is that has not gone cold."""
+        """Lets samples leave sooner where a rule is above its limit of bytes; whether one is whose samples stay."""
         if all(rule.max_bytes is None and rule.max_share is None for rule in self.rules):
             return False
         held = native.governed([rule.selector for rule in self.rules], [])
@@ -365,7 +393,7 @@ class Aging:
                 continue
             step = (last - first) * (size - most) // size + 1
             self._pressed[rule.title] = min(first + step, last)
-            pressed = pressed or not rule.is_cold
+            pressed = pressed or not rule.is_moved
         return pressed
 
     @property

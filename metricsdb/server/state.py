@@ -227,7 +227,11 @@ _LEFT = {
 
 
 # `Cold.counts` in the words of /metrics.
-COLD = {
+TIERS = {
+    "disk_moved_samples": "Samples that went to the disk tier.",
+    "disk_moved_bytes": "Bytes that were written for them.",
+    "disk_runs": "Runs that moved what was due.",
+    "disk_failures": "Runs that ended because the disk was full or away.",
     "cold_moved_samples": "Samples that went to the cold store.",
     "cold_moved_bytes": "Bytes that were uploaded for them.",
     "cold_runs": "Runs that moved what was due.",

@@ -20,7 +20,7 @@ from metricsdb.database import Database
 from metricsdb.server.openapi import description
 from metricsdb.server.params import BadParameter, url_form
 from metricsdb.server.reply import json_bytes, refusal, success
-from metricsdb.server.state import COLD, Counts, Exposition, expose_alerts, expose_limits, expose_memory
+from metricsdb.server.state import TIERS, Counts, Exposition, expose_alerts, expose_limits, expose_memory
 
 __all__ = ["Status"]
 
@@ -45,7 +45,7 @@ class Status:
         self._native, self._hindrance = db._store, db._hindrance
         self._relief = db._upkeep.relief
         self._alerts = db.alerts
-        self._cold = {} if db._cold is None else db._cold.counts
+        self._tiers = [tier.counts for tier in (db._disk, db._cold) if tier is not None]
         self._counts = counts
         self._config = config
         self._flags = flags
@@ -116,8 +116,8 @@ class Status:
         out.sample({"version": self._version}, 1)
         await self._run(partial(expose_limits, self._native, out))
         expose_memory(out, stats, self._native.memory_steps(), self._relief.counts())
-        for name, value in self._cold.items():
-            out.family(f"metricsdb_{name}_total", "counter", COLD[name])
+        for name, value in (row for counts in self._tiers for row in counts.items()):
+            out.family(f"metricsdb_{name}_total", "counter", TIERS[name])
             out.sample({}, value)
         for name, value in stats.items():
             out.gauge(f"metricsdb_storage_{name}", f"{name.replace('_', ' ').capitalize()} in storage.", value)

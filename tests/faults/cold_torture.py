@@ -2,14 +2,16 @@
 samples, and records of rollups.
 
     python tests/faults/cold_torture.py --cycles 400
+    python tests/faults/cold_torture.py --cycles 400 --disk
     python tests/faults/cold_torture.py --cycles 400 --s3 0.2
 
 Each cycle is a process that compares what is there with all that was ever acknowledged, makes one whole run, compares
 again, looks for objects that no manifest names, writes new and late samples, deletes some, and is killed at step n of
-the next run, which moves, leaves a sample of old days, compacts and sweeps: before or after a verb of the store, a
-sync of a file, an export or a drop. Cycle n + 1 takes step n + 1, and begins anew where a run had no more steps. With
-`--s3` the store is a server of S3 that answers such a share of requests badly: 5xx, late, in part, or not at all.
-Prints a line of JSON with what it saw: kills by the phase of a run that they fell in, and bad answers.
+the next run, which moves, leaves a sample of old days, compacts and sweeps: before or after a verb of a store, a sync
+of a file, an export or a drop. With `--disk` everything goes by a disk tier, and on from there. Cycle n + 1 takes step
+n + 1, and begins anew where a run had no more steps. With `--s3` the store is a server of S3 that answers such a share
+of requests badly: 5xx, late, in part, or not at all. Prints a line of JSON with what it saw: kills by the phase of a
+run that they fell in, and bad answers.
 """
 
 from __future__ import annotations
@@ -128,7 +130,7 @@ def deleted(n: int) -> tuple[int, int]:
     return EVENING + (n - 3) * 2 * HOUR, EVENING + (n - 3) * 2 * HOUR + HOUR
 
 
-def child(folder: Path, rounds: int, last: int, url: str) -> None:
+def child(folder: Path, rounds: int, last: int, url: str, by_disk: bool) -> None:
     import numpy as np
     from faults.s3_proxy import s3_objects
     from twins.cold import cold_rows
@@ -137,7 +139,7 @@ def child(folder: Path, rounds: int, last: int, url: str) -> None:
     from metricsdb.errors import ColdStoreError
     from metricsdb.lifecycle.cold import objects
     from metricsdb.lifecycle.cold.catalog import Catalog
-    from metricsdb.lifecycle.cold.memory import NativeMemory, NativeRecords
+    from metricsdb.lifecycle.cold.memory import NativeMemory, NativeRecords, StoreMemory
     from metricsdb.lifecycle.cold.move import Mover, Rule
     from metricsdb.lifecycle.cold.thin import thin, unused
     from metricsdb.lifecycle.rollups import RollupPolicy
@@ -151,6 +153,9 @@ def child(folder: Path, rounds: int, last: int, url: str) -> None:
     rolling = NativeRecords(lambda: db._native)
     policy = RollupPolicy.parse("r", "raw 1h -> 15m -> 1h").native
     mover = Mover(catalog, "me", clock)
+    disk = Mover(Catalog(objects.Objects(folder / "disk")), "me", clock) if by_disk else None
+    movers = [mover] if disk is None else [disk, mover]
+    stored = [] if disk is None else [StoreMemory(disk), StoreMemory(disk, records=True)]
     rules = [Rule("", EVENING + (rounds - 1) * 2 * HOUR)]
 
     def tried(phase: str, act: Callable[[], Any]) -> Any:
@@ -165,12 +170,17 @@ def child(folder: Path, rounds: int, last: int, url: str) -> None:
 
     def run(round_: int) -> None:
         sample = [SampleRule("", sampled_before(round_), Keep.parse("1 in 3 hours"))]
-        tried("samples", lambda: mover.move(memory, rules))
-        tried("records", lambda: mover.move(rolling, rules, bucket_ms=2 * HOUR))
+        tried("samples", lambda: movers[0].move(memory, rules))
+        tried("records", lambda: movers[0].move(rolling, rules, bucket_ms=2 * HOUR))
+        for kind, one in zip(("samples on", "records on"), stored, strict=False):
+            older = [Rule("", sampled_before(round_))]
+            tried(kind, lambda one=one, older=older: mover.move(one, older, bucket_ms=2 * HOUR))
         tried("sampling", lambda: thin(mover, sample, unused))
-        tried("compaction", mover.compact)
+        for one in movers:
+            tried("compaction", one.compact)
         clock.move(16)
-        tried("sweep", mover.sweep)
+        for one in movers:
+            tried("sweep", one.sweep)
 
     def in_memory() -> Rows:
         series = db._native.raw("m", 0, 2**62)
@@ -178,18 +188,24 @@ def child(folder: Path, rounds: int, last: int, url: str) -> None:
             (names["job"], int(at)): float(v) for names, t, values in series for at, v in zip(t, values, strict=True)
         }
 
-    def in_store() -> Rows:
+    def rows_of(one: Mover) -> Rows:
         return {
             (dict(s)["job"], at): float(np.int64(bits).view(np.float64))
-            for (s, at), (_, bits) in tried("look", lambda: cold_rows(catalog)).items()
+            for (s, at), (_, bits) in tried("look", lambda: cold_rows(one.catalog)).items()
         }
+
+    def in_stores() -> Rows:
+        found: Rows = {}
+        for one in reversed(movers):
+            found |= rows_of(one)
+        return found
 
     def records_in_memory() -> Records:
         frames = [(every, db._native.rollup_records("r", every, 0, 2**62)) for every in WIDTHS]
         rows = ((every, row) for every, frame in frames for row in frame.iter_rows(named=True))
         return {(row["job"], every, row["timestamp"]): (row["count"], row["sum"]) for every, row in rows}
 
-    def records_in_store() -> Records:
+    def records_of(catalog: Catalog) -> Records:
         found: Records = {}
         for part in tried("look", lambda: catalog.parts(-(2**63), 2**63 - 1)):
             if part.every_ms:
@@ -198,15 +214,21 @@ def child(folder: Path, rounds: int, last: int, url: str) -> None:
                     found[row["job"], part.every_ms, row["timestamp"]] = row["count"], row["sum"]
         return found
 
+    def records_in_stores() -> Records:
+        found: Records = {}
+        for one in reversed(movers):
+            found |= records_of(one.catalog)
+        return found
+
     def look_at_records(when: str) -> None:
-        found, wanted = records_in_store() | records_in_memory(), records(rounds)
+        found, wanted = records_in_stores() | records_in_memory(), records(rounds)
         if found != wanted:
             apart = [key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key)][:3]
             sys.exit(f"{when}, round {rounds}: records {[(key, wanted.get(key), found.get(key)) for key in apart]}")
 
     def look(when: str, wanted: Rows) -> None:
         look_at_records(when)
-        found = in_store() | in_memory()
+        found = in_stores() | in_memory()
         if found != wanted:
             missing, more = wanted.keys() - found.keys(), found.keys() - wanted.keys()
             other = [key for key in wanted.keys() & found.keys() if wanted[key] != found[key]][:3]
@@ -219,27 +241,44 @@ def child(folder: Path, rounds: int, last: int, url: str) -> None:
     left = sampled(wanted, sampled_before(rounds))
     new = written(rounds - 1) if rounds else {}
     before = sampled(wanted, sampled_before(rounds - 1)) | {key: wanted[key] for key in new if key in wanted}
-    there = in_store() | in_memory()
+    there = in_stores() | in_memory()
     days = {at // (24 * HOUR) for _, at in wanted}
     whole = {day for day in days if any(at // (24 * HOUR) == day and (j, at) not in left for j, at in there)}
     stays = {key for key in wanted if key in (before if key[1] // (24 * HOUR) in whole else left)}
     look("after a kill", {key: wanted[key] for key in stays})
     run(rounds)
     look("after a run", left)
-    listed = tried("look", lambda: list(catalog.objects.list("")))
-    kept = {one.key for one in listed if not one.key.startswith("manifest/")}
-    if kept != catalog.state.keys():
-        sys.exit(f"orphans, round {rounds}: {sorted(kept - catalog.state.keys())[:3]}")
-    if list(folder.rglob("cold/tmp/*")) or any(at < (rules[0].before_ms or 0) for _, at in in_memory()):
+    for one in movers:
+        listed = tried("look", lambda one=one: list(one.catalog.objects.list("")))
+        kept = {found.key for found in listed if not found.key.startswith("manifest/")}
+        if kept != one.catalog.state.keys():
+            sys.exit(f"orphans, round {rounds}: {sorted(kept - one.catalog.state.keys())[:3]}")
+        # A late sample that changes another is twice in parts until these become one.
+        parts = one.catalog.state.parts
+        spare = sum(part.samples for part in parts if not part.every_ms) - len(rows_of(one))
+        if spare > 2 * rounds:
+            sys.exit(f"twice, round {rounds}: {spare} samples too many in parts")
+        if sum(part.samples for part in parts if part.every_ms) != len(records_of(one.catalog)):
+            sys.exit(f"records twice, round {rounds}")
+    if disk is not None:
+        gone = sampled_before(rounds)
+        both = (
+            rows_of(disk).keys() & rows_of(mover).keys() or records_of(disk.catalog).keys() & records_of(catalog).keys()
+        )
+        if (
+            both
+            or any(at < gone for _, at in rows_of(disk))
+            or any(end <= gone for *_, end in records_of(disk.catalog))
+        ):
+            sys.exit(f"left on disk, round {rounds}: {sorted(both)[:3]}")
+    if (
+        list(folder.rglob("cold/tmp/*"))
+        or list(folder.rglob("disk/tmp/*"))
+        or any(at < (rules[0].before_ms or 0) for _, at in in_memory())
+    ):
         sys.exit(f"left behind, round {rounds}")
     if any(end <= (rules[0].before_ms or 0) for _, _, end in records_in_memory()):
         sys.exit(f"records left behind, round {rounds}")
-    if sum(part.samples for part in catalog.state.parts if part.every_ms) != len(records_in_store()):
-        sys.exit(f"records twice, round {rounds}")
-    spare = sum(part.samples for part in catalog.state.parts if not part.every_ms) - len(in_store())
-    # A late sample that changes another is twice in parts until these become one.
-    if spare > 2 * rounds:
-        sys.exit(f"twice, round {rounds}: {spare} samples too many in parts")
     for (job, at), value in written(rounds).items():
         db.append({"__name__": "m", "job": job}, np.array([at]).view("datetime64[ms]"), [value])
     for (job, at), value in rolled(rounds).items():
@@ -249,30 +288,34 @@ def child(folder: Path, rounds: int, last: int, url: str) -> None:
     if rounds % 5 == 4:
         start, end = deleted(rounds)
         db._native.delete(['m{job="b"}'], start, end)
-        tried("deletion", lambda: mover.delete(['m{job="b"}'], start, end))
+        for one in movers:
+            tried("deletion", lambda one=one: one.delete(['m{job="b"}'], start, end))
     (folder / "rounds").write_text(str(rounds + 1))
     rules = [Rule("", EVENING + rounds * 2 * HOUR)]
     steps.last = last
-    for verb in ("put", "create", "get", "ranges", "delete"):
-        setattr(catalog.objects, verb, steps.around(getattr(catalog.objects, verb)))
+    for store in (one.catalog.objects for one in movers):
+        for verb in ("put", "create", "get", "ranges", "delete"):
+            setattr(store, verb, steps.around(getattr(store, verb)))
     stepping: Any = type("Os", (), {**vars(os), "fsync": staticmethod(steps.around(os.fsync))})
     objects.os = stepping
-    for changed in (memory, rolling):
+    for changed in (memory, rolling, *stored):
         held: Any = changed
         held.export, held.drop = steps.around(held.export), steps.around(held.drop)
     run(rounds + 1)
     db.close()
 
 
-def torture(cycles: int, folder: Path, first: int = 0, stride: int = 1, url: str = "") -> dict[str, Any]:
+def torture(
+    cycles: int, folder: Path, first: int = 0, stride: int = 1, url: str = "", *, disk: bool = False
+) -> dict[str, Any]:
     """Kills, by phase too, and whole runs, and the most steps of a run. ``url``: of a server of S3; else a directory.
-    Raises ``AssertionError`` with what a process found."""
+    ``disk``: with a disk tier. Raises ``AssertionError`` with what a process found."""
     whole = most = 0
     kills: Counter[str] = Counter()
     last = first
     for _ in range(cycles):
         rounds = int((folder / "rounds").read_text()) if (folder / "rounds").exists() else 0
-        command = [sys.executable, __file__, "--child", str(folder), str(rounds), str(last), url]
+        command = [sys.executable, __file__, "--child", str(folder), str(rounds), str(last), url, "disk" * disk]
         ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert ended.returncode in (KILLED, RAN_OUT), ended.stderr
         most = max(most, last)
@@ -300,14 +343,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cycles", type=int, default=200)
     parser.add_argument("--s3", type=float, metavar="SHARE")
-    parser.add_argument("--child", nargs=4)
+    parser.add_argument("--disk", action="store_true")
+    parser.add_argument("--child", nargs=5)
     args = parser.parse_args()
     if args.child:
-        child(Path(args.child[0]), int(args.child[1]), int(args.child[2]), args.child[3])
+        folder, rounds, last, url, disk = args.child
+        child(Path(folder), int(rounds), int(last), url, bool(disk))
         return
     with tempfile.TemporaryDirectory() as folder:
         if args.s3 is None:
-            print(json.dumps(torture(args.cycles, Path(folder))))
+            print(json.dumps(torture(args.cycles, Path(folder), disk=args.disk)))
         else:
             print(json.dumps(failing_torture(args.cycles, Path(folder), args.s3)))
 

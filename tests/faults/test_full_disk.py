@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from metricsdb import Database, NotDurable
 from metricsdb.adapters.scrape import Scraper, Target
 from metricsdb.clock import SystemClock
 from metricsdb.server import create_app
+from metricsdb.testing import FakeClock
 
 
 @pytest.fixture
@@ -119,3 +121,28 @@ def test_a_sender_is_told_to_come_back_and_a_scrape_goes_on(small_disk):
     filler.unlink()
     assert asyncio.run(post()).status_code == 204
     db.close()
+
+
+def test_a_disk_tier_that_is_full_takes_nothing_and_later_all(small_disk):
+    pytest.importorskip("obstore")
+    clock = FakeClock(10 * 86_400_000)
+    db = Database(clock=clock, disk=small_disk / "tier", retention="memory 1d -> disk 30d", idle_cpu=0.0)
+    values = np.random.default_rng(1).random(50_000)  # some 400 kB
+    db.append({"__name__": "m"}, np.arange(50_000) * 10.0 + 86_400, values)
+    filler = fill(small_disk, 60_000)
+    for _ in range(3):
+        db.tick()
+        clock.move(61)
+    assert db.disk.counts["disk_failures"] == 3
+    assert db._native.stats()["samples"] > 40_000  # some were smaller than the room that there was
+    (row,) = db.raw("m", 0, 10 * 86_400)
+    assert row.values.tolist() == values.tolist()
+    filler.unlink()
+    for _ in range(3):
+        db.tick()
+        clock.move(121)
+    assert db.disk.counts["disk_moved_samples"] > 49_000
+    assert db._native.stats()["samples"] < 1_000
+    (row,) = db.raw("m", 0, 10 * 86_400)
+    assert row.values.tolist() == values.tolist()
+    assert not list((small_disk / "tier" / "tmp").iterdir())

@@ -1,8 +1,9 @@
-"""A year in the life of a database: what leaves memory and the cold store, and when, against a plain model."""
+"""A year in the life of a database: what leaves memory, disk and the cold store, and when, against a plain model."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -24,22 +25,30 @@ LATER: Rules = [('{tier="gold"}', 3 * DAY, 200 * DAY), ('{tier="debug"}', HOUR, 
 SLACK = DAY
 
 
-def lines(rules: Rules) -> dict[str, str]:
-    def line(memory: float, gone: float | None) -> str:
+def lines(rules: Rules, disk: bool) -> dict[str, str]:
+    """With a disk tier, some go by it, some end there, and some go past it."""
+
+    def line(selector: str, memory: float, gone: float | None) -> str:
+        last = "" if gone is None else f" {int(gone)}s"
         if gone == memory:
             return f"memory {int(memory)}s"
-        return f"memory {int(memory)}s -> cold" + ("" if gone is None else f" {int(gone)}s")
+        if disk and selector == "":
+            return f"memory {int(memory)}s -> disk{last}"
+        by = f"disk {int(memory + 3 * DAY)}s -> " if disk and "gold" in selector else ""
+        return f"memory {int(memory)}s -> {by}cold{last}"
 
-    return {selector: line(memory, gone) for selector, memory, gone in rules}
+    return {selector: line(selector, memory, gone) for selector, memory, gone in rules}
 
 
 class Life:
     """A store and its model: series by labels, times to values."""
 
-    def __init__(self) -> None:
+    def __init__(self, disk: Path | None = None) -> None:
         self.clock = FakeClock(T0 * 1000)
-        self.db = mdb.Database(clock=self.clock, cold="memory://", idle_cpu=0.0, cache_memory=0)
-        self.db.cold.mover.bucket_ms = BUCKET_MS  # one a day instead of twelve: a year has many
+        self.db = mdb.Database(clock=self.clock, disk=disk, cold="memory://", idle_cpu=0.0, cache_memory=0)
+        self.tiers = [self.db.cold] if disk is None else [self.db.disk, self.db.cold]
+        for tier in self.tiers:
+            tier.mover.bucket_ms = BUCKET_MS  # one a day instead of twelve: a year has many
         self.model: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
         self.written: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
         self.rng = np.random.default_rng(5)
@@ -47,7 +56,7 @@ class Life:
 
     def use(self, rules: Rules) -> None:
         self.rules = rules
-        self.db.retention.use(lines(rules))
+        self.db.retention.use(lines(rules, len(self.tiers) == 2))
 
     def write(self, tier: str, pod: str, times: np.ndarray) -> None:
         values = np.round(self.rng.random(len(times)), 2)
@@ -114,20 +123,22 @@ class Life:
         return pl.DataFrame(rows, schema=["rule", "samples", "first"], orient="row")
 
 
-def test_a_year_of_life():
-    life = Life()
+@pytest.mark.parametrize(("disk", "days", "change"), [(False, 365, 200), (True, 130, 70)])
+def test_a_year_of_life(disk: bool, days: int, change: int, tmp_path: Path) -> None:
+    life = Life(tmp_path if disk else None)
     life.use(FIRST)
-    for day in range(365):
-        if day == 200:
+    for day in range(days):
+        if day == change:
             life.use(LATER)
         life.day(day)
-        if day % 60 == 29 or day in (200, 201, 202):
+        if day % 60 == 29 or change <= day <= change + 2:
             life.check()
     # Memory has what its rules say, and not a whole bucket more.
     now = life.clock.now_ms()
     for (selector, memory, _), (_, _, first) in zip(LATER, life.in_memory().rows(), strict=True):
         assert first >= now - memory * 1000 - BUCKET_MS - HOUR * 1000, selector
-    assert life.db.cold.parts()["samples"].sum() > 20_000
+    assert sum(tier.parts()["samples"].sum() for tier in life.tiers) > 20_000
+    assert all(tier.parts()["samples"].sum() > 500 for tier in life.tiers)
     moved = life.db.retention.log("moved")
     assert set(moved["rule"]) == {'{tier="gold"}', '{tier="debug"}', "everything"}
 
@@ -164,3 +175,29 @@ def test_what_was_simulated_is_what_happens(kind):
         assert held == pytest.approx(of_day["memory"][0], rel=0.08 if kind == "spiking" else 0.05), at
         assert parts["samples"].sum() == pytest.approx(of_day["cold"][0], rel=0.05), at
         assert parts["bytes"].sum() == pytest.approx(of_day["cold"][1], rel=0.05), at
+
+
+def test_what_was_simulated_of_a_disk_tier_is_what_happens(tmp_path: Path) -> None:
+    """By tier and day, samples within 5 %."""
+    life = Life(tmp_path)
+    life.db.retention.use("memory 2d -> disk 5d -> cold 9d")
+
+    def day(at: int) -> None:
+        for i in range(6):
+            life.write("plain", f"{i}", np.arange(T0 + at * DAY, T0 + (at + 1) * DAY, 60))
+        life.until(T0 + (at + 1) * DAY)
+        for _ in range(3):
+            life.db.tick()
+            life.clock.move(200)
+
+    for at in range(7):
+        day(at)
+    said = life.db.retention.simulate(days=8).filter(pl.col("rule") == "everything")
+    for at in range(1, 9):
+        day(6 + at)
+        of_day = dict(said.filter(day=at).select("tier", "samples").rows())
+        held = {"memory": life.db._native.governed([""], [])[0][1]}
+        for name, tier in (("disk", life.db.disk), ("cold", life.db.cold)):
+            rows = [tier.catalog.samples(part).height for part in tier.catalog.state.parts]
+            held[name] = sum(rows)
+        assert held == {name: pytest.approx(samples, rel=0.05) for name, samples in of_day.items()}, at

@@ -1,4 +1,4 @@
-"""Queries over samples in memory and cold storage: the answers of one memory, to the bit.
+"""Queries over samples in memory, on disk and in cold storage: the answers of one memory, to the bit.
 
 `METRICSDB_TIER_QUERIES=20000` asks more of them, `METRICSDB_TIER_SEED=7` others.
 """
@@ -14,8 +14,10 @@ import pytest
 
 import metricsdb as mdb
 from metricsdb.frames import TIME
+from metricsdb.lifecycle.cold.memory import StoreMemory
+from metricsdb.lifecycle.cold.move import Rule
 from tests.conformance import test_compliance as compliance
-from tests.tiers import move, mover_of
+from tests.tiers import ALL, move, mover_of
 from tests.twins import promql as twin
 from tests.twins.answers import filled
 from tests.twins.queries import Dialect, Queries
@@ -73,12 +75,18 @@ def test_answers_over_mixed_tiers_are_those_of_one_memory(part: int) -> None:
         dialect = Dialect()
         data: twin.Data = store(rng, dialect.stored)
         whole, mixed = filled(data), filled(data)
-        mover = mover_of(mixed)
+        cold, disk = mover_of(mixed), mover_of(mixed)
         end = max((column[-1][0] for column in data.values() if column), default=0)
         cut = rng.randint(0, end)
         for first, last in ((0, cut // 2), (cut // 2 + 1, cut), (cut + 200_000, cut + 400_000)):
             if rng.random() < 0.8:
-                move(mixed, mover, first, last)
+                move(mixed, rng.choice([cold, disk]), first, last)
+                # Some of it goes on, and some of that is not hidden yet.
+                middle = rng.randint(first, last)
+                if rng.random() < 0.6:
+                    move(mixed, cold, first, middle, of=disk)
+                elif rng.random() < 0.5:
+                    cold.add(StoreMemory(disk).export([Rule(ALL, None)], 0, middle, last))
         for _ in range(PER_STORE):
             text = Queries(rng, dialect).query().text()
             if any(word in text for word in UNORDERED):

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from metricsdb.lifecycle.cold.catalog import Catalog, select
-from metricsdb.lifecycle.cold.move import ALL_SHARDS, Export, Rule, Shards
+from metricsdb.lifecycle.cold.manifest import ALL_SHARDS, Shards
+from metricsdb.lifecycle.cold.move import Export, Rule
 
 Labels = tuple[tuple[str, str], ...]
 # What tells two values apart: kind, 64 bits.

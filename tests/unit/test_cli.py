@@ -54,6 +54,8 @@ def test_the_version_is_printed():
         (["serve", "--memory-limit", "1KiB"], "memory_limit 1024 is below 4MiB"),
         (["serve", "--retention", "soon"], "retention 'soon' is not a duration"),
         (["serve", "--retention", "0"], "must be longer than zero"),
+        (["serve", "--retention", "memory 1d -> disk 2d"], "and there is no disk tier; give Database(disk=…)"),
+        (["serve", "--disk", "s3://bucket"], "disk 's3://bucket' is no directory"),
         (["serve", "--config", "/nowhere.yml"], "/nowhere.yml: cannot be read"),
         (["scrape", "ftp://x"], "http(s)://"),
         (["scrape", "http://x", "--every", "soon"], "every"),

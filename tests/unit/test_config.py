@@ -6,6 +6,7 @@ import pytest
 
 import metricsdb as mdb
 from metricsdb import config
+from metricsdb.cli import _opened
 from metricsdb.errors import ConfigError, MetricsDBError
 
 
@@ -41,6 +42,13 @@ def test_what_is_dumped_is_read_back():
     text = b"scrape: [{job_name: a, targets: ['b:1'], scrape_interval: 500ms}]"
     once = config.parse(text)
     assert config.parse(config.dump(once).encode()) == once
+
+
+def test_tiers_of_older_samples_are_opened_as_the_file_says(tmp_path):
+    text = f"{{disk: {tmp_path}/near, cold: {tmp_path}/far, retention: 'memory 1d -> disk 2d -> cold'}}"
+    db = _opened(config.parse(text.encode()))
+    assert repr(db.disk) == f"Cold('file://{tmp_path}/near')"
+    assert repr(db.cold) == f"Cold('file://{tmp_path}/far')"
 
 
 @pytest.mark.parametrize(

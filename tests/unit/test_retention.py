@@ -65,7 +65,14 @@ def test_rules_are_read_as_people_write_them(given, said):
         ("0s", "retention '0s' must be longer than zero"),
         ("soon", "retention 'soon' is not a duration"),
         ({"up": "memory soon"}, "retention rule 'up': memory 'soon' is not a duration"),
-        ({"up": "disk 2d"}, "retention rule 'up': 'disk 2d' is no place with an age; write a line"),
+        ({"up": "tape 2d"}, "retention rule 'up': 'tape 2d' is no place with an age; write a line"),
+        ({"up": "disk 2d"}, "retention rule 'up': samples cannot go disk; write memory first, then disk, then cold"),
+        ({"up": "memory 2d -> cold 3d -> disk 9d"}, "cannot go memory -> cold -> disk; write memory first"),
+        ({"up": "memory 2d -> disk 3d -> disk 9d"}, "cannot go memory -> disk -> disk"),
+        ({"up": "memory 2d -> disk 1d"}, "retention rule 'up': disk ends at 1d, not after 2d"),
+        ({"up": "memory 2d -> disk 9d -> cold 3d"}, "retention rule 'up': cold ends at 3d, not after 9d"),
+        ({"up": "memory 2d -> disk -> cold 3d"}, "retention rule 'up': samples never leave disk; give it an age"),
+        ({"up": "memory 2d -> disk 9d -> 1 in 10 90d"}, "1 in 10 stands where no sample can be left"),
         ({"up": "memory 1 d"}, "'memory 1 d' is no place with an age"),
         ({"up": "memory 2d ->"}, "'' is no place with an age"),
         ({"up": "2d -> cold 3d"}, "'2d' is no place with an age"),
@@ -149,12 +156,12 @@ def test_samples_that_go_cold_leave_memory_only_when_they_are_gone_everywhere():
     db.retention.use("memory 1d -> cold 2d")
     engine = db._upkeep.aging
     now = T0 * 1000
-    assert engine.moving(now) == [("", now - DAY * 1000)]
+    assert engine.moving(now, "memory", "cold") == [("", now - DAY * 1000)]
     assert engine.expiring(now) == [("", now - 2 * DAY * 1000)]
     db.tick()
     assert oldest(db, "m") == (T0 - 2 * DAY) * 1000
     db.retention.use({"m": "memory", "": "memory 1d -> cold"})
-    assert engine.moving(now) == [("m", None), ("", now - DAY * 1000)]
+    assert engine.moving(now, "memory", "cold") == [("m", None), ("", now - DAY * 1000)]
     assert engine.expiring(now) == [("m", None), ("", None)]
     db._upkeep.aging.step(db._native, now)
 
@@ -176,7 +183,7 @@ def test_a_share_of_memory_bounds_too_and_cold_samples_are_pressed_not_dropped()
     db.retention.use([RetentionRule.of('{service="0"}', "memory 30d -> cold", max_share=0.1), {"keep": "30d"}])
     db.tick()
     assert oldest(db, "m") == (T0 - 20 * DAY) * 1000
-    (_, before), _ = db._upkeep.aging.moving(T0 * 1000)
+    (_, before), _ = db._upkeep.aging.moving(T0 * 1000, "memory", "cold")
     assert before > (T0 - 20 * DAY) * 1000
 
 
@@ -323,6 +330,13 @@ def test_a_steady_store_holds_what_simulate_said():
     assert worst < 0.05
 
 
+def test_labels_with_the_name_of_a_column_are_told_apart():
+    db = mdb.Database(clock=FakeClock(T0 * 1000), retention="15d")
+    db.append({"__name__": "m", "to": "x", "rule": "y", "host": "z"}, T0, 1.0)
+    (row,) = db.retention.explain("m").iter_rows(named=True)
+    assert (row["rule"], row["label_rule"], row["label_to"], row["host"]) == ("everything", "y", "x", "z")
+
+
 def test_simulate_knows_cold_tiers_limits_and_empty_stores():
     db, _ = filled(days=3)
     ahead = db.retention.simulate("memory 1d -> cold 10d", days=20, prices={"cold": 0.02})
@@ -338,8 +352,8 @@ def test_simulate_knows_cold_tiers_limits_and_empty_stores():
     assert empty["samples"].sum() == 0
     with pytest.raises(mdb.ConfigError, match="days 0"):
         db.retention.simulate(days=0)
-    with pytest.raises(mdb.ConfigError, match="'disk' is no tier"):
-        db.retention.simulate(prices={"disk": 1.0})
+    with pytest.raises(mdb.ConfigError, match="'tape' is no tier; give memory, disk and cold"):
+        db.retention.simulate(prices={"tape": 1.0})
 
 
 def test_what_is_cold_already_is_counted_and_weighed():

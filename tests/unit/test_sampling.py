@@ -286,9 +286,10 @@ def test_a_store_that_fails_at_any_step_loses_nothing():
     wanted = ask(whole, "sum by (job, i) (m)")[0]
     for step in range(0, 60, 7):
         db, clock = filled("1 in 5 by job")
-        db.cold.mover.move(db.cold._memory, db.cold._moving(NOW * 1000))
+        source = db.cold._sources[0]
+        db.cold.mover.move(source.memory, source.moving(NOW * 1000))
         clock.move(130)
-        db.cold.mover.drop(db.cold._memory)
+        db.cold.mover.drop(source.memory)
         objects, calls = db.cold.catalog.objects, 0
 
         def failing(real, limit=step, objects=objects):

@@ -14,12 +14,12 @@ import polars as pl
 
 from metricsdb._native import Read
 from metricsdb.lifecycle.cold import layout, manifest
-from metricsdb.lifecycle.cold.manifest import Manifest, Part
+from metricsdb.lifecycle.cold.manifest import ALL_SHARDS, Manifest, Part, Tombstone
 from metricsdb.lifecycle.cold.objects import Objects, library
 from metricsdb.lifecycle.sampling import COLUMNS
 from metricsdb.times import DAY_MS
 
-__all__ = ["Catalog", "select"]
+__all__ = ["Catalog", "moves", "select", "shard_of"]
 
 CACHE_BYTES = 64 << 20
 # Bytes of Python's objects around a cached value, roughly.
@@ -138,11 +138,20 @@ class Catalog:
         if series is not None:
             frame = frame.filter(pl.col("series").is_in(series.implode()))
         for dead in part.tombstones:
-            taken = pl.col("series").is_in(self.matching(part, dead.selectors, dead.unless).implode())
+            taken = pl.col("series").is_in(self.buried(part, dead).implode())
             # What rules let go is whole buckets; a deletion takes those that it cuts, too.
             inside = pl.col("timestamp") <= dead.end_ms if dead.by_rule else _meets(part, dead.start_ms, dead.end_ms)
+            if dead.moved is not None:
+                inside = moves(part, dead.start_ms, dead.end_ms)
             frame = frame.filter(~(taken & inside))
         return frame
+
+    def buried(self, part: Part, dead: Tombstone) -> pl.Series:
+        """``series`` of the part that have lost samples by a tombstone."""
+        taken = self.matching(part, dead.selectors, dead.unless)
+        if dead.moved is None or dead.moved == ALL_SHARDS:
+            return taken
+        return taken.filter(shard_of(taken).is_between(dead.moved[0], dead.moved[1], closed="left"))
 
     def cost(self, part: Part, series: pl.Series) -> tuple[int, int]:
         """Rows and bytes of the row groups that ``samples`` would read for these series."""
@@ -182,6 +191,16 @@ class Catalog:
             yield
         except (library("pyarrow").ArrowException, OSError, ValueError, KeyError) as error:
             raise self.objects.error(f"{key} is not what was stored: {error}", "restore it from a copy") from None
+
+
+def shard_of(series: pl.Series) -> pl.Series:
+    """Shards of series by their hashes."""
+    return series % ALL_SHARDS[1]
+
+
+def moves(part: Part, start_ms: int, end_ms: int) -> pl.Expr:
+    """Whether a row moves with a range to the next tier: see ``Part.moves_ms``."""
+    return (pl.col("timestamp") - (1 if part.every_ms else 0)).is_between(start_ms, end_ms)
 
 
 def _meets(part: Part, start_ms: int, end_ms: int) -> pl.Expr:

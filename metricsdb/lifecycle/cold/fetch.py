@@ -209,6 +209,7 @@ class Tiers:
     ) -> None:
         self._native, self._clock, self._timeout_ms, self._limit = native, clock, timeout_ms, cache_bytes
         self.catalogs: tuple[Catalog, ...] = ()
+        """In rising order: where two have one time, the later one has it."""
         self._matched: OrderedDict[tuple[str, str], Hashes] = OrderedDict()
         self._shadows: OrderedDict[_Key, _Shadow] = OrderedDict()
         self._lock = threading.Lock()
@@ -362,7 +363,9 @@ class Tiers:
         except ColdStoreError as error:
             away.append((_FIRST, _LAST, error))
         needs = {}
-        for key in sorted(wanted, key=lambda key: (wanted[key][1].order, wanted[key][1].key), reverse=True):
+        rank = {id(catalog): at for at, catalog in enumerate(self.catalogs)}
+        found = ((rank[id(of[0])], of[1].order, of[1].key, key) for key, of in wanted.items())
+        for *_, key in sorted(found, reverse=True):
             catalog, part, of_part = wanted[key]
             series = np.empty(0, dtype=np.uint64)
             try:

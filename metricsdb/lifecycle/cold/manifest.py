@@ -13,12 +13,14 @@ from metricsdb.errors import FormatVersionError
 from metricsdb.lifecycle.cold.objects import Missing, Objects, Taken
 
 __all__ = [
+    "ALL_SHARDS",
     "ALWAYS",
     "ROLLED_WEIGHT",
     "Draw",
     "Gone",
     "Manifest",
     "Part",
+    "Shards",
     "Tombstone",
     "load",
     "publish",
@@ -33,6 +35,9 @@ KEEP, KEEP_MS = 16, 3_600_000
 TRIES = 200
 
 Kind = Literal["samples", "histograms", "rollups"]
+# From the first shard to before the second: which series are of a shard never changes.
+Shards = tuple[int, int]
+ALL_SHARDS: Shards = (0, 256)
 ALWAYS = -(2**63)
 # A record of a rollup takes as many bytes as so many samples, in memory and on the way.
 ROLLED_WEIGHT = 16
@@ -45,12 +50,17 @@ def weight_of(kind: Kind) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """Samples in [start, end] of the series that ``selectors`` take, and ``unless`` don't, are not there any more."""
+    """Samples in [start, end] of the series that ``selectors`` take, and ``unless`` don't, are not there any more.
+
+    ``moved``: since they are in the next tier; only those of such shards (by hash), and of records whose last
+    millisecond before their end is in the range.
+    """
 
     selectors: tuple[str, ...]
     start_ms: int
     end_ms: int
     unless: tuple[str, ...] = ()
+    moved: Shards | None = None
 
     @property
     def by_rule(self) -> bool:
@@ -97,6 +107,13 @@ class Part:
     def weight(self) -> int:
         """What it has, as so many samples."""
         return self.samples * weight_of(self.kind)
+
+    @property
+    def moves_ms(self) -> tuple[int, int]:
+        """The times by which its first and its last row move: of a record the last millisecond before its end."""
+        if not self.every_ms:
+            return self.start_ms, self.end_ms
+        return self.start_ms + self.every_ms - 2, self.end_ms - 1
 
     def overlaps(self, start_ms: int, end_ms: int) -> bool:
         return self.start_ms <= end_ms and start_ms <= self.end_ms

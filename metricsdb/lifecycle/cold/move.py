@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -18,12 +18,21 @@ import polars as pl
 from metricsdb.clock import Clock
 from metricsdb.lifecycle.cold import manifest
 from metricsdb.lifecycle.cold.catalog import Catalog
-from metricsdb.lifecycle.cold.manifest import ALWAYS, Draw, Kind, Manifest, Part, Tombstone, weight_of
+from metricsdb.lifecycle.cold.manifest import (
+    ALL_SHARDS,
+    ALWAYS,
+    Draw,
+    Kind,
+    Manifest,
+    Part,
+    Shards,
+    Tombstone,
+    weight_of,
+)
 from metricsdb.lifecycle.cold.objects import Missing
 from metricsdb.lifecycle.cold.parts import FOLDERS, Cut, compacted, cut, ordered, split, store
 
 __all__ = [
-    "ALL_SHARDS",
     "BUCKET_MS",
     "COMPACT_SAMPLES",
     "GONE_GRACE_MS",
@@ -35,7 +44,6 @@ __all__ = [
     "Mover",
     "Progress",
     "Rule",
-    "Shards",
     "rules_at",
 ]
 
@@ -54,10 +62,6 @@ ORPHAN_GRACE_MS = 3_600_000
 _TRIES = 20
 # Lists of selectors of which is remembered how many series each takes: of rules, and of each width of records.
 RULE_SETS_MAX = 32
-
-# From the first shard to before the second: which series are of a shard never changes.
-Shards = tuple[int, int]
-ALL_SHARDS: Shards = (0, 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +206,11 @@ class Mover:
         progress: Progress | None = None,
         note: Note | None = None,
         bucket_ms: int | None = None,
+        behind: Memory | None = None,
     ) -> Moved:
         """Moves whole buckets that are older than their rule says, the oldest first, those of many samples in slices;
-        ``note`` is told of each. ``bucket_ms``: None for the mover's own.
+        ``note`` is told of each. ``bucket_ms``: None for the mover's own. ``behind``: what has older values of the same
+        samples, if any; what it has of a bucket and a rule goes first.
 
         Raises ``ColdStoreError``: what was published by then is moved, the rest is in memory.
         """
@@ -220,7 +226,7 @@ class Mover:
                 bucket += step
             else:
                 between = bucket * width, (bucket + 1) * width - 1
-                for rule, share, moved in self._due(memory, rules, between, samples_per_second):
+                for rule, share, moved in self._due(memory, rules, between, samples_per_second, behind):
                     total += moved
                     if note is not None and moved.samples:
                         note(rule, moved)
@@ -247,12 +253,19 @@ class Mover:
         return any(one.start_ms <= end_ms and start_ms <= one.end_ms for one in self._waiting)
 
     def _due(
-        self, memory: Memory, rules: Sequence[Rule], between_ms: tuple[int, int], samples_per_second: float | None
+        self,
+        memory: Memory,
+        rules: Sequence[Rule],
+        between_ms: tuple[int, int],
+        samples_per_second: float | None,
+        behind: Memory | None,
     ) -> Iterator[tuple[Rule, float, Moved]]:
         """Moves the slices of a bucket; each with the share of the bucket that is done."""
         start, end = between_ms
         for at, rule in enumerate(rules):
             if rule.before_ms is None or rule.before_ms <= end:
+                continue
+            if behind is not None and any(behind.samples(rules, at, start, end)):
                 continue
             for shards in _slices(memory.samples(rules, at, start, end), ALL_SHARDS):
                 begun = self._clock.monotonic()
@@ -279,21 +292,34 @@ class Mover:
 
     def add(self, export: Export, pinned: str | None = None) -> Moved:
         """Publishes an export, as the newest.
-        What is there already, as after a crash before the drop, stays as it is.
+        What is there already and still the newest, as after a crash before the drop, stays as it is.
         """
         made: list[Cut] = []
 
         def attempt(state: Manifest) -> None:
             nonlocal made
             # A part that hides some of its samples does not stand for them, should they be written again.
-            there = {(part.sha256, part.pinned) for part in state.parts if not part.tombstones}
+            there = {part.sha256: part for part in state.parts if part.pinned == pinned and not part.tombstones}
             cuts = self._cuts(export, state, pinned)
-            made = [one for one in cuts if (one.part.sha256, pinned) not in there]
+            made = [one for one in cuts if not self._stands(there.get(one.part.sha256), state)]
             self.publish(made, ())
 
         self._attempt(attempt)
         size = sum(len(body) for one in made for body in one.bodies.values())
         return Moved(0, export.height, len(made), size)
+
+    def _stands(self, part: Part | None, state: Manifest) -> bool:
+        """Whether no later part may have other values of its samples."""
+        if part is None:
+            return False
+        series = self.catalog.series(part)["series"].implode()
+        return not any(
+            later.order > part.order
+            and (later.kind, later.every_ms, later.pinned) == (part.kind, part.every_ms, part.pinned)
+            and later.overlaps(part.start_ms, part.end_ms)
+            and self.catalog.series(later)["series"].is_in(series).any()
+            for later in state.parts
+        )
 
     def unpin(self, name: str) -> int:
         """Lets go of the parts of a pin; how many there were."""
@@ -325,6 +351,36 @@ class Mover:
                 # Memory may get the same samples again, and must not let go of those.
                 self._waiting = [one for one in self._waiting if one.end_ms < start_ms or one.start_ms > end_ms]
         return hidden
+
+    def hide(self, keys: Collection[str], moved: Tombstone) -> bool:
+        """Hides in parts what is in the next tier by now, and drops those that have nothing else; whether it did: not
+        where one of them was replaced meanwhile, since what stands in its place may be another value.
+        """
+        hidden = False
+
+        def change(state: Manifest) -> Manifest:
+            nonlocal hidden
+            hidden = set(keys) <= {part.key for part in state.parts}
+            if not hidden:
+                return state
+            parts = {part.key: part for part in state.parts}
+            parts |= {key: replace(parts[key], tombstones=(*parts[key].tombstones, moved)) for key in keys}
+            empty = [key for key in keys if self._is_empty(parts[key])]
+            return replace(state, parts=tuple(parts.values())).exchange(empty, (), self._clock.now_ms())
+
+        with self.lock:
+            self.catalog.publish(change)
+        return hidden
+
+    def _is_empty(self, part: Part) -> bool:
+        """Whether all that a part has moved on."""
+        first, last = part.moves_ms
+        moved = [
+            self.catalog.buried(part, dead)
+            for dead in part.tombstones
+            if dead.moved is not None and dead.start_ms <= first and last <= dead.end_ms
+        ]
+        return bool(moved) and pl.concat(moved).n_unique() == part.series
 
     def expire(self, rules: Sequence[Rule], levels: Levels | None = None) -> int:
         """Lets go of samples before the time of the first rule that takes their series; pinned parts stay.

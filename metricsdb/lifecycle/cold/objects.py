@@ -85,6 +85,8 @@ class Objects:
         self._secrets += [str(v) for k, v in (getattr(self._store, "config", None) or {}).items() if _SECRET.search(k)]
         prefix = getattr(self._store, "prefix", None)
         self._root = Path(prefix) if type(self._store).__name__ == "LocalStore" and prefix else None
+        self.directory = None if self._root is None else self._root.resolve()
+        """Where the objects are files."""
         self.owner = "nobody"
         """In the names of what a directory has of unfinished writes."""
         self.bytes_read = 0

@@ -261,4 +261,4 @@ def test_the_face_refuses_a_bucket_that_does_not_divide_a_day() -> None:
     from metricsdb.testing import FakeClock
 
     with pytest.raises(ConfigError, match="cold bucket '7h' does not divide a day; give one that does, as 2h"):
-        Cold("memory:///", None, owner="me", clock=FakeClock(), moving=list, expiring=list, time=int, bucket="7h")  # type: ignore[arg-type]
+        Cold("memory:///", [], owner="me", clock=FakeClock(), expiring=list, time=int, bucket="7h")

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 import metricsdb as mdb
-from metricsdb.cold import Cold, Upkeep
+from metricsdb.cold import Cold, Source, Upkeep
 from metricsdb.lifecycle.cold import move as moving
 from metricsdb.lifecycle.cold.fetch import part_frames
 from metricsdb.lifecycle.cold.memory import NativeMemory
@@ -67,10 +67,9 @@ def everything(db: mdb.Database) -> list[object]:
 def cold_of(db: mdb.Database, where: object = "memory:///", **rules: list[Rule]) -> Cold:
     return Cold(
         where,
-        NativeMemory(lambda: db._native),
+        [Source(NativeMemory(lambda: db._native), lambda _now: rules.get("moving", []))],
         owner="me",
         clock=db._clock,
-        moving=lambda _now: rules.get("moving", []),
         expiring=lambda _now: rules.get("expiring", []),
         time=lambda t: db._range(t, None)[0],
     )

@@ -259,7 +259,7 @@ def test_recall_pins_and_incidents_bring_records(tmp_path: Path) -> None:
 def test_explain_simulate_and_impact_know_of_records() -> None:
     db, _ = small()
     why = db.retention.explain("load")["why"].to_list()
-    assert all("rolled up by raw 6h" in text and "go cold" in text for text in why)
+    assert all("rolled up by raw 6h" in text and "move on" in text for text in why)
     cold = db.retention.simulate(days=10).filter(tier="cold")
     assert cold["samples"].sum() == 0
     held = sum(part.bytes for part in db.cold.catalog.state.parts)

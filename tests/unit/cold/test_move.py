@@ -337,6 +337,18 @@ def test_late_samples_of_a_moved_bucket_win(mover: Mover, catalog: Catalog) -> N
     assert cold_rows(catalog) == rows | late
 
 
+def test_a_sample_that_changes_and_changes_back_is_published_again(mover: Mover, catalog: Catalog) -> None:
+    key = (labels(__name__="m"), NOON)
+    for value in (1.0, 2.0, 1.0, 2.0):
+        mover.move(ListMemory({key: number(value)}), [Rule(ALL, NOON + 2 * HOUR)])
+        assert cold_rows(catalog) == {key: number(value)}
+    # Others of the same bucket change nothing for it.
+    mover.move(ListMemory({(labels(__name__="n"), NOON): number(7.0)}), [Rule(ALL, NOON + 2 * HOUR)])
+    number_of = catalog.state.number
+    mover.move(ListMemory({key: number(2.0)}), [Rule(ALL, NOON + 2 * HOUR)])
+    assert catalog.state.number == number_of
+
+
 def test_few_late_samples_do_not_rewrite_a_day(mover: Mover, catalog: Catalog) -> None:
     mover.move(ListMemory(some(48)), [Rule(ALL, NOON + 48 * HOUR)])
     mover.compact()
