@@ -16,7 +16,7 @@ from metricsdb.charts import plot
 from metricsdb.errors import ConfigError
 from metricsdb.frames import TIME
 from metricsdb.lifecycle.deletions import Deleted, Trash
-from metricsdb.lifecycle.forecast import HISTORY_DAYS, HeldCold, forecast, growth
+from metricsdb.lifecycle.forecast import HISTORY_DAYS, LOOK_DAYS, SILENT_MS, HeldCold, forecast, growth
 from metricsdb.lifecycle.impact import Asked, impact, panels, readers
 from metricsdb.lifecycle.retention import Aging, Departure, Place, RetentionLike, RetentionRule, rules_of
 from metricsdb.lifecycle.rollups import RollupPolicy
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from metricsdb.cold import Cold
     from metricsdb.database import Database
+    from metricsdb.lifecycle.cold.catalog import Catalog
+    from metricsdb.lifecycle.cold.manifest import Part
+    from metricsdb.lifecycle.forecast import Floats
 
 __all__ = ["Retention", "RetentionRule"]
 
@@ -171,8 +174,10 @@ class Retention:
         (null where a tier has none). ``policy``: None for the one in force. Raises ``ConfigError``.
         """
         rules, now_ms = self.rules if policy is None else rules_of(policy), self._db.now_ms()
-        grown = growth(self._db._native, rules, now_ms)
-        found = forecast(rules, grown, self._cold(now_ms), days, prices, self._shares(rules), self._plain(rules))
+        lives, shares = self._lives(rules, now_ms)
+        grown, cold = growth(self._db._native, rules, lives, now_ms), self._cold(rules, shares, now_ms)
+        left, plain = self._shares(rules), self._plain(rules)
+        found = forecast(rules, grown, cold, now_ms, days, prices, left, plain)
         date = (pl.lit(now_ms) + pl.col("day").cast(pl.Int64) * DAY_MS).cast(TIME).alias("date")
         return found.select(date, *found.columns)
 
@@ -199,22 +204,68 @@ class Retention:
         sums = held.group_by("rule").agg(pl.col("samples", "plain").sum()).iter_rows()
         return {rules[at].title: plain / max(samples, 1) for at, samples, plain in sums if at is not None}
 
-    def _cold(self, now_ms: int) -> HeldCold:
-        """What is on disk and in the cold store, by days back."""
-        samples, rolled, size = np.zeros(HISTORY_DAYS), np.zeros(HISTORY_DAYS), 0
-        for part in (part for catalog in self._db._tiers.catalogs for part in catalog.parts(-(2**63), 2**63 - 1)):
-            if part.pinned is None:
-                young, old = (now_ms - part.end_ms - 1) / DAY_MS, (now_ms - part.start_ms) / DAY_MS
-                ages = np.arange(np.floor(young), np.floor(old) + 1)
-                share = np.clip(np.minimum(ages + 1, old) - np.maximum(ages, young), 0.0, None) / (old - young)
-                days = np.clip(ages, 0, HISTORY_DAYS - 1).astype(np.int64)
-                if part.every_ms:
-                    np.add.at(rolled, days, part.bytes * share)
-                    continue
-                np.add.at(samples, days, part.samples * share)
-                size += part.bytes
+    def _parts(self) -> Iterator[tuple[Catalog, Part]]:
+        for catalog in self._db._tiers.catalogs:
+            for part in catalog.parts(-(2**63), 2**63 - 1):
+                if part.pinned is None:
+                    yield catalog, part
+
+    def _lives(self, rules: Sequence[RetentionRule], now_ms: int) -> tuple[pl.DataFrame, dict[str, Floats]]:
+        """A row a series of memory and of the last weeks' parts: ``rule`` (its place; none: behind all), ``first`` and
+        ``last`` sample (ms); and by table of series in these parts the share of them that each rule governs.
+
+        Of a part, times are those of its first and last sample. A series that was silent before the newest sample for
+        an hour at most, or three of its own intervals, is alive: its last is now.
+        """
+        rows, labels = self._db._native.governing("", [rule.selector for rule in rules])
+        mean = (pl.col("last") - pl.col("first")) / (pl.col("samples") - 1).clip(1)
+        alive = pl.col("last").max() - pl.col("last") <= pl.max_horizontal(SILENT_MS, 3 * mean)
+        last = pl.when(alive).then(pl.lit(now_ms)).otherwise("last").alias("last")
+        of_rule = rows["rule"].fill_null(len(rules))
+        found = [rows.select(_identity(labels), of_rule, "first", last)]
+        times: dict[str, tuple[Catalog, Part, int, int]] = {}
+        for catalog, part in self._parts() if any(rule.is_moved for rule in rules) else ():
+            if part.end_ms > now_ms - (LOOK_DAYS + 1) * DAY_MS:
+                *_, start, end = times.get(part.series_key, (catalog, part, part.start_ms, part.end_ms))
+                times[part.series_key] = catalog, part, min(start, part.start_ms), max(end, part.end_ms)
+        shares = {}
+        for key, (catalog, part, start, end) in times.items():
+            labels = catalog.series(part).drop("series")
+            of_rule = _governing(rules, labels)
+            shares[key] = np.bincount(of_rule, minlength=len(rules) + 1) / max(len(of_rule), 1)
+            found.append(pl.DataFrame([_identity(labels), of_rule]).with_columns(first=pl.lit(start), last=pl.lit(end)))
+        series = pl.concat(found, how="vertical_relaxed").group_by("series")
+        return series.agg(pl.col("rule").first(), pl.col("first").min(), pl.col("last").max()), shares
+
+    def _cold(self, rules: Sequence[RetentionRule], shares: Mapping[str, Floats], now_ms: int) -> HeldCold:
+        """What is on disk and in the cold store, by rule and days back."""
+        samples, rolled, size = np.zeros((len(rules) + 1, HISTORY_DAYS)), np.zeros(HISTORY_DAYS), 0
+        unknown = np.zeros(HISTORY_DAYS)
+        for _, part in self._parts():
+            young, old = (now_ms - part.end_ms - 1) / DAY_MS, (now_ms - part.start_ms) / DAY_MS
+            ages = np.arange(np.floor(young), np.floor(old) + 1)
+            share = np.clip(np.minimum(ages + 1, old) - np.maximum(ages, young), 0.0, None) / (old - young)
+            days = np.clip(ages, 0, HISTORY_DAYS - 1).astype(np.int64)
+            if part.every_ms:
+                np.add.at(rolled, days, part.bytes * share)
+                continue
+            of_days = np.zeros(HISTORY_DAYS)
+            np.add.at(of_days, days, part.samples * share)
+            size += part.bytes
+            if part.series_key in shares:
+                samples += np.outer(shares[part.series_key], of_days)
+            else:
+                unknown += of_days
+        # Parts that are older than what is looked at: as the younger ones are shared.
+        by_rule = samples.sum(axis=1)
+        moved = [rule.is_moved for rule in rules]
+        by_rule = by_rule if by_rule.any() else np.array([*moved, 0.0])
+        samples += np.outer(by_rule / max(by_rule.sum(), 1), unknown)
         total = samples.sum()
-        return HeldCold(samples, size / total if total else None, rolled)
+        of_rules = {rule.title: of_rule for rule, of_rule in zip(rules, samples, strict=False) if rule.is_moved}
+        first = self._db._disk or self._db._cold
+        bucket_ms = 1 if first is None else first.mover.bucket_ms
+        return HeldCold(of_rules, size / total if total else None, rolled, bucket_ms)
 
     def compare(
         self,
@@ -328,6 +379,22 @@ class Retention:
     def tick(self, now_ms: int) -> None:
         """Frees deletions that can be taken back no more."""
         self._trash.tick(now_ms)
+
+
+def _identity(labels: pl.DataFrame) -> pl.Series:
+    """A hash of each row's labels, whatever the columns of the frame."""
+    if not labels.width:
+        return pl.Series("series", [], dtype=pl.UInt64)
+    each = [pl.lit(name + "\0") + pl.col(name) + "\0" for name in sorted(labels.columns)]
+    return labels.select(pl.concat_str(each, ignore_nulls=True).hash().alias("series")).to_series()
+
+
+def _governing(rules: Sequence[RetentionRule], labels: pl.DataFrame) -> pl.Series:
+    """The place of the rule that governs each series of a frame of labels; none: behind all."""
+    every = np.full(labels.height, True)
+    taken = [Read(rule.selector, 0, 0).matches(labels)["matches"] if rule.selector else every for rule in rules]
+    found = np.argmax([*taken, every], axis=0)
+    return pl.Series("rule", found, dtype=pl.UInt32)
 
 
 def _why(rules: Sequence[RetentionRule], at: int) -> str:
