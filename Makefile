@@ -66,7 +66,7 @@ STORED := $(addprefix rust/store/src/,journal sealed.rs head.rs chunk/build.rs c
 ALERTS := $(filter-out %/tests.rs,$(wildcard rust/query/src/alert/*.rs)) rust/query/src/syntax/statement \
 	$(addprefix rust/query/src/syntax/parser/,clause.rs statement.rs)
 ALERT_TESTS := tests/unit/alerts $(wildcard tests/unit/test_alert*.py) tests/unit/test_rule_tests.py tests/unit/test_timelines.py \
-	tests/unit/test_docs.py tests/server/test_rules.py tests/server/test_silences.py tests/peers/test_templates.py \
+	tests/unit/test_docs.py tests/unit/test_replay.py tests/server/test_rules.py tests/server/test_silences.py tests/peers/test_templates.py \
 	tests/faults/test_kill_delivery.py
 coverage: build
 	$(call covered,store,,$(STORED))
