@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from metricsdb.cold import Cold
     from metricsdb.database import Database
     from metricsdb.lifecycle.cold.catalog import Catalog
+    from metricsdb.lifecycle.cold.layout import Ints
     from metricsdb.lifecycle.cold.manifest import Part
-    from metricsdb.lifecycle.forecast import Floats
 
 __all__ = ["Retention", "RetentionRule"]
 
@@ -174,8 +174,8 @@ class Retention:
         (null where a tier has none). ``policy``: None for the one in force. Raises ``ConfigError``.
         """
         rules, now_ms = self.rules if policy is None else rules_of(policy), self._db.now_ms()
-        lives, shares = self._lives(rules, now_ms)
-        grown, cold = growth(self._db._native, rules, lives, now_ms), self._cold(rules, shares, now_ms)
+        lives, governed = self._lives(rules, now_ms)
+        grown, cold = growth(self._db._native, rules, lives, now_ms), self._cold(rules, governed, now_ms)
         left, plain = self._shares(rules), self._plain(rules)
         found = forecast(rules, grown, cold, now_ms, days, prices, left, plain)
         date = (pl.lit(now_ms) + pl.col("day").cast(pl.Int64) * DAY_MS).cast(TIME).alias("date")
@@ -210,9 +210,9 @@ class Retention:
                 if part.pinned is None:
                     yield catalog, part
 
-    def _lives(self, rules: Sequence[RetentionRule], now_ms: int) -> tuple[pl.DataFrame, dict[str, Floats]]:
+    def _lives(self, rules: Sequence[RetentionRule], now_ms: int) -> tuple[pl.DataFrame, dict[str, Ints]]:
         """A row a series of memory and of the last weeks' parts: ``rule`` (its place; none: behind all), ``first`` and
-        ``last`` sample (ms); and by table of series in these parts the share of them that each rule governs.
+        ``last`` sample (ms); and by table of series in these parts the rule of each.
 
         Of a part, times are those of its first and last sample. A series that was silent before the newest sample for
         an hour at most, or three of its own intervals, is alive: its last is now.
@@ -228,20 +228,20 @@ class Retention:
             if part.end_ms > now_ms - (LOOK_DAYS + 1) * DAY_MS:
                 *_, start, end = times.get(part.series_key, (catalog, part, part.start_ms, part.end_ms))
                 times[part.series_key] = catalog, part, min(start, part.start_ms), max(end, part.end_ms)
-        shares = {}
+        governed = {}
         for key, (catalog, part, start, end) in times.items():
             labels = catalog.series(part).drop("series")
             of_rule = _governing(rules, labels)
-            shares[key] = np.bincount(of_rule, minlength=len(rules) + 1) / max(len(of_rule), 1)
+            governed[key] = of_rule.to_numpy().astype(np.int64)
             found.append(pl.DataFrame([_identity(labels), of_rule]).with_columns(first=pl.lit(start), last=pl.lit(end)))
         series = pl.concat(found, how="vertical_relaxed").group_by("series")
-        return series.agg(pl.col("rule").first(), pl.col("first").min(), pl.col("last").max()), shares
+        return series.agg(pl.col("rule").first(), pl.col("first").min(), pl.col("last").max()), governed
 
-    def _cold(self, rules: Sequence[RetentionRule], shares: Mapping[str, Floats], now_ms: int) -> HeldCold:
+    def _cold(self, rules: Sequence[RetentionRule], governed: Mapping[str, Ints], now_ms: int) -> HeldCold:
         """What is on disk and in the cold store, by rule and days back."""
         samples, rolled, size = np.zeros((len(rules) + 1, HISTORY_DAYS)), np.zeros(HISTORY_DAYS), 0
         unknown = np.zeros(HISTORY_DAYS)
-        for _, part in self._parts():
+        for catalog, part in self._parts():
             young, old = (now_ms - part.end_ms - 1) / DAY_MS, (now_ms - part.start_ms) / DAY_MS
             ages = np.arange(np.floor(young), np.floor(old) + 1)
             share = np.clip(np.minimum(ages + 1, old) - np.maximum(ages, young), 0.0, None) / (old - young)
@@ -252,8 +252,11 @@ class Retention:
             of_days = np.zeros(HISTORY_DAYS)
             np.add.at(of_days, days, part.samples * share)
             size += part.bytes
-            if part.series_key in shares:
-                samples += np.outer(shares[part.series_key], of_days)
+            if (of_rule := governed.get(part.series_key)) is not None:
+                # Of a part that has series of several rules it is looked how many samples each of them has.
+                mixed = bool(np.ptp(of_rule))
+                rows = np.bincount(of_rule, catalog.counts(part) if mixed else None, len(rules) + 1)
+                samples += np.outer(rows / rows.sum(), of_days)
             else:
                 unknown += of_days
         # Parts that are older than what is looked at: as the younger ones are shared.

@@ -244,3 +244,53 @@ def test_what_was_simulated_of_a_disk_tier_is_what_happens(tmp_path: Path) -> No
             rows = [tier.catalog.samples(part).height for part in tier.catalog.state.parts]
             held[name] = sum(rows)
         assert held == {name: pytest.approx(samples, rel=0.05) for name, samples in of_day.items()}, at
+
+
+def test_a_year_is_what_was_simulated_month_by_month():
+    """Two rules that share a cold store, of which one is changed: by day samples of each rule in memory, and of both in
+    the cold tier with their bytes, within 5 %."""
+    life = Life()
+    lines = {'{tier="gold"}': "memory 3d -> cold 40d", "": "memory 2d -> cold 15d"}
+    life.db.retention.use(lines)
+    rng = np.random.default_rng(3)
+
+    def day(at: int) -> None:
+        start = T0 + at * DAY
+        times = np.arange(start, start + DAY, 300)
+        for i in range(6):
+            life.db.append({"__name__": "m", "tier": "gold", "pod": f"{i}"}, times, np.round(rng.random(288), 2))
+            # Fewer come on weekends, and pods are replaced twice a week.
+            part = times[::3] if at % 7 >= 5 else times
+            name = {"__name__": "m", "tier": "plain", "pod": f"{i}-{at // 4 if i < 3 else 0}"}
+            life.db.append(name, part, np.round(rng.random(len(part)), 2))
+        if at % 5 == 2:
+            late = start - 5 * DAY + np.arange(0, HOUR, 300) + 7
+            life.db.append({"__name__": "m", "tier": "gold", "pod": "0"}, late, np.round(rng.random(12), 2))
+        life.until(start + DAY)
+        for _ in range(3):
+            life.db.tick()
+            life.clock.move(200)
+
+    said, asked = pl.DataFrame(), 0
+    for at in range(365):
+        day(at)
+        if asked:
+            of_day = said.filter(day=at - asked)
+            in_memory = dict(of_day.filter(tier="memory").select("rule", "samples").rows())
+            for title, held in zip(
+                ('{tier="gold"}', "everything"), life.db._native.governed([*lines], []), strict=False
+            ):
+                assert in_memory[title] == pytest.approx(held[1], rel=0.05), (title, at)
+            parts = life.db.cold.parts()
+            cold = of_day.filter(tier="cold").select(pl.col("samples", "bytes").sum())
+            for what in ("samples", "bytes"):
+                assert cold[what].item() == pytest.approx(parts[what].sum(), rel=0.05), (what, at)
+        if at == 200:
+            lines = {'{tier="gold"}': "memory 1d -> cold 60d", "": "memory 4d -> cold 20d"}
+            life.db.retention.use(lines)
+            # What moves at once is in both places for two minutes.
+            for _ in range(2):
+                life.db.tick()
+                life.clock.move(200)
+        if at in (60, 200) or at % 45 == 44 and at > 60:
+            said, asked = life.db.retention.simulate(days=60), at

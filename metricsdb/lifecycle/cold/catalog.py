@@ -173,6 +173,19 @@ class Catalog:
         before[starts] = begins[at]
         return np.diff(before)
 
+    def counts(self, part: Part) -> layout.Ints:
+        """How many rows each series of the part has, what was deleted among them. Reads one column."""
+
+        def load() -> tuple[layout.Ints, int]:
+            known = self._footer(part)
+            with self._readable(part.key):
+                found = layout.hashes(self.objects, part.key, known).rename("series").value_counts(name="rows")
+            rows = self.series(part).select("series").join(found, on="series", how="left", maintain_order="left")
+            counted = rows["rows"].fill_null(0).to_numpy().astype(np.int64)
+            return counted, int(counted.nbytes)
+
+        return self._cache.get(("counts", part.key), load)
+
     def _rows(self, part: Part, series: pl.Series) -> layout.Ints:
         return self.series(part)["series"].is_in(series.implode()).arg_true().to_numpy().astype(np.int64)
 

@@ -222,12 +222,14 @@ class Footer:
     def has_values(self) -> bool:
         return "number" in self.metadata.schema.to_arrow_schema().names
 
-    def ranges(self, groups: list[int]) -> list[tuple[int, int]]:
-        """Bytes of the row groups, from the first column's pages to the last one's; neighbours as one."""
+    def ranges(self, groups: list[int], column: str | None = None) -> list[tuple[int, int]]:
+        """Bytes of the row groups, from the first column's pages to the last one's, or those of one column; neighbours
+        as one."""
         found: list[tuple[int, int]] = []
         for at in groups:
             group = self.metadata.row_group(at)
             columns = [group.column(i) for i in range(group.num_columns)]
+            columns = [c for c in columns if column in (None, c.path_in_schema)]
             starts = [c.dictionary_page_offset or c.data_page_offset for c in columns]
             ends = [start + c.total_compressed_size for start, c in zip(starts, columns, strict=True)]
             if found and found[-1][1] == min(starts):
@@ -256,16 +258,28 @@ def footer_bytes(body: bytes) -> int:
 
 def decode(objects: Objects, key: str, known: Footer, groups: list[int]) -> pl.DataFrame:
     """The rows of these row groups, in the columns of ``SAMPLES`` (or those of histograms)."""
-    ranges = known.ranges(groups)
+    columns = [name for name in known.metadata.schema.to_arrow_schema().names if name != "metric"]
+    frame = _read(objects, key, known, groups, known.ranges(groups), columns)
+    frame = frame.with_columns(pl.col("timestamp", "start").cast(pl.Int64))
+    return _samples(frame) if known.has_values else _unstamped(frame)
+
+
+def hashes(objects: Objects, key: str, known: Footer) -> pl.Series:
+    """Of each row the hash of its series. Reads that column alone, some bytes a series."""
+    groups = known.groups(None)
+    return _read(objects, key, known, groups, known.ranges(groups, "series"), ["series"]).to_series()
+
+
+def _read(
+    objects: Objects, key: str, known: Footer, groups: list[int], ranges: list[tuple[int, int]], columns: list[str]
+) -> pl.DataFrame:
     bodies = objects.ranges(key, ranges)
     source = _Sparse(known.size, {start: body for (start, _), body in zip(ranges, bodies, strict=True)})
     parquet = library("pyarrow.parquet")
     file = parquet.ParquetFile(source, metadata=known.metadata, page_checksum_verification=True, pre_buffer=False)
-    columns = [name for name in known.metadata.schema.to_arrow_schema().names if name != "metric"]
     frame = pl.from_arrow(file.read_row_groups(groups, columns=columns, use_threads=False))
     assert isinstance(frame, pl.DataFrame)
-    frame = frame.with_columns(pl.col("timestamp", "start").cast(pl.Int64))
-    return _samples(frame) if known.has_values else _unstamped(frame)
+    return frame
 
 
 def _stamped(records: pl.DataFrame) -> pl.DataFrame:
