@@ -292,5 +292,5 @@ def test_a_year_is_what_was_simulated_month_by_month():
             for _ in range(2):
                 life.db.tick()
                 life.clock.move(200)
-        if at in (60, 200) or at % 45 == 44 and at > 60:
+        if at in (60, 200) or (at % 45 == 44 and at > 60):
             said, asked = life.db.retention.simulate(days=60), at
