@@ -112,15 +112,26 @@ class Hostile:
             self.note(rejected=count, writes_refused=1)
 
     def fold(self) -> None:
-        """A value of each folded series, whole numbers at one time, and their sum as it is told then."""
+        """A value of each folded series, whole numbers at one time, by references and as text in turn; and their sum as
+        it is told then."""
         with self.lock:
             self.seed += 1
         values = np.random.default_rng(self.seed).integers(0, 1 << 40, FOLDED)
         now = time.time_ns() // 1_000_000
+        self.note(folds_tried=1)
         try:
-            report = self.db.append_batch(self.folded, np.datetime64(now, "ms"), values.astype(np.float64))
-        except mdb.MemoryLimit:
-            self.note(rejected=FOLDED, writes_refused=1)
+            if self.seen["folds_tried"] % 2:
+                report = self.db.append_batch(self.folded, np.datetime64(now, "ms"), values.astype(np.float64))
+            else:
+                lines = (f'folded{{pod="pod-{i}"}} {value} {now}\n' for i, value in enumerate(values))
+                report = self.db.ingest("".join(lines).encode(), format="prometheus")
+        except mdb.MemoryLimit as error:
+            if "bodies" in str(error):
+                self.note(bodies_refused=1)
+            else:
+                self.note(rejected=FOLDED, writes_refused=1)
+            if "new series" in str(error):
+                self.broken.append(f"series that were there were refused as new ones: {error}")
             return
         self.note(rejected=report.rejected_total)
         if report.rejected_total:
