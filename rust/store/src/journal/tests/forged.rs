@@ -1,6 +1,7 @@
 //! Frames that no program of ours wrote, under good checksums: they are refused one by one, and what is beside them stays.
 
 use super::*;
+use crate::chunk::{SharedColumns, chunks_of};
 use crate::codec::cursor::{put_signed, put_varint};
 use crate::codec::open::{self as open_chunk, OpenState};
 use crate::cut::Taking;
@@ -195,6 +196,24 @@ fn forged_parts_of_a_checkpoint_are_refused() {
         let told = told(&disk, 201);
         assert!(told.iter().any(|why| why.contains(expected)), "{kind:?} {expected}: {told:?}");
     }
+}
+
+#[test]
+fn starts_behind_all_samples_that_cannot_be_read_are_forgotten() {
+    let (disk, part, _) = small();
+    let times: Vec<i64> = (1000..1300).collect();
+    let bits: Vec<u64> = (0..300u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8).collect();
+    let chunks = chunks_of(ValueKind::Int, &times, &bits, &SharedColumns::default()).unwrap();
+    let bytes = chunks[0].memory_bytes();
+    let mut payload = varints(&[0, 1, 0]);
+    put_bytes(&mut payload, &bytes[..bytes.len() / 2]);
+    put_varint(&mut payload, 1);
+    put_column(&mut payload, [9000].into_iter());
+    put_column(&mut payload, [2].into_iter());
+    add(&disk, &part, Kind::Starts, shard_of("m"), 1, &payload);
+    let (db, _) = open(&disk, Durability::Batch);
+    db.check().unwrap();
+    assert_eq!((content(&db).samples[&series("m")].len(), content(&db).starts.len()), (201, 0));
 }
 
 #[test]
