@@ -373,6 +373,7 @@ def test_over_http_refusals_say_when_to_come_again():
         ({"memory_limit": "1MiB"}, "memory_limit '1MiB' is below 4MiB"),
         ({"memory_limit": "1GiB", "memory_soft": 1.5}, "memory_soft 1.5"),
         ({"memory_limit": "1GiB", "evict": "youngest"}, "evict 'youngest' is not known; give oldest or never"),
+        ({"memory_limit": "1GiB", "evict_keep": -1}, "evict_keep must not be negative"),
         ({"retention": "soon"}, "retention 'soon' is not a duration"),
         ({"retention": 0}, "retention 0 must be longer than zero"),
     ],
