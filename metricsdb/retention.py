@@ -230,10 +230,9 @@ class Retention:
                 times[part.series_key] = catalog, part, min(start, part.start_ms), max(end, part.end_ms)
         governed = {}
         for key, (catalog, part, start, end) in times.items():
-            labels = catalog.series(part).drop("series")
-            of_rule = _governing(rules, labels)
-            governed[key] = of_rule.to_numpy().astype(np.int64)
-            found.append(pl.DataFrame([_identity(labels), of_rule]).with_columns(first=pl.lit(start), last=pl.lit(end)))
+            governed[key] = _governed(catalog, part, rules)
+            of_part = [_identity(catalog.series(part).drop("series")), pl.Series("rule", governed[key])]
+            found.append(pl.DataFrame(of_part).with_columns(first=pl.lit(start), last=pl.lit(end)))
         series = pl.concat(found, how="vertical_relaxed").group_by("series")
         return series.agg(pl.col("rule").first(), pl.col("first").min(), pl.col("last").max()), governed
 
@@ -392,12 +391,13 @@ def _identity(labels: pl.DataFrame) -> pl.Series:
     return labels.select(pl.concat_str(each, ignore_nulls=True).hash().alias("series")).to_series()
 
 
-def _governing(rules: Sequence[RetentionRule], labels: pl.DataFrame) -> pl.Series:
-    """The place of the rule that governs each series of a frame of labels; none: behind all."""
-    every = np.full(labels.height, True)
-    taken = [Read(rule.selector, 0, 0).matches(labels)["matches"] if rule.selector else every for rule in rules]
-    found = np.argmax([*taken, every], axis=0)
-    return pl.Series("rule", found, dtype=pl.UInt32)
+def _governed(catalog: Catalog, part: Part, rules: Sequence[RetentionRule]) -> Ints:
+    """The place of the rule that governs each series of a part; none: behind all."""
+    series = catalog.series(part)["series"]
+    found = np.full(len(series), len(rules), dtype=np.int64)
+    for at in reversed(range(len(rules))):
+        found[series.is_in(catalog.matching(part, [rules[at].selector]).implode()).to_numpy()] = at
+    return found
 
 
 def _why(rules: Sequence[RetentionRule], at: int) -> str:

@@ -373,6 +373,9 @@ def test_what_is_cold_already_is_counted_and_weighed():
         def series(self, part):
             return pl.DataFrame({"series": [1], "__name__": ["m"], "service": ["cold"]})
 
+        def matching(self, part, selectors):
+            return self.series(part)["series"]
+
     db._tiers.catalogs = (Catalog(),)
     ahead = db.retention.simulate("memory 10d -> cold 12d", days=8).filter(pl.col("tier") == "cold")
     assert ahead["samples"].to_list()[:8] == pytest.approx([1000.0] * 7 + [0.0])

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from twins.cold import ListMemory, Rows, cold_rows, labels, number
+from twins.cold import ListMemory, Rows, cold_rows, labels, number, quarters
 
 import metricsdb as mdb
 from metricsdb.lifecycle.cold import move as moving
@@ -30,11 +30,7 @@ GRACE_S = 100
 
 
 def some(hours: int, *jobs: str, start: int = T0) -> Rows:
-    return {
-        (labels(__name__="m", job=job), start + i * HOUR // 4): number(i / 8 + len(job))
-        for job in jobs or ("a", "b", "c")
-        for i in range(hours * 4)
-    }
+    return quarters(start, hours, jobs or ("a", "b", "c"))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from twins import cold as cold_twin
-from twins.cold import ListMemory, Rows, cold_rows, labels, number
+from twins.cold import ListMemory, Rows, cold_rows, labels, number, quarters
 
 from metricsdb.errors import ColdStoreError
 from metricsdb.lifecycle.cold import layout
@@ -30,11 +30,7 @@ ALL = '{__name__!=""}'
 
 
 def some(hours: int, *jobs: str, start: int = NOON) -> Rows:
-    return {
-        (labels(__name__="m", job=job), start + i * HOUR // 4): number(i / 8 + len(job))
-        for job in jobs or ("a", "b", "c")
-        for i in range(hours * 4)
-    }
+    return quarters(start, hours, jobs or ("a", "b", "c"))
 
 
 @pytest.fixture
